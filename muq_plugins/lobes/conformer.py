@@ -1,0 +1,395 @@
+"""Conformer with rotary positions, as MuQ uses it.
+
+The computation and the parameter names are those of ``Wav2Vec2ConformerEncoder``
+of the transformers library with ``position_embeddings_type="rotary"``. Its
+positions are unusual and must be kept for the released weights: the *input* of
+the attention is rotated, before the projections of queries and keys.
+Attention goes through ``scaled_dot_product_attention``, so its scores are never
+stored, and a mask keeps padded frames from influencing the others, in the
+convolution modules as well.
+
+Authors
+ * The MuQ for SpeechBrain team 2026
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from muq_plugins.lobes.lengths import length_mask
+
+ROTARY_BASE = 10000
+
+
+class FeedForward(nn.Module):
+    """Two linear layers with a swish between them.
+
+    Arguments
+    ---------
+    width : int
+        Size of input and output.
+    ffn_width : int
+        Size between the layers.
+    dropout : float
+        Dropout after each layer.
+
+    Example
+    -------
+    >>> FeedForward(32, 128, dropout=0.0)(torch.randn(2, 25, 32)).shape
+    torch.Size([2, 25, 32])
+    """
+
+    def __init__(self, width: int, ffn_width: int, dropout: float):
+        super().__init__()
+        self.intermediate_dense = nn.Linear(width, ffn_width)
+        self.output_dense = nn.Linear(ffn_width, width)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Applies the layers.
+
+        Arguments
+        ---------
+        hidden : Tensor
+            (batch, frames, width).
+
+        Returns
+        -------
+        Tensor
+            (batch, frames, width).
+        """
+        hidden = self.dropout(F.silu(self.intermediate_dense(hidden)))
+        return self.dropout(self.output_dense(hidden))
+
+
+class RotarySelfAttention(nn.Module):
+    """Self-attention whose input is rotated before Q and K are projected.
+
+    Arguments
+    ---------
+    width : int
+        Size of the hidden states.
+    num_heads : int
+        Number of heads; it must divide the width.
+    dropout : float
+        Dropout of the attention weights.
+
+    Example
+    -------
+    >>> attention = RotarySelfAttention(32, num_heads=4, dropout=0.0)
+    >>> rotation = rotary_rotation(25, 8, torch.device("cpu"))
+    >>> attention(torch.randn(2, 25, 32), rotation).shape
+    torch.Size([2, 25, 32])
+    """
+
+    def __init__(self, width: int, num_heads: int, dropout: float):
+        super().__init__()
+        if width % (2 * num_heads):
+            raise ValueError(
+                f"The width {width} must be a multiple of twice the number of heads "
+                f"({num_heads}): rotary positions turn pairs of dimensions."
+            )
+        self.num_heads = num_heads
+        self.dropout = dropout
+        self.linear_q = nn.Linear(width, width)
+        self.linear_k = nn.Linear(width, width)
+        self.linear_v = nn.Linear(width, width)
+        self.linear_out = nn.Linear(width, width)
+
+    def forward(
+        self,
+        hidden: Tensor,
+        rotation: tuple[Tensor, Tensor],
+        mask: Tensor | None = None,
+    ) -> Tensor:
+        """Attends.
+
+        Arguments
+        ---------
+        hidden : Tensor
+            (batch, frames, width).
+        rotation : tuple
+            Cosine and sine (frames, head size) from `rotary_rotation`.
+        mask : Tensor or None
+            Boolean (batch, frames), True on the clip's own frames.
+
+        Returns
+        -------
+        Tensor
+            (batch, frames, width).
+        """
+        batch, frames, width = hidden.shape
+        heads = (batch, frames, self.num_heads, width // self.num_heads)
+        cosine, sine = (part[:, None].to(hidden.dtype) for part in rotation)
+        first, second = hidden.view(heads).chunk(2, dim=-1)
+        turned = torch.cat([-second, first], dim=-1)
+        rotated = (hidden.view(heads) * cosine + turned * sine).flatten(2)
+
+        query, key, value = (
+            linear(source).view(heads).transpose(1, 2)
+            for linear, source in (
+                (self.linear_q, rotated),
+                (self.linear_k, rotated),
+                (self.linear_v, hidden),
+            )
+        )
+        attended = F.scaled_dot_product_attention(
+            query,
+            key,
+            value,
+            attn_mask=None if mask is None else mask[:, None, None],
+            dropout_p=self.dropout if self.training else 0.0,
+        )
+        return self.linear_out(attended.transpose(1, 2).flatten(2))
+
+
+def rotary_rotation(
+    frames: int, head_size: int, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Cosines and sines of rotary positions (RoFormer, arXiv 2104.09864).
+
+    Arguments
+    ---------
+    frames : int
+        Number of positions.
+    head_size : int
+        Size of a head; dimension i is paired with i + head_size / 2.
+    device : torch.device
+        Where the result lies.
+
+    Returns
+    -------
+    tuple
+        Cosine and sine, each (frames, head_size) float32.
+
+    Example
+    -------
+    >>> cosine, sine = rotary_rotation(3, 4, torch.device("cpu"))
+    >>> sine[1]
+    tensor([0.8415, 0.0100, 0.8415, 0.0100])
+    """
+    exponents = torch.arange(0, head_size, 2, device=device).float() / head_size
+    positions = torch.arange(frames, device=device).float()
+    angles = torch.outer(positions, 1.0 / ROTARY_BASE**exponents)
+    angles = torch.cat([angles, angles], dim=-1)
+    return angles.cos(), angles.sin()
+
+
+class ConvolutionModule(nn.Module):
+    """Gated pointwise, then depthwise convolution with batch normalisation.
+
+    Arguments
+    ---------
+    width : int
+        Size of the hidden states.
+    kernel_size : int
+        Frames that the depthwise convolution sees; odd.
+    dropout : float
+        Dropout at the end.
+
+    Example
+    -------
+    >>> module = ConvolutionModule(32, kernel_size=31, dropout=0.0)
+    >>> module(torch.randn(2, 25, 32)).shape
+    torch.Size([2, 25, 32])
+    """
+
+    def __init__(self, width: int, kernel_size: int, dropout: float):
+        super().__init__()
+        if kernel_size % 2 == 0:
+            raise ValueError(
+                f"conv_kernel_size must be odd to keep the frames aligned, "
+                f"got {kernel_size}."
+            )
+        self.layer_norm = nn.LayerNorm(width)
+        self.pointwise_conv1 = nn.Conv1d(width, 2 * width, 1, bias=False)
+        self.depthwise_conv = nn.Conv1d(
+            width,
+            width,
+            kernel_size,
+            padding=kernel_size // 2,
+            groups=width,
+            bias=False,
+        )
+        self.batch_norm = nn.BatchNorm1d(width)
+        self.pointwise_conv2 = nn.Conv1d(width, width, 1, bias=False)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, hidden: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Applies the module.
+
+        Arguments
+        ---------
+        hidden : Tensor
+            (batch, frames, width).
+        mask : Tensor or None
+            Boolean (batch, frames), True on the clip's own frames.
+
+        Returns
+        -------
+        Tensor
+            (batch, frames, width).
+        """
+        # A pointwise convolution is a linear map of the last axis, which saves
+        # two transpositions; only the weights keep the convolution's shape.
+        hidden = F.linear(self.layer_norm(hidden), self.pointwise_conv1.weight[..., 0])
+        hidden = F.glu(hidden, dim=-1)
+        if mask is not None:
+            hidden = hidden * mask[..., None]
+        hidden = self.depthwise_conv(hidden.transpose(1, 2))
+        hidden = F.silu(self.batch_norm(hidden)).transpose(1, 2)
+        return self.dropout(F.linear(hidden, self.pointwise_conv2.weight[..., 0]))
+
+
+class ConformerLayer(nn.Module):
+    """Half a feed-forward, attention, convolution, half a feed-forward.
+
+    Arguments
+    ---------
+    width : int
+        Size of the hidden states.
+    num_heads : int
+        Number of attention heads.
+    ffn_width : int
+        Size inside the feed-forward modules.
+    conv_kernel_size : int
+        Kernel of the depthwise convolution, in frames.
+    dropout : float
+        Dropout everywhere.
+
+    Example
+    -------
+    >>> layer = ConformerLayer(32, 4, 128, 31, dropout=0.0)
+    >>> rotation = rotary_rotation(25, 8, torch.device("cpu"))
+    >>> layer(torch.randn(2, 25, 32), rotation).shape
+    torch.Size([2, 25, 32])
+    """
+
+    def __init__(
+        self,
+        width: int,
+        num_heads: int,
+        ffn_width: int,
+        conv_kernel_size: int,
+        dropout: float,
+    ):
+        super().__init__()
+        self.ffn1_layer_norm = nn.LayerNorm(width)
+        self.ffn1 = FeedForward(width, ffn_width, dropout)
+        self.self_attn_layer_norm = nn.LayerNorm(width)
+        self.self_attn = RotarySelfAttention(width, num_heads, dropout)
+        self.self_attn_dropout = nn.Dropout(dropout)
+        self.conv_module = ConvolutionModule(width, conv_kernel_size, dropout)
+        self.ffn2_layer_norm = nn.LayerNorm(width)
+        self.ffn2 = FeedForward(width, ffn_width, dropout)
+        self.final_layer_norm = nn.LayerNorm(width)
+
+    def forward(
+        self,
+        hidden: Tensor,
+        rotation: tuple[Tensor, Tensor],
+        mask: Tensor | None = None,
+    ) -> Tensor:
+        """Applies the layer.
+
+        Arguments
+        ---------
+        hidden : Tensor
+            (batch, frames, width).
+        rotation : tuple
+            Cosine and sine from `rotary_rotation`.
+        mask : Tensor or None
+            Boolean (batch, frames), True on the clip's own frames.
+
+        Returns
+        -------
+        Tensor
+            (batch, frames, width).
+        """
+        hidden = hidden + 0.5 * self.ffn1(self.ffn1_layer_norm(hidden))
+        attended = self.self_attn(self.self_attn_layer_norm(hidden), rotation, mask)
+        hidden = hidden + self.self_attn_dropout(attended)
+        hidden = hidden + self.conv_module(hidden, mask)
+        hidden = hidden + 0.5 * self.ffn2(self.ffn2_layer_norm(hidden))
+        return self.final_layer_norm(hidden)
+
+
+class Conformer(nn.Module):
+    """A stack of conformer layers with a final normalisation.
+
+    Arguments
+    ---------
+    width : int
+        Size of the hidden states.
+    num_layers : int
+        Number of layers.
+    num_heads : int
+        Attention heads of each layer.
+    ffn_width : int
+        Size inside the feed-forward modules.
+    conv_kernel_size : int
+        Kernel of the depthwise convolutions, in frames.
+    dropout : float
+        Dropout at the input and everywhere inside.
+    gradient_checkpointing : bool
+        Recompute each layer in the backward pass instead of storing its
+        activations: less memory for about a third more computation.
+
+    Example
+    -------
+    >>> conformer = Conformer(32, 2, 4, 128, 31)
+    >>> len(conformer(torch.randn(2, 25, 32)))
+    3
+    """
+
+    def __init__(
+        self,
+        width: int,
+        num_layers: int,
+        num_heads: int,
+        ffn_width: int,
+        conv_kernel_size: int = 31,
+        dropout: float = 0.1,
+        gradient_checkpointing: bool = False,
+    ):
+        super().__init__()
+        self.head_size = width // num_heads
+        self.gradient_checkpointing = gradient_checkpointing
+        self.dropout = nn.Dropout(dropout)
+        self.layers = nn.ModuleList(
+            ConformerLayer(width, num_heads, ffn_width, conv_kernel_size, dropout)
+            for _ in range(num_layers)
+        )
+        self.layer_norm = nn.LayerNorm(width)
+
+    def forward(self, hidden: Tensor, lengths: Tensor | None = None) -> list[Tensor]:
+        """Applies all layers.
+
+        Arguments
+        ---------
+        hidden : Tensor
+            (batch, frames, width).
+        lengths : Tensor or None
+            Own frames (batch,) of each clip; None when nothing is padded.
+
+        Returns
+        -------
+        list of Tensor
+            num_layers + 1 hidden states (batch, frames, width): the input, and
+            the output of each layer, the last one normalised.
+        """
+        hidden = self.dropout(hidden)
+        mask = length_mask(lengths, hidden.shape[1])
+        rotation = rotary_rotation(hidden.shape[1], self.head_size, hidden.device)
+        states = [hidden]
+        for layer in self.layers:
+            if self.gradient_checkpointing and self.training:
+                hidden = checkpoint(layer, hidden, rotation, mask, use_reentrant=False)
+            else:
+                hidden = layer(hidden, rotation, mask)
+            states.append(hidden)
+        states[-1] = self.layer_norm(hidden)
+        return states

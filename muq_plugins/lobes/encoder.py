@@ -1,0 +1,163 @@
+"""The MuQ encoder: waveforms in, hidden states out.
+
+Authors
+ * The MuQ for SpeechBrain team 2026
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from muq_plugins.lobes.conformer import Conformer
+from muq_plugins.lobes.features import LogMel
+from muq_plugins.lobes.front_end import ResidualFrontEnd
+from muq_plugins.lobes.lengths import absolute_lengths, length_mask, relative_lengths
+
+
+@dataclass
+class EncoderOutput:
+    """What an encoder says about a batch.
+
+    Arguments
+    ---------
+    last_hidden_state : Tensor
+        (batch, frames, width), after the final normalisation.
+    hidden_states : tuple of Tensor
+        num_layers + 1 tensors (batch, frames, width): index 0 is the front end,
+        index i the output of layer i, the last one equals `last_hidden_state`.
+    lens : Tensor
+        Relative lengths (batch,) in frames.
+
+    Example
+    -------
+    >>> state = torch.zeros(2, 25, 32)
+    >>> EncoderOutput(state, (state, state), torch.ones(2)).last_hidden_state.shape
+    torch.Size([2, 25, 32])
+    """
+
+    last_hidden_state: Tensor
+    hidden_states: tuple[Tensor, ...]
+    lens: Tensor
+
+
+class MuQEncoder(nn.Module):
+    """Log-mel, residual 2-D convolutions and a conformer (arXiv 2501.01108).
+
+    Follows the Encoder contract: ``out = encoder(wavs, wav_lens)`` with the
+    attributes ``sample_rate``, ``frame_rate`` and ``width``. Padded frames never
+    influence the others, and are zero in the output. The defaults are the
+    paper's model of 316 million parameters.
+
+    Arguments
+    ---------
+    width : int
+        Size of the hidden states.
+    num_layers : int
+        Conformer layers.
+    num_heads : int
+        Attention heads of each layer.
+    ffn_width : int
+        Size inside the feed-forward modules.
+    conv_channels : int
+        Channels of the 2-D front end.
+    conv_kernel_size : int
+        Kernel of the depthwise convolutions, in frames.
+    dropout : float
+        Dropout everywhere.
+    gradient_checkpointing : bool
+        Recompute layers in the backward pass to save memory.
+    sample_rate : int
+        Rate of the waveforms, in Hz.
+    n_fft : int
+        Window of the spectrogram, in samples.
+    hop_length : int
+        Hop of the spectrogram, in samples.
+    n_mels : int
+        Mel bands.
+
+    Example
+    -------
+    >>> encoder = MuQEncoder(32, num_layers=2, num_heads=4, ffn_width=64,
+    ...                      conv_channels=4).eval()
+    >>> out = encoder(torch.randn(2, 24000), torch.tensor([1.0, 0.5]))
+    >>> out.last_hidden_state.shape, len(out.hidden_states), encoder.frame_rate
+    (torch.Size([2, 25, 32]), 3, 25.0)
+    """
+
+    def __init__(
+        self,
+        width: int = 1024,
+        num_layers: int = 12,
+        num_heads: int = 16,
+        ffn_width: int = 4096,
+        conv_channels: int = 512,
+        conv_kernel_size: int = 31,
+        dropout: float = 0.1,
+        gradient_checkpointing: bool = False,
+        sample_rate: int = 24000,
+        n_fft: int = 2048,
+        hop_length: int = 240,
+        n_mels: int = 128,
+    ):
+        super().__init__()
+        # Everything needed to build the same encoder again, as plain numbers.
+        self.config: dict[str, Any] = {
+            "width": width,
+            "num_layers": num_layers,
+            "num_heads": num_heads,
+            "ffn_width": ffn_width,
+            "conv_channels": conv_channels,
+            "conv_kernel_size": conv_kernel_size,
+            "dropout": dropout,
+            "gradient_checkpointing": gradient_checkpointing,
+            "sample_rate": sample_rate,
+            "n_fft": n_fft,
+            "hop_length": hop_length,
+            "n_mels": n_mels,
+        }
+        self.features = LogMel(sample_rate, n_fft, hop_length, n_mels)
+        self.conv = ResidualFrontEnd(n_mels, conv_channels, width)
+        self.conformer = Conformer(
+            width,
+            num_layers,
+            num_heads,
+            ffn_width,
+            conv_kernel_size,
+            dropout,
+            gradient_checkpointing,
+        )
+        self.sample_rate = sample_rate
+        self.frame_rate = self.features.frame_rate / self.conv.subsampling
+        self.width = width
+
+    def forward(self, wavs: Tensor, wav_lens: Tensor | None = None) -> EncoderOutput:
+        """Encodes waveforms.
+
+        Arguments
+        ---------
+        wavs : Tensor
+            (batch, samples) at `sample_rate`, -1..1.
+        wav_lens : Tensor or None
+            Relative lengths (batch,); None when nothing is padded.
+
+        Returns
+        -------
+        EncoderOutput
+            Hidden states at `frame_rate`; frames beyond a clip are zero.
+        """
+        mel, lens = self.features(wavs, wav_lens)
+        lengths = absolute_lengths(lens, mel.shape[1], mel.shape[0])
+        hidden, lengths = self.conv(mel, lengths)
+        states = self.conformer(hidden, lengths)
+        mask = length_mask(lengths, hidden.shape[1])
+        if mask is not None:
+            states = [torch.where(mask[..., None], state, 0) for state in states]
+        return EncoderOutput(
+            last_hidden_state=states[-1],
+            hidden_states=tuple(states),
+            lens=relative_lengths(lengths, hidden.shape[1], hidden),
+        )

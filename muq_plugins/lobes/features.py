@@ -1,0 +1,293 @@
+"""Features: what a target quantizes and what an encoder listens to.
+
+Every class here follows the Features contract: ``feats, lens = features(wavs,
+wav_lens)`` with feats (batch, frames, size) and relative lens (batch,), and the
+attributes ``sample_rate``, ``frame_rate`` and ``output_size``.
+
+Authors
+ * The MuQ for SpeechBrain team 2026
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchaudio import functional as AF
+
+from muq_plugins.lobes.lengths import absolute_lengths, relative_lengths
+
+# Statistics of the Million Song Dataset, published with MusicFM and MuQ
+# (arXiv 2501.01108): one mean and one standard deviation for all mel bands.
+MSD_MEAN = 6.768444971712967
+MSD_STD = 18.417922652295623
+
+
+class LogMel(nn.Module):
+    """Normalised log-mel spectrogram in dB, as MuQ and MusicFM compute it.
+
+    It equals ``torchaudio.transforms.MelSpectrogram`` (periodic Hann window,
+    power 2, HTK scale, no filterbank norm, centred frames with reflection)
+    followed by ``AmplitudeToDB`` without a floor relative to the maximum; the
+    last frame is dropped, so that ``frames = samples // hop_length``.
+    Two things go beyond that chain. The reflection happens at the end of each
+    clip, not of the batch, so that padding never changes a clip's own frames.
+    And everything is computed in float32 under any autocast: dB values of
+    quiet music do not survive half precision.
+
+    Arguments
+    ---------
+    sample_rate : int
+        Rate of the waveforms, in Hz.
+    n_fft : int
+        Window and FFT size, in samples.
+    hop_length : int
+        Samples between frames.
+    n_mels : int
+        Number of mel bands, from 0 Hz to half the sample rate.
+    mean : float
+        Global mean in dB that is subtracted (a buffer).
+    std : float
+        Global standard deviation in dB that is divided by (a buffer).
+
+    Example
+    -------
+    >>> features = LogMel()
+    >>> feats, lens = features(torch.randn(2, 24000), torch.tensor([1.0, 0.5]))
+    >>> feats.shape, lens
+    (torch.Size([2, 100, 128]), tensor([1.0000, 0.5000]))
+    """
+
+    def __init__(
+        self,
+        sample_rate: int = 24000,
+        n_fft: int = 2048,
+        hop_length: int = 240,
+        n_mels: int = 128,
+        mean: float = MSD_MEAN,
+        std: float = MSD_STD,
+    ):
+        super().__init__()
+        self.sample_rate = sample_rate
+        self.n_fft = n_fft
+        self.hop_length = hop_length
+        self.frame_rate = sample_rate / hop_length
+        self.output_size = n_mels
+        # Constants are not weights: they stay out of the state dict, as in the
+        # official checkpoints.
+        window = torch.hann_window(n_fft)
+        filterbank = AF.melscale_fbanks(
+            n_fft // 2 + 1, 0.0, sample_rate / 2, n_mels, sample_rate
+        )
+        self.register_buffer("window", window, persistent=False)
+        self.register_buffer("filterbank", filterbank, persistent=False)
+        self.register_buffer("mean", torch.zeros(()))
+        self.register_buffer("std", torch.ones(()))
+        self.set_statistics(mean, std)
+
+    def set_statistics(self, mean: float, std: float) -> None:
+        """Replaces the normalisation, for example by one measured on a corpus.
+
+        Arguments
+        ---------
+        mean : float
+            Global mean of the log-mel values, in dB.
+        std : float
+            Global standard deviation, in dB.
+
+        Raises
+        ------
+        ValueError
+            If a value is not finite or the deviation is not positive.
+
+        Example
+        -------
+        >>> features = LogMel()
+        >>> features.set_statistics(0.0, 20.0)
+        >>> features.std
+        tensor(20.)
+        """
+        statistics = torch.tensor([mean, std], dtype=torch.float64)
+        if not torch.isfinite(statistics).all() or std <= 0:
+            raise ValueError(
+                f"Log-mel statistics must be finite with a positive deviation, "
+                f"got mean {mean} and std {std}. Measure them again on a corpus "
+                f"that is not silent."
+            )
+        self.mean.fill_(mean)
+        self.std.fill_(std)
+
+    def decibels(self, wavs: Tensor, wav_lens: Tensor | None = None) -> Tensor:
+        """Log-mel spectrogram before the normalisation.
+
+        Arguments
+        ---------
+        wavs : Tensor
+            Waveforms (batch, samples).
+        wav_lens : Tensor or None
+            Relative lengths (batch,); None when nothing is padded.
+
+        Returns
+        -------
+        Tensor
+            dB values (batch, samples // hop_length, n_mels), float32.
+
+        Raises
+        ------
+        ValueError
+            If a waveform is not (batch, samples) or a clip is shorter than
+            half a window, which leaves nothing to reflect.
+
+        Example
+        -------
+        >>> LogMel().decibels(torch.zeros(1, 2400)).max()
+        tensor(-100.)
+        """
+        if wavs.dim() != 2:
+            raise ValueError(
+                f"Waveforms must have the shape (batch, samples), got "
+                f"{tuple(wavs.shape)}: mix down to mono and add a batch axis."
+            )
+        lengths = absolute_lengths(wav_lens, wavs.shape[1], wavs.shape[0])
+        with torch.autocast(wavs.device.type, enabled=False):
+            padded = _reflect(wavs.float(), lengths, self.n_fft // 2)
+            power = AF.spectrogram(
+                padded,
+                pad=0,
+                window=self.window,
+                n_fft=self.n_fft,
+                hop_length=self.hop_length,
+                win_length=self.n_fft,
+                power=2.0,
+                normalized=False,
+                center=False,
+            )
+            frames = wavs.shape[1] // self.hop_length
+            mel = power[..., :frames].transpose(1, 2) @ self.filterbank
+            return AF.amplitude_to_DB(
+                mel, multiplier=10.0, amin=1e-10, db_multiplier=0.0
+            )
+
+    def forward(
+        self, wavs: Tensor, wav_lens: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Computes the normalised log-mel spectrogram.
+
+        Arguments
+        ---------
+        wavs : Tensor
+            Waveforms (batch, samples) at `sample_rate`, -1..1.
+        wav_lens : Tensor or None
+            Relative lengths (batch,); None when nothing is padded.
+
+        Returns
+        -------
+        feats : Tensor
+            (batch, frames, n_mels) float32 at `frame_rate`.
+        lens : Tensor
+            Relative lengths (batch,) in frames.
+        """
+        feats = (self.decibels(wavs, wav_lens) - self.mean) / self.std
+        lengths = absolute_lengths(wav_lens, wavs.shape[1], wavs.shape[0])
+        if lengths is not None:
+            lengths = lengths // self.hop_length
+        return feats, relative_lengths(lengths, feats.shape[1], feats)
+
+
+class StackedFrames(nn.Module):
+    """Concatenates consecutive frames of other features.
+
+    MuQ quantizes 4 stacked mel frames: 100 Hz x 128 becomes 25 Hz x 512, with
+    index ``frame * 128 + mel`` inside the vector. Frames left over at the end
+    are dropped.
+
+    Arguments
+    ---------
+    features : nn.Module
+        Any module that follows the Features contract.
+    num_frames : int
+        How many consecutive frames make one vector.
+
+    Example
+    -------
+    >>> features = StackedFrames(LogMel(), num_frames=4)
+    >>> feats, lens = features(torch.randn(1, 24000))
+    >>> feats.shape, features.frame_rate
+    (torch.Size([1, 25, 512]), 25.0)
+    """
+
+    def __init__(self, features: nn.Module, num_frames: int = 4):
+        super().__init__()
+        self.features = features
+        self.num_frames = num_frames
+        self.sample_rate = features.sample_rate
+        self.frame_rate = features.frame_rate / num_frames
+        self.output_size = features.output_size * num_frames
+
+    def forward(
+        self, wavs: Tensor, wav_lens: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Computes the inner features and stacks them.
+
+        Arguments
+        ---------
+        wavs : Tensor
+            Waveforms (batch, samples) at `sample_rate`.
+        wav_lens : Tensor or None
+            Relative lengths (batch,); None when nothing is padded.
+
+        Returns
+        -------
+        feats : Tensor
+            (batch, frames // num_frames, num_frames * size).
+        lens : Tensor
+            Relative lengths (batch,) in stacked frames.
+        """
+        feats, lens = self.features(wavs, wav_lens)
+        lengths = absolute_lengths(lens, feats.shape[1], feats.shape[0])
+        if lengths is not None:
+            lengths = lengths // self.num_frames
+        frames = feats.shape[1] // self.num_frames
+        feats = feats[:, : frames * self.num_frames]
+        feats = feats.reshape(feats.shape[0], frames, self.output_size)
+        return feats, relative_lengths(lengths, frames, feats)
+
+    def unstack(self, feats: Tensor) -> Tensor:
+        """Takes stacked vectors apart again, to look at them as a spectrogram.
+
+        Arguments
+        ---------
+        feats : Tensor
+            Stacked features (..., frames, num_frames * size).
+
+        Returns
+        -------
+        Tensor
+            (..., frames * num_frames, size).
+
+        Example
+        -------
+        >>> features = StackedFrames(LogMel(), num_frames=4)
+        >>> features.unstack(torch.zeros(2, 25, 512)).shape
+        torch.Size([2, 100, 128])
+        """
+        size = self.output_size // self.num_frames
+        return feats.reshape(*feats.shape[:-2], -1, size)
+
+
+def _reflect(wavs: Tensor, lengths: Tensor | None, pad: int) -> Tensor:
+    """Pads (batch, samples) by reflection at both ends of every single clip."""
+    shortest = wavs.shape[1] if lengths is None else int(lengths.min())
+    if shortest <= pad:
+        raise ValueError(
+            f"A clip of {shortest} samples is too short for a window of {2 * pad} "
+            f"samples: at least {pad + 1} samples are needed. Leave the clip out, "
+            f"or pad it with silence and let wav_lens include the padding."
+        )
+    if lengths is None:
+        return F.pad(wavs, (pad, pad), mode="reflect")
+    positions = torch.arange(-pad, wavs.shape[1] + pad, device=wavs.device)
+    last = lengths[:, None] - 1
+    source = last - (last - positions.abs()).abs()
+    inside = positions < lengths[:, None] + pad
+    return wavs.gather(1, source.clamp(min=0)) * inside

@@ -1,0 +1,265 @@
+"""One module per training stage: the only thing that a Brain, DDP or another
+training loop needs to know.
+
+Authors
+ * The MuQ for SpeechBrain team 2026
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from muq_plugins.lobes.heads import codebook_cross_entropy, codebook_hits
+from muq_plugins.lobes.lengths import absolute_lengths, length_mask
+from muq_plugins.lobes.quantizers.base import Quantizer
+from muq_plugins.lobes.target import PADDING_CODE
+
+
+@dataclass
+class StageOutput:
+    """What a stage says about a batch.
+
+    Statistics are sums with the weight they were summed over, so that batches,
+    and the shares of several processes, add up to exact means.
+
+    Arguments
+    ---------
+    loss : Tensor
+        Scalar to minimise.
+    sums : dict
+        Name to sum: a scalar, or (N,) per codebook. Detached.
+    weights : dict
+        Name to the scalar weight of that sum. Detached.
+    code_counts : Tensor
+        How often each entry occurred (N, V) int64.
+
+    Example
+    -------
+    >>> one = torch.ones(())
+    >>> out = StageOutput(one, {"loss": one}, {"loss": one}, torch.zeros(8, 1024))
+    >>> out.code_counts.shape
+    torch.Size([8, 1024])
+    """
+
+    loss: Tensor
+    sums: dict[str, Tensor]
+    weights: dict[str, Tensor]
+    code_counts: Tensor
+
+
+class TokenizerTraining(nn.Module):
+    """Stage *tokenizer*: a quantizer learns to reconstruct features.
+
+    The loss is the quantizer's own plus the mean absolute error of the
+    reconstruction (Mel-RVQ, arXiv 2501.01108).
+
+    Arguments
+    ---------
+    features : nn.Module
+        Any module that follows the Features contract.
+    quantizer : Quantizer
+        The quantizer to train.
+
+    Example
+    -------
+    >>> from muq_plugins.lobes import LogMel, ResidualVQ, StackedFrames
+    >>> stage = TokenizerTraining(StackedFrames(LogMel()), ResidualVQ(512, 2, 64))
+    >>> out = stage(torch.randn(2, 24000), None, torch.tensor([1, 2]))
+    >>> out.code_counts.sum(dim=1)
+    tensor([50, 50])
+    """
+
+    def __init__(self, features: nn.Module, quantizer: Quantizer):
+        super().__init__()
+        self.features = features
+        self.quantizer = quantizer
+
+    def forward(
+        self, wavs: Tensor, wav_lens: Tensor | None, clip_keys: Tensor
+    ) -> StageOutput:
+        """Quantizes a batch.
+
+        Arguments
+        ---------
+        wavs : Tensor
+            (batch, samples).
+        wav_lens : Tensor or None
+            Relative lengths (batch,); None when nothing is padded.
+        clip_keys : Tensor
+            (batch,) int64; this stage draws no random numbers.
+
+        Returns
+        -------
+        StageOutput
+            Loss and statistics over the clips' own frames.
+        """
+        with torch.no_grad():
+            feats, lens = self.features(wavs, wav_lens)
+        lengths = absolute_lengths(lens, feats.shape[1], feats.shape[0])
+        mask = length_mask(lengths, feats.shape[1])
+        feats = feats.flatten(0, 1) if mask is None else feats[mask]
+        out = self.quantizer(feats)
+        error = (feats - out.quantized).abs().mean()
+        loss = error + out.loss
+        frames = torch.tensor(float(len(feats)), device=feats.device)
+        means = {
+            "loss": loss.detach(),
+            "reconstruction_error": error.detach(),
+            "reconstruction_error_per_level": out.level_errors,
+            **out.terms,
+        }
+        return StageOutput(
+            loss=loss,
+            sums={name: mean * frames for name, mean in means.items()},
+            weights=dict.fromkeys(means, frames),
+            code_counts=count_codes(out.codes, self.quantizer.codebook_size),
+        )
+
+    def after_update(self) -> None:
+        """Tells the quantizer that the optimizer has made an update."""
+        self.quantizer.after_update()
+
+
+class MaskedPrediction(nn.Module):
+    """Stage *pretrain*: predict the codes of what was masked.
+
+    ``loss = cross-entropy(head(encoder(mask(wavs))), target(wavs))``, the mean
+    over masked frames and codebooks.
+
+    Arguments
+    ---------
+    masking : nn.Module
+        ``masked, mask = masking(wavs, clip_keys)``.
+    target : nn.Module
+        ``codes = target(wavs, wav_lens)``, frozen.
+    encoder : nn.Module
+        Any module that follows the Encoder contract.
+    head : nn.Module
+        Logits (frames, N, V) from hidden states (frames, width).
+
+    Raises
+    ------
+    ValueError
+        If rates or sizes of the parts do not fit; both parts are named.
+
+    Example
+    -------
+    >>> from muq_plugins.lobes import (BlockMasking, LogMel, MuQEncoder,
+    ...     MultiCodebookHead, RandomProjection, StackedFrames, Target)
+    >>> stage = MaskedPrediction(
+    ...     BlockMasking(),
+    ...     Target(StackedFrames(LogMel()), RandomProjection(512, 2, 64)),
+    ...     MuQEncoder(32, num_layers=1, num_heads=4, ffn_width=64, conv_channels=4),
+    ...     MultiCodebookHead(32, 2, 64),
+    ... )
+    >>> out = stage(torch.randn(2, 24000), None, torch.tensor([1, 2]))
+    >>> out.sums["accuracy_per_codebook"].shape
+    torch.Size([2])
+    """
+
+    def __init__(
+        self, masking: nn.Module, target: nn.Module, encoder: nn.Module, head: nn.Module
+    ):
+        super().__init__()
+        _check_equal("sample_rate", "Hz", target, encoder, masking)
+        _check_equal("frame_rate", "Hz", target, encoder, masking)
+        _check_equal("num_codebooks", "codebooks", target, head)
+        _check_equal("codebook_size", "entries", target, head)
+        _check_equal("width", "values", encoder, head)
+        self.masking = masking
+        self.target = target
+        self.encoder = encoder
+        self.head = head
+
+    def forward(
+        self, wavs: Tensor, wav_lens: Tensor | None, clip_keys: Tensor
+    ) -> StageOutput:
+        """Masks, encodes, predicts.
+
+        Arguments
+        ---------
+        wavs : Tensor
+            (batch, samples).
+        wav_lens : Tensor or None
+            Relative lengths (batch,); None when nothing is padded.
+        clip_keys : Tensor
+            (batch,) int64: what is masked depends on them alone.
+
+        Returns
+        -------
+        StageOutput
+            Loss and statistics over masked frames inside the clips.
+        """
+        codes = self.target(wavs, wav_lens)
+        masked, mask = self.masking(wavs, clip_keys)
+        hidden = self.encoder(masked, wav_lens).last_hidden_state
+        # A clip may end inside its last frame, which not all parts round alike.
+        frames = min(codes.shape[1], mask.shape[1], hidden.shape[1])
+        codes, mask, hidden = codes[:, :frames], mask[:, :frames], hidden[:, :frames]
+        mask = mask & (codes[..., 0] != PADDING_CODE)
+
+        logits, codes = self.head(hidden[mask]), codes[mask]
+        losses = codebook_cross_entropy(logits, codes)
+        count = torch.tensor(float(len(codes)), device=wavs.device)
+        # By chance nothing may be masked: then there is nothing to learn, but
+        # the graph must stay whole for the processes that did mask something.
+        loss = losses.sum() / max(losses.numel(), 1)
+        entropy_sums = losses.detach().sum(0)
+        hit_sums = codebook_hits(logits.detach(), codes).float().sum(0)
+        sums = {
+            "loss": entropy_sums.mean(),
+            "cross_entropy": entropy_sums.mean(),
+            "accuracy": hit_sums.mean(),
+            "cross_entropy_per_codebook": entropy_sums,
+            "accuracy_per_codebook": hit_sums,
+        }
+        return StageOutput(
+            loss=loss,
+            sums=sums,
+            weights=dict.fromkeys(sums, count),
+            code_counts=count_codes(codes, self.target.codebook_size),
+        )
+
+
+def count_codes(codes: Tensor, codebook_size: int) -> Tensor:
+    """Counts how often each entry of each codebook occurs.
+
+    Arguments
+    ---------
+    codes : Tensor
+        (..., N) int64.
+    codebook_size : int
+        Entries of each codebook V.
+
+    Returns
+    -------
+    Tensor
+        (N, V) int64.
+
+    Example
+    -------
+    >>> count_codes(torch.tensor([[0, 1], [0, 0]]), 3)
+    tensor([[2, 0, 0],
+            [1, 1, 0]])
+    """
+    num_codebooks = codes.shape[-1]
+    offsets = torch.arange(num_codebooks, device=codes.device) * codebook_size
+    flat = (codes.reshape(-1, num_codebooks) + offsets).flatten()
+    counts = torch.bincount(flat, minlength=num_codebooks * codebook_size)
+    return counts.view(num_codebooks, codebook_size)
+
+
+def _check_equal(attribute: str, unit: str, *parts: nn.Module) -> None:
+    """Refuses parts that do not fit together."""
+    first = parts[0]
+    for other in parts[1:]:
+        expected, found = getattr(first, attribute), getattr(other, attribute)
+        if expected != found:
+            raise ValueError(
+                f"{attribute} differs: {type(first).__name__} has {expected:g} {unit}, "
+                f"{type(other).__name__} has {found:g} {unit}. Change one of the two in "
+                f"the YAML, or resample explicitly between them."
+            )

@@ -1,0 +1,165 @@
+"""Masking, target, and the modules of the stages."""
+
+import math
+
+import pytest
+import torch
+
+from muq_plugins.lobes import (
+    BlockMasking,
+    LogMel,
+    MaskedPrediction,
+    MultiCodebookHead,
+    MuQEncoder,
+    RandomProjection,
+    ResidualVQ,
+    StackedFrames,
+    Target,
+    TokenizerTraining,
+)
+from muq_plugins.lobes.stages import count_codes
+
+
+def small_parts(width=32, codebooks=2, entries=16, hop_length=240, classes=None):
+    return {
+        "masking": BlockMasking(),
+        "target": Target(
+            StackedFrames(LogMel()), RandomProjection(512, codebooks, entries)
+        ),
+        "encoder": MuQEncoder(
+            32, 1, 4, 64, conv_channels=4, dropout=0.0, hop_length=hop_length
+        ),
+        "head": MultiCodebookHead(width, codebooks, classes or entries),
+    }
+
+
+def test_masking_depends_on_the_key_alone():
+    masking = BlockMasking()
+    wavs = torch.randn(3, 96000)
+    masked, mask = masking(wavs, torch.tensor([5, 6, 7]))
+    state = torch.get_rng_state()
+    alone, mask_alone = masking(wavs[1:2], torch.tensor([6]))
+    assert torch.equal(state, torch.get_rng_state())
+    assert torch.equal(masked[1], alone[0]) and torch.equal(mask[1], mask_alone[0])
+    assert not torch.equal(mask[0], mask[1])
+    # Also when the clip is padded to another length.
+    longer, mask_longer = masking(torch.randn(1, 120000), torch.tensor([6]))
+    assert torch.equal(mask_longer[0, :100], mask[1])
+
+
+def test_masked_samples_are_noise_and_the_others_are_untouched():
+    wavs = torch.ones(64, 96000)
+    masked, mask = BlockMasking(0.6, noise_std=0.1)(wavs, torch.arange(64))
+    by_frame = masked.unflatten(1, (100, 960))
+    assert (by_frame[~mask] == 1).all()
+    noise = by_frame[mask]
+    assert abs(noise.std() - 0.1) < 0.002 and abs(noise.mean()) < 0.002
+    assert abs(mask.float().mean() - 0.6) < 0.05
+    blocks = mask.unflatten(1, (10, 10))
+    assert (blocks.all(-1) | ~blocks.any(-1)).all()
+
+
+def test_the_tail_of_a_clip_is_masked_like_the_rest():
+    masks = BlockMasking()(torch.zeros(200, 9600 + 1920), torch.arange(200))[1]
+    assert masks.shape == (200, 12)
+    assert 0.45 < masks[:, 10:].float().mean() < 0.75
+
+
+def test_bad_masking_settings_are_refused():
+    with pytest.raises(ValueError, match="probability"):
+        BlockMasking(probability=0.0)
+    with pytest.raises(ValueError, match="whole number of frames of 40 ms"):
+        BlockMasking(block_seconds=0.5 + 0.01)
+    with pytest.raises(ValueError, match="2 clips need 2 keys"):
+        BlockMasking()(torch.zeros(2, 9600), torch.tensor([1]))
+
+
+def test_the_target_is_frozen_whatever_is_asked():
+    target = Target(StackedFrames(LogMel()), ResidualVQ(512, 2, 16))
+    assert not any(p.requires_grad for p in target.parameters())
+    target.train()
+    assert not any(module.training for module in target.modules())
+    assert torch.nn.ModuleList([target]).train()[0].quantizer.training is False
+
+
+def test_a_target_whose_parts_do_not_fit_is_refused():
+    with pytest.raises(ValueError, match="LogMel gives vectors of 128.*RandomProj.*512"):
+        Target(LogMel(), RandomProjection(512, 1, 4))
+
+
+def test_loss_is_the_mean_over_masked_frames_and_codebooks():
+    torch.manual_seed(0)
+    parts = small_parts()
+    stage = MaskedPrediction(**parts).eval()
+    wavs, keys = torch.randn(2, 48000), torch.tensor([3, 4])
+    out = stage(wavs, None, keys)
+    codes = parts["target"](wavs)
+    masked, mask = parts["masking"](wavs, keys)
+    logits = parts["head"](parts["encoder"](masked).last_hidden_state)
+    losses = -logits.log_softmax(-1).gather(-1, codes[..., None])[..., 0][mask]
+    torch.testing.assert_close(out.loss, losses.mean())
+    weight = out.weights["cross_entropy"]
+    assert weight == mask.sum()
+    torch.testing.assert_close(
+        out.sums["cross_entropy_per_codebook"] / weight, losses.mean(0)
+    )
+    hits = (logits.argmax(-1) == codes)[mask].float().mean(0)
+    torch.testing.assert_close(out.sums["accuracy_per_codebook"] / weight, hits)
+    assert torch.equal(out.code_counts, count_codes(codes[mask], 16))
+
+
+def test_padding_is_neither_masked_nor_predicted():
+    stage = MaskedPrediction(**small_parts()).eval()
+    wavs = torch.zeros(2, 96000)
+    wavs[:, :24000] = torch.randn(2, 24000)
+    keys = torch.tensor([1, 2])
+    padded = stage(wavs, torch.tensor([0.25, 0.25]), keys)
+    alone = stage(wavs[:, :24000], None, keys)
+    assert padded.weights["loss"] == alone.weights["loss"] > 0
+    torch.testing.assert_close(padded.loss, alone.loss, rtol=1e-4, atol=1e-4)
+
+
+def test_a_batch_without_masked_frames_has_a_loss_of_zero():
+    stage = MaskedPrediction(**small_parts())
+    stage.masking.probability = 0.0
+    out = stage(torch.randn(1, 24000), None, torch.tensor([1]))
+    out.loss.backward()
+    assert out.loss == 0 and out.weights["loss"] == 0
+    assert all(p.grad is not None for p in stage.head.parameters())
+
+
+def test_masked_prediction_learns():
+    torch.manual_seed(0)
+    stage = MaskedPrediction(**small_parts(codebooks=1, entries=4))
+    optimizer = torch.optim.AdamW(stage.parameters(), 3e-3)
+    time = torch.arange(48000) / 24000
+    wavs = torch.stack([torch.sin(2 * math.pi * f * time) for f in (110, 440, 1760)])
+    losses = []
+    for step in range(60):
+        out = stage(wavs, None, torch.arange(3) + 3 * step)
+        optimizer.zero_grad()
+        out.loss.backward()
+        optimizer.step()
+        losses.append(out.loss.item())
+    assert sum(losses[-5:]) / 5 < 0.3 * losses[0]
+
+
+def test_parts_with_different_rates_are_refused():
+    with pytest.raises(ValueError, match="frame_rate.*Target has 25 Hz, MuQEncoder has 12.5"):
+        MaskedPrediction(**small_parts(hop_length=480))
+    with pytest.raises(ValueError, match="width.*MuQEncoder has 32.*Head has 48"):
+        MaskedPrediction(**small_parts(width=48))
+    with pytest.raises(ValueError, match="codebook_size.*16 entries.*8 entries"):
+        MaskedPrediction(**small_parts(classes=8))
+
+
+def test_tokenizer_training_ignores_padding():
+    torch.manual_seed(0)
+    stage = TokenizerTraining(StackedFrames(LogMel()), ResidualVQ(512, 2, 16)).eval()
+    clip = torch.randn(24000)
+    batch = torch.zeros(1, 96000)
+    batch[0, :24000] = clip
+    keys = torch.tensor([1])
+    padded, alone = stage(batch, torch.tensor([0.25]), keys), stage(clip[None], None, keys)
+    torch.testing.assert_close(padded.loss, alone.loss)
+    assert torch.equal(padded.code_counts, alone.code_counts)
