@@ -1,0 +1,656 @@
+"""The common base of all Brains: SpeechBrain's loop, made trustworthy.
+
+What differs from `speechbrain.Brain`, and why, stands at each override. The
+loop counts optimizer updates instead of epochs: an endless stream of clips has no
+epochs, and validation, checkpoints and the end of training come at fixed steps.
+
+Authors
+ * The MuQ for SpeechBrain team 2026
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import speechbrain as sb
+import torch
+import torch.distributed as dist
+import yaml
+from speechbrain.utils.distributed import if_main_process
+from speechbrain.utils.logger import get_logger
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from muq_plugins.brains.checkpoints import RandomStates
+from muq_plugins.brains.interrupts import Interrupts, TrainingInterrupted
+from muq_plugins.brains.statistics import RunningStatistics
+from muq_plugins.data.batch import ClipBatch
+from muq_plugins.data.preparation import (
+    Manifests,
+    evaluation_loader,
+    training_loader,
+)
+from muq_plugins.data.quarantine import QuarantineLog
+from muq_plugins.data.sampling import clip_key
+from muq_plugins.evaluation.metrics_log import MetricsLog
+from muq_plugins.lobes.stages import StageOutput
+
+logger = get_logger(__name__)
+
+
+@sb.utils.checkpoints.register_checkpoint_hooks
+class StageBrain(sb.Brain):
+    """Trains the one module of a stage.
+
+    The module returns a `StageOutput`; the Brain needs to know nothing else about
+    it. If the module has a method ``after_update``, it is called after each
+    optimizer update.
+
+    Arguments
+    ---------
+    modules : dict
+        Exactly one entry: the name of the stage and its module.
+    opt_class : callable
+        Makes the optimizer from parameters.
+    hparams : dict
+        Needs ``seed``, ``output_folder``, ``optimizer_step_limit``, ``batch_size``
+        (clips in a micro-batch), ``clips_per_update`` (of all processes
+        together; the gradients of as many micro-batches as that takes are
+        accumulated), ``lr_schedule`` (called with the optimizer and the number of
+        the update), ``log_interval`` and ``valid_interval`` (in updates),
+        ``checkpoints_to_keep`` and ``max_bad_fraction``.
+    run_opts : dict or RunOptions or None
+        Options from the command line; they win over ``hparams``.
+    checkpointer : AtomicCheckpointer or None
+        None trains without checkpoints.
+
+    Raises
+    ------
+    ValueError
+        If there is not exactly one module or no ``optimizer_step_limit``.
+    """
+
+    def __init__(
+        self,
+        modules: dict[str, nn.Module],
+        opt_class=None,
+        hparams: dict[str, Any] | None = None,
+        run_opts=None,
+        checkpointer=None,
+    ):
+        if len(modules) != 1:
+            raise ValueError(
+                f"A stage has exactly one module, got {sorted(modules)}: put the parts "
+                f"into one module whose forward computes the loss."
+            )
+        super().__init__(modules, opt_class, hparams, run_opts, checkpointer)
+        if self.optimizer_step_limit is None:
+            raise ValueError(
+                "optimizer_step_limit is not set: it is the number of updates after "
+                "which training ends. Add it to the YAML."
+            )
+        if self.max_grad_norm is not None and self.max_grad_norm < 0:
+            raise ValueError(
+                f"max_grad_norm is {self.max_grad_norm}: a negative limit would turn "
+                f"the gradient around. Use 0 or null to switch clipping off."
+            )
+        (self.stage_name,) = modules
+        self.module: nn.Module = self.modules[self.stage_name]
+        self.micro_batches = 0  # that this process has seen in the whole run
+        self.seconds = 0.0  # of training, over all restarts
+        self.grad_norm = 0.0
+        self.row: dict[str, Any] = {}  # the newest metrics, for the progress bar
+        self._start_window()
+        self.grad_accumulation_factor = accumulation_factor(
+            self.hparams.clips_per_update, self.hparams.batch_size, self._world_size
+        )
+        self._use_training_precision_for_evaluation(hparams, run_opts)
+        if if_main_process():
+            folder = Path(self.hparams.output_folder)
+            self.metrics_log = MetricsLog(folder / "metrics.jsonl")
+            self.quarantine = QuarantineLog(folder, self.hparams.max_bad_fraction)
+        if checkpointer is not None:
+            # SpeechBrain adds the Brain and the optimizer; without the random
+            # states a resumed run would differ from an uninterrupted one.
+            checkpointer.add_recoverable(self.stage_name, self.module)
+            checkpointer.add_recoverable("random_states", RandomStates())
+
+    # What a stage defines ---------------------------------------------------
+
+    def describe(self, statistics: RunningStatistics, stage: sb.Stage) -> dict:
+        """Turns statistics into the named numbers of a metrics row.
+
+        Arguments
+        ---------
+        statistics : RunningStatistics
+            Sums over batches and processes.
+        stage : sb.Stage
+            What they were gathered in.
+
+        Returns
+        -------
+        dict
+            Name to number or list of numbers.
+        """
+        return {name: mean.tolist() for name, mean in statistics.means().items()}
+
+    def progress(self, row: dict[str, Any]) -> dict[str, str]:
+        """Chooses what the progress bar shows of a metrics row.
+
+        Arguments
+        ---------
+        row : dict
+            The newest metrics.
+
+        Returns
+        -------
+        dict
+            Label to text.
+        """
+        shown = {"loss": f"{row['loss']:.3f}"}
+        if "accuracy" in row:
+            shown["accuracy"] = f"{row['accuracy']:.1%}"
+        shown["audio"] = f"{row['audio_seconds_per_second']:.0f} s/s"
+        return shown
+
+    # The loop ---------------------------------------------------------------
+
+    def fit(
+        self,
+        train_loader: DataLoader,
+        valid_loader: DataLoader | None = None,
+        progressbar: bool | None = None,
+    ) -> None:
+        """Trains until ``optimizer_step_limit``, from the newest checkpoint on.
+
+        SpeechBrain's loop restarts gradient accumulation at each epoch and throws
+        the tail away; here the stream of micro-batches has no end, so nothing is
+        dropped, and its position is part of the checkpoint.
+
+        Arguments
+        ---------
+        train_loader : DataLoader
+            Endless, with a `ClipSampler` as its batch sampler.
+        valid_loader : DataLoader or None
+            This process's share of the validation batches.
+        progressbar : bool or None
+            Show a progress bar; by default unless ``--noprogressbar`` is given.
+
+        Raises
+        ------
+        TrainingInterrupted
+            After Ctrl-C or SIGTERM, once a checkpoint is written.
+        """
+        if self.test_only:
+            logger.info("Test only: skipping training.")
+            return
+        self.on_fit_start()
+        limit = self.optimizer_step_limit
+        if self.optimizer_step >= limit:
+            logger.info(f"Training is complete: {self.optimizer_step} updates are done.")
+            return
+        train_loader.batch_sampler.set_position(self.micro_batches)
+        files = len(train_loader.dataset.ids)
+        show = (not self.noprogressbar) if progressbar is None else progressbar
+        self._set_train_mode()
+        self.zero_grad(set_to_none=True)
+        self._start_window()
+        last_checkpoint = time.monotonic()
+        with (
+            Interrupts() as interrupts,
+            tqdm(
+                desc=self.stage_name,
+                total=limit,
+                initial=self.optimizer_step,
+                unit="step",
+                dynamic_ncols=True,
+                disable=not (show and if_main_process()),
+            ) as bar,
+        ):
+            for batch in train_loader:
+                self.fit_batch(batch)
+                if self.micro_batches % self.grad_accumulation_factor:
+                    continue
+                step = self.optimizer_step
+                bar.update()
+                done = step >= limit
+                if done or step % self.hparams.log_interval == 0:
+                    self._log_train(files)
+                    bar.set_postfix(self.progress(self.row))
+                if valid_loader is not None and (
+                    done or step % self.hparams.valid_interval == 0
+                ):
+                    self.validate(valid_loader)
+                minutes = (time.monotonic() - last_checkpoint) / 60
+                due = 0 < self.ckpt_interval_minutes < minutes or (
+                    0 < self.ckpt_interval_steps and step % self.ckpt_interval_steps == 0
+                )
+                stop, due = self._agree(interrupts.requested, due)
+                if due or stop or done:
+                    self.save_checkpoint()
+                    last_checkpoint = time.monotonic()
+                if done:
+                    break
+                if stop:
+                    raise TrainingInterrupted(
+                        f"Stopped at step {step} of {limit}, with a checkpoint. Run the "
+                        f"same command again to go on."
+                    )
+
+    def fit_batch(self, batch: ClipBatch) -> Tensor:
+        """One micro-batch, and an update if it completes one.
+
+        Differs from SpeechBrain in what random numbers depend on: dropout is
+        seeded by the update and by the place of the micro-batch in it, so neither
+        resuming nor the number of processes changes what is learned.
+
+        Arguments
+        ---------
+        batch : ClipBatch
+            The micro-batch.
+
+        Returns
+        -------
+        Tensor
+            The loss, detached.
+        """
+        position = self.micro_batches % self.grad_accumulation_factor
+        should_step = position + 1 == self.grad_accumulation_factor
+        place = position * self._world_size + self._rank
+        torch.manual_seed(clip_key(self.hparams.seed, self.optimizer_step, str(place)))
+
+        self.audio_seconds += batch.audio_seconds
+        self.failures += batch.failures
+        batch = batch.to(self.device)
+        self.on_fit_batch_start(batch, should_step)
+        with self.no_sync(not should_step):
+            with self.training_ctx:
+                output = self.compute_forward(batch, sb.Stage.TRAIN)
+                loss = self.compute_objectives(output, batch, sb.Stage.TRAIN)
+            scaled = self.scaler.scale(loss / self.grad_accumulation_factor)
+            scaled.backward()
+        self.statistics.add(output)
+        self.micro_batches += 1
+        if should_step:
+            self.optimizers_step()
+        self.on_fit_batch_end(batch, output, loss, should_step)
+        return loss.detach()
+
+    def compute_forward(self, batch: ClipBatch, stage: sb.Stage) -> StageOutput:
+        """Calls the stage's module.
+
+        Arguments
+        ---------
+        batch : ClipBatch
+            A micro-batch on the right device.
+        stage : sb.Stage
+            Unused: the module knows whether it is training.
+
+        Returns
+        -------
+        StageOutput
+            Loss and statistics.
+        """
+        module = self.modules[self.stage_name]
+        return module(batch.wavs, batch.wav_lens, batch.clip_keys)
+
+    def compute_objectives(
+        self, predictions: StageOutput, batch: ClipBatch, stage: sb.Stage
+    ) -> Tensor:
+        """Takes the loss that the module has computed.
+
+        Arguments
+        ---------
+        predictions : StageOutput
+            From `compute_forward`.
+        batch : ClipBatch
+            Unused.
+        stage : sb.Stage
+            Unused.
+
+        Returns
+        -------
+        Tensor
+            Scalar.
+        """
+        return predictions.loss
+
+    def optimizers_step(self) -> None:
+        """One optimizer update.
+
+        Differs from SpeechBrain: the gradient norm is taken over all parameter
+        groups, not the first one; None and 0 switch clipping off instead of
+        zeroing the gradient; an update whose gradient is not finite is left out,
+        and too many in a row are an error.
+
+        Raises
+        ------
+        FloatingPointError
+            After more than ``nonfinite_patience`` such updates in a row.
+        """
+        self.hparams.lr_schedule(self.optimizer, self.optimizer_step + 1)
+        self.scaler.unscale_(self.optimizer)
+        parameters = [
+            parameter
+            for group in self.optimizer.param_groups
+            for parameter in group["params"]
+        ]
+        limit = self.max_grad_norm or math.inf
+        norm = torch.nn.utils.clip_grad_norm_(parameters, limit)
+        self.grad_norm = float(norm)
+        # In float16 the scaler itself skips such updates, to find its scale.
+        if not math.isfinite(self.grad_norm) and not self.scaler.is_enabled():
+            self.nonfinite_count += 1
+            if self.nonfinite_count > self.nonfinite_patience:
+                raise FloatingPointError(
+                    f"The gradient was not finite for {self.nonfinite_count} updates in "
+                    f"a row, up to step {self.optimizer_step}: lower the learning rate "
+                    f"or max_grad_norm, or train with --precision fp32."
+                )
+            logger.warning(
+                f"Step {self.optimizer_step}: the gradient is not finite, the update is "
+                f"left out ({self.nonfinite_count} of {self.nonfinite_patience})."
+            )
+            self.optimizer.zero_grad(set_to_none=True)
+        else:
+            self.nonfinite_count = 0
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.optimizer.zero_grad(set_to_none=True)
+        after_update = getattr(self.module, "after_update", None)
+        if after_update is not None:
+            after_update()
+        self.optimizer_step += 1
+
+    def validate(self, loader: DataLoader, kind: str = "valid") -> RunningStatistics:
+        """Evaluates the module and writes a metrics row.
+
+        Differs from SpeechBrain: each process takes its share of the batches and
+        the sums of all are added, and the precision is that of training.
+
+        Arguments
+        ---------
+        loader : DataLoader
+            This process's share of the batches.
+        kind : str
+            Name of the row: "valid" or "test".
+
+        Returns
+        -------
+        RunningStatistics
+            Sums over all processes.
+        """
+        started = time.monotonic()
+        self._average_batch_norms()
+        self.modules.eval()
+        stage = sb.Stage.VALID if kind == "valid" else sb.Stage.TEST
+        statistics, failures = RunningStatistics(), []
+        with torch.no_grad(), self.evaluation_ctx:
+            for batch in loader:
+                failures += batch.failures
+                if len(batch) > 0:  # else no file of this batch could be read
+                    statistics.add(self.compute_forward(batch.to(self.device), stage))
+        statistics.reduce()
+        self._report_failures(failures, len(loader.dataset.ids))
+        self._write(kind, self.describe(statistics, stage))
+        self._set_train_mode()
+        self.window_started += time.monotonic() - started  # not training time
+        return statistics
+
+    # Start-up ---------------------------------------------------------------
+
+    def make_loaders(
+        self, manifests: Manifests
+    ) -> tuple[DataLoader, DataLoader, DataLoader]:
+        """Makes the loaders of this process's share of the data.
+
+        Arguments
+        ---------
+        manifests : Manifests
+            The parts of the corpus.
+
+        Returns
+        -------
+        tuple of DataLoader
+            Training (endless), validation and test. They are shaped by the
+            hparams ``clip_seconds``, ``batch_size``, ``num_workers``,
+            ``windows_per_clip`` and ``max_windows``.
+        """
+        hparams = self.hparams
+        share = {
+            "clip_seconds": hparams.clip_seconds,
+            "batch_size": hparams.batch_size,
+            "rank": self._rank,
+            "world_size": self._world_size,
+            "num_workers": hparams.num_workers,
+            "pin_memory": self.device_type == "cuda",
+        }
+        windows = {
+            "windows_per_clip": hparams.windows_per_clip,
+            "max_windows": hparams.max_windows,
+        }
+        return (
+            training_loader(manifests.train, seed=hparams.seed, **share),
+            evaluation_loader(manifests.valid, **windows, **share),
+            evaluation_loader(manifests.test, **windows, **share),
+        )
+
+    def init_optimizers(self) -> None:
+        """Makes the optimizer of the parameters that want a gradient.
+
+        Differs from SpeechBrain, which hands frozen parameters to the optimizer as
+        well, where weight decay may reach them.
+        """
+        parameters = [p for p in self.module.parameters() if p.requires_grad]
+        if not parameters:
+            raise ValueError(
+                f"The {self.stage_name} module has no trainable parameter: nothing to do."
+            )
+        groups: Any = parameters
+        if self.remove_vector_weight_decay:
+            groups = [
+                {"params": [p for p in parameters if p.dim() > 1]},
+                {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0},
+            ]
+        self.optimizer = self.opt_class(groups)
+        self.optimizers_dict = {"optimizer": self.optimizer}
+        if self.checkpointer is not None:
+            self.checkpointer.add_recoverable("optimizer", self.optimizer)
+
+    def on_fit_start(self) -> None:
+        """Compiles, wraps and resumes; metrics beyond the checkpoint are dropped."""
+        self.nonfinite_count = 0
+        super().on_fit_start()
+        if if_main_process():
+            self.metrics_log.truncate_after(self.optimizer_step)
+        if self.optimizer_step > 0:
+            logger.info(f"Going on from step {self.optimizer_step}.")
+
+    def _wrap_distributed(self) -> None:
+        """Wraps the module for several processes, without SyncBatchNorm.
+
+        SpeechBrain converts batch normalisation to SyncBatchNorm always, which
+        does not run on CPU and makes a result depend on the number of processes.
+        """
+        if not self.distributed_launch:
+            return
+        cuda = self.device_type == "cuda"
+        self.modules[self.stage_name] = DistributedDataParallel(
+            self.modules[self.stage_name],
+            device_ids=[torch.device(self.device).index or 0] if cuda else None,
+            find_unused_parameters=self.find_unused_parameters,
+        )
+
+    def _use_training_precision_for_evaluation(self, hparams, run_opts) -> None:
+        """SpeechBrain validates in fp32 unless told otherwise; we do as in training."""
+        chosen = getattr(run_opts, "overridden_args", None) or run_opts or {}
+        if "eval_precision" not in (hparams or {}) and "eval_precision" not in chosen:
+            self.eval_precision = self.precision
+            self.evaluation_ctx = self.training_ctx
+
+    # Bookkeeping ------------------------------------------------------------
+
+    @property
+    def _world_size(self) -> int:
+        return dist.get_world_size() if _is_distributed() else 1
+
+    @property
+    def _rank(self) -> int:
+        return dist.get_rank() if _is_distributed() else 0
+
+    def _set_train_mode(self) -> None:
+        """Training mode, except for parts whose parameters are all frozen.
+
+        SpeechBrain puts them in training mode as well: their dropout would be on
+        and their running statistics would move.
+        """
+        self.modules.train()
+        for part in self.module.modules():
+            parameters = list(part.parameters())
+            if parameters and not any(p.requires_grad for p in parameters):
+                part.eval()
+
+    def _average_batch_norms(self) -> None:
+        """Gives all processes the mean of their running statistics."""
+        if not _is_distributed():
+            return
+        for part in self.module.modules():
+            if isinstance(part, nn.modules.batchnorm._BatchNorm):
+                for buffer in (part.running_mean, part.running_var):
+                    if buffer is not None:
+                        dist.all_reduce(buffer)
+                        buffer /= self._world_size
+
+    def _agree(self, stop: bool, save: bool) -> tuple[bool, bool]:
+        """Makes all processes take the same decision at the same step."""
+        if not _is_distributed():
+            return stop, save
+        flags = torch.tensor([stop, save], dtype=torch.int32, device=self.device)
+        dist.all_reduce(flags, op=dist.ReduceOp.MAX)
+        return bool(flags[0]), bool(flags[1])
+
+    def _start_window(self) -> None:
+        """Begins a new stretch of updates that one metrics row sums up."""
+        self.statistics = RunningStatistics()
+        self.window_started = time.monotonic()
+        self.audio_seconds = 0.0
+        self.failures: list[tuple[str, str]] = []
+
+    def _log_train(self, files: int) -> None:
+        """Writes the metrics row of the updates since the last one."""
+        elapsed = time.monotonic() - self.window_started
+        self.seconds += elapsed
+        self.statistics.reduce()
+        self._report_failures(self.failures, files)
+        row = self.describe(self.statistics, sb.Stage.TRAIN)
+        # Processes work on equal shares at equal speed.
+        speed = self.audio_seconds * self._world_size / max(elapsed, 1e-9)
+        row["lr"] = self.optimizer.param_groups[0]["lr"]
+        row["grad_norm"] = self.grad_norm
+        row["audio_seconds_per_second"] = speed
+        self._write("train", row)
+        self._start_window()
+
+    def _write(self, kind: str, row: dict[str, Any]) -> None:
+        """Adds what all rows have in common and writes one."""
+        self.row = {
+            "kind": kind,
+            "stage": self.stage_name,
+            "step": self.optimizer_step,
+            "time": self.seconds,
+            **row,
+        }
+        if if_main_process():
+            self.metrics_log.write(self.row)
+
+    def _report_failures(self, failures: list[tuple[str, str]], files: int) -> None:
+        """Counts the files that could not be read, of all processes."""
+        if _is_distributed():
+            shares: list = [None] * self._world_size
+            dist.all_gather_object(shares, failures)
+            failures = [failure for share in shares for failure in share]
+        if if_main_process():
+            self.quarantine.record(failures, files)
+
+    def save_checkpoint(self) -> None:
+        """Saves a checkpoint and deletes all but the newest ones."""
+        if self.checkpointer is None:
+            return
+        self.checkpointer.save_and_keep_only(
+            meta={"step": self.optimizer_step},
+            num_to_keep=self.hparams.checkpoints_to_keep,
+            verbosity=10,
+        )
+
+    @sb.utils.checkpoints.mark_as_saver
+    def _save(self, path: str | Path) -> None:
+        """The position in training, independent of the number of processes."""
+        state = {
+            "optimizer_step": self.optimizer_step,
+            "micro_batches": self.micro_batches * self._world_size,
+            "seconds": self.seconds,
+        }
+        Path(path).write_text(yaml.safe_dump(state), encoding="utf-8")
+
+    @sb.utils.checkpoints.mark_as_loader
+    def _recover(self, path: str | Path, end_of_epoch: bool) -> None:
+        """The inverse of `_save`."""
+        state = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        micro_batches, rest = divmod(state["micro_batches"], self._world_size)
+        if rest or micro_batches % self.grad_accumulation_factor:
+            raise ValueError(
+                f"The checkpoint has seen {state['micro_batches']} micro-batches, which "
+                f"{self._world_size} processes with an accumulation of "
+                f"{self.grad_accumulation_factor} cannot share evenly: resume with the "
+                f"processes and the accumulation it was made with."
+            )
+        self.micro_batches = micro_batches
+        self.optimizer_step = state["optimizer_step"]
+        self.seconds = state["seconds"]
+
+
+def accumulation_factor(clips_per_update: int, batch_size: int, processes: int) -> int:
+    """Number of micro-batches that each process accumulates for an update.
+
+    Arguments
+    ---------
+    clips_per_update : int
+        Clips of an update, of all processes together.
+    batch_size : int
+        Clips of a micro-batch.
+    processes : int
+        Number of processes.
+
+    Returns
+    -------
+    int
+        At least 1.
+
+    Raises
+    ------
+    ValueError
+        If the clips cannot be shared evenly.
+
+    Example
+    -------
+    >>> accumulation_factor(clips_per_update=192, batch_size=3, processes=8)
+    8
+    """
+    factor, rest = divmod(clips_per_update, batch_size * processes)
+    if rest or factor < 1:
+        raise ValueError(
+            f"{clips_per_update} clips_per_update cannot be shared evenly by {processes} "
+            f"processes in micro-batches of {batch_size}: choose a batch_size that "
+            f"divides {clips_per_update / processes:g}."
+        )
+    return factor
+
+
+def _is_distributed() -> bool:
+    """Whether several processes train together."""
+    return dist.is_available() and dist.is_initialized()

@@ -1,0 +1,327 @@
+"""Checkpoints that are either complete or not there.
+
+Authors
+ * The MuQ for SpeechBrain team 2026
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy
+import torch
+from speechbrain.utils.checkpoints import (
+    Checkpoint,
+    Checkpointer,
+    mark_as_loader,
+    mark_as_saver,
+    register_checkpoint_hooks,
+)
+from speechbrain.utils.distributed import ddp_barrier, ddp_broadcast, if_main_process
+from speechbrain.utils.logger import get_logger
+
+logger = get_logger(__name__)
+
+UNFINISHED = "unfinished"  # folder in which a checkpoint is written
+SIZES = "SIZES.json"  # what tells a complete checkpoint from a damaged one
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint cannot be written or read; the message says what to do."""
+
+
+class AtomicCheckpointer(Checkpointer):
+    """SpeechBrain's Checkpointer, safe against being interrupted at any moment.
+
+    The plain one writes its metadata first and the weights afterwards, so
+    that a killed process leaves a newest checkpoint that cannot be loaded. Here a
+    checkpoint is written in a folder of its own, flushed to the disk, and then
+    moved to its place in one step. If the newest checkpoint is damaged all the
+    same, the one before it is used, and the log says so.
+
+    Arguments
+    ---------
+    checkpoints_dir : str
+        Folder of the checkpoints.
+    recoverables : dict or None
+        Name to object, as for SpeechBrain's Checkpointer.
+    **kwargs : dict
+        Further arguments of SpeechBrain's Checkpointer.
+
+    Example
+    -------
+    >>> model = torch.nn.Linear(1, 1)
+    >>> checkpointer = AtomicCheckpointer(getfixture("tmpdir"), {"model": model})
+    >>> saved = checkpointer.save_checkpoint(meta={"loss": torch.tensor(0.5)})
+    >>> checkpointer.recover_if_possible().meta["loss"]
+    0.5
+    """
+
+    def __init__(self, checkpoints_dir, recoverables=None, **kwargs):
+        try:
+            super().__init__(checkpoints_dir, recoverables, **kwargs)
+        except OSError as error:
+            raise CheckpointError(
+                f"Cannot make the checkpoint folder {checkpoints_dir}: {error}. Choose "
+                f"another --output_folder or change its permissions."
+            ) from error
+        self.optional_recoverables = {
+            name: self.optional_recoverables.get(name, False)
+            for name in self.recoverables
+        }
+
+    def save_checkpoint(
+        self, meta=None, end_of_epoch=True, name=None, verbosity=20
+    ) -> Checkpoint | None:
+        """Writes a checkpoint completely, or raises and leaves no trace.
+
+        Arguments
+        ---------
+        meta : dict or None
+            Facts to store with it, such as the step; scalars of torch and numpy
+            become plain numbers.
+        end_of_epoch : bool
+            Stored in the metadata.
+        name : str or None
+            Name of the checkpoint; by default the time of day makes one.
+        verbosity : int
+            Logging level of the message.
+
+        Returns
+        -------
+        Checkpoint or None
+            The checkpoint, on the main process.
+
+        Raises
+        ------
+        CheckpointError
+            If it cannot be written, for example on a full disk. All earlier
+            checkpoints are still there.
+        """
+        home, unfinished = self.checkpoints_dir, self.checkpoints_dir / UNFINISHED
+        name = name or time.strftime("%Y-%m-%d+%H-%M-%S+") + str(time.time_ns())
+        name = ddp_broadcast(name, src=0)
+        meta = {key: _plain(value) for key, value in (meta or {}).items()}
+        saved = None
+        try:
+            if if_main_process():
+                shutil.rmtree(unfinished, ignore_errors=True)
+                unfinished.mkdir(parents=True)
+            self.checkpoints_dir = unfinished
+            saved = super().save_checkpoint(meta, end_of_epoch, name, verbosity)
+            if if_main_process():
+                saved = _publish(saved, home)
+        except (OSError, RuntimeError) as error:
+            shutil.rmtree(unfinished, ignore_errors=True)
+            free = shutil.disk_usage(home).free / 2**30
+            raise CheckpointError(
+                f"Cannot write a checkpoint to {home}: {error} ({free:.1f} GiB free on "
+                f"that disk). The checkpoints before it are complete: make room or "
+                f"choose another disk, then run the same command again to go on."
+            ) from error
+        finally:
+            self.checkpoints_dir = home
+        ddp_barrier()
+        return saved
+
+    def find_checkpoints(self, *args, **kwargs) -> list[Checkpoint]:
+        """Finds checkpoints, leaving out damaged ones.
+
+        Arguments
+        ---------
+        *args : tuple
+            As for SpeechBrain's Checkpointer.
+        **kwargs : dict
+            As for SpeechBrain's Checkpointer.
+
+        Returns
+        -------
+        list of Checkpoint
+            Complete checkpoints, the most important one first.
+        """
+        return [
+            checkpoint
+            for checkpoint in super().find_checkpoints(*args, **kwargs)
+            if is_complete(checkpoint.path)
+        ]
+
+    def recover_if_possible(
+        self,
+        importance_key=None,
+        max_key=None,
+        min_key=None,
+        ckpt_predicate=None,
+    ) -> Checkpoint | None:
+        """Loads the most important complete checkpoint.
+
+        Arguments
+        ---------
+        importance_key : callable or None
+            As for SpeechBrain's Checkpointer; the newest one by default.
+        max_key : str or None
+            Take the highest value of this metadata key.
+        min_key : str or None
+            Take the lowest value of this metadata key.
+        ckpt_predicate : callable or None
+            Consider only checkpoints for which this is true.
+
+        Returns
+        -------
+        Checkpoint or None
+            What was loaded; None if there is no checkpoint at all.
+
+        Raises
+        ------
+        CheckpointError
+            If there are checkpoints but none can be loaded: training from
+            scratch over them would lose them silently.
+        """
+        damaged = [
+            checkpoint.path
+            for checkpoint in self.list_checkpoints()
+            if not is_complete(checkpoint.path)
+        ]
+        for path in damaged:
+            logger.warning(f"Ignoring the damaged checkpoint {path}")
+        candidates = self.find_checkpoints(
+            importance_key, max_key, min_key, ckpt_predicate
+        )
+        for checkpoint in candidates:
+            try:
+                self.load_checkpoint(checkpoint)
+            except Exception as error:
+                if "loading state_dict" in str(error):
+                    raise CheckpointError(
+                        f"The checkpoint {checkpoint.path} does not fit the model of "
+                        f"this experiment: {error}\nRun with the settings it was made "
+                        f"with, or choose another --output_folder."
+                    ) from error
+                logger.warning(f"Cannot load {checkpoint.path}: {error}")
+                damaged.append(checkpoint.path)
+            else:
+                return checkpoint
+        if damaged:
+            raise CheckpointError(
+                f"None of the checkpoints in {self.checkpoints_dir} can be loaded "
+                f"({', '.join(path.name for path in damaged)}). Delete the folder to "
+                f"start afresh, or restore it from a copy."
+            )
+        return None
+
+
+@register_checkpoint_hooks
+class RandomStates:
+    """The states of all global random generators, as a recoverable.
+
+    Training draws its own random numbers from keys, so that a resumed run does
+    not depend on these; they are kept for whatever else draws random numbers.
+
+    Example
+    -------
+    >>> states, path = RandomStates(), getfixture("tmpdir").join("random")
+    >>> states.save(path)
+    >>> first = torch.rand(1)
+    >>> states.load(path, end_of_epoch=True)
+    >>> bool(torch.rand(1) == first)
+    True
+    """
+
+    @mark_as_saver
+    def save(self, path: str | Path) -> None:
+        """Writes the states.
+
+        Arguments
+        ---------
+        path : str or Path
+            File to write.
+        """
+        kind, keys, position, has_gauss, gauss = numpy.random.get_state()
+        version, internal, gauss_next = random.getstate()
+        states = {
+            "torch": torch.get_rng_state(),
+            "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+            "numpy": [kind, torch.from_numpy(keys.astype("int64")), position],
+            "numpy_gauss": [has_gauss, gauss],
+            "python": [version, list(internal), gauss_next],
+        }
+        torch.save(states, path)
+
+    @mark_as_loader
+    def load(self, path: str | Path, end_of_epoch: bool) -> None:
+        """Restores the states.
+
+        Arguments
+        ---------
+        path : str or Path
+            File that `save` has written.
+        end_of_epoch : bool
+            Part of SpeechBrain's interface; unused.
+        """
+        states = torch.load(path, weights_only=True, map_location="cpu")
+        torch.set_rng_state(states["torch"])
+        if len(states["cuda"]) == torch.cuda.device_count():
+            torch.cuda.set_rng_state_all(states["cuda"])
+        kind, keys, position = states["numpy"]
+        keys = keys.numpy().astype("uint32")
+        numpy.random.set_state((kind, keys, position, *states["numpy_gauss"]))
+        version, internal, gauss_next = states["python"]
+        random.setstate((version, tuple(internal), gauss_next))
+
+
+def is_complete(folder: Path) -> bool:
+    """Tells whether all files of a checkpoint have the size they were written with.
+
+    Arguments
+    ---------
+    folder : Path
+        Folder of one checkpoint.
+
+    Returns
+    -------
+    bool
+        False if anything is missing or cut short.
+
+    Example
+    -------
+    >>> is_complete(Path("nowhere"))
+    False
+    """
+    try:
+        sizes = json.loads((folder / SIZES).read_text(encoding="utf-8"))
+        return all((folder / name).stat().st_size == size for name, size in sizes.items())
+    except (OSError, ValueError):
+        return False
+
+
+def _publish(saved: Checkpoint, home: Path) -> Checkpoint:
+    """Flushes a written checkpoint to the disk and moves it to its place."""
+    files = sorted(saved.path.iterdir())
+    sizes = {file.name: file.stat().st_size for file in files}
+    (saved.path / SIZES).write_text(json.dumps(sizes), encoding="utf-8")
+    for path in [*files, saved.path / SIZES, saved.path]:
+        _flush(path)
+    place = home / saved.path.name
+    os.rename(saved.path, place)
+    _flush(home)
+    parameters = {name: place / path.name for name, path in saved.paramfiles.items()}
+    return saved._replace(path=place, paramfiles=parameters)
+
+
+def _flush(path: Path) -> None:
+    """Makes sure that a file or folder survives a power cut."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _plain(value: Any) -> Any:
+    """Turns scalars of torch and numpy into numbers that YAML can hold."""
+    return value.item() if hasattr(value, "item") else value

@@ -1,0 +1,254 @@
+"""What the common base fixes; every test fails with SpeechBrain's own loop.
+
+The letters are those of the traps that were found by running SpeechBrain 1.1.2.
+"""
+
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+from speechbrain.utils.run_opts import RunOptions
+
+from muq_plugins.brains import TrainingInterrupted
+from muq_plugins.evaluation.metrics_log import read_metrics
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+def weights(brain):
+    return {name: value.clone() for name, value in brain.module.state_dict().items()}
+
+
+def assert_equal(first, second):
+    assert first.keys() == second.keys()
+    assert [name for name in first if not torch.equal(first[name], second[name])] == []
+
+
+def test_training_writes_metrics_and_checkpoints(make_brain, loaders):
+    brain = make_brain()
+    before = weights(brain)
+    brain.fit(*loaders(brain))
+    rows = read_metrics(brain.metrics_log.path)
+    assert [r["step"] for r in rows if r["kind"] == "train"] == [1, 2, 3, 4, 5, 6]
+    assert [r["step"] for r in rows if r["kind"] == "valid"] == [3, 6]
+    assert all(r["audio_seconds_per_second"] > 0 for r in rows if r["kind"] == "train")
+    assert brain.module.updates == 6
+    assert not torch.equal(before["out.weight"], weights(brain)["out.weight"])
+    assert len(brain.checkpointer.list_checkpoints()) == 1
+
+
+def test_a_run_option_that_was_not_given_does_not_replace_the_yaml(make_brain):  # a
+    run_opts = RunOptions.from_command_line_args(["x.yaml", "--device", "cpu"])[1]
+    brain = make_brain(run_opts, max_grad_norm=3.0, precision="bf16")
+    assert (brain.max_grad_norm, brain.precision) == (3.0, "bf16")
+
+
+def test_no_recipe_puts_the_run_options_over_the_hparams():  # a
+    for script in (ROOT / "recipes").rglob("*.py"):
+        assert "hparams.update(run_opts" not in script.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("limit", [None, 0])
+def test_none_and_zero_switch_clipping_off(make_brain, limit):  # b
+    steps = []
+    for norm in (limit, 1e9):
+        brain = make_brain(folder=f"{limit}{norm}", max_grad_norm=norm)
+        brain.on_fit_start()
+        for parameter in brain.module.parameters():
+            parameter.grad = torch.full_like(parameter, 100.0)
+        brain.optimizers_step()
+        steps.append(weights(brain))
+    assert_equal(*steps)
+
+
+def test_a_negative_limit_is_refused(make_brain):  # b
+    with pytest.raises(ValueError, match="negative limit would turn the gradient"):
+        make_brain(max_grad_norm=-1.0)
+
+
+def test_clipping_covers_all_parameter_groups(make_brain):  # b
+    brain = make_brain(max_grad_norm=1.0, remove_vector_weight_decay=True)
+    brain.opt_class = lambda groups: torch.optim.SGD(groups, lr=1.0)
+    brain.on_fit_start()
+    assert len(brain.optimizer.param_groups) == 2
+    before = weights(brain)
+    for parameter in brain.module.parameters():
+        parameter.grad = torch.full_like(parameter, 100.0)
+    brain.optimizers_step()
+    moved = sum(
+        (value - before[name]).square().sum() for name, value in weights(brain).items()
+    )
+    torch.testing.assert_close(moved.sqrt(), torch.tensor(1.0), rtol=1e-4, atol=0)
+
+
+def test_resuming_is_exact(make_brain, loaders):  # e
+    whole = make_brain(folder="whole")
+    whole.fit(*loaders(whole))
+    for limit in (2, 5, 6):
+        part = make_brain(folder="parts", optimizer_step_limit=limit)
+        torch.rand(limit)  # whatever happened in between
+        part.fit(*loaders(part))
+    assert_equal(weights(whole), weights(part))
+    for name in ("exp_avg", "exp_avg_sq", "step"):
+        states = [
+            [state[name] for state in brain.optimizer.state.values()]
+            for brain in (whole, part)
+        ]
+        assert all(torch.equal(a, b) for a, b in zip(*states, strict=True))
+    rows = [read_metrics(brain.metrics_log.path) for brain in (whole, part)]
+    losses = [[r["loss"] for r in run if r["kind"] == "train"] for run in rows]
+    assert losses[0] == losses[1]
+
+
+def test_a_finished_run_is_left_alone(make_brain, loaders):
+    brain = make_brain()
+    brain.fit(*loaders(brain))
+    again = make_brain()
+    again.fit(*loaders(again))
+    assert_equal(weights(brain), weights(again))
+
+
+def test_metrics_beyond_the_checkpoint_are_dropped(make_brain, loaders):
+    brain = make_brain(optimizer_step_limit=2)
+    brain.fit(*loaders(brain))
+    # A kill after step 4, before its checkpoint.
+    brain.metrics_log.write({"kind": "train", "stage": "toy", "step": 4, "loss": 99.0})
+    again = make_brain(optimizer_step_limit=4)
+    again.fit(*loaders(again))
+    rows = [r for r in read_metrics(again.metrics_log.path) if r["kind"] == "train"]
+    assert [r["step"] for r in rows] == [1, 2, 3, 4]
+    assert max(r["loss"] for r in rows) < 99
+
+
+def test_accumulation_loses_nothing_at_the_end_of_an_epoch(make_brain, loaders):  # h
+    # 12 clips are 3 micro-batches an epoch; updates take 2, so they straddle epochs.
+    brain = make_brain(clips_per_update=8)
+    heard = []
+    brain.on_fit_batch_start = lambda batch, should_step: heard.extend(batch.ids)
+    brain.fit(*loaders(brain))
+    assert brain.micro_batches == 12 and brain.optimizer_step == 6
+    assert all(heard.count(str(clip)) == 4 for clip in range(12))
+
+
+def test_accumulated_gradients_are_the_mean_of_the_micro_batches(make_brain, loaders):
+    brain = make_brain(clips_per_update=8, optimizer_step_limit=1)
+    gradients, norms = [], []
+    brain.on_fit_batch_end = lambda *args: norms.append(brain.grad_norm)
+    step = brain.optimizers_step
+    brain.optimizers_step = lambda: (
+        gradients.append(brain.module.out.bias.grad.clone()),
+        step(),
+    )
+    brain.fit(*loaders(brain))
+    separate = []
+    alone = make_brain(folder="alone", clips_per_update=8)
+    alone.on_fit_start()
+    alone._set_train_mode()
+    alone._start_window()
+    for _, batch in zip(range(2), loaders(alone)[0], strict=False):
+        before = alone.module.out.bias.grad
+        before = 0 if before is None else before.clone()
+        alone.optimizers_step = lambda: None
+        alone.fit_batch(batch)
+        separate.append(alone.module.out.bias.grad - before)
+    torch.testing.assert_close(gradients[0], sum(separate))
+    assert norms[0] == 0 and norms[1] > 0
+
+
+def test_dropout_depends_on_the_update_and_not_on_the_history(make_brain, loaders):  # i
+    results = []
+    for extra in (0, 5):
+        brain = make_brain(folder=str(extra))
+        torch.rand(extra)
+        brain.fit(*loaders(brain))
+        results.append(weights(brain))
+    assert_equal(*results)
+
+
+def test_frozen_parts_stay_in_evaluation_mode_and_unchanged(make_brain, loaders):  # j
+    brain = make_brain()
+    modes, before = [], weights(brain)
+    brain.on_fit_batch_start = lambda *args: modes.append(
+        (brain.module.frozen[1].training, brain.module.dropout.training)
+    )
+    brain.fit(*loaders(brain))
+    # The dropout inside the frozen part has no parameters of its own.
+    assert set(modes) == {(False, True)}
+    assert torch.equal(before["frozen.0.weight"], weights(brain)["frozen.0.weight"])
+
+
+def test_the_optimizer_gets_trainable_parameters_only(make_brain):
+    brain = make_brain()
+    brain.on_fit_start()
+    (group,) = brain.optimizer.param_groups
+    assert all(parameter.requires_grad for parameter in group["params"])
+    assert len(group["params"]) == 6
+
+
+def test_evaluation_uses_the_precision_of_training(make_brain, loaders):  # k
+    brain = make_brain(precision="bf16")
+    seen = []
+    forward = brain.module.forward
+    brain.module.forward = lambda *args: (
+        seen.append(torch.is_autocast_enabled("cpu")),
+        forward(*args),
+    )[1]
+    brain.validate(loaders(brain)[1])
+    assert seen and all(seen)
+
+
+def test_validation_is_the_same_every_time(make_brain, loaders):
+    brain = make_brain()
+    loader = loaders(brain)[1]
+    first = brain.validate(loader).means()["loss"]
+    torch.rand(3)
+    assert brain.validate(loader).means()["loss"] == first
+
+
+def test_an_update_that_is_not_finite_is_left_out(make_brain):
+    brain = make_brain(nonfinite_patience=2)
+    brain.on_fit_start()
+    before = weights(brain)
+    for _ in range(2):
+        for parameter in brain.module.parameters():
+            parameter.grad = torch.full_like(parameter, float("nan"))
+        brain.optimizers_step()
+    assert_equal(before, weights(brain))
+    for parameter in brain.module.parameters():
+        parameter.grad = torch.full_like(parameter, float("inf"))
+    with pytest.raises(FloatingPointError, match="3 updates in a row"):
+        brain.optimizers_step()
+
+
+def test_ctrl_c_stops_after_the_update_with_a_checkpoint(make_brain, loaders):
+    brain = make_brain()
+
+    def interrupt(batch, outputs, loss, should_step):
+        if brain.optimizer_step == 2:
+            signal.raise_signal(signal.SIGINT)
+
+    brain.on_fit_batch_end = interrupt
+    with pytest.raises(TrainingInterrupted, match="step 2 of 6.*same command"):
+        brain.fit(*loaders(brain))
+    again = make_brain()
+    again.fit(*loaders(again))
+    whole = make_brain(folder="whole")
+    whole.fit(*loaders(whole))
+    assert_equal(weights(again), weights(whole))
+
+
+def test_impossible_shares_are_refused(make_brain):
+    with pytest.raises(ValueError, match="10 clips_per_update cannot be shared evenly"):
+        make_brain(clips_per_update=10)
+
+
+def test_more_than_one_module_is_refused(make_brain):
+    brain = make_brain()
+    with pytest.raises(ValueError, match="exactly one module"):
+        type(brain)({"a": brain.module, "b": brain.module})
+
+
+def test_a_run_without_an_end_is_refused(make_brain):
+    with pytest.raises(ValueError, match="optimizer_step_limit is not set"):
+        make_brain(optimizer_step_limit=None)
