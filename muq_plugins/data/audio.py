@@ -1,0 +1,446 @@
+"""The one audio reader: seek, downmix, resample to 24 kHz, float32.
+
+Everything of the toolkit that opens an audio file goes through this module, so
+that a damaged file always shows up as one typed error, `AudioError`, and a
+window of a file is always the same samples, however it was reached.
+
+Authors
+ * The MuQ for SpeechBrain team 2026
+"""
+
+import contextlib
+import dataclasses
+import os
+import re
+from fractions import Fraction
+from functools import lru_cache
+
+import numpy as np
+import soundfile
+import torch
+import torchaudio
+
+AUDIO_EXTENSIONS = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff")
+
+# Every reason for which a file or a window is refused, and what to do about it.
+REMEDIES = {
+    "missing": "Check the path and data_root, or scan the folder again.",
+    "unreadable": "Check the permissions and the disk.",
+    "undecodable": "Re-encode it as wav or flac, or remove it.",
+    "empty": "Replace it or remove it.",
+    "truncated": "Copy or download it again.",
+    "non-finite": "Export it again: it holds NaN or infinite samples.",
+    "too short": "Remove it, lower min_duration, or scan the folder again.",
+    "silent": "Remove it or lower silence_dbfs.",
+}
+
+# libsndfile reports this many frames when the header states no length.
+_UNKNOWN_LENGTH = 1 << 62
+# Writers that cannot seek back (pipes) put a placeholder of about this size.
+_STREAMED_WAV = 0x7FFF0000
+# Without a Xing header the length of an mp3 is an estimate from the file size,
+# which tags at the end of the file can push up by a few per cent.
+_MP3_LENGTH_TOLERANCE = 0.05
+_LIBSNDFILE_SYSTEM_ERROR = 2
+_BLOCK = 1 << 16
+
+
+class AudioError(ValueError):
+    """A file, or a window of it, that cannot be used.
+
+    Arguments
+    ---------
+    path : str
+        The audio file.
+    reason : str
+        One of the keys of `REMEDIES`, short and machine-readable.
+    detail : str
+        What was found, in words.
+
+    Example
+    -------
+    >>> error = AudioError("song.flac", "truncated", "decoding stopped at 2.0 s")
+    >>> error.reason
+    'truncated'
+    >>> print(error)
+    song.flac: truncated (decoding stopped at 2.0 s). Copy or download it again.
+    """
+
+    def __init__(self, path, reason, detail=""):
+        # All three are passed up so that the error survives pickling.
+        super().__init__(str(path), reason, detail)
+        self.path = str(path)
+        self.reason = reason
+        self.detail = detail
+
+    def __str__(self):
+        detail = f" ({self.detail})" if self.detail else ""
+        return f"{self.path}: {self.reason}{detail}. {REMEDIES[self.reason]}"
+
+
+@dataclasses.dataclass(frozen=True)
+class AudioInfo:
+    """What the header of an audio file says.
+
+    Arguments
+    ---------
+    sample_rate : int
+        In Hz.
+    num_samples : int
+        Samples per channel.
+    channels : int
+        Number of channels.
+    format : str
+        Container, in libsndfile's words ("WAV", "FLAC", "OGG", "MP3").
+    subtype : str
+        Encoding, in libsndfile's words ("PCM_16", "VORBIS").
+
+    Example
+    -------
+    >>> AudioInfo(24000, 36000, 1, "WAV", "PCM_16").duration
+    1.5
+    """
+
+    sample_rate: int
+    num_samples: int
+    channels: int
+    format: str
+    subtype: str
+
+    @property
+    def duration(self):
+        """Length in seconds."""
+        return self.num_samples / self.sample_rate
+
+
+@dataclasses.dataclass(frozen=True)
+class AudioCheck:
+    """What decoding a whole file found.
+
+    Arguments
+    ---------
+    reason : str or None
+        None when every sample could be decoded, else a key of `REMEDIES`.
+    detail : str
+        The reason in words.
+    sample_rate : int
+        In Hz; 0 when the file could not be opened.
+    num_samples : int
+        Decoded samples per channel.
+    channels : int
+        Number of channels.
+    format : str
+        Container.
+    subtype : str
+        Encoding.
+    peak : float
+        Largest magnitude of the downmix, which is what a model would hear.
+
+    Example
+    -------
+    >>> AudioCheck(None, "", 24000, 36000, 1, "WAV", "PCM_16", 0.5).duration
+    1.5
+    """
+
+    reason: str | None
+    detail: str
+    sample_rate: int = 0
+    num_samples: int = 0
+    channels: int = 0
+    format: str = ""
+    subtype: str = ""
+    peak: float = 0.0
+
+    @property
+    def duration(self):
+        """Decoded length in seconds."""
+        return self.num_samples / self.sample_rate if self.sample_rate else 0.0
+
+
+def audio_info(path):
+    """Reads the header of an audio file.
+
+    Arguments
+    ---------
+    path : str or pathlib.Path
+        The audio file.
+
+    Returns
+    -------
+    AudioInfo
+        Rate, length, channels and format.
+
+    Raises
+    ------
+    AudioError
+        If the file is missing, unreadable, undecodable or empty.
+
+    Example
+    -------
+    >>> path = str(getfixture("tmpdir") / "a.wav")
+    >>> soundfile.write(path, np.zeros((48000, 2)), 48000)
+    >>> audio_info(path).duration
+    1.0
+    """
+    with _opened(path) as file:
+        return AudioInfo(
+            file.samplerate, file.frames, file.channels, file.format, file.subtype
+        )
+
+
+def read_audio(path, start=0.0, duration=None, sample_rate=24000):
+    """Reads a window of a file as mono float32 at one sample rate.
+
+    Only the window is decoded. Channels are averaged. When the file has another
+    rate, a little context on both sides is read, resampled and cut off, on a grid
+    of whole resampling periods; hence a window equals the same slice of the whole
+    resampled file, without edge effects.
+
+    Resampling is torchaudio's windowed sinc. The ratio of the two rates is
+    reduced to a fraction with a denominator of at most 1000, which is exact for
+    every rate in common use and off by less than one millionth otherwise (the
+    exact kernel of, say, 44101 Hz would take 4 GB).
+
+    Arguments
+    ---------
+    path : str or pathlib.Path
+        The audio file.
+    start : float
+        Begin of the window in the file, in seconds.
+    duration : float, optional
+        Length of the window in seconds; to the end of the file when None.
+    sample_rate : int
+        Rate of the result in Hz.
+
+    Returns
+    -------
+    torch.Tensor
+        Shape (samples,), float32. Exactly round(duration * sample_rate) samples,
+        fewer only when the file ends inside the window.
+
+    Raises
+    ------
+    AudioError
+        If the file is missing, unreadable, undecodable, empty or truncated, the
+        window begins after its end ("too short"), or a sample is not finite.
+    ValueError
+        If the window itself makes no sense.
+
+    Example
+    -------
+    >>> path = str(getfixture("tmpdir") / "a.wav")
+    >>> soundfile.write(path, np.zeros((44100, 2)), 44100)
+    >>> read_audio(path, start=0.5, duration=0.1).shape
+    torch.Size([2400])
+    """
+    if start < 0 or (duration is not None and duration <= 0):
+        raise ValueError(
+            f"A window needs start >= 0 and duration > 0 (seconds), got "
+            f"start={start} and duration={duration} for {path}."
+        )
+    with _opened(path) as file:
+        rate_in, rate_out = _reduced_rates(file.samplerate, sample_rate)
+        total = _ceil_div(file.frames * rate_out, rate_in)
+        first = round(start * sample_rate)
+        last = total
+        if duration is not None:
+            last = min(total, first + round(duration * sample_rate))
+        if first >= last:
+            raise AudioError(
+                path,
+                "too short",
+                f"the window begins at {start:g} s, the file ends at "
+                f"{file.frames / file.samplerate:g} s",
+            )
+        # One period is rate_in samples of the file and rate_out of the result.
+        context = 0
+        if rate_in != rate_out:
+            context = _ceil_div(_resampler(rate_in, rate_out).width, rate_in)
+        period = max(0, first // rate_out - context)
+        end = (_ceil_div(last, rate_out) + context) * rate_in
+        wav = _read_mono(
+            file,
+            path,
+            begin=period * rate_in,
+            end=min(end, file.frames),
+            needed=min(_ceil_div(last * rate_in, rate_out), file.frames),
+        )
+    if rate_in != rate_out:
+        wav = _resampler(rate_in, rate_out)(wav)
+    wav = wav[first - period * rate_out : last - period * rate_out]
+    if not torch.isfinite(wav).all():
+        raise AudioError(path, "non-finite", f"in the window at {start:g} s")
+    return wav
+
+
+def check_audio(path):
+    """Decodes a whole file once, in blocks, and says what is wrong with it.
+
+    Beyond decoding errors, this finds what a header gives away: a wav whose data
+    chunk ends early and an Ogg stream that was never closed.
+
+    Arguments
+    ---------
+    path : str or pathlib.Path
+        The audio file.
+
+    Returns
+    -------
+    AudioCheck
+        The facts; never raises for a bad file.
+
+    Example
+    -------
+    >>> path = str(getfixture("tmpdir") / "a.wav")
+    >>> soundfile.write(path, np.full((48000, 2), 0.5), 48000)
+    >>> check = check_audio(path)
+    >>> check.reason, check.duration, round(check.peak, 2)
+    (None, 1.0, 0.5)
+    >>> check_audio("nowhere.wav").reason
+    'missing'
+    """
+    try:
+        with _opened(path) as file:
+            return _check_opened(file)
+    except AudioError as error:
+        return AudioCheck(error.reason, error.detail)
+
+
+def _check_opened(file):
+    """Decodes an open file to its end and returns an `AudioCheck`."""
+    # One buffer for the whole file: threads that allocate large blocks over and
+    # over spend their time in page faults instead of decoding.
+    buffer = np.empty((_BLOCK, file.channels), dtype=np.float32)
+    decoded, peak, failure = 0, 0.0, None
+    while failure is None:
+        try:
+            block = file.read(out=buffer)
+        except soundfile.LibsndfileError as error:
+            failure = error
+            continue
+        if len(block) == 0:
+            break
+        decoded += len(block)
+        # np.maximum keeps NaN, the built-in max may lose it.
+        peak = np.maximum(peak, np.abs(_downmix(block)).max())
+
+    reason, detail = None, ""
+    if failure is not None or decoded < _promised_samples(file):
+        reason = "truncated"
+        detail = _stopped_early(file, decoded, failure)
+    elif not np.isfinite(peak):
+        reason = "non-finite"
+        detail = "NaN or infinite samples"
+    elif _declared_incomplete(file.extra_info):
+        reason = "truncated"
+        detail = _declared_incomplete(file.extra_info)
+    return AudioCheck(
+        reason,
+        detail,
+        file.samplerate,
+        decoded,
+        file.channels,
+        file.format,
+        file.subtype,
+        float(peak) if np.isfinite(peak) else 0.0,
+    )
+
+
+@contextlib.contextmanager
+def _opened(path):
+    """Opens a file; every way to fail becomes an `AudioError`."""
+    # Bytes on POSIX: soundfile cannot encode file names that are not UTF-8.
+    name = os.fsencode(path) if os.name == "posix" else str(path)
+    try:
+        file = soundfile.SoundFile(name)
+    except soundfile.LibsndfileError as error:
+        raise _opening_error(path, error) from error
+    with file:
+        if file.frames == 0:
+            raise AudioError(path, "empty", "no samples")
+        if file.frames >= _UNKNOWN_LENGTH:
+            raise AudioError(path, "undecodable", "the header states no length")
+        yield file
+
+
+def _opening_error(path, error):
+    """The `AudioError` for a file that libsndfile could not open."""
+    if not os.path.exists(path):
+        return AudioError(path, "missing", "no such file")
+    if error.code == _LIBSNDFILE_SYSTEM_ERROR:
+        return AudioError(path, "unreadable", error.error_string)
+    if os.path.getsize(path) == 0:
+        return AudioError(path, "empty", "0 bytes")
+    return AudioError(path, "undecodable", error.error_string)
+
+
+def _read_mono(file, path, begin, end, needed):
+    """Reads the samples begin..end of an open file as (samples,) float32.
+
+    Samples after `needed` are context only: they may be missing at the end of a
+    file whose header gives an estimate.
+    """
+    try:
+        file.seek(begin)
+        block = file.read(end - begin, dtype="float32", always_2d=True)
+    except soundfile.LibsndfileError as error:
+        raise AudioError(
+            path, "truncated", _stopped_early(file, None, error)
+        ) from error
+    reached = begin + len(block)
+    if len(block) == 0 or reached < min(needed, _promised_samples(file)):
+        raise AudioError(path, "truncated", _stopped_early(file, reached, None))
+    return torch.from_numpy(_downmix(block))
+
+
+def _downmix(block):
+    """Averages channels: (samples, channels) to (samples,)."""
+    if block.shape[1] == 1:
+        return block[:, 0]
+    return block.mean(axis=1, dtype=np.float32)
+
+
+def _promised_samples(file):
+    """The samples that a file with this header has at the very least."""
+    if file.format == "MP3":
+        return int(file.frames * (1 - _MP3_LENGTH_TOLERANCE))
+    return file.frames
+
+
+def _stopped_early(file, decoded, failure):
+    """Words for a file that has fewer samples than its header says."""
+    promised = f"{file.frames / file.samplerate:.2f} s"
+    if decoded is None:
+        return f"decoding stopped before {promised}: {failure.error_string}"
+    cause = f": {failure.error_string}" if failure is not None else ""
+    return f"decoding stopped at {decoded / file.samplerate:.2f} of {promised}{cause}"
+
+
+def _declared_incomplete(log):
+    """Words for a file that gives away its own truncation, else None.
+
+    libsndfile silently shortens such files; only its header log tells.
+    """
+    sizes = re.search(r"^data : (\d+) \(should be (\d+)\)", log, re.MULTILINE)
+    if sizes and int(sizes[2]) < int(sizes[1]) < _STREAMED_WAV:
+        return f"the header says {sizes[1]} bytes of audio, the file has {sizes[2]}"
+    if "Last page lacks an end-of-stream bit" in log:
+        return "the Ogg stream was never closed"
+    return None
+
+
+@lru_cache(maxsize=64)
+def _resampler(rate_in, rate_out):
+    """The resampler of a pair of rates; its kernel is computed once."""
+    return torchaudio.transforms.Resample(rate_in, rate_out)
+
+
+def _reduced_rates(rate_in, rate_out):
+    """The two rates as a small integer ratio."""
+    ratio = Fraction(rate_in, rate_out).limit_denominator(1000)
+    return ratio.numerator, ratio.denominator
+
+
+def _ceil_div(numerator, denominator):
+    """Integer division rounded up."""
+    return -(-numerator // denominator)

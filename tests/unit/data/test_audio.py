@@ -1,0 +1,220 @@
+"""Tests of the audio reader.
+
+Authors
+ * The MuQ for SpeechBrain team 2026
+"""
+
+import pickle
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from muq_plugins.data.audio import (
+    AUDIO_EXTENSIONS,
+    AudioError,
+    audio_info,
+    check_audio,
+    read_audio,
+)
+
+
+def tone(sample_rate, seconds, channels=1, seed=0):
+    """Noise over a tone, (samples, channels) float64 below 0.5."""
+    rng = np.random.default_rng(seed)
+    time = np.arange(int(sample_rate * seconds)) / sample_rate
+    wav = 0.2 * np.sin(2 * np.pi * 440 * time)[:, None]
+    return wav + 0.1 * rng.uniform(-1, 1, (len(time), channels))
+
+
+def write(path, sample_rate, seconds, channels=1, **kwargs):
+    soundfile.write(path, tone(sample_rate, seconds, channels), sample_rate, **kwargs)
+    return path
+
+
+def truncate(path, share=0.5):
+    content = path.read_bytes()
+    path.write_bytes(content[: int(len(content) * share)])
+    return path
+
+
+@pytest.mark.parametrize(
+    "subtype, tolerance",
+    [("PCM_U8", 1e-2), ("PCM_16", 1e-4), ("PCM_24", 1e-6), ("FLOAT", 1e-7)],
+)
+def test_sample_formats(tmp_path, subtype, tolerance):
+    path = write(tmp_path / "a.wav", 24000, 0.5, subtype=subtype)
+    wav = read_audio(path)
+    assert wav.dtype == torch.float32 and wav.shape == (12000,)
+    expected = torch.from_numpy(tone(24000, 0.5)[:, 0]).float()
+    assert (wav - expected).abs().max() < tolerance
+
+
+@pytest.mark.parametrize("extension", AUDIO_EXTENSIONS)
+def test_every_extension_is_read(tmp_path, extension):
+    path = tmp_path / f"a{extension}"
+    kinds = {".ogg": "OGG", ".oga": "OGG", ".opus": "OGG", ".aif": "AIFF"}
+    kind = kinds.get(extension, extension[1:].upper())
+    subtype = "OPUS" if extension == ".opus" else None
+    write(path, 48000, 1.0, channels=2, format=kind, subtype=subtype)
+    wav = read_audio(path, start=0.25, duration=0.5)
+    assert wav.shape == (12000,)
+    assert 0.1 < wav.abs().max() < 0.6
+    check = check_audio(path)
+    assert check.reason is None
+    assert check.num_samples == audio_info(path).num_samples
+
+
+def test_info(tmp_path):
+    info = audio_info(write(tmp_path / "a.flac", 192000, 0.25, channels=8))
+    assert (info.sample_rate, info.channels, info.duration) == (192000, 8, 0.25)
+    assert (info.format, info.subtype) == ("FLAC", "PCM_16")
+
+
+def test_downmix_is_the_channel_mean(tmp_path):
+    wav = np.stack([np.full(2400, value) for value in (0.5, -0.1)], axis=1)
+    soundfile.write(tmp_path / "a.wav", wav, 24000, subtype="FLOAT")
+    assert torch.allclose(read_audio(tmp_path / "a.wav"), torch.full((2400,), 0.2))
+
+
+def test_eight_channels_at_192_khz(tmp_path):
+    path = write(tmp_path / "a.wav", 192000, 0.5, channels=8)
+    assert read_audio(path, start=0.1, duration=0.2).shape == (4800,)
+
+
+@pytest.mark.parametrize("sample_rate", [8000, 22050, 24000, 44100, 48000, 44101, 7919])
+def test_window_equals_slice_of_the_whole(tmp_path, sample_rate):
+    path = write(tmp_path / "a.wav", sample_rate, 2.0, channels=2, subtype="FLOAT")
+    whole = read_audio(path)
+    assert abs(len(whole) - 48000) <= 1
+    for start in (0.0, 0.04, 0.5, 1.0001, 1.87):
+        window = read_audio(path, start=start, duration=0.5)
+        first = round(start * 24000)
+        expected = whole[first : first + 12000]
+        assert len(window) == len(expected)
+        assert (window - expected).abs().max() < 1e-5
+
+
+def test_resampling_keeps_a_tone(tmp_path):
+    time = np.arange(44100) / 44100
+    soundfile.write(tmp_path / "a.wav", 0.5 * np.sin(2 * np.pi * 1000 * time), 44100)
+    wav = read_audio(tmp_path / "a.wav")
+    expected = 0.5 * torch.sin(2 * torch.pi * 1000 * torch.arange(24000) / 24000)
+    assert (wav - expected)[100:-100].abs().max() < 2e-3
+
+
+def test_window_stops_at_the_end_of_the_file(tmp_path):
+    path = write(tmp_path / "a.wav", 24000, 1.0)
+    assert read_audio(path, start=0.75, duration=1.0).shape == (6000,)
+    with pytest.raises(AudioError, match="begins at 1 s, the file ends at 1 s") as e:
+        read_audio(path, start=1.0, duration=1.0)
+    assert e.value.reason == "too short"
+
+
+@pytest.mark.parametrize("start, duration", [(-0.1, None), (0.0, 0.0)])
+def test_senseless_window(tmp_path, start, duration):
+    with pytest.raises(ValueError, match="start >= 0 and duration > 0"):
+        read_audio(tmp_path / "a.wav", start, duration)
+
+
+def test_ten_milliseconds(tmp_path):
+    assert read_audio(write(tmp_path / "a.wav", 44100, 0.01)).shape == (240,)
+
+
+def test_missing(tmp_path):
+    with pytest.raises(AudioError, match="gone.wav: missing .* data_root") as error:
+        read_audio(tmp_path / "gone.wav")
+    assert error.value.reason == "missing"
+    assert error.value.path == str(tmp_path / "gone.wav")
+
+
+def test_text_named_wav(tmp_path):
+    (tmp_path / "a.wav").write_text("this is no audio " * 100)
+    with pytest.raises(AudioError, match="a.wav: undecodable .*[Ff]ormat.* Re-encode"):
+        read_audio(tmp_path / "a.wav")
+    assert check_audio(tmp_path / "a.wav").reason == "undecodable"
+
+
+def test_empty(tmp_path):
+    (tmp_path / "bytes.wav").touch()
+    soundfile.write(tmp_path / "samples.wav", np.zeros((0, 1)), 24000)
+    for name in ("bytes.wav", "samples.wav"):
+        assert check_audio(tmp_path / name).reason == "empty"
+        with pytest.raises(AudioError, match="empty"):
+            read_audio(tmp_path / name)
+
+
+def test_truncated_flac(tmp_path):
+    path = truncate(write(tmp_path / "a.flac", 24000, 4.0))
+    assert len(read_audio(path, start=0.0, duration=1.0)) == 24000
+    with pytest.raises(AudioError, match="a.flac: truncated .* Copy or download"):
+        read_audio(path, start=3.0, duration=0.5)
+    with pytest.raises(AudioError) as error:
+        read_audio(path)
+    assert error.value.reason == "truncated"
+    assert check_audio(path).reason == "truncated"
+
+
+@pytest.mark.parametrize("extension", ["wav", "ogg", "mp3"])
+def test_truncation_that_libsndfile_hides(tmp_path, extension):
+    path = write(tmp_path / f"a.{extension}", 44100, 4.0)
+    assert check_audio(path).reason is None
+    check = check_audio(truncate(path))
+    assert check.reason == "truncated" and check.detail
+    assert 0 < check.duration < 3
+
+
+def test_streamed_wav_is_not_truncated(tmp_path):
+    # A program that writes to a pipe cannot know the size: it writes the largest.
+    path = write(tmp_path / "a.wav", 24000, 1.0)
+    content = bytearray(path.read_bytes())
+    at = content.index(b"data") + 4
+    content[at : at + 4] = b"\xff\xff\xff\xff"
+    path.write_bytes(content)
+    assert check_audio(path).reason is None
+    assert read_audio(path).shape == (24000,)
+
+
+def test_flac_without_length(tmp_path):
+    path = write(tmp_path / "a.flac", 24000, 1.0)
+    content = bytearray(path.read_bytes())
+    content[21] &= 0xF0  # The 36 bits of STREAMINFO that count the samples.
+    content[22:26] = bytes(4)
+    path.write_bytes(content)
+    with pytest.raises(AudioError, match="undecodable .the header states no length"):
+        read_audio(path)
+
+
+def test_non_finite(tmp_path):
+    wav = tone(24000, 1.0, channels=2)
+    wav[12000, 1] = np.nan
+    soundfile.write(tmp_path / "a.wav", wav, 24000, subtype="FLOAT")
+    assert check_audio(tmp_path / "a.wav").reason == "non-finite"
+    assert len(read_audio(tmp_path / "a.wav", duration=0.5)) == 12000
+    with pytest.raises(AudioError, match="non-finite .* NaN or infinite") as error:
+        read_audio(tmp_path / "a.wav", start=0.25, duration=0.5)
+    assert error.value.reason == "non-finite"
+
+
+def test_peak_is_of_the_downmix(tmp_path):
+    wav = tone(24000, 0.5)
+    opposite = np.concatenate([wav, -wav], axis=1)
+    soundfile.write(tmp_path / "a.wav", opposite, 24000, subtype="FLOAT")
+    check = check_audio(tmp_path / "a.wav")
+    assert check.reason is None and check.peak < 1e-6
+
+
+def test_file_name_that_is_not_utf8(tmp_path):
+    write(tmp_path / "a.wav", 24000, 0.5)
+    path = str(tmp_path / "caf\udce9.wav")
+    try:
+        (tmp_path / "a.wav").rename(path)
+    except OSError:
+        pytest.skip("this file system takes UTF-8 names only")
+    assert read_audio(path).shape == (12000,)
+
+
+def test_error_survives_pickling():
+    error = pickle.loads(pickle.dumps(AudioError("a.wav", "silent", "-90 dBFS")))
+    assert (error.path, error.reason, error.detail) == ("a.wav", "silent", "-90 dBFS")

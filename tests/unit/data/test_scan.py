@@ -1,0 +1,252 @@
+"""Tests of scanning a folder of music.
+
+Authors
+ * The MuQ for SpeechBrain team 2026
+"""
+
+import json
+import os
+
+import numpy as np
+import pytest
+import soundfile
+
+from muq_plugins.data import scan_files
+from muq_plugins.data.audio import AudioCheck
+from muq_plugins.data.manifest import load_manifest
+from muq_plugins.data.scan import scan_folder
+
+
+def write(path, seconds=2.0, rate=24000, channels=1, level=0.5, **kwargs):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(len(path.name))
+    wav = level * rng.uniform(-1, 1, (int(seconds * rate), channels))
+    soundfile.write(path, wav, rate, **kwargs)
+    return path
+
+
+def scan(music, **kwargs):
+    return scan_folder(music, music.parent / "out", progress=False, **kwargs)
+
+
+def load(music, name):
+    return json.loads((music.parent / "out" / name).read_text(encoding="utf-8"))
+
+
+@pytest.fixture
+def music(tmp_path):
+    """A folder of six good files."""
+    folder = tmp_path / "music"
+    for number in range(4):
+        write(folder / "album" / f"{number}.wav")
+    write(folder / "LOUD.FLAC", rate=44100, channels=2, format="FLAC")
+    write(folder / "album" / "deep" / "x.ogg", rate=48000)
+    return folder
+
+
+@pytest.fixture
+def decoded(monkeypatch):
+    """The names of the files that are decoded from now on."""
+    names = []
+    check_audio = scan_files.check_audio
+
+    def counted(path):
+        names.append(path.name)
+        return check_audio(path)
+
+    monkeypatch.setattr(scan_files, "check_audio", counted)
+    return names
+
+
+def test_manifests_and_report(music):
+    report = scan(music)
+    assert (report.files, report.usable, report.decoded) == (6, 6, 6)
+    assert report.hours == pytest.approx(12 / 3600)
+    assert report.sample_rates == {"24000": 4, "44100": 1, "48000": 1}
+    assert report.channels == {"1": 5, "2": 1}
+    assert report.formats["FLAC PCM_16"] == 1
+    assert report.quarantined == {} and load(music, "quarantine.json") == []
+    assert load(music, "scan.json")["usable"] == 6
+    assert "6 of 6 audio files usable" in report.summary()
+    clips = {}
+    for name in ("train", "valid", "test"):
+        split = load_manifest(music.parent / "out" / f"{name}.json", music)
+        assert len(split) == report.splits[name]["files"] >= 1
+        clips.update(split)
+    assert set(clips) == {f"album__{i}" for i in range(4)} | {"LOUD", "album__deep__x"}
+    assert clips["LOUD"] == {
+        "wav": str(music / "LOUD.FLAC"),
+        "duration": 2.0,
+        "sample_rate": 44100,
+        "channels": 2,
+    }
+
+
+def test_every_reason_for_quarantine(music):
+    (music / "text.wav").write_text("no audio " * 100)
+    (music / "empty.wav").touch()
+    write(music / "short.wav", seconds=0.01)
+    write(music / "silent.wav", level=1e-5, subtype="FLOAT")
+    truncated = write(music / "truncated.flac", seconds=4.0)
+    truncated.write_bytes(truncated.read_bytes()[: truncated.stat().st_size // 2])
+    wav = np.full(48000, 0.5)
+    wav[30000] = np.nan
+    soundfile.write(music / "nan.wav", wav, 24000, subtype="FLOAT")
+    (music / "link.wav").symlink_to(music / "nowhere.wav")
+    os.mkfifo(music / "pipe.wav")
+    report = scan(music)
+    quarantine = load(music, "quarantine.json")
+    assert {entry["path"]: entry["reason"] for entry in quarantine} == {
+        "text.wav": "undecodable",
+        "empty.wav": "empty",
+        "short.wav": "too short",
+        "silent.wav": "silent",
+        "truncated.flac": "truncated",
+        "nan.wav": "non-finite",
+        "link.wav": "missing",
+        "pipe.wav": "undecodable",
+    }
+    assert all(entry["detail"] for entry in quarantine)
+    assert report.usable == 6 and report.files == 14
+    assert report.quarantined["undecodable"] == 2
+    assert "left out: undecodable: 2" in report.summary()
+
+
+def test_nothing_is_done_twice(music, decoded):
+    scan(music)
+    assert len(decoded) == 6
+    decoded.clear()
+    report = scan(music)
+    assert decoded == [] and report.decoded == 0 and report.usable == 6
+    write(music / "new.wav")
+    write(music / "album" / "1.wav", seconds=3.0)
+    report = scan(music)
+    assert sorted(decoded) == ["1.wav", "new.wav"]
+    assert report.hours == pytest.approx(15 / 3600)
+
+
+def test_thresholds_need_no_new_decoding(music, decoded):
+    write(music / "short.wav", seconds=0.5)
+    assert scan(music).quarantined == {"too short": 1}
+    decoded.clear()
+    assert scan(music, min_duration=0.4).quarantined == {}
+    assert decoded == []
+
+
+def test_an_interrupted_scan_goes_on(music, monkeypatch, decoded):
+    check_audio = scan_files.check_audio
+
+    def killed(path):
+        if path.name == "3.wav":
+            raise RuntimeError("killed")
+        return check_audio(path)
+
+    monkeypatch.setattr(scan_files, "check_audio", killed)
+    with pytest.raises(RuntimeError, match="killed"):
+        scan(music, workers=1)
+    monkeypatch.setattr(scan_files, "check_audio", check_audio)
+    done = len((music.parent / "out" / "scan_cache.jsonl").read_text().splitlines())
+    assert 1 <= done < 6
+    # A kill in the middle of a line costs that file only.
+    cache = music.parent / "out" / "scan_cache.jsonl"
+    cache.write_text(cache.read_text()[:-10])
+    decoded.clear()
+    assert scan(music).decoded == len(decoded) == 6 - done + 1
+    assert scan(music).decoded == 0
+
+
+def test_a_dangling_link_may_heal(music):
+    (music / "link.wav").symlink_to(music.parent / "late.wav")
+    assert scan(music).quarantined == {"missing": 1}
+    write(music.parent / "late.wav")
+    assert scan(music).quarantined == {}
+
+
+def test_a_failing_disk_may_heal(music, monkeypatch):
+    with monkeypatch.context() as patch:
+        failing = AudioCheck("unreadable", "System error.")
+        patch.setattr(scan_files, "check_audio", lambda path: failing)
+        with pytest.raises(ValueError, match="None of the 6 .*unreadable: 6"):
+            scan(music)
+    assert scan(music).decoded == 6
+
+
+def test_ids_are_unique_when_only_the_extension_differs(music):
+    write(music / "album" / "0.flac")
+    assert scan(music).usable == 7
+    ids = [
+        i for name in ("train", "valid", "test") for i in load(music, f"{name}.json")
+    ]
+    assert len(set(ids)) == 7
+
+
+def test_hidden_files_links_and_loops(music, tmp_path):
+    write(music / ".hidden" / "a.wav")
+    write(music / "._0.wav")
+    write(tmp_path / "elsewhere" / "b.wav")
+    (music / "linked").symlink_to(tmp_path / "elsewhere")
+    (music / "album" / "loop").symlink_to(music)
+    (music / "album" / "again").symlink_to(tmp_path / "elsewhere")
+    report = scan(music)
+    assert report.files == 7
+
+
+def test_names_with_braces_and_without_utf8(music):
+    write(music / "a {b}.wav")
+    names = {"a {b}.wav"}
+    try:
+        (music / "album" / "0.wav").rename(music / "caf\udce9.wav")
+        names.add("caf\udce9.wav")
+    except OSError:
+        pass
+    scan(music, valid_fraction=0.0, test_fraction=0.0)
+    train = load_manifest(music.parent / "out" / "train.json", music)
+    assert names <= {os.path.basename(entry["wav"]) for entry in train.values()}
+
+
+def test_missing_folder(tmp_path):
+    with pytest.raises(FileNotFoundError, match="data folder .*nowhere does not exist"):
+        scan(tmp_path / "nowhere")
+
+
+def test_folder_is_a_file(tmp_path):
+    (tmp_path / "a.wav").touch()
+    with pytest.raises(NotADirectoryError, match="a.wav is a file. Give the folder"):
+        scan(tmp_path / "a.wav")
+
+
+def test_empty_folder(tmp_path):
+    (tmp_path / "music").mkdir()
+    (tmp_path / "music" / "a.m4a").touch()
+    with pytest.raises(ValueError, match=r"No audio in .*\.flac.*\.m4a: 1.*convert"):
+        scan(tmp_path / "music")
+
+
+def test_nothing_usable(tmp_path):
+    write(tmp_path / "music" / "a.wav", seconds=0.1)
+    (tmp_path / "music" / "b.wav").write_text("no audio " * 100)
+    message = r"None of the 2 .*too short: 1.*quarantine.json"
+    with pytest.raises(ValueError, match=message):
+        scan(tmp_path / "music")
+    assert len(load(tmp_path / "music", "quarantine.json")) == 2
+
+
+def test_unwritable_manifest_folder(music):
+    (music.parent / "out").write_text("a file where the folder should be")
+    with pytest.raises(OSError, match="Cannot write the manifests to .*out.*choose"):
+        scan(music)
+
+
+def test_full_disk(music, monkeypatch):
+    def full(path, data):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("muq_plugins.data.scan.write_json", full)
+    with pytest.raises(OSError, match="Cannot write the manifests.*No space left"):
+        scan(music)
+
+
+@pytest.mark.parametrize("fractions", [(-0.1, 0.1), (0.5, 0.5)])
+def test_bad_fractions(music, fractions):
+    with pytest.raises(ValueError, match="sum to less than 1"):
+        scan(music, valid_fraction=fractions[0], test_fraction=fractions[1])
