@@ -1,0 +1,177 @@
+"""The command line of a training script.
+
+The options are split here, by exact name, because SpeechBrain's own parser accepts
+abbreviations (``--test 3`` skips the training) and loses "=" inside values.
+
+Authors
+ * The MuQ for SpeechBrain team 2026
+"""
+
+import contextlib
+import dataclasses
+import io
+from typing import Any
+
+import speechbrain as sb
+from speechbrain.utils.run_opts import RunOptions
+
+from muq_plugins.experiment.run_options import (
+    COMMAND_LINE_OPTIONS,
+    FLAG_OPTIONS,
+    LIST_OPTIONS,
+    TRAINING_SETTINGS,
+)
+from muq_plugins.experiment.tree import ExperimentError, parse_yaml
+
+
+@dataclasses.dataclass(frozen=True)
+class CommandLine:
+    """What the command line of a training script says.
+
+    Arguments
+    ---------
+    path : str
+        The experiment file.
+    run_opts : RunOptions
+        SpeechBrain's run options.
+    overrides : dict
+        New values of keys of the experiment file, by dotted key. Run options that
+        are training settings (``TRAINING_SETTINGS``) are here too, so that the
+        file saved with the results says what was run.
+
+    Example
+    -------
+    >>> parse_arguments(["hparams/muq.yaml", "--seed", "3"]).overrides
+    {'seed': 3}
+    """
+
+    path: str
+    run_opts: RunOptions
+    overrides: dict[str, Any]
+
+
+def parse_arguments(argv: list[str]) -> CommandLine:
+    """Split the command line into experiment file, run options and overrides.
+
+    Arguments
+    ---------
+    argv : list of str
+        Without the name of the script, as in ``sys.argv[1:]``. Options are
+        ``--key value`` or ``--key=value``; the values of overrides are YAML.
+
+    Returns
+    -------
+    CommandLine
+        Its parts.
+
+    Raises
+    ------
+    ExperimentError
+        If the command line cannot be understood.
+
+    Example
+    -------
+    >>> command = parse_arguments(
+    ...     ["muq.yaml", "--data_folder=/a/b=c", "--device", "cpu", "--lr", "1e-3"]
+    ... )
+    >>> command.overrides
+    {'data_folder': '/a/b=c', 'lr': 0.001}
+    >>> command.run_opts.device
+    'cpu'
+    """
+    path, options = _split(argv)
+    run_options = {k: v for k, v in options.items() if k in COMMAND_LINE_OPTIONS}
+    run_opts = _parse_run_options(path, run_options)
+    overrides = {
+        name: _parse_value(name, text)
+        for name, text in options.items()
+        if name not in COMMAND_LINE_OPTIONS
+    }
+    for name in run_options:
+        if name in TRAINING_SETTINGS:
+            overrides[name] = run_opts[name]
+    return CommandLine(path, run_opts, overrides)
+
+
+def _split(argv: list[str]) -> tuple[str, dict[str, Any]]:
+    paths: list[str] = []
+    options: dict[str, Any] = {}
+    tokens = list(argv)
+    while tokens:
+        token = tokens.pop(0)
+        if not token.startswith("--"):
+            paths.append(token)
+            continue
+        name, equals, text = token[2:].partition("=")
+        if not name:
+            raise ExperimentError(f"Cannot read {token!r}; options are --key value.")
+        if name in options:
+            raise ExperimentError(f"--{name} is given twice; keep one of them.")
+        if name in FLAG_OPTIONS:
+            if equals:
+                raise ExperimentError(
+                    f"--{name} is a switch and takes no value: write --{name} alone "
+                    "to switch it on, leave it out otherwise."
+                )
+            options[name] = True
+        elif name in LIST_OPTIONS:
+            options[name] = [text] if equals else []
+            while tokens and not tokens[0].startswith("--"):
+                options[name].append(tokens.pop(0))
+        elif equals and text:
+            options[name] = text
+        elif not equals and tokens and not tokens[0].startswith("--"):
+            options[name] = tokens.pop(0)
+        else:
+            raise ExperimentError(
+                f"--{name} has no value; write --{name} VALUE, or --{name}=VALUE if "
+                f"the value begins with '--', or --{name}=null for none."
+            )
+    if not paths:
+        raise ExperimentError(
+            "The experiment file is missing; give it first, as in hparams/muq.yaml."
+        )
+    if len(paths) > 1:
+        raise ExperimentError(
+            f"Cannot place {paths[1]!r}: {paths[0]!r} is the experiment file, and "
+            "everything else is --key value (values with spaces need quotes)."
+        )
+    return paths[0], options
+
+
+def _parse_run_options(path: str, options: dict[str, Any]) -> RunOptions:
+    arguments = [path]
+    for name, value in options.items():
+        if name in FLAG_OPTIONS:
+            arguments.append(f"--{name}")
+        elif name in LIST_OPTIONS:
+            arguments += [f"--{name}", *value]
+        else:
+            arguments.append(f"--{name}={value}")
+    messages = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(messages):
+            _, run_opts, _ = sb.parse_arguments(arguments)
+        # SpeechBrain 1.1.2 leaves this one a string, which no number compares to.
+        if run_opts.optimizer_step_limit is not None:
+            limit = int(run_opts.optimizer_step_limit)
+            run_opts = dataclasses.replace(run_opts, optimizer_step_limit=limit)
+    except SystemExit as error:
+        complaint = messages.getvalue().rsplit("error: ", 1)[-1].strip()
+        raise ExperimentError(f"Run options: {complaint}") from error
+    except ValueError as error:
+        raise ExperimentError(f"--optimizer_step_limit: {error}") from error
+    return run_opts
+
+
+def _parse_value(name: str, text: str) -> Any:
+    try:
+        value = parse_yaml(text, f"--{name}={text}")
+    except ExperimentError as error:
+        raise ExperimentError(
+            f"{error}\nPut a text in quotes of its own: --{name} \"'...'\"."
+        ) from error
+    # An unquoted text is meant literally: YAML would cut a comment off "/music #1".
+    is_plain_text = type(value) is str
+    is_only_comment = value is None and text not in ("null", "Null", "NULL", "~")
+    return text if is_plain_text or is_only_comment else value

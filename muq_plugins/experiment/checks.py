@@ -1,0 +1,126 @@
+"""Checks of a merged experiment before any of its objects is built.
+
+Authors
+ * The MuQ for SpeechBrain team 2026
+"""
+
+import inspect
+import pydoc
+from collections.abc import Callable
+from typing import Any
+
+from muq_plugins.experiment.tree import (
+    CALLABLE_TAGS,
+    ExperimentError,
+    Location,
+    hint,
+    spell,
+    tag_of,
+    walk,
+)
+
+
+def check_placeholders(tree: dict) -> None:
+    """Refuse an experiment with values that the user still has to give.
+
+    Arguments
+    ---------
+    tree : dict
+        Round-trip mapping of the whole experiment.
+
+    Raises
+    ------
+    ExperimentError
+        Naming all ``!PLACEHOLDER`` values at once, as the command line gives them.
+
+    Example
+    -------
+    >>> from muq_plugins.experiment.tree import parse_yaml
+    >>> check_placeholders(parse_yaml("data_folder: !PLACEHOLDER", "muq.yaml"))
+    Traceback (most recent call last):
+    ...
+    muq_plugins.experiment.tree.ExperimentError: ... --data_folder VALUE
+    """
+    missing = []
+    for location, node in walk(tree):
+        if tag_of(node) == "!PLACEHOLDER":
+            # The command line reaches a list only as a whole.
+            keys = [part for part in location if not isinstance(part, int)]
+            missing.append(f"--{spell(tuple(keys))} VALUE")
+    if missing:
+        raise ExperimentError(
+            "The experiment needs values that only you know; add to the command: "
+            + " ".join(dict.fromkeys(missing))
+        )
+
+
+def check_callables(tree: dict) -> None:
+    """Refuse classes and functions that do not exist or do not take the arguments.
+
+    Arguments
+    ---------
+    tree : dict
+        Round-trip mapping of the whole experiment. Its ``!new:``, ``!name:``,
+        ``!apply:``, ``!applyref:`` and ``!module:`` names are imported, not called.
+
+    Raises
+    ------
+    ExperimentError
+        Naming the key, the class or function and the argument.
+
+    Example
+    -------
+    >>> from muq_plugins.experiment.tree import parse_yaml
+    >>> check_callables(parse_yaml("act: !new:torch.nn.ReLU {inplce: 1}", "muq.yaml"))
+    Traceback (most recent call last):
+    ...
+    muq_plugins.experiment.tree.ExperimentError: ... known key is 'act.inplace'.
+    """
+    for location, node in walk(tree):
+        tag = tag_of(node)
+        if not tag.startswith(CALLABLE_TAGS):
+            continue
+        kind, name = tag.split(":", maxsplit=1)
+        target = pydoc.locate(name)
+        if target is None:
+            raise ExperimentError(
+                f"{spell(location)}: there is no class or function {name}; check its "
+                "spelling, and that its package is installed."
+            )
+        if callable(target):
+            _check_arguments(location, name, target, node, partial=kind == "!name")
+
+
+def _check_arguments(
+    location: Location, name: str, target: Callable, node: Any, partial: bool
+) -> None:
+    try:
+        signature = inspect.signature(target)
+    except ValueError:  # some builtins do not tell their arguments
+        return
+    args, kwargs = _arguments(node)
+    parameters = signature.parameters
+    if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        for key in kwargs:
+            if key not in parameters:
+                raise ExperimentError(
+                    f"{spell(location)}: {name} has no argument '{key}'"
+                    f"{hint(key, parameters, location)}."
+                )
+    try:
+        bind = signature.bind_partial if partial else signature.bind
+        bind(*args, **kwargs)
+    except TypeError as error:
+        raise ExperimentError(
+            f"{spell(location)}: {name}: {error}; it takes {signature}."
+        ) from error
+
+
+def _arguments(node: Any) -> tuple[list, dict]:
+    if isinstance(node, dict):
+        if node.keys() == {"_args", "_kwargs"}:  # HyperPyYAML's form of both
+            return node["_args"], node["_kwargs"]
+        return [], node
+    if isinstance(node, list):
+        return node, {}
+    return [], {}

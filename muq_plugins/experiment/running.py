@@ -1,0 +1,95 @@
+"""Running an experiment: the file that reproduces it, and mistakes as one message.
+
+Authors
+ * The MuQ for SpeechBrain team 2026
+"""
+
+import os
+import shlex
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from muq_plugins.experiment.experiment import Experiment
+from muq_plugins.experiment.tree import ExperimentError
+
+
+def save_experiment(experiment: Experiment, folder: str | os.PathLike) -> Path:
+    """Write the merged experiment as ``hyperparams.yaml``, whole or not at all.
+
+    Arguments
+    ---------
+    experiment : Experiment
+        What to save.
+    folder : str or PathLike
+        Where; made if it is not there. In distributed runs call this on the main
+        process only.
+
+    Returns
+    -------
+    Path
+        The file. Running it gives the same experiment.
+
+    Raises
+    ------
+    ExperimentError
+        If the folder cannot be written.
+
+    Example
+    -------
+    >>> folder = getfixture("tmp_path")
+    >>> _ = (folder / "muq.yaml").write_text("seed: 1\\n")
+    >>> from muq_plugins.experiment import load_experiment
+    >>> experiment = load_experiment([str(folder / "muq.yaml"), "--seed=2"])
+    >>> save_experiment(experiment, folder / "results").name
+    'hyperparams.yaml'
+    """
+    header = (
+        f"Generated from {experiment.path} with the arguments:\n"
+        f"{shlex.join(experiment.argv)}"
+    )
+    comment = "".join(f"# {line}\n" for line in header.splitlines())
+    folder = Path(folder)
+    target = folder / "hyperparams.yaml"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        # A name of its own, as two runs may share the folder; no ".yaml", as an
+        # interrupted write must not look like an experiment.
+        handle, name = tempfile.mkstemp(dir=folder, prefix=".hyperparams-")
+        try:
+            with os.fdopen(handle, "w", encoding="utf-8") as file:
+                file.write(comment + experiment.yaml_text)
+            os.replace(name, target)
+        except BaseException:
+            os.unlink(name)
+            raise
+    except OSError as error:
+        raise ExperimentError(
+            f"Cannot write {target}: {error}. Choose a folder that you may write to."
+        ) from error
+    return target
+
+
+def run_script(main: Callable[[list[str]], None]) -> None:
+    """Run a script so that mistakes in experiments read as one message.
+
+    Arguments
+    ---------
+    main : Callable
+        Takes ``sys.argv[1:]``.
+
+    Example
+    -------
+    >>> def main(argv):
+    ...     raise ExperimentError("muq.yaml: unknown key 'sede'")
+    >>> run_script(main)
+    Traceback (most recent call last):
+    ...
+    SystemExit: 2
+    """
+    try:
+        main(sys.argv[1:])
+    except ExperimentError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None

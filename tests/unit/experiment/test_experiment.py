@@ -1,0 +1,174 @@
+"""Loading, saving and running experiments."""
+
+import sys
+
+import pytest
+import speechbrain as sb
+import torch
+from hyperpyyaml import load_hyperpyyaml
+
+from muq_plugins.experiment import (
+    ExperimentError,
+    load_experiment,
+    load_stage,
+    run_script,
+    save_experiment,
+)
+
+BASE = """\
+seed: 1
+__set_seed: !apply:random.seed [!ref <seed>]
+output_folder: !ref results/<seed>
+width: 2
+max_grad_norm: 10.0
+precision: bf16
+linear: !new:torch.nn.Linear
+  in_features: !ref <width>
+  out_features: !ref <width> * 2
+span: (1, 2)
+count: !new:collections.Counter [!ref <output_folder>]
+"""
+
+
+@pytest.fixture
+def path(tmp_path):
+    """BASE as a file."""
+    path = tmp_path / "muq.yaml"
+    path.write_text(BASE)
+    return str(path)
+
+
+def test_hparams_run_opts_and_text(path):
+    argv = [path, "--width", "3", "--device=cpu", "--linear.bias", "False"]
+    experiment = load_experiment(argv)
+    assert experiment.hparams["linear"].in_features == 3
+    assert experiment.hparams["linear"].bias is None
+    assert experiment.hparams["output_folder"] == "results/1"
+    assert "device" not in experiment.hparams
+    assert experiment.run_opts.device == "cpu"
+    assert experiment.overrides == {"width": 3, "linear.bias": False}
+    assert str(experiment.path) == path
+    assert "!ref <width> * 2" in experiment.yaml_text
+
+
+def brain_of(argv):
+    """A Brain made as recipes make it."""
+    experiment = load_experiment([*argv, "--device", "cpu"])
+    return sb.Brain(
+        modules={"linear": experiment.hparams["linear"]},
+        hparams=experiment.hparams,
+        run_opts=experiment.run_opts,
+    )
+
+
+def test_the_brain_takes_training_settings_from_the_file(path):
+    brain = brain_of([path])
+    assert (brain.max_grad_norm, brain.precision) == (10.0, "bf16")
+
+
+def test_the_command_line_wins_over_the_file_in_brain_hparams_and_text(path):
+    argv = [path, "--max_grad_norm", "1.5", "--optimizer_step_limit=7"]
+    brain = brain_of(argv)
+    assert brain.max_grad_norm == brain.hparams.max_grad_norm == 1.5
+    assert brain.optimizer_step_limit == brain.hparams.optimizer_step_limit == 7
+    assert brain.precision == "bf16", "options that were not given stay the file's"
+    text = load_experiment(argv).yaml_text
+    assert "max_grad_norm: 1.5" in text
+    assert "optimizer_step_limit: 7" in text
+
+
+def test_the_saved_file_alone_gives_the_same_hparams(path, tmp_path):
+    argv = [path, "--width", "3", "--precision", "fp32", "--output_folder=a\nb"]
+    experiment = load_experiment(argv)
+    saved = save_experiment(experiment, tmp_path / "new" / "folder")
+    assert saved == tmp_path / "new" / "folder" / "hyperparams.yaml"
+    assert [file.name for file in saved.parent.iterdir()] == ["hyperparams.yaml"]
+
+    again = load_experiment([str(saved)]).hparams
+    plain = load_hyperpyyaml(saved.read_text())
+    for hparams in (again, plain):
+        assert str(hparams.pop("linear")) == str(experiment.hparams["linear"])
+        rest = {k: v for k, v in experiment.hparams.items() if k != "linear"}
+        assert hparams == rest
+
+    header = saved.read_text().splitlines()[:2]
+    assert header[0] == f"# Generated from {path} with the arguments:"
+    assert "--width 3 --precision fp32" in header[1]
+
+
+def test_saving_replaces_the_file_as_a_whole(path, tmp_path, monkeypatch):
+    save_experiment(load_experiment([path]), tmp_path)
+    before = (tmp_path / "hyperparams.yaml").read_text()
+
+    def full_disk(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.replace", full_disk)
+    message = "Cannot write .*hyperparams.yaml.*No space left.*Choose a folder"
+    with pytest.raises(ExperimentError, match=message):
+        save_experiment(load_experiment([path, "--seed", "2"]), tmp_path)
+    assert (tmp_path / "hyperparams.yaml").read_text() == before
+    assert sorted(f.name for f in tmp_path.iterdir()) == [
+        "hyperparams.yaml",
+        "muq.yaml",
+    ]
+
+
+def test_saving_where_no_folder_can_be(path, tmp_path):
+    with pytest.raises(ExperimentError, match="Cannot write"):
+        save_experiment(load_experiment([path]), tmp_path / "muq.yaml" / "x")
+
+
+def test_scripts_print_mistakes_as_one_message(path, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["train.py", path, "--sede", "3"])
+    with pytest.raises(SystemExit) as stop:
+        run_script(load_experiment)
+    assert stop.value.code == 2
+    output = capsys.readouterr().err
+    assert output.startswith("error: --sede is neither")
+    assert "Traceback" not in output
+
+
+def test_scripts_show_the_traceback_of_other_errors():
+    def main(argv):
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        run_script(main)
+
+
+def test_help_shows_the_keys_of_the_file_and_the_run_options(path, capsys):
+    with pytest.raises(SystemExit) as stop:
+        load_experiment([path, "--help"])
+    assert stop.value.code == 0
+    output = capsys.readouterr().out
+    assert "width: 2" in output
+    assert "--device\n" in output
+
+
+class TestStage:
+    """Experiments that another experiment starts."""
+
+    @pytest.fixture
+    def whole(self, tmp_path):
+        """An experiment with run options and training settings of its own."""
+        (tmp_path / "whole.yaml").write_text("seed: 1\nprecision: fp32\n")
+        (tmp_path / "stage.yaml").write_text("seed: 2\nmax_grad_norm: 3.0\nlr: 1\n")
+        argv = ["--device=cpu", "--debug", "--max_grad_norm=9", "--precision=bf16"]
+        return load_experiment([str(tmp_path / "whole.yaml"), *argv])
+
+    def test_overrides_and_run_options_but_no_training_settings(self, whole):
+        stage = {"experiment": "stage.yaml", "overrides": {"seed": 5, "lr": None}}
+        stage = load_stage(whole, stage)
+        assert stage.hparams == {"seed": 5, "max_grad_norm": 3.0, "lr": None}
+        assert stage.path.name == "stage.yaml"
+        linear = {"linear": torch.nn.Linear(1, 1)}
+        brain = sb.Brain(linear, hparams=stage.hparams, run_opts=stage.run_opts)
+        assert (brain.max_grad_norm, brain.precision) == (3.0, "fp32")
+        assert brain.debug
+
+    def test_mistakes(self, whole):
+        with pytest.raises(ExperimentError, match="nearest known key is 'seed'"):
+            load_stage(whole, {"experiment": "stage.yaml", "overrides": {"sede": 5}})
+        with pytest.raises(ExperimentError, match="beside it are: stage.yaml, whole"):
+            load_stage(whole, {"experiment": "stag.yaml", "overrides": {}})
