@@ -1,0 +1,143 @@
+"""The numbers that head a report and end a run in the terminal.
+
+Authors
+ * The MuQ for SpeechBrain team 2026
+"""
+
+import math
+
+import numpy as np
+
+from muq_plugins.evaluation import codes
+from muq_plugins.evaluation.metrics_log import is_validated, select, series
+from muq_plugins.evaluation.probe_result import ProbeResult
+from muq_plugins.evaluation.report import Fact, number, percent
+
+
+def pretrain_facts(
+    rows: list[dict], code_counts: np.ndarray | None, probe: list[ProbeResult]
+) -> list[Fact]:
+    """The numbers that matter of a pre-training, the most important first.
+
+    Arguments
+    ---------
+    rows : list of dict
+        Rows of the pretrain stage.
+    code_counts : numpy.ndarray
+        Counts (N, V) of the target's codes on unseen clips, or None.
+    probe : list of ProbeResult
+        Results of the probe, the trained encoder last; may be empty.
+
+    Returns
+    -------
+    list of Fact
+        What the rows and arrays tell; at least the length of the training.
+
+    Example
+    -------
+    >>> row = {"kind": "train", "stage": "pretrain", "step": 100, "time": 75.0}
+    >>> print(*pretrain_facts([row], None, []))
+    training 100 steps (1 min 15 s)
+    """
+    facts = []
+    if is_validated(rows, "cross_entropy"):
+        row = select(rows, kind="valid")[-1]
+        chance = row["chance"]
+        size = round(math.exp(chance))
+        facts.append(
+            Fact(
+                "Masked cross-entropy",
+                f"{number(row['cross_entropy'])} nat",
+                f"a counting model: {number(row['code_entropy'])}, "
+                f"chance ln {size} = {chance:.2f}",
+            )
+        )
+        note = f"chance: {percent(1 / size)}"
+        if code_counts is not None:
+            guessing = float(codes.most_frequent_share(code_counts).mean())
+            note = f"always guessing the most frequent code: {percent(guessing)}"
+        facts.append(Fact("Masked accuracy", percent(row["accuracy"]), note))
+    facts += _usage_facts(code_counts)
+    if probe:
+        *others, last = probe
+        comparison = [f"{r.name} {percent(r.balanced_accuracy)}" for r in others]
+        facts.append(
+            Fact(
+                f"Probe, {last.name}",
+                percent(last.balanced_accuracy),
+                ", ".join([*comparison, f"chance {percent(last.chance)}"]),
+            )
+        )
+    return facts + _training_facts(rows)
+
+
+def tokenizer_facts(rows: list[dict], code_counts: np.ndarray | None) -> list[Fact]:
+    """The numbers that matter of a tokenizer, the most important first.
+
+    Arguments
+    ---------
+    rows : list of dict
+        Rows of the tokenizer stage.
+    code_counts : numpy.ndarray
+        Counts (N, V) on unseen clips, or None.
+
+    Returns
+    -------
+    list of Fact
+        What the rows and arrays tell; at least the length of the training.
+
+    Example
+    -------
+    >>> row = {"kind": "train", "stage": "tokenizer", "step": 100, "time": 75.0}
+    >>> print(*tokenizer_facts([row], np.array([[3, 1, 0, 0]])), sep="; ")
+    code usage 50% (1 x 4 codes, perplexity 2); training 100 steps (1 min 15 s)
+    """
+    facts = []
+    if is_validated(rows, "reconstruction_error_per_level"):
+        errors = select(rows, kind="valid")[-1]["reconstruction_error_per_level"]
+        facts.append(
+            Fact(
+                "Reconstruction error",
+                number(errors[-1]),
+                f"{number(errors[0])} with nothing decoded, {number(errors[1])} from "
+                "the first level alone",
+            )
+        )
+    return facts + _usage_facts(code_counts) + _training_facts(rows)
+
+
+def _usage_facts(code_counts: np.ndarray | None) -> list[Fact]:
+    if code_counts is None:
+        return []
+    used, effective = codes.usage(code_counts), codes.perplexity(code_counts)
+    return [
+        Fact(
+            "Code usage",
+            _span(100 * used, "{:.3g}") + "%",
+            f"{code_counts.shape[0]} x {code_counts.shape[1]} codes, perplexity "
+            + _span(effective, "{:.0f}"),
+        )
+    ]
+
+
+def _training_facts(rows: list[dict]) -> list[Fact]:
+    _, speed = series(select(rows, kind="train"), "audio_seconds_per_second")
+    speed = speed[np.isfinite(speed)]
+    note = _duration(rows[-1]["time"])
+    if speed.size:
+        note += f", {speed.mean():,.0f} seconds of audio per second"
+    return [Fact("Training", f"{rows[-1]['step']:,} steps", note)]
+
+
+def _span(values, form: str) -> str:
+    """The smallest and the largest value, or one number if they read the same."""
+    low, high = form.format(float(values.min())), form.format(float(values.max()))
+    return low if low == high else f"{low}–{high}"
+
+
+def _duration(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {seconds} s" if minutes else f"{seconds} s"

@@ -1,0 +1,26 @@
+"""The figures of a report, one function each: from metrics or arrays to a PNG.
+
+Codebooks and levels are numbered from 1, as a person counts.
+
+Authors
+ * The MuQ for SpeechBrain team 2026
+"""
+
+from muq_plugins.evaluation.figures.codebooks import (
+    accuracy_per_codebook,
+    code_histograms,
+    error_by_level,
+)
+from muq_plugins.evaluation.figures.curves import loss_curves, optimisation_curves
+from muq_plugins.evaluation.figures.mel import mel_reconstruction
+from muq_plugins.evaluation.figures.probe import probe_bars
+
+__all__ = [
+    "accuracy_per_codebook",
+    "code_histograms",
+    "error_by_level",
+    "loss_curves",
+    "mel_reconstruction",
+    "optimisation_curves",
+    "probe_bars",
+]

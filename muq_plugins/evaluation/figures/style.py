@@ -1,0 +1,154 @@
+"""One look for all figures.
+
+Figures are drawn through matplotlib's objects and never through pyplot, whose global
+state would leak into the notebook or the training that asks for a report.
+
+Authors
+ * The MuQ for SpeechBrain team 2026
+"""
+
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from muq_plugins.evaluation.run_folder import replace_file
+
+# One colour has one meaning in every figure. Okabe and Ito's palette, which the
+# colour-blind can tell apart (https://jfly.uni-koeln.de/color/).
+TRAIN = "#56B4E9"
+VALID = "#0072B2"
+COUNTING = "#D55E00"
+CHANCE = "#6B7280"
+NEUTRAL = "#9CA3AF"
+INK = "#1F2937"
+
+DPI = 130
+STYLE = {
+    "font.family": "sans-serif",
+    "font.size": 9.5,
+    "text.color": INK,
+    "axes.titlesize": 10.5,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.titlepad": 9,
+    "axes.labelsize": 9.5,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": "#9CA3AF",
+    "axes.linewidth": 0.8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#E5E7EB",
+    "grid.linewidth": 0.8,
+    "xtick.color": "#9CA3AF",
+    "ytick.color": "#9CA3AF",
+    "xtick.labelcolor": "#4B5563",
+    "ytick.labelcolor": "#4B5563",
+    "xtick.labelsize": 8.5,
+    "ytick.labelsize": 8.5,
+    "legend.frameon": False,
+    "legend.fontsize": 8.5,
+    "lines.linewidth": 1.8,
+    "lines.solid_capstyle": "round",
+    "figure.facecolor": "white",
+    "savefig.facecolor": "white",
+}
+
+
+@contextmanager
+def new_figure(path: str | Path, width: float, height: float) -> Iterator[Figure]:
+    """Draw a figure in the common style and save it as PNG.
+
+    Arguments
+    ---------
+    path : str or pathlib.Path
+        The file to write.
+    width, height : float
+        Size in inches; the report shows up to 8 inches without scaling down.
+
+    Yields
+    ------
+    matplotlib.figure.Figure
+        An empty figure, saved when the context ends without an error.
+
+    Example
+    -------
+    >>> path = Path(getfixture("tmpdir")) / "line.png"
+    >>> with new_figure(path, width=4, height=3) as figure:
+    ...     _ = figure.add_subplot().plot([1, 2, 3])
+    >>> path.exists()
+    True
+    """
+    with rc_context(STYLE):
+        figure = Figure(figsize=(width, height), layout="constrained")
+        figure.get_layout_engine().set(w_pad=0.1, h_pad=0.08)
+        yield figure
+        content = io.BytesIO()
+        figure.savefig(content, format="png", dpi=DPI)
+    replace_file(path, content.getvalue())
+
+
+def percent_tick(value: float, position: int | None = None) -> str:
+    """Write a share as percentage with as few digits as it needs.
+
+    Arguments
+    ---------
+    value : float
+        Share, 0..1.
+    position : int
+        Not used: matplotlib gives it to whatever writes the numbers of an axis.
+
+    Returns
+    -------
+    str
+        The percentage.
+
+    Example
+    -------
+    >>> percent_tick(0.25), percent_tick(0.001)
+    ('25%', '0.1%')
+    """
+    return f"{100 * value:.3g}%"
+
+
+def reference_line(axes: Axes, value: float, label: str, color: str, va="bottom"):
+    """Draw a horizontal line and write its name beside it, outside of the axes.
+
+    Arguments
+    ---------
+    axes : matplotlib.axes.Axes
+        Where to draw.
+    value : float
+        Height of the line.
+    label : str
+        What the line is.
+    color : str
+        Colour of line and label.
+    va : str
+        "bottom" if the label stands on the height of the line, "top" if it hangs from
+        it: of two lines that may be close, one stands and one hangs.
+
+    Example
+    -------
+    >>> axes = Figure().add_subplot()
+    >>> reference_line(axes, 5.55, "chance", CHANCE)
+    >>> axes.texts[0].get_text()
+    'chance'
+    """
+    axes.axhline(value, color=color, linewidth=1.2, linestyle=(0, (5, 3)), zorder=1.5)
+    axes.annotate(
+        label,
+        xy=(1, value),
+        xycoords=axes.get_yaxis_transform(),
+        xytext=(5, -3 if va == "bottom" else 3),
+        textcoords="offset points",
+        va=va,
+        color=color,
+        fontsize=8.5,
+    )

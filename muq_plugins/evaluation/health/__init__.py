@@ -1,0 +1,19 @@
+"""What the metrics of a run mean, in plain words, for the log and for the report.
+
+Codebooks and levels are numbered from 1 in everything that a person reads.
+
+Authors
+ * The MuQ for SpeechBrain team 2026
+"""
+
+from muq_plugins.evaluation.health.pretrain import pretrain_verdicts, probe_verdicts
+from muq_plugins.evaluation.health.tokenizer import tokenizer_verdicts
+from muq_plugins.evaluation.health.verdict import Verdict, worst_first
+
+__all__ = [
+    "Verdict",
+    "pretrain_verdicts",
+    "probe_verdicts",
+    "tokenizer_verdicts",
+    "worst_first",
+]

@@ -1,0 +1,284 @@
+"""The metrics of a run: one JSON object per line, written so that a kill loses nothing.
+
+A row is on the disk before `MetricsLog.write` returns. What a kill can leave behind is
+handled by whoever comes next: half a last line is dropped, and rows beyond the
+checkpoint that a run resumes from are removed with `MetricsLog.truncate_after`.
+
+Authors
+ * The MuQ for SpeechBrain team 2026
+"""
+
+import json
+import math
+import os
+from pathlib import Path
+
+import numpy as np
+
+from muq_plugins.evaluation.run_folder import replace_file
+
+
+class MetricsLog:
+    """Append-only writer of `metrics.jsonl`, for the main process.
+
+    Opening an existing file keeps its rows and repairs its last line if a kill cut it.
+
+    Arguments
+    ---------
+    path : str or pathlib.Path
+        The file. Its folder is made if it is missing.
+
+    Example
+    -------
+    >>> log = MetricsLog(getfixture("tmpdir") / "metrics.jsonl")
+    >>> log.write({"kind": "train", "stage": "pretrain", "step": 1, "loss": 5.5})
+    >>> log.write({"kind": "train", "stage": "pretrain", "step": 2, "loss": math.nan})
+    >>> log.truncate_after(step=5)
+    0
+    >>> read_metrics(log.path)[-1]["non_finite"]
+    ['loss']
+    """
+
+    def __init__(self, path: str | Path):
+        self.path = Path(path)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._repair_last_line()
+
+    def write(self, row: dict) -> None:
+        """Append one row and wait until it is on the disk.
+
+        JSON has no NaN and no infinity. Such a value is written as null and the key
+        that held it is named in the row's "non_finite" list.
+
+        Arguments
+        ---------
+        row : dict
+            "kind" and "step" are required, the other values are numbers, strings,
+            tensors, arrays or lists of numbers.
+
+        Raises
+        ------
+        ValueError
+            If "kind" or "step" is missing.
+        OSError
+            If the row cannot be written. The file is then as it was before.
+        """
+        missing = [key for key in ("kind", "step") if key not in row]
+        if missing:
+            raise ValueError(f"a row of {self.path} lacks {missing}: {row}")
+        row = {key: _plain(value) for key, value in row.items()}
+        non_finite = [key for key, value in row.items() if not _is_finite(value)]
+        row = {key: _without_non_finite(value) for key, value in row.items()}
+        if non_finite:
+            row["non_finite"] = non_finite
+        line = json.dumps(row, allow_nan=False) + "\n"
+        with open(self.path, "ab", buffering=0) as file:
+            start = file.seek(0, os.SEEK_END)
+            try:
+                _write_all(file, line.encode())
+                os.fsync(file.fileno())
+            except OSError:
+                file.truncate(start)
+                raise
+
+    def truncate_after(self, step: int) -> int:
+        """Drop the rows beyond a step, because training resumes from that step.
+
+        Arguments
+        ---------
+        step : int
+            The step of the checkpoint that was loaded: its own rows are kept.
+
+        Returns
+        -------
+        int
+            Number of rows dropped.
+        """
+        if not self.path.exists():
+            return 0
+        lines = self.path.read_bytes().splitlines(keepends=True)
+        kept = [
+            line
+            for number, line in enumerate(lines, start=1)
+            if _parse(line, self.path, number)["step"] <= step
+        ]
+        if len(kept) < len(lines):
+            replace_file(self.path, b"".join(kept))
+        return len(lines) - len(kept)
+
+    def _repair_last_line(self):
+        """Drop half a line that a kill has left, so that no row is glued to it."""
+        if not self.path.exists():
+            return
+        content = self.path.read_bytes()
+        complete = content[: content.rfind(b"\n") + 1]
+        if len(complete) < len(content):
+            os.truncate(self.path, len(complete))
+
+
+def read_metrics(path: str | Path) -> list[dict]:
+    """Read the rows of a run, oldest step first.
+
+    Half a last line (the run was killed, or is writing at this moment) is left out. Of
+    several rows of the same stage, kind and step (the run was resumed) the last one
+    counts.
+
+    Arguments
+    ---------
+    path : str or pathlib.Path
+        The `metrics.jsonl` of a run.
+
+    Returns
+    -------
+    list of dict
+        The rows, sorted by step.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If a line other than the last is not a row.
+
+    Example
+    -------
+    >>> path = getfixture("tmpdir") / "metrics.jsonl"
+    >>> _ = path.write_text('{"kind": "train", "step": 1}\\n{"kind": "tr', "utf-8")
+    >>> read_metrics(path)
+    [{'kind': 'train', 'step': 1}]
+    """
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(
+            f"{path} does not exist: no training has written its metrics there"
+        )
+    lines = path.read_bytes().splitlines()
+    rows = {}
+    for number, line in enumerate(lines, start=1):
+        try:
+            row = _parse(line, path, number)
+        except ValueError:
+            if number == len(lines):
+                break
+            raise
+        rows[row.get("stage"), row["kind"], row["step"]] = row
+    return sorted(rows.values(), key=lambda row: row["step"])
+
+
+def select(
+    rows: list[dict], kind: str | None = None, stage: str | None = None
+) -> list[dict]:
+    """The rows of one kind, of one stage, or both.
+
+    Arguments
+    ---------
+    rows : list of dict
+        Rows as `read_metrics` returns them.
+    kind : str
+        "train", "valid" or "test"; None for every kind.
+    stage : str
+        "tokenizer" or "pretrain"; None for every stage.
+
+    Returns
+    -------
+    list of dict
+        The rows that match, in the same order.
+
+    Example
+    -------
+    >>> select([{"kind": "train", "step": 1}, {"kind": "valid", "step": 1}], "valid")
+    [{'kind': 'valid', 'step': 1}]
+    """
+    return [
+        row
+        for row in rows
+        if kind in (None, row["kind"]) and stage in (None, row.get("stage"))
+    ]
+
+
+def is_validated(rows: list[dict], key: str) -> bool:
+    """Whether the last validation has measured a quantity.
+
+    Arguments
+    ---------
+    rows : list of dict
+        Rows as `read_metrics` returns them.
+    key : str
+        Name of the quantity.
+
+    Returns
+    -------
+    bool
+        True if there is a validation row and the last one has the key.
+
+    Example
+    -------
+    >>> is_validated([{"kind": "valid", "step": 1, "loss": 2.0}], "loss")
+    True
+    """
+    valid = select(rows, kind="valid")
+    return bool(valid) and key in valid[-1]
+
+
+def series(rows: list[dict], key: str) -> tuple[np.ndarray, np.ndarray]:
+    """One quantity against the steps.
+
+    Arguments
+    ---------
+    rows : list of dict
+        Rows as `read_metrics` returns them; rows without the key are left out.
+    key : str
+        Name of a number or of a list of numbers.
+
+    Returns
+    -------
+    steps : numpy.ndarray
+        Steps (rows,).
+    values : numpy.ndarray
+        Values (rows,) or (rows, list length), float64, NaN where not finite.
+
+    Example
+    -------
+    >>> series([{"step": 1, "loss": 5.5}, {"step": 2, "loss": None}], "loss")
+    (array([1, 2]), array([5.5, nan]))
+    """
+    rows = [row for row in rows if key in row]
+    steps = np.array([row["step"] for row in rows], dtype=np.int64)
+    return steps, np.array([row[key] for row in rows], dtype=np.float64)
+
+
+def _parse(line: bytes, path: Path, number: int) -> dict:
+    """One line of the file as a row."""
+    try:
+        row = json.loads(line)
+    except ValueError:
+        row = None
+    if isinstance(row, dict) and "kind" in row and isinstance(row.get("step"), int):
+        return row
+    raise ValueError(
+        f"{path}, line {number} is not a row of metrics with a kind and a step: "
+        f"{line[:80]!r}. Delete that line to read the rest."
+    )
+
+
+def _plain(value):
+    """Tensors and arrays as Python numbers and lists, for JSON."""
+    return value.tolist() if hasattr(value, "tolist") else value
+
+
+def _is_finite(value) -> bool:
+    if isinstance(value, (list, tuple)):
+        return all(_is_finite(item) for item in value)
+    return not isinstance(value, float) or math.isfinite(value)
+
+
+def _without_non_finite(value):
+    if isinstance(value, (list, tuple)):
+        return [_without_non_finite(item) for item in value]
+    return value if _is_finite(value) else None
+
+
+def _write_all(file, data: bytes) -> None:
+    """Write every byte: an unbuffered write may stop short when the disk is full."""
+    while data:
+        data = data[file.write(data) :]

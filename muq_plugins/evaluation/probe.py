@@ -1,0 +1,195 @@
+"""Linear probe: how much of a label can be read off fixed features.
+
+A logistic regression on standardised features, the weakest reader there is, so that
+the score belongs to the features and not to the reader. Clips of one piece are alike,
+so cross-validation never splits a piece.
+
+Authors
+ * The MuQ for SpeechBrain team 2026
+"""
+
+import warnings
+from collections.abc import Sequence
+
+import numpy as np
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import f1_score
+from sklearn.model_selection import StratifiedGroupKFold
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import StandardScaler
+from threadpoolctl import threadpool_limits
+
+from muq_plugins.evaluation.probe_result import ProbeResult, bootstrap
+
+# Inverse strengths of the L2 penalty, from which cross-validation chooses.
+PENALTIES = (0.0001, 0.001, 0.01, 0.1, 1.0)
+FOLDS = 5
+
+
+class ProbeError(ValueError):
+    """The clips do not allow this probe: too few of them, or of one class only.
+
+    Example
+    -------
+    >>> raise ProbeError("the train part is empty")
+    Traceback (most recent call last):
+    muq_plugins.evaluation.probe.ProbeError: the train part is empty
+    """
+
+
+def fit_probe(
+    train_x: np.ndarray,
+    train_y: Sequence[str],
+    test_x: np.ndarray,
+    test_y: Sequence[str],
+    train_groups: Sequence[str] | None = None,
+    test_groups: Sequence[str] | None = None,
+    seed: int = 0,
+    name: str = "features",
+) -> ProbeResult:
+    """Train a logistic regression on one part and test it on the other.
+
+    Classes weigh the same however many clips they have. The strength of the penalty is
+    chosen by cross-validation on the training part, which never splits a piece.
+
+    Arguments
+    ---------
+    train_x : numpy.ndarray
+        Features of the training clips (clips, size).
+    train_y : sequence of str
+        Label of every training clip.
+    test_x : numpy.ndarray
+        Features of the test clips (clips, size).
+    test_y : sequence of str
+        Label of every test clip, each seen in training.
+    train_groups : sequence of str
+        Piece of every training clip; None if every clip is a piece of its own.
+    test_groups : sequence of str
+        Piece of every test clip; likewise.
+    seed : int
+        Seed of the folds.
+    name : str
+        What the features are.
+
+    Returns
+    -------
+    ProbeResult
+        The score on the test part.
+
+    Raises
+    ------
+    ProbeError
+        If a part is empty, there is only one class, a test label was not seen in
+        training, or the training part has too few pieces to choose the penalty.
+    ValueError
+        If shapes do not fit or a feature is not finite.
+
+    Example
+    -------
+    >>> rng = np.random.default_rng(0)
+    >>> y = np.repeat(["Piano", "Strings"], 20)
+    >>> x = rng.normal(size=(40, 3)) + 3 * (y == "Piano")[:, None]
+    >>> fit_probe(x[::2], y[::2], x[1::2], y[1::2]).balanced_accuracy > 0.9
+    True
+    """
+    train_x, train_y, train_groups = _checked("train", train_x, train_y, train_groups)
+    test_x, test_y, test_groups = _checked("test", test_x, test_y, test_groups)
+    if train_x.shape[1] != test_x.shape[1]:
+        raise ValueError(
+            f"train features have size {train_x.shape[1]}, test features "
+            f"{test_x.shape[1]}"
+        )
+    classes = np.unique(train_y).tolist()
+    if len(classes) < 2:
+        raise ProbeError(f"the train part has one class only: {classes[0]!r}")
+    if unseen := sorted(set(test_y.tolist()) - set(classes)):
+        raise ProbeError(f"labels in the test part that no train clip has: {unseen}")
+
+    # The matrices are small: more threads cost forty times what they give.
+    with threadpool_limits(1):
+        penalty = _choose_penalty(train_x, train_y, train_groups, seed)
+        predictions = _classifier(penalty).fit(train_x, train_y).predict(test_x)
+    clips = (test_y.tolist(), predictions.tolist(), test_groups.tolist())
+    low, high = np.percentile(bootstrap(*clips), [2.5, 97.5])
+    return ProbeResult(
+        name=name,
+        balanced_accuracy=_balanced_accuracy(test_y, predictions),
+        interval=(float(low), float(high)),
+        accuracy=float(np.mean(predictions == test_y)),
+        macro_f1=float(f1_score(test_y, predictions, average="macro")),
+        chance=1 / len(np.unique(test_y)),
+        classes=classes,
+        penalty=penalty,
+        feature_size=train_x.shape[1],
+        train_clips=len(train_y),
+        labels=clips[0],
+        predictions=clips[1],
+        groups=clips[2],
+    )
+
+
+def _checked(part, x, y, groups) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Features, labels and groups as arrays, after checking them."""
+    x, y = np.asarray(x, dtype=np.float64), np.asarray(y)
+    groups = np.arange(len(y)).astype(str) if groups is None else np.asarray(groups)
+    if x.ndim != 2 or y.ndim != 1 or not len(x) == len(y) == len(groups):
+        raise ValueError(
+            f"the {part} part needs features (clips, size) and a label and a group for "
+            f"each clip, got shapes {x.shape}, {y.shape} and {groups.shape}"
+        )
+    if len(x) == 0:
+        raise ProbeError(f"the {part} part is empty")
+    bad = np.flatnonzero(~np.isfinite(x).all(axis=1))
+    if bad.size:
+        raise ValueError(
+            f"{bad.size} of {len(x)} {part} clips have features that are not finite, "
+            f"the first is clip {bad[0]}"
+        )
+    return x, y, groups
+
+
+def _classifier(penalty: float) -> Pipeline:
+    return make_pipeline(
+        StandardScaler(),
+        LogisticRegression(C=penalty, class_weight="balanced", max_iter=1000),
+    )
+
+
+def _choose_penalty(x, y, groups, seed: int) -> float:
+    """The penalty with the best mean balanced accuracy over the folds."""
+    scores = []
+    for train, held_out in _folds(y, groups, seed):
+        fold_scores = []
+        for penalty in PENALTIES:
+            classifier = _classifier(penalty).fit(x[train], y[train])
+            predictions = classifier.predict(x[held_out])
+            fold_scores.append(_balanced_accuracy(y[held_out], predictions))
+        scores.append(fold_scores)
+    return PENALTIES[int(np.argmax(np.mean(scores, axis=0)))]
+
+
+def _folds(y, groups, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Splits into training and held-out clips that do not split a piece."""
+    pieces = len(np.unique(groups))
+    largest_class = np.unique(y, return_counts=True)[1].max()
+    folds = min(FOLDS, pieces, largest_class)
+    if folds >= 2:
+        splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
+        with warnings.catch_warnings():
+            # It warns of classes with fewer clips than folds. They take part in the
+            # folds that they reach.
+            warnings.simplefilter("ignore", UserWarning)
+            splits = list(splitter.split(y, y, groups))
+        splits = [split for split in splits if len(np.unique(y[split[0]])) >= 2]
+        if splits:
+            return splits
+    raise ProbeError(
+        f"the train part has {len(y)} clips of {pieces} pieces: too few to choose the "
+        "penalty on folds that do not split a piece and train on two classes"
+    )
+
+
+def _balanced_accuracy(labels: np.ndarray, predictions: np.ndarray) -> float:
+    """Mean recall over the classes that occur in the labels."""
+    hits = labels == predictions
+    return float(np.mean([hits[labels == name].mean() for name in np.unique(labels)]))

@@ -1,0 +1,80 @@
+"""The probe that ends a pre-training run.
+
+Authors
+ * The MuQ for SpeechBrain team 2026
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from speechbrain.utils.logger import get_logger
+from torch import Tensor, nn
+
+from muq_plugins.evaluation.family_probe import family_probe
+from muq_plugins.evaluation.probe_result import save_probe
+
+logger = get_logger(__name__)
+
+LABEL = "family"
+
+
+def probe_run(
+    run_folder: str | Path,
+    untrained: nn.Module,
+    trained: nn.Module,
+    train_manifest: dict,
+    test_manifest: dict,
+) -> bool:
+    """Compares an encoder with itself before training, where labels allow it.
+
+    Arguments
+    ---------
+    run_folder : str or Path
+        Where ``probe.json`` goes.
+    untrained : nn.Module
+        The encoder as it was made.
+    trained : nn.Module
+        The encoder after training; it is put in evaluation mode.
+    train_manifest : dict
+        Clip id to entry, with the label "family" as in the embedded corpus.
+    test_manifest : dict
+        Likewise.
+
+    Returns
+    -------
+    bool
+        Whether there were labels to probe for.
+    """
+    for name, manifest in (("train", train_manifest), ("test", test_manifest)):
+        if not any(LABEL in entry for entry in manifest.values()):
+            logger.info(f"No probe: the {name} part has no label {LABEL!r}.")
+            return False
+    device = next(trained.parameters()).device
+    encoders = {
+        "untrained encoder": _LastHiddenState(untrained.to(device)).eval(),
+        "trained encoder": _LastHiddenState(trained).eval(),
+    }
+    with torch.no_grad():
+        results = family_probe(
+            encoders,
+            trained.features,
+            train_manifest,
+            test_manifest,
+            sample_rate=trained.sample_rate,
+            device=device,
+        )
+    save_probe(run_folder, results)
+    return True
+
+
+class _LastHiddenState(nn.Module):
+    """Gives what the probe reads."""
+
+    def __init__(self, encoder: nn.Module):
+        super().__init__()
+        self.encoder = encoder
+
+    def forward(self, wavs: Tensor, wav_lens: Tensor) -> Tensor:
+        return self.encoder(wavs, wav_lens).last_hidden_state

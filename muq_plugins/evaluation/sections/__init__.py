@@ -1,0 +1,26 @@
+"""The parts of reports: each reads rows or arrays, draws its figures and explains them.
+
+Authors
+ * The MuQ for SpeechBrain team 2026
+"""
+
+from muq_plugins.evaluation.sections.common import codes_section, optimisation_section
+from muq_plugins.evaluation.sections.pretrain import (
+    cross_entropy_section,
+    prediction_section,
+    probe_sections,
+)
+from muq_plugins.evaluation.sections.tokenizer import (
+    levels_section,
+    tokenizer_loss_section,
+)
+
+__all__ = [
+    "codes_section",
+    "cross_entropy_section",
+    "levels_section",
+    "optimisation_section",
+    "prediction_section",
+    "probe_sections",
+    "tokenizer_loss_section",
+]

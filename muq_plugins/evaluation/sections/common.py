@@ -1,0 +1,125 @@
+"""Sections that the reports of all stages have.
+
+Authors
+ * The MuQ for SpeechBrain team 2026
+"""
+
+from pathlib import Path
+
+import numpy as np
+
+from muq_plugins.evaluation import codes, figures
+from muq_plugins.evaluation.report import Picture, Section, Table, percent
+
+
+def codes_section(code_counts: np.ndarray, folder: Path) -> Section:
+    """How often each code is used.
+
+    Arguments
+    ---------
+    code_counts : numpy.ndarray
+        Counts (N, V).
+    folder : pathlib.Path
+        Where the figure goes.
+
+    Returns
+    -------
+    Section
+        Histograms and a table.
+
+    Example
+    -------
+    >>> section = codes_section(np.ones((2, 4)), Path(getfixture("tmpdir")))
+    >>> section.table.rows[0]
+    ['1', '100.0%', '4', '1.39', '0']
+    """
+    path = folder / "codes.png"
+    figures.code_histograms(code_counts, path)
+    frames, size = int(code_counts.sum(axis=1).max()), code_counts.shape[1]
+    return Section(
+        "Are the codes used?",
+        f"Counted on {frames:,} frames of unseen clips. Usage is the share of the "
+        f"{size} codes that occur at all; perplexity is the number of equally frequent "
+        "codes that would carry as much information.",
+        [
+            Picture(
+                path,
+                "Share of frames of each code, most frequent first, on a logarithmic "
+                "scale.",
+                "One chart for each codebook: the frequency of its codes in falling "
+                "order, with codes never used marked.",
+            )
+        ],
+        codebook_table(
+            {
+                "Usage": [percent(x) for x in codes.usage(code_counts).tolist()],
+                "Perplexity": [f"{x:.0f}" for x in codes.perplexity(code_counts)],
+                "Entropy (nat)": [f"{x:.2f}" for x in codes.entropy(code_counts)],
+                "Dead codes": [str(x) for x in codes.dead_codes(code_counts).tolist()],
+            }
+        ),
+    )
+
+
+def optimisation_section(rows: list[dict], folder: Path) -> Section:
+    """Learning rate, gradient norm and speed.
+
+    Arguments
+    ---------
+    rows : list of dict
+        Rows of one stage.
+    folder : pathlib.Path
+        Where the figure goes.
+
+    Returns
+    -------
+    Section
+        Three curves.
+
+    Example
+    -------
+    >>> row = {"kind": "train", "step": 1, "lr": 5e-4, "grad_norm": 1.0}
+    >>> section = optimisation_section([row], Path(getfixture("tmpdir")))
+    >>> section.figures[0].path.name
+    'optimisation.png'
+    """
+    path = folder / "optimisation.png"
+    figures.optimisation_curves(rows, path)
+    return Section(
+        "Did the training run smoothly?",
+        "A gradient norm that jumps or grows announces a training that diverges. A "
+        "speed that sinks points at the reading of the audio.",
+        [
+            Picture(
+                path,
+                "Learning rate, gradient norm before clipping, and seconds of audio "
+                "trained on per second.",
+                "Line charts of learning rate, gradient norm and speed against steps.",
+            )
+        ],
+    )
+
+
+def codebook_table(columns: dict[str, list[str]]) -> Table:
+    """A table with one line for each codebook.
+
+    Arguments
+    ---------
+    columns : dict of list of str
+        Cells of all codebooks by the name of their column.
+
+    Returns
+    -------
+    Table
+        The columns after a first one that numbers the codebooks from 1.
+
+    Example
+    -------
+    >>> codebook_table({"Usage": ["98%", "95%"]}).rows
+    [['1', '98%'], ['2', '95%']]
+    """
+    rows = zip(*columns.values(), strict=True)
+    return Table(
+        ["Codebook", *columns],
+        [[str(number), *cells] for number, cells in enumerate(rows, start=1)],
+    )

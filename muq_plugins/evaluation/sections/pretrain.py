@@ -1,0 +1,206 @@
+"""What a pre-training has learned, as sections of a report.
+
+Authors
+ * The MuQ for SpeechBrain team 2026
+"""
+
+from pathlib import Path
+
+import numpy as np
+
+from muq_plugins.evaluation import codes, figures
+from muq_plugins.evaluation.metrics_log import select
+from muq_plugins.evaluation.probe_result import ProbeResult
+from muq_plugins.evaluation.report import Picture, Section, Table, number, percent
+from muq_plugins.evaluation.sections.common import codebook_table
+
+
+def cross_entropy_section(rows: list[dict], folder: Path) -> Section:
+    """Masked cross-entropy over the training.
+
+    Arguments
+    ---------
+    rows : list of dict
+        Rows of the pretrain stage.
+    folder : pathlib.Path
+        Where the figure goes.
+
+    Returns
+    -------
+    Section
+        Curve, chance and counting model.
+
+    Example
+    -------
+    >>> folder = Path(getfixture("tmpdir"))
+    >>> row = {"stage": "pretrain", "kind": "valid", "step": 1, "cross_entropy": 5.0}
+    >>> cross_entropy_section([row], folder).figures[0].path.name
+    'loss.png'
+    """
+    path = folder / "loss.png"
+    figures.loss_curves(rows, path)
+    test = ""
+    for row in select(rows, kind="test")[-1:]:
+        test = (
+            f"\n\nOn the test part, which nothing was chosen by: cross-entropy "
+            f"{number(row['cross_entropy'])} nat, a counting model "
+            f"{number(row['code_entropy'])}, accuracy {percent(row['accuracy'])}."
+        )
+    return Section(
+        "Has it learned from the music?",
+        "The model names the codes of frames that it does not hear. Guessing costs "
+        "ln V nats a code. A model that knows how often each code occurs, and nothing "
+        "else, pays the entropy of the codes. Only what lies below that line was "
+        "learned from the music around the gap." + test,
+        [
+            Picture(
+                path,
+                "Masked cross-entropy against training steps. Thin: as logged. Bold: "
+                "moving mean. The model was not trained on the validation clips.",
+                "Line chart of masked cross-entropy in training and validation, with "
+                "lines for chance and for a model that only counts codes.",
+            )
+        ],
+    )
+
+
+def prediction_section(
+    rows: list[dict], code_counts: np.ndarray | None, folder: Path
+) -> Section:
+    """Accuracy and cross-entropy of every codebook in the last validation.
+
+    Arguments
+    ---------
+    rows : list of dict
+        Rows of the pretrain stage, with a validation row.
+    code_counts : numpy.ndarray
+        Counts (N, V), or None.
+    folder : pathlib.Path
+        Where the figure goes.
+
+    Returns
+    -------
+    Section
+        Bars and a table.
+
+    Example
+    -------
+    >>> folder = Path(getfixture("tmpdir"))
+    >>> row = {"kind": "valid", "step": 9, "accuracy_per_codebook": [0.3, 0.1]}
+    >>> row["cross_entropy_per_codebook"] = [3.1, 4.7]
+    >>> prediction_section([row], None, folder).table.rows
+    [['1', '30.0%', '3.10'], ['2', '10.0%', '4.70']]
+    """
+    path = folder / "accuracy_per_codebook.png"
+    figures.accuracy_per_codebook(rows, path, code_counts)
+    row = select(rows, kind="valid")[-1]
+    columns = {
+        "Accuracy": [percent(x) for x in row["accuracy_per_codebook"]],
+        "Cross-entropy (nat)": [number(x) for x in row["cross_entropy_per_codebook"]],
+    }
+    if "code_entropy_per_codebook" in row:
+        entropy = row["code_entropy_per_codebook"]
+        columns["Counting model (nat)"] = [number(x) for x in entropy]
+    if code_counts is not None:
+        guessing = codes.most_frequent_share(code_counts).tolist()
+        columns["Most frequent code"] = [percent(x) for x in guessing]
+    return Section(
+        "Which codebooks does it predict?",
+        "The first codebook holds the coarse shape of the spectrum and is the easiest "
+        "to predict; each later one describes what the ones before it left over.",
+        [
+            Picture(
+                path,
+                f"The last validation, step {row['step']}. Orange: a model that only "
+                "counts codes, which always guesses the most frequent one.",
+                "Bar charts of masked accuracy and masked cross-entropy of each "
+                "codebook, with marks for a model that only counts codes.",
+            )
+        ],
+        codebook_table(columns),
+    )
+
+
+def probe_sections(results: list[ProbeResult], folder: Path) -> list[Section]:
+    """How well a label can be read off the encoder.
+
+    Arguments
+    ---------
+    results : list of ProbeResult
+        Results, the trained encoder last.
+    folder : pathlib.Path
+        Where the figure goes.
+
+    Returns
+    -------
+    list of Section
+        The comparison, and the classes one by one.
+
+    Example
+    -------
+    >>> from muq_plugins.evaluation.probe import fit_probe
+    >>> x = np.array([[0.0], [1.0], [0.1], [0.9], [0.2], [0.8]])
+    >>> y = ["Organ", "Brass"] * 3
+    >>> result = fit_probe(x, y, x, y, name="one number")
+    >>> folder = Path(getfixture("tmpdir"))
+    >>> [section.title for section in probe_sections([result], folder)]
+    ['Does it know what it hears?', 'Class by class']
+    """
+    path = folder / "probe.png"
+    figures.probe_bars(results, path)
+    last = results[-1]
+    comparison = Section(
+        "Does it know what it hears?",
+        "Each clip becomes one vector, the mean of the encoder's hidden state over its "
+        f"frames, and a logistic regression tells {', '.join(last.classes)} apart. It "
+        f"was trained on {last.train_clips} clips and tested on {len(last.labels)} "
+        f"clips of {len(set(last.groups))} other pieces; the encoder was not trained "
+        "for it.",
+        [
+            Picture(
+                path,
+                "Balanced accuracy: each class counts the same, so that guessing is "
+                f"right in {last.chance:.1%}. Intervals are bootstrapped over pieces.",
+                "Bar chart of balanced accuracy: "
+                + ", ".join(f"{r.name} {r.balanced_accuracy:.1%}" for r in results),
+            )
+        ],
+        Table(
+            [
+                "Features",
+                "Size",
+                "Balanced accuracy",
+                "95% interval",
+                "Accuracy",
+                "F1",
+            ],
+            [
+                [
+                    result.name,
+                    str(result.feature_size),
+                    percent(result.balanced_accuracy),
+                    f"{result.interval[0]:.1%} to {result.interval[1]:.1%}",
+                    percent(result.accuracy),
+                    number(result.macro_f1),
+                ]
+                for result in results
+            ],
+        ),
+    )
+    recalls = [result.recalls for result in results]
+    classes = Section(
+        "Class by class",
+        "Share of the test clips of each class that is recognised.",
+        table=Table(
+            ["Class", "Test clips", *(result.name for result in results)],
+            [
+                [
+                    name,
+                    str(last.labels.count(name)),
+                    *(percent(recall[name]) for recall in recalls),
+                ]
+                for name in recalls[0]
+            ],
+        ),
+    )
+    return [comparison, classes]

@@ -1,0 +1,213 @@
+"""Each verdict appears when it should, and only then.
+
+Authors
+ * The MuQ for SpeechBrain team 2026
+"""
+
+import math
+
+import numpy as np
+import pytest
+
+from muq_plugins.evaluation.health import (
+    Verdict,
+    pretrain_verdicts,
+    probe_verdicts,
+    tokenizer_verdicts,
+)
+
+CHANCE = math.log(256)
+
+
+def levels(verdicts):
+    return [verdict.level for verdict in verdicts]
+
+
+def only(verdicts, level):
+    (found,) = [verdict for verdict in verdicts if verdict.level == level]
+    return found.message
+
+
+def valid_row(cross_entropy, **values):
+    return {
+        "kind": "valid",
+        "stage": "pretrain",
+        "step": 100,
+        "cross_entropy": cross_entropy,
+        "code_entropy": 4.8,
+        "chance": CHANCE,
+        **values,
+    }
+
+
+def train_row(cross_entropy):
+    return {
+        "kind": "train",
+        "stage": "pretrain",
+        "step": 99,
+        "cross_entropy": cross_entropy,
+    }
+
+
+@pytest.fixture
+def tokenizer_rows(synthetic):
+    return synthetic["tokenizer_rows"]()
+
+
+def test_healthy_runs_are_only_good(synthetic, tokenizer_rows):
+    counts = synthetic["code_counts"]()
+    assert set(levels(tokenizer_verdicts(tokenizer_rows, counts))) == {"good"}
+    rows = synthetic["pretrain_rows"]()
+    assert set(levels(pretrain_verdicts(rows, counts))) == {"good"}
+
+
+def test_low_usage_is_a_collapse(tokenizer_rows):
+    tokenizer_rows[-1]["usage"][2] = 0.09
+    message = only(tokenizer_verdicts(tokenizer_rows), "problem")
+    assert message.startswith("codebook 3 collapsed: 9.0% of its codes are used")
+
+
+def test_low_perplexity_is_a_collapse(tokenizer_rows):
+    tokenizer_rows[-1]["perplexity"][0] = 12.0  # 5% of 256 is 12.8
+    message = only(tokenizer_verdicts(tokenizer_rows), "problem")
+    assert message.startswith("codebook 1 collapsed") and "perplexity 12.0" in message
+    tokenizer_rows[-1]["perplexity"][0] = 13.0
+    assert "problem" not in levels(tokenizer_verdicts(tokenizer_rows))
+
+
+def test_medium_usage_is_a_warning(tokenizer_rows):
+    tokenizer_rows[-1]["usage"][7] = 0.55
+    message = only(tokenizer_verdicts(tokenizer_rows), "warning")
+    assert message.startswith("codebook 8 uses 55.0% of its codes, less than 60%")
+
+
+def test_only_the_last_validation_counts(tokenizer_rows):
+    first = next(row for row in tokenizer_rows if row["kind"] == "valid")
+    first["usage"] = [0.01] * 8
+    assert set(levels(tokenizer_verdicts(tokenizer_rows))) == {"good"}
+
+
+@pytest.mark.parametrize("after", [0.5, 0.4999, 0.6])
+def test_a_level_without_gain_is_a_warning(tokenizer_rows, after):
+    tokenizer_rows[-1]["reconstruction_error_per_level"] = [0.8, 0.5, after, 0.3]
+    message = only(tokenizer_verdicts(tokenizer_rows), "warning")
+    assert message.startswith("level 2 does not lower the reconstruction error")
+
+
+def test_a_small_sample_is_a_warning(synthetic, tokenizer_rows):
+    counts = synthetic["code_counts"](frames=2559)
+    message = only(tokenizer_verdicts(tokenizer_rows, counts), "warning")
+    assert message.startswith("only 2559 frames were counted for 256 codes")
+    counts = synthetic["code_counts"](frames=2560)
+    assert "warning" not in levels(tokenizer_verdicts(tokenizer_rows, counts))
+
+
+@pytest.mark.parametrize("judge", [tokenizer_verdicts, pretrain_verdicts])
+def test_no_validation_is_a_warning(judge):
+    assert "no validation yet" in only(judge([]), "warning")
+
+
+def test_not_finite_is_a_problem(synthetic):
+    rows = synthetic["pretrain_rows"]()
+    rows[3].update(loss=None, non_finite=["loss", "grad_norm"])
+    rows[5].update(loss=None, non_finite=["loss"])
+    message = only(pretrain_verdicts(rows), "problem")
+    assert message.startswith(
+        "not finite at step 20: loss, grad_norm, and again in 1 later rows"
+    )
+
+
+def test_a_last_validation_that_is_not_finite_does_not_crash():
+    row = valid_row(None, non_finite=["cross_entropy"])
+    row["accuracy_per_codebook"] = [0.1, None]
+    assert levels(pretrain_verdicts([row], np.ones((2, 4)))) == ["problem"]
+
+
+@pytest.mark.parametrize(
+    ("cross_entropy", "level", "words"),
+    [
+        (CHANCE, "problem", "stuck at chance"),
+        (0.981 * CHANCE, "problem", "stuck at chance"),
+        (0.979 * CHANCE, "problem", "the codes' frequencies and nothing else"),
+        (4.8, "problem", "the codes' frequencies and nothing else"),
+        (4.6, "warning", "0.20 below a counting model (4.80), where 0.30 below is"),
+        (4.4, "good", "4.40 nat, 0.40 below a counting model (4.80)"),
+    ],
+)
+def test_loss_against_chance_and_counting(cross_entropy, level, words):
+    verdicts = pretrain_verdicts([valid_row(cross_entropy)])
+    assert levels(verdicts) == [level]
+    assert words in verdicts[0].message
+
+
+def test_overfitting():
+    rows = [train_row(3.7), valid_row(4.01)]
+    assert only(pretrain_verdicts(rows), "warning").startswith("overfitting")
+    rows = [train_row(3.8), valid_row(4.01)]
+    assert levels(pretrain_verdicts(rows)) == ["good"]
+
+
+def test_rising_validation():
+    rows = [valid_row(3.9, step=50), valid_row(4.3, step=100)]
+    message = only(pretrain_verdicts(rows), "warning")
+    assert message.startswith("validation was best at step 50 (3.90 nat)")
+
+
+def test_codebooks_hidden_by_the_mean():
+    row = valid_row(
+        4.0,
+        cross_entropy_per_codebook=[2.0, 5.0, 5.1],
+        code_entropy_per_codebook=[4.5, 4.9, 5.0],
+    )
+    message = only(pretrain_verdicts([row]), "warning")
+    assert message.startswith("codebooks 2 and 3: predicted no better")
+
+
+def test_accuracy_beside_guessing():
+    row = valid_row(4.0, accuracy_per_codebook=[0.5, 0.2])
+    counts = np.array([[60, 20, 20], [20, 40, 40]])
+    message = only(pretrain_verdicts([row], counts), "warning")
+    assert message.startswith("codebooks 1 and 2: no better guessed")
+    row["accuracy_per_codebook"] = [0.61, 0.41]
+    verdicts = pretrain_verdicts([row], counts)
+    assert levels(verdicts) == ["good", "good"]
+    assert "51.0% of the masked codes are guessed right, 50.0%" in verdicts[1].message
+
+
+def test_counts_of_another_run_are_an_error():
+    row = valid_row(4.0, accuracy_per_codebook=[0.5, 0.2])
+    with pytest.raises(ValueError, match="2 codebooks, code_counts have 3"):
+        pretrain_verdicts([row], np.ones((3, 4)))
+
+
+def test_problems_come_first(tokenizer_rows):
+    tokenizer_rows[-1]["usage"][:2] = [0.5, 0.01]
+    assert levels(tokenizer_verdicts(tokenizer_rows)) == ["problem", "warning", "good"]
+
+
+class FakeProbe:
+    """Stands for a ProbeResult: a score and its difference to any other."""
+
+    def __init__(self, name, score, difference=None):
+        self.name, self.balanced_accuracy = name, score
+        self.difference = lambda other: difference
+
+
+@pytest.mark.parametrize(
+    ("difference", "level"),
+    [
+        ((0.2, 0.1, 0.3), "good"),
+        ((0.2, -0.1, 0.5), "warning"),
+        ((-0.1, -0.2, 0.1), "problem"),
+    ],
+)
+def test_probe_verdict(difference, level):
+    results = [
+        FakeProbe("untrained encoder", 0.3),
+        FakeProbe("trained encoder", 0.3 + difference[0], difference),
+    ]
+    assert levels(probe_verdicts(results)) == [level]
+
+
+def test_verdict_prints_level_and_message():
+    assert str(Verdict("good", "fine")) == "good: fine"

@@ -1,0 +1,240 @@
+"""Reports are complete, stand alone, and are made from the run folder only.
+
+Authors
+ * The MuQ for SpeechBrain team 2026
+"""
+
+import json
+import re
+import shutil
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+import torch
+
+from muq_plugins.evaluation.figures import style
+from muq_plugins.evaluation.health import Verdict
+from muq_plugins.evaluation.metrics_log import MetricsLog
+from muq_plugins.evaluation.probe import fit_probe
+from muq_plugins.evaluation.probe_result import save_probe
+from muq_plugins.evaluation.report import Fact, Picture, Section, Table, write_report
+from muq_plugins.evaluation.run_folder import load_diagnostics, save_diagnostics
+from muq_plugins.evaluation.run_report import (
+    headline,
+    pretrain_report,
+    tokenizer_report,
+)
+
+
+class Page(HTMLParser):
+    """Elements of a page, and whether they are closed in order."""
+
+    VOID = ("meta", "img", "br")
+
+    def __init__(self, path):
+        super().__init__()
+        self.open, self.images, self.titles, self.sources = [], [], [], []
+        self.feed(path.read_text("utf-8"))
+        assert self.open == []
+
+    def handle_starttag(self, tag, attributes):
+        attributes = dict(attributes)
+        self.sources += [attributes[k] for k in ("src", "href") if k in attributes]
+        if tag == "img":
+            self.images.append(attributes)
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if self.open and self.open[-1] == "h2":
+            self.titles.append(data)
+
+
+@pytest.fixture(autouse=True)
+def coarse_figures(monkeypatch):
+    monkeypatch.setattr(style, "DPI", 30)
+
+
+def write_rows(folder, rows):
+    log = MetricsLog(folder / "metrics.jsonl")
+    log.path.write_text("".join(f"{row}\n" for row in map(json.dumps, rows)), "utf-8")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def probe_results():
+    rng = np.random.default_rng(0)
+    y = np.array(["Organ", "Piano"] * 20)
+    names = ("log-mel statistics", "untrained encoder", "trained encoder")
+    results = []
+    for signal, name in zip((0.5, 0.0, 4.0), names, strict=True):
+        x = rng.normal(size=(40, 2)) + signal * (y == "Piano")[:, None]
+        results.append(fit_probe(x[:20], y[:20], x[20:], y[20:], name=name))
+    return results
+
+
+@pytest.fixture
+def tokenizer_folder(tmp_path, synthetic):
+    folder = write_rows(tmp_path / "mel_rvq" / "1", synthetic["tokenizer_rows"](2))
+    mel, reconstructions, levels = synthetic["mel"](seconds=1)
+    save_diagnostics(
+        folder,
+        code_counts=synthetic["code_counts"](2),
+        mel=mel,
+        reconstructions=reconstructions,
+        reconstruction_levels=levels,
+    )
+    return folder
+
+
+@pytest.fixture
+def pretrain_folder(tmp_path, synthetic, probe_results):
+    folder = write_rows(tmp_path / "muq" / "1", synthetic["pretrain_rows"](2))
+    save_diagnostics(folder, code_counts=synthetic["code_counts"](2))
+    save_probe(folder, probe_results)
+    (folder / "hyperparams.yaml").write_text("seed: 1 # <&>\n", "utf-8")
+    return folder
+
+
+def test_write_report_escapes_and_stands_alone(tmp_path):
+    with style.new_figure(tmp_path / "figures" / "a.png", 3, 2) as figure:
+        figure.add_subplot()
+    picture = Picture(tmp_path / "figures" / "a.png", "A <caption>", 'An "alt" & more')
+    page = write_report(
+        tmp_path,
+        "A <title>",
+        [Fact("Loss", "<1", "of | 2")],
+        [Verdict("warning", "a < b")],
+        [Section("One", "First.\n\nSecond.", [picture], Table(["a|b"], [["<c>"]]))],
+        hyperparameters="x: !new:<y>",
+    )
+    text = page.read_text("utf-8")
+    for raw in ("<title>A <", "<caption>", "<1", "<c>", "<y>", "a < b"):
+        assert raw not in text
+    assert "<p>First.</p>" in text and "<p>Second.</p>" in text
+    parsed = Page(page)
+    assert parsed.images[0]["alt"] == 'An "alt" & more'
+    assert all(source.startswith("data:image/png;base64,") for source in parsed.sources)
+    assert not re.search(r"https?://|<script", text)
+
+    markdown = (tmp_path / "report.md").read_text("utf-8")
+    assert '![An "alt" & more](figures/a.png)' in markdown
+    assert "| a\\|b |\n|---|\n| <c> |\n" in markdown
+    assert "- **warning**: a < b\n" in markdown
+
+
+def test_missing_figure_is_an_error_and_keeps_the_old_report(tmp_path):
+    write_report(tmp_path, "Old", [], [], [])
+    section = Section("One", "", [Picture(tmp_path / "no.png", "", "")])
+    with pytest.raises(FileNotFoundError, match=r"no\.png, a figure of the report"):
+        write_report(tmp_path, "New", [], [], [section])
+    assert "Old" in (tmp_path / "report.html").read_text("utf-8")
+    assert not list(tmp_path.glob("*.partial"))
+
+
+def test_pretrain_report(pretrain_folder, tokenizer_folder):
+    path = pretrain_report(pretrain_folder, tokenizer_folder)
+    page, text = Page(path), path.read_text("utf-8")
+    assert page.titles == [
+        "Has it learned from the music?",
+        "Which codebooks does it predict?",
+        "Does it know what it hears?",
+        "Class by class",
+        "Are the codes used?",
+        "What does each level add?",
+        "Did the training run smoothly?",
+    ]
+    assert len(page.images) == 7 and all(image["alt"] for image in page.images)
+    for words in (
+        "a counting model: 4.90, chance ln 256 = 5.55",
+        "muq/1",
+        "the model predicts music that it does not hear",
+        "tokenizer: every codebook uses",
+        "pre-training has improved the encoder",
+        "seed: 1 # &lt;&amp;&gt;",
+    ):
+        assert words in text
+    markdown = (pretrain_folder / "report.md").read_text("utf-8")
+    links = re.findall(r"\]\((.*?)\)", markdown)
+    assert len(links) == 7
+    assert all((pretrain_folder / link).exists() for link in links)
+
+
+def test_tokenizer_report_is_made_from_the_files_alone(tokenizer_folder, tmp_path):
+    path = tokenizer_report(tokenizer_folder)
+    page, first = Page(path), path.read_bytes()
+    assert "What does each level add?" in page.titles
+    assert len(page.images) == 5
+    copy = tmp_path / "elsewhere" / "mel_rvq" / "1"
+    copy.mkdir(parents=True)
+    for name in ("metrics.jsonl", "diagnostics.npz"):
+        shutil.copy(tokenizer_folder / name, copy)
+    assert tokenizer_report(copy).read_bytes() == first
+
+
+@pytest.mark.parametrize("make", ["tokenizer", "pretrain"])
+def test_report_of_a_run_that_was_stopped_early(tmp_path, synthetic, make):
+    rows = synthetic[f"{make}_rows"]()[:3]
+    folder = write_rows(tmp_path, rows)
+    report = {"tokenizer": tokenizer_report, "pretrain": pretrain_report}[make]
+    assert "there is no validation yet" in report(folder).read_text("utf-8")
+    assert headline(folder)[0].startswith("training ")
+
+
+def test_report_after_divergence(tmp_path, synthetic):
+    rows = synthetic["pretrain_rows"]()
+    for row in rows[-20:]:
+        row["non_finite"] = ["cross_entropy"]
+        for key in ("cross_entropy", "accuracy", "loss"):
+            row[key] = None
+        for key in ("cross_entropy_per_codebook", "accuracy_per_codebook"):
+            row[key] = [None] * 8
+    folder = write_rows(tmp_path, rows)
+    text = pretrain_report(folder).read_text("utf-8")
+    assert "not finite at step" in text
+    assert headline(folder)[0].startswith("masked cross-entropy not finite")
+
+
+def test_report_needs_rows_of_its_stage(tokenizer_folder):
+    with pytest.raises(ValueError, match="no rows of the pretrain stage"):
+        pretrain_report(tokenizer_folder)
+
+
+def test_headline(pretrain_folder, tokenizer_folder):
+    assert headline(pretrain_folder) == [
+        "masked cross-entropy 4.07 nat (a counting model: 4.90, chance ln 256 = 5.55)",
+        "masked accuracy 22.7% (always guessing the most frequent code: 12.4%)",
+        "code usage 96.9–100% (2 x 256 codes, perplexity 53–201)",
+    ]
+    assert headline(tokenizer_folder)[0] == (
+        "reconstruction error 0.48 (0.83 with nothing decoded, 0.63 from the first "
+        "level alone)"
+    )
+
+
+def test_diagnostics_round_trip(tmp_path):
+    save_diagnostics(tmp_path, code_counts=torch.ones(2, 4, dtype=torch.int64))
+    loaded = load_diagnostics(tmp_path)
+    assert loaded["code_counts"].tolist() == [[1, 1, 1, 1], [1, 1, 1, 1]]
+    assert load_diagnostics(tmp_path / "empty") == {}
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"code_count": np.ones((2, 4))}, "unknown diagnostic 'code_count'"),
+        ({"mel": np.ones(3)}, r"mel must be \('frames', 'mels'\), got shape \(3,\)"),
+        (
+            {"mel": np.ones((9, 4)), "reconstructions": np.ones((1, 8, 4))},
+            "reconstructions has shape .* frames is 9 in the other arrays",
+        ),
+    ],
+)
+def test_bad_diagnostics(tmp_path, arrays, message):
+    with pytest.raises(ValueError, match=message):
+        save_diagnostics(tmp_path, **arrays)
+    assert list(tmp_path.iterdir()) == []
