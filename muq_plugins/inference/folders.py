@@ -1,0 +1,187 @@
+"""Inference folders: what a run leaves behind for others to use.
+
+A folder holds ``config.json`` (plain numbers), ``model.safetensors`` (weights) and,
+for SpeechBrain's ``from_hparams``, ``hyperparams.yaml``. Reading one executes
+nothing: numbers are data, and so are weights in safetensors.
+
+Authors
+ * The MuQ for SpeechBrain team 2026
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+CONFIG = "config.json"
+WEIGHTS = "model.safetensors"
+HYPERPARAMETERS = "hyperparams.yaml"
+
+
+def save_folder(
+    folder: str | Path, module: nn.Module, config: dict[str, Any], hyperparameters: str
+) -> Path:
+    """Writes an inference folder; it is complete or not there.
+
+    Arguments
+    ---------
+    folder : str or Path
+        Where; an older one is replaced.
+    module : nn.Module
+        Its state dict becomes the weights.
+    config : dict
+        What is needed to build the module again, as JSON.
+    hyperparameters : str
+        YAML for SpeechBrain's ``from_hparams``.
+
+    Returns
+    -------
+    Path
+        The folder.
+
+    Example
+    -------
+    >>> folder = getfixture("tmp_path") / "inference"
+    >>> module = nn.Linear(2, 2)
+    >>> _ = save_folder(folder, module, {"size": 2}, "size: 2")
+    >>> read_config(folder)
+    {'size': 2}
+    >>> load_weights(nn.Linear(2, 2), folder)
+    """
+    folder = Path(folder)
+    unfinished = folder.with_name(folder.name + ".unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished.mkdir(parents=True)
+    tensors = {
+        name: tensor.detach().cpu().contiguous()
+        for name, tensor in module.state_dict().items()
+    }
+    save_file(tensors, unfinished / WEIGHTS, metadata={"format": "pt"})
+    text = json.dumps(config, indent=2) + "\n"
+    (unfinished / CONFIG).write_text(text, encoding="utf-8")
+    (unfinished / HYPERPARAMETERS).write_text(hyperparameters, encoding="utf-8")
+    shutil.rmtree(folder, ignore_errors=True)
+    os.rename(unfinished, folder)
+    return folder
+
+
+def find_folder(source: str | Path, what: str) -> Path:
+    """Finds the inference folder in a run folder, or takes the folder itself.
+
+    Arguments
+    ---------
+    source : str or Path
+        A run folder (``results/<experiment>/<seed>``) or its inference folder.
+    what : str
+        What is looked for, for the message.
+
+    Returns
+    -------
+    Path
+        The folder that holds the weights.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there are none: nothing random ever takes their place.
+
+    Example
+    -------
+    >>> find_folder("nowhere", "tokenizer")
+    Traceback (most recent call last):
+    ...
+    FileNotFoundError: No trained tokenizer in nowhere: ...
+    """
+    source = Path(source)
+    for folder in (source, source / "inference"):
+        if (folder / WEIGHTS).is_file() and (folder / CONFIG).is_file():
+            return folder
+    raise FileNotFoundError(
+        f"No trained {what} in {source}: neither it nor {source / 'inference'} holds "
+        f"{CONFIG} and {WEIGHTS}. Give the folder of a finished run."
+    )
+
+
+def read_config(folder: str | Path) -> dict[str, Any]:
+    """Reads ``config.json``.
+
+    Arguments
+    ---------
+    folder : str or Path
+        An inference folder.
+
+    Returns
+    -------
+    dict
+        Its content.
+
+    Raises
+    ------
+    ValueError
+        If it is not a JSON object.
+    """
+    path = Path(folder) / CONFIG
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise ValueError(
+            f"{path} is damaged ({error}): make the folder again from its run."
+        ) from error
+    if not isinstance(config, dict):
+        raise ValueError(f"{path} must hold a JSON object, not {type(config).__name__}.")
+    return config
+
+
+def load_weights(module: nn.Module, folder: str | Path) -> None:
+    """Loads weights strictly: every tensor must be there, with the right shape.
+
+    Arguments
+    ---------
+    module : nn.Module
+        Where they go, in place.
+    folder : str or Path
+        An inference folder.
+
+    Raises
+    ------
+    ValueError
+        If a tensor is missing, unknown or of another shape; all are named.
+    """
+    path = Path(folder) / WEIGHTS
+    found, expected = load_file(path), module.state_dict()
+    problems = [f"missing: {name}" for name in sorted(expected.keys() - found.keys())]
+    problems += [f"unknown: {name}" for name in sorted(found.keys() - expected.keys())]
+    problems += [
+        f"{name}: shape {tuple(found[name].shape)}, expected {tuple(tensor.shape)}"
+        for name, tensor in expected.items()
+        if name in found and found[name].shape != tensor.shape
+    ]
+    if problems:
+        raise ValueError(
+            f"{path} does not fit {type(module).__name__}:\n  " + "\n  ".join(problems)
+        )
+    module.load_state_dict(found)
+
+
+def pretrainer_hook(module: nn.Module, path: str | Path) -> None:
+    """Lets SpeechBrain's Pretrainer load safetensors, strictly.
+
+    Arguments
+    ---------
+    module : nn.Module
+        Where the weights go, in place.
+    path : str or Path
+        Where the Pretrainer has put the file, under a name of its own.
+
+    Raises
+    ------
+    RuntimeError
+        If a tensor is missing, unknown or of another shape.
+    """
+    module.load_state_dict(load_file(path))

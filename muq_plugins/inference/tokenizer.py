@@ -1,0 +1,116 @@
+"""Trained tokenizers: saving them, and putting one into a target.
+
+Authors
+ * The MuQ for SpeechBrain team 2026
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from muq_plugins.inference.folders import (
+    HYPERPARAMETERS,
+    find_folder,
+    load_weights,
+    read_config,
+    save_folder,
+)
+from muq_plugins.lobes.target import Target
+
+KIND = "tokenizer"
+
+
+def save_tokenizer(folder: str | Path, target: Target, hyperparameters: str) -> Path:
+    """Writes the inference folder of a tokenizer.
+
+    Arguments
+    ---------
+    folder : str or Path
+        Where; an older one is replaced.
+    target : Target
+        Trained features and quantizer.
+    hyperparameters : str
+        The YAML of the experiment, which can build them again.
+
+    Returns
+    -------
+    Path
+        The folder.
+
+    Example
+    -------
+    >>> from muq_plugins.lobes import LogMel, ResidualVQ, StackedFrames
+    >>> target = Target(StackedFrames(LogMel()), ResidualVQ(512, 2, 16))
+    >>> folder = save_tokenizer(getfixture("tmp_path") / "inference", target, "")
+    >>> load_tokenizer(target, folder)
+    """
+    return save_folder(folder, target, _describe(target), hyperparameters)
+
+
+def is_saved_tokenizer(folder: str | Path, hyperparameters: str) -> bool:
+    """Tells whether `save_tokenizer` has finished for the same experiment.
+
+    Arguments
+    ---------
+    folder : str or Path
+        The inference folder.
+    hyperparameters : str
+        The YAML of the experiment.
+
+    Returns
+    -------
+    bool
+        False if there is nothing, or the tokenizer of another experiment.
+
+    Example
+    -------
+    >>> is_saved_tokenizer("nowhere", "seed: 1")
+    False
+    """
+    path = Path(folder) / HYPERPARAMETERS
+    return path.is_file() and path.read_text(encoding="utf-8") == hyperparameters
+
+
+def load_tokenizer(target: Target, source: str | Path) -> None:
+    """Loads a trained tokenizer into a target, strictly.
+
+    Arguments
+    ---------
+    target : Target
+        Where it goes, in place.
+    source : str or Path
+        The folder of a tokenizer run, or its inference folder.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no tokenizer: an untrained one never takes its place.
+    ValueError
+        If it does not fit; the differing settings are named.
+    """
+    folder = find_folder(source, "tokenizer")
+    found, expected = read_config(folder), _describe(target)
+    differences = [
+        f"{key} is {found.get(key)} there, {value} here"
+        for key, value in expected.items()
+        if found.get(key) != value
+    ]
+    if differences:
+        raise ValueError(
+            f"The tokenizer in {folder} does not fit this experiment: "
+            f"{'; '.join(differences)}. Change the YAML or give another folder."
+        )
+    load_weights(target, folder)
+
+
+def _describe(target: Target) -> dict:
+    """What must be equal for codes to mean the same."""
+    return {
+        "kind": KIND,
+        "features": type(target.features).__name__,
+        "quantizer": type(target.quantizer).__name__,
+        "sample_rate": target.sample_rate,
+        "frame_rate": target.frame_rate,
+        "num_codebooks": target.num_codebooks,
+        "codebook_size": target.codebook_size,
+    }
