@@ -1,0 +1,49 @@
+"""Installation of MuQ for SpeechBrain.
+
+Authors
+ * The MuQ for SpeechBrain team 2026
+"""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+setup(
+    name="muq-plugins",
+    version="0.1.0",
+    description="Train, adapt, evaluate and serve music representation models",
+    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    author="The MuQ for SpeechBrain team",
+    license="Apache-2.0",
+    packages=find_packages(include=["muq_plugins*"]),
+    package_data={"muq_plugins.evaluation": ["templates/*"]},
+    python_requires=">=3.10",
+    install_requires=[
+        # torchaudio 2.11 is the last release and works with later torch, except
+        # with a torch for another CUDA version: then `import speechbrain` fails.
+        "torch>=2.11,<2.15",
+        "torchaudio>=2.11,<2.12",
+        "speechbrain>=1.1.2,<1.2",
+        "hyperpyyaml>=1.2.3",
+        "ruamel.yaml<0.19",  # hyperpyyaml 1.2.3 does not work with 0.19
+        "transformers>=4.46",
+        "sentencepiece",
+        "soundfile>=0.12",
+        "safetensors>=0.4",
+        "numpy",
+        "tqdm",
+        # reports and probes
+        "matplotlib>=3.7",
+        "scikit-learn>=1.3",
+        "jinja2>=3",
+        # the embedded corpus: scores, their rendering, and a soundfont
+        "music21>=9,<11",
+        "symusic==0.5.9",  # 0.6.0 cannot return the audio that it renders
+        "pretty_midi>=0.2.10",
+    ],
+    extras_require={
+        "test": ["pytest"],
+        "dev": ["pytest", "pre-commit", "ruff"],
+    },
+)

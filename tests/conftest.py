@@ -1,0 +1,29 @@
+"""What all tests share: two threads, no progress bars, and the device under test.
+
+Authors
+ * The MuQ for SpeechBrain team 2026
+"""
+
+import os
+
+import pytest
+
+# Before anything imports tqdm, which reads it once. Also for started processes.
+os.environ.setdefault("TQDM_DISABLE", "1")
+
+import torch  # noqa: E402
+
+torch.set_num_threads(2)
+
+
+def pytest_addoption(parser):
+    """Add SpeechBrain's --device option."""
+    parser.addoption(
+        "--device", default="cpu", help="The device of the tests, for example cuda:0"
+    )
+
+
+@pytest.fixture
+def device(request):
+    """The device that the tests run on, as a string."""
+    return request.config.getoption("--device")

@@ -1,0 +1,109 @@
+"""Every experiment file resolves, names what exists, and has no key nobody reads."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+from muq_plugins.experiment import resolve_experiment
+from muq_plugins.experiment.checks import check_callables
+from muq_plugins.experiment.references import REFERENCE
+from muq_plugins.experiment.run_options import TRAINING_SETTINGS
+from muq_plugins.experiment.tree import parse_yaml, tag_of, walk
+
+ROOT = Path(__file__).parents[2]
+EXPERIMENTS = sorted((ROOT / "hparams").rglob("*.yaml"))
+SOURCES = sorted([*ROOT.glob("recipes/**/*.py"), *ROOT.glob("muq_plugins/**/*.py")])
+
+
+def is_hparams(node: ast.AST) -> bool:
+    """Tell whether an expression is hparams, self.hparams, experiment.hparams, ..."""
+    return getattr(node, "id", getattr(node, "attr", None)) == "hparams"
+
+
+def keys_read(source: str) -> set[str]:
+    """Keys that Python source reads from hparams."""
+    keys: set[str | None] = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Subscript) and is_hparams(node.value):
+            keys.add(getattr(node.slice, "value", None))
+        elif isinstance(node, ast.Attribute) and is_hparams(node.value):
+            keys.add(node.attr)
+        elif isinstance(node, ast.Compare) and is_hparams(node.comparators[0]):
+            keys.add(getattr(node.left, "value", None))
+        elif isinstance(node, ast.Call) and node.args:
+            method = node.func
+            if isinstance(method, ast.Attribute) and is_hparams(method.value):
+                keys.add(getattr(node.args[0], "value", None))
+            elif getattr(method, "id", "") in ("getattr", "hasattr"):
+                if is_hparams(node.args[0]):
+                    keys.add(getattr(node.args[1], "value", None))
+    return {key for key in keys if isinstance(key, str)}
+
+
+def keys_referred_to(tree: dict) -> set[str]:
+    """Top-level keys that !ref and !copy expressions name."""
+    keys = set()
+    for location, node in walk(tree):
+        if tag_of(node) in ("!ref", "!copy"):
+            for name in REFERENCE.findall(node.value):
+                key = name.replace(".", "[").split("[")[0]
+                if location[0] != key:
+                    keys.add(key)
+    return keys
+
+
+@pytest.fixture(scope="module")
+def read_in_code():
+    """Keys that recipes and muq_plugins read from hparams."""
+    sources = (path.read_text(encoding="utf-8") for path in SOURCES)
+    return set().union(*map(keys_read, sources))
+
+
+def test_there_are_experiments():
+    """The tests below are not empty."""
+    assert EXPERIMENTS, "the folder hparams holds no YAML file"
+
+
+@pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
+def test_every_key_is_used(path, read_in_code):
+    """Each top-level key is read by the code, by another key, or by SpeechBrain."""
+    tree = parse_yaml(resolve_experiment(path), str(path))
+    used = read_in_code | keys_referred_to(tree) | TRAINING_SETTINGS
+    unused = [k for k in tree if k not in used and not k.startswith("__")]
+    assert not unused, f"{path}: nobody reads {', '.join(unused)}"
+
+
+@pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
+def test_every_class_and_function_exists_and_takes_its_arguments(path):
+    """Each !new:, !name: and !apply: can be imported and called as written."""
+    check_callables(parse_yaml(resolve_experiment(path), str(path)))
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "hparams['key']",
+        "self.hparams.key",
+        "experiment.hparams['key']",
+        "hparams.get('key', None)",
+        "getattr(self.hparams, 'key')",
+        "hasattr(hparams, 'key')",
+        "'key' in hparams",
+        "brain(hparams=hparams, folder=hparams['key'])",
+    ],
+)
+def test_every_way_of_reading_a_key_is_seen(source):
+    """The helper finds keys however they are read."""
+    assert "key" in keys_read(source)
+
+
+def test_keys_that_are_not_read_are_not_seen():
+    """Other mappings and computed keys do not count."""
+    assert keys_read("options['key']; hparams[key]; other.key") == set()
+
+
+def test_references_count_as_use():
+    """A key is used if another one refers to it, not if only it itself does."""
+    tree = parse_yaml("a: 1\nb:\n  c: !ref <a> + 1\n  d: !ref <b[c]>\n", "test")
+    assert keys_referred_to(tree) == {"a"}

@@ -1,0 +1,105 @@
+"""The commands, links and pictures of the documents are real."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from muq_plugins.experiment import resolve_experiment
+from muq_plugins.experiment.arguments import parse_arguments
+
+ROOT = Path(__file__).parents[2]
+DOCUMENTS = sorted(
+    [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("recipes/**/*.md")]
+)
+
+TEST_COMMAND = re.compile(r"^<!-- test-command -->\n```\w*\n(.*?)\n```$", re.M | re.S)
+RUN = re.compile(r"(?:python3?|torchrun)\s[^\n`|&;]*?(recipes/\S+\.py)([^\n`|&;>#]*)")
+LINK = re.compile(r"\[[^\]]*\]\(\s*<?([^)\s>]+)|<img[^>]*\ssrc=[\"']([^\"']+)")
+
+
+def commands(text: str) -> list[tuple[str, list[str]]]:
+    """Recipes that a document runs, each with its arguments."""
+    joined = re.sub(r"\\\n\s*", "", text)
+    return [(script, shlex.split(rest)) for script, rest in RUN.findall(joined)]
+
+
+def check_command(script: str, argv: list[str]) -> None:
+    """Fail if a recipe, its experiment or one of its options does not exist."""
+    assert (ROOT / script).is_file(), f"{script} does not exist"
+    if argv in (["--help"], ["-h"]):
+        return
+    # "..." stands for any value in a document, but is no YAML.
+    command = parse_arguments([re.sub(r"(^|=)\.\.\.$", r"\1x", arg) for arg in argv])
+    resolve_experiment(ROOT / command.path, command.overrides)
+
+
+def links(text: str) -> list[str]:
+    """Relative targets of the links and pictures of a document."""
+    prose = re.sub(r"^```.*?^```$", "", text, flags=re.M | re.S)
+    targets = [link or image for link, image in LINK.findall(prose)]
+    return [
+        target.split("#")[0] for target in targets if not re.match(r"[a-z]+:|#", target)
+    ]
+
+
+def test_readme_has_the_test_command():
+    """.ci/run and newcomers find the command that runs the tests."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert TEST_COMMAND.findall(text) == ["pip install -e '.[test]' && pytest"]
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda p: str(p.relative_to(ROOT)))
+def test_commands_of(path):
+    """Each command names an existing recipe, experiment file, keys and options."""
+    for script, argv in commands(path.read_text(encoding="utf-8")):
+        try:
+            check_command(script, argv)
+        except (AssertionError, ValueError) as error:
+            pytest.fail(f"{path}: {script} {shlex.join(argv)}: {error}")
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda p: str(p.relative_to(ROOT)))
+def test_links_of(path):
+    """Each relative link and picture leads to a file."""
+    targets = links(path.read_text(encoding="utf-8"))
+    missing = [target for target in targets if not (path.parent / target).exists()]
+    assert not missing, f"{path}: these do not exist: {missing}"
+
+
+def test_commands_are_found():
+    """The helper sees commands in blocks, in tables and over several lines."""
+    text = (
+        "```bash\npip install -e . && python recipes/A/a.py hparams/a.yaml\n```\n"
+        "| `python recipes/A/b.py hparams/b.yaml --data_folder ...` | text |\n"
+        "    torchrun --nproc_per_node=2 recipes/A/c.py \\\n    c.yaml --x 'a b' # so\n"
+    )
+    assert commands(text) == [
+        ("recipes/A/a.py", ["hparams/a.yaml"]),
+        ("recipes/A/b.py", ["hparams/b.yaml", "--data_folder", "..."]),
+        ("recipes/A/c.py", ["c.yaml", "--x", "a b"]),
+    ]
+
+
+def test_links_are_found():
+    """The helper sees links and pictures, and leaves addresses alone."""
+    text = (
+        "[a](docs/a.md#part) ![b](b.png) <img width=3 src='c.png'> [d](https://d.org)"
+        "\n```\n[e](e.md)\n```\n[f](#part)"
+    )
+    assert links(text) == ["docs/a.md", "b.png", "c.png"]
+
+
+def test_wrong_commands_are_noticed(tmp_path, monkeypatch):
+    """The check fails for each thing that can be wrong."""
+    monkeypatch.setattr(f"{__name__}.ROOT", tmp_path)
+    (tmp_path / "train.py").touch()
+    (tmp_path / "a.yaml").write_text("seed: 1\ndata_folder: !PLACEHOLDER\n")
+    check_command("train.py", ["a.yaml", "--seed=3", "--data_folder", "...", "--debug"])
+    with pytest.raises(AssertionError, match="tran.py does not exist"):
+        check_command("tran.py", ["a.yaml"])
+    with pytest.raises(ValueError, match="b.yaml does not exist"):
+        check_command("train.py", ["b.yaml"])
+    with pytest.raises(ValueError, match="--sede is neither"):
+        check_command("train.py", ["a.yaml", "--sede", "3"])
