@@ -10,6 +10,9 @@ import pytest
 
 # Before anything imports tqdm, which reads it once. Also for started processes.
 os.environ.setdefault("TQDM_DISABLE", "1")
+# Before anything imports torch: threads that wait must not take the cores of the
+# processes that the tests start, which makes both many times slower.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import torch  # noqa: E402
 

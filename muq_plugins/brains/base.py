@@ -17,7 +17,6 @@ from typing import Any
 
 import speechbrain as sb
 import torch
-import torch.distributed as dist
 import yaml
 from speechbrain.utils.distributed import if_main_process
 from speechbrain.utils.logger import get_logger
@@ -28,6 +27,14 @@ from tqdm import tqdm
 
 from muq_plugins.brains.checkpoints import RandomStates
 from muq_plugins.brains.interrupts import Interrupts, TrainingInterrupted
+from muq_plugins.brains.logbook import Logbook
+from muq_plugins.brains.processes import (
+    accumulation_factor,
+    any_of,
+    average_batch_norms,
+    rank,
+    world_size,
+)
 from muq_plugins.brains.statistics import RunningStatistics
 from muq_plugins.data.batch import ClipBatch
 from muq_plugins.data.preparation import (
@@ -35,9 +42,7 @@ from muq_plugins.data.preparation import (
     evaluation_loader,
     training_loader,
 )
-from muq_plugins.data.quarantine import QuarantineLog
 from muq_plugins.data.sampling import clip_key
-from muq_plugins.evaluation.metrics_log import MetricsLog
 from muq_plugins.lobes.stages import StageOutput
 
 logger = get_logger(__name__)
@@ -102,18 +107,14 @@ class StageBrain(sb.Brain):
         (self.stage_name,) = modules
         self.module: nn.Module = self.modules[self.stage_name]
         self.micro_batches = 0  # that this process has seen in the whole run
-        self.seconds = 0.0  # of training, over all restarts
         self.grad_norm = 0.0
-        self.row: dict[str, Any] = {}  # the newest metrics, for the progress bar
-        self._start_window()
+        self.logbook = Logbook(
+            self.hparams.output_folder, self.stage_name, self.hparams.max_bad_fraction
+        )
         self.grad_accumulation_factor = accumulation_factor(
-            self.hparams.clips_per_update, self.hparams.batch_size, self._world_size
+            self.hparams.clips_per_update, self.hparams.batch_size, world_size()
         )
         self._use_training_precision_for_evaluation(hparams, run_opts)
-        if if_main_process():
-            folder = Path(self.hparams.output_folder)
-            self.metrics_log = MetricsLog(folder / "metrics.jsonl")
-            self.quarantine = QuarantineLog(folder, self.hparams.max_bad_fraction)
         if checkpointer is not None:
             # SpeechBrain adds the Brain and the optimizer; without the random
             # states a resumed run would differ from an uninterrupted one.
@@ -192,14 +193,16 @@ class StageBrain(sb.Brain):
         self.on_fit_start()
         limit = self.optimizer_step_limit
         if self.optimizer_step >= limit:
-            logger.info(f"Training is complete: {self.optimizer_step} updates are done.")
+            logger.info(
+                f"Training is complete: {self.optimizer_step} updates are done."
+            )
             return
         train_loader.batch_sampler.set_position(self.micro_batches)
         files = len(train_loader.dataset.ids)
         show = (not self.noprogressbar) if progressbar is None else progressbar
         self._set_train_mode()
         self.zero_grad(set_to_none=True)
-        self._start_window()
+        self.logbook.start_stretch()
         last_checkpoint = time.monotonic()
         with (
             Interrupts() as interrupts,
@@ -221,16 +224,17 @@ class StageBrain(sb.Brain):
                 done = step >= limit
                 if done or step % self.hparams.log_interval == 0:
                     self._log_train(files)
-                    bar.set_postfix(self.progress(self.row))
+                    bar.set_postfix(self.progress(self.logbook.row))
                 if valid_loader is not None and (
                     done or step % self.hparams.valid_interval == 0
                 ):
                     self.validate(valid_loader)
                 minutes = (time.monotonic() - last_checkpoint) / 60
-                due = 0 < self.ckpt_interval_minutes < minutes or (
-                    0 < self.ckpt_interval_steps and step % self.ckpt_interval_steps == 0
+                due = 0 < self.ckpt_interval_minutes < minutes
+                due |= (
+                    0 < self.ckpt_interval_steps and not step % self.ckpt_interval_steps
                 )
-                stop, due = self._agree(interrupts.requested, due)
+                stop, due = any_of(interrupts.requested, due, device=self.device)
                 if due or stop or done:
                     self.save_checkpoint()
                     last_checkpoint = time.monotonic()
@@ -238,8 +242,8 @@ class StageBrain(sb.Brain):
                     break
                 if stop:
                     raise TrainingInterrupted(
-                        f"Stopped at step {step} of {limit}, with a checkpoint. Run the "
-                        f"same command again to go on."
+                        f"Stopped at step {step} of {limit}, with a checkpoint. Run "
+                        f"the same command again to go on."
                     )
 
     def fit_batch(self, batch: ClipBatch) -> Tensor:
@@ -261,11 +265,9 @@ class StageBrain(sb.Brain):
         """
         position = self.micro_batches % self.grad_accumulation_factor
         should_step = position + 1 == self.grad_accumulation_factor
-        place = position * self._world_size + self._rank
+        place = position * world_size() + rank()
         torch.manual_seed(clip_key(self.hparams.seed, self.optimizer_step, str(place)))
 
-        self.audio_seconds += batch.audio_seconds
-        self.failures += batch.failures
         batch = batch.to(self.device)
         self.on_fit_batch_start(batch, should_step)
         with self.no_sync(not should_step):
@@ -274,7 +276,7 @@ class StageBrain(sb.Brain):
                 loss = self.compute_objectives(output, batch, sb.Stage.TRAIN)
             scaled = self.scaler.scale(loss / self.grad_accumulation_factor)
             scaled.backward()
-        self.statistics.add(output)
+        self.logbook.add(batch, output)
         self.micro_batches += 1
         if should_step:
             self.optimizers_step()
@@ -348,13 +350,13 @@ class StageBrain(sb.Brain):
             self.nonfinite_count += 1
             if self.nonfinite_count > self.nonfinite_patience:
                 raise FloatingPointError(
-                    f"The gradient was not finite for {self.nonfinite_count} updates in "
-                    f"a row, up to step {self.optimizer_step}: lower the learning rate "
-                    f"or max_grad_norm, or train with --precision fp32."
+                    f"The gradient was not finite for {self.nonfinite_count} updates "
+                    f"in a row, up to step {self.optimizer_step}: lower the learning "
+                    f"rate or max_grad_norm, or train with --precision fp32."
                 )
             logger.warning(
-                f"Step {self.optimizer_step}: the gradient is not finite, the update is "
-                f"left out ({self.nonfinite_count} of {self.nonfinite_patience})."
+                f"Step {self.optimizer_step}: the gradient is not finite, the update "
+                f"is left out ({self.nonfinite_count} of {self.nonfinite_patience})."
             )
             self.optimizer.zero_grad(set_to_none=True)
         else:
@@ -385,21 +387,22 @@ class StageBrain(sb.Brain):
         RunningStatistics
             Sums over all processes.
         """
-        started = time.monotonic()
-        self._average_batch_norms()
-        self.modules.eval()
         stage = sb.Stage.VALID if kind == "valid" else sb.Stage.TEST
         statistics, failures = RunningStatistics(), []
-        with torch.no_grad(), self.evaluation_ctx:
-            for batch in loader:
-                failures += batch.failures
-                if len(batch) > 0:  # else no file of this batch could be read
-                    statistics.add(self.compute_forward(batch.to(self.device), stage))
-        statistics.reduce()
-        self._report_failures(failures, len(loader.dataset.ids))
-        self._write(kind, self.describe(statistics, stage))
-        self._set_train_mode()
-        self.window_started += time.monotonic() - started  # not training time
+        with self.logbook.pause():
+            average_batch_norms(self.module)
+            self.modules.eval()
+            with torch.no_grad(), self.evaluation_ctx:
+                for batch in loader:
+                    failures += batch.failures
+                    if len(batch) > 0:  # else no file of this batch could be read
+                        batch = batch.to(self.device)
+                        statistics.add(self.compute_forward(batch, stage))
+            statistics.reduce()
+            self.logbook.report_failures(failures, len(loader.dataset.ids))
+            values = self.describe(statistics, stage)
+            self.logbook.write(kind, self.optimizer_step, values)
+            self._set_train_mode()
         return statistics
 
     # Start-up ---------------------------------------------------------------
@@ -425,8 +428,8 @@ class StageBrain(sb.Brain):
         share = {
             "clip_seconds": hparams.clip_seconds,
             "batch_size": hparams.batch_size,
-            "rank": self._rank,
-            "world_size": self._world_size,
+            "rank": rank(),
+            "world_size": world_size(),
             "num_workers": hparams.num_workers,
             "pin_memory": self.device_type == "cuda",
         }
@@ -449,13 +452,16 @@ class StageBrain(sb.Brain):
         parameters = [p for p in self.module.parameters() if p.requires_grad]
         if not parameters:
             raise ValueError(
-                f"The {self.stage_name} module has no trainable parameter: nothing to do."
+                f"The {self.stage_name} module has no trainable parameter."
             )
         groups: Any = parameters
         if self.remove_vector_weight_decay:
             groups = [
                 {"params": [p for p in parameters if p.dim() > 1]},
-                {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0},
+                {
+                    "params": [p for p in parameters if p.dim() <= 1],
+                    "weight_decay": 0.0,
+                },
             ]
         self.optimizer = self.opt_class(groups)
         self.optimizers_dict = {"optimizer": self.optimizer}
@@ -466,8 +472,7 @@ class StageBrain(sb.Brain):
         """Compiles, wraps and resumes; metrics beyond the checkpoint are dropped."""
         self.nonfinite_count = 0
         super().on_fit_start()
-        if if_main_process():
-            self.metrics_log.truncate_after(self.optimizer_step)
+        self.logbook.forget_after(self.optimizer_step)
         if self.optimizer_step > 0:
             logger.info(f"Going on from step {self.optimizer_step}.")
 
@@ -495,14 +500,6 @@ class StageBrain(sb.Brain):
 
     # Bookkeeping ------------------------------------------------------------
 
-    @property
-    def _world_size(self) -> int:
-        return dist.get_world_size() if _is_distributed() else 1
-
-    @property
-    def _rank(self) -> int:
-        return dist.get_rank() if _is_distributed() else 0
-
     def _set_train_mode(self) -> None:
         """Training mode, except for parts whose parameters are all frozen.
 
@@ -515,67 +512,14 @@ class StageBrain(sb.Brain):
             if parameters and not any(p.requires_grad for p in parameters):
                 part.eval()
 
-    def _average_batch_norms(self) -> None:
-        """Gives all processes the mean of their running statistics."""
-        if not _is_distributed():
-            return
-        for part in self.module.modules():
-            if isinstance(part, nn.modules.batchnorm._BatchNorm):
-                for buffer in (part.running_mean, part.running_var):
-                    if buffer is not None:
-                        dist.all_reduce(buffer)
-                        buffer /= self._world_size
-
-    def _agree(self, stop: bool, save: bool) -> tuple[bool, bool]:
-        """Makes all processes take the same decision at the same step."""
-        if not _is_distributed():
-            return stop, save
-        flags = torch.tensor([stop, save], dtype=torch.int32, device=self.device)
-        dist.all_reduce(flags, op=dist.ReduceOp.MAX)
-        return bool(flags[0]), bool(flags[1])
-
-    def _start_window(self) -> None:
-        """Begins a new stretch of updates that one metrics row sums up."""
-        self.statistics = RunningStatistics()
-        self.window_started = time.monotonic()
-        self.audio_seconds = 0.0
-        self.failures: list[tuple[str, str]] = []
-
     def _log_train(self, files: int) -> None:
         """Writes the metrics row of the updates since the last one."""
-        elapsed = time.monotonic() - self.window_started
-        self.seconds += elapsed
-        self.statistics.reduce()
-        self._report_failures(self.failures, files)
-        row = self.describe(self.statistics, sb.Stage.TRAIN)
-        # Processes work on equal shares at equal speed.
-        speed = self.audio_seconds * self._world_size / max(elapsed, 1e-9)
-        row["lr"] = self.optimizer.param_groups[0]["lr"]
-        row["grad_norm"] = self.grad_norm
-        row["audio_seconds_per_second"] = speed
-        self._write("train", row)
-        self._start_window()
-
-    def _write(self, kind: str, row: dict[str, Any]) -> None:
-        """Adds what all rows have in common and writes one."""
-        self.row = {
-            "kind": kind,
-            "stage": self.stage_name,
-            "step": self.optimizer_step,
-            "time": self.seconds,
-            **row,
-        }
-        if if_main_process():
-            self.metrics_log.write(self.row)
-
-    def _report_failures(self, failures: list[tuple[str, str]], files: int) -> None:
-        """Counts the files that could not be read, of all processes."""
-        if _is_distributed():
-            shares: list = [None] * self._world_size
-            dist.all_gather_object(shares, failures)
-            failures = [failure for share in shares for failure in share]
-        if if_main_process():
-            self.quarantine.record(failures, files)
+        statistics, speed = self.logbook.end_stretch(files)
+        values = self.describe(statistics, sb.Stage.TRAIN)
+        values["lr"] = self.optimizer.param_groups[0]["lr"]
+        values["grad_norm"] = self.grad_norm
+        values["audio_seconds_per_second"] = speed
+        self.logbook.write("train", self.optimizer_step, values)
 
     def save_checkpoint(self) -> None:
         """Saves a checkpoint and deletes all but the newest ones."""
@@ -592,8 +536,8 @@ class StageBrain(sb.Brain):
         """The position in training, independent of the number of processes."""
         state = {
             "optimizer_step": self.optimizer_step,
-            "micro_batches": self.micro_batches * self._world_size,
-            "seconds": self.seconds,
+            "micro_batches": self.micro_batches * world_size(),
+            "seconds": self.logbook.seconds,
         }
         Path(path).write_text(yaml.safe_dump(state), encoding="utf-8")
 
@@ -601,56 +545,14 @@ class StageBrain(sb.Brain):
     def _recover(self, path: str | Path, end_of_epoch: bool) -> None:
         """The inverse of `_save`."""
         state = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-        micro_batches, rest = divmod(state["micro_batches"], self._world_size)
+        micro_batches, rest = divmod(state["micro_batches"], world_size())
         if rest or micro_batches % self.grad_accumulation_factor:
             raise ValueError(
-                f"The checkpoint has seen {state['micro_batches']} micro-batches, which "
-                f"{self._world_size} processes with an accumulation of "
+                f"The checkpoint has seen {state['micro_batches']} micro-batches, "
+                f"which {world_size()} processes with an accumulation of "
                 f"{self.grad_accumulation_factor} cannot share evenly: resume with the "
-                f"processes and the accumulation it was made with."
+                f"number of processes and the batch_size it was made with."
             )
         self.micro_batches = micro_batches
         self.optimizer_step = state["optimizer_step"]
-        self.seconds = state["seconds"]
-
-
-def accumulation_factor(clips_per_update: int, batch_size: int, processes: int) -> int:
-    """Number of micro-batches that each process accumulates for an update.
-
-    Arguments
-    ---------
-    clips_per_update : int
-        Clips of an update, of all processes together.
-    batch_size : int
-        Clips of a micro-batch.
-    processes : int
-        Number of processes.
-
-    Returns
-    -------
-    int
-        At least 1.
-
-    Raises
-    ------
-    ValueError
-        If the clips cannot be shared evenly.
-
-    Example
-    -------
-    >>> accumulation_factor(clips_per_update=192, batch_size=3, processes=8)
-    8
-    """
-    factor, rest = divmod(clips_per_update, batch_size * processes)
-    if rest or factor < 1:
-        raise ValueError(
-            f"{clips_per_update} clips_per_update cannot be shared evenly by {processes} "
-            f"processes in micro-batches of {batch_size}: choose a batch_size that "
-            f"divides {clips_per_update / processes:g}."
-        )
-    return factor
-
-
-def _is_distributed() -> bool:
-    """Whether several processes train together."""
-    return dist.is_available() and dist.is_initialized()
+        self.logbook.seconds = state["seconds"]

@@ -294,7 +294,9 @@ def is_complete(folder: Path) -> bool:
     """
     try:
         sizes = json.loads((folder / SIZES).read_text(encoding="utf-8"))
-        return all((folder / name).stat().st_size == size for name, size in sizes.items())
+        return all(
+            (folder / name).stat().st_size == size for name, size in sizes.items()
+        )
     except (OSError, ValueError):
         return False
 

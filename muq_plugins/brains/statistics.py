@@ -6,9 +6,9 @@ Authors
 
 from __future__ import annotations
 
-import torch.distributed as dist
 from torch import Tensor
 
+from muq_plugins.brains.processes import gather
 from muq_plugins.lobes.stages import StageOutput
 
 
@@ -56,18 +56,14 @@ class RunningStatistics:
 
     def reduce(self) -> None:
         """Adds the sums of all processes; afterwards every process has them all."""
-        if not (dist.is_available() and dist.is_initialized()):
-            return
         mine = (
             {name: value.cpu() for name, value in self._sums.items()},
             {name: value.cpu() for name, value in self._weights.items()},
             None if self.code_counts is None else self.code_counts.cpu(),
         )
-        # Objects rather than tensors: a process that saw no batch has none.
-        shares: list = [None] * dist.get_world_size()
-        dist.all_gather_object(shares, mine)
         self.__init__()
-        for sums, weights, counts in shares:
+        # Objects rather than tensors: a process that saw no batch has none.
+        for sums, weights, counts in gather(mine):
             if counts is not None:
                 self.add(StageOutput(counts, sums, weights, counts))
 

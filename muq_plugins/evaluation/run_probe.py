@@ -13,6 +13,7 @@ from speechbrain.utils.logger import get_logger
 from torch import Tensor, nn
 
 from muq_plugins.evaluation.family_probe import family_probe
+from muq_plugins.evaluation.probe import ProbeError
 from muq_plugins.evaluation.probe_result import save_probe
 
 logger = get_logger(__name__)
@@ -56,15 +57,19 @@ def probe_run(
         "untrained encoder": _LastHiddenState(untrained.to(device)).eval(),
         "trained encoder": _LastHiddenState(trained).eval(),
     }
-    with torch.no_grad():
-        results = family_probe(
-            encoders,
-            trained.features,
-            train_manifest,
-            test_manifest,
-            sample_rate=trained.sample_rate,
-            device=device,
-        )
+    try:
+        with torch.no_grad():
+            results = family_probe(
+                encoders,
+                trained.features,
+                train_manifest,
+                test_manifest,
+                sample_rate=trained.sample_rate,
+                device=device,
+            )
+    except ProbeError as error:  # a tiny corpus may have too few pieces or classes
+        logger.warning(f"No probe: {error}")
+        return False
     save_probe(run_folder, results)
     return True
 

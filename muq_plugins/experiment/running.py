@@ -74,6 +74,8 @@ def save_experiment(experiment: Experiment, folder: str | os.PathLike) -> Path:
 def run_script(main: Callable[[list[str]], None]) -> None:
     """Run a script so that mistakes in experiments read as one message.
 
+    So does an interruption with Ctrl-C, which ends with the exit status 130.
+
     Arguments
     ---------
     main : Callable
@@ -93,3 +95,6 @@ def run_script(main: Callable[[list[str]], None]) -> None:
     except ExperimentError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
+    except KeyboardInterrupt as interruption:
+        print(interruption or "Stopped.", file=sys.stderr)
+        raise SystemExit(130) from None

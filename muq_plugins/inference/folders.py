@@ -25,7 +25,11 @@ HYPERPARAMETERS = "hyperparams.yaml"
 
 
 def save_folder(
-    folder: str | Path, module: nn.Module, config: dict[str, Any], hyperparameters: str
+    folder: str | Path,
+    module: nn.Module,
+    config: dict[str, Any],
+    hyperparameters: str,
+    loadable: str | None = None,
 ) -> Path:
     """Writes an inference folder; it is complete or not there.
 
@@ -39,6 +43,8 @@ def save_folder(
         What is needed to build the module again, as JSON.
     hyperparameters : str
         YAML for SpeechBrain's ``from_hparams``.
+    loadable : str or None
+        Name under which that YAML's Pretrainer looks for the weights.
 
     Returns
     -------
@@ -66,6 +72,10 @@ def save_folder(
     text = json.dumps(config, indent=2) + "\n"
     (unfinished / CONFIG).write_text(text, encoding="utf-8")
     (unfinished / HYPERPARAMETERS).write_text(hyperparameters, encoding="utf-8")
+    if loadable is not None:
+        # The Pretrainer finds <loadable>.ckpt and nothing else beside its YAML. A
+        # second name for the same file takes no space.
+        os.link(unfinished / WEIGHTS, unfinished / f"{loadable}.ckpt")
     shutil.rmtree(folder, ignore_errors=True)
     os.rename(unfinished, folder)
     return folder
@@ -134,7 +144,9 @@ def read_config(folder: str | Path) -> dict[str, Any]:
             f"{path} is damaged ({error}): make the folder again from its run."
         ) from error
     if not isinstance(config, dict):
-        raise ValueError(f"{path} must hold a JSON object, not {type(config).__name__}.")
+        raise ValueError(
+            f"{path} must hold a JSON object, not {type(config).__name__}."
+        )
     return config
 
 

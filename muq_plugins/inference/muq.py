@@ -36,8 +36,6 @@ modules:
 pretrainer: !new:speechbrain.utils.parameter_transfer.Pretrainer
     loadables:
         encoder: !ref <encoder>
-    paths:
-        encoder: model.safetensors
     custom_hooks:
         encoder: !name:muq_plugins.inference.folders.pretrainer_hook
 """
@@ -96,8 +94,8 @@ class MuQ(Pretrained):
         config = read_config(folder)
         if config.get("kind") != KIND:
             raise ValueError(
-                f"{folder} holds a {config.get('kind', 'model of unknown kind')}, not a "
-                f"{KIND}: give the folder of a pre-training run."
+                f"{folder} holds a {config.get('kind', 'model of unknown kind')}, not "
+                f"a {KIND}: give the folder of a pre-training run."
             )
         encoder = MuQEncoder(**config["encoder"])
         load_weights(encoder, folder)
@@ -151,8 +149,9 @@ def save_muq(folder: str | Path, encoder: MuQEncoder) -> Path:
     -------
     >>> encoder = MuQEncoder(32, num_layers=1, num_heads=4, ffn_width=64,
     ...                      conv_channels=4)
-    >>> sorted(p.name for p in save_muq(getfixture("tmp_path") / "x", encoder).iterdir())
-    ['config.json', 'hyperparams.yaml', 'model.safetensors']
+    >>> folder = save_muq(getfixture("tmp_path") / "x", encoder)
+    >>> sorted(path.name for path in folder.iterdir())
+    ['config.json', 'encoder.ckpt', 'hyperparams.yaml', 'model.safetensors']
     """
     if not isinstance(encoder, MuQEncoder):
         raise TypeError(
@@ -164,4 +163,4 @@ def save_muq(folder: str | Path, encoder: MuQEncoder) -> Path:
         arguments="".join(f"    {line}\n" for line in arguments.splitlines()).rstrip(),
     )
     config = {"kind": KIND, "encoder": encoder.config}
-    return save_folder(folder, encoder, config, hyperparameters)
+    return save_folder(folder, encoder, config, hyperparameters, loadable="encoder")

@@ -22,6 +22,10 @@ from muq_plugins.lobes.lengths import absolute_lengths, relative_lengths
 MSD_MEAN = 6.768444971712967
 MSD_STD = 18.417922652295623
 
+# Frames that are transformed at a time.
+CPU_FRAMES = 1024
+GPU_FRAMES = 65536
+
 
 class LogMel(nn.Module):
     """Normalised log-mel spectrogram in dB, as MuQ and MusicFM compute it.
@@ -149,24 +153,45 @@ class LogMel(nn.Module):
                 f"{tuple(wavs.shape)}: mix down to mono and add a batch axis."
             )
         lengths = absolute_lengths(wav_lens, wavs.shape[1], wavs.shape[0])
+        frames = wavs.shape[1] // self.hop_length
         with torch.autocast(wavs.device.type, enabled=False):
             padded = _reflect(wavs.float(), lengths, self.n_fft // 2)
-            power = AF.spectrogram(
-                padded,
-                pad=0,
-                window=self.window,
-                n_fft=self.n_fft,
-                hop_length=self.hop_length,
-                win_length=self.n_fft,
-                power=2.0,
-                normalized=False,
-                center=False,
+            # On a CPU one clip at a time: spectra of a whole batch do not fit its
+            # caches, and asking the system for that much memory takes longer than
+            # the transform. Everywhere a piece at a time, for audio of any length.
+            on_cpu = wavs.device.type == "cpu"
+            size = CPU_FRAMES if on_cpu else GPU_FRAMES
+            mel = torch.cat(
+                [
+                    torch.cat(
+                        [
+                            self._mel(clips, start, min(start + size, frames))
+                            for start in range(0, frames, size)
+                        ],
+                        dim=1,
+                    )
+                    for clips in (padded.split(1) if on_cpu else (padded,))
+                ]
             )
-            frames = wavs.shape[1] // self.hop_length
-            mel = power[..., :frames].transpose(1, 2) @ self.filterbank
             return AF.amplitude_to_DB(
                 mel, multiplier=10.0, amin=1e-10, db_multiplier=0.0
             )
+
+    def _mel(self, padded: Tensor, start: int, stop: int) -> Tensor:
+        """Mel power (batch, frames, n_mels) of the frames from start to stop."""
+        first, last = start * self.hop_length, (stop - 1) * self.hop_length
+        power = AF.spectrogram(
+            padded[:, first : last + self.n_fft],
+            pad=0,
+            window=self.window,
+            n_fft=self.n_fft,
+            hop_length=self.hop_length,
+            win_length=self.n_fft,
+            power=2.0,
+            normalized=False,
+            center=False,
+        )
+        return power.transpose(1, 2) @ self.filterbank
 
     def forward(
         self, wavs: Tensor, wav_lens: Tensor | None = None

@@ -135,6 +135,7 @@ def nearest_entries(vectors: Tensor, codebook: Tensor) -> Tensor:
         # normalising keeps ties and rounding equal to the published search.
         flat = F.normalize(vectors.float(), dim=-1).reshape(-1, vectors.shape[-1])
         found = [
-            (chunk @ directions.t()).argmax(dim=-1) for chunk in flat.split(SEARCH_CHUNK)
+            (chunk @ directions.t()).argmax(dim=-1)
+            for chunk in flat.split(SEARCH_CHUNK)
         ]
     return torch.cat(found).reshape(vectors.shape[:-1])

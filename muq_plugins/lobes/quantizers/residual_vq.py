@@ -49,7 +49,9 @@ class WeightNormLinear(nn.Module):
         super().__init__()
         convolution = nn.Conv1d(input_size, output_size, 1)  # for its initialisation
         self.weight_v = nn.Parameter(convolution.weight.detach().clone())
-        self.weight_g = nn.Parameter(self.weight_v.detach().norm(dim=(1, 2)).view(-1, 1, 1))
+        self.weight_g = nn.Parameter(
+            self.weight_v.detach().norm(dim=(1, 2)).view(-1, 1, 1)
+        )
         self.bias = nn.Parameter(convolution.bias.detach().clone())
 
     def forward(self, vectors: Tensor) -> Tensor:

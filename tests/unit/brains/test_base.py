@@ -29,7 +29,7 @@ def test_training_writes_metrics_and_checkpoints(make_brain, loaders):
     brain = make_brain()
     before = weights(brain)
     brain.fit(*loaders(brain))
-    rows = read_metrics(brain.metrics_log.path)
+    rows = read_metrics(brain.logbook.metrics_log.path)
     assert [r["step"] for r in rows if r["kind"] == "train"] == [1, 2, 3, 4, 5, 6]
     assert [r["step"] for r in rows if r["kind"] == "valid"] == [3, 6]
     assert all(r["audio_seconds_per_second"] > 0 for r in rows if r["kind"] == "train")
@@ -96,7 +96,7 @@ def test_resuming_is_exact(make_brain, loaders):  # e
             for brain in (whole, part)
         ]
         assert all(torch.equal(a, b) for a, b in zip(*states, strict=True))
-    rows = [read_metrics(brain.metrics_log.path) for brain in (whole, part)]
+    rows = [read_metrics(brain.logbook.metrics_log.path) for brain in (whole, part)]
     losses = [[r["loss"] for r in run if r["kind"] == "train"] for run in rows]
     assert losses[0] == losses[1]
 
@@ -113,10 +113,14 @@ def test_metrics_beyond_the_checkpoint_are_dropped(make_brain, loaders):
     brain = make_brain(optimizer_step_limit=2)
     brain.fit(*loaders(brain))
     # A kill after step 4, before its checkpoint.
-    brain.metrics_log.write({"kind": "train", "stage": "toy", "step": 4, "loss": 99.0})
+    brain.logbook.metrics_log.write(
+        {"kind": "train", "stage": "toy", "step": 4, "loss": 99.0}
+    )
     again = make_brain(optimizer_step_limit=4)
     again.fit(*loaders(again))
-    rows = [r for r in read_metrics(again.metrics_log.path) if r["kind"] == "train"]
+    rows = [
+        r for r in read_metrics(again.logbook.metrics_log.path) if r["kind"] == "train"
+    ]
     assert [r["step"] for r in rows] == [1, 2, 3, 4]
     assert max(r["loss"] for r in rows) < 99
 
@@ -145,7 +149,7 @@ def test_accumulated_gradients_are_the_mean_of_the_micro_batches(make_brain, loa
     alone = make_brain(folder="alone", clips_per_update=8)
     alone.on_fit_start()
     alone._set_train_mode()
-    alone._start_window()
+    alone.logbook.start_stretch()
     for _, batch in zip(range(2), loaders(alone)[0], strict=False):
         before = alone.module.out.bias.grad
         before = 0 if before is None else before.clone()

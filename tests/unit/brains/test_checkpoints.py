@@ -50,7 +50,9 @@ def test_when_all_are_damaged_training_does_not_start_afresh(saved):
     _, checkpointer, checkpoints = saved
     for checkpoint in checkpoints:
         checkpoint.paramfiles["model"].unlink()
-    with pytest.raises(CheckpointError, match="None of the checkpoints.*Delete the folder"):
+    with pytest.raises(
+        CheckpointError, match="None of the checkpoints.*Delete the folder"
+    ):
         checkpointer.recover_if_possible()
 
 
@@ -61,7 +63,9 @@ def test_another_model_is_a_clear_error(saved):
         checkpointer.recover_if_possible()
 
 
-@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), RuntimeError("x")])
+@pytest.mark.parametrize(
+    "error", [OSError(28, "No space left on device"), RuntimeError("x")]
+)
 def test_a_full_disk_leaves_the_checkpoints_before_it(saved, monkeypatch, error):
     model, checkpointer, (_, second) = saved
 
@@ -69,7 +73,9 @@ def test_a_full_disk_leaves_the_checkpoints_before_it(saved, monkeypatch, error)
         raise error
 
     monkeypatch.setattr(torch, "save", fail)
-    with pytest.raises(CheckpointError, match="GiB free.*make room.*run the same command"):
+    with pytest.raises(
+        CheckpointError, match="GiB free.*make room.*run the same command"
+    ):
         checkpointer.save_checkpoint()
     monkeypatch.undo()
     assert not (checkpointer.checkpoints_dir / "unfinished").exists()
@@ -97,10 +103,18 @@ def test_a_kill_while_writing_leaves_no_checkpoint(saved, monkeypatch):
 
 def test_numbers_of_torch_and_numpy_in_the_metadata_can_be_read_again(saved):
     _, checkpointer, _ = saved
-    meta = {"loss": torch.tensor(0.5), "count": numpy.int64(3), "mean": numpy.float32(2)}
+    meta = {
+        "loss": torch.tensor(0.5),
+        "count": numpy.int64(3),
+        "mean": numpy.float32(2),
+    }
     checkpointer.save_checkpoint(meta=meta)
     newest = checkpointer.recover_if_possible()
-    assert {key: newest.meta[key] for key in meta} == {"loss": 0.5, "count": 3, "mean": 2}
+    assert {key: newest.meta[key] for key in meta} == {
+        "loss": 0.5,
+        "count": 3,
+        "mean": 2,
+    }
 
 
 def test_only_the_newest_are_kept(saved):
@@ -108,7 +122,9 @@ def test_only_the_newest_are_kept(saved):
     third = checkpointer.save_and_keep_only(num_to_keep=2)
     assert third is None or is_complete(third.path)
     names = {c.path.name for c in checkpointer.list_checkpoints()}
-    assert first.path.name not in names and second.path.name in names and len(names) == 2
+    assert (
+        first.path.name not in names and second.path.name in names and len(names) == 2
+    )
 
 
 def test_sizes_are_those_of_all_files(saved):

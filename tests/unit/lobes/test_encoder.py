@@ -51,9 +51,7 @@ def test_a_clip_alone_equals_the_clip_in_a_padded_batch(encoder, samples):
     padded = encoder(batch, torch.tensor([1.0, samples / 48000, 0.9]))
     frames = alone.last_hidden_state.shape[1]
     assert round(float(padded.lens[1]) * padded.last_hidden_state.shape[1]) == frames
-    for expected, found in zip(
-        alone.hidden_states, padded.hidden_states, strict=True
-    ):
+    for expected, found in zip(alone.hidden_states, padded.hidden_states, strict=True):
         torch.testing.assert_close(found[1, :frames], expected[0], rtol=0, atol=1e-4)
     assert padded.last_hidden_state[1, frames:].abs().max() == 0
 
@@ -99,9 +97,12 @@ def test_parity_with_the_conformer_of_transformers(encoder):
     ours = encoder.conformer.layers[0].self_attn
     assert isinstance(ours, RotarySelfAttention)
     masked = ours(hidden, rotation, mask)
-    torch.testing.assert_close(masked[1, :17], ours(hidden[1:, :17], [
-        part[:17] for part in rotation
-    ])[0], rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(
+        masked[1, :17],
+        ours(hidden[1:, :17], [part[:17] for part in rotation])[0],
+        rtol=1e-5,
+        atol=1e-6,
+    )
 
 
 def test_gradient_checkpointing_changes_nothing_but_memory():

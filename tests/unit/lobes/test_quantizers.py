@@ -66,7 +66,9 @@ def test_residuals_are_not_detached():
     level = quantizer.quantizers[1]
     (gradient,) = torch.autograd.grad(
         torch.nn.functional.mse_loss(
-            level.in_proj(torch.ones(1, 32) - quantizer.quantizers[0](torch.ones(1, 32))[0]),
+            level.in_proj(
+                torch.ones(1, 32) - quantizer.quantizers[0](torch.ones(1, 32))[0]
+            ),
             torch.zeros(1, 16),
         ),
         quantizer.quantizers[0].out_proj.bias,
@@ -126,7 +128,9 @@ def test_decoding_too_many_levels_is_refused():
         ResidualVQ(32, 2, 8).decode(torch.zeros(5, 3, dtype=torch.int64))
 
 
-@pytest.mark.parametrize("argument", ["num_codebooks", "codebook_size", "projection_depth"])
+@pytest.mark.parametrize(
+    "argument", ["num_codebooks", "codebook_size", "projection_depth"]
+)
 def test_sizes_below_one_are_refused(argument):
     with pytest.raises(ValueError, match=f"{argument} must be at least 1"):
         ResidualVQ(32, **{argument: 0})

@@ -83,7 +83,9 @@ def test_the_target_is_frozen_whatever_is_asked():
 
 
 def test_a_target_whose_parts_do_not_fit_is_refused():
-    with pytest.raises(ValueError, match="LogMel gives vectors of 128.*RandomProj.*512"):
+    with pytest.raises(
+        ValueError, match="LogMel gives vectors of 128.*RandomProj.*512"
+    ):
         Target(LogMel(), RandomProjection(512, 1, 4))
 
 
@@ -145,7 +147,9 @@ def test_masked_prediction_learns():
 
 
 def test_parts_with_different_rates_are_refused():
-    with pytest.raises(ValueError, match="frame_rate.*Target has 25 Hz, MuQEncoder has 12.5"):
+    with pytest.raises(
+        ValueError, match="frame_rate.*Target has 25 Hz, MuQEncoder has 12.5"
+    ):
         MaskedPrediction(**small_parts(hop_length=480))
     with pytest.raises(ValueError, match="width.*MuQEncoder has 32.*Head has 48"):
         MaskedPrediction(**small_parts(width=48))
@@ -160,6 +164,9 @@ def test_tokenizer_training_ignores_padding():
     batch = torch.zeros(1, 96000)
     batch[0, :24000] = clip
     keys = torch.tensor([1])
-    padded, alone = stage(batch, torch.tensor([0.25]), keys), stage(clip[None], None, keys)
+    padded, alone = (
+        stage(batch, torch.tensor([0.25]), keys),
+        stage(clip[None], None, keys),
+    )
     torch.testing.assert_close(padded.loss, alone.loss)
     assert torch.equal(padded.code_counts, alone.code_counts)

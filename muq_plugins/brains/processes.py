@@ -1,0 +1,174 @@
+"""What several processes that train together need to agree on.
+
+Each function does the obvious thing when there is only one process.
+
+Authors
+ * The MuQ for SpeechBrain team 2026
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import nn
+
+
+def is_distributed() -> bool:
+    """Tells whether several processes train together.
+
+    Returns
+    -------
+    bool
+        True inside an initialised process group.
+
+    Example
+    -------
+    >>> is_distributed()
+    False
+    """
+    return dist.is_available() and dist.is_initialized()
+
+
+def world_size() -> int:
+    """Number of processes that train together.
+
+    Returns
+    -------
+    int
+        At least 1.
+
+    Example
+    -------
+    >>> world_size()
+    1
+    """
+    return dist.get_world_size() if is_distributed() else 1
+
+
+def rank() -> int:
+    """Number of this process, from 0.
+
+    Returns
+    -------
+    int
+        0 on the main process.
+
+    Example
+    -------
+    >>> rank()
+    0
+    """
+    return dist.get_rank() if is_distributed() else 0
+
+
+def gather(value: Any) -> list[Any]:
+    """Collects a small object of every process on all of them.
+
+    Arguments
+    ---------
+    value : Any
+        This process's object; tensors should be on the CPU.
+
+    Returns
+    -------
+    list
+        One object per process, in the order of ranks.
+
+    Example
+    -------
+    >>> gather({"loss": 1.0})
+    [{'loss': 1.0}]
+    """
+    if not is_distributed():
+        return [value]
+    values: list[Any] = [None] * world_size()
+    dist.all_gather_object(values, value)
+    return values
+
+
+def any_of(*flags: bool, device: str | torch.device = "cpu") -> list[bool]:
+    """Makes all processes take the same decisions: those that any of them wants.
+
+    Arguments
+    ---------
+    *flags : bool
+        What this process wants.
+    device : str or torch.device
+        Where the processes communicate.
+
+    Returns
+    -------
+    list of bool
+        What all processes do.
+
+    Example
+    -------
+    >>> any_of(True, False)
+    [True, False]
+    """
+    if not is_distributed():
+        return list(flags)
+    wanted = torch.tensor(flags, dtype=torch.int32, device=device)
+    dist.all_reduce(wanted, op=dist.ReduceOp.MAX)
+    return [bool(flag) for flag in wanted]
+
+
+def average_batch_norms(module: nn.Module) -> None:
+    """Gives all processes the mean of their running statistics, in place.
+
+    Arguments
+    ---------
+    module : nn.Module
+        A module with or without batch normalisation.
+
+    Example
+    -------
+    >>> average_batch_norms(nn.BatchNorm1d(4))
+    """
+    if not is_distributed():
+        return
+    for part in module.modules():
+        if isinstance(part, nn.modules.batchnorm._BatchNorm):
+            for buffer in (part.running_mean, part.running_var):
+                if buffer is not None:
+                    dist.all_reduce(buffer)
+                    buffer /= world_size()
+
+
+def accumulation_factor(clips_per_update: int, batch_size: int, processes: int) -> int:
+    """Number of micro-batches that each process accumulates for an update.
+
+    Arguments
+    ---------
+    clips_per_update : int
+        Clips of an update, of all processes together.
+    batch_size : int
+        Clips of a micro-batch.
+    processes : int
+        Number of processes.
+
+    Returns
+    -------
+    int
+        At least 1.
+
+    Raises
+    ------
+    ValueError
+        If the clips cannot be shared evenly.
+
+    Example
+    -------
+    >>> accumulation_factor(clips_per_update=192, batch_size=3, processes=8)
+    8
+    """
+    factor, rest = divmod(clips_per_update, batch_size * processes)
+    if rest or factor < 1:
+        raise ValueError(
+            f"{clips_per_update} clips_per_update cannot be shared evenly by "
+            f"{processes} processes in micro-batches of {batch_size}: choose a "
+            f"batch_size that divides {clips_per_update / processes:g}."
+        )
+    return factor

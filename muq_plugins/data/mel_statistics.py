@@ -1,0 +1,141 @@
+"""The global mean and deviation that log-mel spectrograms are normalised with.
+
+Authors
+ * The MuQ for SpeechBrain team 2026
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+from speechbrain.utils.distributed import run_on_main
+from torch import nn
+from torch.utils.data import BatchSampler
+from tqdm import tqdm
+
+from muq_plugins.data.batch import make_loader
+from muq_plugins.data.dataset import ClipDataset
+from muq_plugins.data.jsonio import write_json
+from muq_plugins.data.preparation import Manifests
+from muq_plugins.lobes.features import LogMel
+
+WINDOW_SECONDS = 5.0
+BATCH_SIZE = 16
+MAX_WINDOWS = 256  # 21 minutes: enough for three digits, seconds to compute
+
+
+def normalise(
+    features: nn.Module, manifests: Manifests, statistics: list[float] | None
+) -> None:
+    """Sets the normalisation of all log-mel spectrograms in some features.
+
+    Arguments
+    ---------
+    features : nn.Module
+        Any module; features without a log-mel spectrogram are left alone.
+    manifests : Manifests
+        The corpus to measure on.
+    statistics : list of float or None
+        Mean and standard deviation in dB to use; None measures them on the
+        training part.
+
+    Example
+    -------
+    >>> features = LogMel()
+    >>> normalise(features, None, statistics=[0.0, 20.0])
+    >>> features.std
+    tensor(20.)
+    """
+    for part in features.modules():
+        if isinstance(part, LogMel):
+            mean, std = statistics or mel_statistics(
+                part, manifests.train, manifests.folder
+            )
+            part.set_statistics(mean, std)
+
+
+def mel_statistics(
+    log_mel: LogMel, manifest: dict, folder: str | Path, progress: bool = True
+) -> tuple[float, float]:
+    """Measures the statistics on a corpus once, and remembers them.
+
+    Up to 256 windows of 5 s are used, spread over the corpus. The result is
+    kept in ``mel_statistics.json`` in the folder; measuring again means deleting
+    it. With several processes the first one measures.
+
+    Arguments
+    ---------
+    log_mel : LogMel
+        The spectrogram; its present normalisation does not matter.
+    manifest : dict
+        Clip id to entry: the training part.
+    folder : str or Path
+        The manifest folder.
+    progress : bool
+        Whether to show a progress bar.
+
+    Returns
+    -------
+    mean : float
+        In dB.
+    std : float
+        In dB.
+
+    Raises
+    ------
+    ValueError
+        If no audio could be read.
+    """
+    path = Path(folder) / "mel_statistics.json"
+    settings = {
+        "sample_rate": log_mel.sample_rate,
+        "n_fft": log_mel.n_fft,
+        "hop_length": log_mel.hop_length,
+        "n_mels": log_mel.output_size,
+    }
+    if _read(path, settings) is None:
+        run_on_main(_measure, args=[settings, manifest, path, progress])
+    measured = _read(path, settings)
+    return measured["mean"], measured["std"]
+
+
+def _read(path: Path, settings: dict) -> dict | None:
+    """What was measured before with the same settings."""
+    if not path.exists():
+        return None
+    measured = json.loads(path.read_text(encoding="utf-8"))
+    return measured if measured["settings"] == settings else None
+
+
+@torch.no_grad()
+def _measure(settings: dict, manifest: dict, path: Path, progress: bool) -> None:
+    """Measures and writes the result."""
+    # A chain of its own on the CPU: the one given may be on a GPU already.
+    log_mel = LogMel(**settings)
+    dataset = ClipDataset(manifest, WINDOW_SECONDS, seed=0, fixed=True)
+    count = min(len(dataset), MAX_WINDOWS)
+    windows = [i * len(dataset) // count for i in range(count)]
+    loader = make_loader(dataset, list(BatchSampler(windows, BATCH_SIZE, False)))
+    total = squares = frames = torch.zeros((), dtype=torch.float64)
+    bar = tqdm(loader, desc="mel statistics", disable=not progress)
+    for batch in bar:
+        # One by one, so that padding needs no thought; reading is what takes time.
+        for wav, share in zip(batch.wavs, batch.wav_lens, strict=True):
+            samples = round(float(share) * len(wav))
+            if samples <= log_mel.n_fft // 2:
+                continue
+            values = log_mel.decibels(wav[None, :samples]).double()
+            total = total + values.sum()
+            squares = squares + values.square().sum()
+            frames = frames + values.numel()
+    if frames == 0:
+        raise ValueError(
+            f"No audio of {path.parent} could be read to measure the log-mel statistics: "
+            f"scan the data folder again."
+        )
+    mean = total / frames
+    std = (squares / frames - mean.square()).clamp(min=0).sqrt()
+    measured = {"mean": mean.item(), "std": std.item(), "values": int(frames)}
+    write_json(path, {**measured, "settings": settings})

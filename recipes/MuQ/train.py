@@ -1,0 +1,86 @@
+#!/usr/bin/env python3
+"""Pre-trains MuQ by masked prediction of a tokenizer's codes (arXiv 2501.01108).
+
+On the embedded corpus, or on any folder of recordings; a tokenizer is trained
+first unless one is given:
+
+> python recipes/MuQ/train.py hparams/muq.yaml
+> python recipes/MuQ/train.py hparams/muq.yaml --data_folder /my/music
+> python recipes/MuQ/train.py hparams/muq.yaml --tokenizer_folder results/mel_rvq/1234
+
+Authors
+ * The MuQ for SpeechBrain team 2026
+"""
+
+import copy
+import os
+from pathlib import Path
+
+# Before torch is imported: threads that wait for each other must not take the cores
+# of other programs. On two busy cores this makes training about ten times faster.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+import speechbrain as sb
+from speechbrain.utils.distributed import run_on_main
+from train_tokenizer import train_tokenizer
+
+from muq_plugins.brains import PretrainBrain
+from muq_plugins.data.mel_statistics import normalise
+from muq_plugins.data.preparation import prepare_manifests
+from muq_plugins.evaluation.run_folder import save_diagnostics
+from muq_plugins.evaluation.run_probe import probe_run
+from muq_plugins.evaluation.run_report import headline, pretrain_report
+from muq_plugins.experiment import (
+    load_experiment,
+    load_stage,
+    run_script,
+    save_experiment,
+)
+from muq_plugins.inference.muq import save_muq
+from muq_plugins.inference.tokenizer import load_tokenizer
+
+
+def main(argv):
+    """Runs the experiment that the command line asks for."""
+    experiment = load_experiment(argv)
+    hparams, run_opts = experiment.hparams, experiment.run_opts
+    sb.utils.distributed.ddp_init_group(run_opts)
+    run_on_main(save_experiment, args=[experiment, hparams["output_folder"]])
+    sb.create_experiment_directory(hparams["output_folder"])
+    manifests = prepare_manifests(**hparams["data"])
+
+    # The target: a tokenizer that is given, or trained first.
+    stage = hparams["modules"]["pretrain"]
+    tokenizer_folder = hparams["tokenizer_folder"]
+    if tokenizer_folder is None and hparams["tokenizer"] is not None:
+        tokenizer_folder = train_tokenizer(load_stage(experiment, hparams["tokenizer"]))
+    if tokenizer_folder is not None:
+        load_tokenizer(stage.target, tokenizer_folder)
+
+    # The student. A copy stays untrained, to compare with in the end.
+    normalise(stage.encoder, manifests, hparams["mel_statistics"])
+    untrained = copy.deepcopy(stage.encoder).eval()
+    brain = PretrainBrain(
+        modules=hparams["modules"],
+        opt_class=hparams["opt_class"],
+        hparams=hparams,
+        run_opts=run_opts,
+        checkpointer=hparams["checkpointer"],
+    )
+    train_loader, valid_loader, test_loader = brain.make_loaders(manifests)
+    brain.fit(train_loader, valid_loader)
+    statistics = brain.validate(test_loader, kind="test")
+
+    def finish():
+        folder = Path(hparams["output_folder"])
+        save_muq(folder / "inference", stage.encoder)
+        save_diagnostics(folder, code_counts=statistics.code_counts)
+        probe_run(folder, untrained, stage.encoder, manifests.train, manifests.test)
+        report = pretrain_report(folder, tokenizer_folder)
+        print("\n".join([*headline(folder), f"Report: {report}"]))
+
+    run_on_main(finish)
+
+
+if __name__ == "__main__":
+    run_script(main)

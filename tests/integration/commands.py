@@ -1,0 +1,37 @@
+"""Running the project's commands from a test.
+
+Authors
+ * The MuQ for SpeechBrain team 2026
+"""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+HERE = Path(__file__).resolve().parent
+
+
+def run_command(*command, check=True, timeout=300, **environment):
+    """Runs a command from the repository root and returns what it printed."""
+    result = subprocess.run(
+        [str(part) for part in command],
+        cwd=ROOT,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+    )
+    if check and result.returncode:
+        raise AssertionError(
+            f"{command} ended with {result.returncode}:\n{result.stdout}\n{result.stderr}"
+        )
+    return result
+
+
+def recipe(script, *options, **kwargs):
+    """Runs a recipe as a user does."""
+    path = ROOT / "recipes" / "MuQ" / script
+    options = (*options, "--device", "cpu", "--noprogressbar")
+    return run_command(sys.executable, path, *options, **kwargs)

@@ -1,0 +1,223 @@
+"""The commands of a user, from scanning a folder to using the trained model."""
+
+import json
+import math
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import muq_plugins
+from muq_plugins.data.audio import read_audio
+from muq_plugins.evaluation.metrics_log import read_metrics, select
+from muq_plugins.lobes import LogMel, ResidualVQ, StackedFrames, Target
+from tests.integration.commands import HERE, ROOT, recipe
+
+
+def test_the_tokenizer_run_leaves_everything(tokenizer_run):
+    folder, result = tokenizer_run
+    rows = read_metrics(folder / "metrics.jsonl")
+    losses = [row["loss"] for row in select(rows, kind="train")]
+    assert losses[-1] < 0.7 * losses[0]
+    valid = select(rows, kind="valid")
+    assert [row["step"] for row in valid] == [15, 30]
+    assert len(valid[-1]["usage"]) == 2 and len(valid[-1]["perplexity"]) == 2
+    assert len(valid[-1]["reconstruction_error_per_level"]) == 3
+    assert "code usage" in result.stdout and "report.html" in result.stdout
+    for name in ("report.html", "hyperparams.yaml", "log.txt", "env.log"):
+        assert (folder / name).stat().st_size > 0, name
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    assert page.count("<img") >= 4
+
+
+def test_the_pretraining_run_leaves_everything(pretrain_run):
+    folder, result = pretrain_run
+    rows = read_metrics(folder / "metrics.jsonl")
+    train = select(rows, kind="train")
+    assert [row["step"] for row in train] == list(range(1, 13))
+    assert train[-1]["loss"] < train[0]["loss"]
+    valid = select(rows, kind="valid")[-1]
+    assert valid["chance"] == pytest.approx(math.log(32))
+    assert 0 < valid["code_entropy"] <= valid["chance"]
+    assert len(valid["accuracy_per_codebook"]) == 2
+    last = result.stdout.strip().splitlines()[-4:]
+    assert [line.split()[0] for line in last] == ["masked", "masked", "code", "Report:"]
+    assert "chance ln 32 = 3.47" in last[0]
+    assert (folder / "report.html").is_file()
+
+
+def test_the_trained_model_can_be_used(pretrain_run, music):
+    folder, _ = pretrain_run
+    wavs = read_audio(next(music.rglob("1.flac")))[None, :48000]
+    for model in (
+        muq_plugins.MuQ.from_pretrained(folder),
+        muq_plugins.MuQ.from_pretrained(folder / "inference"),
+        muq_plugins.MuQ.from_hparams(
+            str(folder / "inference"), savedir=str(folder / "sb_cache")
+        ),
+    ):
+        out = model(wavs, torch.tensor([1.0]))
+        assert out.last_hidden_state.shape == (1, 50, 32)
+        assert len(out.hidden_states) == 3
+        weights = load_file(folder / "inference" / "model.safetensors")
+        for name, value in model.mods.encoder.state_dict().items():
+            assert torch.equal(value, weights[name]), name
+        assert not model.mods.encoder.training
+
+
+def test_the_saved_hyperparameters_reproduce_the_run(pretrain_run, tmp_path):
+    folder, _ = pretrain_run
+    recipe("train.py", folder / "hyperparams.yaml", "--output_folder", tmp_path / "run")
+    first, second = (
+        load_file(path / "inference" / "model.safetensors")
+        for path in (folder, tmp_path / "run")
+    )
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_the_tokenizer_is_the_one_that_was_trained(pretrain_run, tokenizer_run):
+    state = torch.load(
+        next((pretrain_run[0] / "save").glob("CKPT*/pretrain.ckpt")), weights_only=True
+    )
+    trained = load_file(tokenizer_run[0] / "inference" / "model.safetensors")
+    for name, value in trained.items():
+        assert torch.equal(state[f"target.{name}"], value), name
+
+
+def test_without_a_tokenizer_one_is_trained_first(data_options, tmp_path):
+    arguments = ["--output_folder", tmp_path / "run", "--optimizer_step_limit", "2"]
+    recipe("train.py", HERE / "tiny.yaml", *data_options, *arguments)
+    run = tmp_path / "run"
+    # The limit of the command line is that of pre-training.
+    assert (
+        select(read_metrics(run / "tokenizer/metrics.jsonl"), kind="train")[-1]["step"]
+        == 30
+    )
+    assert select(read_metrics(run / "metrics.jsonl"), kind="train")[-1]["step"] == 2
+    # The second time nothing is left to do, and nothing is trained again.
+    before = (run / "tokenizer/inference/model.safetensors").stat().st_mtime_ns
+    again = recipe("train.py", HERE / "tiny.yaml", *data_options, *arguments)
+    assert (run / "tokenizer/inference/model.safetensors").stat().st_mtime_ns == before
+    assert "Report:" in again.stdout
+
+
+def test_a_missing_tokenizer_is_an_error(options, tmp_path):
+    result = recipe(
+        "train.py",
+        *options[:-1],
+        tmp_path / "nowhere",
+        "--output_folder",
+        tmp_path / "run",
+        check=False,
+    )
+    assert result.returncode != 0
+    assert f"No trained tokenizer in {tmp_path / 'nowhere'}" in result.stderr
+
+
+def test_a_tokenizer_of_another_experiment_is_an_error(options, tmp_path):
+    arguments = ["--output_folder", tmp_path / "run", "--num_codebooks", "4"]
+    result = recipe("train.py", *options, *arguments, check=False)
+    assert result.returncode != 0
+    assert "num_codebooks is 2 there, 4 here" in result.stderr
+
+
+def test_a_damaged_tokenizer_is_an_error(tokenizer_run, tmp_path):
+    from safetensors.torch import save_file
+
+    from muq_plugins.inference.tokenizer import load_tokenizer
+
+    folder = tmp_path / "tokenizer"
+    shutil.copytree(tokenizer_run[0] / "inference", folder)
+    tensors = load_file(folder / "model.safetensors")
+    del tensors["quantizer.quantizers.1.codebook.weight"]
+    save_file(tensors, folder / "model.safetensors")
+    target = Target(StackedFrames(LogMel()), ResidualVQ(512, 2, 32))
+    with pytest.raises(ValueError, match="missing: quantizer.quantizers.1.codebook"):
+        load_tokenizer(target, folder)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--data_folder", "{empty}"], "no audio"),
+        (["--data_folder", "{empty}/nowhere"], "nowhere"),
+        (["--output_folder", "{file}/results"], "file"),
+        (["--num_codebook", "3"], "num_codebooks"),
+        (["--devise", "cpu"], "device"),
+        (["--hop_length", "480"], "frame_rate"),
+        (["--batch_size", "3"], "cannot be shared evenly"),
+        (["--clip_seconds", "0"], "clip_seconds"),
+    ],
+)
+def test_mistakes_are_clear_errors(options, tmp_path, arguments, message):
+    (tmp_path / "file").write_text("not a folder")
+    (tmp_path / "empty").mkdir()
+    arguments = [
+        part.format(empty=tmp_path / "empty", file=tmp_path / "file")
+        for part in arguments
+    ]
+    given = {str(part) for part in arguments}
+    defaults = ["--output_folder", tmp_path / "run"]
+    if "--output_folder" in given:
+        defaults = []
+    base = list(options)
+    if "--data_folder" in given:
+        base[1:3] = []
+    result = recipe("train.py", *base, *defaults, *arguments, check=False)
+    assert result.returncode != 0
+    assert message in result.stderr.strip().splitlines()[-1] or message in result.stderr
+
+
+def test_files_that_go_bad_during_training_are_counted(music, options, tmp_path):
+    """The manifest knows them, but they are gone or cut when training begins."""
+    copy = tmp_path / "music"
+    shutil.copytree(music, copy)
+    corpus = tmp_path / "corpus"
+    base = [HERE / "tiny.yaml", "--data_folder", copy, "--data.corpus_folder", corpus]
+    base += options[-2:]
+    run = ["--output_folder", tmp_path / "run"]
+    recipe("train.py", *base, *run, "--optimizer_step_limit", "1")
+    manifest = json.loads(
+        next(tmp_path.glob("manifests/*/train.json")).read_text(encoding="utf-8")
+    )
+    gone = sorted(entry["wav"] for entry in manifest.values())[0]
+    # Keep the scan from noticing: the manifests are those of before.
+    (copy / gone.replace("{data_root}/", "")).write_bytes(b"not audio any more")
+    result = recipe("train.py", *base, *run, check=False)
+    assert result.returncode != 0 or "quarantine" in result.stderr.lower()
+
+
+def test_large_experiment_has_the_size_of_the_paper_and_trains():
+    """One forward and backward pass on CPU, with a clip of 0.8 s."""
+    from muq_plugins.experiment import load_hparams, resolve_experiment
+
+    text = resolve_experiment(ROOT / "hparams/muq_large.yaml")
+    hparams = load_hparams(text)
+    stage = hparams["modules"]["pretrain"]
+    count = {
+        name: sum(p.numel() for p in part.parameters())
+        for name, part in stage.named_children()
+    }
+    assert count == {
+        "masking": 0,
+        "target": 270_592,
+        "encoder": 316_343_296,
+        "head": 8_396_800,
+    }
+    assert (hparams["clips_per_update"], hparams["clip_seconds"]) == (192, 30.0)
+    out = stage.train()(torch.randn(1, 19200), None, torch.tensor([3]))
+    out.loss.backward()
+    assert abs(out.loss.item() - math.log(1024)) < 1.5
+    missing = [
+        name
+        for name, p in stage.named_parameters()
+        if p.grad is None and not name.startswith("target.")
+    ]
+    assert missing == []
+    optimizer = hparams["opt_class"]([torch.nn.Parameter(torch.zeros(1))])
+    schedule, rates = hparams["lr_schedule"], []
+    for update in (16_000, 32_000, 216_000, 400_000):
+        schedule(optimizer, update)
+        rates.append(optimizer.param_groups[0]["lr"])
+    assert rates == pytest.approx([2.5e-4, 5e-4, 2.5e-4, 0.0])

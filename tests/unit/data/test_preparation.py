@@ -1,0 +1,115 @@
+"""From a folder, or none, to loaders; and the log-mel statistics."""
+
+import json
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from muq_plugins.data import preparation
+from muq_plugins.data.mel_statistics import mel_statistics, normalise
+from muq_plugins.data.preparation import (
+    Manifests,
+    evaluation_loader,
+    prepare_manifests,
+    training_loader,
+)
+from muq_plugins.lobes import LogMel, RandomProjection, StackedFrames
+
+
+def write_music(folder, count, seconds=2.0):
+    folder.mkdir(parents=True, exist_ok=True)
+    for index in range(count):
+        wav = np.random.default_rng(index).normal(0, 0.1, int(seconds * 24000))
+        soundfile.write(folder / f"{index}.wav", wav, 24000, subtype="FLOAT")
+    return folder
+
+
+def prepare(data_folder, tmp_path):
+    return prepare_manifests(data_folder, tmp_path / "results" / "corpus", 1.0, 1)
+
+
+def test_a_folder_is_scanned_beside_the_corpus(tmp_path):
+    manifests = prepare(write_music(tmp_path / "music", 6), tmp_path)
+    assert manifests.folder.parent == tmp_path / "results" / "manifests"
+    assert manifests.folder.name.startswith("music-")
+    parts = [set(part) for part in (manifests.train, manifests.valid, manifests.test)]
+    assert sum(map(len, parts)) == len(set.union(*parts)) == 6
+    # Another folder of the same name has manifests of its own.
+    other = prepare(write_music(tmp_path / "other" / "music", 3), tmp_path)
+    assert other.folder != manifests.folder
+
+
+def test_two_files_are_enough_and_one_is_not(tmp_path):
+    two = prepare(write_music(tmp_path / "two", 2), tmp_path)
+    assert len(two.train) == 1 and two.test == two.valid
+    with pytest.raises(ValueError, match="only one usable file.*at least two"):
+        prepare(write_music(tmp_path / "one", 1), tmp_path)
+
+
+def test_without_a_folder_the_corpus_is_built(tmp_path, monkeypatch):
+    asked = {}
+
+    def build(folder, minutes, seed):
+        asked.update(folder=folder, minutes=minutes, seed=seed)
+        write_music(folder, 1)
+        entry = {"wav": "{data_root}/0.wav", "duration": 2.0}
+        for part in ("train", "valid", "test"):
+            (folder / f"{part}.json").write_text(json.dumps({part: entry}))
+
+    monkeypatch.setattr(preparation, "build_corpus", build)
+    manifests = prepare_manifests(None, tmp_path / "corpus", 12.0, 34)
+    assert asked == {"folder": tmp_path / "corpus", "minutes": 12.0, "seed": 34}
+    assert manifests.train["train"]["wav"] == f"{tmp_path / 'corpus'}/0.wav"
+
+
+def test_shares_of_the_evaluation_add_up(tmp_path):
+    manifest = prepare(write_music(tmp_path / "music", 9), tmp_path).train
+    whole = [b.ids for b in evaluation_loader(manifest, 1.0, 2, 2, max_windows=7)]
+    assert sum(map(len, whole)) == 7
+    shares = [
+        [b.ids for b in evaluation_loader(manifest, 1.0, 2, 2, 7, rank=r, world_size=2)]
+        for r in (0, 1)
+    ]
+    assert shares[0] == whole[0::2] and shares[1] == whole[1::2]
+
+
+def test_training_crops_have_their_size(tmp_path):
+    manifest = prepare(write_music(tmp_path / "music", 4), tmp_path).train
+    batch = next(iter(training_loader(manifest, 0.5, 3, seed=1)))
+    assert batch.wavs.shape == (3, 12000) and batch.audio_seconds == 1.5
+
+
+def test_statistics_are_those_of_all_values_and_measured_once(tmp_path):
+    manifests = prepare(write_music(tmp_path / "music", 6, seconds=5.0), tmp_path)
+    log_mel = LogMel()
+    mean, std = mel_statistics(
+        log_mel, manifests.train, manifests.folder, progress=False
+    )
+    values = torch.cat(
+        [
+            log_mel.decibels(
+                torch.from_numpy(soundfile.read(e["wav"])[0])[None].float()
+            )
+            for e in manifests.train.values()
+        ]
+    ).double()
+    assert mean == pytest.approx(values.mean().item(), rel=1e-6)
+    assert std == pytest.approx(values.std().item(), rel=1e-5)
+    for path in (tmp_path / "music").iterdir():
+        path.unlink()
+    assert mel_statistics(log_mel, manifests.train, manifests.folder) == (mean, std)
+
+
+def test_normalise_reaches_every_spectrogram_and_accepts_given_values():
+    features = StackedFrames(LogMel())
+    normalise(features, Manifests(None, {}, {}, {}), [1.0, 2.0])
+    assert (features.features.mean, features.features.std) == (1.0, 2.0)
+    normalise(RandomProjection(4, 1, 2), None, None)  # nothing to normalise
+
+
+def test_unreadable_audio_cannot_be_measured(tmp_path):
+    manifest = {"a": {"wav": str(tmp_path / "gone.wav"), "duration": 5.0}}
+    with pytest.raises(ValueError, match="No audio.*scan the data folder again"):
+        mel_statistics(LogMel(), manifest, tmp_path, progress=False)

@@ -1,0 +1,138 @@
+"""Inference folders: strict, complete or not there, and only data."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from speechbrain.inference.encoders import WaveformEncoder
+
+from muq_plugins import MuQ, MuQEncoder
+from muq_plugins.inference.folders import load_weights, read_config, save_folder
+from muq_plugins.inference.muq import save_muq
+from muq_plugins.inference.tokenizer import load_tokenizer, save_tokenizer
+from muq_plugins.lobes import (
+    LogMel,
+    RandomProjection,
+    ResidualVQ,
+    StackedFrames,
+    Target,
+)
+
+
+@pytest.fixture
+def encoder():
+    return MuQEncoder(32, num_layers=2, num_heads=4, ffn_width=64, conv_channels=4)
+
+
+def test_a_saved_model_comes_back(encoder, tmp_path):
+    encoder.features.set_statistics(1.0, 3.0)
+    folder = save_muq(tmp_path / "run" / "inference", encoder)
+    encoder.eval()
+    wavs, lens = torch.randn(2, 48000), torch.tensor([1.0, 0.6])
+    expected = encoder(wavs, lens)
+    for model in (
+        MuQ.from_pretrained(tmp_path / "run"),
+        MuQ.from_hparams(source=str(folder), savedir=str(tmp_path / "cache")),
+    ):
+        out = model(wavs, lens)
+        assert torch.equal(out.last_hidden_state, expected.last_hidden_state)
+        assert len(out.hidden_states) == 3
+        assert not out.last_hidden_state.requires_grad
+
+
+def test_other_interfaces_of_speechbrain_find_the_weights(encoder, tmp_path):
+    folder = save_muq(tmp_path / "inference", encoder)
+
+    class Any(WaveformEncoder):
+        MODULES_NEEDED = []
+
+    model = Any.from_hparams(source=str(folder), savedir=str(tmp_path / "cache"))
+    state = model.mods.encoder.state_dict()
+    assert all(torch.equal(state[k], v) for k, v in encoder.state_dict().items())
+
+
+def test_a_missing_model_is_an_error(tmp_path):
+    with pytest.raises(FileNotFoundError, match="No trained MuQ model in .*nowhere"):
+        MuQ.from_pretrained(tmp_path / "nowhere")
+
+
+def test_a_tokenizer_is_not_a_model(tmp_path):
+    target = Target(StackedFrames(LogMel()), ResidualVQ(512, 2, 8))
+    save_tokenizer(tmp_path / "inference", target, "")
+    with pytest.raises(ValueError, match="holds a tokenizer, not a muq_encoder"):
+        MuQ.from_pretrained(tmp_path)
+
+
+def test_weights_that_do_not_fit_are_named(encoder, tmp_path):
+    folder = save_muq(tmp_path / "inference", encoder)
+    tensors = load_file(folder / "model.safetensors")
+    tensors["conv.linear.bias"] = torch.zeros(5)
+    tensors["stranger"] = tensors.pop("conformer.layer_norm.weight")
+    save_file(tensors, folder / "model.safetensors")
+    with pytest.raises(ValueError) as error:
+        load_weights(encoder, folder)
+    for words in (
+        "missing: conformer.layer_norm.weight",
+        "unknown: stranger",
+        "conv.linear.bias: shape (5,), expected (32,)",
+    ):
+        assert words in str(error.value)
+
+
+def test_an_interrupted_save_keeps_the_folder_of_before(encoder, tmp_path, monkeypatch):
+    folder = save_muq(tmp_path / "inference", encoder)
+    monkeypatch.setattr("os.rename", lambda *args: 1 / 0)
+    monkeypatch.setattr("os.link", lambda *args: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        save_muq(folder, encoder)
+    monkeypatch.undo()
+    MuQ.from_pretrained(folder)
+
+
+def test_a_damaged_config_is_an_error(encoder, tmp_path):
+    folder = save_muq(tmp_path / "inference", encoder)
+    (folder / "config.json").write_text('{"kind": ')
+    with pytest.raises(ValueError, match="config.json is damaged"):
+        MuQ.from_pretrained(folder)
+    (folder / "config.json").write_text("[]")
+    with pytest.raises(ValueError, match="must hold a JSON object"):
+        read_config(folder)
+
+
+def test_only_numbers_and_tensors_are_read(encoder, tmp_path):
+    """The YAML of the folder is for SpeechBrain; from_pretrained never opens it."""
+    folder = save_muq(tmp_path / "inference", encoder)
+    marker = tmp_path / "executed"
+    (folder / "hyperparams.yaml").write_text(f"x: !apply:os.mkdir [{marker}]\n")
+    MuQ.from_pretrained(folder)
+    assert not marker.exists()
+
+
+def test_only_a_muq_encoder_is_saved_as_muq(tmp_path):
+    with pytest.raises(TypeError, match="not a Linear"):
+        save_muq(tmp_path, torch.nn.Linear(1, 1))
+
+
+def test_a_tokenizer_comes_back_and_its_differences_are_named(tmp_path):
+    target = Target(StackedFrames(LogMel(mean=1.0)), ResidualVQ(512, 2, 8))
+    folder = save_tokenizer(tmp_path / "run" / "inference", target, "seed: 1")
+    again = Target(StackedFrames(LogMel()), ResidualVQ(512, 2, 8))
+    load_tokenizer(again, tmp_path / "run")
+    wavs = torch.randn(1, 24000)
+    assert torch.equal(again(wavs), target(wavs))
+    assert not any(p.requires_grad for p in again.parameters())
+    other = Target(StackedFrames(LogMel()), RandomProjection(512, 3, 8))
+    with pytest.raises(ValueError) as error:
+        load_tokenizer(other, folder)
+    assert "quantizer is ResidualVQ there, RandomProjection here" in str(error.value)
+    assert "num_codebooks is 2 there, 3 here" in str(error.value)
+    assert json.loads((folder / "config.json").read_text())["frame_rate"] == 25.0
+
+
+def test_a_folder_is_replaced_as_a_whole(tmp_path):
+    module = torch.nn.Linear(1, 1)
+    folder = save_folder(tmp_path / "x", module, {}, "")
+    (folder / "left over").write_text("")
+    save_folder(folder, module, {}, "")
+    assert not (folder / "left over").exists()
