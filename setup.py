@@ -32,15 +32,16 @@ setup(
         "soundfile>=0.12",
         "safetensors>=0.4",
         "numpy",
+        "scipy",
         "tqdm",
         # reports and probes
         "matplotlib>=3.7",
         "scikit-learn>=1.3",
         "jinja2>=3",
-        # the embedded corpus: scores, their rendering, and a soundfont
+        # the embedded corpus: scores, a soundfont, and processes to render with
         "music21>=9,<11",
-        "symusic==0.5.9",  # 0.6.0 cannot return the audio that it renders
         "pretty_midi>=0.2.10",
+        "joblib>=1.3",
     ],
     extras_require={
         "test": ["pytest"],

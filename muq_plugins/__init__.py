@@ -1,35 +1,41 @@
 """MuQ for SpeechBrain: train, adapt, evaluate and serve music representations.
 
+The names below are imported when they are first used, so that processes which need
+only a part, such as those that render the corpus, start without torch.
+
 Authors
  * The MuQ for SpeechBrain team 2026
 """
 
-from muq_plugins.inference import MuQ
-from muq_plugins.lobes import (
-    BlockMasking,
-    LogMel,
-    MaskedPrediction,
-    MultiCodebookHead,
-    MuQEncoder,
-    RandomProjection,
-    ResidualVQ,
-    StackedFrames,
-    Target,
-    TokenizerTraining,
-)
+from importlib import import_module
+from typing import Any
 
 __version__ = "0.1.0"
 
-__all__ = [
-    "BlockMasking",
-    "LogMel",
-    "MaskedPrediction",
-    "MuQ",
-    "MuQEncoder",
-    "MultiCodebookHead",
-    "RandomProjection",
-    "ResidualVQ",
-    "StackedFrames",
-    "Target",
-    "TokenizerTraining",
-]
+_HOMES = {
+    "BlockMasking": "muq_plugins.lobes",
+    "LogMel": "muq_plugins.lobes",
+    "MaskedPrediction": "muq_plugins.lobes",
+    "MuQ": "muq_plugins.inference",
+    "MuQEncoder": "muq_plugins.lobes",
+    "MultiCodebookHead": "muq_plugins.lobes",
+    "RandomProjection": "muq_plugins.lobes",
+    "ResidualVQ": "muq_plugins.lobes",
+    "StackedFrames": "muq_plugins.lobes",
+    "Target": "muq_plugins.lobes",
+    "TokenizerTraining": "muq_plugins.lobes",
+}
+
+__all__ = sorted(_HOMES)
+
+
+def __getattr__(name: str) -> Any:
+    """Imports a public name when it is first used (PEP 562)."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    """Public names, also those not imported yet."""
+    return sorted([*globals(), *__all__])

@@ -29,10 +29,10 @@ from muq_plugins.brains.checkpoints import RandomStates
 from muq_plugins.brains.interrupts import Interrupts, TrainingInterrupted
 from muq_plugins.brains.logbook import Logbook
 from muq_plugins.brains.processes import (
-    accumulation_factor,
     any_of,
     average_batch_norms,
     rank,
+    share_clips,
     world_size,
 )
 from muq_plugins.brains.statistics import RunningStatistics
@@ -64,7 +64,7 @@ class StageBrain(sb.Brain):
         Makes the optimizer from parameters.
     hparams : dict
         Needs ``seed``, ``output_folder``, ``optimizer_step_limit``, ``batch_size``
-        (clips in a micro-batch), ``clips_per_update`` (of all processes
+        (clips in a micro-batch at most), ``clips_per_update`` (of all processes
         together; the gradients of as many micro-batches as that takes are
         accumulated), ``lr_schedule`` (called with the optimizer and the number of
         the update), ``log_interval`` and ``valid_interval`` (in updates),
@@ -111,7 +111,7 @@ class StageBrain(sb.Brain):
         self.logbook = Logbook(
             self.hparams.output_folder, self.stage_name, self.hparams.max_bad_fraction
         )
-        self.grad_accumulation_factor = accumulation_factor(
+        self.micro_batch_size, self.grad_accumulation_factor = share_clips(
             self.hparams.clips_per_update, self.hparams.batch_size, world_size()
         )
         self._use_training_precision_for_evaluation(hparams, run_opts)
@@ -427,7 +427,7 @@ class StageBrain(sb.Brain):
         hparams = self.hparams
         share = {
             "clip_seconds": hparams.clip_seconds,
-            "batch_size": hparams.batch_size,
+            "batch_size": self.micro_batch_size,
             "rank": rank(),
             "world_size": world_size(),
             "num_workers": hparams.num_workers,

@@ -73,7 +73,13 @@ class Logbook:
 
     @contextmanager
     def pause(self):
-        """Keeps what happens in a ``with`` block out of the time of the stretch."""
+        """Keeps what happens in a ``with`` block out of the time of the stretch.
+
+        Returns
+        -------
+        context manager
+            For the ``with`` block.
+        """
         began = time.monotonic()
         yield
         self._started += time.monotonic() - began

@@ -137,38 +137,45 @@ def average_batch_norms(module: nn.Module) -> None:
                     buffer /= world_size()
 
 
-def accumulation_factor(clips_per_update: int, batch_size: int, processes: int) -> int:
-    """Number of micro-batches that each process accumulates for an update.
+def share_clips(
+    clips_per_update: int, batch_size: int, processes: int
+) -> tuple[int, int]:
+    """Divides the clips of an update into micro-batches of all processes.
 
     Arguments
     ---------
     clips_per_update : int
         Clips of an update, of all processes together.
     batch_size : int
-        Clips of a micro-batch.
+        Clips of a micro-batch at most: what fits in memory.
     processes : int
         Number of processes.
 
     Returns
     -------
-    int
-        At least 1.
+    size : int
+        Clips of a micro-batch: the most that share evenly.
+    accumulation : int
+        Micro-batches that each process accumulates for an update.
 
     Raises
     ------
     ValueError
-        If the clips cannot be shared evenly.
+        If the processes cannot share the clips evenly.
 
     Example
     -------
-    >>> accumulation_factor(clips_per_update=192, batch_size=3, processes=8)
-    8
+    >>> share_clips(clips_per_update=192, batch_size=3, processes=8)
+    (3, 8)
+    >>> share_clips(clips_per_update=8, batch_size=8, processes=2)
+    (4, 1)
     """
-    factor, rest = divmod(clips_per_update, batch_size * processes)
-    if rest or factor < 1:
+    share, rest = divmod(clips_per_update, processes)
+    if rest or share < 1 or batch_size < 1:
         raise ValueError(
-            f"{clips_per_update} clips_per_update cannot be shared evenly by "
-            f"{processes} processes in micro-batches of {batch_size}: choose a "
-            f"batch_size that divides {clips_per_update / processes:g}."
+            f"{processes} processes cannot share {clips_per_update} clips_per_update "
+            f"evenly in micro-batches of at most {batch_size}: choose clips_per_update "
+            f"as a multiple of the number of processes."
         )
-    return factor
+    size = max(n for n in range(1, min(batch_size, share) + 1) if share % n == 0)
+    return size, share // size

@@ -132,8 +132,8 @@ def _measure(settings: dict, manifest: dict, path: Path, progress: bool) -> None
             frames = frames + values.numel()
     if frames == 0:
         raise ValueError(
-            f"No audio of {path.parent} could be read to measure the log-mel statistics: "
-            f"scan the data folder again."
+            f"No audio of {path.parent} could be read to measure the log-mel "
+            f"statistics: scan the data folder again."
         )
     mean = total / frames
     std = (squares / frames - mean.square()).clamp(min=0).sqrt()

@@ -15,6 +15,7 @@ from muq_plugins.evaluation import sections
 from muq_plugins.evaluation.facts import pretrain_facts, tokenizer_facts
 from muq_plugins.evaluation.health import (
     Verdict,
+    announce,
     pretrain_verdicts,
     probe_verdicts,
     tokenizer_verdicts,
@@ -70,7 +71,7 @@ def tokenizer_report(run_folder: str | Path) -> Path:
         run_folder,
         "Tokenizer training",
         tokenizer_facts(rows, code_counts),
-        tokenizer_verdicts(rows, code_counts),
+        announce(tokenizer_verdicts(rows, code_counts)),
         [
             sections.tokenizer_loss_section(rows, figures),
             *_levels(rows, diagnostics, figures),
@@ -93,7 +94,8 @@ def pretrain_report(
         Folder with `metrics.jsonl` and, if they were saved, `diagnostics.npz`,
         `probe.json` and `hyperparams.yaml`.
     tokenizer_folder : str or pathlib.Path
-        Folder of the tokenizer's run, if its training is to be shown too.
+        Folder of the tokenizer's run, to show its training too. A folder that holds
+        a tokenizer without its training is left out.
 
     Returns
     -------
@@ -128,7 +130,7 @@ def pretrain_report(
     if probe:
         parts += sections.probe_sections(probe, figures)
     parts += _codes(code_counts, figures)
-    if tokenizer_folder is not None:
+    if tokenizer_folder and (Path(tokenizer_folder) / METRICS_FILE).is_file():
         tokenizer_rows = _rows(Path(tokenizer_folder), "tokenizer")
         tokenizer = load_diagnostics(tokenizer_folder)
         parts += _levels(tokenizer_rows, tokenizer, figures)
@@ -143,7 +145,7 @@ def pretrain_report(
         run_folder,
         "Pre-training",
         pretrain_facts(rows, code_counts, probe),
-        worst_first(verdicts),
+        announce(worst_first(verdicts)),
         parts,
         _hyperparameters(run_folder),
         _name(run_folder),

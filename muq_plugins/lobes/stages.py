@@ -260,6 +260,6 @@ def _check_equal(attribute: str, unit: str, *parts: nn.Module) -> None:
         if expected != found:
             raise ValueError(
                 f"{attribute} differs: {type(first).__name__} has {expected:g} {unit}, "
-                f"{type(other).__name__} has {found:g} {unit}. Change one of the two in "
-                f"the YAML, or resample explicitly between them."
+                f"{type(other).__name__} has {found:g} {unit}. Change one of the two "
+                f"in the YAML, or resample explicitly between them."
             )

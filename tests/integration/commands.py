@@ -25,7 +25,8 @@ def run_command(*command, check=True, timeout=300, **environment):
     )
     if check and result.returncode:
         raise AssertionError(
-            f"{command} ended with {result.returncode}:\n{result.stdout}\n{result.stderr}"
+            f"{command} ended with {result.returncode}:\n"
+            f"{result.stdout}\n{result.stderr}"
         )
     return result
 

@@ -8,10 +8,11 @@ Authors
 
 from muq_plugins.evaluation.health.pretrain import pretrain_verdicts, probe_verdicts
 from muq_plugins.evaluation.health.tokenizer import tokenizer_verdicts
-from muq_plugins.evaluation.health.verdict import Verdict, worst_first
+from muq_plugins.evaluation.health.verdict import Verdict, announce, worst_first
 
 __all__ = [
     "Verdict",
+    "announce",
     "pretrain_verdicts",
     "probe_verdicts",
     "tokenizer_verdicts",

@@ -7,6 +7,10 @@ Authors
 from dataclasses import dataclass
 from typing import Literal
 
+from speechbrain.utils.logger import get_logger
+
+logger = get_logger(__name__)
+
 NOT_VALIDATED = "there is no validation yet: nothing can be said about unseen clips"
 
 
@@ -54,6 +58,30 @@ def worst_first(verdicts: list[Verdict]) -> list[Verdict]:
     """
     order = ("problem", "warning", "good")
     return sorted(verdicts, key=lambda verdict: order.index(verdict.level))
+
+
+def announce(verdicts: list[Verdict]) -> list[Verdict]:
+    """Put verdicts into the log, so that nobody has to open a report to see them.
+
+    Arguments
+    ---------
+    verdicts : list of Verdict
+        Verdicts in any order.
+
+    Returns
+    -------
+    list of Verdict
+        The same verdicts.
+
+    Example
+    -------
+    >>> len(announce([Verdict("warning", "codebook 3 uses 41% of its codes")]))
+    1
+    """
+    for verdict in verdicts:
+        log = logger.info if verdict.level == "good" else logger.warning
+        log(str(verdict))
+    return verdicts
 
 
 def non_finite_verdicts(rows: list[dict]) -> list[Verdict]:

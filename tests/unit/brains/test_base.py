@@ -11,6 +11,8 @@ import torch
 from speechbrain.utils.run_opts import RunOptions
 
 from muq_plugins.brains import TrainingInterrupted
+from muq_plugins.brains.processes import share_clips
+from muq_plugins.data.quarantine import TooManyBadFiles
 from muq_plugins.evaluation.metrics_log import read_metrics
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -242,9 +244,15 @@ def test_ctrl_c_stops_after_the_update_with_a_checkpoint(make_brain, loaders):
     assert_equal(weights(again), weights(whole))
 
 
-def test_impossible_shares_are_refused(make_brain):
-    with pytest.raises(ValueError, match="10 clips_per_update cannot be shared evenly"):
-        make_brain(clips_per_update=10)
+def test_clips_are_shared_as_evenly_as_memory_allows(make_brain):
+    brain = make_brain(clips_per_update=10, batch_size=4)
+    assert (brain.micro_batch_size, brain.grad_accumulation_factor) == (2, 5)
+    with pytest.raises(
+        ValueError, match="3 processes cannot share 10 clips_per_update"
+    ):
+        share_clips(10, 4, 3)
+    with pytest.raises(ValueError, match="micro-batches of at most 0"):
+        make_brain(batch_size=0)
 
 
 def test_more_than_one_module_is_refused(make_brain):
@@ -256,3 +264,27 @@ def test_more_than_one_module_is_refused(make_brain):
 def test_a_run_without_an_end_is_refused(make_brain):
     with pytest.raises(ValueError, match="optimizer_step_limit is not set"):
         make_brain(optimizer_step_limit=None)
+
+
+def test_files_that_are_gone_are_replaced_counted_and_written_down(
+    make_brain, loaders, manifest
+):
+    brain = make_brain()
+    train_loader, valid_loader = loaders(brain)
+    train_loader.dataset.paths[3] += ".gone"
+    heard = []
+    brain.on_fit_batch_start = lambda batch, should_step: heard.extend(batch.ids)
+    brain.fit(train_loader, valid_loader)
+    assert len(heard) == 24 and "3" not in heard
+    assert len(brain.logbook.quarantine) == 1
+    log = (brain.logbook.quarantine.path).read_text(encoding="utf-8")
+    assert "3.wav.gone" in log and "missing" in log
+
+
+def test_too_many_bad_files_stop_the_run(make_brain, loaders):
+    brain = make_brain()
+    train_loader, valid_loader = loaders(brain)
+    for index in range(4):
+        train_loader.dataset.paths[index] += ".gone"
+    with pytest.raises(TooManyBadFiles, match="of 12 training files could not be read"):
+        brain.fit(train_loader, valid_loader)

@@ -1,0 +1,272 @@
+"""Build the embedded corpus: real compositions, rendered from pip packages alone.
+
+Authors
+ * The MuQ for SpeechBrain team 2026
+"""
+
+import json
+import os
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from joblib import Parallel, delayed, parallel_config
+from joblib.externals.loky import get_reusable_executor
+from speechbrain.utils.logger import get_logger
+from tqdm import tqdm
+
+from muq_plugins.data.corpus.clips import AUDIO, make_clips_in_worker
+from muq_plugins.data.corpus.pieces import SPLITS, find_pieces
+from muq_plugins.data.corpus.schedule import SplitSchedule
+from muq_plugins.data.jsonio import write_json
+
+logger = get_logger(__name__)
+
+# Raised whenever a change of this package changes the audio or the labels.
+FORMAT = 1
+
+_RECORD = "corpus.json"
+_PACKAGES = ("music21", "pretty_midi")
+_MOST_WORKERS = 8
+
+
+def build_corpus(
+    folder: str | os.PathLike,
+    minutes: float = 60.0,
+    seed: int = 1234,
+    workers: int | None = None,
+    progress: bool = True,
+) -> Path:
+    """Render music to train and test on, with labels, from pip packages alone.
+
+    Compositions from music21 are played on the soundfont of pretty_midi, in seeded
+    arrangements: instruments, tempo, transposition and dynamics. The folder then has
+    `train.json`, `valid.json` and `test.json` (manifests whose `{data_root}` is the
+    folder), the audio (24 kHz mono FLAC, about 1.5 MB a minute) and `corpus.json`
+    (what it was made with and what is in it).
+
+    A composition is in one split only, whatever the size and the seed. The same
+    arguments and package versions give the same files bit for bit, with any number
+    of workers. What is finished is not made again: a build that was interrupted goes
+    on, a complete corpus is returned at once. Let one process call it at a time.
+
+    Arguments
+    ---------
+    folder : str or os.PathLike
+        Where to build; made if missing.
+    minutes : float
+        Audio of all splits together: 56 % train, 22 % valid, 22 % test. The last clip
+        of each may pass its share; from 8 minutes on, valid and test have at least 4
+        pieces each.
+    seed : int
+        Decides which pieces come first and how they are played.
+    workers : int, optional
+        Processes; by default one for each CPU core, at most 8. With 1, everything
+        happens in this process.
+    progress : bool
+        Show a progress bar.
+
+    Returns
+    -------
+    pathlib.Path
+        The folder.
+
+    Raises
+    ------
+    ValueError
+        If an argument is out of range, or the folder holds a corpus of other settings
+        or other data.
+    ImportError
+        If music21 or pretty_midi is missing.
+    OSError
+        If the folder cannot be written.
+
+    Example
+    -------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as name:
+    ...     folder = build_corpus(name, minutes=0.5, workers=1, progress=False)
+    ...     sorted(path.name for path in folder.iterdir())
+    ['audio', 'corpus.json', 'test.json', 'train.json', 'valid.json']
+    """
+    folder = Path(folder)
+    settings = _check_settings(minutes, seed, workers)
+    record = _read_record(folder, settings)
+    if record is not None and record["complete"] and not _missing_audio(folder):
+        return folder
+
+    versions = _installed_versions()
+    if record is not None and record["versions"] != versions:
+        raise ValueError(
+            f"{folder} holds a part of a corpus, made with {record['versions']}. With "
+            f"what is installed, {versions}, the rest would not match. Delete the "
+            "folder or choose another."
+        )
+    record = {"format": FORMAT, "settings": settings, "versions": versions}
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / _RECORD, {**record, "complete": False})
+        (folder / AUDIO).mkdir(exist_ok=True)
+    except OSError as error:
+        raise OSError(
+            f"The corpus cannot be written to {folder}: {error}. Choose a folder that "
+            "you may write to."
+        ) from error
+
+    manifests = _render(folder, settings, workers, progress)
+    for split, manifest in manifests.items():
+        write_json(folder / f"{split}.json", manifest)
+    _remove_strays(folder, manifests)
+    summary = {split: _summarise(manifests[split]) for split in SPLITS}
+    write_json(folder / _RECORD, {**record, "complete": True, "splits": summary})
+    for split, counts in summary.items():
+        logger.info(
+            f"Corpus {folder}, {split}: {counts['clips']} clips of "
+            f"{counts['pieces']} pieces, {counts['minutes']:.1f} minutes."
+        )
+    return folder
+
+
+def _check_settings(minutes: float, seed: int, workers: int | None) -> dict:
+    if not minutes > 0:
+        raise ValueError(f"minutes is {minutes}: the corpus needs more than 0.")
+    if workers is not None and workers < 1:
+        raise ValueError(f"workers is {workers}: give at least 1, or None.")
+    return {"minutes": float(minutes), "seed": int(seed)}
+
+
+def _read_record(folder: Path, settings: dict) -> dict | None:
+    """What `folder` says it holds, if that is what is wanted."""
+    path = folder / _RECORD
+    if not path.is_file():
+        for name in (AUDIO, *(f"{split}.json" for split in SPLITS)):
+            if (folder / name).exists():
+                raise ValueError(
+                    f"{folder} has {name} but no {_RECORD}: it is not the embedded "
+                    "corpus's. Choose another folder."
+                )
+        return None
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        there = {"format": record["format"], **record["settings"]}
+        record["versions"], record["complete"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"{path} is not the record of a corpus ({error!r}). Delete {folder} or "
+            "choose another."
+        ) from error
+    wanted = {"format": FORMAT, **settings}
+    if there != wanted:
+        raise ValueError(
+            f"{folder} holds a corpus made with {there}, but wanted is one with "
+            f"{wanted}. Choose another folder or delete this one."
+        )
+    return record
+
+
+def _missing_audio(folder: Path) -> bool:
+    """Whether a manifest, or a file that one names, is gone."""
+    try:
+        there = {entry.name for entry in os.scandir(folder / AUDIO)}
+        return any(
+            f"{clip_id}{suffix}" not in there
+            for split in SPLITS
+            for clip_id in json.loads(
+                (folder / f"{split}.json").read_text(encoding="utf-8")
+            )
+            for suffix in (".flac", ".json")
+        )
+    except FileNotFoundError:
+        return True
+
+
+def _installed_versions() -> dict[str, str]:
+    versions = {}
+    for package in _PACKAGES:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError as error:
+            raise ImportError(
+                f"The embedded corpus needs {package}, which is not installed: "
+                f"pip install {package}"
+            ) from error
+    return versions
+
+
+def _render(
+    folder: Path, settings: dict, workers: int | None, progress: bool
+) -> dict[str, dict]:
+    """Make clips in rounds until every split is long enough; give the manifests."""
+    pieces = find_pieces()
+    schedules = {split: SplitSchedule(split, pieces, **settings) for split in SPLITS}
+    manifests: dict[str, dict] = {split: {} for split in SPLITS}
+    with (
+        _parallel(workers or _available_workers()) as parallel,
+        tqdm(
+            total=settings["minutes"],
+            desc="Rendering corpus",
+            bar_format="{l_bar}{bar}| {n:.1f}/{total:.1f} min [{elapsed}<{remaining}]",
+            disable=not progress,
+        ) as bar,
+    ):
+        while visits := [v for s in schedules.values() for v in s.next_visits()]:
+            clips = parallel(
+                delayed(make_clips_in_worker)(
+                    visit, folder, settings["seed"], os.getpid()
+                )
+                for visit in visits
+            )
+            for visit, entries in zip(visits, clips, strict=True):
+                schedule, manifest = schedules[visit.split], manifests[visit.split]
+                for clip_id, entry in zip(visit.clip_ids, entries, strict=True):
+                    if schedule.accept(visit.piece.work, entry["duration"]):
+                        manifest[clip_id] = entry
+                        minutes = entry["duration"] / 60.0
+                        bar.total = max(bar.total, bar.n + minutes)
+                        bar.update(minutes)
+    return manifests
+
+
+@contextmanager
+def _parallel(workers: int) -> Iterator[Parallel]:
+    """Processes that start afresh, which is safe with torch, with one thread each."""
+    try:
+        with (
+            parallel_config(backend="loky", inner_max_num_threads=1),
+            Parallel(workers, return_as="generator") as parallel,
+        ):
+            yield parallel
+    finally:
+        # They would stay for minutes, each with music21 in memory.
+        if workers > 1:
+            get_reusable_executor().shutdown(kill_workers=True)
+
+
+def _available_workers() -> int:
+    """The CPU cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        cores = len(os.sched_getaffinity(0))
+    else:
+        cores = os.cpu_count() or 1
+    return min(cores, _MOST_WORKERS)
+
+
+def _summarise(manifest: dict) -> dict:
+    """What a split holds."""
+    entries = manifest.values()
+    return {
+        "clips": len(entries),
+        "pieces": len({entry["piece"] for entry in entries}),
+        "minutes": round(sum(entry["duration"] for entry in entries) / 60.0, 3),
+        "families": dict(sorted(Counter(entry["family"] for entry in entries).items())),
+    }
+
+
+def _remove_strays(folder: Path, manifests: dict[str, dict]) -> None:
+    """Remove clips beyond the size, and what interrupted builds left half-written."""
+    wanted = {clip_id for manifest in manifests.values() for clip_id in manifest}
+    for path in (folder / AUDIO).glob("*-take*"):
+        if path.suffix == ".tmp" or path.stem not in wanted:
+            path.unlink()

@@ -1,0 +1,177 @@
+"""Decide which takes of which pieces the embedded corpus holds, and for how long.
+
+Authors
+ * The MuQ for SpeechBrain team 2026
+"""
+
+import hashlib
+import itertools
+import math
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from muq_plugins.data.corpus.arrangement import MIXED
+from muq_plugins.data.corpus.pieces import Piece, split_of
+from muq_plugins.data.corpus.programs import FAMILIES
+
+# What is held out is to judge by: from a tenth of the pieces each, valid and test get
+# more takes, shorter ones and fewer mixed ones, so that each family is heard often.
+_SHARES = {"train": 0.56, "valid": 0.22, "test": 0.22}  # of the minutes
+_LONGEST = {"train": 60.0, "valid": 32.0, "test": 32.0}  # seconds of a take
+_DECKS = {  # to deal families from
+    "train": [*FAMILIES, MIXED, MIXED],
+    "valid": [*FAMILIES, *FAMILIES, MIXED],
+    "test": [*FAMILIES, *FAMILIES, MIXED],
+}
+_HELD_OUT_TAKES = 3
+_HELD_OUT_WORKS = 4
+_SMALL = 8.0  # minutes from which on there are so many works
+_TYPICAL_CLIP = 0.6  # of the longest, before any is known
+
+
+@dataclass(frozen=True)
+class Visit:
+    """Takes to make of one piece, which is parsed once for all of them.
+
+    Arguments
+    ---------
+    split : str
+        "train", "valid" or "test".
+    piece : Piece
+        The piece.
+    longest : float
+        Seconds that a take may last.
+    first_take : int
+        Number of the first take; those before it were made at earlier visits.
+    families : tuple of str
+        For each take, the family of its instruments, or "mixed".
+
+    Example
+    -------
+    >>> piece = Piece("bach/bwv300.mxl", "bach/bwv300", "Bach", "Chorale", 1)
+    >>> Visit("train", piece, 60.0, 1, ("brass",)).clip_ids
+    ['bach-bwv300-take01']
+    """
+
+    split: str
+    piece: Piece
+    longest: float
+    first_take: int
+    families: tuple[str, ...]
+
+    @property
+    def clip_ids(self) -> list[str]:
+        """The names of the takes."""
+        return [
+            f"{self.piece.slug}-take{self.first_take + index:02d}"
+            for index in range(len(self.families))
+        ]
+
+
+class SplitSchedule:
+    """What to render of a split, in an order that only the seed decides.
+
+    Ask `next_visits` for work, render it, give every clip to `accept`, and repeat
+    until `next_visits` is empty. What is asked for depends on durations alone, never
+    on who rendered first.
+
+    Arguments
+    ---------
+    split : str
+        "train", "valid" or "test".
+    pieces : list of Piece
+        The pieces of all splits.
+    minutes : float
+        Size of all splits together.
+    seed : int
+        Decides the order.
+
+    Example
+    -------
+    >>> piece = Piece("bach/bwv300.mxl", "bach/bwv300", "Bach", "Chorale", 1)
+    >>> split = split_of(piece.work)
+    >>> schedule = SplitSchedule(split, [piece], minutes=1.0, seed=0)
+    >>> [visit.first_take for visit in schedule.next_visits()]
+    [0]
+    >>> schedule.accept(piece.work, duration=60.0), schedule.next_visits()
+    (True, [])
+    """
+
+    def __init__(self, split: str, pieces: list[Piece], minutes: float, seed: int):
+        self.wanted = _SHARES[split] * minutes * 60.0
+        self.seconds = 0.0
+        self.clips = 0
+        self._works: set[str] = set()
+        self._typical = _TYPICAL_CLIP * _LONGEST[split]
+        held_out = split != "train"
+        self._least_works = _HELD_OUT_WORKS if held_out and minutes >= _SMALL else 1
+        # A small split must not be filled by the takes of one piece.
+        most = max(int(self.wanted / self._typical / self._least_works), 1)
+        least = min(_HELD_OUT_TAKES, most) if held_out else 1
+        self._visits = _visits(split, pieces, (least, most), seed)
+
+    def next_visits(self) -> list[Visit]:
+        """Give the next pieces to visit.
+
+        Returns
+        -------
+        list of Visit
+            Nearly enough for the minutes that are missing, to render at a time;
+            empty when the split is complete.
+        """
+        missing = self.wanted - self.seconds
+        works = self._least_works - len(self._works)
+        if missing <= 0 and works <= 0:
+            return []
+        typical = self.seconds / self.clips if self.clips else self._typical
+        clips = max(math.floor(0.9 * missing / typical), 1)
+        batch: list[Visit] = []
+        while len(batch) < works or sum(len(v.families) for v in batch) < clips:
+            batch.append(next(self._visits))
+        return batch
+
+    def accept(self, work: str, duration: float) -> bool:
+        """Count a clip, unless there are enough.
+
+        Arguments
+        ---------
+        work : str
+            The composition that it is from.
+        duration : float
+            Seconds.
+
+        Returns
+        -------
+        bool
+            Whether it belongs to the corpus.
+        """
+        new_work = work not in self._works
+        if self.seconds >= self.wanted and not (
+            new_work and len(self._works) < self._least_works
+        ):
+            return False
+        self._works.add(work)
+        self.seconds += duration
+        self.clips += 1
+        return True
+
+
+def _visits(
+    split: str, pieces: list[Piece], takes: tuple[int, int], seed: int
+) -> Iterator[Visit]:
+    """Every piece of the split in turn, then all of them again for other takes."""
+    pieces = [piece for piece in pieces if split_of(piece.work) == split]
+    pieces.sort(key=lambda p: hashlib.sha256(f"{seed}/{p.path}".encode()).digest())
+    families = _deal(_DECKS[split], random.Random(f"{seed}/{split}/families"))
+    for round_ in itertools.count():
+        for piece in pieces:
+            count = min(max(piece.takes, takes[0]), takes[1])
+            drawn = tuple(itertools.islice(families, count))
+            yield Visit(split, piece, _LONGEST[split], round_ * count, drawn)
+
+
+def _deal(deck: list[str], rng: random.Random) -> Iterator[str]:
+    """Cards of a deck that is shuffled anew when it is used up."""
+    while True:
+        yield from rng.sample(deck, len(deck))

@@ -1,0 +1,244 @@
+"""The notes of a composition, as music21 reads them, and their key.
+
+Authors
+ * The MuQ for SpeechBrain team 2026
+"""
+
+import warnings
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from muq_plugins.data.corpus.pieces import Piece, corpus_folder
+
+
+class Note(NamedTuple):
+    """One sounding note.
+
+    Arguments
+    ---------
+    start : float
+        Onset, in quarter notes.
+    duration : float
+        Length, in quarter notes.
+    pitch : int
+        MIDI pitch, 0 to 127.
+
+    Example
+    -------
+    >>> Note(start=0.0, duration=1.0, pitch=60).pitch
+    60
+    """
+
+    start: float
+    duration: float
+    pitch: int
+
+
+@dataclass(frozen=True)
+class MusicalScore:
+    """The notes of a piece, part by part.
+
+    Arguments
+    ---------
+    parts : list of list of Note
+        The notes of each part in order of their onset.
+    bars : list of float
+        Where each bar starts, in quarter notes.
+    end : float
+        Where the last note ends, in quarter notes.
+    signatures : list of tuple of (float, str)
+        Time signatures: where each starts, in quarter notes, and e.g. "3/4".
+
+    Example
+    -------
+    >>> notes = [Note(0.0, 4.0, 60), Note(4.0, 4.0, 62)]
+    >>> score = MusicalScore([notes], [0.0, 4.0], 8.0, [(0.0, "4/4")])
+    >>> score.excerpt(4.0, 8.0).parts
+    [[Note(start=0.0, duration=4.0, pitch=62)]]
+    """
+
+    parts: list[list[Note]]
+    bars: list[float]
+    end: float
+    signatures: list[tuple[float, str]]
+
+    @property
+    def notes(self) -> list[Note]:
+        """The notes of all parts."""
+        return [note for part in self.parts for note in part]
+
+    @property
+    def density(self) -> float:
+        """Notes in a quarter note, mean of the parts."""
+        return len(self.notes) / (self.end * len(self.parts))
+
+    @property
+    def time_signature(self) -> str:
+        """The time signature in force for most of the time."""
+        ends = [start for start, _ in self.signatures[1:]] + [self.end]
+        shares: dict[str, float] = {}
+        for (start, signature), end in zip(self.signatures, ends, strict=True):
+            shares[signature] = shares.get(signature, 0.0) + end - start
+        return max(shares, key=shares.get)
+
+    def excerpt(self, start: float, end: float) -> "MusicalScore":
+        """Cut out what sounds in a span of time, which then begins at its first note.
+
+        Arguments
+        ---------
+        start : float
+            In quarter notes. A note that sounds on from before is cut.
+        end : float
+            In quarter notes. A note that sounds on is cut.
+
+        Returns
+        -------
+        MusicalScore
+            The excerpt; parts that are silent in it are left out.
+        """
+        parts = []
+        for part in self.parts:
+            cut = [
+                (max(note.start, start), min(note.start + note.duration, end), note)
+                for note in part
+            ]
+            cut = [Note(on, off - on, note.pitch) for on, off, note in cut if off > on]
+            if cut:
+                parts.append(cut)
+        first = min((part[0].start for part in parts), default=start)
+        # Signatures before the excerpt count as starting with it: the last one holds.
+        return MusicalScore(
+            parts=[[n._replace(start=n.start - first) for n in part] for part in parts],
+            bars=[bar - first for bar in self.bars if first <= bar < end],
+            end=max(
+                (n.start + n.duration - first for part in parts for n in part),
+                default=0.0,
+            ),
+            signatures=[
+                (max(on - first, 0.0), signature)
+                for on, signature in self.signatures
+                if on < end
+            ],
+        )
+
+
+def read_score(piece: Piece) -> MusicalScore:
+    """Parse a piece with music21.
+
+    Repeats are played once, grace notes and chord symbols are left out, tied notes
+    become one and transposing instruments sound as they do.
+
+    Arguments
+    ---------
+    piece : Piece
+        What to read.
+
+    Returns
+    -------
+    MusicalScore
+        Its notes.
+
+    Raises
+    ------
+    ValueError
+        If no part of it has a note.
+
+    Example
+    -------
+    >>> piece = Piece("bach/bwv300.mxl", "bach/bwv300", "Bach", "Chorale", 1)
+    >>> score = read_score(piece)
+    >>> len(score.parts), score.time_signature, score.bars[:3], score.end
+    (4, '4/4', [0.0, 1.0, 5.0], 64.0)
+    """
+    from music21 import converter
+
+    file = corpus_folder() / piece.path
+    with warnings.catch_warnings():
+        # About bars with a beat too many in some files, which do no harm here.
+        warnings.simplefilter("ignore")
+        # A pickle of every file in the temporary folder would help nobody.
+        score = converter.parse(file, forceSource=True, storePickle=False)
+        score.toSoundingPitch(inPlace=True)
+    parts = [notes for part in score.parts if (notes := _notes_of(part))]
+    if not parts:
+        raise ValueError(f"No notes in {file}.")
+    first = score.parts[0]
+    signatures = [
+        (float(item.getOffsetInHierarchy(first)), item.ratioString)
+        for item in first.recurse().getElementsByClass("TimeSignature")
+    ]
+    return MusicalScore(
+        parts=parts,
+        bars=[float(bar.offset) for bar in first.getElementsByClass("Measure")],
+        end=max(note.start + note.duration for part in parts for note in part),
+        signatures=signatures or [(0.0, "4/4")],
+    )
+
+
+def estimate_key(notes: list[Note]) -> tuple[int, str, float]:
+    """Estimate the key with music21's default analysis (Aarden and Essen).
+
+    Arguments
+    ---------
+    notes : list of Note
+        What sounds.
+
+    Returns
+    -------
+    tonic : int
+        Pitch class, 0 (C) to 11 (B).
+    mode : str
+        "major" or "minor".
+    confidence : float
+        Correlation of the pitch classes' durations with the profile of the key.
+
+    Example
+    -------
+    >>> scale = [60, 62, 64, 65, 67, 69, 71, 72, 67, 64, 60]
+    >>> estimate_key([Note(i, 1.0, pitch) for i, pitch in enumerate(scale)])[:2]
+    (0, 'major')
+    """
+    from music21 import note as m21note
+    from music21 import stream
+    from music21.analysis.discrete import AardenEssen
+
+    # The analysis adds up durations by pitch class: twelve long notes give it what
+    # hundreds of short ones would, a hundred times faster.
+    sounding = [0.0] * 12
+    for note in notes:
+        sounding[note.pitch % 12] += note.duration
+    flat = stream.Stream(
+        [
+            m21note.Note(60 + pitch_class, quarterLength=duration)
+            for pitch_class, duration in enumerate(sounding)
+            if duration
+        ]
+    )
+    (tonic, mode, confidence), _ = AardenEssen().process(flat)
+    return tonic.pitchClass, mode, round(float(confidence), 4)
+
+
+def _notes_of(part) -> list[Note]:
+    """The notes of a music21 part, ties merged, in order of onset."""
+    notes: list[Note] = []
+    tied: dict[int, int] = {}
+    for element in part.flatten().notes:
+        if "ChordSymbol" in element.classes or element.duration.isGrace:
+            continue
+        start, duration = float(element.offset), float(element.quarterLength)
+        for member in element.notes if element.isChord else (element,):
+            if not hasattr(member, "pitch") or duration <= 0:
+                continue
+            pitch, tie = member.pitch.midi, member.tie
+            held = tied.pop(pitch, None)
+            if held is not None and tie and tie.type in ("stop", "continue"):
+                notes[held] = notes[held]._replace(
+                    duration=start + duration - notes[held].start
+                )
+                index = held
+            else:
+                notes.append(Note(start, duration, pitch))
+                index = len(notes) - 1
+            if tie and tie.type in ("start", "continue"):
+                tied[pitch] = index
+    return notes

@@ -1,0 +1,34 @@
+#!/usr/bin/env python3
+"""Measures the mean and deviation of log-mel spectrograms on a corpus.
+
+The recipes do the same before training unless ``mel_statistics`` is set:
+
+> python recipes/MuQ/measure_statistics.py hparams/mel_rvq.yaml
+> python recipes/MuQ/measure_statistics.py hparams/mel_rvq.yaml --data_folder /my/music
+
+Authors
+ * The MuQ for SpeechBrain team 2026
+"""
+
+from muq_plugins.data.mel_statistics import mel_statistics
+from muq_plugins.data.preparation import prepare_manifests
+from muq_plugins.experiment import load_experiment, run_script
+from muq_plugins.lobes import LogMel
+
+
+def main(argv):
+    """Measures on the corpus of the experiment that the command line asks for."""
+    hparams = load_experiment(argv).hparams
+    manifests = prepare_manifests(**hparams["data"])
+    log_mel = LogMel(
+        hparams["sample_rate"],
+        hparams["n_fft"],
+        hparams["hop_length"],
+        hparams["n_mels"],
+    )
+    mean, std = mel_statistics(log_mel, manifests.train, manifests.folder)
+    print(f"mel_statistics: [{mean}, {std}]")
+
+
+if __name__ == "__main__":
+    run_script(main)

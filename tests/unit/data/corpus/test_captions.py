@@ -1,0 +1,57 @@
+"""Captions and names of keys.
+
+Authors
+ * The MuQ for SpeechBrain team 2026
+"""
+
+import random
+
+import pytest
+
+from muq_plugins.data.corpus.captions import key_name, write_caption
+from muq_plugins.data.corpus.programs import FAMILIES
+
+
+@pytest.mark.parametrize(
+    ("tonic", "mode", "name"),
+    [
+        (0, "major", "C major"),
+        (10, "major", "Bb major"),
+        (6, "major", "F# major"),
+        (1, "major", "Db major"),
+        (1, "minor", "C# minor"),
+        (3, "minor", "Eb minor"),
+        (9 + 6, "minor", "Eb minor"),
+        (2 - 5, "major", "A major"),
+    ],
+)
+def test_keys_are_spelled_as_musicians_do(tonic, mode, name):
+    assert key_name(tonic, mode) == name
+
+
+@pytest.mark.parametrize("family", [*FAMILIES, "mixed"])
+def test_caption_says_what_the_labels_say(family):
+    wordings = set()
+    for seed in range(60):
+        caption = write_caption(
+            "Joseph Haydn",
+            ["English horn", "flute", "oboe"],
+            family,
+            "Bb minor",
+            150.0,
+            "6/8",
+            random.Random(seed),
+        )
+        assert "Joseph Haydn" in caption
+        assert "English horn, flute and oboe" in caption
+        assert "B-flat minor" in caption
+        assert "fast" in caption or "quick" in caption
+        assert caption[0].isupper() and caption.endswith(".")
+        wordings.add(caption)
+    assert len(wordings) >= 8
+
+
+def test_slow_is_called_slow():
+    arguments = ["Verdi", ["flute"], "pipe", "C major", 60.0, "4/4"]
+    captions = [write_caption(*arguments, random.Random(seed)) for seed in range(10)]
+    assert all("very slow" in text or "solemn" in text for text in captions)

@@ -1,0 +1,50 @@
+"""Which pieces there are and how they are split.
+
+Authors
+ * The MuQ for SpeechBrain team 2026
+"""
+
+import collections
+
+import pytest
+
+from muq_plugins.data.corpus.pieces import corpus_folder, find_pieces, split_of
+
+
+@pytest.fixture(scope="module")
+def pieces():
+    return {piece.path: piece for piece in find_pieces()}
+
+
+def test_pieces_are_there_and_have_names_of_their_own(pieces):
+    assert all((corpus_folder() / path).is_file() for path in pieces)
+    assert len({piece.slug for piece in pieces.values()}) == len(pieces)
+    composers = collections.Counter(piece.composer for piece in pieces.values())
+    assert composers["Johann Sebastian Bach"] > 400
+    assert len(composers) >= 10
+
+
+def test_collections_of_unclear_licence_are_left_out(pieces):
+    roots = {path.split("/")[0] for path in pieces}
+    assert not roots & {"essenFolksong", "palestrina", "monteverdi", "trecento"}
+    assert "bach/bwv846.mxl" not in pieces
+
+
+def test_movements_of_a_work_are_in_one_split(pieces):
+    matthew = {piece.work for path, piece in pieces.items() if "/bwv244." in path}
+    assert matthew == {"bach/bwv244"}
+    assert pieces["mozart/k155/movement1.mxl"].work == "mozart/k155"
+
+
+def test_splits_are_about_80_10_10():
+    counts = collections.Counter(split_of(f"work{i}") for i in range(5000))
+    assert counts["train"] == pytest.approx(4000, abs=120)
+    assert counts["valid"] == pytest.approx(500, abs=80)
+    assert counts["test"] == pytest.approx(500, abs=80)
+
+
+def test_every_split_has_pieces_of_two_composers(pieces):
+    composers = collections.defaultdict(set)
+    for piece in pieces.values():
+        composers[split_of(piece.work)].add(piece.composer)
+    assert min(len(names) for names in composers.values()) >= 2

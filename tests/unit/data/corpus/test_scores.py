@@ -1,0 +1,96 @@
+"""Which pieces, and their notes as music21 reads them.
+
+Authors
+ * The MuQ for SpeechBrain team 2026
+"""
+
+import pytest
+from music21 import converter
+
+from muq_plugins.data.corpus.pieces import Piece, corpus_folder, find_pieces
+from muq_plugins.data.corpus.scores import MusicalScore, Note, estimate_key, read_score
+
+
+@pytest.fixture(scope="module")
+def pieces():
+    return {piece.path: piece for piece in find_pieces()}
+
+
+def test_ties_become_one_note(tmp_path, monkeypatch):
+    (tmp_path / "bach").mkdir()
+    (tmp_path / "bach" / "tied.xml").write_text(TIED, encoding="utf-8")
+    monkeypatch.setattr(
+        "muq_plugins.data.corpus.scores.corpus_folder", lambda: tmp_path
+    )
+    score = read_score(Piece("bach/tied.xml", "bach/tied", "Anon", "Tied", 1))
+    assert score.parts == [[Note(0.0, 3.0, 60), Note(3.0, 1.0, 60)]]
+    assert score.bars == [0.0, 2.0]
+    assert score.signatures == [(0.0, "2/4")]
+
+
+def test_notes_are_those_of_music21(pieces):
+    file = corpus_folder() / "bach" / "bwv66.6.mxl"
+    expected = converter.parse(file, forceSource=True, storePickle=False).stripTies()
+    score = read_score(pieces["bach/bwv66.6.mxl"])
+    assert score.parts == [
+        [
+            Note(float(note.offset), float(note.quarterLength), note.pitch.midi)
+            for note in part.flatten().notes
+        ]
+        for part in expected.parts
+    ]
+    assert score.end == 36.0
+
+
+def test_transposing_instrument_sounds_as_it_does(pieces):
+    clarinet = read_score(pieces["weber/concertino_clarinet.mxl"]).parts[0]
+    assert clarinet[0].pitch == 80  # written B flat 5
+
+
+@pytest.mark.parametrize("path", ["bach/bwv7.7.mxl", "mozart/k155/movement2.mxl"])
+def test_key_is_what_music21_says_of_the_score(pieces, path):
+    file = corpus_folder() / path
+    score = converter.parse(file, forceSource=True, storePickle=False)
+    expected = score.analyze("key")
+    tonic, mode, confidence = estimate_key(read_score(pieces[path]).notes)
+    assert (tonic, mode) == (expected.tonic.pitchClass, expected.mode)
+    assert confidence == pytest.approx(expected.correlationCoefficient, abs=1e-3)
+
+
+def test_excerpt_cuts_notes_and_starts_with_one():
+    score = MusicalScore(
+        parts=[[Note(0.0, 3.0, 60), Note(6.0, 4.0, 62)], [Note(0.0, 1.0, 48)]],
+        bars=[0.0, 4.0, 8.0],
+        end=10.0,
+        signatures=[(0.0, "4/4"), (8.0, "2/4")],
+    )
+    excerpt = score.excerpt(4.0, 9.0)
+    assert excerpt.parts == [[Note(0.0, 3.0, 62)]]
+    assert excerpt.bars == [2.0]
+    assert excerpt.end == 3.0
+    assert excerpt.time_signature == "4/4"
+    assert score.excerpt(2.0, 7.0).parts == [[Note(0.0, 1.0, 60), Note(4.0, 1.0, 62)]]
+
+
+def test_time_signature_is_that_of_most_of_the_time():
+    score = MusicalScore(
+        [[Note(0.0, 20.0, 60)]], [0.0], 20.0, [(0.0, "4/4"), (4.0, "3/4")]
+    )
+    assert score.time_signature == "3/4"
+
+
+_NOTE = (
+    "<note><pitch><step>C</step><octave>4</octave></pitch>"
+    "<duration>{duration}</duration>{tie}</note>"
+)
+TIED = (
+    '<?xml version="1.0"?><score-partwise version="3.1"><part-list>'
+    '<score-part id="P1"><part-name>One</part-name></score-part></part-list>'
+    '<part id="P1"><measure number="1"><attributes><divisions>1</divisions>'
+    "<time><beats>2</beats><beat-type>4</beat-type></time></attributes>"
+    + _NOTE.format(duration=2, tie='<tie type="start"/>')
+    + '</measure><measure number="2">'
+    + _NOTE.format(duration=1, tie='<tie type="stop"/>')
+    + _NOTE.format(duration=1, tie="")
+    + "</measure></part></score-partwise>"
+)
