@@ -291,14 +291,16 @@ class StageBrain(sb.Brain):
         batch : ClipBatch
             A micro-batch on the right device.
         stage : sb.Stage
-            Unused: the module knows whether it is training.
+            Training goes through DDP's wrapper; evaluation must not, because it
+            would wait for processes whose share has fewer batches.
 
         Returns
         -------
         StageOutput
             Loss and statistics.
         """
-        module = self.modules[self.stage_name]
+        training = stage is sb.Stage.TRAIN
+        module = self.modules[self.stage_name] if training else self.module
         return module(batch.wavs, batch.wav_lens, batch.clip_keys)
 
     def compute_objectives(

@@ -95,8 +95,8 @@ def mel_statistics(
         "hop_length": log_mel.hop_length,
         "n_mels": log_mel.output_size,
     }
-    if _read(path, settings) is None:
-        run_on_main(_measure, args=[settings, manifest, path, progress])
+    # On every process, measured or not: those that wait must all wait.
+    run_on_main(_measure, args=[settings, manifest, path, progress])
     measured = _read(path, settings)
     return measured["mean"], measured["std"]
 
@@ -111,7 +111,9 @@ def _read(path: Path, settings: dict) -> dict | None:
 
 @torch.no_grad()
 def _measure(settings: dict, manifest: dict, path: Path, progress: bool) -> None:
-    """Measures and writes the result."""
+    """Measures and writes the result, unless that was done before."""
+    if _read(path, settings) is not None:
+        return
     # A chain of its own on the CPU: the one given may be on a GPU already.
     log_mel = LogMel(**settings)
     dataset = ClipDataset(manifest, WINDOW_SECONDS, seed=0, fixed=True)

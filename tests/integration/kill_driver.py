@@ -15,6 +15,7 @@ import runpy
 import signal
 import sys
 import time
+import traceback
 from pathlib import Path
 
 SCRIPT = Path(__file__).resolve().parents[2] / "recipes" / "MuQ" / "train.py"
@@ -59,6 +60,8 @@ def start(script, arguments):
         os.dup2(log, 1)
         script["main"](arguments)
         code = 0
+    except BaseException:
+        traceback.print_exc()
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
