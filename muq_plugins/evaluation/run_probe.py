@@ -19,6 +19,7 @@ from muq_plugins.evaluation.probe_result import save_probe
 logger = get_logger(__name__)
 
 LABEL = "family"
+CLIP_SECONDS = 20.0  # of the middle of each clip; a mean over fewer is noisier
 
 
 def probe_run(
@@ -64,6 +65,7 @@ def probe_run(
                 trained.features,
                 train_manifest,
                 test_manifest,
+                clip_seconds=CLIP_SECONDS,
                 sample_rate=trained.sample_rate,
                 device=device,
             )
