@@ -535,10 +535,9 @@ class StageBrain(sb.Brain):
 
     @sb.utils.checkpoints.mark_as_saver
     def _save(self, path: str | Path) -> None:
-        """The position in training, independent of the number of processes."""
+        """What cannot be derived; the position in the data follows from the step."""
         state = {
             "optimizer_step": self.optimizer_step,
-            "micro_batches": self.micro_batches * world_size(),
             "seconds": self.logbook.seconds,
         }
         Path(path).write_text(yaml.safe_dump(state), encoding="utf-8")
@@ -547,14 +546,8 @@ class StageBrain(sb.Brain):
     def _recover(self, path: str | Path, end_of_epoch: bool) -> None:
         """The inverse of `_save`."""
         state = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-        micro_batches, rest = divmod(state["micro_batches"], world_size())
-        if rest or micro_batches % self.grad_accumulation_factor:
-            raise ValueError(
-                f"The checkpoint has seen {state['micro_batches']} micro-batches, "
-                f"which {world_size()} processes with an accumulation of "
-                f"{self.grad_accumulation_factor} cannot share evenly: resume with the "
-                f"number of processes and the batch_size it was made with."
-            )
-        self.micro_batches = micro_batches
         self.optimizer_step = state["optimizer_step"]
         self.logbook.seconds = state["seconds"]
+        # Checkpoints are made between updates, and an update takes the same clips
+        # however many processes and micro-batches share it.
+        self.micro_batches = self.optimizer_step * self.grad_accumulation_factor

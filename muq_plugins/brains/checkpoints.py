@@ -71,6 +71,8 @@ class AtomicCheckpointer(Checkpointer):
                 f"Cannot make the checkpoint folder {checkpoints_dir}: {error}. Choose "
                 f"another --output_folder or change its permissions."
             ) from error
+        # SpeechBrain forgets this for recoverables that the constructor gets, and
+        # loading a checkpoint that lacks one of them would be a bare KeyError.
         self.optional_recoverables = {
             name: self.optional_recoverables.get(name, False)
             for name in self.recoverables

@@ -12,13 +12,10 @@ from pathlib import Path
 import torch
 from speechbrain.utils.distributed import run_on_main
 from torch import nn
-from torch.utils.data import BatchSampler
 from tqdm import tqdm
 
-from muq_plugins.data.batch import make_loader
-from muq_plugins.data.dataset import ClipDataset
 from muq_plugins.data.jsonio import write_json
-from muq_plugins.data.preparation import Manifests
+from muq_plugins.data.preparation import Manifests, evaluation_loader
 from muq_plugins.lobes.features import LogMel
 
 WINDOW_SECONDS = 5.0
@@ -116,10 +113,13 @@ def _measure(settings: dict, manifest: dict, path: Path, progress: bool) -> None
         return
     # A chain of its own on the CPU: the one given may be on a GPU already.
     log_mel = LogMel(**settings)
-    dataset = ClipDataset(manifest, WINDOW_SECONDS, seed=0, fixed=True)
-    count = min(len(dataset), MAX_WINDOWS)
-    windows = [i * len(dataset) // count for i in range(count)]
-    loader = make_loader(dataset, list(BatchSampler(windows, BATCH_SIZE, False)))
+    loader = evaluation_loader(
+        manifest,
+        WINDOW_SECONDS,
+        BATCH_SIZE,
+        windows_per_clip=1,
+        max_windows=MAX_WINDOWS,
+    )
     total = squares = frames = torch.zeros((), dtype=torch.float64)
     bar = tqdm(loader, desc="mel statistics", disable=not progress)
     for batch in bar:

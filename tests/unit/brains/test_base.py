@@ -103,6 +103,24 @@ def test_resuming_is_exact(make_brain, loaders):  # e
     assert losses[0] == losses[1]
 
 
+def test_resuming_with_other_micro_batches_goes_on_in_the_same_data(
+    make_brain, loaders, manifest
+):
+    """As after a change of the number of processes or of the memory."""
+    heard = {}
+    for folder, sizes in (("whole", [4]), ("changed", [4, 2])):
+        heard[folder] = []
+        for size, limit in zip(sizes, [6] if len(sizes) == 1 else [3, 6], strict=True):
+            brain = make_brain(
+                folder=folder, batch_size=size, optimizer_step_limit=limit
+            )
+            brain.on_fit_batch_start = lambda batch, step, ids=heard[folder]: (
+                ids.extend(batch.ids)
+            )
+            brain.fit(*loaders(brain))
+    assert heard["changed"] == heard["whole"]
+
+
 def test_a_finished_run_is_left_alone(make_brain, loaders):
     brain = make_brain()
     brain.fit(*loaders(brain))
