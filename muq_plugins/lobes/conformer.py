@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from muq_plugins.lobes.lengths import length_mask
+from muq_plugins.lobes.linear import Linear, linear
 
 ROTARY_BASE = 10000
 
@@ -44,8 +45,8 @@ class FeedForward(nn.Module):
 
     def __init__(self, width: int, ffn_width: int, dropout: float):
         super().__init__()
-        self.intermediate_dense = nn.Linear(width, ffn_width)
-        self.output_dense = nn.Linear(ffn_width, width)
+        self.intermediate_dense = Linear(width, ffn_width)
+        self.output_dense = Linear(ffn_width, width)
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, hidden: Tensor) -> Tensor:
@@ -61,7 +62,7 @@ class FeedForward(nn.Module):
         Tensor
             (batch, frames, width).
         """
-        hidden = self.dropout(F.silu(self.intermediate_dense(hidden)))
+        hidden = self.dropout(_swish(self.intermediate_dense(hidden)))
         return self.dropout(self.output_dense(hidden))
 
 
@@ -94,10 +95,10 @@ class RotarySelfAttention(nn.Module):
             )
         self.num_heads = num_heads
         self.dropout = dropout
-        self.linear_q = nn.Linear(width, width)
-        self.linear_k = nn.Linear(width, width)
-        self.linear_v = nn.Linear(width, width)
-        self.linear_out = nn.Linear(width, width)
+        self.linear_q = Linear(width, width)
+        self.linear_k = Linear(width, width)
+        self.linear_v = Linear(width, width)
+        self.linear_out = Linear(width, width)
 
     def forward(
         self,
@@ -235,13 +236,13 @@ class ConvolutionModule(nn.Module):
         """
         # A pointwise convolution is a linear map of the last axis, which saves
         # two transpositions; only the weights keep the convolution's shape.
-        hidden = F.linear(self.layer_norm(hidden), self.pointwise_conv1.weight[..., 0])
+        hidden = linear(self.layer_norm(hidden), self.pointwise_conv1.weight[..., 0])
         hidden = F.glu(hidden, dim=-1)
         if mask is not None:
             hidden = hidden * mask[..., None]
         hidden = self.depthwise_conv(hidden.transpose(1, 2))
-        hidden = F.silu(self.batch_norm(hidden)).transpose(1, 2)
-        return self.dropout(F.linear(hidden, self.pointwise_conv2.weight[..., 0]))
+        hidden = _swish(self.batch_norm(hidden)).transpose(1, 2)
+        return self.dropout(linear(hidden, self.pointwise_conv2.weight[..., 0]))
 
 
 class ConformerLayer(nn.Module):
@@ -315,6 +316,11 @@ class ConformerLayer(nn.Module):
         hidden = hidden + self.conv_module(hidden, mask)
         hidden = hidden + 0.5 * self.ffn2(self.ffn2_layer_norm(hidden))
         return self.final_layer_norm(hidden)
+
+
+def _swish(fresh: Tensor) -> Tensor:
+    """Swish of a tensor that nobody else uses: in place where no gradient needs it."""
+    return F.silu(fresh, inplace=not torch.is_grad_enabled())
 
 
 class Conformer(nn.Module):

@@ -9,9 +9,19 @@ Authors
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from muq_plugins.lobes.lengths import length_mask
+from muq_plugins.lobes.linear import Linear
+from muq_plugins.lobes.tracing import is_traced
+
+# Mel frames that go through the convolutions at a time when nothing is learned: the
+# activations of 5 s stay near a CPU's caches, those of an hour fit in no memory.
+CPU_FRAMES = 512
+GPU_FRAMES = 65536
+# Mel frames of context on either side of a piece, of which the outputs are dropped.
+CONTEXT = 12
 
 
 class ResidualBlock2d(nn.Module):
@@ -65,6 +75,72 @@ class ResidualBlock2d(nn.Module):
         out = torch.relu(self.bn2(self.conv2(hidden)) + self.bn3(self.conv3(images)))
         return out if mask is None else out * mask[:, None, None]
 
+    def folded(self, dtype: torch.dtype) -> FoldedBlock2d:
+        """The same computation in evaluation mode, for inference.
+
+        Arguments
+        ---------
+        dtype : torch.dtype
+            Precision of the convolutions.
+
+        Returns
+        -------
+        FoldedBlock2d
+            Each batch normalisation is part of the convolution before it.
+        """
+        pairs = (
+            (self.conv1, self.bn1),
+            (self.conv2, self.bn2),
+            (self.conv3, self.bn3),
+        )
+        return FoldedBlock2d(*(_fold(conv, norm, dtype) for conv, norm in pairs))
+
+
+class FoldedBlock2d:
+    """A `ResidualBlock2d` for inference: fewer passes over memory, none of them kept.
+
+    Arguments
+    ---------
+    first : tuple of Tensor
+        Weight and bias of the first convolution of the block.
+    second : tuple of Tensor
+        Of the second one.
+    shortcut : tuple of Tensor
+        Of the shortcut.
+
+    Example
+    -------
+    >>> block = ResidualBlock2d(1, 8).eval()
+    >>> images = torch.randn(2, 1, 128, 100)
+    >>> with torch.no_grad():
+    ...     folded = block.folded(torch.float32)(images)
+    ...     torch.allclose(folded, block(images), atol=1e-5)
+    True
+    """
+
+    def __init__(
+        self,
+        first: tuple[Tensor, Tensor],
+        second: tuple[Tensor, Tensor],
+        shortcut: tuple[Tensor, Tensor],
+    ):
+        self.first = first
+        self.second = second
+        self.shortcut = shortcut
+
+    def __call__(self, images: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """Applies the block; see `ResidualBlock2d.forward`."""
+        hidden = F.conv2d(images, *self.first, stride=2, padding=1).relu_()
+        mask = length_mask(lengths, hidden.shape[-1])
+        if mask is not None:
+            hidden *= mask[:, None, None]
+        out = F.conv2d(hidden, *self.second, padding=1)
+        out += F.conv2d(images, *self.shortcut, stride=2, padding=1)
+        out.relu_()
+        if mask is not None:
+            out *= mask[:, None, None]
+        return out
+
 
 class ResidualFrontEnd(nn.Module):
     """Turns a spectrogram into a sequence at a quarter of its frame rate.
@@ -93,7 +169,7 @@ class ResidualFrontEnd(nn.Module):
             ResidualBlock2d(1, channels), ResidualBlock2d(channels, channels)
         ).to(memory_format=torch.channels_last)  # the faster layout, CPU and GPU
         bands = -(-n_mels // self.subsampling)
-        self.linear = nn.Linear(channels * bands, width)
+        self.linear = Linear(channels * bands, width)
 
     def forward(
         self, mel: Tensor, lengths: Tensor | None = None
@@ -114,13 +190,58 @@ class ResidualFrontEnd(nn.Module):
         lengths : Tensor or None
             Own frames (batch,) of the output.
         """
+        if self.training or torch.is_grad_enabled() or is_traced():
+            return self._convolve(self.conv, mel, lengths)
+        return self._in_pieces(mel, lengths)
+
+    def _convolve(self, blocks, mel, lengths):
+        """Applies the blocks and the projection; see `forward`."""
         images = mel.transpose(1, 2)[:, None]
         images = images.contiguous(memory_format=torch.channels_last)
         mask = length_mask(lengths, images.shape[-1])
         if mask is not None:
             images = images * mask[:, None, None]
-        for block in self.conv:
+        for block in blocks:
             lengths = None if lengths is None else (lengths + 1) // 2
             images = block(images, lengths)
         # Channel-major, then frequency: the order of the official flattening.
         return self.linear(images.permute(0, 3, 1, 2).flatten(2)), lengths
+
+    def _in_pieces(self, mel, lengths):
+        """The same for inference, a few clips or seconds at a time."""
+        device = mel.device.type
+        dtype = mel.dtype
+        if torch.is_autocast_enabled(device):
+            dtype = torch.get_autocast_dtype(device)
+        blocks = [block.folded(dtype) for block in self.conv]
+        budget = CPU_FRAMES if device == "cpu" else GPU_FRAMES
+        frames = mel.shape[1]
+        clips = max(1, budget // max(frames, 1))
+        rows = []
+        for row in range(0, len(mel), clips):
+            part = slice(row, row + clips)
+            pieces = []
+            for start in range(0, frames, budget):
+                stop = min(start + budget, frames)
+                begin = max(0, start - CONTEXT)
+                hidden, _ = self._convolve(
+                    blocks,
+                    mel[part, begin : stop + CONTEXT].to(dtype),
+                    None if lengths is None else (lengths[part] - begin).clamp(min=0),
+                )
+                first, last = (start - begin) // 4, -(-(stop - begin) // 4)
+                pieces.append(hidden[:, first:last])
+            rows.append(torch.cat(pieces, dim=1))
+        if lengths is not None:
+            lengths = -(-lengths // self.subsampling)
+        return torch.cat(rows), lengths
+
+
+def _fold(
+    conv: nn.Conv2d, norm: nn.BatchNorm2d, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    """Weight and bias of a convolution that includes the normalisation after it."""
+    scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
+    weight = (conv.weight * scale[:, None, None, None]).to(dtype)
+    bias = norm.bias + (conv.bias - norm.running_mean) * scale
+    return weight.contiguous(memory_format=torch.channels_last), bias.to(dtype)

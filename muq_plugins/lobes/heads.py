@@ -9,6 +9,8 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from muq_plugins.lobes.linear import Linear
+
 
 class MultiCodebookHead(nn.Module):
     """One linear layer that predicts an entry of each codebook.
@@ -35,7 +37,7 @@ class MultiCodebookHead(nn.Module):
         self.width = width
         self.num_codebooks = num_codebooks
         self.codebook_size = codebook_size
-        self.linear = nn.Linear(width, num_codebooks * codebook_size)
+        self.linear = Linear(width, num_codebooks * codebook_size)
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Predicts.

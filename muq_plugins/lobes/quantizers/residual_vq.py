@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from muq_plugins.lobes.linear import linear
 from muq_plugins.lobes.quantizers.base import (
     Quantizer,
     QuantizerOutput,
@@ -68,7 +69,7 @@ class WeightNormLinear(nn.Module):
             (..., output_size).
         """
         weight = torch._weight_norm(self.weight_v, self.weight_g, 0)
-        return F.linear(vectors, weight.squeeze(-1), self.bias)
+        return linear(vectors, weight.squeeze(-1), self.bias)
 
 
 def in_projection(input_size: int, output_size: int, depth: int) -> nn.Module:

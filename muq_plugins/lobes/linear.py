@@ -1,0 +1,121 @@
+"""Linear maps by the fastest float32 matrix product that the CPU has.
+
+torch multiplies float32 matrices on a CPU with MKL, which uses half of the vector
+units of some processors or less. oneDNN, which is also part of torch and computes its
+convolutions, uses them. It is reached here through the operator that torch.compile
+uses, and only where it applies: float32 on a CPU, outside autocast. Everywhere else
+this is `torch.nn.functional.linear`.
+
+Authors
+ * The MuQ for SpeechBrain team 2026
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from muq_plugins.lobes.tracing import is_traced
+
+
+def linear(vectors: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Computes ``vectors @ weight.T + bias``.
+
+    Arguments
+    ---------
+    vectors : Tensor
+        (..., input size).
+    weight : Tensor
+        (output size, input size).
+    bias : Tensor or None
+        (output size,).
+
+    Returns
+    -------
+    Tensor
+        (..., output size).
+
+    Example
+    -------
+    >>> linear(torch.ones(2, 3), torch.ones(4, 3), torch.ones(4))
+    tensor([[4., 4., 4., 4.],
+            [4., 4., 4., 4.]])
+    """
+    if not _applies(vectors, weight):
+        return F.linear(vectors, weight, bias)
+    if torch.is_grad_enabled():
+        return _OneDNNLinear.apply(vectors, weight, bias)
+    return _product(vectors, weight, bias)
+
+
+class Linear(nn.Linear):
+    """`torch.nn.Linear`, computed by `linear`.
+
+    Example
+    -------
+    >>> layer = Linear(8, 4)
+    >>> layer(torch.randn(2, 25, 8)).shape
+    torch.Size([2, 25, 4])
+    """
+
+    def forward(self, vectors: Tensor) -> Tensor:
+        """Applies the layer.
+
+        Arguments
+        ---------
+        vectors : Tensor
+            (..., input size).
+
+        Returns
+        -------
+        Tensor
+            (..., output size).
+        """
+        return linear(vectors, self.weight, self.bias)
+
+
+def _applies(vectors: Tensor, weight: Tensor) -> bool:
+    """Whether oneDNN's product may take the place of torch's."""
+    return (
+        # Compilers and exporters know linear layers, not this operator.
+        not is_traced()
+        and vectors.device.type == "cpu"
+        and vectors.dtype is torch.float32
+        and weight.dtype is torch.float32
+        and vectors.numel() > 0
+        and torch.backends.mkldnn.is_available()
+        and torch.backends.mkldnn.enabled
+        and not torch.is_autocast_enabled("cpu")
+        and not is_traced()
+    )
+
+
+def _product(vectors: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """``vectors @ weight.T + bias`` by oneDNN, without a gradient."""
+    return torch.ops.mkldnn._linear_pointwise(vectors, weight, bias, "none", [], "")
+
+
+class _OneDNNLinear(torch.autograd.Function):
+    """Gives oneDNN's product its gradient, two more such products."""
+
+    @staticmethod
+    def forward(ctx, vectors, weight, bias):
+        ctx.save_for_backward(vectors, weight)
+        ctx.has_bias = bias is not None
+        return _product(vectors, weight, bias)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, gradient):
+        vectors, weight = ctx.saved_tensors
+        rows = gradient.reshape(-1, gradient.shape[-1])
+        to_vectors = to_weight = to_bias = None
+        if ctx.needs_input_grad[0]:
+            to_vectors = _product(gradient, weight.t(), None)
+        if ctx.needs_input_grad[1]:
+            inputs = vectors.reshape(-1, vectors.shape[-1])
+            to_weight = _product(rows.t(), inputs.t(), None)
+        if ctx.has_bias and ctx.needs_input_grad[2]:
+            to_bias = rows.sum(0)
+        return to_vectors, to_weight, to_bias

@@ -1,0 +1,52 @@
+"""Linear maps: the same numbers and gradients as torch's, whichever product runs."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from muq_plugins.lobes.linear import Linear, linear
+
+
+@pytest.mark.parametrize("shape", [(7,), (3, 5, 7), (2, 7), (0, 7)])
+@pytest.mark.parametrize("bias", [True, False])
+def test_values_and_gradients_equal_those_of_torch(shape, bias):
+    vectors = torch.randn(shape, requires_grad=True)
+    weight = torch.randn(4, 7, requires_grad=True)
+    offset = torch.randn(4, requires_grad=True) if bias else None
+    inputs = [vectors, weight] + ([offset] if bias else [])
+    expected, found = F.linear(vectors, weight, offset), linear(vectors, weight, offset)
+    assert torch.allclose(found, expected, atol=1e-5)
+    weights = torch.randn_like(expected)
+    theirs = torch.autograd.grad((expected * weights).sum(), inputs)
+    ours = torch.autograd.grad((found * weights).sum(), inputs)
+    for one, other in zip(ours, theirs, strict=True):
+        assert torch.allclose(one, other, atol=1e-5)
+    with torch.no_grad():
+        assert torch.allclose(linear(vectors, weight, offset), expected, atol=1e-5)
+
+
+def test_strided_inputs():
+    vectors, weight = torch.randn(7, 6).t(), torch.randn(7, 4).t()
+    assert torch.allclose(linear(vectors, weight), vectors @ weight.t(), atol=1e-5)
+
+
+def test_frozen_weights_get_no_gradient():
+    layer = Linear(7, 4).requires_grad_(False)
+    vectors = torch.randn(3, 7, requires_grad=True)
+    layer(vectors).sum().backward()
+    assert layer.weight.grad is None
+    assert torch.allclose(vectors.grad, layer.weight.sum(0).expand(3, 7), atol=1e-6)
+
+
+def test_other_precisions_take_the_ordinary_way():
+    layer = Linear(7, 4)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert layer(torch.randn(3, 7)).dtype == torch.bfloat16
+    assert layer.double()(torch.randn(3, 7).double()).dtype == torch.float64
+
+
+def test_exported_graphs_hold_common_operators_only():
+    program = torch.export.export(Linear(7, 4), (torch.randn(3, 7),))
+    assert "mkldnn" not in str(program.graph)
+    traced = torch.jit.trace(Linear(7, 4), torch.randn(3, 7))
+    assert "mkldnn" not in str(traced.inlined_graph)
