@@ -16,6 +16,7 @@ _HOMES = {
     "BlockMasking": "muq_plugins.lobes",
     "LogMel": "muq_plugins.lobes",
     "MaskedPrediction": "muq_plugins.lobes",
+    "MelRVQ": "muq_plugins.inference",
     "MuQ": "muq_plugins.inference",
     "MuQEncoder": "muq_plugins.lobes",
     "MultiCodebookHead": "muq_plugins.lobes",

@@ -1,9 +1,25 @@
 """Using what was trained.
 
+The names below are imported when they are first used: the command line starts, and can
+explain a broken installation, without torch and SpeechBrain.
+
 Authors
  * The MuQ for SpeechBrain team 2026
 """
 
-from muq_plugins.inference.muq import MuQ
+from importlib import import_module
+from typing import Any
 
-__all__ = ["MuQ"]
+_HOMES = {
+    "MelRVQ": "muq_plugins.inference.mel_rvq",
+    "MuQ": "muq_plugins.inference.muq",
+}
+
+__all__ = sorted(_HOMES)
+
+
+def __getattr__(name: str) -> Any:
+    """Imports a public name when it is first used (PEP 562)."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)

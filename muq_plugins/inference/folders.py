@@ -17,7 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
+
+from muq_plugins.inference.weights import load_strictly, read_tensors
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
@@ -26,9 +28,9 @@ HYPERPARAMETERS = "hyperparams.yaml"
 
 def save_folder(
     folder: str | Path,
-    module: nn.Module,
+    tensors: dict[str, Tensor],
     config: dict[str, Any],
-    hyperparameters: str,
+    hyperparameters: str | None = None,
     loadable: str | None = None,
 ) -> Path:
     """Writes an inference folder; it is complete or not there.
@@ -37,11 +39,11 @@ def save_folder(
     ---------
     folder : str or Path
         Where; an older one is replaced.
-    module : nn.Module
-        Its state dict becomes the weights.
+    tensors : dict
+        The weights by name, such as a state dict.
     config : dict
         What is needed to build the module again, as JSON.
-    hyperparameters : str
+    hyperparameters : str or None
         YAML for SpeechBrain's ``from_hparams``.
     loadable : str or None
         Name under which that YAML's Pretrainer looks for the weights.
@@ -55,7 +57,7 @@ def save_folder(
     -------
     >>> folder = getfixture("tmp_path") / "inference"
     >>> module = nn.Linear(2, 2)
-    >>> _ = save_folder(folder, module, {"size": 2}, "size: 2")
+    >>> _ = save_folder(folder, module.state_dict(), {"size": 2})
     >>> read_config(folder)
     {'size': 2}
     >>> load_weights(nn.Linear(2, 2), folder)
@@ -65,13 +67,13 @@ def save_folder(
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(parents=True)
     tensors = {
-        name: tensor.detach().cpu().contiguous()
-        for name, tensor in module.state_dict().items()
+        name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()
     }
     save_file(tensors, unfinished / WEIGHTS, metadata={"format": "pt"})
     text = json.dumps(config, indent=2) + "\n"
     (unfinished / CONFIG).write_text(text, encoding="utf-8")
-    (unfinished / HYPERPARAMETERS).write_text(hyperparameters, encoding="utf-8")
+    if hyperparameters is not None:
+        (unfinished / HYPERPARAMETERS).write_text(hyperparameters, encoding="utf-8")
     if loadable is not None:
         # The Pretrainer finds <loadable>.ckpt and nothing else beside its YAML. A
         # second name for the same file takes no space.
@@ -166,19 +168,7 @@ def load_weights(module: nn.Module, folder: str | Path) -> None:
         If a tensor is missing, unknown or of another shape; all are named.
     """
     path = Path(folder) / WEIGHTS
-    found, expected = load_file(path), module.state_dict()
-    problems = [f"missing: {name}" for name in sorted(expected.keys() - found.keys())]
-    problems += [f"unknown: {name}" for name in sorted(found.keys() - expected.keys())]
-    problems += [
-        f"{name}: shape {tuple(found[name].shape)}, expected {tuple(tensor.shape)}"
-        for name, tensor in expected.items()
-        if name in found and found[name].shape != tensor.shape
-    ]
-    if problems:
-        raise ValueError(
-            f"{path} does not fit {type(module).__name__}:\n  " + "\n  ".join(problems)
-        )
-    module.load_state_dict(found)
+    load_strictly(module, read_tensors(path), path)
 
 
 def pretrainer_hook(module: nn.Module, path: str | Path) -> None:
@@ -193,7 +183,7 @@ def pretrainer_hook(module: nn.Module, path: str | Path) -> None:
 
     Raises
     ------
-    RuntimeError
-        If a tensor is missing, unknown or of another shape.
+    ValueError
+        If a tensor is missing, unknown or of another shape; all are named.
     """
-    module.load_state_dict(load_file(path))
+    load_strictly(module, load_file(path), path)

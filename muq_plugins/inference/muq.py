@@ -6,6 +6,8 @@ Authors
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -13,12 +15,16 @@ import yaml
 from speechbrain.inference.interfaces import Pretrained
 from torch import Tensor
 
-from muq_plugins.inference.folders import (
-    find_folder,
-    load_weights,
-    read_config,
-    save_folder,
+from muq_plugins.inference.folders import load_weights, read_config, save_folder
+from muq_plugins.inference.long_audio import FrameChunk, embed_windows, read_blocks
+from muq_plugins.inference.official import (
+    OfficialCheckpoint,
+    build_encoder,
+    is_official,
+    read_official,
+    save_official,
 )
+from muq_plugins.inference.sources import find_model
 from muq_plugins.lobes.encoder import EncoderOutput, MuQEncoder
 
 KIND = "muq_encoder"
@@ -67,16 +73,31 @@ class MuQ(Pretrained):
     HPARAMS_NEEDED = ["sample_rate"]
     MODULES_NEEDED = ["encoder"]
 
+    # What an official checkpoint holds beside the encoder, to be saved again.
+    checkpoint: OfficialCheckpoint | None = None
+
     @classmethod
-    def from_pretrained(cls, source: str | Path, device: str = "cpu") -> MuQ:
-        """Loads a model; nothing in the folder is executed.
+    def from_pretrained(
+        cls,
+        source: str | Path,
+        device: str = "cpu",
+        revision: str | None = None,
+        cache_dir: str | Path | None = None,
+    ) -> MuQ:
+        """Loads a model; nothing that comes with it is executed.
 
         Arguments
         ---------
         source : str or Path
-            A run folder (``results/<experiment>/<seed>``) or its inference folder.
+            A run folder (``results/<experiment>/<seed>``) or its inference folder, a
+            folder in the layout of the official package, or the id of a model on the
+            Hugging Face hub, such as ``OpenMuQ/MuQ-large-msd-iter``.
         device : str
             Where the model goes.
+        revision : str or None
+            Branch, tag or commit on the hub.
+        cache_dir : str, Path or None
+            Where downloads are kept; None is the usual place of the hub.
 
         Returns
         -------
@@ -90,22 +111,56 @@ class MuQ(Pretrained):
         ValueError
             If the folder holds something else, or weights that do not fit.
         """
-        folder = find_folder(source, "MuQ model")
+        folder = find_model(source, revision, cache_dir)
         config = read_config(folder)
-        if config.get("kind") != KIND:
+        checkpoint = None
+        if is_official(config):
+            checkpoint = read_official(folder, config)
+            encoder = build_encoder(checkpoint, folder)
+            checkpoint.encoder.clear()  # the encoder has its own copy
+        elif config.get("kind") == KIND:
+            encoder = MuQEncoder(**config["encoder"])
+            load_weights(encoder, folder)
+        else:
             raise ValueError(
                 f"{folder} holds a {config.get('kind', 'model of unknown kind')}, not "
-                f"a {KIND}: give the folder of a pre-training run."
+                f"a {KIND}: give the folder of a pre-training run, or a checkpoint of "
+                "the official MuQ package."
             )
-        encoder = MuQEncoder(**config["encoder"])
-        load_weights(encoder, folder)
-        hparams = {"sample_rate": encoder.sample_rate}
-        return cls(
-            modules={"encoder": encoder}, hparams=hparams, run_opts={"device": device}
+        model = cls(
+            modules={"encoder": encoder},
+            hparams={"sample_rate": encoder.sample_rate},
+            run_opts={"device": device},
         )
+        model.checkpoint = checkpoint
+        return model
+
+    def save_pretrained(self, folder: str | Path) -> Path:
+        """Writes the model in the layout of the official package.
+
+        What an official checkpoint held beside the encoder is written again.
+
+        Arguments
+        ---------
+        folder : str or Path
+            Where; an older one is replaced.
+
+        Returns
+        -------
+        Path
+            The folder, for this class and for that of the official package.
+
+        Raises
+        ------
+        ValueError
+            If the official code cannot compute this encoder.
+        """
+        return save_official(folder, self.mods.encoder, self.checkpoint)
 
     @torch.no_grad()
-    def forward(self, wavs: Tensor, wav_lens: Tensor | None = None) -> EncoderOutput:
+    def forward(
+        self, wavs: Tensor, wav_lens: Tensor | None = None, mask_padding: bool = True
+    ) -> EncoderOutput:
         """Encodes waveforms.
 
         Arguments
@@ -114,6 +169,9 @@ class MuQ(Pretrained):
             (batch, samples) at the model's sample rate, -1..1.
         wav_lens : Tensor or None
             Relative lengths (batch,); None when nothing is padded.
+        mask_padding : bool
+            Keep the padding from influencing a clip's own frames. False is what the
+            official code computes: convolutions and attention hear the padding.
 
         Returns
         -------
@@ -122,7 +180,74 @@ class MuQ(Pretrained):
         """
         wavs = wavs.to(self.device)
         wav_lens = None if wav_lens is None else wav_lens.to(self.device)
-        return self.mods.encoder(wavs, wav_lens)
+        if mask_padding or wav_lens is None:
+            return self.mods.encoder(wavs, wav_lens)
+        return replace(self.mods.encoder(wavs), lens=wav_lens)
+
+    @torch.no_grad()
+    def embed_long(
+        self,
+        audio: str | Path | Iterable[Tensor],
+        window: float = 30.0,
+        overlap: float = 5.0,
+        layer: int = -1,
+    ) -> Iterator[FrameChunk]:
+        """Embeds audio of any length in constant memory.
+
+        It is encoded window by window; where two windows overlap, their hidden states
+        fade linearly from the first to the second.
+
+        Arguments
+        ---------
+        audio : str, Path or iterable of Tensor
+            A file at any sample rate, or blocks (samples,) at the model's rate.
+        window : float
+            Length of a window, in seconds.
+        overlap : float
+            What two windows share, in seconds.
+        layer : int
+            Which of the hidden states, 0 is the front end and -1 the last.
+
+        Returns
+        -------
+        Iterator of FrameChunk
+            Times in seconds and hidden states (frames, width) on the CPU, every
+            frame once, in order.
+
+        Raises
+        ------
+        AudioError
+            If the file cannot be read to its end.
+        ValueError
+            If there is no such layer, or the windows make no sense.
+
+        Example
+        -------
+        >>> encoder = MuQEncoder(32, num_layers=1, num_heads=4, ffn_width=64,
+        ...                      conv_channels=4)
+        >>> model = MuQ.from_pretrained(save_muq(getfixture("tmp_path"), encoder))
+        >>> minute = (torch.randn(24000) for second in range(60))
+        >>> chunks = list(model.embed_long(minute, window=10.0, overlap=1.0))
+        >>> sum(len(chunk.times) for chunk in chunks), chunks[1].times[0]
+        (1500, tensor(9., dtype=torch.float64))
+        """
+        encoder = self.mods.encoder
+        states = encoder.config["num_layers"] + 1
+        if not -states <= layer < states:
+            raise ValueError(
+                f"There is no layer {layer}: the model has the hidden states 0 (front "
+                f"end) to {states - 1}."
+            )
+        if isinstance(audio, (str, Path)):
+            audio = read_blocks(audio, encoder.sample_rate)
+        yield from embed_windows(
+            lambda wav: self(wav[None]).hidden_states[layer][0].float().cpu(),
+            audio,
+            frame_samples=round(encoder.sample_rate / encoder.frame_rate),
+            frame_rate=encoder.frame_rate,
+            window=round(window * encoder.frame_rate),
+            overlap=round(overlap * encoder.frame_rate),
+        )
 
 
 def save_muq(folder: str | Path, encoder: MuQEncoder) -> Path:
@@ -163,4 +288,6 @@ def save_muq(folder: str | Path, encoder: MuQEncoder) -> Path:
         arguments="".join(f"    {line}\n" for line in arguments.splitlines()).rstrip(),
     )
     config = {"kind": KIND, "encoder": encoder.config}
-    return save_folder(folder, encoder, config, hyperparameters, loadable="encoder")
+    return save_folder(
+        folder, encoder.state_dict(), config, hyperparameters, loadable="encoder"
+    )

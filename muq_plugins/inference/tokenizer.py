@@ -44,7 +44,7 @@ def save_tokenizer(folder: str | Path, target: Target, hyperparameters: str) -> 
     >>> folder = save_tokenizer(getfixture("tmp_path") / "inference", target, "")
     >>> load_tokenizer(target, folder)
     """
-    return save_folder(folder, target, _describe(target), hyperparameters)
+    return save_folder(folder, target.state_dict(), _describe(target), hyperparameters)
 
 
 def is_saved_tokenizer(folder: str | Path, hyperparameters: str) -> bool:
@@ -108,6 +108,7 @@ def _describe(target: Target) -> dict:
     return {
         "kind": KIND,
         "features": type(target.features).__name__,
+        "features_config": target.features.config,
         "quantizer": type(target.quantizer).__name__,
         "sample_rate": target.sample_rate,
         "frame_rate": target.frame_rate,

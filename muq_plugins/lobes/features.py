@@ -77,6 +77,13 @@ class LogMel(nn.Module):
         self.hop_length = hop_length
         self.frame_rate = sample_rate / hop_length
         self.output_size = n_mels
+        # Everything needed to build it again, apart from the buffers.
+        self.config = {
+            "sample_rate": sample_rate,
+            "n_fft": n_fft,
+            "hop_length": hop_length,
+            "n_mels": n_mels,
+        }
         # Constants are not weights: they stay out of the state dict, as in the
         # official checkpoints.
         window = torch.hann_window(n_fft)
@@ -247,6 +254,7 @@ class StackedFrames(nn.Module):
         super().__init__()
         self.features = features
         self.num_frames = num_frames
+        self.config = {"num_frames": num_frames, "features": features.config}
         self.sample_rate = features.sample_rate
         self.frame_rate = features.frame_rate / num_frames
         self.output_size = features.output_size * num_frames

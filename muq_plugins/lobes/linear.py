@@ -87,7 +87,6 @@ def _applies(vectors: Tensor, weight: Tensor) -> bool:
         and torch.backends.mkldnn.is_available()
         and torch.backends.mkldnn.enabled
         and not torch.is_autocast_enabled("cpu")
-        and not is_traced()
     )
 
 

@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from muq_plugins.lobes.linear import linear
+
 # Similarities of this many vectors with all entries are held at a time: 32 MB
 # for 1024 entries, whatever the length of the audio.
 SEARCH_CHUNK = 8192
@@ -135,7 +137,7 @@ def nearest_entries(vectors: Tensor, codebook: Tensor) -> Tensor:
         # normalising keeps ties and rounding equal to the published search.
         flat = F.normalize(vectors.float(), dim=-1).reshape(-1, vectors.shape[-1])
         found = [
-            (chunk @ directions.t()).argmax(dim=-1)
+            linear(chunk, directions).argmax(dim=-1)
             for chunk in flat.split(SEARCH_CHUNK)
         ]
     return torch.cat(found).reshape(vectors.shape[:-1])

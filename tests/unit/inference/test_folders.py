@@ -30,7 +30,8 @@ def test_a_saved_model_comes_back(encoder, tmp_path):
     folder = save_muq(tmp_path / "run" / "inference", encoder)
     encoder.eval()
     wavs, lens = torch.randn(2, 48000), torch.tensor([1.0, 0.6])
-    expected = encoder(wavs, lens)
+    with torch.no_grad():
+        expected = encoder(wavs, lens)
     for model in (
         MuQ.from_pretrained(tmp_path / "run"),
         MuQ.from_hparams(source=str(folder), savedir=str(tmp_path / "cache")),
@@ -132,7 +133,7 @@ def test_a_tokenizer_comes_back_and_its_differences_are_named(tmp_path):
 
 def test_a_folder_is_replaced_as_a_whole(tmp_path):
     module = torch.nn.Linear(1, 1)
-    folder = save_folder(tmp_path / "x", module, {}, "")
+    folder = save_folder(tmp_path / "x", module.state_dict(), {})
     (folder / "left over").write_text("")
-    save_folder(folder, module, {}, "")
+    save_folder(folder, module.state_dict(), {})
     assert not (folder / "left over").exists()

@@ -1,0 +1,110 @@
+"""Reading weights as data, and loading them strictly.
+
+Authors
+ * The MuQ for SpeechBrain team 2026
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+# Weight normalisation has been saved under two pairs of names.
+SPELLINGS = {
+    ".parametrizations.weight.original0": ".weight_g",
+    ".parametrizations.weight.original1": ".weight_v",
+}
+
+
+def read_tensors(path: str | Path) -> dict[str, Tensor]:
+    """Reads a file of tensors; a pickle can hold nothing but tensors.
+
+    Arguments
+    ---------
+    path : str or Path
+        A safetensors file, or one written by ``torch.save``.
+
+    Returns
+    -------
+    dict
+        Tensors by name, on the CPU, with one spelling of weight normalisation.
+
+    Raises
+    ------
+    ValueError
+        If the file is damaged, holds something else than named tensors, or would
+        execute code.
+    """
+    path = Path(path)
+    try:
+        if path.suffix == ".safetensors":
+            state = load_file(path)
+        else:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise
+    except Exception as error:
+        raise ValueError(
+            f"{path} is not a readable file of tensors ({error}): download it again. "
+            "Files that would execute code are refused."
+        ) from error
+    if not isinstance(state, dict) or not all(map(torch.is_tensor, state.values())):
+        raise ValueError(f"{path} must hold named tensors and nothing else.")
+    renamed = {}
+    for name, tensor in state.items():
+        for old, new in SPELLINGS.items():
+            name = name.replace(old, new)
+        renamed[name] = tensor
+    return renamed
+
+
+def load_strictly(
+    module: nn.Module,
+    state: dict[str, Tensor],
+    where: str | Path,
+    optional: Callable[[str], bool] = lambda name: False,
+) -> None:
+    """Loads tensors: each must be there, be known, and have the right shape.
+
+    Arguments
+    ---------
+    module : nn.Module
+        Where they go, in place.
+    state : dict
+        Tensors by name.
+    where : str or Path
+        Where they come from, for messages.
+    optional : callable
+        ``optional(name)`` is True for tensors that may be missing.
+
+    Raises
+    ------
+    ValueError
+        If they do not fit; every difference is named.
+
+    Example
+    -------
+    >>> load_strictly(nn.Linear(2, 1, bias=False), {}, "a.safetensors")
+    Traceback (most recent call last):
+    ...
+    ValueError: a.safetensors does not fit Linear:
+      missing: weight
+    """
+    expected = module.state_dict()
+    missing = [name for name in expected.keys() - state.keys() if not optional(name)]
+    problems = [f"missing: {name}" for name in sorted(missing)]
+    problems += [f"unknown: {name}" for name in sorted(state.keys() - expected.keys())]
+    problems += [
+        f"{name}: shape {tuple(state[name].shape)}, expected {tuple(tensor.shape)}"
+        for name, tensor in expected.items()
+        if name in state and state[name].shape != tensor.shape
+    ]
+    if problems:
+        raise ValueError(
+            f"{where} does not fit {type(module).__name__}:\n  " + "\n  ".join(problems)
+        )
+    module.load_state_dict({**expected, **state})

@@ -1,0 +1,325 @@
+"""Official checkpoints: golden tensors of the official package, strictness, round trip.
+
+`tests/data/official_small` was written by ``tests/official/official_side.py make`` in an
+environment with the package muq 0.1.0, transformers 4.46.3 and random weights.
+"""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from muq_plugins import (
+    BlockMasking,
+    LogMel,
+    MaskedPrediction,
+    MelRVQ,
+    MultiCodebookHead,
+    MuQ,
+    ResidualVQ,
+    StackedFrames,
+    Target,
+)
+from muq_plugins.inference.muq import save_muq
+from muq_plugins.inference.official import read_official
+from muq_plugins.lobes import MuQEncoder
+
+OFFICIAL = Path(__file__).parents[2] / "data" / "official_small"
+
+
+@pytest.fixture(scope="module")
+def golden():
+    """What the official package computed."""
+    return load_file(OFFICIAL / "golden.safetensors")
+
+
+@pytest.fixture
+def copied(tmp_path):
+    """A copy of the checkpoint, to be damaged."""
+    return shutil.copytree(OFFICIAL, tmp_path / "official")
+
+
+def change(folder, edit):
+    """Edits the tensors of a folder in place."""
+    tensors = load_file(folder / "model.safetensors")
+    edit(tensors)
+    save_file(tensors, folder / "model.safetensors")
+
+
+def relative(found, expected):
+    return ((found - expected).norm() / expected.norm()).item()
+
+
+def test_log_mel_equals_the_official_one(golden):
+    feats, _ = LogMel()(golden["wavs"].float())
+    assert relative(feats.transpose(1, 2), golden["mel"]) < 1e-5
+
+
+@pytest.mark.parametrize("weights", ["safetensors", "pickle", "half precision"])
+def test_hidden_states_equal_the_official_ones(golden, copied, weights):
+    limit = 1e-5
+    if weights != "safetensors":
+        tensors = load_file(copied / "model.safetensors")
+        (copied / "model.safetensors").unlink()
+        if weights == "half precision":
+            limit = 1e-2
+            tensors = {name: tensor.half() for name, tensor in tensors.items()}
+        torch.save(tensors, copied / "pytorch_model.bin")
+    model = MuQ.from_pretrained(copied)
+    states = model(golden["wavs"].float()).hidden_states
+    assert len(states) == len(golden["hidden_states"]) == 4
+    for state, expected in zip(states, golden["hidden_states"], strict=True):
+        assert relative(state, expected) < limit
+
+
+def test_the_official_behaviour_with_padding_can_be_selected(golden):
+    model = MuQ.from_pretrained(OFFICIAL)
+    wavs, lens = golden["wavs"].float(), torch.tensor([1.0, 0.5])
+    wavs[1, 12000:] = 0
+    own = model(wavs, lens).hidden_states[-1]
+    official = model(wavs, lens, mask_padding=False)
+    assert torch.equal(official.last_hidden_state, model(wavs).last_hidden_state)
+    assert torch.equal(official.lens, lens)
+    alone = model(wavs[1:, :12000]).last_hidden_state[0]
+    frames = len(alone)
+    assert torch.allclose(own[1, :frames], alone, atol=1e-4)
+    # The official frames near the end hear the padding.
+    assert not torch.allclose(official.last_hidden_state[1, :frames], alone, atol=1e-2)
+
+
+def parts(golden):
+    """The official model taken apart: encoder, head and tokenizer of ours."""
+    config = json.loads((OFFICIAL / "config.json").read_text())
+    checkpoint = read_official(OFFICIAL, config)
+    quantizer = ResidualVQ(512, num_codebooks=2, codebook_size=1024)
+    quantizer.load_state_dict(checkpoint.tokenizer)
+    encoder = MuQ.from_pretrained(OFFICIAL).mods.encoder
+    head = MultiCodebookHead(32, num_codebooks=2, codebook_size=1024)
+    head.linear.load_state_dict(checkpoint.head)
+    return Target(StackedFrames(LogMel()), quantizer), encoder, head
+
+
+class GivenMask(torch.nn.Module):
+    """Masks what the official code has masked."""
+
+    sample_rate, frame_rate = BlockMasking().sample_rate, BlockMasking().frame_rate
+
+    def __init__(self, golden):
+        super().__init__()
+        self.golden = golden
+
+    def forward(self, wavs, clip_keys):
+        mask = torch.zeros(2, 25, dtype=torch.bool)
+        mask[tuple(self.golden["mask_indices"].t().long())] = True
+        return self.golden["masked"].float(), mask
+
+
+def test_codes_and_masked_loss_equal_the_official_ones(golden):
+    target, encoder, head = parts(golden)
+    stage = MaskedPrediction(GivenMask(golden), target, encoder, head).eval()
+    wavs = golden["wavs"].float()
+    assert torch.equal(target(wavs), golden["codes"].long())
+    out = stage(wavs, None, torch.arange(2))
+    assert abs(out.loss - golden["loss"]) < 1e-5 * golden["loss"]
+
+
+@pytest.mark.parametrize("spelling", ["old", "new"])
+def test_both_spellings_of_weight_norm(golden, tmp_path, spelling):
+    checkpoint = read_official(OFFICIAL, {})
+    tensors = checkpoint.tokenizer
+    if spelling == "new":
+        new = {
+            ".weight_g": ".parametrizations.weight.original0",
+            ".weight_v": ".parametrizations.weight.original1",
+        }
+        for old, name in new.items():
+            tensors = {key.replace(old, name): t for key, t in tensors.items()}
+    torch.save(tensors, tmp_path / "RVQ_4000.pth")
+    mel_rvq = MelRVQ.from_pretrained(tmp_path / "RVQ_4000.pth")
+    assert torch.equal(mel_rvq(golden["wavs"].float()), golden["codes"].long())
+
+
+def test_a_saved_checkpoint_keeps_every_tensor(tmp_path):
+    folder = MuQ.from_pretrained(OFFICIAL).save_pretrained(tmp_path / "again")
+    before = load_file(OFFICIAL / "model.safetensors")
+    after = load_file(folder / "model.safetensors")
+    normalised = {
+        name.replace(".parametrizations.weight.original0", ".weight_g").replace(
+            ".parametrizations.weight.original1", ".weight_v"
+        ): tensor
+        for name, tensor in before.items()
+    }
+    assert after.keys() == normalised.keys()
+    assert all(torch.equal(after[name], normalised[name]) for name in after)
+    read = [json.loads((f / "config.json").read_text()) for f in (OFFICIAL, folder)]
+    assert read[0] == read[1]
+
+
+def test_a_model_of_ours_goes_through_the_official_layout(tmp_path):
+    encoder = MuQEncoder(32, num_layers=2, num_heads=4, ffn_width=64, conv_channels=4)
+    encoder.features.set_statistics(1.5, 20.0)
+    ours = MuQ.from_pretrained(save_muq(tmp_path / "ours", encoder))
+    again = MuQ.from_pretrained(ours.save_pretrained(tmp_path / "official"))
+    wavs = torch.randn(1, 24000)
+    assert torch.equal(ours(wavs).last_hidden_state, again(wavs).last_hidden_state)
+
+
+def test_what_the_official_code_cannot_compute_is_not_saved(tmp_path):
+    encoder = MuQEncoder(
+        32, num_layers=1, num_heads=4, ffn_width=64, conv_channels=4, n_mels=64
+    )
+    ours = MuQ.from_pretrained(save_muq(tmp_path / "ours", encoder))
+    with pytest.raises(ValueError, match="n_mels is 64, there only 128"):
+        ours.save_pretrained(tmp_path / "official")
+
+
+def test_missing_and_misshapen_tensors_are_named(copied):
+    def edit(tensors):
+        del tensors["model.conformer.layers.1.ffn1.output_dense.weight"]
+        tensors["model.conv.linear.bias"] = torch.zeros(7)
+
+    change(copied, edit)
+    with pytest.raises(ValueError) as error:
+        MuQ.from_pretrained(copied)
+    assert "missing: conformer.layers.1.ffn1.output_dense.weight" in str(error.value)
+    assert "conv.linear.bias: shape (7,), expected (32,)" in str(error.value)
+
+
+def test_unknown_tensors_are_named(copied):
+    change(copied, lambda tensors: tensors.update({"model.adapter.w": torch.ones(1)}))
+    with pytest.raises(ValueError, match="no MuQ checkpoint has: model.adapter.w"):
+        MuQ.from_pretrained(copied)
+
+
+def test_an_unknown_layer_is_named(copied):
+    name = "conformer.layers.3.ffn1.output_dense.bias"
+    change(copied, lambda tensors: tensors.update({"model." + name: torch.ones(32)}))
+    with pytest.raises(ValueError, match=f"unknown: {name}"):
+        MuQ.from_pretrained(copied)
+
+
+def test_tensors_that_nothing_reads_may_be_missing(copied, golden):
+    def edit(tensors):
+        for name in list(tensors):
+            if name.startswith(("model.rvq", "model.linear", "model.cls_token")):
+                del tensors[name]
+            elif "pos_conv_embed" in name or "num_batches_tracked" in name:
+                del tensors[name]
+
+    change(copied, edit)
+    state = MuQ.from_pretrained(copied)(golden["wavs"].float()).last_hidden_state
+    assert relative(state, golden["hidden_states"][-1]) < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("label_rate", 50, "label_rate is 50, only 25 is known"),
+        ("w2v2_config.position_embeddings_type", "relative", "only 'rotary' is known"),
+        ("w2v2_config.hidden_act", "gelu", "hidden_act is 'gelu', not 'swish'"),
+        ("stat", {}, "stat lacks melspec_2048_mean"),
+        ("encoder_depth", None, "encoder_depth is missing"),
+    ],
+)
+def test_settings_that_ask_for_something_else(copied, key, value, message):
+    config = json.loads((copied / "config.json").read_text())
+    *parents, last = key.split(".")
+    part = config
+    for parent in parents:
+        part = part[parent]
+    part[last] = value
+    if value is None:
+        del part[last]
+    (copied / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match=message):
+        MuQ.from_pretrained(copied)
+
+
+def test_a_pickle_that_runs_code_is_refused(copied):
+    class Stranger:
+        def __reduce__(self):
+            return print, ("this must never be printed",)
+
+    (copied / "model.safetensors").unlink()
+    torch.save({"model.x": Stranger()}, copied / "pytorch_model.bin")
+    with pytest.raises(ValueError, match="execute code are refused"):
+        MuQ.from_pretrained(copied)
+
+
+def test_a_damaged_file_is_named(copied):
+    path = copied / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(ValueError, match="model.safetensors is not a readable file"):
+        MuQ.from_pretrained(copied)
+
+
+def test_weights_that_are_missing_altogether(copied):
+    (copied / "model.safetensors").unlink()
+    with pytest.raises(FileNotFoundError, match="neither it nor .* holds"):
+        MuQ.from_pretrained(copied)
+
+
+def test_a_hub_id_is_downloaded(monkeypatch, golden, tmp_path):
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    from muq_plugins.inference import sources
+
+    asked = []
+
+    def download(repo_id, filename, revision, cache_dir):
+        asked.append((repo_id, filename, revision, cache_dir))
+        return str(OFFICIAL / filename)
+
+    monkeypatch.setattr(sources, "hf_hub_download", download)
+    model = MuQ.from_pretrained("OpenMuQ/MuQ-x", revision="v1", cache_dir=tmp_path)
+    assert asked[1] == ("OpenMuQ/MuQ-x", "model.safetensors", "v1", tmp_path)
+    assert len(model(golden["wavs"].float()).hidden_states) == 4
+
+    def offline(**where):
+        raise LocalEntryNotFoundError("no network")
+
+    monkeypatch.setattr(sources, "hf_hub_download", offline)
+    with pytest.raises(FileNotFoundError, match="OpenMuQ/MuQ-x is no folder here"):
+        MuQ.from_pretrained("OpenMuQ/MuQ-x")
+
+
+def test_a_model_is_not_a_tokenizer():
+    with pytest.raises(ValueError, match="is a MuQ model, not a tokenizer"):
+        MelRVQ.from_pretrained(OFFICIAL)
+    with pytest.raises(ValueError, match="is a MuQ model, not a tokenizer"):
+        MelRVQ.from_pretrained("OpenMuQ/MuQ-large-msd-iter")
+
+
+@pytest.mark.parametrize("decay", [1.0, 0.368])
+def test_an_untrained_tokenizer_is_refused(tmp_path, decay):
+    quantizer = ResidualVQ(512, num_codebooks=2, codebook_size=64)
+    state = {name: tensor * decay for name, tensor in quantizer.state_dict().items()}
+    torch.save(state, tmp_path / "rvq.pth")
+    with pytest.raises(ValueError, match="was never trained"):
+        MelRVQ.from_pretrained(tmp_path / "rvq.pth")
+
+
+@pytest.mark.parametrize("depth", [1, 2, 3])
+def test_one_update_makes_a_tokenizer_trained(tmp_path, depth):
+    quantizer = ResidualVQ(512, 2, 64, codebook_dim=8, projection_depth=depth)
+    optimizer = torch.optim.Adam(quantizer.parameters(), 1e-3)
+    feats = torch.randn(50, 512)
+    out = quantizer(feats)
+    (out.loss + (feats - out.quantized).abs().mean()).backward()
+    optimizer.step()
+    quantizer.eval()
+    torch.save(quantizer.state_dict(), tmp_path / "rvq.pth")
+    mel_rvq = MelRVQ.from_pretrained(tmp_path / "rvq.pth")
+    assert mel_rvq.num_codebooks == 2 and mel_rvq.codebook_size == 64
+    assert torch.equal(mel_rvq.quantizer.encode(feats), quantizer.encode(feats))
+
+
+def test_other_files_are_no_tokenizer(tmp_path):
+    torch.save({"weight": torch.ones(2)}, tmp_path / "x.pth")
+    with pytest.raises(ValueError, match="its tensors are weight"):
+        MelRVQ.from_pretrained(tmp_path / "x.pth")
+    with pytest.raises(FileNotFoundError, match="No tokenizer file"):
+        MelRVQ.from_pretrained(tmp_path / "y.pth")
