@@ -20,6 +20,7 @@ _HOMES = {
     "MuQ": "muq_plugins.inference",
     "MuQEncoder": "muq_plugins.lobes",
     "MultiCodebookHead": "muq_plugins.lobes",
+    "PretrainedMuQ": "muq_plugins.inference",
     "RandomProjection": "muq_plugins.lobes",
     "ResidualVQ": "muq_plugins.lobes",
     "StackedFrames": "muq_plugins.lobes",

@@ -13,6 +13,7 @@ from typing import Any
 _HOMES = {
     "MelRVQ": "muq_plugins.inference.mel_rvq",
     "MuQ": "muq_plugins.inference.muq",
+    "PretrainedMuQ": "muq_plugins.inference.pretrained_muq",
 }
 
 __all__ = sorted(_HOMES)

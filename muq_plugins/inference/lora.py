@@ -1,0 +1,136 @@
+"""LoRA adapters (arXiv 2106.09685) in a MuQ encoder, by the peft library.
+
+Authors
+ * The MuQ for SpeechBrain team 2026
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+
+# Queries and values of the attention, as in the paper that proposed LoRA.
+DEFAULT_TARGETS = ("linear_q", "linear_v")
+
+
+def add_lora(encoder: nn.Module, arguments: Mapping[str, Any]) -> None:
+    """Puts trainable adapters into linear layers and freezes everything else.
+
+    A new adapter changes nothing: the encoder computes what it did before until
+    the adapter is trained.
+
+    Arguments
+    ---------
+    encoder : nn.Module
+        Changed in place.
+    arguments : Mapping
+        Arguments of ``peft.LoraConfig``, such as ``r``, ``lora_alpha``,
+        ``lora_dropout``, ``target_modules`` (default: ``linear_q`` and
+        ``linear_v``) or ``layers_to_transform``.
+
+    Raises
+    ------
+    ImportError
+        If peft is not installed.
+    TypeError
+        If the arguments are not a mapping, or peft does not know one of them.
+    ValueError
+        If no layer has the name of a target, or one is not a linear layer.
+
+    Example
+    -------
+    >>> from muq_plugins.lobes import MuQEncoder
+    >>> encoder = MuQEncoder(32, num_layers=2, num_heads=4, ffn_width=64,
+    ...                      conv_channels=4)
+    >>> add_lora(encoder, {"r": 4, "target_modules": ["linear_q"]})
+    >>> sum(p.numel() for p in encoder.parameters() if p.requires_grad)
+    512
+    """
+    if not isinstance(arguments, Mapping):
+        raise TypeError(
+            f"lora must hold arguments of peft.LoraConfig by name, such as "
+            f"{{r: 8}}, but is {arguments!r}."
+        )
+    try:
+        from peft import LoraConfig, inject_adapter_in_model
+        from peft.tuners.lora import LoraLayer
+    except ImportError as error:
+        raise ImportError(
+            f"LoRA needs the peft library: pip install 'muq-plugins[lora]' ({error})."
+        ) from error
+    chosen: dict[str, Any] = {"target_modules": list(DEFAULT_TARGETS), **arguments}
+    inject_adapter_in_model(LoraConfig(**chosen), encoder)
+    adapted = {
+        name: layer
+        for name, layer in encoder.named_modules()
+        if isinstance(layer, LoraLayer)
+    }
+    # The encoder uses weights of pointwise convolutions directly, which would leave
+    # their adapters out without a word.
+    refused = [
+        name
+        for name, layer in adapted.items()
+        if not isinstance(layer.get_base_layer(), nn.Linear)
+    ]
+    if refused:
+        raise ValueError(
+            f"LoRA adapts linear layers only, but target_modules "
+            f"{chosen['target_modules']} also names {', '.join(refused)}. Choose among "
+            f"linear_q, linear_k, linear_v, linear_out, intermediate_dense and "
+            f"output_dense."
+        )
+
+
+def lora_modules(encoder: nn.Module) -> list[nn.Module]:
+    """The modules that `add_lora` has added, without the layers they adapt.
+
+    Arguments
+    ---------
+    encoder : nn.Module
+        With or without adapters.
+
+    Returns
+    -------
+    list of nn.Module
+        Low-rank maps and their dropouts.
+
+    Example
+    -------
+    >>> lora_modules(nn.Linear(2, 2))
+    []
+    """
+    return [
+        module
+        for name, module in encoder.named_modules()
+        if name.rpartition(".")[2].startswith("lora_")
+    ]
+
+
+def merge_lora(encoder: nn.Module) -> None:
+    """Adds trained adapters to the weights they adapt and takes them out.
+
+    What remains computes the same, and can be saved like any encoder.
+
+    Arguments
+    ---------
+    encoder : nn.Module
+        Changed in place.
+
+    Example
+    -------
+    >>> import torch
+    >>> from muq_plugins.lobes import MuQEncoder
+    >>> encoder = MuQEncoder(32, num_layers=2, num_heads=4, ffn_width=64,
+    ...                      conv_channels=4)
+    >>> names = list(encoder.state_dict())
+    >>> add_lora(encoder, {"r": 4})
+    >>> merge_lora(encoder)
+    >>> list(encoder.state_dict()) == names
+    True
+    """
+    for name, layer in list(encoder.named_modules()):
+        if hasattr(layer, "get_base_layer"):
+            layer.merge()
+            encoder.set_submodule(name, layer.get_base_layer())

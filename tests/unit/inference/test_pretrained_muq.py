@@ -1,0 +1,267 @@
+"""MuQ with the interface of SpeechBrain's wrappers: what goes in, out, and trains."""
+
+import inspect
+import re
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from speechbrain.integrations.huggingface.hubert import HuBERT
+from speechbrain.integrations.huggingface.mert import MERT
+from speechbrain.integrations.huggingface.wav2vec2 import Wav2Vec2
+from torchaudio.functional import resample
+
+from muq_plugins import MuQ, MuQEncoder
+from muq_plugins.inference.lora import merge_lora
+from muq_plugins.inference.muq import save_muq
+from muq_plugins.inference.pretrained_muq import PretrainedMuQ
+
+ROOT = Path(__file__).parents[3]
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    """The folder of a model whose batch statistics are not those of a new one."""
+    torch.manual_seed(0)
+    encoder = MuQEncoder(32, num_layers=2, num_heads=4, ffn_width=64, conv_channels=4)
+    encoder.train()(torch.randn(4, 12000))
+    return save_muq(tmp_path_factory.mktemp("muq") / "inference", encoder)
+
+
+@pytest.fixture
+def make(source, device):
+    """Builds the lobe."""
+
+    def make(**options):
+        torch.manual_seed(1)
+        return PretrainedMuQ(source, **options).to(device)
+
+    return make
+
+
+def train_one_step(lobe, device):
+    """One optimizer step, in training mode; returns names of what has changed."""
+    before = {name: value.clone() for name, value in lobe.state_dict().items()}
+    optimizer = torch.optim.SGD(lobe.parameters(), lr=1.0)
+    out = lobe.train()(torch.randn(2, 12000, device=device))
+    if out.requires_grad:
+        (out * torch.randn_like(out)).mean().backward()
+        optimizer.step()
+    after = lobe.state_dict()
+    return {
+        name for name, value in before.items() if not torch.equal(value, after[name])
+    }
+
+
+@pytest.mark.parametrize("wrapper", [HuBERT, MERT, Wav2Vec2])
+def test_the_constructor_is_that_of_speechbrains_wrappers(wrapper):
+    theirs = inspect.signature(wrapper).parameters.values()
+    theirs = [(p.name, p.default) for p in theirs if p.kind is not p.VAR_KEYWORD]
+    ours = inspect.signature(PretrainedMuQ).parameters.values()
+    ours = [(p.name, p.default) for p in ours]
+    assert [name for name, _ in ours[: len(theirs)]] == [name for name, _ in theirs]
+    assert ours[2 : len(theirs)] == theirs[2:]
+    call = inspect.signature(PretrainedMuQ.forward).parameters
+    assert list(call) == list(inspect.signature(wrapper.forward).parameters)
+
+
+def test_the_page_explains_every_option():
+    page = (ROOT / "docs" / "muq_in_your_recipe.md").read_text(encoding="utf-8")
+    options = set(inspect.signature(PretrainedMuQ).parameters)
+    assert not [option for option in options if f"{option}:" not in page]
+    shown = re.findall(r"^\| `(\w+):", page, flags=re.MULTILINE)
+    assert shown and set(shown) <= options
+
+
+def test_the_output_is_that_of_the_model(make, source, device):
+    wavs, lens = torch.randn(2, 24000, device=device), torch.tensor([1.0, 0.5])
+    lens = lens.to(device)
+    expected = MuQ.from_pretrained(source, device=device)(wavs, lens)
+    last, every = make(freeze=True), make(freeze=True, output_all_hiddens=True)
+    assert torch.equal(last(wavs, lens), expected.last_hidden_state)
+    assert torch.equal(every(wavs, lens), torch.stack(expected.hidden_states))
+    assert every(wavs).shape == (3, 2, 25, 32)
+    assert (last.sample_rate, last.frame_rate, last.width) == (24000, 25.0, 32)
+
+
+def test_a_checkpoint_in_the_official_layout_will_do(make, source, tmp_path, device):
+    folder = MuQ.from_pretrained(source).save_pretrained(tmp_path / "official")
+    official = PretrainedMuQ(str(folder), str(tmp_path), freeze=True).to(device)
+    wavs = torch.randn(1, 12000, device=device)
+    assert torch.equal(official(wavs), make(freeze=True)(wavs))
+
+
+def test_output_norm_is_that_of_speechbrain(make, device):
+    wavs = torch.randn(2, 24000, device=device)
+    for options in ({}, {"output_all_hiddens": True}):
+        plain = make(**options).eval()(wavs)
+        normed = make(output_norm=True, **options).eval()(wavs)
+        assert torch.equal(normed, F.layer_norm(plain, plain.shape[-2:]))
+
+
+@pytest.mark.parametrize("rate", [16000, 24000])
+@pytest.mark.parametrize("output", ["output_all_hiddens", "output_weighted_sum"])
+def test_padding_has_no_influence(make, device, rate, output):
+    lobe = make(input_sample_rate=rate, output_norm=True, **{output: True}).eval()
+    samples = torch.tensor([2 * rate, 4 * rate // 3 + 1])
+    wavs = torch.randn(2, 2 * rate, device=device)  # noise beyond the end as well
+    out = lobe(wavs, (samples / (2 * rate)).to(device))
+    alone = lobe(wavs[1:, : samples[1]])
+    frames = alone.shape[-2]
+    torch.testing.assert_close(out[..., 1:, :frames, :], alone, atol=1e-4, rtol=1e-4)
+    assert not out[..., 1, frames:, :].any()
+
+
+def test_input_of_another_rate_is_resampled(make, device):
+    wavs = torch.randn(2, 16001, device=device)
+    expected = make().eval()(resample(wavs, 16000, 24000))
+    out = make(input_sample_rate=16000).eval()(wavs)
+    torch.testing.assert_close(out, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_everything_is_trained_by_default(make, device):
+    lobe = make()
+    assert all(p.requires_grad for p in lobe.parameters())
+    assert all(module.training for module in lobe.modules())
+    changed = train_one_step(lobe, device)
+    for name in ("conv.linear.weight", "conv.conv.0.bn1.running_mean"):
+        assert f"encoder.{name}" in changed
+    assert "encoder.conformer.layers.0.conv_module.batch_norm.running_var" in changed
+
+
+def test_frozen_is_frozen(make, device):
+    lobe = make(freeze=True)
+    assert not train_one_step(lobe, device)
+    assert not any(module.training for module in lobe.encoder.modules())
+    wavs = torch.randn(1, 12000, device=device)
+    assert torch.equal(lobe.train()(wavs), lobe.eval()(wavs))  # no dropout either
+    assert not lobe(wavs.requires_grad_()).requires_grad
+
+
+def front_end_frozen_by_a_recipe(make):
+    lobe = make()
+    lobe.model.feature_extractor._freeze_parameters()
+    return lobe
+
+
+@pytest.mark.parametrize(
+    "build",
+    [lambda make: make(freeze_feature_extractor=True), front_end_frozen_by_a_recipe],
+)
+def test_a_frozen_front_end_is_frozen(make, device, build):
+    lobe = build(make)
+    changed = train_one_step(lobe, device)
+    assert not [name for name in changed if name.startswith("encoder.conv.")]
+    batch_norm = "encoder.conformer.layers.0.conv_module.batch_norm."
+    assert {batch_norm + "running_mean", batch_norm + "weight"} <= changed
+    assert not lobe.encoder.conv.training and lobe.encoder.conformer.training
+
+
+def test_the_lowest_layers_are_frozen(make, device):
+    lobe = make(frozen_layers=1)
+    changed = train_one_step(lobe, device)
+    frozen = ("encoder.conv.", "encoder.conformer.layers.0.")
+    assert not [name for name in changed if name.startswith(frozen)]
+    upper = "encoder.conformer.layers.1.conv_module.batch_norm."
+    assert {upper + "running_mean", upper + "bias"} <= changed
+    # Nothing random happens below the first layer that is trained.
+    lobe.train().output_all_hiddens = True
+    wavs = torch.randn(1, 12000, device=device)
+    assert torch.equal(lobe(wavs)[:2], lobe(wavs)[:2])
+    assert not torch.equal(lobe(wavs)[2], lobe(wavs)[2])
+    # All layers may be frozen, which leaves the last normalisation.
+    names = [n for n, p in make(frozen_layers=2).named_parameters() if p.requires_grad]
+    assert names == [f"encoder.conformer.layer_norm.{n}" for n in ("weight", "bias")]
+
+
+def test_the_weights_of_the_layers_are_learned_although_the_encoder_is_frozen(
+    make, device
+):
+    lobe = make(freeze=True, output_weighted_sum=True)
+    wavs = torch.randn(2, 12000, device=device)
+    states = make(output_all_hiddens=True, freeze=True)(wavs)
+    torch.testing.assert_close(lobe(wavs), states.mean(0))
+    optimizer = torch.optim.Adam(lobe.parameters(), lr=0.3)
+    for _ in range(60):
+        loss = F.mse_loss(lobe(wavs), states[1])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert lobe.layer_weights.softmax(0)[1] > 0.9
+    assert train_one_step(lobe, device) == {"layer_weights"}
+
+
+def test_lora_trains_adapters_and_nothing_else(make, device):
+    lobe = make(lora={"r": 4, "lora_dropout": 0.5})
+    trained = {n: p for n, p in lobe.named_parameters() if p.requires_grad}
+    assert sum(p.numel() for p in trained.values()) == 2 * 2 * (32 * 4 + 4 * 32)
+    for _ in range(2):  # the first step reaches B only, because B begins at zero
+        changed = train_one_step(lobe, device)
+        assert changed and changed <= set(trained)
+    assert changed == set(trained)
+    # The adapters' own dropout is the only thing that train() switches on.
+    wavs = torch.randn(1, 12000, device=device)
+    assert not torch.equal(lobe.train()(wavs), lobe(wavs))
+    assert torch.equal(lobe.eval()(wavs), lobe(wavs))
+
+
+def test_an_adapted_encoder_can_be_saved_and_used_elsewhere(make, tmp_path, device):
+    lobe = make(lora={"r": 4})
+    for _ in range(2):
+        train_one_step(lobe, device)
+    wavs = torch.randn(1, 12000, device=device)
+    expected = lobe.eval()(wavs)
+    merge_lora(lobe.encoder)
+    model = MuQ.from_pretrained(save_muq(tmp_path / "x", lobe.encoder), device=device)
+    out = model(wavs).last_hidden_state
+    torch.testing.assert_close(out, expected, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"apply_spec_augment": True}, "MuQ has no embedding for masked frames"),
+        (
+            {"output_all_hiddens": True, "output_weighted_sum": True},
+            "exclude each other",
+        ),
+        ({"lora": {"r": 2}, "freeze": True}, "which freeze: True and frozen_layers: 0"),
+        ({"lora": {"r": 2}, "frozen_layers": 1}, "layers_to_transform"),
+        ({"frozen_layers": 3}, "between 0 and 2, .* got 3"),
+        ({"frozen_layers": -1}, "between 0 and 2, .* got -1"),
+        ({"input_sample_rate": 0}, "must be a rate in Hz, got 0"),
+    ],
+)
+def test_options_that_make_no_sense_are_errors(make, options, message):
+    with pytest.raises(ValueError, match=message):
+        make(**options)
+
+
+def test_a_missing_model_is_an_error(tmp_path):
+    with pytest.raises(FileNotFoundError, match="No trained MuQ model"):
+        PretrainedMuQ(tmp_path / "nowhere", save_path=tmp_path)
+
+
+def test_downloads_go_to_the_save_path(tmp_path, source, monkeypatch):
+    asked = {}
+
+    def from_pretrained(source, **options):
+        asked.update(source=source, **options)
+        return found
+
+    found = MuQ.from_pretrained(source)
+    monkeypatch.setattr(MuQ, "from_pretrained", from_pretrained)
+    PretrainedMuQ("OpenMuQ/MuQ-large-msd-iter", str(tmp_path))
+    assert asked == {
+        "source": "OpenMuQ/MuQ-large-msd-iter",
+        "cache_dir": str(tmp_path),
+    }
+
+
+def test_clips_shorter_than_a_window_are_errors(make, device):
+    with pytest.raises(ValueError, match="clip of 1000 samples is too short"):
+        make()(torch.randn(1, 1000, device=device))
+    message = "clip of 999 samples is too short .* after resampling from 16000 Hz"
+    with pytest.raises(ValueError, match=message):
+        make(input_sample_rate=16000)(torch.randn(1, 666, device=device))
