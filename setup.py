@@ -8,6 +8,14 @@ from pathlib import Path
 
 from setuptools import find_packages, setup
 
+EXTRAS = {
+    "export": ["onnx>=1.19,<2", "onnxscript>=0.7,<1"],
+    "lora": ["peft>=0.18"],
+    "parquet": ["pyarrow"],
+}
+# The tests cover the optional parts, and run the exported graph.
+TEST = ["pytest", "onnxruntime>=1.23,<2", *sum(EXTRAS.values(), [])]
+
 setup(
     name="muq-plugins",
     version="0.1.0",
@@ -31,6 +39,8 @@ setup(
         "sentencepiece",
         "soundfile>=0.12",
         "safetensors>=0.4",
+        "huggingface_hub",
+        "packaging",
         "numpy",
         "scipy",
         "tqdm",
@@ -43,8 +53,8 @@ setup(
         "pretty_midi>=0.2.10",
         "joblib>=1.3",
     ],
-    extras_require={
-        "test": ["pytest"],
-        "dev": ["pytest", "pre-commit", "ruff"],
+    extras_require={**EXTRAS, "test": TEST, "dev": [*TEST, "pre-commit", "ruff"]},
+    entry_points={
+        "console_scripts": ["muq-plugins = muq_plugins.inference.commands.main:main"]
     },
 )

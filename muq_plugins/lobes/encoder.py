@@ -150,7 +150,9 @@ class MuQEncoder(nn.Module):
             Hidden states at `frame_rate`; frames beyond a clip are zero.
         """
         mel, lens = self.features(wavs, wav_lens)
-        lengths = absolute_lengths(lens, mel.shape[1], mel.shape[0])
+        lengths = None
+        if wav_lens is not None:
+            lengths = absolute_lengths(lens, mel.shape[1], mel.shape[0])
         hidden, lengths = self.conv(mel, lengths)
         states = self.conformer(hidden, lengths)
         mask = length_mask(lengths, hidden.shape[1])

@@ -52,15 +52,16 @@ def absolute_lengths(lens: Tensor | None, size: int, batch: int) -> Tensor | Non
             f"holds {batch} clips: give one length per clip, shape ({batch},)."
         )
     # Double precision: a relative float32 length of an hour of audio is exact
-    # to a few samples only, and the product must not lose more than that.
-    lengths = torch.round(lens.double() * size).long()
+    # to a few samples only, and the product must not lose more than that. On the
+    # CPU: not every device has double precision, and the checks need the values.
+    lengths = torch.round(lens.cpu().double() * size).long()
     if bool((lengths < 0).any()) or bool((lengths > size).any()):
         raise ValueError(
             "Relative lengths must lie between 0 and 1, but range from "
             f"{lens.min().item():g} to {lens.max().item():g}: divide the lengths "
             "in samples by the longest one."
         )
-    return None if bool((lengths == size).all()) else lengths
+    return None if bool((lengths == size).all()) else lengths.to(lens.device)
 
 
 def relative_lengths(lengths: Tensor | None, size: int, like: Tensor) -> Tensor:
@@ -87,7 +88,7 @@ def relative_lengths(lengths: Tensor | None, size: int, like: Tensor) -> Tensor:
     """
     if lengths is None:
         return torch.ones(like.shape[0], device=like.device)
-    return (lengths.double() / max(size, 1)).float()
+    return (lengths.cpu().double() / max(size, 1)).float().to(lengths.device)
 
 
 def length_mask(lengths: Tensor | None, size: int) -> Tensor | None:

@@ -1,0 +1,8 @@
+"""The console command ``muq-plugins``: one file for each sub-command.
+
+Nothing here imports torch before a sub-command needs it: help comes at once, and
+``doctor`` runs where torch or torchaudio are broken.
+
+Authors
+ * The MuQ for SpeechBrain team 2026
+"""

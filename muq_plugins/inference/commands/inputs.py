@@ -1,0 +1,177 @@
+"""Which audio files a command works on, and where each one's output goes.
+
+Authors
+ * The MuQ for SpeechBrain team 2026
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from muq_plugins.inference.commands.options import CommandError
+
+_MAGIC = "*?["
+
+
+@dataclass(frozen=True)
+class AudioInput:
+    """An audio file of a command.
+
+    Arguments
+    ---------
+    path : str
+        How to open it.
+    name : str
+        Its place in the tree of outputs, without the format's extension.
+
+    Example
+    -------
+    >>> AudioInput("music/a/b.wav", "a/b.wav").name
+    'a/b.wav'
+    """
+
+    path: str
+    name: str
+
+
+def shown(path: str | os.PathLike) -> str:
+    """A path as text that can be printed, also if its name is not UTF-8.
+
+    Arguments
+    ---------
+    path : str or PathLike
+        Any path.
+
+    Returns
+    -------
+    str
+        The path, with a replacement character for what cannot be shown.
+
+    Example
+    -------
+    >>> shown("caf\\udce9.wav") == "caf\\ufffd.wav"
+    True
+    """
+    return os.fsencode(path).decode("utf-8", "replace")
+
+
+def find_inputs(sources: list[str]) -> tuple[list[AudioInput], list[str]]:
+    """Finds the audio files that files, folders and glob patterns stand for.
+
+    A file's output is named like the file; one from a folder keeps its path below
+    that folder, one from a pattern its path below the part without wildcards.
+
+    Arguments
+    ---------
+    sources : list of str
+        As given on the command line. What exists under a name with wildcards is
+        taken as it is.
+
+    Returns
+    -------
+    inputs : list of AudioInput
+        Each output once.
+    problems : list of str
+        Folders that could not be read.
+
+    Raises
+    ------
+    CommandError
+        If a source does not exist or holds no audio, or if two files would have
+        the same output.
+
+    Example
+    -------
+    >>> folder = getfixture("tmp_path")
+    >>> (folder / "a").mkdir()
+    >>> (folder / "a" / "b.wav").touch()
+    >>> [found.name for found in find_inputs([str(folder)])[0]]
+    ['a/b.wav']
+    >>> find_inputs(["nowhere"])
+    Traceback (most recent call last):
+    ...
+    muq_plugins.inference.commands.options.CommandError: nowhere does not exist...
+    """
+    inputs: list[AudioInput] = []
+    problems: list[str] = []
+    for source in sources:
+        found: list[AudioInput] = []
+        if os.path.isdir(source):
+            found, unreadable = _in_folder(source, "")
+            problems += unreadable
+        elif os.path.exists(source):
+            found = [AudioInput(source, os.path.basename(source))]
+        elif any(character in source for character in _MAGIC):
+            found, unreadable = _in_pattern(source)
+            problems += unreadable
+        else:
+            raise CommandError(
+                f"{shown(source)} does not exist: give audio files, folders, or "
+                f"patterns such as 'music/**/*.flac'."
+            )
+        if not found:
+            from muq_plugins.data.audio import AUDIO_EXTENSIONS
+
+            raise CommandError(
+                f"There are no audio files in {shown(source)}: no name there ends in "
+                f"{', '.join(AUDIO_EXTENSIONS)}."
+            )
+        inputs += found
+    return _each_once(inputs), problems
+
+
+def _in_folder(folder: str, below: str) -> tuple[list[AudioInput], list[str]]:
+    """The audio files of a tree; `below` is the place of their outputs."""
+    from muq_plugins.data.scan_files import find_audio
+
+    names, unreadable, _ = find_audio(folder)
+    found = [
+        AudioInput(os.path.join(folder, name), Path(below, name).as_posix())
+        for name in names
+    ]
+    problems = [
+        f"{shown(Path(folder, name))}: cannot be listed ({reason}). Check the "
+        f"permissions."
+        for name, reason in unreadable
+    ]
+    return found, problems
+
+
+def _in_pattern(pattern: str) -> tuple[list[AudioInput], list[str]]:
+    """The audio files that a glob pattern matches, or that folders it matches hold."""
+    from muq_plugins.data.audio import AUDIO_EXTENSIONS
+
+    fixed: list[str] = []
+    for part in Path(pattern).parts:
+        if any(character in part for character in _MAGIC):
+            break
+        fixed.append(part)
+    found: list[AudioInput] = []
+    problems: list[str] = []
+    for match in sorted(glob.glob(pattern, recursive=True)):
+        name = os.path.relpath(match, Path(*fixed))
+        if os.path.isdir(match):
+            inside, unreadable = _in_folder(match, name)
+            found += inside
+            problems += unreadable
+        elif match.lower().endswith(AUDIO_EXTENSIONS):
+            found.append(AudioInput(match, Path(name).as_posix()))
+    return found, list(dict.fromkeys(problems))
+
+
+def _each_once(inputs: list[AudioInput]) -> list[AudioInput]:
+    """Drops what was given twice, refuses two files with one output."""
+    by_name: dict[str, AudioInput] = {}
+    for item in inputs:
+        first = by_name.setdefault(item.name, item)
+        if first is not item and not os.path.samefile(first.path, item.path):
+            raise CommandError(
+                f"{shown(first.path)} and {shown(item.path)} would have the same "
+                f"output, {shown(item.name)}: give the folder above both (or a quoted "
+                f"pattern), so that outputs keep its tree, or run the command for "
+                f"each with its own --out."
+            )
+    return list(by_name.values())

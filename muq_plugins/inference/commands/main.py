@@ -1,0 +1,85 @@
+"""The console command ``muq-plugins`` and its sub-commands.
+
+Authors
+ * The MuQ for SpeechBrain team 2026
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+
+from muq_plugins.inference.commands import doctor, embed, export, similar, tokenize
+from muq_plugins.inference.commands.options import CommandError
+
+COMMANDS = {
+    "embed": (embed, "hidden states of audio files"),
+    "tokenize": (tokenize, "codes of audio files"),
+    "similar": (similar, "which of the embedded files are closest to one"),
+    "export": (export, "a model for other runtimes"),
+    "doctor": (doctor, "what is installed, and whether it works"),
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs a command.
+
+    Arguments
+    ---------
+    argv : list of str or None
+        What stands behind ``muq-plugins``; None takes it from the command line.
+
+    Returns
+    -------
+    int
+        Exit code: 0 for success, 1 if a part of the work failed, 2 for a mistake in
+        the command, 130 for Ctrl-C.
+
+    Example
+    -------
+    >>> main(["embed", "--help"])
+    Traceback (most recent call last):
+    ...
+    SystemExit: 0
+    """
+    arguments = _parser().parse_args(
+        _join_layers(sys.argv[1:] if argv is None else argv)
+    )
+    try:
+        return arguments.run(arguments)
+    except CommandError as error:
+        print(f"muq-plugins {arguments.command}: {error}", file=sys.stderr)
+        return error.code
+    except KeyboardInterrupt:
+        print("Interrupted: the same command goes on.", file=sys.stderr)
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        "muq-plugins", description="Music representations from the command line."
+    )
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name, (module, summary) in COMMANDS.items():
+        command = commands.add_parser(
+            name, help=summary, description=module.DESCRIPTION
+        )
+        module.add_arguments(command)
+        command.set_defaults(run=module.run)
+    return parser
+
+
+def _join_layers(argv: list[str]) -> list[str]:
+    """Lets --layer -2,-1 be a value, which argparse would take for an option."""
+    joined: list[str] = []
+    for argument in argv:
+        if joined and joined[-1] == "--layer" and re.match(r"-\d", argument):
+            joined[-1] += f"={argument}"
+        else:
+            joined.append(argument)
+    return joined
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,282 @@
+"""MuQ as an ONNX file: waveforms in, hidden states out, at any length.
+
+The log-mel spectrogram is part of the file, so that nothing has to be computed in the
+same way a second time in another language.
+
+Authors
+ * The MuQ for SpeechBrain team 2026
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import math
+import os
+import tempfile
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchaudio import functional as AF
+
+from muq_plugins.inference.muq import MuQ
+from muq_plugins.lobes.encoder import MuQEncoder
+from muq_plugins.lobes.features import LogMel
+from muq_plugins.lobes.lengths import length_mask
+
+# What each choice of hidden states is called in the file, and its axes.
+OUTPUTS = {
+    "last": ("last_hidden_state", ("batch", "frames", "width")),
+    "all": ("hidden_states", ("states", "batch", "frames", "width")),
+}
+
+# Up to 17 the exporter has to convert; from 23 on it writes Attention operators, whose
+# masks onnxruntime does not broadcast.
+OPSETS = range(18, 23)
+
+# Weights beyond this size get a file of their own: one ONNX file cannot exceed 2 GB,
+# and readers need room for the graph beside the weights.
+MAX_EMBEDDED_BYTES = 2**30
+
+
+def export_onnx(
+    model: MuQ | MuQEncoder,
+    path: str | Path,
+    hidden_states: str = "last",
+    wav_lens: bool = False,
+    opset: int = 18,
+) -> Path:
+    """Writes a MuQ model with its log-mel spectrogram as an ONNX file.
+
+    The input is ``wavs`` (batch, samples), float32 at the model's sample rate; both
+    axes are dynamic, and a clip needs more samples than half a window of the
+    spectrogram (1025 for the paper's). The output is ``last_hidden_state`` (batch,
+    frames, width) or ``hidden_states`` (num_layers + 1, batch, frames, width), equal
+    to the model's own within float32 rounding. The file's metadata tell
+    ``sample_rate``, ``frame_rate``, ``layers`` and ``width``. Weights of more than a
+    gigabyte lie in ``<name>.onnx.data`` beside the file and move with it.
+
+    The spectrum is a convolution with windowed cosines and sines: complex numbers and
+    FFTs are what runtimes support worst. For the empty bands of pure synthetic tones,
+    where an FFT gives nothing but its rounding errors, it gives others.
+
+    Arguments
+    ---------
+    model : MuQ or MuQEncoder
+        In evaluation mode, in float32.
+    path : str or Path
+        The file, ``*.onnx``; an older one is replaced. It is complete or not there.
+    hidden_states : str
+        ``last`` or ``all``.
+    wav_lens : bool
+        Whether the file has a second input ``wav_lens`` (batch,), float32: relative
+        lengths. Padding then never influences a clip, and frames beyond it are zero.
+        Without it all clips of a batch are taken to have the same length.
+    opset : int
+        Version of the ONNX operators, 18 to 22.
+
+    Returns
+    -------
+    Path
+        The file.
+
+    Raises
+    ------
+    ImportError
+        If onnx or onnxscript is not installed.
+    TypeError
+        If the model is not a MuQ with a MuQEncoder.
+    ValueError
+        If an argument is out of range, or the model trains or is not float32.
+
+    Example
+    -------
+    >>> encoder = MuQEncoder(8, num_layers=1, num_heads=2, ffn_width=8,
+    ...                      conv_channels=2).eval()
+    >>> path = export_onnx(encoder, getfixture("tmp_path") / "muq.onnx")
+    >>> import onnxruntime
+    >>> session = onnxruntime.InferenceSession(path)
+    >>> session.run(None, {"wavs": torch.randn(2, 24000).numpy()})[0].shape
+    (2, 25, 8)
+    """
+    encoder = model.mods.encoder if isinstance(model, MuQ) else model
+    path = Path(path)
+    _check(encoder, path, hidden_states, opset)
+    name, axes = OUTPUTS[hidden_states]
+    graph = _Graph(encoder, every_state=hidden_states == "all")
+    batch = torch.export.Dim("batch")
+    samples = torch.export.Dim("samples", min=encoder.features.n_fft // 2 + 1)
+    device = next(encoder.parameters()).device
+    inputs = {"wavs": torch.zeros(2, encoder.sample_rate, device=device)}
+    shapes = {"wavs": {0: batch, 1: samples}}
+    if wav_lens:
+        inputs["wav_lens"] = torch.tensor([1.0, 0.5], device=device)
+        shapes["wav_lens"] = {0: batch}
+    with torch.no_grad(), _quiet_exporter():
+        program = torch.onnx.export(
+            graph.eval(),
+            kwargs=inputs,
+            input_names=list(inputs),
+            output_names=[name],
+            dynamic_shapes=shapes,
+            opset_version=opset,
+            dynamo=True,
+            verbose=False,
+        )
+    _describe(program.model, encoder, axes)
+    size = sum(tensor.nbytes for tensor in graph.state_dict().values())
+    _save(program, path, beside=size > MAX_EMBEDDED_BYTES)
+    return path
+
+
+class _Graph(nn.Module):
+    """The computation of a MuQEncoder without anything that depends on values."""
+
+    def __init__(self, encoder: MuQEncoder, every_state: bool):
+        super().__init__()
+        self.mel = _ConvolutionLogMel(encoder.features)
+        self.conv = encoder.conv
+        self.conformer = encoder.conformer
+        self.every_state = every_state
+
+    def forward(self, wavs: Tensor, wav_lens: Tensor | None = None) -> Tensor:
+        lengths = None
+        if wav_lens is not None:
+            lengths = torch.round(wav_lens.double() * wavs.shape[1]).long()
+        mel = self.mel(wavs, lengths)
+        if lengths is not None:
+            lengths = lengths // self.mel.hop_length
+        hidden, lengths = self.conv(mel, lengths)
+        states = self.conformer(hidden, lengths)
+        out = torch.stack(states) if self.every_state else states[-1]
+        mask = length_mask(lengths, hidden.shape[1])
+        return out if mask is None else torch.where(mask[..., None], out, 0.0)
+
+
+class _ConvolutionLogMel(nn.Module):
+    """`LogMel` as one strided convolution, all of the audio at once."""
+
+    def __init__(self, features: LogMel):
+        super().__init__()
+        self.n_fft = features.n_fft
+        self.hop_length = features.hop_length
+        self.register_buffer("filterbank", features.filterbank)
+        self.register_buffer("mean", features.mean)
+        self.register_buffer("std", features.std)
+        # Angles in whole turns before the sine: exact, however large the product.
+        samples = torch.arange(self.n_fft, device=features.window.device)
+        products = torch.outer(samples[: self.n_fft // 2 + 1], samples) % self.n_fft
+        angles = products.double() * (2 * math.pi / self.n_fft)
+        kernels = torch.cat([angles.cos(), angles.sin()]) * features.window
+        self.register_buffer("kernels", kernels[:, None].float())
+
+    def forward(self, wavs: Tensor, lengths: Tensor | None) -> Tensor:
+        padded = _reflect(wavs, lengths, self.n_fft // 2)
+        spectrum = F.conv1d(padded[:, None], self.kernels, stride=self.hop_length)
+        spectrum = spectrum[..., : wavs.shape[1] // self.hop_length]
+        power = spectrum.square().unflatten(1, (2, -1)).sum(1)
+        mel = power.transpose(1, 2) @ self.filterbank
+        decibels = AF.amplitude_to_DB(
+            mel, multiplier=10.0, amin=1e-10, db_multiplier=0.0
+        )
+        return (decibels - self.mean) / self.std
+
+
+def _reflect(wavs: Tensor, lengths: Tensor | None, pad: int) -> Tensor:
+    """Reflects both ends of every clip, with no check that looks at the lengths."""
+    if lengths is None:
+        return F.pad(wavs, (pad, pad), mode="reflect")
+    positions = torch.arange(-pad, wavs.shape[1] + pad, device=wavs.device)
+    last = lengths[:, None] - 1
+    # What comes beyond the reflection is in no frame of the clip's own.
+    return wavs.gather(1, (last - (last - positions.abs()).abs()).clamp(min=0))
+
+
+def _check(encoder: nn.Module, path: Path, hidden_states: str, opset: int) -> None:
+    """Refuses what cannot be exported, before anything takes time."""
+    missing = [
+        name for name in ("onnx", "onnxscript") if not importlib.util.find_spec(name)
+    ]
+    if missing:
+        raise ImportError(
+            f"Exporting to ONNX needs {' and '.join(missing)}: run "
+            f"`pip install {' '.join(missing)}`, or install this package with its "
+            f"extra: `pip install -e '.[export]'`."
+        )
+    if not isinstance(encoder, MuQEncoder):
+        raise TypeError(
+            f"Only a MuQEncoder can be exported, not a {type(encoder).__name__}."
+        )
+    if path.suffix != ".onnx":
+        raise ValueError(f"{path} must end in .onnx, so that runtimes recognise it.")
+    if hidden_states not in OUTPUTS:
+        raise ValueError(
+            f"hidden_states must be one of {', '.join(OUTPUTS)}, got {hidden_states!r}."
+        )
+    if opset not in OPSETS:
+        raise ValueError(
+            f"opset must be between {OPSETS[0]} and {OPSETS[-1]}, got {opset}."
+        )
+    if any(module.training for module in encoder.modules()):
+        raise ValueError(
+            "The model is in training mode, which would put its dropout into the "
+            "file: call eval() on it first."
+        )
+    dtypes = {parameter.dtype for parameter in encoder.parameters()}
+    if dtypes != {torch.float32}:
+        raise ValueError(
+            f"The model must be float32, but has {', '.join(sorted(map(str, dtypes)))}:"
+            f" call float() on it first."
+        )
+
+
+@contextmanager
+def _quiet_exporter() -> Iterator[None]:
+    """Mutes remarks about packages and axes that are none of the user's business."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="# The axis name")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def _describe(model, encoder: MuQEncoder, axes: tuple[str, ...]) -> None:
+    """Puts into the file what its users need, and takes out what they do not."""
+    # The exporter writes each operator's line of source code, with its path.
+    for node in model.graph.all_nodes():
+        node.metadata_props.clear()
+    for value in (*model.graph.inputs, *model.graph.outputs):
+        value.metadata_props.clear()
+    output = model.graph.outputs[0]
+    for axis, name in enumerate(axes):
+        if not isinstance(output.shape[axis], int):
+            output.shape[axis] = name
+    model.metadata_props.update(
+        sample_rate=str(encoder.sample_rate),
+        frame_rate=str(encoder.frame_rate),
+        layers=str(len(encoder.conformer.layers)),
+        width=str(encoder.width),
+    )
+
+
+def _save(program, path: Path, beside: bool) -> None:
+    """Writes the file, and the weights beside it if they are too large for it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    data = path.with_name(path.name + ".data")
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        program.save(str(Path(folder) / path.name), external_data=beside)
+        # An older file must not be found beside newer weights.
+        path.unlink(missing_ok=True)
+        data.unlink(missing_ok=True)
+        if beside:
+            os.replace(Path(folder) / data.name, data)
+        os.replace(Path(folder) / path.name, path)
