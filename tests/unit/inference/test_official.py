@@ -1,7 +1,7 @@
 """Official checkpoints: golden tensors of the official package, strictness, round trip.
 
-`tests/data/official_small` was written by `tests/official/official_side.py` (``make``) in
-an environment with the package muq 0.1.0, transformers 4.46.3 and random weights.
+`tests/data/official_small` was written by `tests/official/official_side.py` (``make``)
+in an environment with the package muq 0.1.0, transformers 4.46.3 and random weights.
 """
 
 import json
