@@ -2,7 +2,8 @@
 
 The time-averaged hidden state of one window of every clip is read by a linear probe,
 beside two things that it has to beat: plain statistics of the log-mel, and the same
-encoder before training.
+encoder before training. Each encoder may offer several layers, of which the probe
+chooses one by cross-validation.
 
 Authors
  * The MuQ for SpeechBrain team 2026
@@ -49,7 +50,8 @@ def family_probe(
     ---------
     encoders : dict of callable
         By name, in eval mode: `encoder(wavs, wav_lens)` with wavs (batch, samples) and
-        relative lengths (batch,) returns hidden states (batch, frames, width).
+        relative lengths (batch,) returns a list of hidden states (batch, frames, width),
+        one for each layer.
         `probe_verdicts` compares "untrained encoder" with "trained encoder".
     log_mel : callable
         `log_mel(wavs, wav_lens)` returns feats (batch, frames, size) and relative
@@ -92,9 +94,8 @@ def family_probe(
     ...     return torch.fft.rfft(wavs.unfold(1, 80, 80)).abs()
     >>> def log_mel(wavs, wav_lens):
     ...     return spectrum(wavs, wav_lens).log(), wav_lens
-    >>> results = family_probe(
-    ...     {"trained encoder": spectrum}, log_mel, entries, entries, sample_rate=8000
-    ... )
+    >>> encoders = {"trained encoder": lambda *audio: [spectrum(*audio)]}
+    >>> results = family_probe(encoders, log_mel, entries, entries, sample_rate=8000)
     >>> [(result.name, result.accuracy) for result in results]
     [('log-mel statistics', 1.0), ('trained encoder', 1.0)]
     """
@@ -165,7 +166,7 @@ def _embed(
     batch_size: int,
     device: str | torch.device,
 ) -> tuple[list[dict], dict[str, np.ndarray]]:
-    """The entries that could be read, and their features (clips, size) by name."""
+    """The entries that could be read, and the features of each by name."""
     readable, features = [], {name: [] for name in extractors}
     for first in range(0, len(part), batch_size):
         windows = []
@@ -196,10 +197,11 @@ def _window(entry: dict, clip_seconds: float, sample_rate: int) -> torch.Tensor:
 
 
 def _average_of(encoder: Callable) -> Callable:
-    """Turn hidden states into their mean over the valid frames."""
+    """Turn hidden states into their means (batch, layers, width) over valid frames."""
 
     def average(wavs, wav_lens):
-        return _mean(encoder(wavs, wav_lens).float(), wav_lens)
+        states = encoder(wavs, wav_lens)
+        return torch.stack([_mean(state.float(), wav_lens) for state in states], dim=1)
 
     return average
 

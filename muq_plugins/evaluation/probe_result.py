@@ -41,6 +41,8 @@ class ProbeResult:
         Classes of the training part.
     penalty : float
         The chosen inverse strength of the L2 penalty.
+    layer : int or None
+        The chosen layer, counted from 1; None if there was only one.
     feature_size : int
         Number of features of a clip.
     train_clips : int
@@ -66,6 +68,7 @@ class ProbeResult:
     chance: float
     classes: list[str]
     penalty: float
+    layer: int | None
     feature_size: int
     train_clips: int
     labels: list[str]

@@ -55,8 +55,8 @@ def probe_run(
             return False
     device = next(trained.parameters()).device
     encoders = {
-        "untrained encoder": _LastHiddenState(untrained.to(device)).eval(),
-        "trained encoder": _LastHiddenState(trained).eval(),
+        "untrained encoder": _HiddenStates(untrained.to(device)).eval(),
+        "trained encoder": _HiddenStates(trained).eval(),
     }
     try:
         with torch.no_grad():
@@ -76,12 +76,15 @@ def probe_run(
     return True
 
 
-class _LastHiddenState(nn.Module):
-    """Gives what the probe reads."""
+class _HiddenStates(nn.Module):
+    """Gives what the probe reads: the outputs of the layers.
+
+    Not that of the front end, a filtered log-mel, which has a row of its own.
+    """
 
     def __init__(self, encoder: nn.Module):
         super().__init__()
         self.encoder = encoder
 
-    def forward(self, wavs: Tensor, wav_lens: Tensor) -> Tensor:
-        return self.encoder(wavs, wav_lens).last_hidden_state
+    def forward(self, wavs: Tensor, wav_lens: Tensor) -> tuple[Tensor, ...]:
+        return self.encoder(wavs, wav_lens).hidden_states[1:]

@@ -8,6 +8,7 @@ import pytest
 
 from muq_plugins.experiment import resolve_experiment
 from muq_plugins.experiment.arguments import parse_arguments
+from muq_plugins.inference.commands.main import parse
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = sorted(
@@ -16,6 +17,7 @@ DOCUMENTS = sorted(
 
 TEST_COMMAND = re.compile(r"^<!-- test-command -->\n```\w*\n(.*?)\n```$", re.M | re.S)
 RUN = re.compile(r"(?:python3?|torchrun)\s[^\n`|&;]*?(recipes/\S+\.py)([^\n`|&;>#]*)")
+CONSOLE = re.compile(r"^muq-plugins ([^\n#]+)", re.M)
 LINK = re.compile(r"\[[^\]]*\]\(\s*<?([^)\s>]+)|<img[^>]*\ssrc=[\"']([^\"']+)")
 
 
@@ -58,6 +60,16 @@ def test_commands_of(path):
             check_command(script, argv)
         except (AssertionError, ValueError) as error:
             pytest.fail(f"{path}: {script} {shlex.join(argv)}: {error}")
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda p: str(p.relative_to(ROOT)))
+def test_console_commands_of(path):
+    """Each use of the console command has arguments that it takes."""
+    for command in CONSOLE.findall(path.read_text(encoding="utf-8")):
+        try:
+            parse(shlex.split(command))
+        except SystemExit:
+            pytest.fail(f"{path}: muq-plugins {command}")
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda p: str(p.relative_to(ROOT)))

@@ -152,7 +152,8 @@ def probe_sections(results: list[ProbeResult], folder: Path) -> list[Section]:
     comparison = Section(
         "Does it know what it hears?",
         "Each clip becomes one vector, the mean of the encoder's hidden state over its "
-        f"frames, and a logistic regression tells {', '.join(last.classes)} apart. It "
+        "frames, after the layer that cross-validation on the training part chooses, and "
+        f"a logistic regression tells {', '.join(last.classes)} apart. It "
         f"was trained on {last.train_clips} clips and tested on {len(last.labels)} "
         f"clips of {len(set(last.groups))} other pieces; the encoder was not trained "
         "for it.",
@@ -168,6 +169,7 @@ def probe_sections(results: list[ProbeResult], folder: Path) -> list[Section]:
         Table(
             [
                 "Features",
+                "Layer",
                 "Size",
                 "Balanced accuracy",
                 "95% interval",
@@ -177,6 +179,7 @@ def probe_sections(results: list[ProbeResult], folder: Path) -> list[Section]:
             [
                 [
                     result.name,
+                    "-" if result.layer is None else str(result.layer),
                     str(result.feature_size),
                     percent(result.balanced_accuracy),
                     f"{result.interval[0]:.1%} to {result.interval[1]:.1%}",

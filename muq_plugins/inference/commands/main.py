@@ -43,9 +43,7 @@ def main(argv: list[str] | None = None) -> int:
     ...
     SystemExit: 0
     """
-    arguments = _parser().parse_args(
-        _join_layers(sys.argv[1:] if argv is None else argv)
-    )
+    arguments = parse(sys.argv[1:] if argv is None else argv)
     try:
         return arguments.run(arguments)
     except CommandError as error:
@@ -54,6 +52,32 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("Interrupted: the same command goes on.", file=sys.stderr)
         return 130
+
+
+def parse(argv: list[str]) -> argparse.Namespace:
+    """Reads a command without carrying it out.
+
+    Arguments
+    ---------
+    argv : list of str
+        What stands behind ``muq-plugins``.
+
+    Returns
+    -------
+    argparse.Namespace
+        Its values; ``run`` carries it out.
+
+    Raises
+    ------
+    SystemExit
+        If there is no such command, after saying what is wrong.
+
+    Example
+    -------
+    >>> parse(["doctor"]).command
+    'doctor'
+    """
+    return _parser().parse_args(_join_layers(argv))
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -73,7 +73,11 @@ def log_mel(wavs, wav_lens):
 
 
 def run(train, test, **options):
-    encoders = {"untrained encoder": loudness, "trained encoder": spectra}
+    encoders = {
+        "untrained encoder": lambda *audio: [loudness(*audio)],
+        # The second layer knows nothing: the probe has to find the first one.
+        "trained encoder": lambda *audio: [spectra(*audio), 0 * spectra(*audio)],
+    }
     options = {"clip_seconds": 0.8, "sample_rate": RATE, "batch_size": 4, **options}
     return family_probe(encoders, log_mel, train, test, **options)
 
@@ -88,6 +92,7 @@ def test_the_encoder_that_hears_the_pitch_wins(reads):
     assert results[2].balanced_accuracy == 1.0
     assert results[1].balanced_accuracy < 0.8
     assert [result.feature_size for result in results] == [2, 1, 51]
+    assert [result.layer for result in results] == [None, None, 1]
     assert results[0].groups[:2] == ["test piece 0", "test piece 1"]
     assert len(reads) == 36  # each clip once, however many encoders there are
 
@@ -129,8 +134,9 @@ def test_padding_does_not_count():
     wav_lens = torch.tensor([0.5, 1.0])
     features = module._statistics_of(log_mel)(wavs, wav_lens)
     torch.testing.assert_close(features, torch.tensor([[1.0, 0.0], [5.0, 4.0]]))
-    average = module._average_of(loudness)(wavs, wav_lens)
-    torch.testing.assert_close(average, torch.tensor([[1.0], [5.0]]))
+    states = module._average_of(lambda *audio: [loudness(*audio), -loudness(*audio)])
+    expected = torch.tensor([[[1.0], [-1.0]], [[5.0], [-5.0]]])
+    torch.testing.assert_close(states(wavs, wav_lens), expected)
 
 
 def test_unreadable_clips_are_left_out_and_named(reads, monkeypatch):
