@@ -50,8 +50,8 @@ def family_probe(
     ---------
     encoders : dict of callable
         By name, in eval mode: `encoder(wavs, wav_lens)` with wavs (batch, samples) and
-        relative lengths (batch,) returns a list of hidden states (batch, frames, width),
-        one for each layer.
+        relative lengths (batch,) returns hidden states (batch, frames, width), a list
+        of one for each layer.
         `probe_verdicts` compares "untrained encoder" with "trained encoder".
     log_mel : callable
         `log_mel(wavs, wav_lens)` returns feats (batch, frames, size) and relative

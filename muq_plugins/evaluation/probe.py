@@ -99,7 +99,7 @@ def fit_probe(
     test_x, test_y, test_groups = _checked("test", test_x, test_y, test_groups)
     if train_x.shape[1:] != test_x.shape[1:]:
         raise ValueError(
-            f"train features have the shape {train_x.shape[1:]}, test features "
+            f"train features are (layers, size) {train_x.shape[1:]}, test features "
             f"{test_x.shape[1:]}"
         )
     classes = np.unique(train_y).tolist()
@@ -139,9 +139,9 @@ def _checked(part, x, y, groups) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     groups = np.arange(len(y)).astype(str) if groups is None else np.asarray(groups)
     if x.ndim not in (2, 3) or y.ndim != 1 or not len(x) == len(y) == len(groups):
         raise ValueError(
-            f"the {part} part needs features (clips, size) or (clips, layers, size) and "
-            f"a label and a group for each clip, got shapes {x.shape}, {y.shape} and "
-            f"{groups.shape}"
+            f"the {part} part needs features (clips, size) or (clips, layers, size), "
+            f"and a label and a group for each clip, got shapes {x.shape}, {y.shape} "
+            f"and {groups.shape}"
         )
     if x.ndim == 2:
         x = x[:, None]

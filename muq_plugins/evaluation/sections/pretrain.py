@@ -152,8 +152,8 @@ def probe_sections(results: list[ProbeResult], folder: Path) -> list[Section]:
     comparison = Section(
         "Does it know what it hears?",
         "Each clip becomes one vector, the mean of the encoder's hidden state over its "
-        "frames, after the layer that cross-validation on the training part chooses, and "
-        f"a logistic regression tells {', '.join(last.classes)} apart. It "
+        "frames, after the layer that cross-validation on the training part chooses. A "
+        f"logistic regression then tells {', '.join(last.classes)} apart. It "
         f"was trained on {last.train_clips} clips and tested on {len(last.labels)} "
         f"clips of {len(set(last.groups))} other pieces; the encoder was not trained "
         "for it.",

@@ -84,6 +84,18 @@ def test_difference_is_paired():
     assert good.difference(good) == (0.0, 0.0, 0.0)
 
 
+def test_the_layer_is_chosen_on_the_training_part():
+    rng = np.random.default_rng(0)
+    labels = np.repeat(["a", "b"], 30)
+    noise = rng.normal(size=(60, 2, 3))
+    train, test = noise.copy(), noise.copy()
+    train[:, 1, 0] += 4 * (labels == "a")
+    test[:, 0, 0] += 4 * (labels == "a")  # a look at the test part would choose this
+    result = fit_probe(train, labels, test, labels)
+    assert result.layer == 2 and result.balanced_accuracy < 0.7
+    assert fit_probe(train[:, 1], labels, train[:, 1], labels).layer is None
+
+
 def test_difference_needs_the_same_clips():
     with pytest.raises(ValueError, match="not tested on the same clips"):
         probe(name="a").difference(probe(name="b", test_pieces=31))
@@ -108,7 +120,7 @@ Y = ["a", "b"] * 4
         ((X, Y, X[:0], []), "the test part is empty"),
         ((X, Y[:7], X, Y), r"train part needs features .* got shapes \(8, 2\), \(7,\)"),
         ((X[:, 0], Y, X, Y), r"train part needs features \(clips, size\)"),
-        ((X, Y, X[:, :1], Y), "train features have size 2, test features 1"),
+        ((X, Y, X[:, :1], Y), r"features are \(layers, size\) \(1, 2\), test features \(1, 1\)"),
         ((X, Y, np.where(X > 1, np.nan, X), Y), "test clips have features that are no"),
         ((X, Y, X, Y, ["one"] * 8), "8 clips of 1 pieces: too few"),
         ((X, Y, X, Y, Y), "8 clips of 2 pieces: too few"),
