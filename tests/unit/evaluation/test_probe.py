@@ -120,7 +120,7 @@ Y = ["a", "b"] * 4
         ((X, Y, X[:0], []), "the test part is empty"),
         ((X, Y[:7], X, Y), r"train part needs features .* got shapes \(8, 2\), \(7,\)"),
         ((X[:, 0], Y, X, Y), r"train part needs features \(clips, size\)"),
-        ((X, Y, X[:, :1], Y), r"features are \(layers, size\) \(1, 2\), test features \(1, 1\)"),
+        ((X, Y, X[:, :1], Y), r"\(1, 2\), test features \(1, 1\)"),
         ((X, Y, np.where(X > 1, np.nan, X), Y), "test clips have features that are no"),
         ((X, Y, X, Y, ["one"] * 8), "8 clips of 1 pieces: too few"),
         ((X, Y, X, Y, Y), "8 clips of 2 pieces: too few"),
