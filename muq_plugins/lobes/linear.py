@@ -42,7 +42,7 @@ def linear(vectors: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tenso
     tensor([[4., 4., 4., 4.],
             [4., 4., 4., 4.]])
     """
-    if not _applies(vectors, weight):
+    if not onednn_applies(vectors, weight):
         return F.linear(vectors, weight, bias)
     if torch.is_grad_enabled():
         return _OneDNNLinear.apply(vectors, weight, bias)
@@ -75,15 +75,33 @@ class Linear(nn.Linear):
         return linear(vectors, self.weight, self.bias)
 
 
-def _applies(vectors: Tensor, weight: Tensor) -> bool:
-    """Whether oneDNN's product may take the place of torch's."""
+def onednn_applies(inputs: Tensor, weight: Tensor) -> bool:
+    """Whether oneDNN's operators may take the place of torch's.
+
+    Arguments
+    ---------
+    inputs : Tensor
+        What goes into the operator.
+    weight : Tensor
+        Its weight.
+
+    Returns
+    -------
+    bool
+        True for float32 on a CPU, outside autocast, compilers and exporters.
+
+    Example
+    -------
+    >>> onednn_applies(torch.zeros(2, 3).double(), torch.zeros(4, 3).double())
+    False
+    """
     return (
-        # Compilers and exporters know linear layers, not this operator.
+        # Compilers and exporters know common operators, not these.
         not is_traced()
-        and vectors.device.type == "cpu"
-        and vectors.dtype is torch.float32
+        and inputs.device.type == "cpu"
+        and inputs.dtype is torch.float32
         and weight.dtype is torch.float32
-        and vectors.numel() > 0
+        and inputs.numel() > 0
         and torch.backends.mkldnn.is_available()
         and torch.backends.mkldnn.enabled
         and not torch.is_autocast_enabled("cpu")
