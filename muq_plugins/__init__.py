@@ -14,18 +14,26 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "BlockMasking": "muq_plugins.lobes",
+    "EncodecFeatures": "muq_plugins.lobes",
+    "EncodecQuantizer": "muq_plugins.lobes",
+    "FiniteScalarQuantization": "muq_plugins.lobes",
+    "KMeans": "muq_plugins.lobes",
+    "KeptFrames": "muq_plugins.lobes",
     "LogMel": "muq_plugins.lobes",
     "MaskedPrediction": "muq_plugins.lobes",
+    "Mfcc": "muq_plugins.lobes",
     "MelRVQ": "muq_plugins.inference",
     "MuQ": "muq_plugins.inference",
     "MuQEncoder": "muq_plugins.lobes",
     "MultiCodebookHead": "muq_plugins.lobes",
+    "MultiViewTarget": "muq_plugins.lobes",
     "PretrainedMuQ": "muq_plugins.inference",
     "RandomProjection": "muq_plugins.lobes",
     "ResidualVQ": "muq_plugins.lobes",
     "StackedFrames": "muq_plugins.lobes",
     "Target": "muq_plugins.lobes",
     "TokenizerTraining": "muq_plugins.lobes",
+    "VirtualCodes": "muq_plugins.lobes",
 }
 
 __all__ = sorted(_HOMES)

@@ -31,6 +31,7 @@ from muq_plugins.experiment.tree import (
 
 EXTENDS = "extends"
 INCLUDE = "!include:"
+REMOVE = "!remove"
 
 
 def resolve_experiment(
@@ -42,7 +43,8 @@ def resolve_experiment(
     are the differences. Scalars and lists replace; mappings merge, and so do the
     arguments of a ``!new:X`` with the same or no new tag; another tag replaces the
     whole. A key that the base does not know is an error, unless it is an argument of
-    a callable or a training setting of SpeechBrain.
+    a callable or a training setting of SpeechBrain. ``key: !remove`` takes out a key
+    that the variant has no use for, so that giving it is an error there.
 
     Arguments
     ---------
@@ -137,12 +139,16 @@ def _describe_missing(path: Path) -> str:
 def _merge(base: dict, changes: dict, source: str, location: Location = ()) -> None:
     for key, value in changes.items():
         here = (*location, key)
-        if key not in base and not is_callable(base):
-            if location or key not in TRAINING_SETTINGS:
+        removed = tag_of(value) == REMOVE
+        if key not in base and (removed or not is_callable(base)):
+            if removed or location or key not in TRAINING_SETTINGS:
                 raise ExperimentError(
                     f"{source}: unknown key '{spell(here)}'{hint(key, base, location)}."
                 )
-        base[key] = _combine(base.get(key), value, source, here)
+        if removed:
+            del base[key]
+        else:
+            base[key] = _combine(base.get(key), value, source, here)
 
 
 def _combine(old: Any, new: Any, source: str, location: Location) -> Any:

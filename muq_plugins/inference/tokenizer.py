@@ -114,4 +114,5 @@ def _describe(target: Target) -> dict:
         "frame_rate": target.frame_rate,
         "num_codebooks": target.num_codebooks,
         "codebook_size": target.codebook_size,
+        **target.quantizer.config,
     }

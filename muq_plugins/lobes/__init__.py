@@ -5,27 +5,39 @@ Authors
 """
 
 from muq_plugins.lobes.conformer import Conformer
+from muq_plugins.lobes.encodec import EncodecFeatures, EncodecQuantizer
 from muq_plugins.lobes.encoder import EncoderOutput, MuQEncoder
-from muq_plugins.lobes.features import LogMel, StackedFrames
+from muq_plugins.lobes.features import KeptFrames, LogMel, StackedFrames
 from muq_plugins.lobes.front_end import ResidualFrontEnd
 from muq_plugins.lobes.heads import MultiCodebookHead
 from muq_plugins.lobes.masking import BlockMasking
+from muq_plugins.lobes.mfcc import Mfcc
 from muq_plugins.lobes.quantizers import (
+    FiniteScalarQuantization,
+    KMeans,
     Quantizer,
     QuantizerOutput,
     RandomProjection,
     ResidualVQ,
+    VirtualCodes,
 )
 from muq_plugins.lobes.stages import MaskedPrediction, StageOutput, TokenizerTraining
-from muq_plugins.lobes.target import Target
+from muq_plugins.lobes.target import MultiViewTarget, Target
 
 __all__ = [
     "BlockMasking",
     "Conformer",
+    "EncodecFeatures",
+    "EncodecQuantizer",
     "EncoderOutput",
+    "FiniteScalarQuantization",
+    "KMeans",
+    "KeptFrames",
     "LogMel",
     "MaskedPrediction",
+    "Mfcc",
     "MultiCodebookHead",
+    "MultiViewTarget",
     "MuQEncoder",
     "Quantizer",
     "QuantizerOutput",
@@ -36,4 +48,5 @@ __all__ = [
     "StageOutput",
     "Target",
     "TokenizerTraining",
+    "VirtualCodes",
 ]

@@ -11,33 +11,22 @@ Authors
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
-from torchaudio import functional as AF
 
 from muq_plugins.lobes.lengths import absolute_lengths, relative_lengths
+from muq_plugins.lobes.mel import MelDecibels
 
 # Statistics of the Million Song Dataset, published with MusicFM and MuQ
 # (arXiv 2501.01108): one mean and one standard deviation for all mel bands.
 MSD_MEAN = 6.768444971712967
 MSD_STD = 18.417922652295623
 
-# Frames that are transformed at a time.
-CPU_FRAMES = 1024
-GPU_FRAMES = 65536
 
-
-class LogMel(nn.Module):
+class LogMel(MelDecibels):
     """Normalised log-mel spectrogram in dB, as MuQ and MusicFM compute it.
 
-    It equals ``torchaudio.transforms.MelSpectrogram`` (periodic Hann window,
-    power 2, HTK scale, no filterbank norm, centred frames with reflection)
-    followed by ``AmplitudeToDB`` without a floor relative to the maximum; the
-    last frame is dropped, so that ``frames = samples // hop_length``.
-    Two things go beyond that chain. The reflection happens at the end of each
-    clip, not of the batch, so that padding never changes a clip's own frames.
-    And everything is computed in float32 under any autocast: dB values of
-    quiet music do not survive half precision.
+    The spectrogram is that of `MelDecibels`; one mean and one deviation for all
+    bands normalise it.
 
     Arguments
     ---------
@@ -71,27 +60,8 @@ class LogMel(nn.Module):
         mean: float = MSD_MEAN,
         std: float = MSD_STD,
     ):
-        super().__init__()
-        self.sample_rate = sample_rate
-        self.n_fft = n_fft
-        self.hop_length = hop_length
-        self.frame_rate = sample_rate / hop_length
+        super().__init__(sample_rate, n_fft, hop_length, n_mels)
         self.output_size = n_mels
-        # Everything needed to build it again, apart from the buffers.
-        self.config = {
-            "sample_rate": sample_rate,
-            "n_fft": n_fft,
-            "hop_length": hop_length,
-            "n_mels": n_mels,
-        }
-        # Constants are not weights: they stay out of the state dict, as in the
-        # official checkpoints.
-        window = torch.hann_window(n_fft)
-        filterbank = AF.melscale_fbanks(
-            n_fft // 2 + 1, 0.0, sample_rate / 2, n_mels, sample_rate
-        )
-        self.register_buffer("window", window, persistent=False)
-        self.register_buffer("filterbank", filterbank, persistent=False)
         self.register_buffer("mean", torch.zeros(()))
         self.register_buffer("std", torch.ones(()))
         self.set_statistics(mean, std)
@@ -128,80 +98,6 @@ class LogMel(nn.Module):
         self.mean.fill_(mean)
         self.std.fill_(std)
 
-    def decibels(self, wavs: Tensor, wav_lens: Tensor | None = None) -> Tensor:
-        """Log-mel spectrogram before the normalisation.
-
-        Arguments
-        ---------
-        wavs : Tensor
-            Waveforms (batch, samples).
-        wav_lens : Tensor or None
-            Relative lengths (batch,); None when nothing is padded.
-
-        Returns
-        -------
-        Tensor
-            dB values (batch, samples // hop_length, n_mels), float32.
-
-        Raises
-        ------
-        ValueError
-            If a waveform is not (batch, samples) or a clip is shorter than
-            half a window, which leaves nothing to reflect.
-
-        Example
-        -------
-        >>> LogMel().decibels(torch.zeros(1, 2400)).max()
-        tensor(-100.)
-        """
-        if wavs.dim() != 2:
-            raise ValueError(
-                f"Waveforms must have the shape (batch, samples), got "
-                f"{tuple(wavs.shape)}: mix down to mono and add a batch axis."
-            )
-        lengths = absolute_lengths(wav_lens, wavs.shape[1], wavs.shape[0])
-        frames = wavs.shape[1] // self.hop_length
-        with torch.autocast(wavs.device.type, enabled=False):
-            padded = _reflect(wavs.float(), lengths, self.n_fft // 2)
-            # On a CPU one clip at a time: spectra of a whole batch do not fit its
-            # caches, and asking the system for that much memory takes longer than
-            # the transform. Everywhere a piece at a time, for audio of any length.
-            on_cpu = wavs.device.type == "cpu"
-            size = CPU_FRAMES if on_cpu else GPU_FRAMES
-            mel = torch.cat(
-                [
-                    torch.cat(
-                        [
-                            self._mel(clips, start, min(start + size, frames))
-                            for start in range(0, frames, size)
-                        ],
-                        dim=1,
-                    )
-                    for clips in (padded.split(1) if on_cpu else (padded,))
-                ]
-            )
-            return AF.amplitude_to_DB(
-                mel, multiplier=10.0, amin=1e-10, db_multiplier=0.0
-            )
-
-    def _mel(self, padded: Tensor, start: int, stop: int) -> Tensor:
-        """Mel power (batch, frames, n_mels) of the frames from start to stop."""
-        first, last = start * self.hop_length, (stop - 1) * self.hop_length
-        spectrum = AF.spectrogram(
-            padded[:, first : last + self.n_fft],
-            pad=0,
-            window=self.window,
-            n_fft=self.n_fft,
-            hop_length=self.hop_length,
-            win_length=self.n_fft,
-            power=None,
-            normalized=False,
-            center=False,
-        )
-        # Not abs() squared: its square root takes longer than the transform.
-        power = spectrum.real.square() + spectrum.imag.square()
-        return power.transpose(1, 2) @ self.filterbank
-
     def forward(
         self, wavs: Tensor, wav_lens: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
@@ -222,9 +118,7 @@ class LogMel(nn.Module):
             Relative lengths (batch,) in frames.
         """
         feats = (self.decibels(wavs, wav_lens) - self.mean) / self.std
-        lengths = absolute_lengths(wav_lens, wavs.shape[1], wavs.shape[0])
-        if lengths is not None:
-            lengths = lengths // self.hop_length
+        lengths = self.frame_lengths(wavs, wav_lens)
         return feats, relative_lengths(lengths, feats.shape[1], feats)
 
 
@@ -310,19 +204,66 @@ class StackedFrames(nn.Module):
         return feats.reshape(*feats.shape[:-2], -1, size)
 
 
-def _reflect(wavs: Tensor, lengths: Tensor | None, pad: int) -> Tensor:
-    """Pads (batch, samples) by reflection at both ends of every single clip."""
-    shortest = wavs.shape[1] if lengths is None else int(lengths.min())
-    if shortest <= pad:
-        raise ValueError(
-            f"A clip of {shortest} samples is too short for a window of {2 * pad} "
-            f"samples: at least {pad + 1} samples are needed. Leave the clip out, "
-            f"or pad it with silence and let wav_lens include the padding."
-        )
-    if lengths is None:
-        return F.pad(wavs, (pad, pad), mode="reflect")
-    positions = torch.arange(-pad, wavs.shape[1] + pad, device=wavs.device)
-    last = lengths[:, None] - 1
-    source = last - (last - positions.abs()).abs()
-    inside = positions < lengths[:, None] + pad
-    return wavs.gather(1, source.clamp(min=0)) * inside
+class KeptFrames(nn.Module):
+    """Keeps the first of every few frames of other features.
+
+    It brings features down to the rate of the student and says so: the rate it
+    declares is the lower one. Frames left over at the end are dropped.
+
+    Arguments
+    ---------
+    features : nn.Module
+        Any module that follows the Features contract.
+    every : int
+        One of so many frames is kept.
+
+    Raises
+    ------
+    ValueError
+        If ``every`` is below 1.
+
+    Example
+    -------
+    >>> features = KeptFrames(LogMel(), every=4)
+    >>> feats, lens = features(torch.randn(1, 24000))
+    >>> feats.shape, features.frame_rate
+    (torch.Size([1, 25, 128]), 25.0)
+    """
+
+    def __init__(self, features: nn.Module, every: int):
+        super().__init__()
+        if every < 1:
+            raise ValueError(f"every must be at least 1 frame, got {every}.")
+        self.features = features
+        self.every = every
+        self.config = {"every": every, "features": features.config}
+        self.sample_rate = features.sample_rate
+        self.frame_rate = features.frame_rate / every
+        self.output_size = features.output_size
+
+    def forward(
+        self, wavs: Tensor, wav_lens: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Computes the inner features and leaves most frames out.
+
+        Arguments
+        ---------
+        wavs : Tensor
+            Waveforms (batch, samples) at `sample_rate`.
+        wav_lens : Tensor or None
+            Relative lengths (batch,); None when nothing is padded.
+
+        Returns
+        -------
+        feats : Tensor
+            (batch, frames // every, size).
+        lens : Tensor
+            Relative lengths (batch,) in kept frames.
+        """
+        feats, lens = self.features(wavs, wav_lens)
+        lengths = absolute_lengths(lens, feats.shape[1], feats.shape[0])
+        if lengths is not None:
+            lengths = lengths // self.every
+        frames = feats.shape[1] // self.every
+        feats = feats[:, : frames * self.every : self.every]
+        return feats, relative_lengths(lengths, frames, feats)

@@ -96,11 +96,42 @@ class TokenizerTraining(nn.Module):
         StageOutput
             Loss and statistics over the clips' own frames.
         """
-        with torch.no_grad():
-            feats, lens = self.features(wavs, wav_lens)
+        return self.quantize(self.own_frames(wavs, wav_lens))
+
+    @torch.no_grad()
+    def own_frames(self, wavs: Tensor, wav_lens: Tensor | None) -> Tensor:
+        """Computes the feature vectors that are not padding.
+
+        Arguments
+        ---------
+        wavs : Tensor
+            (batch, samples).
+        wav_lens : Tensor or None
+            Relative lengths (batch,); None when nothing is padded.
+
+        Returns
+        -------
+        Tensor
+            (frames of all clips, size).
+        """
+        feats, lens = self.features(wavs, wav_lens)
         lengths = absolute_lengths(lens, feats.shape[1], feats.shape[0])
         mask = length_mask(lengths, feats.shape[1])
-        feats = feats.flatten(0, 1) if mask is None else feats[mask]
+        return feats.flatten(0, 1) if mask is None else feats[mask]
+
+    def quantize(self, feats: Tensor) -> StageOutput:
+        """Quantizes feature vectors.
+
+        Arguments
+        ---------
+        feats : Tensor
+            (frames, size).
+
+        Returns
+        -------
+        StageOutput
+            Loss and statistics.
+        """
         out = self.quantizer(feats)
         error = (feats - out.quantized).abs().mean()
         loss = error + out.loss

@@ -93,3 +93,73 @@ class Target(nn.Module):
         if mask is not None:
             codes = codes.masked_fill(~mask[..., None], PADDING_CODE)
         return codes
+
+
+class MultiViewTarget(nn.Module):
+    """Several targets at once: the student predicts the codes of all of them.
+
+    OMAR-RQ predicts random projections of several features. To everything else
+    this is one target whose codebooks are those of the views, one after another.
+
+    Arguments
+    ---------
+    views : list of Target
+        At least one; of equal rates and codebook sizes.
+
+    Raises
+    ------
+    ValueError
+        If there is no view, or one does not fit the first.
+
+    Example
+    -------
+    >>> from muq_plugins.lobes import LogMel, RandomProjection, StackedFrames
+    >>> views = [
+    ...     Target(StackedFrames(LogMel(n_fft=n_fft)), RandomProjection(512, 2, 64))
+    ...     for n_fft in (1024, 2048)
+    ... ]
+    >>> target = MultiViewTarget(views)
+    >>> target(torch.randn(1, 24000)).shape, target.num_codebooks
+    (torch.Size([1, 25, 4]), 4)
+    """
+
+    def __init__(self, views: list[Target]):
+        super().__init__()
+        if not views:
+            raise ValueError("A target of several views needs at least one view.")
+        for name in ("sample_rate", "frame_rate", "codebook_size"):
+            for index, view in enumerate(views):
+                expected, found = getattr(views[0], name), getattr(view, name)
+                if found != expected:
+                    raise ValueError(
+                        f"{name} differs: view 0 has {expected:g}, view {index} has "
+                        f"{found:g}. All views must have the same."
+                    )
+        self.views = nn.ModuleList(views)
+        self.sample_rate = views[0].sample_rate
+        self.frame_rate = views[0].frame_rate
+        self.num_codebooks = sum(view.num_codebooks for view in views)
+        self.codebook_size = views[0].codebook_size
+
+    def forward(self, wavs: Tensor, wav_lens: Tensor | None = None) -> Tensor:
+        """Computes the codes of all views.
+
+        Arguments
+        ---------
+        wavs : Tensor
+            Clean waveforms (batch, samples).
+        wav_lens : Tensor or None
+            Relative lengths (batch,); None when nothing is padded.
+
+        Returns
+        -------
+        Tensor
+            Codes (batch, frames, N of all views) int64; -1 beyond the end of a clip
+            in any of them.
+        """
+        codes = [view(wavs, wav_lens) for view in self.views]
+        # A clip may end inside its last frame, which not all features round alike.
+        frames = min(part.shape[1] for part in codes)
+        together = torch.cat([part[:, :frames] for part in codes], dim=-1)
+        beyond = (together == PADDING_CODE).any(dim=-1, keepdim=True)
+        return together.masked_fill(beyond, PADDING_CODE)

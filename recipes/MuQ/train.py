@@ -49,8 +49,10 @@ def main(argv):
     sb.create_experiment_directory(hparams["output_folder"])
     manifests = prepare_manifests(**hparams["data"])
 
-    # The target: a tokenizer that is given, or trained first.
+    # The target: a tokenizer that is given, or trained first, with its own statistics;
+    # else the quantizer as it is made.
     stage = hparams["modules"]["pretrain"]
+    normalise(stage, manifests, hparams["mel_statistics"])
     tokenizer_folder = hparams["tokenizer_folder"]
     if tokenizer_folder is None and hparams["tokenizer"] is not None:
         tokenizer_folder = train_tokenizer(load_stage(experiment, hparams["tokenizer"]))
@@ -58,7 +60,6 @@ def main(argv):
         load_tokenizer(stage.target, tokenizer_folder)
 
     # The student. A copy stays untrained, to compare with in the end.
-    normalise(stage.encoder, manifests, hparams["mel_statistics"])
     untrained = copy.deepcopy(stage.encoder).eval()
     brain = PretrainBrain(
         modules=hparams["modules"],

@@ -20,7 +20,6 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import speechbrain as sb
 from speechbrain.utils.distributed import run_on_main
 
-from muq_plugins.brains import TokenizerBrain
 from muq_plugins.data.mel_statistics import normalise
 from muq_plugins.data.preparation import prepare_manifests
 from muq_plugins.evaluation.examples import reconstruction_examples
@@ -42,7 +41,7 @@ def train_tokenizer(experiment):
     stage = hparams["modules"]["tokenizer"]
     normalise(stage.features, manifests, hparams["mel_statistics"])
 
-    brain = TokenizerBrain(
+    brain = hparams["brain"](
         modules=hparams["modules"],
         opt_class=hparams["opt_class"],
         hparams=hparams,

@@ -6,6 +6,8 @@ Authors
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -85,6 +87,8 @@ class Quantizer(nn.Module):
         self.input_size = input_size
         self.num_codebooks = num_codebooks
         self.codebook_size = codebook_size
+        # What codes depend on besides the weights and these sizes.
+        self.config: dict = {}
 
     def encode(self, feats: Tensor) -> Tensor:
         """Chooses the codes.
@@ -141,3 +145,124 @@ def nearest_entries(vectors: Tensor, codebook: Tensor) -> Tensor:
             for chunk in flat.split(SEARCH_CHUNK)
         ]
     return torch.cat(found).reshape(vectors.shape[:-1])
+
+
+def nearest_centres(vectors: Tensor, centres: Tensor) -> Tensor:
+    """Finds the closest centre by Euclidean distance, in float32.
+
+    Arguments
+    ---------
+    vectors : Tensor
+        (..., size).
+    centres : Tensor
+        (entries, size).
+
+    Returns
+    -------
+    Tensor
+        Index of the closest centre (...,) int64.
+
+    Example
+    -------
+    >>> centres = torch.tensor([[1.0, 0.0], [0.0, 5.0]])
+    >>> nearest_centres(torch.tensor([[0.1, 0.2], [3.0, 1.0]]), centres)
+    tensor([0, 0])
+    """
+    with torch.autocast(vectors.device.type, enabled=False):
+        # Seen from the middle of the centres the numbers are small, and squares of
+        # small numbers lose the fewest digits.
+        middle = centres.float().mean(0)
+        centres = centres.float() - middle
+        flat = (vectors.float() - middle).reshape(-1, vectors.shape[-1])
+        # |x - c|^2 without |x|^2, which is the same for all centres.
+        norms = -0.5 * centres.square().sum(1)
+        found = [
+            linear(chunk, centres, norms).argmax(dim=-1)
+            for chunk in flat.split(SEARCH_CHUNK)
+        ]
+    return torch.cat(found).reshape(vectors.shape[:-1])
+
+
+def check_decodable(codes: Tensor, num_codebooks: int) -> None:
+    """Refuses codes of more codebooks than there are.
+
+    Arguments
+    ---------
+    codes : Tensor
+        (..., n) int64.
+    num_codebooks : int
+        Number of codebooks N.
+
+    Raises
+    ------
+    ValueError
+        If n is not in 1..N.
+
+    Example
+    -------
+    >>> check_decodable(torch.zeros(5, 2), num_codebooks=8)
+    """
+    if not 1 <= codes.shape[-1] <= num_codebooks:
+        raise ValueError(
+            f"Cannot decode {codes.shape[-1]} codes per frame: this quantizer "
+            f"has {num_codebooks} codebooks."
+        )
+
+
+@torch.no_grad()
+def decoding_errors(quantizer: Quantizer, feats: Tensor, codes: Tensor) -> Tensor:
+    """Measures what is lost when only the first codes of each vector are decoded.
+
+    Arguments
+    ---------
+    quantizer : Quantizer
+        One that can decode.
+    feats : Tensor
+        Feature vectors (..., size).
+    codes : Tensor
+        Their codes (..., N).
+
+    Returns
+    -------
+    Tensor
+        Mean absolute error (N + 1,) after 0..N codes.
+
+    Example
+    -------
+    >>> from muq_plugins.lobes import ResidualVQ
+    >>> quantizer, feats = ResidualVQ(4, 2, 8), torch.ones(3, 4)
+    >>> decoding_errors(quantizer, feats, quantizer.encode(feats)).shape
+    torch.Size([3])
+    """
+    errors = [feats.abs().mean()] + [
+        (feats - quantizer.decode(codes[..., : level + 1])).abs().mean()
+        for level in range(codes.shape[-1])
+    ]
+    return torch.stack(errors)
+
+
+@contextmanager
+def private_randomness() -> Iterator[None]:
+    """Lets initial weights be drawn without moving the global random state.
+
+    They still depend on it, and so on the seed of a run; but what is made next, such
+    as the student, begins with the same weights whatever the quantizer has drawn. Two
+    quantizers of a kind that are made one right after the other are therefore equal:
+    seed in between if they must differ.
+
+    Yields
+    ------
+    None
+        For the ``with`` block.
+
+    Example
+    -------
+    >>> state = torch.get_rng_state()
+    >>> with private_randomness():
+    ...     layer = nn.Linear(2, 2)
+    >>> torch.equal(state, torch.get_rng_state())
+    True
+    """
+    # Modules are made on the CPU, so no other device's state can move.
+    with torch.random.fork_rng(devices=[]):
+        yield

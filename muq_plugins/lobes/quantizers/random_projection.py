@@ -55,8 +55,10 @@ class RandomProjection(Quantizer):
     ):
         super().__init__(input_size, num_codebooks, codebook_size)
         projections, codebooks = [], []
-        for level in range(num_codebooks):
-            generator = torch.Generator().manual_seed(seed + level)
+        # One stream for all codebooks: with seed + k for codebook k, neighbouring
+        # seeds would share all codebooks but one.
+        generator = torch.Generator().manual_seed(seed)
+        for _ in range(num_codebooks):
             projection = torch.empty(codebook_dim, input_size)
             torch.nn.init.xavier_normal_(projection, generator=generator)
             projections.append(projection)

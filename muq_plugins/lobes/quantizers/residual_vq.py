@@ -18,7 +18,9 @@ from muq_plugins.lobes.linear import linear
 from muq_plugins.lobes.quantizers.base import (
     Quantizer,
     QuantizerOutput,
+    check_decodable,
     nearest_entries,
+    private_randomness,
 )
 from muq_plugins.lobes.quantizers.stale_codes import StaleCodes
 
@@ -297,16 +299,17 @@ class ResidualVQ(Quantizer):
         super().__init__(input_size, num_codebooks, codebook_size)
         self.commitment_weight = commitment_weight
         self.codebook_weight = codebook_weight
-        self.quantizers = nn.ModuleList(
-            VectorQuantizer(
-                input_size,
-                codebook_size,
-                codebook_dim,
-                projection_depth,
-                stale_tolerance,
+        with private_randomness():
+            self.quantizers = nn.ModuleList(
+                VectorQuantizer(
+                    input_size,
+                    codebook_size,
+                    codebook_dim,
+                    projection_depth,
+                    stale_tolerance,
+                )
+                for _ in range(num_codebooks)
             )
-            for _ in range(num_codebooks)
-        )
 
     def encode(self, feats: Tensor) -> Tensor:
         """Chooses the codes, in float32 whatever the precision around it.
@@ -348,11 +351,7 @@ class ResidualVQ(Quantizer):
         ValueError
             If there are more codes per frame than levels.
         """
-        if not 1 <= codes.shape[-1] <= self.num_codebooks:
-            raise ValueError(
-                f"Cannot decode {codes.shape[-1]} codes per frame: this quantizer "
-                f"has {self.num_codebooks} codebooks."
-            )
+        check_decodable(codes, self.num_codebooks)
         levels = zip(self.quantizers, codes.unbind(-1), strict=False)
         return torch.stack([level.decode(code) for level, code in levels]).sum(0)
 

@@ -198,6 +198,29 @@ def test_unknown_keys_name_the_file_and_the_nearest_key(child, text, unknown, kn
         child(text)
 
 
+def test_keys_without_a_use_are_removed(child):
+    text = child("width: !remove\ndepth: !remove\nencoder: !new:torch.nn.ReLU\n")
+    tree = parse(text)
+    assert "width" not in tree and "depth" not in tree and "seed" in tree
+    text = "loader:\n  batch_size: !remove\nencoder:\n  in_features: !remove\n"
+    tree = parse(child(text))
+    assert list(tree["loader"]) == ["sampler"]
+    assert list(tree["encoder"]) == ["out_features"]
+
+
+def test_a_removed_key_is_unknown_from_then_on(child):
+    with pytest.raises(ExperimentError, match="--layers is neither a key"):
+        child("layers: !remove", {"layers": [1]})
+    with pytest.raises(ExperimentError, match="encoder.in_features: .* no <width>"):
+        child("width: !remove")
+
+
+@pytest.mark.parametrize("text", ["sede: !remove", "encoder:\n  bias: !remove"])
+def test_only_keys_that_are_there_can_be_removed(child, text):
+    with pytest.raises(ExperimentError, match="child.yaml: unknown key"):
+        child(text)
+
+
 def test_a_training_setting_may_be_new_in_an_extending_file(child):
     assert parse(child("max_grad_norm: 10"))["max_grad_norm"] == 10
 

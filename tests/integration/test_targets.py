@@ -1,0 +1,119 @@
+"""Every target trains: each experiment file as it stands, only smaller."""
+
+import math
+
+import pytest
+import torch
+import yaml
+
+from muq_plugins.evaluation.metrics_log import read_metrics, select
+from muq_plugins.experiment import load_experiment
+from tests.integration.commands import HERE, ROOT, recipe, recipe_here
+
+#: What makes a run of any of these files a matter of seconds.
+SMALL = {
+    name: value
+    for name, value in yaml.safe_load((HERE / "tiny.yaml").read_text()).items()
+    if name not in ("extends", "experiment", "tokenizer", "num_codebooks")
+    and name != "codebook_size"
+} | {"optimizer_step_limit": 3, "valid_interval": 3, "num_layers": 1}
+SMALL_TOKENIZER = {
+    "max_windows": 8,
+    "clip_seconds": 1.0,
+    "clips_per_update": 4,
+    "batch_size": 4,
+    "optimizer_step_limit": 3,
+    "log_interval": 1,
+    "valid_interval": 3,
+}
+
+#: Experiment, codebooks, entries, the tokenizer that is trained first.
+TARGETS = [
+    ("ablation_n8", 8, 64, "mel_rvq"),
+    ("ablation_n12", 12, 64, "mel_rvq"),
+    ("ablation_proj1", 8, 64, "mel_rvq"),
+    ("ablation_random_rvq", 8, 64, None),
+    ("ablation_virtual", 8, 128, None),
+    ("baseline_bestrq", 1, 8192, None),
+    ("baseline_bestrq_n8", 8, 64, None),
+    ("baseline_encodec", 8, 1024, None),
+    ("baseline_fsq", 8, 64, "fsq"),
+    ("baseline_hubert", 1, 100, "kmeans"),
+    ("baseline_vq", 1, 64, "mel_vq"),
+]
+
+
+def write_small(folder, name, tokenizer):
+    """The experiment with less of everything, beside its tokenizer."""
+    text = f"extends: {ROOT}/hparams/{name}.yaml\n" + yaml.safe_dump(SMALL)
+    if tokenizer:
+        (folder / "tokenizer.yaml").write_text(
+            f"extends: {ROOT}/hparams/{tokenizer}.yaml\n"
+            + yaml.safe_dump(SMALL_TOKENIZER)
+        )
+        text += "tokenizer: {experiment: tokenizer.yaml}\n"
+    (folder / "small.yaml").write_text(text)
+    return folder / "small.yaml"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "codebooks", "entries", "tokenizer"), TARGETS)
+def test_the_experiment_trains(
+    name, codebooks, entries, tokenizer, data_options, tmp_path, caplog
+):
+    options = ["--output_folder", tmp_path / "run", *data_options]
+    if name == "baseline_encodec":  # the real one would be downloaded
+        options += ["--target.features.features.source", "null"]
+    recipe_here("train.py", write_small(tmp_path, name, tokenizer), *options)
+    rows = read_metrics(tmp_path / "run" / "metrics.jsonl")
+    assert [row["step"] for row in select(rows, kind="train")] == [1, 2, 3]
+    valid = select(rows, kind="valid")[-1]
+    assert math.isfinite(valid["loss"])
+    assert valid["chance"] == pytest.approx(math.log(entries))
+    assert len(valid["accuracy_per_codebook"]) == codebooks
+    assert (tmp_path / "run" / "report.html").is_file()
+    first = tmp_path / "run" / "tokenizer"
+    assert (first / "inference" / "model.safetensors").is_file() == bool(tokenizer)
+    if tokenizer:
+        assert (first / "report.html").is_file()
+        test = select(read_metrics(first / "metrics.jsonl"), kind="test")[-1]
+        assert test["step"] == 3
+        errors = test["reconstruction_error_per_level"]
+        assert len(errors) == codebooks + 1
+    if name == "baseline_encodec":
+        assert "random weights" in caplog.text
+
+
+def test_the_student_begins_alike_whatever_the_target(tmp_path):
+    options = ["--output_folder", str(tmp_path), "--device", "cpu"]
+    encodec = ["--target.features.features.source", "null"]
+    first, second = (
+        load_experiment([str(ROOT / f"hparams/{name}.yaml"), *options, *more])
+        for name, more in (("ablation_n12", []), ("baseline_encodec", encodec))
+    )
+    other = first.hparams["encoder"].state_dict()
+    for name, value in second.hparams["encoder"].state_dict().items():
+        assert torch.equal(value, other[name]), name
+
+
+def test_a_class_that_does_not_exist_is_named(data_options, tmp_path):
+    path = tmp_path / "wrong.yaml"
+    path.write_text(
+        f"extends: {ROOT / 'hparams/baseline_bestrq.yaml'}\n"
+        "target:\n  quantizer: !new:muq_plugins.lobes.RandomProjektion\n"
+    )
+    result = recipe("train.py", path, *data_options, check=False)
+    assert result.returncode != 0
+    assert "there is no class or function muq_plugins.lobes.RandomProj" in result.stderr
+
+
+def test_more_clusters_than_frames_is_an_error(data_options, tmp_path):
+    options = ["--output_folder", tmp_path / "run", *data_options]
+    options += ["--codebook_size", "100000", "--optimizer_step_limit", "1"]
+    result = recipe(
+        "train_tokenizer.py", ROOT / "hparams/kmeans.yaml", *options, check=False
+    )
+    assert result.returncode != 0
+    message = "codebook_size is 100000, but there are only 400 training frames"
+    assert message in result.stderr + result.stdout
+    assert not (tmp_path / "run" / "inference").exists()
