@@ -19,7 +19,7 @@ from speechbrain.utils.logger import get_logger
 from muq_plugins.data.audio import AudioError, read_audio
 from muq_plugins.evaluation.probe import fit_probe
 from muq_plugins.evaluation.probe_result import ProbeResult
-from muq_plugins.lobes.lengths import absolute_lengths, length_mask
+from muq_plugins.evaluation.probing.features import masked_sum
 
 logger = get_logger(__name__)
 
@@ -221,10 +221,5 @@ def _statistics_of(log_mel: Callable) -> Callable:
 
 def _mean(values: torch.Tensor, lens: torch.Tensor) -> torch.Tensor:
     """Mean over the valid frames: (batch, frames, size) to (batch, size)."""
-    batch, frames, _ = values.shape
-    lengths = absolute_lengths(lens, frames, batch)
-    if lengths is None:
-        return values.mean(dim=1)
-    lengths = lengths.clamp(min=1)
-    mask = length_mask(lengths, frames)
-    return (values * mask[..., None]).sum(dim=1) / lengths[:, None]
+    total, frames = masked_sum(values, lens)
+    return total / frames[:, None]

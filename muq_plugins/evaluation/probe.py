@@ -95,6 +95,54 @@ def fit_probe(
     >>> fit_probe(x[::2], y[::2], x[1::2], y[1::2]).balanced_accuracy > 0.9
     True
     """
+    results = fit_layers(
+        train_x, train_y, test_x, test_y, train_groups, test_groups, seed, name
+    )
+    # The first of the best, as the simplest that does it.
+    return max(results, key=lambda result: result.validation)
+
+
+def fit_layers(
+    train_x: np.ndarray,
+    train_y: Sequence[str],
+    test_x: np.ndarray,
+    test_y: Sequence[str],
+    train_groups: Sequence[str] | None = None,
+    test_groups: Sequence[str] | None = None,
+    seed: int = 0,
+    name: str = "features",
+) -> list[ProbeResult]:
+    """Probe every layer by itself, for a curve over the layers.
+
+    As `fit_probe`, which gives the layer with the best `validation` of these.
+
+    Arguments
+    ---------
+    train_x, train_y, test_x, test_y, train_groups, test_groups, seed, name
+        See `fit_probe`.
+
+    Returns
+    -------
+    list of ProbeResult
+        One for each layer.
+
+    Raises
+    ------
+    ProbeError
+        As `fit_probe`.
+    ValueError
+        As `fit_probe`.
+
+    Example
+    -------
+    >>> rng = np.random.default_rng(0)
+    >>> y = np.repeat(["Piano", "Strings"], 20)
+    >>> x = rng.normal(size=(40, 2, 3))
+    >>> x[:, 1] += 3 * (y == "Piano")[:, None]
+    >>> first, second = fit_layers(x[::2], y[::2], x[1::2], y[1::2])
+    >>> first.accuracy < second.accuracy, second.layer
+    (True, 2)
+    """
     train_x, train_y, train_groups = _checked("train", train_x, train_y, train_groups)
     test_x, test_y, test_groups = _checked("test", test_x, test_y, test_groups)
     if train_x.shape[1:] != test_x.shape[1:]:
@@ -108,29 +156,35 @@ def fit_probe(
     if unseen := sorted(set(test_y.tolist()) - set(classes)):
         raise ProbeError(f"labels in the test part that no train clip has: {unseen}")
 
+    results = []
     # The matrices are small: more threads cost forty times what they give.
     with threadpool_limits(1):
-        layer, penalty = _choose(train_x, train_y, train_groups, seed)
-        classifier = _classifier(penalty).fit(train_x[:, layer], train_y)
-        predictions = classifier.predict(test_x[:, layer])
-    clips = (test_y.tolist(), predictions.tolist(), test_groups.tolist())
-    low, high = np.percentile(bootstrap(*clips), [2.5, 97.5])
-    return ProbeResult(
-        name=name,
-        balanced_accuracy=_balanced_accuracy(test_y, predictions),
-        interval=(float(low), float(high)),
-        accuracy=float(np.mean(predictions == test_y)),
-        macro_f1=float(f1_score(test_y, predictions, average="macro")),
-        chance=1 / len(np.unique(test_y)),
-        classes=classes,
-        penalty=penalty,
-        layer=layer + 1 if train_x.shape[1] > 1 else None,
-        feature_size=train_x.shape[2],
-        train_clips=len(train_y),
-        labels=clips[0],
-        predictions=clips[1],
-        groups=clips[2],
-    )
+        penalties = _choose(train_x, train_y, train_groups, seed)
+        for layer, (penalty, validation) in enumerate(penalties):
+            classifier = _classifier(penalty).fit(train_x[:, layer], train_y)
+            predictions = classifier.predict(test_x[:, layer])
+            clips = (test_y.tolist(), predictions.tolist(), test_groups.tolist())
+            low, high = np.percentile(bootstrap(*clips), [2.5, 97.5])
+            results.append(
+                ProbeResult(
+                    name=name,
+                    balanced_accuracy=_balanced_accuracy(test_y, predictions),
+                    interval=(float(low), float(high)),
+                    accuracy=float(np.mean(predictions == test_y)),
+                    macro_f1=float(f1_score(test_y, predictions, average="macro")),
+                    chance=1 / len(np.unique(test_y)),
+                    classes=classes,
+                    penalty=penalty,
+                    layer=layer + 1 if train_x.shape[1] > 1 else None,
+                    feature_size=train_x.shape[2],
+                    train_clips=len(train_y),
+                    labels=clips[0],
+                    predictions=clips[1],
+                    groups=clips[2],
+                    validation=validation,
+                )
+            )
+    return results
 
 
 def _checked(part, x, y, groups) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -163,18 +217,30 @@ def _classifier(penalty: float) -> Pipeline:
     )
 
 
-def _choose(x, y, groups, seed: int) -> tuple[int, float]:
-    """The layer and the penalty with the best mean balanced accuracy over the folds."""
-    choices = [(layer, p) for layer in range(x.shape[1]) for p in PENALTIES]
-    scores = []
+def _choose(x, y, groups, seed: int) -> list[tuple[float, float]]:
+    """Of each layer, the best penalty and its mean balanced accuracy over the folds."""
+    scores = []  # (folds, layers, penalties)
     for train, held_out in _folds(y, groups, seed):
-        fold_scores = []
-        for layer, penalty in choices:
-            classifier = _classifier(penalty).fit(x[train, layer], y[train])
-            predictions = classifier.predict(x[held_out, layer])
-            fold_scores.append(_balanced_accuracy(y[held_out], predictions))
-        scores.append(fold_scores)
-    return choices[int(np.argmax(np.mean(scores, axis=0)))]
+        scores.append(
+            [
+                [
+                    _fold_score(_classifier(penalty), x[:, layer], y, train, held_out)
+                    for penalty in PENALTIES
+                ]
+                for layer in range(x.shape[1])
+            ]
+        )
+    means = np.mean(scores, axis=0)
+    best = means.argmax(axis=1).tolist()
+    return [
+        (PENALTIES[index], float(row[index]))
+        for index, row in zip(best, means, strict=True)
+    ]
+
+
+def _fold_score(classifier: Pipeline, x, y, train, held_out) -> float:
+    predictions = classifier.fit(x[train], y[train]).predict(x[held_out])
+    return _balanced_accuracy(y[held_out], predictions)
 
 
 def _folds(y, groups, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:

@@ -49,6 +49,9 @@ class ProbeResult:
         Number of training clips.
     labels, predictions, groups : list of str
         True label, predicted label and piece of every test clip.
+    validation : float or None
+        Mean balanced accuracy over the folds of the training part, by which layer and
+        penalty were chosen; None in results saved before it was kept.
 
     Example
     -------
@@ -74,6 +77,7 @@ class ProbeResult:
     labels: list[str]
     predictions: list[str]
     groups: list[str]
+    validation: float | None = None
 
     @property
     def recalls(self) -> dict[str, float]:
@@ -195,14 +199,33 @@ def bootstrap(labels: list[str], predictions: list[str], groups: list[str]):
     ((2000,), True, True)
     """
     totals, hits = _count(labels, predictions, groups)
-    pieces = len(totals)
-    weights = np.random.default_rng(0).multinomial(
-        pieces, np.full(pieces, 1 / pieces), size=DRAWS
-    )
+    weights = draw_pieces(len(totals))
     totals, hits = weights @ totals, weights @ hits
     # A class of which no piece was drawn has no recall and is left out of the mean.
     recalls = np.divide(hits, totals, out=np.full_like(hits, np.nan), where=totals > 0)
     return np.nanmean(recalls, axis=1)
+
+
+def draw_pieces(pieces: int) -> np.ndarray:
+    """Draw pieces with replacement, as many as there are, again and again.
+
+    Arguments
+    ---------
+    pieces : int
+        Number of pieces.
+
+    Returns
+    -------
+    numpy.ndarray
+        How often each piece was drawn (draws, pieces), always the same.
+
+    Example
+    -------
+    >>> draw_pieces(5).shape, set(draw_pieces(5).sum(axis=1).tolist())
+    ((2000, 5), {5})
+    """
+    chances = np.full(pieces, 1 / pieces)
+    return np.random.default_rng(0).multinomial(pieces, chances, size=DRAWS)
 
 
 def _count(labels, predictions, groups) -> tuple[np.ndarray, np.ndarray]:

@@ -12,6 +12,7 @@ from muq_plugins.evaluation.figures.codebooks import (
     error_by_level,
 )
 from muq_plugins.evaluation.figures.curves import loss_curves, optimisation_curves
+from muq_plugins.evaluation.figures.layers import layer_curves, mixture_weights
 from muq_plugins.evaluation.figures.mel import mel_reconstruction
 from muq_plugins.evaluation.figures.probe import probe_bars
 
@@ -19,8 +20,10 @@ __all__ = [
     "accuracy_per_codebook",
     "code_histograms",
     "error_by_level",
+    "layer_curves",
     "loss_curves",
     "mel_reconstruction",
+    "mixture_weights",
     "optimisation_curves",
     "probe_bars",
 ]

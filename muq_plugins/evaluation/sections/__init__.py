@@ -10,6 +10,12 @@ from muq_plugins.evaluation.sections.pretrain import (
     prediction_section,
     probe_sections,
 )
+from muq_plugins.evaluation.sections.probing import (
+    layer_section,
+    mixture_section,
+    scores_section,
+    task_section,
+)
 from muq_plugins.evaluation.sections.tokenizer import (
     levels_section,
     tokenizer_loss_section,
@@ -18,9 +24,13 @@ from muq_plugins.evaluation.sections.tokenizer import (
 __all__ = [
     "codes_section",
     "cross_entropy_section",
+    "layer_section",
     "levels_section",
+    "mixture_section",
     "optimisation_section",
     "prediction_section",
     "probe_sections",
+    "scores_section",
+    "task_section",
     "tokenizer_loss_section",
 ]

@@ -173,7 +173,7 @@ class Embedding:
         dtype: str,
         batch_seconds: float,
     ):
-        from muq_plugins.inference.commands.fingerprint import fingerprint
+        from muq_plugins.data.fingerprint import fingerprint
 
         encoder = model.mods.encoder
         num_states = encoder.config["num_layers"] + 1

@@ -1,0 +1,196 @@
+"""Labelled clips to probe on: the embedded corpus, or any folder with a CSV of labels.
+
+Authors
+ * The MuQ for SpeechBrain team 2026
+"""
+
+from __future__ import annotations
+
+import csv
+import difflib
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from muq_plugins.data.audio import AudioError, audio_info
+from muq_plugins.data.preparation import Manifests
+from muq_plugins.evaluation.probe import ProbeError
+
+PARTS = ("train", "valid", "test")
+# How many of the missing files an error names.
+NAMED = 5
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One recording with its labels.
+
+    Arguments
+    ---------
+    name : str
+        What messages call it.
+    wav : str
+        The file.
+    duration : float
+        Seconds.
+    part : str or None
+        "train", "valid" or "test"; None if it is not decided yet.
+    labels : dict
+        Everything that is known about it: a text or number, or a list of them.
+
+    Example
+    -------
+    >>> Clip("a", "a.flac", 2.5, "train", {"family": "organ"}).labels["family"]
+    'organ'
+    """
+
+    name: str
+    wav: str
+    duration: float
+    part: str | None = None
+    labels: dict[str, Any] = field(default_factory=dict)
+
+
+def corpus_clips(manifests: Manifests) -> list[Clip]:
+    """The clips of three manifests.
+
+    Arguments
+    ---------
+    manifests : Manifests
+        With labels, as those of the embedded corpus.
+
+    Returns
+    -------
+    list of Clip
+        Part by part, each in the order of its ids.
+
+    Example
+    -------
+    >>> entry = {"wav": "a.flac", "duration": 30.0, "family": "organ"}
+    >>> corpus_clips(Manifests(Path("."), {"a": entry}, {}, {}))[0].part
+    'train'
+    """
+    return [
+        Clip(name, entry["wav"], entry["duration"], part, entry)
+        for part in PARTS
+        for name, entry in sorted(getattr(manifests, part).items())
+    ]
+
+
+def csv_clips(
+    path: str | Path,
+    audio_folder: str | Path | None = None,
+    path_column: str = "path",
+    split_column: str | None = None,
+) -> list[Clip]:
+    """The clips that a CSV file lists.
+
+    Arguments
+    ---------
+    path : str or pathlib.Path
+        A CSV file with a header, in UTF-8; each line is a recording.
+    audio_folder : str or pathlib.Path or None
+        Folder that the recordings' paths start from; None is that of the CSV file.
+    path_column : str
+        The column with the path of the recording.
+    split_column : str or None
+        A column with "train", "valid" or "test"; None if there is none.
+
+    Returns
+    -------
+    list of Clip
+        In the order of the file. Empty cells are no labels.
+
+    Raises
+    ------
+    ProbeError
+        If the file lists nothing, a column or recording is missing, a recording is
+        listed twice, or a split has another name.
+
+    Example
+    -------
+    >>> import numpy as np, soundfile
+    >>> folder = getfixture("tmp_path")
+    >>> soundfile.write(folder / "a.wav", np.zeros(8000), 8000)
+    >>> _ = (folder / "labels.csv").write_text("path,vowel,singer\\na.wav,oh,\\n")
+    >>> clip = csv_clips(folder / "labels.csv")[0]
+    >>> clip.duration, clip.labels
+    (1.0, {'path': 'a.wav', 'vowel': 'oh'})
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ProbeError(f"There is no file {path}: check labels_csv.")
+    with open(path, encoding="utf-8-sig", newline="") as file:
+        reader = csv.DictReader(file, restval="")
+        rows, columns = list(reader), reader.fieldnames or []
+    for column in filter(None, (path_column, split_column)):
+        if column not in columns:
+            raise ProbeError(
+                f"{path} has no column {column!r}{nearest(column, columns)}"
+            )
+    if not rows:
+        raise ProbeError(f"{path} lists no recordings below its header.")
+    folder = path.parent if audio_folder is None else Path(audio_folder)
+    _check_files(path, folder, [row[path_column] for row in rows])
+    clips = []
+    for line, row in enumerate(rows, start=2):
+        part = row[split_column] if split_column else None
+        if part is not None and part not in PARTS:
+            raise ProbeError(
+                f"{path}, line {line}: the split is {part!r}, but must be "
+                f"{', '.join(PARTS)}."
+            )
+        wav = folder / row[path_column]
+        try:
+            duration = audio_info(wav).duration
+        except AudioError as error:
+            raise ProbeError(f"{path}, line {line}: {error}") from error
+        labels = {name: cell for name, cell in row.items() if name and cell}
+        clips.append(Clip(row[path_column], str(wav), duration, part, labels))
+    return clips
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """The end of a message about a column that does not exist.
+
+    Arguments
+    ---------
+    name : str
+        The wrong name.
+    known : iterable of str
+        The right ones.
+
+    Returns
+    -------
+    str
+        A clause with the nearest name, and a sentence with all.
+
+    Example
+    -------
+    >>> nearest("instument", ["instrument", "vowel"])
+    "; the nearest one is 'instrument'. There are: instrument, vowel."
+    """
+    known = [str(candidate) for candidate in known]
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.0)
+    if not close:
+        return ": there are none."
+    return f"; the nearest one is {close[0]!r}. There are: {', '.join(known)}."
+
+
+def _check_files(path: Path, folder: Path, names: list[str]) -> None:
+    """Raises ProbeError if a recording is listed twice or is not there."""
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ProbeError(
+            f"{path} lists {twice!r} more than once: keep one line for each recording, "
+            "or it may be in the training and the test part."
+        )
+    missing = [name for name in names if not (folder / name).is_file()]
+    if missing:
+        more = f" and {len(missing) - NAMED} more" if len(missing) > NAMED else ""
+        raise ProbeError(
+            f"{path} lists recordings that are not in {folder}: "
+            f"{', '.join(map(repr, missing[:NAMED]))}{more}. Give the folder that the "
+            "paths start from as audio_folder, or remove the lines."
+        )

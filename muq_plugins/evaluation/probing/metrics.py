@@ -1,0 +1,211 @@
+"""How good predictions are, class by class, and how sure one can be of it.
+
+Authors
+ * The MuQ for SpeechBrain team 2026
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+
+import numpy as np
+from sklearn.metrics import (
+    accuracy_score,
+    average_precision_score,
+    balanced_accuracy_score,
+    f1_score,
+    roc_auc_score,
+)
+
+from muq_plugins.evaluation.probe_result import bootstrap, draw_pieces
+
+# Ranking the clips of every class takes a hundred times as long as counting hits. So
+# few resamplings leave the ends of an interval good to about 0.004.
+RANKED_DRAWS = 500
+# What results are compared by, for each kind of task.
+PRIMARY = {"single": "balanced_accuracy", "multi": "average_precision"}
+# Names of all metrics for a person.
+METRIC_NAMES = {
+    "balanced_accuracy": "Balanced accuracy",
+    "accuracy": "Accuracy",
+    "macro_f1": "F1 (macro)",
+    "average_precision": "Average precision (macro)",
+    "roc_auc": "ROC-AUC (macro)",
+}
+
+
+def metrics(targets: np.ndarray, scores: np.ndarray) -> dict[str, float]:
+    """All metrics of a test part, each class counting the same.
+
+    Arguments
+    ---------
+    targets : numpy.ndarray
+        Numbers of the classes (clips,), or 0 and 1 (clips, classes).
+    scores : numpy.ndarray
+        Predicted numbers of the classes (clips,), or any score that is the higher the
+        likelier (clips, classes).
+
+    Returns
+    -------
+    dict of float
+        Balanced accuracy (the mean recall of the classes that occur), accuracy and
+        macro F1; or macro average precision and macro ROC-AUC over the classes that
+        some but not all clips have.
+
+    Example
+    -------
+    >>> metrics(np.array([0, 0, 1]), np.array([0, 1, 1]))["balanced_accuracy"]
+    0.75
+    >>> metrics(np.array([[1], [0]]), np.array([[0.9], [0.2]]))["roc_auc"]
+    1.0
+    """
+    if targets.ndim == 1:
+        with warnings.catch_warnings():
+            # Of predicted classes that no test clip has: that is what they should cost.
+            warnings.simplefilter("ignore", UserWarning)
+            balanced = balanced_accuracy_score(targets, scores)
+        return {
+            "balanced_accuracy": float(balanced),
+            "accuracy": float(accuracy_score(targets, scores)),
+            "macro_f1": float(f1_score(targets, scores, average="macro")),
+        }
+    varies = (targets.min(axis=0) == 0) & (targets.max(axis=0) == 1)
+    targets, scores = targets[:, varies], scores[:, varies]
+    if not varies.any():
+        return {"average_precision": float("nan"), "roc_auc": float("nan")}
+    average_precision = average_precision_score(targets, scores, average="macro")
+    return {
+        "average_precision": float(average_precision),
+        "roc_auc": float(roc_auc_score(targets, scores, average="macro")),
+    }
+
+
+def chance(targets: np.ndarray) -> float:
+    """What the best answer that is always the same reaches in the primary metric.
+
+    Arguments
+    ---------
+    targets : numpy.ndarray
+        See `metrics`.
+
+    Returns
+    -------
+    float
+        1 / number of classes that occur; or the mean share of clips with a class.
+
+    Example
+    -------
+    >>> chance(np.array([0, 1, 1, 2])), chance(np.array([[1, 0], [0, 0]]))
+    (0.3333333333333333, 0.5)
+    """
+    if targets.ndim == 1:
+        return 1 / len(np.unique(targets))
+    shares = targets.mean(axis=0)
+    return float(shares[(shares > 0) & (shares < 1)].mean())
+
+
+def draws(targets: np.ndarray, scores: np.ndarray, groups: Sequence[str]) -> np.ndarray:
+    """The primary metric in many resamplings of the pieces, always the same ones.
+
+    Arguments
+    ---------
+    targets, scores : numpy.ndarray
+        See `metrics`.
+    groups : sequence of str
+        Piece of every clip.
+
+    Returns
+    -------
+    numpy.ndarray
+        (draws,); of two results on the same clips they are pairs. Those of the average
+        precision are shifted so that their mean is its value on the whole part.
+
+    Example
+    -------
+    >>> y = np.array([[1], [0], [1], [0]])
+    >>> draws(y, np.array([[0.9], [0.1], [0.8], [0.3]]), list("abcd")).shape
+    (500,)
+    """
+    if targets.ndim == 1:
+        return bootstrap(targets.tolist(), scores.tolist(), list(groups))
+    pieces, piece = np.unique(groups, return_inverse=True)
+    weights = draw_pieces(len(pieces))[:RANKED_DRAWS, piece].astype(float)
+    values = [
+        weighted_average_precision(y, score, weights)
+        for y, score in zip(targets.T, scores.T, strict=True)
+    ]
+    with warnings.catch_warnings():
+        # A draw without any clip of any class has no value; then it is left out.
+        warnings.simplefilter("ignore", RuntimeWarning)
+        result = np.nanmean(values, axis=0)
+    result = np.where(np.isnan(result), np.nanmean(result), result)
+    # Copies of a drawn clip share a rank, which raises the average precision.
+    return result - result.mean() + metrics(targets, scores)["average_precision"]
+
+
+def weighted_average_precision(
+    targets: np.ndarray, scores: np.ndarray, weights: np.ndarray
+) -> np.ndarray:
+    """Average precision of one class under many weightings of the clips at once.
+
+    Clips with the same score are found together, as in scikit-learn.
+
+    Arguments
+    ---------
+    targets : numpy.ndarray
+        0 or 1 (clips,).
+    scores : numpy.ndarray
+        (clips,).
+    weights : numpy.ndarray
+        (draws, clips).
+
+    Returns
+    -------
+    numpy.ndarray
+        (draws,); not a number where no weight is on a clip with the class.
+
+    Example
+    -------
+    >>> y, scores = np.array([1, 0, 1]), np.array([0.9, 0.9, 0.1])
+    >>> weighted_average_precision(y, scores, np.ones((1, 3))).tolist()
+    [0.5833333333333333]
+    >>> float(average_precision_score(y, scores))
+    0.5833333333333333
+    """
+    order = np.argsort(-scores, kind="stable")
+    last = np.append(np.flatnonzero(np.diff(scores[order])), len(scores) - 1)
+    weights = weights[:, order]
+    hits = (weights * targets[order]).cumsum(axis=1)[:, last]
+    found = weights.cumsum(axis=1)[:, last]
+    precision = np.divide(hits, found, out=np.zeros_like(hits), where=found > 0)
+    gains = np.diff(hits, axis=1, prepend=0.0)
+    total = hits[:, -1]
+    return np.divide(
+        (gains * precision).sum(axis=1),
+        total,
+        out=np.full_like(total, np.nan),
+        where=total > 0,
+    )
+
+
+def interval(values: np.ndarray) -> tuple[float, float]:
+    """The middle 95 % of draws.
+
+    Arguments
+    ---------
+    values : numpy.ndarray
+        (draws,).
+
+    Returns
+    -------
+    low, high : float
+        Its ends.
+
+    Example
+    -------
+    >>> [round(end, 3) for end in interval(np.linspace(0, 1, 1001))]
+    [0.025, 0.975]
+    """
+    low, high = np.percentile(values, [2.5, 97.5])
+    return float(low), float(high)

@@ -1,0 +1,270 @@
+"""Probes that are trained by gradient: a learned mixture of layers, a hidden layer.
+
+The mixture is that of SUPERB (arXiv 2105.01051): a weight for every layer, softmax over
+them, learned with the rest. Each layer is standardised first, so that a weight says how
+much a layer is used and not how loud it is. With one layer nothing is mixed.
+
+Authors
+ * The MuQ for SpeechBrain team 2026
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from muq_plugins.evaluation.probe import ProbeError
+
+
+@dataclass(frozen=True)
+class ReaderSettings:
+    """How a probe is trained.
+
+    Arguments
+    ---------
+    hidden_size : int
+        Width of the hidden layer, for probes that have one.
+    dropout : float
+        In the hidden layer.
+    lr : float
+        Learning rate of Adam.
+    mixture_lr : float
+        That of the layer weights, which are few and start equal.
+    batch_size : int
+        Clips in an update.
+    max_epochs : int
+        Most passes over the training part.
+    patience : int
+        Passes without a better validation loss after which it stops.
+
+    Raises
+    ------
+    ProbeError
+        If a number makes no sense.
+
+    Example
+    -------
+    >>> ReaderSettings(patience=5).hidden_size
+    512
+    """
+
+    hidden_size: int = 512
+    dropout: float = 0.2
+    lr: float = 1e-3
+    mixture_lr: float = 3e-2
+    batch_size: int = 64
+    max_epochs: int = 200
+    patience: int = 20
+
+    def __post_init__(self):
+        for name, value in vars(self).items():
+            if name != "dropout" and not value > 0:
+                raise ProbeError(f"reader.{name} must be more than 0, got {value}.")
+        if not 0 <= self.dropout < 1:
+            raise ProbeError(f"reader.dropout must be in 0..1, got {self.dropout}.")
+
+
+class LayerReader(nn.Module):
+    """Standardised layers, their mixture, and a linear or one-hidden-layer probe.
+
+    Arguments
+    ---------
+    mean, std : Tensor
+        Of every feature of the training part (layers, size).
+    outputs : int
+        Number of classes.
+    hidden_size : int
+        Width of the hidden layer; 0 for none.
+    dropout : float
+        In the hidden layer.
+
+    Example
+    -------
+    >>> reader = LayerReader(torch.zeros(3, 8), torch.ones(3, 8), 4, hidden_size=16)
+    >>> reader(torch.randn(2, 3, 8)).shape, reader.weights.tolist()[0]
+    (torch.Size([2, 4]), 0.3333333432674408)
+    """
+
+    def __init__(
+        self,
+        mean: Tensor,
+        std: Tensor,
+        outputs: int,
+        hidden_size: int = 0,
+        dropout: float = 0.0,
+    ):
+        super().__init__()
+        layers, size = mean.shape
+        self.register_buffer("mean", mean)
+        self.register_buffer("std", std)
+        self.mixture = nn.Parameter(torch.zeros(layers))
+        if hidden_size:
+            self.head = nn.Sequential(
+                nn.Linear(size, hidden_size),
+                nn.ReLU(),
+                nn.Dropout(dropout),
+                nn.Linear(hidden_size, outputs),
+            )
+        else:
+            self.head = nn.Linear(size, outputs)
+
+    @property
+    def weights(self) -> Tensor:
+        """How much of each layer is in the mixture (layers,), 1 in all."""
+        return self.mixture.softmax(0).detach()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Read features.
+
+        Arguments
+        ---------
+        x : Tensor
+            (clips, layers, size).
+
+        Returns
+        -------
+        Tensor
+            Logits (clips, outputs).
+        """
+        x = (x - self.mean) / self.std
+        return self.head(torch.einsum("nls,l->ns", x, self.mixture.softmax(0)))
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A trained probe.
+
+    Arguments
+    ---------
+    reader : LayerReader
+        At its best validation loss.
+    epochs : int
+        Passes until then.
+    loss : float
+        That loss.
+
+    Example
+    -------
+    >>> reader = LayerReader(torch.zeros(1, 1), torch.ones(1, 1), 2)
+    >>> Fit(reader, 3, 0.5).scores(np.zeros((4, 1, 1))).shape
+    (4, 2)
+    """
+
+    reader: LayerReader
+    epochs: int
+    loss: float
+
+    @torch.no_grad()
+    def scores(self, x: np.ndarray) -> np.ndarray:
+        """Logits of the classes.
+
+        Arguments
+        ---------
+        x : numpy.ndarray
+            (clips, layers, size).
+
+        Returns
+        -------
+        numpy.ndarray
+            (clips, classes).
+        """
+        return self.reader(torch.as_tensor(x, dtype=torch.float32)).numpy()
+
+
+def fit_reader(
+    x: np.ndarray,
+    targets: np.ndarray,
+    valid_x: np.ndarray,
+    valid_targets: np.ndarray,
+    classes: int,
+    hidden: bool,
+    settings: ReaderSettings,
+    seed: int = 0,
+) -> Fit:
+    """Train a probe, and stop when unseen clips stop to profit.
+
+    Arguments
+    ---------
+    x : numpy.ndarray
+        Training features (clips, layers, size).
+    targets : numpy.ndarray
+        Numbers of the classes (clips,): classes weigh the same in the cross-entropy
+        however many clips they have. Or 0 and 1 (clips, classes): binary
+        cross-entropy.
+    valid_x, valid_targets : numpy.ndarray
+        Likewise, to decide when to stop.
+    classes : int
+        Number of classes.
+    hidden : bool
+        Whether there is a hidden layer.
+    settings : ReaderSettings
+        How to train.
+    seed : int
+        Of weights, dropout and order; the global random state stays as it is.
+
+    Returns
+    -------
+    Fit
+        The probe at its best.
+
+    Example
+    -------
+    >>> y = np.arange(40) % 2
+    >>> x = np.random.default_rng(0).normal(size=(40, 2, 3))
+    >>> x[:, 1] += 3 * y[:, None]
+    >>> settings = ReaderSettings(max_epochs=50)
+    >>> fit = fit_reader(x[::4], y[::4], x[1::4], y[1::4], 2, False, settings)
+    >>> fit.reader.weights.shape
+    torch.Size([2])
+    """
+    x, valid_x = (torch.as_tensor(part, dtype=torch.float32) for part in (x, valid_x))
+    targets, valid_targets = map(torch.as_tensor, (targets, valid_targets))
+    std = x.std(dim=0, correction=0)
+    std = torch.where(std > 1e-6, std, torch.ones_like(std))
+    criterion = _criterion(targets, classes)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        hidden_size = settings.hidden_size if hidden else 0
+        reader = LayerReader(x.mean(dim=0), std, classes, hidden_size, settings.dropout)
+        optimizer = torch.optim.Adam(
+            [
+                {"params": reader.head.parameters(), "lr": settings.lr},
+                {"params": [reader.mixture], "lr": settings.mixture_lr},
+            ]
+        )
+        best, best_loss, best_epoch = None, float("inf"), 0
+        for epoch in range(1, settings.max_epochs + 1):
+            reader.train()
+            for batch in torch.randperm(len(x)).split(settings.batch_size):
+                optimizer.zero_grad()
+                criterion(reader(x[batch]), targets[batch]).backward()
+                optimizer.step()
+            reader.eval()
+            with torch.no_grad():
+                loss = criterion(reader(valid_x), valid_targets).item()
+            if loss < best_loss:
+                best, best_loss = copy.deepcopy(reader.state_dict()), loss
+                best_epoch = epoch
+            elif epoch - best_epoch >= settings.patience:
+                break
+    if best is None:
+        raise ProbeError(
+            f"A probe's validation loss was never finite: lower reader.lr "
+            f"({settings.lr}) or look at the features."
+        )
+    reader.load_state_dict(best)
+    return Fit(reader, best_epoch, best_loss)
+
+
+def _criterion(targets: Tensor, classes: int):
+    """Cross-entropy of the kind that the targets ask for."""
+    if targets.ndim == 2:
+        return lambda logits, y: nn.functional.binary_cross_entropy_with_logits(
+            logits, y.to(logits.dtype)
+        )
+    counts = torch.bincount(targets, minlength=classes).clamp(min=1)
+    return nn.CrossEntropyLoss(weight=len(targets) / (classes * counts.float()))

@@ -1,0 +1,246 @@
+"""Probing: every task on every layer, beside what an encoder has to beat.
+
+Authors
+ * The MuQ for SpeechBrain team 2026
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from speechbrain.utils.logger import get_logger
+from torch import nn
+
+from muq_plugins.evaluation.probe import ProbeError
+from muq_plugins.evaluation.probing.cache import (
+    Features,
+    FeatureSettings,
+    cached_features,
+)
+from muq_plugins.evaluation.probing.clips import Clip
+from muq_plugins.evaluation.probing.features import (
+    LayerAverages,
+    LogMelStatistics,
+    untrained_like,
+)
+from muq_plugins.evaluation.probing.readers import ReaderSettings
+from muq_plugins.evaluation.probing.reading import probe_task
+from muq_plugins.evaluation.probing.result import (
+    LOG_MEL,
+    TRAINED,
+    UNTRAINED,
+    TaskResult,
+)
+from muq_plugins.evaluation.probing.storage import load_task, save_results, save_task
+from muq_plugins.evaluation.probing.tasks import ProbeTask, task_data
+
+logger = get_logger(__name__)
+
+# Raised whenever a change of the code changes the scores.
+FORMAT = 1
+
+
+def make_tasks(tasks: Sequence[dict], group: str | None) -> list[ProbeTask]:
+    """The tasks that an experiment file lists.
+
+    Arguments
+    ---------
+    tasks : sequence of dict
+        Arguments of each `ProbeTask`.
+    group : str or None
+        The group of those that name none.
+
+    Returns
+    -------
+    list of ProbeTask
+        The tasks.
+
+    Raises
+    ------
+    ProbeError
+        If there is none, a label occurs twice, or an argument is unknown.
+
+    Example
+    -------
+    >>> [task.group for task in make_tasks([{"label": "key"}], "piece")]
+    ['piece']
+    """
+    known = [field.name for field in dataclasses.fields(ProbeTask)]
+    for task in tasks:
+        if not isinstance(task, dict) or "label" not in task or set(task) - set(known):
+            raise ProbeError(
+                f"A task is a mapping with the key label and any of "
+                f"{', '.join(known[1:])}, got {task!r}."
+            )
+    labels = [task["label"] for task in tasks]
+    if not labels or len(set(labels)) < len(labels):
+        raise ProbeError(f"tasks must list at least one label, each once: {labels}.")
+    return [ProbeTask(**{"group": group, **task}) for task in tasks]
+
+
+def probe_folder(parent: str | Path, encoder: str | Path) -> str:
+    """A folder of its own for the probe of each encoder.
+
+    Arguments
+    ---------
+    parent : str or pathlib.Path
+        Folder of all probes.
+    encoder : str or pathlib.Path
+        A folder, or the id of a model on a hub.
+
+    Returns
+    -------
+    str
+        Folder in `parent`: the last two parts of the encoder's path, and a hash of the
+        whole, since two runs may end alike.
+
+    Example
+    -------
+    >>> probe_folder("results/probe", "OpenMuQ/MuQ-large-msd-iter")
+    'results/probe/OpenMuQ-MuQ-large-msd-iter-d5ffad1c'
+    """
+    path = Path(encoder)
+    whole = str(path.resolve() if path.exists() else path)
+    digest = hashlib.sha256(whole.encode()).hexdigest()[:8]
+    name = "-".join(Path(whole).parts[-2:]).strip("/")
+    return str(Path(parent) / f"{name}-{digest}")
+
+
+def probe_encoder(
+    folder: str | Path,
+    encoder: nn.Module,
+    untrained_seed: int,
+    tasks: Sequence[ProbeTask],
+    clips: list[Clip],
+    feature_settings: FeatureSettings,
+    settings: ReaderSettings,
+    seeds: Sequence[int],
+    progress: bool = False,
+) -> list[TaskResult]:
+    """Probe an encoder beside its untrained self and log-mel statistics.
+
+    Arguments
+    ---------
+    folder : str or pathlib.Path
+        Where the scores go.
+    encoder : nn.Module
+        The trained encoder, on its device.
+    untrained_seed : int
+        Seed of its untrained self.
+    tasks : sequence of ProbeTask
+        The tasks.
+    clips : list of Clip
+        The clips.
+    feature_settings : FeatureSettings
+        How clips become features, and where those are kept.
+    settings : ReaderSettings
+        How probes are trained by gradient.
+    seeds : sequence of int
+        Their seeds.
+    progress : bool
+        Show progress bars.
+
+    Returns
+    -------
+    list of TaskResult
+        In the order of the tasks.
+
+    Raises
+    ------
+    ProbeError
+        If the clips do not allow a task.
+    """
+    if not seeds:
+        raise ProbeError("seeds must list at least one number.")
+    for task in tasks:  # mistakes in labels show before hours of features
+        task_data(task, clips, seed=seeds[0])
+    extractors = {
+        LOG_MEL: LogMelStatistics(encoder),
+        UNTRAINED: LayerAverages(untrained_like(encoder, untrained_seed)),
+        TRAINED: LayerAverages(encoder),
+    }
+    features = {
+        name: cached_features(extractor, clips, feature_settings, name, progress)
+        for name, extractor in extractors.items()
+    }
+    return probe_tasks(folder, tasks, clips, features, settings, seeds)
+
+
+def probe_tasks(
+    folder: str | Path,
+    tasks: Sequence[ProbeTask],
+    clips: list[Clip],
+    features: dict[str, Features],
+    settings: ReaderSettings,
+    seeds: Sequence[int],
+) -> list[TaskResult]:
+    """Probe for all labels, and keep each as soon as it is finished.
+
+    Arguments
+    ---------
+    folder : str or pathlib.Path
+        Where ``scores.json`` and the finished tasks go. Those that are there already,
+        for the same features and settings, are not probed for again.
+    tasks : sequence of ProbeTask
+        The tasks.
+    clips : list of Clip
+        The clips.
+    features : dict of Features
+        By name; "trained encoder" is compared with the others.
+    settings : ReaderSettings
+        How probes are trained by gradient.
+    seeds : sequence of int
+        Their seeds; the first one also deals out folds and parts.
+
+    Returns
+    -------
+    list of TaskResult
+        In the order of the tasks.
+
+    Raises
+    ------
+    ProbeError
+        If the clips do not allow a task.
+
+    Example
+    -------
+    >>> clips = [Clip(str(i), "", 1.0, None, {"x": "ab"[i % 2]}) for i in range(40)]
+    >>> values = np.zeros((40, 2, 3)) + (np.arange(40) % 2)[:, None, None]
+    >>> features = {"trained encoder": Features(values, "1ec3")}
+    >>> settings = ReaderSettings(hidden_size=4, max_epochs=20, lr=0.1)
+    >>> results = probe_tasks(
+    ...     getfixture("tmp_path"), [ProbeTask("x")], clips, features, settings, [0])
+    >>> results[0].row("trained encoder", "linear").value
+    1.0
+    """
+    usable = np.all([part.usable for part in features.values()], axis=0)
+    results = []
+    for task in tasks:
+        about = {
+            "format": FORMAT,
+            "task": dataclasses.asdict(task),
+            "features": {name: part.key for name, part in features.items()},
+            # Labels and parts can change without any of the features.
+            "labels": [[clip.part, clip.labels.get(task.label)] for clip in clips],
+            "groups": [clip.labels.get(task.group) for clip in clips],
+            "reader": dataclasses.asdict(settings),
+            "seeds": list(seeds),
+        }
+        text = json.dumps(about, default=list)
+        key = hashlib.sha256(text.encode()).hexdigest()[:16]
+        result = load_task(folder, key, task.label)
+        if result is None:
+            data = task_data(task, clips, usable, seeds[0])
+            result, predictions = probe_task(data, features, settings, seeds)
+            save_task(folder, key, result, predictions)
+            logger.info(f"Probe for {task.label}: finished.")
+        else:
+            logger.info(f"Probe for {task.label}: finished before.")
+        results.append(result)
+    save_results(folder, results)
+    return results

@@ -1,0 +1,287 @@
+"""What is probed for, and on which clips: labels, classes, and parts without overlap.
+
+Authors
+ * The MuQ for SpeechBrain team 2026
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+from speechbrain.utils.logger import get_logger
+
+from muq_plugins.evaluation.probe import ProbeError
+from muq_plugins.evaluation.probing.clips import PARTS, Clip, nearest
+from muq_plugins.evaluation.probing.splitting import split_groups, stopping_clips
+
+logger = get_logger(__name__)
+
+KINDS = ("single", "multi")
+LEVELS = ("acoustic", "semantic", None)
+# Fewest train clips that a class needs to be learned from.
+FEWEST = 2
+
+
+@dataclass(frozen=True)
+class ProbeTask:
+    """A label to probe for, as an experiment file lists it.
+
+    Arguments
+    ---------
+    label : str
+        Key of the manifest or column of the CSV file.
+    kind : str
+        "single": one class a clip. "multi": any number of classes a clip, a list in
+        the manifest or a cell like "flute;harp".
+    group : str or None
+        Key or column of what must not be in two parts: the piece, the sample library,
+        the singer. None if every clip stands for itself.
+    ignore : sequence of str
+        Values that are no class.
+    level : str or None
+        "acoustic" if the sound tells the label, "semantic" if only the music does;
+        used for the question which layers know what.
+
+    Raises
+    ------
+    ProbeError
+        If kind or level is unknown.
+
+    Example
+    -------
+    >>> ProbeTask("family", group="piece", ignore=["mixed"]).kind
+    'single'
+    """
+
+    label: str
+    kind: Literal["single", "multi"] = "single"
+    group: str | None = None
+    ignore: Sequence[str] = ()
+    level: Literal["acoustic", "semantic"] | None = None
+
+    def __post_init__(self):
+        for name, value, known in (
+            ("kind", self.kind, KINDS),
+            ("level", self.level, LEVELS),
+        ):
+            if value not in known:
+                raise ProbeError(
+                    f"The task {self.label!r} has {name} {value!r}: it must be one of "
+                    f"{', '.join(map(str, known))}."
+                )
+
+
+@dataclass(frozen=True)
+class TaskData:
+    """The clips of a task, ready to probe.
+
+    Arguments
+    ---------
+    task : ProbeTask
+        The task.
+    classes : list of str
+        Names of the classes.
+    parts : dict of numpy.ndarray
+        For "train", "valid" and "test": positions in the list of all clips.
+    targets : dict of numpy.ndarray
+        For each part: numbers of the classes (clips,), or for "multi" 0 and 1
+        (clips, classes).
+    groups : dict of list of str
+        For each part: the group of every clip.
+    notes : list of str
+        What was left out or decided, for the report.
+
+    Example
+    -------
+    >>> clips = [Clip(str(i), "", 1.0, None, {"x": "ab"[i % 2]}) for i in range(40)]
+    >>> data = task_data(ProbeTask("x"), clips)
+    >>> data.classes, {part: len(found) for part, found in data.parts.items()}
+    (['a', 'b'], {'train': 24, 'valid': 8, 'test': 8})
+    """
+
+    task: ProbeTask
+    classes: list[str]
+    parts: dict[str, np.ndarray]
+    targets: dict[str, np.ndarray]
+    groups: dict[str, list[str]]
+    notes: list[str] = field(default_factory=list)
+
+    def names(self, part: str) -> list[str]:
+        """The classes of the clips of a part, for a task with one class a clip.
+
+        Arguments
+        ---------
+        part : str
+            "train", "valid" or "test".
+
+        Returns
+        -------
+        list of str
+            The name of every clip's class.
+        """
+        return [self.classes[number] for number in self.targets[part]]
+
+
+def task_data(
+    task: ProbeTask, clips: list[Clip], usable: Sequence[bool] | None = None, seed=0
+) -> TaskData:
+    """Sort out which clips a task trains and tests on.
+
+    Clips that come with a part keep it. Otherwise whole groups are dealt out. Where
+    there is no validation part worth the name, every fifth training clip of each class
+    takes its place: it decides when to stop and which layer, never a score.
+
+    Arguments
+    ---------
+    task : ProbeTask
+        The task.
+    clips : list of Clip
+        All clips.
+    usable : sequence of bool or None
+        Whether each clip has features; None if all have.
+    seed : int
+        Seed of the parts.
+
+    Returns
+    -------
+    TaskData
+        Classes, parts and targets.
+
+    Raises
+    ------
+    ProbeError
+        If no clip has the label or the group, or less than two classes are left that
+        can be both learned and tested.
+
+    Example
+    -------
+    >>> clips = [Clip(str(i), "", 1.0, None, {"x": "same"}) for i in range(9)]
+    >>> task_data(ProbeTask("x"), clips)
+    Traceback (most recent call last):
+    muq_plugins.evaluation.probe.ProbeError: The label 'x' has one class only: 'same'...
+    """
+    notes: list[str] = []
+    labels = _labels(task, clips)
+    if usable is not None:
+        labels = {index: names for index, names in labels.items() if usable[index]}
+    found = sorted({name for names in labels.values() for name in names})
+    if len(found) < 2 and task.kind == "single":
+        raise ProbeError(
+            f"The label {task.label!r} has one class only: {found[0]!r} on all "
+            f"{len(labels)} clips that have it. A probe needs two; remove the task."
+            if found
+            else f"No usable clip has the label {task.label!r}."
+        )
+    groups = _groups(task, clips, labels)
+    part_of = {index: clips[index].part for index in labels}
+    if None in part_of.values():
+        part_of = split_groups(labels, groups, task.group, seed)
+    parts = {
+        part: [index for index in labels if part_of[index] == part] for part in PARTS
+    }
+    classes = _classes(task, labels, parts, notes)
+    if task.kind == "single":
+        known = set(classes)
+        parts = {
+            part: [i for i in positions if labels[i][0] in known]
+            for part, positions in parts.items()
+        }
+    if len({name for i in parts["valid"] for name in labels[i]} & set(classes)) < 2:
+        parts["train"], parts["valid"] = stopping_clips(parts["train"], labels)
+        notes.append(
+            "There is no validation part with two classes: every fifth training clip "
+            "of each class decides when to stop."
+        )
+    return TaskData(
+        task,
+        classes,
+        {part: np.array(positions, dtype=int) for part, positions in parts.items()},
+        {part: _targets(task, parts[part], labels, classes) for part in PARTS},
+        {part: [groups[i] for i in positions] for part, positions in parts.items()},
+        notes,
+    )
+
+
+def _labels(task: ProbeTask, clips: list[Clip]) -> dict[int, list[str]]:
+    """The classes of every clip that has the label."""
+    known = {key for clip in clips for key in clip.labels}
+    for name in filter(None, (task.label, task.group)):
+        if name not in known:
+            raise ProbeError(f"No clip has the label {name!r}{nearest(name, known)}")
+    labels = {}
+    for index, clip in enumerate(clips):
+        value = clip.labels.get(task.label)
+        if value in (None, ""):
+            continue
+        if task.kind == "single":
+            values = [value]
+        elif isinstance(value, str):
+            values = [name.strip() for name in value.split(";")]
+        else:
+            values = value
+        names = [str(name) for name in values if name not in (*task.ignore, "")]
+        if names or task.kind == "multi":
+            labels[index] = names
+    return labels
+
+
+def _groups(task: ProbeTask, clips: list[Clip], labels: dict) -> dict[int, str]:
+    if task.group is None:
+        return {index: clips[index].name for index in labels}
+    groups = {index: clips[index].labels.get(task.group) for index in labels}
+    if lacking := [index for index, group in groups.items() if group in (None, "")]:
+        raise ProbeError(
+            f"{len(lacking)} clips with the label {task.label!r} have no "
+            f"{task.group!r}, which must not be in two parts; the first is "
+            f"{clips[lacking[0]].name!r}. Fill it in, or choose another group."
+        )
+    return {index: str(group) for index, group in groups.items()}
+
+
+def _classes(task: ProbeTask, labels: dict, parts: dict, notes: list[str]) -> list[str]:
+    """The classes that can be learned and tested."""
+    counts = {
+        part: Counter(name for i in positions for name in labels[i])
+        for part, positions in parts.items()
+    }
+    enough = {n for n, count in counts["train"].items() if count >= FEWEST}
+    classes = sorted(enough)
+    if task.kind == "multi":
+        # Neither "all clips" nor "no clip" can be ranked.
+        tests = len(parts["test"])
+        classes = [name for name in classes if 0 < counts["test"][name] < tests]
+    tested = sorted(enough & counts["test"].keys())
+    needed = 2 if task.kind == "single" else 1
+    if len(tested if task.kind == "single" else classes) < needed:
+        raise ProbeError(
+            f"The label {task.label!r} leaves too few classes that the training part "
+            f"({len(parts['train'])} clips) has at least {FEWEST} times and the test "
+            f"part ({len(parts['test'])} clips) too: {tested}. Choose another group "
+            f"than {task.group!r}, or add clips."
+        )
+    all_names = set().union(*counts.values())
+    if left_out := sorted(all_names - set(classes)):
+        clips = sum(counts["test"][name] for name in left_out)
+        notes.append(
+            f"Left out, since they are not in the training part {FEWEST} times"
+            + (" or not in the test part" if task.kind == "multi" else "")
+            + f": {', '.join(left_out)} ({clips} test labels)."
+        )
+        logger.info(f"Probe for {task.label}: {notes[-1]}")
+    return classes
+
+
+def _targets(task: ProbeTask, positions, labels: dict, classes: list[str]):
+    number = {name: index for index, name in enumerate(classes)}
+    if task.kind == "single":
+        return np.array([number[labels[i][0]] for i in positions], dtype=int)
+    targets = np.zeros((len(positions), len(classes)))
+    for row, index in enumerate(positions):
+        for name in labels[index]:
+            if name in number:
+                targets[row, number[name]] = 1
+    return targets

@@ -1,0 +1,81 @@
+#!/usr/bin/env python3
+"""Probes a frozen encoder: what can be read off each of its layers?
+
+On the labels of the embedded corpus, or on a folder with a CSV file of labels:
+
+> python recipes/MuQ/probe.py hparams/probe.yaml --encoder results/muq/1234
+> python recipes/MuQ/probe.py hparams/probe_csv.yaml --encoder results/muq/1234 \
+    --labels_csv /my/labels.csv --group artist --tasks "[{label: genre}]"
+
+Features and finished tasks are kept: a probe that was interrupted goes on.
+
+Authors
+ * The MuQ for SpeechBrain team 2026
+"""
+
+import os
+
+# Before torch is imported: threads that wait for each other must not take the cores
+# of other programs.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+import speechbrain as sb
+from speechbrain.utils.distributed import infer_device
+
+from muq_plugins.data.preparation import prepare_manifests
+from muq_plugins.evaluation.probe import ProbeError
+from muq_plugins.evaluation.probing.clips import corpus_clips, csv_clips
+from muq_plugins.evaluation.probing.report import probing_headline, probing_report
+from muq_plugins.evaluation.probing.run import (
+    make_tasks,
+    probe_encoder,
+)
+from muq_plugins.experiment import (
+    ExperimentError,
+    load_experiment,
+    run_script,
+    save_experiment,
+)
+from muq_plugins.inference.muq import MuQ
+
+
+def main(argv):
+    """Runs the probe that the command line asks for."""
+    experiment = load_experiment(argv)
+    hparams, run_opts = experiment.hparams, experiment.run_opts
+    folder = hparams["output_folder"]
+    try:
+        tasks = make_tasks(hparams["tasks"], hparams["group"])
+        model = MuQ.from_pretrained(
+            hparams["encoder"], device=run_opts.device or infer_device()
+        )
+        save_experiment(experiment, folder)
+        sb.create_experiment_directory(folder)
+        if hparams["labels_csv"] is None:
+            clips = corpus_clips(prepare_manifests(**hparams["data"]))
+        else:
+            clips = csv_clips(
+                hparams["labels_csv"],
+                hparams["audio_folder"],
+                hparams["path_column"],
+                hparams["split_column"],
+            )
+        results = probe_encoder(
+            folder,
+            model.mods.encoder,
+            hparams["untrained_seed"],
+            tasks,
+            clips,
+            hparams["features"],
+            hparams["reader"],
+            hparams["seeds"],
+            progress=not run_opts.noprogressbar,
+        )
+    except ProbeError as error:
+        raise ExperimentError(str(error)) from error
+    report = probing_report(folder, str(hparams["encoder"]))
+    print("\n".join([*probing_headline(results), f"Report: {report}"]))
+
+
+if __name__ == "__main__":
+    run_script(main)

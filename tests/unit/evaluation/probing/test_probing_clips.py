@@ -1,0 +1,78 @@
+"""CSV files of labels: what is read, and every mistake as a message.
+
+Authors
+ * The MuQ for SpeechBrain team 2026
+"""
+
+import numpy as np
+import pytest
+import soundfile
+
+from muq_plugins.evaluation.probe import ProbeError
+from muq_plugins.evaluation.probing.clips import csv_clips, nearest
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Three recordings and their labels."""
+    (tmp_path / "audio").mkdir()
+    for name in "abc":
+        soundfile.write(tmp_path / "audio" / f"{name}.wav", np.zeros(4000), 8000)
+    (tmp_path / "labels.csv").write_text(
+        "path,instrument,part\naudio/a.wav,flute,train\naudio/b.wav,,valid\n"
+        "audio/c.wav,harp,test\n"
+    )
+    return tmp_path
+
+
+def test_a_file_is_read(folder):
+    clips = csv_clips(folder / "labels.csv", split_column="part")
+    assert [clip.part for clip in clips] == ["train", "valid", "test"]
+    assert [clip.labels.get("instrument") for clip in clips] == ["flute", None, "harp"]
+    assert [clip.duration for clip in clips] == [0.5] * 3
+    assert csv_clips(folder / "labels.csv")[0].part is None
+
+
+def test_paths_may_start_elsewhere_and_the_file_may_have_a_mark(folder):
+    text = "\ufefffile,x\na.wav,1\n"
+    (folder / "other.csv").write_text(text, encoding="utf-8")
+    clips = csv_clips(folder / "other.csv", folder / "audio", path_column="file")
+    assert clips[0].labels == {"file": "a.wav", "x": "1"}
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "message"),
+    [
+        ("path,x\n", {}, "lists no recordings"),
+        ("pth,x\na,1\n", {}, "no column 'path'; the nearest one is 'pth'"),
+        ("path,part\naudio/a.wav,train\n", {"split_column": "prt"}, "is 'part'"),
+        ("path,s\naudio/a.wav,dev\n", {"split_column": "s"}, "line 2: the split is 'd"),
+        (
+            "path\naudio/a.wav\naudio/x.wav\naudio/y.wav\n",
+            {},
+            "'audio/x.wav', 'audio/y",
+        ),
+        ("path\naudio/a.wav\naudio/a.wav\n", {}, "'audio/a.wav' more than once"),
+        ("path\nlabels.csv\n", {}, "line 2: .*undecodable"),
+    ],
+)
+def test_mistakes(folder, text, options, message):
+    (folder / "labels.csv").write_text(text)
+    with pytest.raises(ProbeError, match=message):
+        csv_clips(folder / "labels.csv", **options)
+
+
+def test_a_missing_file(tmp_path):
+    with pytest.raises(ProbeError, match="There is no file .*nothing.csv"):
+        csv_clips(tmp_path / "nothing.csv")
+
+
+def test_many_missing_recordings_are_counted(folder):
+    lines = "".join(f"audio/x{number}.wav\n" for number in range(8))
+    (folder / "labels.csv").write_text("path\n" + lines)
+    with pytest.raises(ProbeError, match="and 3 more"):
+        csv_clips(folder / "labels.csv")
+
+
+def test_nothing_is_near_nothing():
+    assert nearest("x", []) == ": there are none."

@@ -1,0 +1,235 @@
+"""Probing from features to the report: every row, restarts, and the report alone.
+
+Authors
+ * The MuQ for SpeechBrain team 2026
+"""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+from sklearn.metrics import average_precision_score, balanced_accuracy_score
+
+from muq_plugins.evaluation.probe import ProbeError, fit_layers
+from muq_plugins.evaluation.probing import run as module
+from muq_plugins.evaluation.probing.cache import Features
+from muq_plugins.evaluation.probing.clips import Clip
+from muq_plugins.evaluation.probing.readers import ReaderSettings
+from muq_plugins.evaluation.probing.report import probing_headline, probing_report
+from muq_plugins.evaluation.probing.run import (
+    probe_encoder,
+    probe_folder,
+    probe_tasks,
+)
+from muq_plugins.evaluation.probing.storage import load_results
+from muq_plugins.evaluation.probing.tasks import ProbeTask
+from muq_plugins.evaluation.probing.verdicts import probing_verdicts
+
+SETTINGS = ReaderSettings(hidden_size=8, lr=0.03, mixture_lr=0.1, max_epochs=60)
+SEEDS = [0, 1]
+TASKS = [
+    ProbeTask("timbre", group="piece", level="acoustic"),
+    ProbeTask("form", group="piece", level="semantic"),
+    ProbeTask("tags", "multi", group="piece", level="acoustic"),
+]
+LOG_MEL, UNTRAINED, TRAINED = (
+    "log-mel statistics",
+    "untrained encoder",
+    "trained encoder",
+)
+
+
+@pytest.fixture(scope="module")
+def corpus():
+    """Clips whose timbre is in layer 1 and whose form is in layer 3."""
+    rng = np.random.default_rng(0)
+    clips, trained = [], rng.normal(size=(120, 4, 5))
+    for index in range(120):
+        timbre, form = index % 3, rng.integers(2)
+        labels = {
+            "timbre": ["bow", "pipe", "string"][timbre],
+            "form": ["rondo", "fugue"][form],
+            "tags": [name for name, on in (("low", timbre), ("old", form)) if on],
+            "piece": f"piece {index // 3}",
+        }
+        part = ["train", "train", "train", "valid", "test"][index // 3 % 5]
+        clips.append(Clip(str(index), "", 1.0, part, labels))
+        trained[index, 1, timbre] += 4
+        trained[index, 3, form] += 4
+    features = {
+        LOG_MEL: Features(rng.normal(size=(120, 1, 7)), "a"),
+        UNTRAINED: Features(rng.normal(size=(120, 4, 5)), "b"),
+        TRAINED: Features(trained, "c"),
+    }
+    return clips, features
+
+
+@pytest.fixture(scope="module")
+def probed(corpus, tmp_path_factory):
+    """The folder and the results of a probe."""
+    folder = tmp_path_factory.mktemp("probe")
+    return folder, probe_tasks(folder, TASKS, *corpus, SETTINGS, SEEDS)
+
+
+def test_there_is_a_row_for_everything(probed):
+    _, results = probed
+    for result in results:
+        rows = {(row.features, row.reader, row.layer) for row in result.rows}
+        layers = [0, 1, 2, 3, "mixture"]
+        assert rows == {
+            (features, reader, layer)
+            for reader in ("linear", "hidden layer")
+            for features, there in (
+                (LOG_MEL, [None]),
+                (UNTRAINED, layers),
+                (TRAINED, layers),
+            )
+            for layer in there
+        }
+        assert sum(row.chosen for row in result.rows) == 6
+        assert all(row.low <= row.value <= row.high for row in result.rows)
+
+
+def test_layers_are_told_apart(probed):
+    _, (timbre, form, tags) = probed
+    for reader in ("linear", "hidden layer"):
+        assert timbre.row(TRAINED, reader).layer == 1
+        assert form.row(TRAINED, reader).layer == 3
+        for result, layer in ((timbre, 1), (form, 3)):
+            assert result.row(TRAINED, reader).value > 0.9
+            weights = result.row(TRAINED, reader, "mixture").weights
+            assert int(np.argmax(weights)) == layer
+            assert result.row(UNTRAINED, reader).value < 0.7
+    # One tag lies in either layer: only the mixture has both.
+    mixture = tags.row(TRAINED, "hidden layer", "mixture")
+    assert mixture.value > max(r.value for r in tags.curve(TRAINED, "hidden layer"))
+    assert timbre.chance == pytest.approx(1 / 3)
+    assert timbre.best_layers[1] > 0.9 and form.best_layers[3] > 0.9
+
+
+def test_linear_rows_are_those_of_the_linear_probe(corpus, probed):
+    clips, features = corpus
+    values = features[TRAINED].values
+    train, test = (
+        [index for index, clip in enumerate(clips) if clip.part == part]
+        for part in ("train", "test")
+    )
+    expected = fit_layers(
+        values[train],
+        [clips[index].labels["timbre"] for index in train],
+        values[test],
+        [clips[index].labels["timbre"] for index in test],
+        [clips[index].labels["piece"] for index in train],
+        [clips[index].labels["piece"] for index in test],
+    )
+    rows = probed[1][0].curve(TRAINED, "linear")
+    assert [row.value for row in rows] == [r.balanced_accuracy for r in expected]
+    assert [(row.low, row.high) for row in rows] == [r.interval for r in expected]
+    assert [row.penalty for row in rows] == [r.penalty for r in expected]
+
+
+def test_scores_equal_those_of_scikit_learn_on_the_stored_predictions(probed):
+    folder, results = probed
+    for result, score in (
+        (results[0], balanced_accuracy_score),
+        (results[2], average_precision_score),
+    ):
+        with np.load(folder / "tasks" / f"{result.label}.npz") as stored:
+            for row in result.rows:
+                scores = stored[f"{row.features}/{row.reader}/{row.layer}"]
+                each = [score(stored["targets"], one) for one in scores]
+                assert row.value == pytest.approx(np.mean(each), abs=1e-9)
+
+
+def test_finished_tasks_are_not_probed_again(corpus, probed, monkeypatch):
+    folder, results = probed
+    probed_labels = []
+
+    def probe_task(data, *rest):
+        probed_labels.append(data.task.label)
+        return original(data, *rest)
+
+    original = module.probe_task
+    monkeypatch.setattr(module, "probe_task", probe_task)
+    (folder / "tasks" / "form.json").unlink()
+    assert probe_tasks(folder, TASKS, *corpus, SETTINGS, SEEDS) == results
+    assert probed_labels == ["form"]
+
+
+@pytest.mark.parametrize("change", ["features", "labels", "seeds", "reader"])
+def test_what_a_task_depends_on_makes_it_run_again(corpus, change, tmp_path):
+    clips, features = corpus
+    features = {LOG_MEL: features[LOG_MEL]}
+    task, settings, seeds = [TASKS[0]], SETTINGS, [0]
+
+    def key():
+        probe_tasks(tmp_path, task, clips, features, settings, seeds)
+        return json.loads((tmp_path / "tasks" / "timbre.json").read_text())["key"]
+
+    before = key()
+    if change == "features":
+        features = {LOG_MEL: Features(features[LOG_MEL].values, "new")}
+    elif change == "labels":
+        first = Clip("0", "", 1.0, "train", {**clips[0].labels, "timbre": "pipe"})
+        clips = [first, *clips[1:]]
+    elif change == "seeds":
+        seeds = [5]
+    else:
+        settings = ReaderSettings(hidden_size=8, max_epochs=5)
+    assert key() != before
+
+
+def test_the_report_is_made_from_the_folder_alone(probed):
+    folder, results = probed
+    assert load_results(folder) == results
+    page = probing_report(folder, "an encoder").read_text("utf-8")
+    text = (folder / "report.md").read_text("utf-8")
+    assert page.count("<img") == 3
+    for words in ("an encoder", "Layer by layer: linear probe", "All scores: form"):
+        assert words in text
+    assert "timbre: training has improved the encoder" in text
+    assert "semantic labels high: supported" in text
+    assert "timbre" in probing_headline(results)[0].lower()
+
+
+def test_an_encoder_that_has_learned_nothing_is_told_so(corpus, tmp_path):
+    clips, features = corpus
+    features = {**features, TRAINED: features[LOG_MEL], LOG_MEL: features[TRAINED]}
+    features[LOG_MEL] = Features(features[LOG_MEL].values[:, [1]], "d")
+    results = probe_tasks(tmp_path, TASKS[:1], clips, features, SETTINGS, [0])
+    words = " ".join(str(verdict) for verdict in probing_verdicts(results))
+    assert "good" not in words
+    assert "log-mel statistics know more than the encoder" in words
+    probing_report(tmp_path)  # without layers there is no mixture to draw
+
+
+def test_few_groups_decide_nothing(probed):
+    few = dataclasses.replace(probed[1][0], test_groups=1)
+    (verdict,) = probing_verdicts([few])
+    assert verdict.level == "warning"
+    assert "timbre: undecided, as the test part has only 1 different 'piece'" in str(
+        verdict
+    )
+
+
+def test_mistakes_show_before_anything_is_computed():
+    clips = [Clip(str(i), "nowhere", 1.0, None, {"x": "a"}) for i in range(9)]
+    with pytest.raises(ProbeError, match="one class only"):
+        probe_encoder("", None, 0, [ProbeTask("x")], clips, None, SETTINGS, [0])
+    with pytest.raises(ProbeError, match="seeds must list"):
+        probe_encoder("", None, 0, [ProbeTask("x")], clips, None, SETTINGS, [])
+
+
+def test_each_encoder_has_a_folder_of_its_own(tmp_path):
+    first, second = tmp_path / "a" / "muq" / "1", tmp_path / "b" / "muq" / "1"
+    first.mkdir(parents=True)
+    second.mkdir(parents=True)
+    folders = {probe_folder("results", path) for path in (first, second)}
+    assert len(folders) == 2
+    assert all(folder.startswith("results/muq-1-") for folder in folders)
+
+
+def test_there_is_no_report_without_results(tmp_path):
+    with pytest.raises(FileNotFoundError, match="the probe has not finished"):
+        probing_report(tmp_path)
