@@ -106,19 +106,19 @@ def probe_verdicts(results: list) -> list[Verdict]:
     )
     if low > 0:
         return [Verdict("good", f"pre-training has improved the encoder: {numbers}")]
-    if difference > 0:
+    if high >= 0:
         return [
             Verdict(
                 "warning",
-                "the trained encoder is ahead in the probe, but by no more than chance "
-                f"explains: {numbers}. More test clips narrow the interval.",
+                "the probe cannot tell the trained encoder from the untrained one: "
+                f"{numbers}. More training and more test clips may.",
             )
         ]
     return [
         Verdict(
             "problem",
-            f"pre-training has not improved the encoder in the probe: {numbers}. "
-            "Check that the probe was given the trained weights, and train longer.",
+            f"pre-training has made the encoder worse in the probe: {numbers}. Check "
+            "the learning rate, and that the probe was given the trained weights.",
         )
     ]
 

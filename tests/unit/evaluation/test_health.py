@@ -198,7 +198,8 @@ class FakeProbe:
     [
         ((0.2, 0.1, 0.3), "good"),
         ((0.2, -0.1, 0.5), "warning"),
-        ((-0.1, -0.2, 0.1), "problem"),
+        ((-0.1, -0.2, 0.1), "warning"),
+        ((-0.1, -0.2, -0.05), "problem"),
     ],
 )
 def test_probe_verdict(difference, level):
