@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from muq_plugins import LogMel, MelRVQ, MuQ
 from muq_plugins.inference.folders import read_config
 from muq_plugins.inference.official import read_official
+from tests.official.parts import masked_prediction
 
 HERE = Path(__file__).parent
 SIDE = HERE / "official_side.py"
@@ -67,6 +68,11 @@ def test_hidden_states_and_checkpoints_at_full_size(official, folder, tmp_path):
     )
     codes = MelRVQ.from_pretrained(tmp_path / "rvq.pth")(wavs)
     assert torch.equal(codes, golden["codes"].long())
+
+    stage = masked_prediction(folder, golden)
+    with torch.no_grad():
+        loss = stage(wavs, None, torch.arange(2)).loss
+    assert abs(loss - golden["loss"]) < 1e-5 * golden["loss"]
 
     # What we save is loaded by the official class, and computes the same.
     saved = model.save_pretrained(tmp_path / "ours")

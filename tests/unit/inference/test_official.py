@@ -12,20 +12,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from muq_plugins import (
-    BlockMasking,
-    LogMel,
-    MaskedPrediction,
-    MelRVQ,
-    MultiCodebookHead,
-    MuQ,
-    ResidualVQ,
-    StackedFrames,
-    Target,
-)
+from muq_plugins import LogMel, MelRVQ, MuQ, ResidualVQ
 from muq_plugins.inference.muq import save_muq
 from muq_plugins.inference.official import read_official
 from muq_plugins.lobes import MuQEncoder
+from tests.official.parts import masked_prediction
 
 OFFICIAL = Path(__file__).parents[2] / "data" / "official_small"
 
@@ -90,38 +81,10 @@ def test_the_official_behaviour_with_padding_can_be_selected(golden):
     assert not torch.allclose(official.last_hidden_state[1, :frames], alone, atol=1e-2)
 
 
-def parts(golden):
-    """The official model taken apart: encoder, head and tokenizer of ours."""
-    config = json.loads((OFFICIAL / "config.json").read_text())
-    checkpoint = read_official(OFFICIAL, config)
-    quantizer = ResidualVQ(512, num_codebooks=2, codebook_size=1024)
-    quantizer.load_state_dict(checkpoint.tokenizer)
-    encoder = MuQ.from_pretrained(OFFICIAL).mods.encoder
-    head = MultiCodebookHead(32, num_codebooks=2, codebook_size=1024)
-    head.linear.load_state_dict(checkpoint.head)
-    return Target(StackedFrames(LogMel()), quantizer), encoder, head
-
-
-class GivenMask(torch.nn.Module):
-    """Masks what the official code has masked."""
-
-    sample_rate, frame_rate = BlockMasking().sample_rate, BlockMasking().frame_rate
-
-    def __init__(self, golden):
-        super().__init__()
-        self.golden = golden
-
-    def forward(self, wavs, clip_keys):
-        mask = torch.zeros(2, 25, dtype=torch.bool)
-        mask[tuple(self.golden["mask_indices"].t().long())] = True
-        return self.golden["masked"].float(), mask
-
-
 def test_codes_and_masked_loss_equal_the_official_ones(golden):
-    target, encoder, head = parts(golden)
-    stage = MaskedPrediction(GivenMask(golden), target, encoder, head).eval()
+    stage = masked_prediction(OFFICIAL, golden)
     wavs = golden["wavs"].float()
-    assert torch.equal(target(wavs), golden["codes"].long())
+    assert torch.equal(stage.target(wavs), golden["codes"].long())
     out = stage(wavs, None, torch.arange(2))
     assert abs(out.loss - golden["loss"]) < 1e-5 * golden["loss"]
 
