@@ -18,6 +18,7 @@ from muq_plugins.inference.folders import (
     load_weights,
     read_config,
 )
+from muq_plugins.inference.sources import HUB_ID
 from muq_plugins.inference.tokenizer import KIND
 from muq_plugins.inference.weights import load_strictly, read_tensors
 from muq_plugins.lobes import LogMel, ResidualVQ, StackedFrames, Target
@@ -157,14 +158,14 @@ class MelRVQ(Target):
 
 def _refuse_model(path: Path) -> None:
     """MuQ models hold a quantizer as well, but not one to tokenize with."""
-    is_hub_id = not path.exists() and len(path.parts) == 2 and not path.is_absolute()
+    is_hub_id = not path.exists() and HUB_ID.fullmatch(str(path))
     is_model = (path / CONFIG).is_file() and "w2v2_config" in read_config(path)
     if is_model or (is_hub_id and path.parts[0] == "OpenMuQ"):
         raise ValueError(
-            f"{path} is a MuQ model, not a tokenizer. The quantizer inside it did not "
-            "make the labels the model has learned from, and was never trained where "
-            "training was iterative: its codes are not Mel-RVQ codes. Take the file of "
-            "the tokenizer that the authors publish, or the folder of a tokenizer run."
+            f"{path} is a MuQ model, not a tokenizer. After iterative training the "
+            "quantizer inside a model is not the one that made its labels, and by the "
+            "published settings it was never trained. Take the file of the tokenizer "
+            "that the authors publish, or the folder of a tokenizer run."
         )
 
 

@@ -71,8 +71,8 @@ class OfficialCheckpoint:
         Tensors of the prediction head, ``weight`` and ``bias``.
     tokenizer : dict
         Tensors of the quantizer inside the checkpoint, by the names of `ResidualVQ`.
-        In the checkpoints of iterative training, the released ones among them, it is
-        not the tokenizer that made the labels but an untrained one.
+        In a checkpoint of iterative training it is not the tokenizer that made the
+        labels; by the published settings, which load none, it is an untrained one.
     unused : dict
         Tensors that are kept only to be saved again.
 
