@@ -539,6 +539,7 @@ class StageBrain(sb.Brain):
         state = {
             "optimizer_step": self.optimizer_step,
             "seconds": self.logbook.seconds,
+            "audio_seconds": self.logbook.heard,
         }
         Path(path).write_text(yaml.safe_dump(state), encoding="utf-8")
 
@@ -548,6 +549,7 @@ class StageBrain(sb.Brain):
         state = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
         self.optimizer_step = state["optimizer_step"]
         self.logbook.seconds = state["seconds"]
+        self.logbook.heard = state["audio_seconds"]
         # Checkpoints are made between updates, and an update takes the same clips
         # however many processes and micro-batches share it.
         self.micro_batches = self.optimizer_step * self.grad_accumulation_factor

@@ -74,7 +74,7 @@ class FittingBrain(TokenizerBrain):
         with torch.no_grad():
             output = self.module.quantize(torch.cat(frames).to(self.device))
         self.logbook.statistics.add(output)
-        self.logbook.audio_seconds += seconds
+        self.logbook.hear(seconds)
         self.logbook.failures += failures
         statistics, speed = self.logbook.end_stretch(len(train_loader.dataset.ids))
         values = self.describe(statistics, sb.Stage.TRAIN)

@@ -44,6 +44,7 @@ class Logbook:
     def __init__(self, folder: str | Path, stage: str, max_bad_fraction: float):
         self.stage = stage
         self.seconds = 0.0  # of training, over all restarts
+        self.heard = 0.0  # seconds of audio that this process has heard, likewise
         self.row: dict[str, Any] = {}  # the newest, for the progress bar
         if if_main_process():
             self.metrics_log = MetricsLog(Path(folder) / "metrics.jsonl")
@@ -68,8 +69,19 @@ class Logbook:
             What the stage said about it.
         """
         self.statistics.add(output)
-        self.audio_seconds += batch.audio_seconds
+        self.hear(batch.audio_seconds)
         self.failures += batch.failures
+
+    def hear(self, seconds: float) -> None:
+        """Counts audio that was trained on.
+
+        Arguments
+        ---------
+        seconds : float
+            Of this process.
+        """
+        self.audio_seconds += seconds
+        self.heard += seconds
 
     @contextmanager
     def pause(self):
@@ -131,6 +143,8 @@ class Logbook:
             "stage": self.stage,
             "step": step,
             "time": self.seconds,
+            # Processes work on equal shares.
+            "audio_seconds": round(self.heard * world_size(), 3),
             **values,
         }
         if if_main_process():

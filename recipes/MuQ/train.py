@@ -76,7 +76,8 @@ def main(argv):
         folder = Path(hparams["output_folder"])
         save_muq(folder / "inference", stage.encoder)
         save_diagnostics(folder, code_counts=statistics.code_counts)
-        probe_run(folder, untrained, stage.encoder, manifests.train, manifests.test)
+        if hparams["final_probe"]:
+            probe_run(folder, untrained, stage.encoder, manifests.train, manifests.test)
         report = pretrain_report(folder, tokenizer_folder)
         print("\n".join([*headline(folder), f"Report: {report}"]))
 

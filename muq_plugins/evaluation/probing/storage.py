@@ -126,6 +126,33 @@ def load_task(folder: str | Path, key: str, label: str) -> TaskResult | None:
     return _task_result(content["result"]) if content["key"] == key else None
 
 
+def load_predictions(folder: str | Path, label: str) -> dict[str, np.ndarray]:
+    """The predictions of a finished task.
+
+    Arguments
+    ---------
+    folder : str or pathlib.Path
+        Folder of the probe.
+    label : str
+        The task.
+
+    Returns
+    -------
+    dict of numpy.ndarray
+        As they were given to `save_task`.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the task has not finished.
+    """
+    path = _task_path(folder, label).with_suffix(".npz")
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no {path}: the task has not finished.")
+    with np.load(path, allow_pickle=False) as arrays:
+        return dict(arrays)
+
+
 def _task_path(folder: str | Path, label: str) -> Path:
     name = re.sub(r"[^\w.-]", "_", label)
     return Path(folder) / TASKS_FOLDER / f"{name}.json"

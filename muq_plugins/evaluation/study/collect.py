@@ -1,0 +1,217 @@
+"""From run folders to the one file that a study's report is made from.
+
+Authors
+ * The MuQ for SpeechBrain team 2026
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from muq_plugins.evaluation import codes
+from muq_plugins.evaluation.metrics_log import read_metrics, select
+from muq_plugins.evaluation.probing.result import LINEAR, TRAINED, TaskResult
+from muq_plugins.evaluation.probing.storage import load_predictions, load_results
+from muq_plugins.evaluation.run_folder import (
+    METRICS_FILE,
+    load_diagnostics,
+    replace_file,
+)
+
+STUDY_FILE = "study.json"
+FORMAT = 1
+
+
+def collect_study(
+    folder: str | Path,
+    about: dict[str, Any],
+    runs: Iterable[tuple[str, int, str | Path]],
+    probes: Iterable[str],
+    missing: Iterable[tuple[str, int]],
+) -> Path:
+    """Writes ``study.json``: what a study asks and what its runs have given.
+
+    Arguments
+    ---------
+    folder : str or Path
+        Folder of the study.
+    about : dict
+        Name, title, questions, groups, ... of the study, as they go into the file.
+    runs : iterable of (str, int, str or Path)
+        Experiment, seed and run folder of everything that has finished.
+    probes : iterable of str
+        Names of the probes in each run folder.
+    missing : iterable of (str, int)
+        Experiment and seed of what has not finished.
+
+    Returns
+    -------
+    Path
+        The file.
+
+    Raises
+    ------
+    ValueError
+        If two runs were probed on different clips.
+
+    Example
+    -------
+    >>> path = collect_study(getfixture("tmp_path"), {"study": "x"}, [], [], [("a", 1)])
+    >>> json.loads(path.read_text())["missing"]
+    [['a', 1]]
+    """
+    probes = list(probes)
+    tasks: dict[str, dict] = {}
+    records = []
+    for experiment, seed, run_folder in runs:
+        record = {"experiment": experiment, "seed": seed, **run_record(run_folder)}
+        scores = {}
+        for probe in probes:
+            probe_folder = Path(run_folder) / "probes" / probe
+            for result in load_results(probe_folder):
+                name = f"{probe}/{result.label}"
+                task, score = _probe_record(probe_folder, result)
+                if tasks.setdefault(name, task) != task:
+                    raise ValueError(
+                        f"{probe_folder} was probed for {result.label} on other clips "
+                        f"than the runs before it: delete it and run the study again."
+                    )
+                scores[name] = score
+        if probes:
+            record["probe"] = scores
+        records.append(record)
+    content = {
+        "format": FORMAT,
+        **about,
+        "tasks": tasks,
+        "runs": records,
+        "missing": [list(pair) for pair in missing],
+    }
+    path = Path(folder) / STUDY_FILE
+    replace_file(path, (json.dumps(content, indent=1) + "\n").encode())
+    return path
+
+
+def run_record(run_folder: str | Path) -> dict[str, Any]:
+    """The numbers of a finished pre-training that a study compares.
+
+    Arguments
+    ---------
+    run_folder : str or Path
+        Folder of a run of ``train.py``.
+
+    Returns
+    -------
+    dict
+        Plain values; what belongs to a tokenizer is None if none was trained.
+
+    Raises
+    ------
+    ValueError
+        If the run has not been tested.
+    """
+    run_folder = Path(run_folder)
+    rows = select(read_metrics(run_folder / METRICS_FILE), stage="pretrain")
+    test = _last(rows, "test", run_folder)
+    learning = select(rows, kind="valid")
+    counts = load_diagnostics(run_folder)["code_counts"]
+    record = {
+        "updates": test["step"],
+        "audio_seconds": test["audio_seconds"],
+        "training_seconds": round(test["time"], 1),
+        "num_codebooks": len(counts),
+        "codebook_size": counts.shape[1],
+        "learning": {
+            "updates": [row["step"] for row in learning],
+            "cross_entropy": [_short(row["cross_entropy"]) for row in learning],
+        },
+        **{
+            name: _short(test[name])
+            for name in (
+                "cross_entropy",
+                "accuracy",
+                "code_entropy",
+                "cross_entropy_per_codebook",
+                "accuracy_per_codebook",
+            )
+        },
+        "usage": _short(codes.usage(counts).tolist()),
+        "perplexity": _short(codes.perplexity(counts).tolist()),
+    }
+    return {**record, **_tokenizer_record(run_folder / "tokenizer")}
+
+
+def _tokenizer_record(folder: Path) -> dict[str, Any]:
+    """What the tokenizer of a run cost, which no budget counts, and how good it is."""
+    names = ("updates", "audio_seconds", "seconds")
+    if not (folder / METRICS_FILE).is_file():
+        empty = {f"tokenizer_{name}": None for name in names}
+        return {**empty, "reconstruction_error_per_level": None}
+    rows = select(read_metrics(folder / METRICS_FILE), stage="tokenizer")
+    test = _last(rows, "test", folder)
+    errors = test["reconstruction_error_per_level"]
+    return {
+        "tokenizer_updates": test["step"],
+        "tokenizer_audio_seconds": test["audio_seconds"],
+        "tokenizer_seconds": round(test["time"], 1),
+        "reconstruction_error_per_level": _short(errors),
+    }
+
+
+def _probe_record(folder: Path, result: TaskResult) -> tuple[dict, dict]:
+    """The task, equal for all runs, and the scores of this one."""
+    predictions = load_predictions(folder, result.label)
+    targets = predictions["targets"]
+    if targets.ndim > 1:
+        raise ValueError(
+            f"A study compares labels with one class a clip; {result.label} has "
+            f"several: take it out of the tasks of {folder.name}."
+        )
+    _, pieces = np.unique(predictions["groups"], return_inverse=True)
+    task = {
+        "level": result.level,
+        "metric": result.metric,
+        "chance": _short(result.chance),
+        "classes": result.classes,
+        "targets": targets.tolist(),
+        "pieces": pieces.tolist(),
+    }
+    scores = {}
+    for name in dict.fromkeys(row.features for row in result.rows):
+        curve = [
+            row
+            for row in result.rows
+            if (row.features, row.reader) == (name, LINEAR) and row.layer != "mixture"
+        ]
+        chosen = next(index for index, row in enumerate(curve) if row.chosen)
+        score = {
+            "layers": [_short(row.value) for row in curve],
+            "validation": [_short(row.validation) for row in curve],
+            "chosen": chosen,
+            "value": _short(curve[chosen].value),
+        }
+        if name == TRAINED:
+            predicted = predictions[f"{name}/{LINEAR}/{curve[chosen].layer}"][0]
+            hits = predicted == targets
+            score["hits"] = "".join("1" if hit else "0" for hit in hits)
+        scores[name] = score
+    return task, scores
+
+
+def _last(rows: list[dict], kind: str, folder: Path) -> dict:
+    found = select(rows, kind=kind)
+    if not found:
+        raise ValueError(f"{folder / METRICS_FILE} has no {kind} row: not finished.")
+    return found[-1]
+
+
+def _short(value):
+    """Numbers of six digits, which are enough and keep the file small."""
+    if isinstance(value, list):
+        return [_short(item) for item in value]
+    return value if value is None else float(f"{value:.6g}")

@@ -1,0 +1,10 @@
+"""Studies: the same budget for several experiments and seeds.
+
+Authors
+ * The MuQ for SpeechBrain team 2026
+"""
+
+from muq_plugins.experiment.study.carry_out import Failure, carry_out, is_finished
+from muq_plugins.experiment.study.plan import Command, PlannedRun, plan_runs
+
+__all__ = ["Command", "Failure", "PlannedRun", "carry_out", "is_finished", "plan_runs"]

@@ -1,0 +1,205 @@
+"""What a study runs: a folder and some commands for every experiment and seed.
+
+A folder is named after everything that its run depends on, so studies that share a
+folder of runs share the runs too, and a changed setting never meets an old result.
+
+Authors
+ * The MuQ for SpeechBrain team 2026
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from muq_plugins.experiment.files import resolve_experiment
+from muq_plugins.experiment.tree import ExperimentError, hint, parse_yaml
+
+EXPERIMENT_KEYS = ("experiment", "label", "overrides")
+TRAIN = "train"
+
+
+@dataclass(frozen=True)
+class Command:
+    """One step of a run.
+
+    Arguments
+    ---------
+    name : str
+        "train", or the name of a probe.
+    script : str
+        The recipe.
+    arguments : list of str
+        Its command line.
+    key : str
+        Hash of the settings that its result depends on.
+
+    Example
+    -------
+    >>> Command("train", "train.py", ["muq.yaml", "--seed", "1"], "1ec3").script
+    'train.py'
+    """
+
+    name: str
+    script: str
+    arguments: list[str]
+    key: str
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """One experiment with one seed.
+
+    Arguments
+    ---------
+    experiment : str
+        Its name in the study.
+    seed : int
+        Of everything that is random in the run.
+    folder : Path
+        The run folder.
+    commands : list of Command
+        In order.
+
+    Example
+    -------
+    >>> PlannedRun("bestrq", 1, Path("results/runs/bestrq-1-1ec3"), []).seed
+    1
+    """
+
+    experiment: str
+    seed: int
+    folder: Path
+    commands: list[Command]
+
+
+def plan_runs(
+    experiments: Mapping[str, Mapping[str, Any]],
+    seeds: Sequence[int],
+    budget: Mapping[str, Any],
+    probes: Mapping[str, Mapping[str, Any]] | None,
+    yaml_folder: str | Path,
+    runs_folder: str | Path,
+) -> list[PlannedRun]:
+    """All runs of a study, one seed after another.
+
+    Arguments
+    ---------
+    experiments : mapping
+        Name to ``experiment`` (a YAML file), ``label`` (for people) and, if wanted,
+        ``overrides`` by dotted key.
+    seeds : sequence of int
+        Every experiment runs once with each.
+    budget : mapping
+        Overrides that hold for all experiments, by dotted key.
+    probes : mapping or None
+        Name to ``experiment`` and ``overrides`` of each probe of the trained encoder.
+    yaml_folder : str or Path
+        Where the YAML files are.
+    runs_folder : str or Path
+        Where the run folders are.
+
+    Returns
+    -------
+    list of PlannedRun
+        Every experiment with the first seed, then with the second, ...
+
+    Raises
+    ------
+    ExperimentError
+        If there is nothing to run, a file or key is unknown, or an experiment wants
+        another budget than the study.
+
+    Example
+    -------
+    >>> folder = getfixture("tmp_path")
+    >>> _ = (folder / "muq.yaml").write_text(
+    ...     "seed: 1\\nsteps: 9\\noutput_folder: x\\ntokenizer: null\\n")
+    >>> runs = plan_runs({"base": {"experiment": "muq.yaml", "label": "Base"}}, [1, 2],
+    ...                  {"steps": 3}, None, folder, folder / "runs")
+    >>> [(run.experiment, run.seed) for run in runs]
+    [('base', 1), ('base', 2)]
+    >>> runs[0].commands[0].arguments[1:5]
+    ['--steps', '3', '--seed', '1']
+    """
+    if not experiments or not seeds:
+        raise ExperimentError("A study needs at least one experiment and one seed.")
+    if len(set(seeds)) < len(seeds):
+        raise ExperimentError(f"seeds must differ from each other, got {list(seeds)}.")
+    for name, wanted in {**experiments, **(probes or {})}.items():
+        _check_entry(name, wanted, yaml_folder)
+    return [
+        _plan_run(name, wanted, seed, budget, probes or {}, yaml_folder, runs_folder)
+        for seed in seeds
+        for name, wanted in experiments.items()
+    ]
+
+
+def _check_entry(name: str, wanted: Any, yaml_folder: str | Path) -> None:
+    if not isinstance(wanted, Mapping) or "experiment" not in wanted:
+        raise ExperimentError(
+            f"{name} must be a mapping with the key experiment (a YAML file) and any "
+            f"of {', '.join(EXPERIMENT_KEYS[1:])}, got {wanted!r}."
+        )
+    for key in wanted:
+        if key not in EXPERIMENT_KEYS:
+            raise ExperimentError(
+                f"{name}: unknown key {key!r}{hint(key, EXPERIMENT_KEYS)}."
+            )
+    if not (Path(yaml_folder) / wanted["experiment"]).is_file():
+        found = sorted(path.name for path in Path(yaml_folder).glob("*.yaml"))
+        raise ExperimentError(
+            f"{name}: there is no {Path(yaml_folder) / wanted['experiment']}"
+            f"{hint(wanted['experiment'], found)}."
+        )
+
+
+def _plan_run(
+    name: str,
+    wanted: Mapping[str, Any],
+    seed: int,
+    budget: Mapping[str, Any],
+    probes: Mapping[str, Mapping[str, Any]],
+    yaml_folder: str | Path,
+    runs_folder: str | Path,
+) -> PlannedRun:
+    overrides = wanted.get("overrides") or {}
+    if broken := sorted(set(overrides) & {*budget, "seed", "output_folder"}):
+        raise ExperimentError(
+            f"{name} overrides {', '.join(broken)}, which must be the same for all "
+            f"experiments of a study, or is set by it: take it out."
+        )
+    path = Path(yaml_folder) / wanted["experiment"]
+    settings = {**budget, **overrides, "seed": seed}
+    key = _key(path, settings)
+    folder = Path(runs_folder) / f"{path.stem}-{seed}-{key}"
+    arguments = [str(path), *_options({**settings, "output_folder": str(folder)})]
+    commands = [Command(TRAIN, "train.py", arguments, key)]
+    for probe, asked in probes.items():
+        path = Path(yaml_folder) / asked["experiment"]
+        settings = {**(asked.get("overrides") or {}), "encoder": str(folder)}
+        where = {"output_folder": str(folder / "probes" / probe)}
+        arguments = [str(path), *_options({**settings, **where})]
+        commands.append(Command(probe, "probe.py", arguments, _key(path, settings)))
+    return PlannedRun(name, seed, folder, commands)
+
+
+def _key(path: Path, settings: Mapping[str, Any]) -> str:
+    """A hash of the merged experiment, and of that of its tokenizer."""
+    text = resolve_experiment(path, dict(settings))
+    stage = parse_yaml(text, str(path)).get("tokenizer")
+    if stage is not None:
+        text += resolve_experiment(path.parent / stage["experiment"])
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+def _options(settings: Mapping[str, Any]) -> list[str]:
+    """Settings as a command line."""
+    options = []
+    for key, value in settings.items():
+        options += [f"--{key}", value if isinstance(value, str) else json.dumps(value)]
+    return options

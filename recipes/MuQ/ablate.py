@@ -1,0 +1,91 @@
+#!/usr/bin/env python3
+"""Runs a study: several experiments and seeds with one budget, and one report.
+
+> python recipes/MuQ/ablate.py hparams/study_targets.yaml
+> python recipes/MuQ/ablate.py hparams/study_targets.yaml --seeds "[1]" \
+    --devices "[cuda:0, cuda:1]"
+
+What is finished is never run again: a study that was stopped goes on, one with more
+seeds or experiments runs the new ones, and `--only_report True` looks at what is there.
+
+Authors
+ * The MuQ for SpeechBrain team 2026
+"""
+
+import os
+import shlex
+from pathlib import Path
+
+# For the commands that are started too: threads that wait for each other must not take
+# the cores of other programs.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+from muq_plugins.evaluation.study import (
+    collect_study,
+    describe_machine,
+    study_headline,
+    study_report,
+)
+from muq_plugins.experiment import (
+    ExperimentError,
+    load_experiment,
+    run_script,
+    save_experiment,
+)
+from muq_plugins.experiment.study import carry_out, is_finished, plan_runs
+
+
+def main(argv):
+    """Runs the study that the command line asks for."""
+    experiment = load_experiment(argv)
+    hparams = experiment.hparams
+    folder = Path(hparams["output_folder"])
+    runs = plan_runs(
+        hparams["experiments"],
+        hparams["seeds"],
+        hparams["budget"],
+        hparams["probes"],
+        experiment.path.parent,
+        hparams["runs_folder"],
+    )
+    save_experiment(experiment, folder)
+    failures = []
+    if not hparams["only_report"]:
+        failures = carry_out(runs, Path(__file__).parent, hparams["devices"])
+
+    finished = [r for r in runs if all(is_finished(r, c) for c in r.commands)]
+    about = {
+        "study": hparams["study"],
+        "title": hparams["title"],
+        "command": shlex.join(["python", "recipes/MuQ/ablate.py", *argv]),
+        "machine": describe_machine(hparams["devices"]),
+        "base": hparams["base"],
+        "seeds": hparams["seeds"],
+        "budget": hparams["budget"],
+        "experiments": {
+            name: {
+                "label": wanted["label"],
+                "file": wanted["experiment"],
+                "overrides": wanted.get("overrides") or {},
+            }
+            for name, wanted in hparams["experiments"].items()
+        },
+        "groups": hparams["groups"],
+        "questions": hparams["questions"],
+    }
+    collect_study(
+        folder,
+        about,
+        [(run.experiment, run.seed, run.folder) for run in finished],
+        hparams["probes"] or {},
+        [(run.experiment, run.seed) for run in runs if run not in finished],
+    )
+    report = study_report(folder)
+    print("\n".join([*study_headline(folder), f"Report: {report}"]))
+    if failures:
+        logs = ", ".join(str(failure.log) for failure in failures)
+        raise ExperimentError(f"{len(failures)} commands failed; see {logs}")
+
+
+if __name__ == "__main__":
+    run_script(main)
