@@ -15,7 +15,6 @@ Authors
 from __future__ import annotations
 
 import argparse
-import contextlib
 import datetime
 import json
 import os
@@ -30,6 +29,8 @@ from environment import default_cache, official_python
 from measure import Environment, Workers, measure_memory, measure_time
 from protocol import WorkerError
 from table import markdown
+
+from muq_plugins.evaluation.machine import cpu_name
 
 HERE = Path(__file__).parent
 PARTS = ("inference", "training", "tokenizers")
@@ -166,21 +167,6 @@ def describe_machine(settings: argparse.Namespace) -> dict[str, Any]:
         "load": os.getloadavg()[0],
         "size": settings.size,
     }
-
-
-def cpu_name() -> str:
-    """Finds the name of the processor.
-
-    Returns
-    -------
-    str
-        As the system gives it.
-    """
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text("utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
 
 
 def main(argv: list[str]) -> None:

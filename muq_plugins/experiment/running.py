@@ -7,7 +7,7 @@ Authors
 import os
 import shlex
 import sys
-import tempfile
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 
@@ -56,14 +56,12 @@ def save_experiment(experiment: Experiment, folder: str | os.PathLike) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         # A name of its own, as two runs may share the folder; no ".yaml", as an
         # interrupted write must not look like an experiment.
-        handle, name = tempfile.mkstemp(dir=folder, prefix=".hyperparams-")
+        partial = folder / f".hyperparams-{uuid.uuid4().hex}"
         try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                file.write(comment + experiment.yaml_text)
-            os.replace(name, target)
-        except BaseException:
-            os.unlink(name)
-            raise
+            partial.write_text(comment + experiment.yaml_text, encoding="utf-8")
+            os.replace(partial, target)
+        finally:
+            partial.unlink(missing_ok=True)
     except OSError as error:
         raise ExperimentError(
             f"Cannot write {target}: {error}. Choose a folder that you may write to."

@@ -151,10 +151,8 @@ def _check_entry(name: str, wanted: Any, yaml_folder: str | Path) -> None:
                 f"{name}: unknown key {key!r}{hint(key, EXPERIMENT_KEYS)}."
             )
     if not (Path(yaml_folder) / wanted["experiment"]).is_file():
-        found = sorted(path.name for path in Path(yaml_folder).glob("*.yaml"))
         raise ExperimentError(
-            f"{name}: there is no {Path(yaml_folder) / wanted['experiment']}"
-            f"{hint(wanted['experiment'], found)}."
+            f"{name}: there is no experiment {Path(yaml_folder) / wanted['experiment']}."
         )
 
 

@@ -114,6 +114,13 @@ def test_saving_replaces_the_file_as_a_whole(path, tmp_path, monkeypatch):
     ]
 
 
+def test_the_saved_file_can_be_read_by_whoever_may_read_new_files(path, tmp_path):
+    other = tmp_path / "other.txt"
+    other.write_text("")
+    saved = save_experiment(load_experiment([str(path)]), tmp_path / "results")
+    assert saved.stat().st_mode == other.stat().st_mode
+
+
 def test_saving_where_no_folder_can_be(path, tmp_path):
     with pytest.raises(ExperimentError, match="Cannot write"):
         save_experiment(load_experiment([path]), tmp_path / "muq.yaml" / "x")

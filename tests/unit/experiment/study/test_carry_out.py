@@ -1,0 +1,148 @@
+"""Carrying out a study, with scripts that only note that they ran."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+
+import pytest
+
+from muq_plugins.experiment.study import Command, PlannedRun, carry_out, is_finished
+from muq_plugins.experiment.study.carry_out import FINISHED_FILE
+
+NOTE = """
+import os, sys, time
+with open(sys.argv[1], "a") as file:
+    file.write(f"{sys.argv[2]} {sys.argv[4]}\\n")
+time.sleep(float(os.environ.get("SLEEP", 0)))
+if sys.argv[2] == "bad":
+    sys.exit("this is wrong")
+"""
+
+
+@pytest.fixture
+def recipes(tmp_path):
+    """A folder with one script."""
+    (tmp_path / "note.py").write_text(NOTE)
+    return tmp_path
+
+
+def make_run(folder, name, commands=("train", "probe"), seed=1):
+    """A run whose commands note their names in one file."""
+    return PlannedRun(
+        name,
+        seed,
+        folder / f"{name}-{seed}",
+        [
+            Command(c, "note.py", [str(folder / "notes"), f"{name}-{c}"], "1ec3")
+            for c in commands
+        ],
+    )
+
+
+def notes(folder):
+    """What the scripts have noted: name and device."""
+    path = folder / "notes"
+    return path.read_text().splitlines() if path.is_file() else []
+
+
+def test_everything_runs_once_and_in_order(recipes):
+    runs = [make_run(recipes, "a"), make_run(recipes, "b")]
+    said = []
+    assert carry_out(runs, recipes, ["cpu"], said.append) == []
+    expected = ["a-train cpu", "a-probe cpu", "b-train cpu", "b-probe cpu"]
+    assert notes(recipes) == expected
+    assert carry_out(runs, recipes, ["cpu"], said.append) == []
+    assert notes(recipes) == expected
+    assert len(said) == 8 and said[0] == "a, seed 1: train on cpu ..."
+
+
+def test_devices_work_side_by_side(recipes, monkeypatch):
+    monkeypatch.setenv("SLEEP", "0.5")
+    runs = [make_run(recipes, name, ["train"]) for name in "abcd"]
+    carry_out(runs, recipes, ["cuda:0", "cuda:1"], lambda line: None)
+    assert sorted(note.split()[1] for note in notes(recipes)[:2]) == [
+        "cuda:0",
+        "cuda:1",
+    ]
+    assert len(notes(recipes)) == 4
+
+
+def test_a_failure_leaves_its_later_commands_out_and_no_others(recipes):
+    bad = make_run(recipes, "a")
+    bad.commands[0].arguments[1] = "bad"
+    good = make_run(recipes, "b")
+    [failure] = carry_out([bad, good], recipes, ["cpu"], lambda line: None)
+    assert failure.command.name == "train"
+    assert "this is wrong" in failure.log.read_text()
+    assert notes(recipes) == ["bad cpu", "b-train cpu", "b-probe cpu"]
+    assert not is_finished(bad, bad.commands[0])
+
+
+def test_only_a_changed_command_runs_again(recipes):
+    run = make_run(recipes, "a")
+    carry_out([run], recipes, ["cpu"], lambda line: None)
+    path = run.folder / FINISHED_FILE
+    path.write_text(json.dumps({**json.loads(path.read_text()), "probe": "old"}))
+    carry_out([run], recipes, ["cpu"], lambda line: None)
+    assert notes(recipes) == ["a-train cpu", "a-probe cpu", "a-probe cpu"]
+
+
+def test_without_a_device_nothing_can_run(recipes):
+    with pytest.raises(ValueError, match="devices must name at least one"):
+        carry_out([make_run(recipes, "a")], recipes, [])
+
+
+DRIVER = """
+import sys
+from pathlib import Path
+from muq_plugins.experiment.study import Command, PlannedRun, carry_out
+
+folder = Path(sys.argv[1])
+arguments = [str(folder / "notes"), "a-train"]
+run = PlannedRun("a", 1, folder / "a-1", [
+    Command("train", "note.py", arguments, "1ec3")])
+carry_out([run], folder, ["cpu"])
+"""
+
+
+def test_a_killed_study_leaves_its_command_alone_and_waits_for_it(recipes):
+    (recipes / "driver.py").write_text(textwrap.dedent(DRIVER))
+    process = subprocess.Popen(
+        [sys.executable, recipes / "driver.py", recipes],
+        env={**os.environ, "SLEEP": "3"},
+    )
+    while not notes(recipes):
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    # The script still sleeps: the next study must wait for it before it runs its own.
+    said = []
+    start = time.monotonic()
+    run = make_run(recipes, "a", ["train"])
+    assert carry_out([run], recipes, ["cpu"], said.append) == []
+    assert "Waiting for another process" in said[0]
+    assert time.monotonic() - start > 0.5
+    assert notes(recipes) == ["a-train cpu"] * 2
+
+
+def test_ctrl_c_stops_the_commands(recipes, monkeypatch):
+    monkeypatch.setenv("SLEEP", "60")
+    run = make_run(recipes, "a")
+
+    def interrupt():
+        while not notes(recipes):
+            time.sleep(0.05)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=interrupt).start()
+    start = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        carry_out([run], recipes, ["cpu"], lambda line: None)
+    assert time.monotonic() - start < 30
+    assert notes(recipes) == ["a-train cpu"]
+    assert not is_finished(run, run.commands[0])

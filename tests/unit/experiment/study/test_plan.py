@@ -1,0 +1,124 @@
+"""What a study runs, and in which folders."""
+
+import pytest
+
+from muq_plugins.experiment import ExperimentError
+from muq_plugins.experiment.study import plan_runs
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A folder of experiments."""
+    (tmp_path / "muq.yaml").write_text(
+        "seed: 0\noutput_folder: here\nsteps: 9\nlr: 0.1\nnested: {a: 1}\n"
+        "tokenizer: {experiment: rvq.yaml}\n"
+    )
+    (tmp_path / "rvq.yaml").write_text("depth: 1\n")
+    (tmp_path / "other.yaml").write_text("extends: muq.yaml\ntokenizer: null\n")
+    (tmp_path / "probe.yaml").write_text("encoder: x\noutput_folder: y\ntasks: [a]\n")
+    return tmp_path
+
+
+BASE = {"experiment": "muq.yaml", "label": "Base"}
+OTHER = {"experiment": "other.yaml", "label": "Other"}
+
+
+def plan(folder, experiments=None, seeds=(1,), budget=None, probes=None):
+    """A plan with little said."""
+    experiments = experiments or {"base": BASE, "other": OTHER}
+    runs = folder / "runs"
+    return plan_runs(experiments, seeds, budget or {}, probes, folder, runs)
+
+
+def test_every_experiment_runs_with_every_seed(folder):
+    runs = plan(folder, seeds=[4, 5])
+    pairs = [(run.experiment, run.seed) for run in runs]
+    assert pairs == [("base", 4), ("other", 4), ("base", 5), ("other", 5)]
+    assert len({run.folder for run in runs}) == 4
+
+
+def test_the_command_says_it_all(folder):
+    wanted = {**BASE, "overrides": {"nested.a": None}}
+    [run] = plan(folder, {"x": wanted}, budget={"steps": 3, "lr": 0.5})
+    [command] = run.commands
+    assert command.script == "train.py"
+    assert command.arguments == [
+        str(folder / "muq.yaml"),
+        *("--steps", "3"),
+        *("--lr", "0.5"),
+        *("--nested.a", "null"),
+        *("--seed", "1"),
+        *("--output_folder", str(run.folder)),
+    ]
+
+
+def test_probes_follow_the_training(folder):
+    probes = {"p": {"experiment": "probe.yaml", "overrides": {"tasks": ["b"]}}}
+    run = plan(folder, probes=probes)[0]
+    train, probe = run.commands
+    assert (probe.name, probe.script) == ("p", "probe.py")
+    assert probe.arguments[1:] == [
+        *("--tasks", '["b"]'),
+        *("--encoder", str(run.folder)),
+        *("--output_folder", str(run.folder / "probes" / "p")),
+    ]
+    assert train.key != probe.key
+
+
+def test_studies_share_equal_runs(folder):
+    alone = plan(folder, {"another name": BASE}, seeds=[7])
+    together = plan(folder, seeds=[7, 8])
+    assert alone[0].folder == together[0].folder
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        ("muq.yaml", "lr: 0.1", "lr: 0.2"),
+        ("rvq.yaml", "depth: 1", "depth: 2"),  # of the tokenizer
+    ],
+)
+def test_a_changed_experiment_gets_a_new_folder(folder, change):
+    name, old, new = change
+    before = plan(folder)[0].folder
+    path = folder / name
+    path.write_text(path.read_text().replace(old, new))
+    assert plan(folder)[0].folder != before
+
+
+def test_a_changed_budget_gets_a_new_folder(folder):
+    before, after = (plan(folder, budget={"steps": n})[0].folder for n in (3, 4))
+    assert before != after
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"seeds": []}, "at least one experiment and one seed"),
+        ({"seeds": [1, 1]}, "seeds must differ"),
+        ({"experiments": {"x": {"label": "X"}}}, "x must be a mapping with the key"),
+        (
+            {"experiments": {"x": {**BASE, "overides": {}}}},
+            "nearest known key is 'overrides'",
+        ),
+        (
+            {"experiments": {"x": {"experiment": "muk.yaml"}}},
+            "there is no experiment .*muk.yaml",
+        ),
+        (
+            {"experiments": {"x": {**BASE, "overrides": {"stepz": 3}}}},
+            "--stepz is neither",
+        ),
+        (
+            {
+                "experiments": {"x": {**BASE, "overrides": {"steps": 4}}},
+                "budget": {"steps": 3},
+            },
+            "x overrides steps, which must be the same for all",
+        ),
+        ({"probes": {"p": {"experiment": "prob.yaml"}}}, "p: there is no "),
+    ],
+)
+def test_bad_studies_are_named(folder, changes, message):
+    with pytest.raises(ExperimentError, match=message):
+        plan(folder, **changes)
