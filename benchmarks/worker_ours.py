@@ -25,6 +25,7 @@ from muq_plugins import (
     StackedFrames,
 )
 from muq_plugins.inference.official import save_official
+from muq_plugins.lobes import Masking
 
 
 class Ours(Side):
@@ -203,7 +204,7 @@ class Ours(Side):
         return matrix_rate(self.device, precision)
 
 
-class _Given(nn.Module):
+class _Given(Masking):
     """A masking that somebody else has drawn."""
 
     def __init__(self, masked: Tensor, mask: Tensor):

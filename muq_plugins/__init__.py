@@ -28,12 +28,17 @@ _HOMES = {
     "MultiCodebookHead": "muq_plugins.lobes",
     "MultiViewTarget": "muq_plugins.lobes",
     "PretrainedMuQ": "muq_plugins.inference",
+    "PretrainedSpeechEncoder": "muq_plugins.lobes",
     "RandomProjection": "muq_plugins.lobes",
+    "ResampledEncoder": "muq_plugins.lobes",
     "ResidualVQ": "muq_plugins.lobes",
+    "SpanMasking": "muq_plugins.lobes",
+    "SpeechBrainConformer": "muq_plugins.lobes",
     "StackedFrames": "muq_plugins.lobes",
     "Target": "muq_plugins.lobes",
     "TokenizerTraining": "muq_plugins.lobes",
     "VirtualCodes": "muq_plugins.lobes",
+    "WaveformTransformer": "muq_plugins.lobes",
 }
 
 __all__ = sorted(_HOMES)

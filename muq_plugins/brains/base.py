@@ -301,7 +301,7 @@ class StageBrain(sb.Brain):
         """
         training = stage is sb.Stage.TRAIN
         module = self.modules[self.stage_name] if training else self.module
-        return module(batch.wavs, batch.wav_lens, batch.clip_keys)
+        return module(batch.wavs, batch.wav_lens, batch.clip_keys, batch.crops)
 
     def compute_objectives(
         self, predictions: StageOutput, batch: ClipBatch, stage: sb.Stage

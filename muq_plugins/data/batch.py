@@ -62,6 +62,8 @@ class ClipBatch:
         Seconds of audio without the padding.
     failures : list of (str, str)
         Path and reason of every file that could not be read for this batch.
+    starts : list of float
+        Begin of each crop in its file, in seconds.
 
     Example
     -------
@@ -76,6 +78,12 @@ class ClipBatch:
     ids: list
     audio_seconds: float
     failures: list
+    starts: list = dataclasses.field(default_factory=list)
+
+    @property
+    def crops(self):
+        """Which crops these are: (id, begin in seconds) of each."""
+        return list(zip(self.ids, self.starts, strict=True))
 
     def __len__(self):
         return len(self.ids)
@@ -154,6 +162,7 @@ def collate_clips(clips):
         ids=[clip.id for clip in heard],
         audio_seconds=sum(len(clip.wav) / clip.sample_rate for clip in heard),
         failures=[failure for clip in clips for failure in clip.failures],
+        starts=[clip.start for clip in heard],
     )
 
 

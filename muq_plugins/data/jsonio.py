@@ -8,6 +8,8 @@ import json
 import os
 from pathlib import Path
 
+from muq_plugins.data.atomic import replace_file
+
 
 def write_json(path, data):
     """Writes JSON so that the file is either complete or not there.
@@ -26,11 +28,8 @@ def write_json(path, data):
     >>> json.loads(Path(path).read_text(encoding="utf-8"))
     {'a': 1}
     """
-    temporary = f"{path}.tmp"
     # ASCII, since file names that are not UTF-8 have no other way to be written.
-    with open(temporary, "w", encoding="utf-8") as file:
-        json.dump(data, file, indent=1)
-    os.replace(temporary, path)
+    replace_file(path, json.dumps(data, indent=1).encode())
 
 
 def read_json_lines(path):

@@ -15,6 +15,7 @@ from torch import nn
 from tqdm import tqdm
 
 from muq_plugins.data.jsonio import write_json
+from muq_plugins.data.locking import alone
 from muq_plugins.data.preparation import Manifests, evaluation_loader
 from muq_plugins.lobes.features import LogMel
 
@@ -28,6 +29,9 @@ def normalise(
 ) -> None:
     """Sets the normalisation of all log-mel spectrograms in some features.
 
+    Each is measured with its own settings. Given values are for spectrograms of one
+    setting: a window of another length has other decibels.
+
     Arguments
     ---------
     features : nn.Module
@@ -38,6 +42,12 @@ def normalise(
         Mean and standard deviation in dB to use; None measures them on the
         training part.
 
+    Raises
+    ------
+    ValueError
+        If values are given and the spectrograms differ in their settings, or nothing
+        could be measured.
+
     Example
     -------
     >>> features = LogMel()
@@ -45,12 +55,25 @@ def normalise(
     >>> features.std
     tensor(20.)
     """
-    for part in features.modules():
-        if isinstance(part, LogMel):
-            mean, std = statistics or mel_statistics(
-                part, manifests.train, manifests.folder
+    spectrograms = [part for part in features.modules() if isinstance(part, LogMel)]
+    if statistics:
+        _refuse_differences(spectrograms, statistics)
+    for part in spectrograms:
+        mean, std = statistics or mel_statistics(
+            part, manifests.train, manifests.folder
+        )
+        part.set_statistics(mean, std)
+
+
+def _refuse_differences(spectrograms: list[LogMel], statistics: list[float]) -> None:
+    for part in spectrograms[1:]:
+        if part.config != spectrograms[0].config:
+            raise ValueError(
+                f"mel_statistics is {list(statistics)}, but there are log-mel "
+                f"spectrograms of different settings, {spectrograms[0].config} and "
+                f"{part.config}, which one mean and deviation cannot normalise. Set "
+                f"mel_statistics to null: each is then measured on the training part."
             )
-            part.set_statistics(mean, std)
 
 
 def mel_statistics(
@@ -58,9 +81,10 @@ def mel_statistics(
 ) -> tuple[float, float]:
     """Measures the statistics on a corpus once, and remembers them.
 
-    Up to 256 windows of 5 s are used, spread over the corpus. The result is
-    kept in ``mel_statistics.json`` in the folder; measuring again means deleting
-    it. With several processes the first one measures.
+    Up to 256 windows of 5 s are used, spread over the corpus. The results, one for
+    each setting of the spectrogram, are kept in ``mel_statistics.json`` in the
+    folder; measuring again means deleting it. With several processes the first one
+    measures, and of several runs at the same time only one.
 
     Arguments
     ---------
@@ -86,12 +110,7 @@ def mel_statistics(
         If no audio could be read.
     """
     path = Path(folder) / "mel_statistics.json"
-    settings = {
-        "sample_rate": log_mel.sample_rate,
-        "n_fft": log_mel.n_fft,
-        "hop_length": log_mel.hop_length,
-        "n_mels": log_mel.output_size,
-    }
+    settings = log_mel.config
     # On every process, measured or not: those that wait must all wait.
     run_on_main(_measure, args=[settings, manifest, path, progress])
     measured = _read(path, settings)
@@ -100,17 +119,34 @@ def mel_statistics(
 
 def _read(path: Path, settings: dict) -> dict | None:
     """What was measured before with the same settings."""
+    for measured in _read_all(path):
+        if measured["settings"] == settings:
+            return measured
+    return None
+
+
+def _read_all(path: Path) -> list[dict]:
+    """All that was measured before."""
     if not path.exists():
-        return None
+        return []
     measured = json.loads(path.read_text(encoding="utf-8"))
-    return measured if measured["settings"] == settings else None
+    # Before there was room for several settings, the only one was the whole file.
+    return [measured] if isinstance(measured, dict) else measured
+
+
+def _measure(settings: dict, manifest: dict, path: Path, progress: bool) -> None:
+    """Measures and adds the result to the file, unless that was done before."""
+    if _read(path, settings) is not None:
+        return  # nothing to write: the folder may be read-only
+    with alone(path.parent):
+        if _read(path, settings) is None:
+            measured = _statistics(settings, manifest, path.parent, progress)
+            write_json(path, [*_read_all(path), {**measured, "settings": settings}])
 
 
 @torch.no_grad()
-def _measure(settings: dict, manifest: dict, path: Path, progress: bool) -> None:
-    """Measures and writes the result, unless that was done before."""
-    if _read(path, settings) is not None:
-        return
+def _statistics(settings: dict, manifest: dict, folder: Path, progress: bool) -> dict:
+    """Mean, deviation and number of all values."""
     # A chain of its own on the CPU: the one given may be on a GPU already.
     log_mel = LogMel(**settings)
     loader = evaluation_loader(
@@ -134,10 +170,9 @@ def _measure(settings: dict, manifest: dict, path: Path, progress: bool) -> None
             frames = frames + values.numel()
     if frames == 0:
         raise ValueError(
-            f"No audio of {path.parent} could be read to measure the log-mel "
+            f"No audio of {folder} could be read to measure the log-mel "
             f"statistics: scan the data folder again."
         )
     mean = total / frames
     std = (squares / frames - mean.square()).clamp(min=0).sqrt()
-    measured = {"mean": mean.item(), "std": std.item(), "values": int(frames)}
-    write_json(path, {**measured, "settings": settings})
+    return {"mean": mean.item(), "std": std.item(), "values": int(frames)}

@@ -6,8 +6,10 @@ Authors
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,8 +17,10 @@ from speechbrain.utils.distributed import run_on_main
 from torch.utils.data import BatchSampler, DataLoader
 
 from muq_plugins.data.batch import make_loader
-from muq_plugins.data.corpus import build_corpus
+from muq_plugins.data.corpus import build_corpus, build_notes
+from muq_plugins.data.corpus.pieces import check_collections
 from muq_plugins.data.dataset import ClipDataset
+from muq_plugins.data.locking import alone
 from muq_plugins.data.manifest import load_manifest
 from muq_plugins.data.sampling import ClipSampler
 from muq_plugins.data.scan import scan_folder
@@ -57,12 +61,13 @@ def prepare_manifests(
     corpus_minutes: float,
     corpus_seed: int,
     manifest_folder: str | Path | None = None,
+    collections: Sequence[str] | None = None,
 ) -> Manifests:
     """Makes the corpus ready: the embedded one, or a folder of recordings.
 
-    With several processes the first one works and the others wait. Nothing
-    is done twice: a corpus that is there is used, and a folder is only
-    scanned for what is new in it.
+    With several processes the first one works and the others wait, also those of
+    other runs. Nothing is done twice: a corpus that is there is used, and a folder
+    is only scanned for what is new in it.
 
     Arguments
     ---------
@@ -77,6 +82,10 @@ def prepare_manifests(
     manifest_folder : str or Path or None
         Where the manifests of ``data_folder`` are kept; by default beside the
         embedded corpus, under a name made from the data folder's path.
+    collections : sequence of str or None
+        Which collections the embedded corpus plays (see
+        `muq_plugins.data.corpus.pieces.find_pieces`); None for its usual music. A
+        choice has a folder of its own: ``corpus_folder`` with their names behind it.
 
     Returns
     -------
@@ -88,15 +97,23 @@ def prepare_manifests(
     OSError
         If the data folder is missing, or a folder cannot be written.
     ValueError
-        If the data folder holds no usable audio, or too little to validate on.
+        If the data folder holds no usable audio, or too little to validate on; or if
+        collections are unknown, have too few pieces, or are chosen for a data folder.
     """
+    settings = {"minutes": corpus_minutes, "seed": corpus_seed}
+    if collections is not None:
+        if data_folder is not None:
+            raise ValueError(
+                f"collections is {collections!r}, which chooses from the embedded "
+                f"corpus, but data_folder is {str(data_folder)!r}: set one of them to "
+                "null."
+            )
+        settings["collections"] = check_collections(collections)
+        names = "-".join(settings["collections"]).replace(" ", "_")
+        corpus_folder = f"{corpus_folder}-{names}"
     if data_folder is None:
         folder = data_root = Path(corpus_folder)
-        run_on_main(
-            build_corpus,
-            args=[folder],
-            kwargs={"minutes": corpus_minutes, "seed": corpus_seed},
-        )
+        _make_alone(folder, build_corpus, folder, **settings)
     else:
         data_root = Path(data_folder)
         digest = hashlib.blake2b(str(data_root.resolve()).encode(), digest_size=4)
@@ -104,7 +121,7 @@ def prepare_manifests(
         folder = Path(
             manifest_folder or Path(corpus_folder).parent / "manifests" / name
         )
-        run_on_main(scan_folder, args=[data_root, folder])
+        _make_alone(folder, scan_folder, data_root, folder)
     train, valid, test = (
         folder / f"{part}.json" for part in ("train", "valid", "test")
     )
@@ -119,6 +136,59 @@ def prepare_manifests(
         valid=load_manifest(valid, data_root),
         test=load_manifest(valid if _is_empty(test) else test, data_root),
     )
+
+
+def prepare_notes(notes_folder: str | Path, step: int, seed: int) -> Manifests:
+    """Makes rendered single notes ready, as `prepare_manifests` does music.
+
+    Arguments
+    ---------
+    notes_folder : str or Path
+        Where they are kept.
+    step : int
+        Semitones between the notes of an instrument.
+    seed : int
+        Decides the velocities.
+
+    Returns
+    -------
+    Manifests
+        The training, validation and test parts, each with its own instruments.
+
+    Raises
+    ------
+    OSError
+        If the folder cannot be written.
+    ValueError
+        If it holds other data.
+
+    Example
+    -------
+    >>> notes = prepare_notes(getfixture("tmp_path"), step=36, seed=0)
+    >>> notes.test["004-072"]["instrument"], notes.test["004-072"]["pitch_class"]
+    ('electric piano', 'C')
+    """
+    folder = Path(notes_folder)
+    _make_alone(folder, build_notes, folder, step=step, seed=seed)
+    return Manifests(
+        folder,
+        *(
+            load_manifest(folder / f"{part}.json", folder)
+            for part in ("train", "valid", "test")
+        ),
+    )
+
+
+def _make_alone(folder: Path, make: Callable, *args, **kwargs) -> None:
+    """Makes something in a folder while no other run does so."""
+
+    def work():
+        with contextlib.suppress(OSError):  # `make` says it better
+            folder.mkdir(parents=True, exist_ok=True)
+        with alone(folder) if folder.is_dir() else contextlib.nullcontext():
+            make(*args, **kwargs)
+
+    run_on_main(work)
 
 
 def _is_empty(manifest: Path) -> bool:

@@ -100,24 +100,45 @@ def tokenizer_facts(rows: list[dict], code_counts: np.ndarray | None) -> list[Fa
                 "Reconstruction error",
                 number(errors[-1]),
                 f"{number(errors[0])} with nothing decoded, {number(errors[1])} from "
-                "the first level alone",
+                "the first codebook alone",
             )
         )
     return facts + _usage_facts(code_counts) + _training_facts(rows)
+
+
+def usage_fact(usage, perplexity, size: tuple[int, int]) -> Fact:
+    """How the codes are used.
+
+    Arguments
+    ---------
+    usage, perplexity : numpy.ndarray, torch.Tensor or list of float
+        Of each codebook.
+    size : tuple of int
+        Number of codebooks, and of codes in each.
+
+    Returns
+    -------
+    Fact
+        The smallest and the largest of both.
+
+    Example
+    -------
+    >>> print(usage_fact([0.5, 1.0], [1.8, 3.9], (2, 4)))
+    code usage 50–100% (2 x 4 codes, perplexity 2–4)
+    """
+    return Fact(
+        "Code usage",
+        _span(100 * np.asarray(usage), "{:.3g}") + "%",
+        f"{size[0]} x {size[1]} codes, perplexity "
+        + _span(np.asarray(perplexity), "{:.0f}"),
+    )
 
 
 def _usage_facts(code_counts: np.ndarray | None) -> list[Fact]:
     if code_counts is None:
         return []
     used, effective = codes.usage(code_counts), codes.perplexity(code_counts)
-    return [
-        Fact(
-            "Code usage",
-            _span(100 * used, "{:.3g}") + "%",
-            f"{code_counts.shape[0]} x {code_counts.shape[1]} codes, perplexity "
-            + _span(effective, "{:.0f}"),
-        )
-    ]
+    return [usage_fact(used, effective, code_counts.shape)]
 
 
 def _training_facts(rows: list[dict]) -> list[Fact]:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from muq_plugins.evaluation.run_folder import replace_file
+from muq_plugins.data.atomic import replace_file
 
 
 class MetricsLog:

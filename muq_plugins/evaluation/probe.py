@@ -111,6 +111,7 @@ def fit_layers(
     test_groups: Sequence[str] | None = None,
     seed: int = 0,
     name: str = "features",
+    folds: int = FOLDS,
 ) -> list[ProbeResult]:
     """Probe every layer by itself, for a curve over the layers.
 
@@ -120,6 +121,8 @@ def fit_layers(
     ---------
     train_x, train_y, test_x, test_y, train_groups, test_groups, seed, name
         See `fit_probe`.
+    folds : int
+        Of the cross-validation; fewer take less time.
 
     Returns
     -------
@@ -159,7 +162,7 @@ def fit_layers(
     results = []
     # The matrices are small: more threads cost forty times what they give.
     with threadpool_limits(1):
-        penalties = _choose(train_x, train_y, train_groups, seed)
+        penalties = _choose(train_x, train_y, train_groups, seed, folds)
         for layer, (penalty, validation) in enumerate(penalties):
             classifier = _classifier(penalty).fit(train_x[:, layer], train_y)
             predictions = classifier.predict(test_x[:, layer])
@@ -217,10 +220,10 @@ def _classifier(penalty: float) -> Pipeline:
     )
 
 
-def _choose(x, y, groups, seed: int) -> list[tuple[float, float]]:
+def _choose(x, y, groups, seed: int, folds: int) -> list[tuple[float, float]]:
     """Of each layer, the best penalty and its mean balanced accuracy over the folds."""
     scores = []  # (folds, layers, penalties)
-    for train, held_out in _folds(y, groups, seed):
+    for train, held_out in _folds(y, groups, seed, folds):
         scores.append(
             [
                 [
@@ -243,11 +246,11 @@ def _fold_score(classifier: Pipeline, x, y, train, held_out) -> float:
     return _balanced_accuracy(y[held_out], predictions)
 
 
-def _folds(y, groups, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
+def _folds(y, groups, seed: int, wanted: int) -> list[tuple[np.ndarray, np.ndarray]]:
     """Splits into training and held-out clips that do not split a piece."""
     pieces = len(np.unique(groups))
     largest_class = np.unique(y, return_counts=True)[1].max()
-    folds = min(FOLDS, pieces, largest_class)
+    folds = min(wanted, pieces, largest_class)
     if folds >= 2:
         splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
         with warnings.catch_warnings():

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from muq_plugins.evaluation.run_folder import PROBE_FILE, replace_file
+from muq_plugins.data.atomic import replace_file
+from muq_plugins.evaluation.run_folder import PROBE_FILE
 
 # Resamplings of the bootstrap: the ends of the interval are then good to about 0.002.
 DRAWS = 2000

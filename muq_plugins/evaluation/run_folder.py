@@ -5,10 +5,11 @@ Authors
 """
 
 import io
-import os
 from pathlib import Path
 
 import numpy as np
+
+from muq_plugins.data.atomic import replace_file
 
 METRICS_FILE = "metrics.jsonl"
 DIAGNOSTICS_FILE = "diagnostics.npz"
@@ -23,33 +24,6 @@ DIAGNOSTIC_AXES = {
     "reconstructions": ("K", "frames", "mels"),
     "reconstruction_levels": ("K",),
 }
-
-
-def replace_file(path: str | Path, content: bytes) -> None:
-    """Write a file so that a kill leaves the old content or the new, never a part.
-
-    Arguments
-    ---------
-    path : str or pathlib.Path
-        The file; its folder is made if it is missing.
-    content : bytes
-        Everything that the file will hold.
-
-    Example
-    -------
-    >>> path = Path(getfixture("tmpdir")) / "new" / "notes.txt"
-    >>> replace_file(path, b"done")
-    >>> path.read_text("utf-8")
-    'done'
-    """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    with open(partial, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
 
 
 def save_diagnostics(run_folder: str | Path, **arrays) -> Path:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from muq_plugins.evaluation.family_probe import family_probe
 from muq_plugins.evaluation.probe import ProbeError
 from muq_plugins.evaluation.probe_result import save_probe
+from muq_plugins.evaluation.probing.features import log_mel_beside
 
 logger = get_logger(__name__)
 
@@ -62,7 +63,7 @@ def probe_run(
         with torch.no_grad():
             results = family_probe(
                 encoders,
-                trained.features,
+                log_mel_beside(trained),
                 train_manifest,
                 test_manifest,
                 clip_seconds=CLIP_SECONDS,

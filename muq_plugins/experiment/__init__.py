@@ -15,6 +15,7 @@ from muq_plugins.experiment.experiment import (
     load_hparams,
 )
 from muq_plugins.experiment.files import resolve_experiment
+from muq_plugins.experiment.iterations import each_model
 from muq_plugins.experiment.running import run_script, save_experiment
 from muq_plugins.experiment.stages import load_stage
 from muq_plugins.experiment.tree import ExperimentError
@@ -22,6 +23,7 @@ from muq_plugins.experiment.tree import ExperimentError
 __all__ = [
     "Experiment",
     "ExperimentError",
+    "each_model",
     "load_experiment",
     "load_hparams",
     "load_stage",

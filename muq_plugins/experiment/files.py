@@ -32,6 +32,9 @@ from muq_plugins.experiment.tree import (
 EXTENDS = "extends"
 INCLUDE = "!include:"
 REMOVE = "!remove"
+# Mappings that may get keys their base does not name: those of another file, which
+# checks them itself, and the experiments of a study.
+OPEN_MAPPINGS = frozenset({"overrides", "budget", "experiments", "probes"})
 
 
 def resolve_experiment(
@@ -43,8 +46,9 @@ def resolve_experiment(
     are the differences. Scalars and lists replace; mappings merge, and so do the
     arguments of a ``!new:X`` with the same or no new tag; another tag replaces the
     whole. A key that the base does not know is an error, unless it is an argument of
-    a callable or a training setting of SpeechBrain. ``key: !remove`` takes out a key
-    that the variant has no use for, so that giving it is an error there.
+    a callable, in one of `OPEN_MAPPINGS` or a training setting of SpeechBrain.
+    ``key: !remove`` takes out a key that the variant has no use for, so that giving it
+    is an error there.
 
     Arguments
     ---------
@@ -140,7 +144,8 @@ def _merge(base: dict, changes: dict, source: str, location: Location = ()) -> N
     for key, value in changes.items():
         here = (*location, key)
         removed = tag_of(value) == REMOVE
-        if key not in base and (removed or not is_callable(base)):
+        open_to_new = is_callable(base) or OPEN_MAPPINGS & {*location[-1:]}
+        if key not in base and (removed or not open_to_new):
             if removed or location or key not in TRAINING_SETTINGS:
                 raise ExperimentError(
                     f"{source}: unknown key '{spell(here)}'{hint(key, base, location)}."
@@ -198,7 +203,8 @@ def _override(tree: dict, key: str, value: Any) -> None:
 def _check_option(tree: dict, node: dict, key: str, depth: int) -> None:
     """Refuse an unknown part of a dotted key; only here can run options be meant."""
     *parents, part = key.split(".")[: depth + 1]
-    if part in node or is_callable(node) and ".".join((*parents, part)) == key:
+    open_to_new = is_callable(node) or OPEN_MAPPINGS & {*parents[-1:]}
+    if part in node or open_to_new and ".".join((*parents, part)) == key:
         return
     known = set(map(str, node))
     if node is tree:

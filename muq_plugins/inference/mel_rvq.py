@@ -22,6 +22,7 @@ from muq_plugins.inference.sources import HUB_ID
 from muq_plugins.inference.tokenizer import KIND
 from muq_plugins.inference.weights import load_strictly, read_tensors
 from muq_plugins.lobes import LogMel, ResidualVQ, StackedFrames, Target
+from muq_plugins.lobes.target import Crops
 
 WEIGHT_FILES = (".pth", ".pt", ".bin", ".ckpt", ".safetensors")
 # A trained weight normalisation has left the point where it was made by far more.
@@ -120,7 +121,12 @@ class MelRVQ(Target):
         return cls(StackedFrames(LogMel()), quantizer)
 
     @torch.no_grad()
-    def forward(self, wavs: Tensor, wav_lens: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        wavs: Tensor,
+        wav_lens: Tensor | None = None,
+        crops: Crops | None = None,
+    ) -> Tensor:
         """Computes the codes.
 
         Arguments
@@ -129,6 +135,8 @@ class MelRVQ(Target):
             Waveforms (batch, samples) at `sample_rate`, -1..1.
         wav_lens : Tensor or None
             Relative lengths (batch,); None when nothing is padded.
+        crops : Crops or None
+            Which crops these are; unused.
 
         Returns
         -------
@@ -137,7 +145,7 @@ class MelRVQ(Target):
         """
         device = next(self.quantizer.parameters()).device
         wav_lens = None if wav_lens is None else wav_lens.to(device)
-        return super().forward(wavs.to(device), wav_lens)
+        return super().forward(wavs.to(device), wav_lens, crops)
 
     @torch.no_grad()
     def decode(self, codes: Tensor) -> Tensor:

@@ -11,11 +11,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-import yaml
 from speechbrain.inference.interfaces import Pretrained
-from torch import Tensor
+from torch import Tensor, nn
 
-from muq_plugins.inference.folders import load_weights, read_config, save_folder
+from muq_plugins.inference.encoder_folders import load_encoder, save_encoder
+from muq_plugins.inference.folders import read_config
 from muq_plugins.inference.long_audio import FrameChunk, embed_windows, read_blocks
 from muq_plugins.inference.official import (
     OfficialCheckpoint,
@@ -25,30 +25,11 @@ from muq_plugins.inference.official import (
     save_official,
 )
 from muq_plugins.inference.sources import find_model
-from muq_plugins.lobes.encoder import EncoderOutput, MuQEncoder
-
-KIND = "muq_encoder"
-
-# What SpeechBrain's from_hparams needs to build the same model from the folder.
-HYPERPARAMETERS = """\
-# Inference with SpeechBrain: muq_plugins.MuQ.from_hparams(source="this folder")
-sample_rate: {sample_rate}
-audio_normalizer: !new:speechbrain.dataio.preprocess.AudioNormalizer
-    sample_rate: !ref <sample_rate>
-encoder: !new:muq_plugins.lobes.MuQEncoder
-{arguments}
-modules:
-    encoder: !ref <encoder>
-pretrainer: !new:speechbrain.utils.parameter_transfer.Pretrainer
-    loadables:
-        encoder: !ref <encoder>
-    custom_hooks:
-        encoder: !name:muq_plugins.inference.folders.pretrainer_hook
-"""
+from muq_plugins.lobes.encoder import EncoderOutput
 
 
 class MuQ(Pretrained):
-    """A trained MuQ encoder, in evaluation mode and without gradients.
+    """A trained encoder, in evaluation mode and without gradients.
 
     Arguments
     ---------
@@ -61,6 +42,7 @@ class MuQ(Pretrained):
 
     Example
     -------
+    >>> from muq_plugins.lobes import MuQEncoder
     >>> encoder = MuQEncoder(32, num_layers=2, num_heads=4, ffn_width=64,
     ...                      conv_channels=4)
     >>> folder = save_muq(getfixture("tmp_path") / "inference", encoder)
@@ -118,15 +100,8 @@ class MuQ(Pretrained):
             checkpoint = read_official(folder, config)
             encoder = build_encoder(checkpoint, folder)
             checkpoint.encoder.clear()  # the encoder has its own copy
-        elif config.get("kind") == KIND:
-            encoder = MuQEncoder(**config["encoder"])
-            load_weights(encoder, folder)
         else:
-            raise ValueError(
-                f"{folder} holds a {config.get('kind', 'model of unknown kind')}, not "
-                f"a {KIND}: give the folder of a pre-training run, or a checkpoint of "
-                "the official MuQ package."
-            )
+            encoder = load_encoder(folder, config)
         model = cls(
             modules={"encoder": encoder},
             hparams={"sample_rate": encoder.sample_rate},
@@ -223,6 +198,7 @@ class MuQ(Pretrained):
 
         Example
         -------
+        >>> from muq_plugins.lobes import MuQEncoder
         >>> encoder = MuQEncoder(32, num_layers=1, num_heads=4, ffn_width=64,
         ...                      conv_channels=4)
         >>> model = MuQ.from_pretrained(save_muq(getfixture("tmp_path"), encoder))
@@ -232,7 +208,7 @@ class MuQ(Pretrained):
         (1500, tensor(9., dtype=torch.float64))
         """
         encoder = self.mods.encoder
-        states = encoder.config["num_layers"] + 1
+        states = encoder.num_layers + 1
         if not -states <= layer < states:
             raise ValueError(
                 f"There is no layer {layer}: the model has the hidden states 0 (front "
@@ -250,15 +226,15 @@ class MuQ(Pretrained):
         )
 
 
-def save_muq(folder: str | Path, encoder: MuQEncoder) -> Path:
+def save_muq(folder: str | Path, encoder: nn.Module) -> Path:
     """Writes an inference folder for `MuQ.from_pretrained` and ``from_hparams``.
 
     Arguments
     ---------
     folder : str or Path
         Where; an older one is replaced.
-    encoder : MuQEncoder
-        The trained encoder.
+    encoder : nn.Module
+        The trained encoder, any of ours.
 
     Returns
     -------
@@ -268,26 +244,15 @@ def save_muq(folder: str | Path, encoder: MuQEncoder) -> Path:
     Raises
     ------
     TypeError
-        If the encoder cannot describe itself by a ``config``.
+        If it is none of ours, which nobody could build again.
 
     Example
     -------
+    >>> from muq_plugins.lobes import MuQEncoder
     >>> encoder = MuQEncoder(32, num_layers=1, num_heads=4, ffn_width=64,
     ...                      conv_channels=4)
     >>> folder = save_muq(getfixture("tmp_path") / "x", encoder)
     >>> sorted(path.name for path in folder.iterdir())
     ['config.json', 'encoder.ckpt', 'hyperparams.yaml', 'model.safetensors']
     """
-    if not isinstance(encoder, MuQEncoder):
-        raise TypeError(
-            f"Only a MuQEncoder can be saved as MuQ, not a {type(encoder).__name__}."
-        )
-    arguments = yaml.safe_dump(encoder.config, sort_keys=False)
-    hyperparameters = HYPERPARAMETERS.format(
-        sample_rate=encoder.sample_rate,
-        arguments="".join(f"    {line}\n" for line in arguments.splitlines()).rstrip(),
-    )
-    config = {"kind": KIND, "encoder": encoder.config}
-    return save_folder(
-        folder, encoder.state_dict(), config, hyperparameters, loadable="encoder"
-    )
+    return save_encoder(folder, encoder)

@@ -260,6 +260,11 @@ def save_official(
     >>> sorted(path.name for path in folder.iterdir())
     ['config.json', 'model.safetensors']
     """
+    if not isinstance(encoder, MuQEncoder):
+        raise ValueError(
+            f"The official layout cannot hold a {type(encoder).__name__}, only a "
+            f"MuQEncoder: save it with muq_plugins.inference.muq.save_muq."
+        )
     differences = [
         f"{key} is {encoder.config[key]}, there only {value}"
         for key, value in FIXED.items()

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from muq_plugins.inference.lora import add_lora, lora_modules
 from muq_plugins.inference.muq import MuQ
-from muq_plugins.lobes.encoder import EncoderOutput
+from muq_plugins.lobes.encoder import EncoderOutput, MuQEncoder
 from muq_plugins.lobes.padded import normalize_clips, resample_clips
 
 
@@ -70,7 +70,7 @@ class PretrainedMuQ(nn.Module):
     Raises
     ------
     ValueError
-        If options contradict each other.
+        If options contradict each other, or the model is no `MuQEncoder`.
 
     Example
     -------
@@ -121,7 +121,13 @@ class PretrainedMuQ(nn.Module):
                 f"input_sample_rate must be a rate in Hz, got {input_sample_rate}."
             )
         self.encoder = MuQ.from_pretrained(source, cache_dir=save_path).mods.encoder
-        num_layers = len(self.encoder.conformer.layers)
+        if not isinstance(self.encoder, MuQEncoder):
+            raise ValueError(
+                f"PretrainedMuQ freezes and adapts the parts of a MuQEncoder, but "
+                f"{source} holds a {type(self.encoder).__name__}: load it with "
+                f"muq_plugins.MuQ.from_pretrained and take its mods.encoder."
+            )
+        num_layers = self.encoder.num_layers
         if not 0 <= frozen_layers <= num_layers:
             raise ValueError(
                 f"frozen_layers must lie between 0 and {num_layers}, the number of "

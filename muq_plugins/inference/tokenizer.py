@@ -86,8 +86,15 @@ def load_tokenizer(target: Target, source: str | Path) -> None:
     FileNotFoundError
         If there is no tokenizer: an untrained one never takes its place.
     ValueError
-        If it does not fit; the differing settings are named.
+        If it does not fit; the differing settings are named. If the target has
+        several views: which of them a tokenizer belongs to, nobody says.
     """
+    if not isinstance(target, Target):
+        raise ValueError(
+            f"A {type(target).__name__} takes no trained tokenizer: its quantizers are "
+            f"used as they are made. Set tokenizer and tokenizer_folder to null, or "
+            f"choose a target of one view."
+        )
     folder = find_folder(source, "tokenizer")
     found, expected = read_config(folder), _describe(target)
     differences = [

@@ -54,12 +54,14 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
         ) from error
     if not isinstance(state, dict) or not all(map(torch.is_tensor, state.values())):
         raise ValueError(f"{path} must hold named tensors and nothing else.")
-    renamed = {}
-    for name, tensor in state.items():
-        for old, new in SPELLINGS.items():
-            name = name.replace(old, new)
-        renamed[name] = tensor
-    return renamed
+    return {_one_spelling(name): tensor for name, tensor in state.items()}
+
+
+def _one_spelling(name: str) -> str:
+    """The name of a tensor with the older pair of names for weight normalisation."""
+    for new, old in SPELLINGS.items():
+        name = name.replace(new, old)
+    return name
 
 
 def load_strictly(
@@ -95,6 +97,9 @@ def load_strictly(
       missing: weight
     """
     expected = module.state_dict()
+    # The module may be spelt either way too: that depends on versions of libraries.
+    ours = {_one_spelling(name): name for name in expected}
+    state = {ours.get(_one_spelling(name), name): t for name, t in state.items()}
     missing = [name for name in expected.keys() - state.keys() if not optional(name)]
     problems = [f"missing: {name}" for name in sorted(missing)]
     problems += [f"unknown: {name}" for name in sorted(state.keys() - expected.keys())]

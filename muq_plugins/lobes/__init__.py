@@ -7,10 +7,16 @@ Authors
 from muq_plugins.lobes.conformer import Conformer
 from muq_plugins.lobes.encodec import EncodecFeatures, EncodecQuantizer
 from muq_plugins.lobes.encoder import EncoderOutput, MuQEncoder
+from muq_plugins.lobes.encoders import (
+    PretrainedSpeechEncoder,
+    ResampledEncoder,
+    SpeechBrainConformer,
+    WaveformTransformer,
+)
 from muq_plugins.lobes.features import KeptFrames, LogMel, StackedFrames
 from muq_plugins.lobes.front_end import ResidualFrontEnd
 from muq_plugins.lobes.heads import MultiCodebookHead
-from muq_plugins.lobes.masking import BlockMasking
+from muq_plugins.lobes.masking import BlockMasking, Masking
 from muq_plugins.lobes.mfcc import Mfcc
 from muq_plugins.lobes.quantizers import (
     FiniteScalarQuantization,
@@ -21,8 +27,10 @@ from muq_plugins.lobes.quantizers import (
     ResidualVQ,
     VirtualCodes,
 )
+from muq_plugins.lobes.span_masking import SpanMasking
 from muq_plugins.lobes.stages import MaskedPrediction, StageOutput, TokenizerTraining
 from muq_plugins.lobes.target import MultiViewTarget, Target
+from muq_plugins.lobes.teacher import TeacherFeatures
 
 __all__ = [
     "BlockMasking",
@@ -35,18 +43,25 @@ __all__ = [
     "KeptFrames",
     "LogMel",
     "MaskedPrediction",
+    "Masking",
     "Mfcc",
     "MultiCodebookHead",
     "MultiViewTarget",
     "MuQEncoder",
+    "PretrainedSpeechEncoder",
     "Quantizer",
     "QuantizerOutput",
     "RandomProjection",
+    "ResampledEncoder",
     "ResidualFrontEnd",
     "ResidualVQ",
+    "SpeechBrainConformer",
+    "SpanMasking",
     "StackedFrames",
     "StageOutput",
     "Target",
+    "TeacherFeatures",
     "TokenizerTraining",
     "VirtualCodes",
+    "WaveformTransformer",
 ]

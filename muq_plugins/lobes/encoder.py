@@ -48,7 +48,10 @@ class MuQEncoder(nn.Module):
     """Log-mel, residual 2-D convolutions and a conformer (arXiv 2501.01108).
 
     Follows the Encoder contract: ``out = encoder(wavs, wav_lens)`` with the
-    attributes ``sample_rate``, ``frame_rate`` and ``width``. Padded frames never
+    attributes ``sample_rate``, ``frame_rate`` and ``width``. It also offers its two
+    steps, ``feats, lens = encoder.features(wavs, wav_lens)`` and
+    ``out = encoder.encode(feats, lens)``, for whoever changes the spectrogram in
+    between, such as `SpanMasking`; other encoders need not. Padded frames never
     influence the others, and are zero in the output. The defaults are the
     paper's model of 316 million parameters.
 
@@ -133,6 +136,8 @@ class MuQEncoder(nn.Module):
         self.sample_rate = sample_rate
         self.frame_rate = self.features.frame_rate / self.conv.subsampling
         self.width = width
+        self.num_layers = num_layers
+        self.min_samples = n_fft // 2 + 1  # the shortest clip that can be reflected
 
     def forward(self, wavs: Tensor, wav_lens: Tensor | None = None) -> EncoderOutput:
         """Encodes waveforms.
@@ -150,10 +155,31 @@ class MuQEncoder(nn.Module):
             Hidden states at `frame_rate`; frames beyond a clip are zero.
         """
         mel, lens = self.features(wavs, wav_lens)
-        lengths = None
-        if wav_lens is not None:
-            lengths = absolute_lengths(lens, mel.shape[1], mel.shape[0])
-        hidden, lengths = self.conv(mel, lengths)
+        return self.encode(mel, None if wav_lens is None else lens)
+
+    def encode(self, feats: Tensor, lens: Tensor | None = None) -> EncoderOutput:
+        """Encodes spectrograms: what `forward` does after ``features``.
+
+        Arguments
+        ---------
+        feats : Tensor
+            Normalised log-mel (batch, mel frames, n_mels).
+        lens : Tensor or None
+            Relative lengths (batch,); None when nothing is padded.
+
+        Returns
+        -------
+        EncoderOutput
+            Hidden states at `frame_rate`; frames beyond a clip are zero.
+
+        Example
+        -------
+        >>> encoder = MuQEncoder(32, num_layers=1, num_heads=4, ffn_width=64)
+        >>> encoder.encode(torch.zeros(1, 100, 128)).last_hidden_state.shape
+        torch.Size([1, 25, 32])
+        """
+        lengths = absolute_lengths(lens, feats.shape[1], feats.shape[0])
+        hidden, lengths = self.conv(feats, lengths)
         states = self.conformer(hidden, lengths)
         mask = length_mask(lengths, hidden.shape[1])
         if mask is not None:

@@ -14,8 +14,9 @@ from torch import Tensor, nn
 
 from muq_plugins.lobes.heads import codebook_cross_entropy, codebook_hits
 from muq_plugins.lobes.lengths import absolute_lengths, length_mask
+from muq_plugins.lobes.masking import Masking
 from muq_plugins.lobes.quantizers.base import Quantizer
-from muq_plugins.lobes.target import PADDING_CODE
+from muq_plugins.lobes.target import PADDING_CODE, Crops
 
 
 @dataclass
@@ -78,7 +79,11 @@ class TokenizerTraining(nn.Module):
         self.quantizer = quantizer
 
     def forward(
-        self, wavs: Tensor, wav_lens: Tensor | None, clip_keys: Tensor
+        self,
+        wavs: Tensor,
+        wav_lens: Tensor | None,
+        clip_keys: Tensor,
+        crops: Crops | None = None,
     ) -> StageOutput:
         """Quantizes a batch.
 
@@ -90,6 +95,8 @@ class TokenizerTraining(nn.Module):
             Relative lengths (batch,); None when nothing is padded.
         clip_keys : Tensor
             (batch,) int64; this stage draws no random numbers.
+        crops : Crops or None
+            Which crops these are; this stage need not know.
 
         Returns
         -------
@@ -158,16 +165,18 @@ class MaskedPrediction(nn.Module):
     """Stage *pretrain*: predict the codes of what was masked.
 
     ``loss = cross-entropy(head(encoder(mask(wavs))), target(wavs))``, the mean
-    over masked frames and codebooks.
+    over masked frames and codebooks. Where in the encoder the mask comes is up to the
+    masking, which has the encoder listen to what it left of a batch.
 
     Arguments
     ---------
-    masking : nn.Module
-        ``masked, mask = masking(wavs, clip_keys)``.
+    masking : Masking
+        ``out, mask = masking.encode(encoder, wavs, wav_lens, clip_keys)``.
     target : nn.Module
-        ``codes = target(wavs, wav_lens)``, frozen.
+        ``codes = target(wavs, wav_lens, crops)``, frozen.
     encoder : nn.Module
-        Any module that follows the Encoder contract.
+        Any module that follows the Encoder contract; ``masking.check(encoder)``
+        says whether it offers what the masking needs.
     head : nn.Module
         Logits (frames, N, V) from hidden states (frames, width).
 
@@ -192,7 +201,7 @@ class MaskedPrediction(nn.Module):
     """
 
     def __init__(
-        self, masking: nn.Module, target: nn.Module, encoder: nn.Module, head: nn.Module
+        self, masking: Masking, target: nn.Module, encoder: nn.Module, head: nn.Module
     ):
         super().__init__()
         _check_equal("sample_rate", "Hz", target, encoder, masking)
@@ -200,13 +209,18 @@ class MaskedPrediction(nn.Module):
         _check_equal("num_codebooks", "codebooks", target, head)
         _check_equal("codebook_size", "entries", target, head)
         _check_equal("width", "values", encoder, head)
+        masking.check(encoder)
         self.masking = masking
         self.target = target
         self.encoder = encoder
         self.head = head
 
     def forward(
-        self, wavs: Tensor, wav_lens: Tensor | None, clip_keys: Tensor
+        self,
+        wavs: Tensor,
+        wav_lens: Tensor | None,
+        clip_keys: Tensor,
+        crops: Crops | None = None,
     ) -> StageOutput:
         """Masks, encodes, predicts.
 
@@ -218,15 +232,17 @@ class MaskedPrediction(nn.Module):
             Relative lengths (batch,); None when nothing is padded.
         clip_keys : Tensor
             (batch,) int64: what is masked depends on them alone.
+        crops : Crops or None
+            Which crops these are, for targets that look their codes up.
 
         Returns
         -------
         StageOutput
             Loss and statistics over masked frames inside the clips.
         """
-        codes = self.target(wavs, wav_lens)
-        masked, mask = self.masking(wavs, clip_keys)
-        hidden = self.encoder(masked, wav_lens).last_hidden_state
+        codes = self.target(wavs, wav_lens, crops)
+        out, mask = self.masking.encode(self.encoder, wavs, wav_lens, clip_keys)
+        hidden = out.last_hidden_state
         # A clip may end inside its last frame, which not all parts round alike.
         frames = min(codes.shape[1], mask.shape[1], hidden.shape[1])
         codes, mask, hidden = codes[:, :frames], mask[:, :frames], hidden[:, :frames]

@@ -6,6 +6,8 @@ Authors
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -13,6 +15,7 @@ from muq_plugins.lobes.lengths import absolute_lengths, length_mask
 from muq_plugins.lobes.quantizers.base import Quantizer
 
 PADDING_CODE = -1  # stands in the place of codes beyond the end of a clip
+Crops = Sequence[tuple[str, float]]  # id of the clip and begin in seconds, of each
 
 
 class Target(nn.Module):
@@ -71,7 +74,12 @@ class Target(nn.Module):
         return super().train(False)
 
     @torch.no_grad()
-    def forward(self, wavs: Tensor, wav_lens: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        wavs: Tensor,
+        wav_lens: Tensor | None = None,
+        crops: Crops | None = None,
+    ) -> Tensor:
         """Computes the codes.
 
         Arguments
@@ -80,6 +88,8 @@ class Target(nn.Module):
             Clean waveforms (batch, samples).
         wav_lens : Tensor or None
             Relative lengths (batch,); None when nothing is padded.
+        crops : Crops or None
+            Which crops these are; this target hears them and need not know.
 
         Returns
         -------
@@ -141,7 +151,12 @@ class MultiViewTarget(nn.Module):
         self.num_codebooks = sum(view.num_codebooks for view in views)
         self.codebook_size = views[0].codebook_size
 
-    def forward(self, wavs: Tensor, wav_lens: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        wavs: Tensor,
+        wav_lens: Tensor | None = None,
+        crops: Crops | None = None,
+    ) -> Tensor:
         """Computes the codes of all views.
 
         Arguments
@@ -150,6 +165,8 @@ class MultiViewTarget(nn.Module):
             Clean waveforms (batch, samples).
         wav_lens : Tensor or None
             Relative lengths (batch,); None when nothing is padded.
+        crops : Crops or None
+            Which crops these are; this target hears them and need not know.
 
         Returns
         -------
@@ -157,7 +174,7 @@ class MultiViewTarget(nn.Module):
             Codes (batch, frames, N of all views) int64; -1 beyond the end of a clip
             in any of them.
         """
-        codes = [view(wavs, wav_lens) for view in self.views]
+        codes = [view(wavs, wav_lens, crops) for view in self.views]
         # A clip may end inside its last frame, which not all features round alike.
         frames = min(part.shape[1] for part in codes)
         together = torch.cat([part[:, :frames] for part in codes], dim=-1)

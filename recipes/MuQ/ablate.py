@@ -40,6 +40,12 @@ def main(argv):
     experiment = load_experiment(argv)
     hparams = experiment.hparams
     folder = Path(hparams["output_folder"])
+    if experiment.run_opts.overridden_args:
+        options = ", ".join(sorted(experiment.run_opts.overridden_args))
+        raise ExperimentError(
+            f"{options}: a study takes no run options. Set devices for where it runs, "
+            f"and budget for training settings."
+        )
     runs = plan_runs(
         hparams["experiments"],
         hparams["seeds"],

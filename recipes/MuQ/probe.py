@@ -1,9 +1,11 @@
 #!/usr/bin/env python3
 """Probes a frozen encoder: what can be read off each of its layers?
 
-On the labels of the embedded corpus, or on a folder with a CSV file of labels:
+On the labels of the embedded corpus and of rendered single notes, on the notes alone,
+or on a folder with a CSV file of labels:
 
 > python recipes/MuQ/probe.py hparams/probe.yaml --encoder results/muq/1234
+> python recipes/MuQ/probe.py hparams/probe_notes.yaml --encoder results/muq/1234
 > python recipes/MuQ/probe.py hparams/probe_csv.yaml --encoder results/muq/1234 \
     --labels_csv /my/labels.csv --group artist --tasks "[{label: genre}]"
 
@@ -22,7 +24,6 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import speechbrain as sb
 from speechbrain.utils.distributed import infer_device
 
-from muq_plugins.data.preparation import prepare_manifests
 from muq_plugins.evaluation.probe import ProbeError
 from muq_plugins.evaluation.probing.clips import corpus_clips, csv_clips
 from muq_plugins.evaluation.probing.report import probing_headline, probing_report
@@ -52,20 +53,22 @@ def main(argv):
         save_experiment(experiment, folder)
         sb.create_experiment_directory(folder)
         if hparams["labels_csv"] is None:
-            clips = corpus_clips(prepare_manifests(**hparams["data"]))
+            corpora = [corpus_clips(prepare()) for prepare in hparams["corpora"]]
         else:
-            clips = csv_clips(
-                hparams["labels_csv"],
-                hparams["audio_folder"],
-                hparams["path_column"],
-                hparams["split_column"],
-            )
+            corpora = [
+                csv_clips(
+                    hparams["labels_csv"],
+                    hparams["audio_folder"],
+                    hparams["path_column"],
+                    hparams["split_column"],
+                )
+            ]
         results = probe_encoder(
             folder,
             model.mods.encoder,
             hparams["untrained_seed"],
             tasks,
-            clips,
+            corpora,
             hparams["features"],
             hparams["reader"],
             hparams["seeds"],

@@ -8,6 +8,10 @@ first unless one is given:
 > python recipes/MuQ/train.py hparams/muq.yaml --data_folder /my/music
 > python recipes/MuQ/train.py hparams/muq.yaml --tokenizer_folder results/mel_rvq/1234
 
+Then again on what the model has learned, as often as wanted:
+
+> python recipes/MuQ/train.py hparams/muq_iter.yaml --teacher results/muq/1234
+
 Authors
  * The MuQ for SpeechBrain team 2026
 """
@@ -21,16 +25,18 @@ from pathlib import Path
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import speechbrain as sb
-from speechbrain.utils.distributed import run_on_main
+from speechbrain.utils.distributed import infer_device, run_on_main
 from train_tokenizer import train_tokenizer
 
 from muq_plugins.brains import PretrainBrain
 from muq_plugins.data.mel_statistics import normalise
 from muq_plugins.data.preparation import prepare_manifests
+from muq_plugins.evaluation.iterations import iterations_report
 from muq_plugins.evaluation.run_folder import save_diagnostics
 from muq_plugins.evaluation.run_probe import probe_run
 from muq_plugins.evaluation.run_report import headline, pretrain_report
 from muq_plugins.experiment import (
+    each_model,
     load_experiment,
     load_stage,
     run_script,
@@ -40,11 +46,9 @@ from muq_plugins.inference.muq import save_muq
 from muq_plugins.inference.tokenizer import load_tokenizer
 
 
-def main(argv):
-    """Runs the experiment that the command line asks for."""
-    experiment = load_experiment(argv)
+def train(experiment):
+    """Trains the model of an experiment and returns its run folder."""
     hparams, run_opts = experiment.hparams, experiment.run_opts
-    sb.utils.distributed.ddp_init_group(run_opts)
     run_on_main(save_experiment, args=[experiment, hparams["output_folder"]])
     sb.create_experiment_directory(hparams["output_folder"])
     manifests = prepare_manifests(**hparams["data"])
@@ -58,6 +62,9 @@ def main(argv):
         tokenizer_folder = train_tokenizer(load_stage(experiment, hparams["tokenizer"]))
     if tokenizer_folder is not None:
         load_tokenizer(stage.target, tokenizer_folder)
+    if hparams["labels"] is not None:
+        device = run_opts.device or infer_device()
+        stage.target = hparams["labels"].target_for(stage.target.to(device), manifests)
 
     # The student. A copy stays untrained, to compare with in the end.
     untrained = copy.deepcopy(stage.encoder).eval()
@@ -82,6 +89,23 @@ def main(argv):
         print("\n".join([*headline(folder), f"Report: {report}"]))
 
     run_on_main(finish)
+    return hparams["output_folder"]
+
+
+def main(argv):
+    """Runs the experiment that the command line asks for."""
+    experiment = load_experiment(argv)
+    hparams = experiment.hparams
+    sb.utils.distributed.ddp_init_group(experiment.run_opts)
+    if "iterations" not in hparams:
+        train(experiment)
+        return
+    folder = hparams["output_folder"]
+    run_on_main(save_experiment, args=[experiment, folder])
+    runs = [run for run in [hparams["teacher"]] if run is not None]
+    for model in each_model(experiment):
+        runs.append(train(model))
+        run_on_main(iterations_report, args=[folder, runs])
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ ALLOWED = {
     "data": {"lobes"},
     "evaluation": {"lobes", "data"},
     "inference": {"lobes", "data"},
+    "inference.commands": {"lobes", "data", "evaluation", "inference"},
     "brains": {"lobes", "data", "evaluation", "inference"},
     "experiment": set(),
 }
@@ -62,8 +63,10 @@ def imports_of(module: str) -> set[str]:
 
 
 def part_of(module: str) -> str:
-    """lobes, data, ...; empty for muq_plugins itself."""
-    return ".".join(module.split(".")[1:2])
+    """lobes, data, ...; the longest row that fits; empty for muq_plugins itself."""
+    place = module.removeprefix(PACKAGE).removeprefix(".")
+    rows = [row for row in ALLOWED if f"{place}.".startswith(f"{row}.")]
+    return max(rows, key=len, default=place.split(".")[0])
 
 
 def circle(graph: dict[str, set[str]]) -> list[str]:

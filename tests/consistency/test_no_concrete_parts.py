@@ -17,6 +17,7 @@ GENERAL = {
     "EncoderOutput",
     "LogMel",
     "MaskedPrediction",
+    "Masking",
     "MultiViewTarget",
     "Quantizer",
     "QuantizerOutput",

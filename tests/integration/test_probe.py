@@ -13,7 +13,7 @@ import torch
 
 from muq_plugins.inference.muq import save_muq
 from muq_plugins.lobes import MuQEncoder
-from tests.integration.commands import recipe
+from tests.integration.commands import recipe, recipe_here
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +66,7 @@ def test_a_probe_leaves_everything_and_goes_on(labelled):
     for name in ("report.html", "report.md", "hyperparams.yaml", "tasks/tags.npz"):
         assert (folder / name).stat().st_size > 0, name
     files = {path: path.stat().st_mtime_ns for path in labelled.glob("cache/*")}
-    assert len(files) == 3
+    assert sum("reading" not in path.name for path in files) == 3
 
     again = recipe("probe.py", *options(labelled))
     assert (again.stdout + again.stderr).count("finished before") == 2
@@ -80,3 +80,35 @@ def test_mistakes_are_one_message(labelled):
     assert "error: No clip has the label 'sond'; the nearest one is 'sound'" in (
         result.stderr
     )
+
+
+@pytest.mark.slow
+def test_notes_are_probed_beside_music_and_alone(labelled, data_options, tmp_path):
+    """A label of the notes is heard there, whatever the music; by linear probes."""
+    options = [
+        *("--encoder", labelled / "encoder", "--untrained_seed", "1"),
+        *("--notes.notes_folder", tmp_path / "notes", "--notes.step", "12"),
+        *("--features.folder", tmp_path / "cache", "--features.window_seconds", "1"),
+    ]
+    both = [
+        *("--data.data_folder", data_options[1], *data_options[2:]),
+        *("--tasks", "[{label: octave, group: source}]"),
+        *("--reader.readers", "[linear]", "--reader.mixture", "False"),
+    ]
+    folder = tmp_path / "both"
+    recipe_here(
+        "probe.py", "hparams/probe.yaml", *options, *both, "--output_folder", folder
+    )
+    (octave,) = json.loads((folder / "scores.json").read_text())
+    assert (octave["label"], octave["group"]) == ("octave", "source")
+    assert octave["clips"]["train"] == 168 and octave["test_groups"] == 14
+    best = max(row["value"] for row in octave["rows"])
+    assert best > octave["chance"] + 0.2
+
+    folder = tmp_path / "alone"
+    recipe_here(
+        "probe.py", "hparams/probe_notes.yaml", *options, "--output_folder", folder
+    )
+    tasks = json.loads((folder / "scores.json").read_text())
+    assert [task["label"] for task in tasks] == ["pitch", "instrument_family"]
+    assert {row["reader"] for task in tasks for row in task["rows"]} == {"linear"}

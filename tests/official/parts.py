@@ -18,9 +18,10 @@ from muq_plugins import (
 )
 from muq_plugins.inference.folders import read_config
 from muq_plugins.inference.official import read_official
+from muq_plugins.lobes import Masking
 
 
-class GivenMask(torch.nn.Module):
+class GivenMask(Masking):
     """Masks what the official code has masked."""
 
     sample_rate, frame_rate = BlockMasking().sample_rate, BlockMasking().frame_rate

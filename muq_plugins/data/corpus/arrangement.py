@@ -158,6 +158,8 @@ def arrange(
     tempo = _draw_tempo(score, rng)
     excerpt = _draw_excerpt(score, tempo, longest, rng)
     programs = _draw_programs(len(excerpt.parts), family, rng)
+    if len(score.parts) == 1:  # a tune is played by one instrument
+        family = family_of(programs[0])
     transposition = rng.randint(*_TRANSPOSITION)
     parts = []
     for written, program in zip(excerpt.parts, programs, strict=True):

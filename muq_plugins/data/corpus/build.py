@@ -7,7 +7,7 @@ Authors
 import json
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -18,7 +18,7 @@ from speechbrain.utils.logger import get_logger
 from tqdm import tqdm
 
 from muq_plugins.data.corpus.clips import AUDIO, make_clips_in_worker
-from muq_plugins.data.corpus.pieces import SPLITS, find_pieces
+from muq_plugins.data.corpus.pieces import SPLITS, check_collections, find_pieces
 from muq_plugins.data.corpus.schedule import SplitSchedule
 from muq_plugins.data.jsonio import write_json
 
@@ -38,6 +38,7 @@ def build_corpus(
     seed: int = 1234,
     workers: int | None = None,
     progress: bool = True,
+    collections: Sequence[str] | None = None,
 ) -> Path:
     """Render music to train and test on, with labels, from pip packages alone.
 
@@ -67,6 +68,8 @@ def build_corpus(
         happens in this process.
     progress : bool
         Show a progress bar.
+    collections : sequence of str, optional
+        Which of `pieces.COLLECTIONS` to play; by default chorales and classical works.
 
     Returns
     -------
@@ -76,8 +79,8 @@ def build_corpus(
     Raises
     ------
     ValueError
-        If an argument is out of range, or the folder holds a corpus of other settings
-        or other data.
+        If an argument is out of range, the collections have too few pieces, or the
+        folder holds a corpus of other settings or other data.
     ImportError
         If music21 or pretty_midi is missing.
     OSError
@@ -92,7 +95,7 @@ def build_corpus(
     ['audio', 'corpus.json', 'test.json', 'train.json', 'valid.json']
     """
     folder = Path(folder)
-    settings = _check_settings(minutes, seed, workers)
+    settings = _check_settings(minutes, seed, workers, collections)
     record = _read_record(folder, settings)
     if record is not None and record["complete"] and not _missing_audio(folder):
         return folder
@@ -129,12 +132,15 @@ def build_corpus(
     return folder
 
 
-def _check_settings(minutes: float, seed: int, workers: int | None) -> dict:
+def _check_settings(minutes: float, seed: int, workers, collections) -> dict:
     if not minutes > 0:
         raise ValueError(f"minutes is {minutes}: the corpus needs more than 0.")
     if workers is not None and workers < 1:
         raise ValueError(f"workers is {workers}: give at least 1, or None.")
-    return {"minutes": float(minutes), "seed": int(seed)}
+    settings = {"minutes": float(minutes), "seed": int(seed)}
+    if collections is None:  # records from before there was a choice stay valid
+        return settings
+    return {**settings, "collections": check_collections(collections)}
 
 
 def _read_record(folder: Path, settings: dict) -> dict | None:
@@ -199,8 +205,11 @@ def _render(
     folder: Path, settings: dict, workers: int | None, progress: bool
 ) -> dict[str, dict]:
     """Make clips in rounds until every split is long enough; give the manifests."""
-    pieces = find_pieces()
-    schedules = {split: SplitSchedule(split, pieces, **settings) for split in SPLITS}
+    pieces = find_pieces(settings.get("collections"))
+    schedules = {
+        split: SplitSchedule(split, pieces, settings["minutes"], settings["seed"])
+        for split in SPLITS
+    }
     manifests: dict[str, dict] = {split: {} for split in SPLITS}
     with (
         _parallel(workers or _available_workers()) as parallel,

@@ -76,6 +76,7 @@ def write_caption(
     tempo: float,
     time_signature: str,
     rng: random.Random,
+    voices: int = 2,
 ) -> str:
     """Write a caption from the labels of a clip.
 
@@ -95,6 +96,8 @@ def write_caption(
         For example "3/4".
     rng : random.Random
         Chooses among the wordings.
+    voices : int
+        Parts of the composition: a tune of one is not called polyphonic or classical.
 
     Returns
     -------
@@ -109,7 +112,11 @@ def write_caption(
     """
     words = next(words for limit, words in _TEMPO_WORDS if tempo < limit)
     listed = " and ".join(filter(None, [", ".join(instruments[:-1]), instruments[-1]]))
-    return rng.choice(_TEMPLATES).format(
+    template = rng.choice(_TEMPLATES)
+    if voices == 1:
+        template = template.replace("Polyphonic music", "A tune")
+        template = template.replace("Classical music", "Music")
+    return template.format(
         composer=composer,
         instruments=listed,
         Instruments=listed[0].upper() + listed[1:],

@@ -85,7 +85,7 @@ def make_clips(visit: Visit, folder: Path, seed: int) -> list[dict]:
                 "duration": len(audio) / SAMPLE_RATE,
                 "sample_rate": SAMPLE_RATE,
                 "channels": 1,
-                **_labels(visit.piece, arrangement, rng),
+                **_labels(visit.piece, arrangement, rng, len(score.parts)),
             }
         except Exception as error:
             raise RuntimeError(
@@ -133,7 +133,9 @@ def _watch(parent: int) -> None:
     os._exit(1)
 
 
-def _labels(piece: Piece, arrangement: Arrangement, rng: random.Random) -> dict:
+def _labels(
+    piece: Piece, arrangement: Arrangement, rng: random.Random, voices: int
+) -> dict:
     """What is known of a clip, as it sounds."""
     tonic, mode, confidence = estimate_key(arrangement.excerpt.notes)
     key = key_name(tonic + arrangement.transposition, mode)
@@ -161,5 +163,6 @@ def _labels(piece: Piece, arrangement: Arrangement, rng: random.Random) -> dict:
             arrangement.tempo,
             time_signature,
             rng,
+            voices,
         ),
     }

@@ -13,13 +13,18 @@ Authors
 
 import hashlib
 import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
 SPLITS = ("train", "valid", "test")
 
-# Works beside the chorales: path in music21's corpus, composer, title, and how many
+# What can be chosen from: a corpus is of the first two unless it is asked for others.
+COLLECTIONS = ("chorales", "classical", "fiddle tunes")
+_USUAL = COLLECTIONS[:2]
+
+# The classical works: path in music21's corpus, composer, title, and how many
 # takes are made of a file at a time. A long movement takes longer to parse and has
 # more to excerpt.
 _WORKS = (
@@ -113,13 +118,25 @@ def corpus_folder() -> Path:
     return folder
 
 
-def find_pieces() -> list[Piece]:
+def find_pieces(collections: Sequence[str] | None = None) -> list[Piece]:
     """List the compositions of the corpus.
+
+    Arguments
+    ---------
+    collections : sequence of str or None
+        Which of `COLLECTIONS`: Bach's "chorales" (four voices), "classical" works
+        (mostly string quartets), "fiddle tunes" (one voice; Ryan's Mammoth Collection,
+        Boston 1883). None for the chorales and the classical works.
 
     Returns
     -------
     list of Piece
         In order of their path.
+
+    Raises
+    ------
+    ValueError
+        If a collection is unknown, or none is named.
 
     Example
     -------
@@ -128,28 +145,86 @@ def find_pieces() -> list[Piece]:
     True
     >>> next(p for p in pieces if p.work == "mozart/k458").title
     'String Quartet No. 17, K. 458, movement 1'
+    >>> find_pieces(["fiddle tunes"])[1].title
+    '7th Regiment Reel'
     """
     root = corpus_folder()
-    pieces = []
+    pieces: list[Piece] = []
+    for name in check_collections(_USUAL if collections is None else collections):
+        pieces += _FINDERS[name](root)
+    return sorted(pieces, key=lambda piece: piece.path)
+
+
+def check_collections(collections: Sequence[str]) -> list[str]:
+    """Refuses names of collections that do not exist.
+
+    Arguments
+    ---------
+    collections : sequence of str
+        As an experiment names them.
+
+    Returns
+    -------
+    list of str
+        Each once, in the order of `COLLECTIONS`.
+
+    Raises
+    ------
+    ValueError
+        If a collection is unknown, or none is named.
+
+    Example
+    -------
+    >>> check_collections(["classical", "chorales"])
+    ['chorales', 'classical']
+    """
+    is_list = isinstance(collections, (list, tuple))
+    unknown = [name for name in collections if name not in COLLECTIONS]
+    if not is_list or unknown or not collections:
+        raise ValueError(
+            f"collections is {collections!r}: give a list of one or more of "
+            f"{', '.join(COLLECTIONS)}, or null for the usual music."
+        )
+    return [name for name in COLLECTIONS if name in collections]
+
+
+def _chorales(root: Path) -> Iterator[Piece]:
     for path in _score_paths(root, "bach"):
         number = Path(path).stem.removeprefix("bwv")
         work = re.match(r"\d+", number).group()
-        pieces.append(
-            Piece(
-                path=path,
-                work=f"bach/bwv{work}",
-                composer="Johann Sebastian Bach",
-                title=f"Chorale, BWV {number}",
-                takes=1,
-            )
+        yield Piece(
+            path=path,
+            work=f"bach/bwv{work}",
+            composer="Johann Sebastian Bach",
+            title=f"Chorale, BWV {number}",
+            takes=1,
         )
+
+
+def _classical(root: Path) -> Iterator[Piece]:
     for place, composer, title, takes in _WORKS:
         for path in _score_paths(root, place):
             movement = re.search(r"movement(\d+)", path)
             suffix = f", movement {movement.group(1)}" if movement else ""
             work = place.removesuffix(".mxl")
-            pieces.append(Piece(path, work, composer, title + suffix, takes))
-    return sorted(pieces, key=lambda piece: piece.path)
+            yield Piece(path, work, composer, title + suffix, takes)
+
+
+def _fiddle_tunes(root: Path) -> Iterator[Piece]:
+    """Of which most have no composer, as nobody knew any."""
+    for file in (root / "ryansMammoth").glob("*.abc"):
+        path = file.relative_to(root).as_posix()
+        title = re.sub(
+            r"(?<=[a-z])(?=[A-Z0-9])|(?<=[A-Z])(?=[A-Z][a-z])", " ", file.stem
+        )
+        yield Piece(path, path.removesuffix(".abc"), "Anonymous", title, 1)
+
+
+_FINDERS = {
+    "chorales": _chorales,
+    "classical": _classical,
+    "fiddle tunes": _fiddle_tunes,
+}
 
 
 def split_of(work: str) -> str:

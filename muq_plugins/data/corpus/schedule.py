@@ -87,6 +87,11 @@ class SplitSchedule:
     seed : int
         Decides the order.
 
+    Raises
+    ------
+    ValueError
+        If there are too few works for the split.
+
     Example
     -------
     >>> piece = Piece("bach/bwv300.mxl", "bach/bwv300", "Bach", "Chorale", 1)
@@ -106,6 +111,14 @@ class SplitSchedule:
         self._typical = _TYPICAL_CLIP * _LONGEST[split]
         held_out = split != "train"
         self._least_works = _HELD_OUT_WORKS if held_out and minutes >= _SMALL else 1
+        works = {piece.work for piece in pieces if split_of(piece.work) == split}
+        if len(works) < self._least_works:
+            raise ValueError(
+                f"The {split} part of {minutes:g} minutes needs at least "
+                f"{self._least_works} compositions, but the chosen collections have "
+                f"{len(works)} for it. Choose more collections, or less than "
+                f"{_SMALL:g} minutes."
+            )
         # A small split must not be filled by the takes of one piece.
         most = max(int(self.wanted / self._typical / self._least_works), 1)
         least = min(_HELD_OUT_TAKES, most) if held_out else 1

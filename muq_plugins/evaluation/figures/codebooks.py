@@ -147,7 +147,7 @@ def code_histograms(code_counts: torch.Tensor | np.ndarray, path: str | Path) ->
 
 
 def error_by_level(rows: list[dict], path: str | Path) -> None:
-    """Draw the reconstruction error after each level, in the first and last validation.
+    """Draw the reconstruction error after each codebook, first and last validation.
 
     Arguments
     ---------
@@ -194,9 +194,9 @@ def error_by_level(rows: list[dict], path: str | Path) -> None:
             )
         axes.set_ylim(0, 1.12 * max(last))
         axes.margins(x=0.08)
-        axes.set_title("Reconstruction error by number of levels decoded")
-        axes.set_ylabel("mean |error| of normalised log-mel")
-        axes.set_xlabel("levels decoded (0: nothing)")
+        axes.set_title("Reconstruction error by number of codebooks decoded")
+        axes.set_ylabel("mean |error| of the features")
+        axes.set_xlabel("codebooks decoded (0: nothing)")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.legend(loc="lower left")
 

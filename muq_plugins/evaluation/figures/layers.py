@@ -168,7 +168,10 @@ def _draw_task(axes: Axes, result: TaskResult, reader: str) -> None:
     axes.set_title(result.label.replace("_", " "))
     step = max(1, ceil(layers / 7))
     ticks = list(range(0, layers, step))
-    axes.set_xticks([*ticks, layers], [*(str(tick) for tick in ticks), "mix"])
+    labels = [str(tick) for tick in ticks]
+    if any(row.layer == MIXTURE for row in result.rows if row.reader == reader):
+        ticks, labels = [*ticks, layers], [*labels, "mix"]
+    axes.set_xticks(ticks, labels)
     axes.yaxis.set_major_formatter(FuncFormatter(percent_tick))
     axes.set_xlabel("layer")
     axes.set_ylabel(METRIC_NAMES[result.metric].lower(), fontsize=8)

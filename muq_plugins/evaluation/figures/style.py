@@ -16,7 +16,7 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from muq_plugins.evaluation.run_folder import replace_file
+from muq_plugins.data.atomic import replace_file
 
 # One colour has one meaning in every figure. Okabe and Ito's palette, which the
 # colour-blind can tell apart (https://jfly.uni-koeln.de/color/).

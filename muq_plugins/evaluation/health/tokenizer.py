@@ -25,8 +25,8 @@ COLLAPSED_USAGE = 0.10
 COLLAPSED_PERPLEXITY = 0.05
 # What this project asks of a finished tokenizer in every codebook, on unseen clips.
 HEALTHY_USAGE = 0.60
-# A level that takes away less than this share of the undecoded error is a level that
-# one could leave out.
+# A codebook that takes away less than this share of the undecoded error is one that
+# could be left out.
 MIN_ERROR_FALL = 0.001
 # With this many frames per code all but exp(-10) of evenly used codes turn up; with
 # fewer, low usage may be the fault of the small sample.
@@ -68,7 +68,7 @@ def tokenizer_verdicts(
         size = code_counts.shape[1]
         verdicts += _sample_verdicts(int(code_counts.sum(1).min()), size)
     verdicts += _usage_verdicts(valid[-1], size)
-    verdicts += _level_verdicts(
+    verdicts += _error_verdicts(
         finite_list(valid[-1], "reconstruction_error_per_level")
     )
     return worst_first(verdicts)
@@ -108,8 +108,8 @@ def _usage_verdicts(row: dict, size: float) -> list[Verdict]:
                     "problem",
                     f"{name_codebooks([index])} collapsed: {used:.1%} of its codes are "
                     f"used, perplexity {effective:.1f}. Check the feature statistics "
-                    "(mean and std of the log-mel), stale-code replacement and the "
-                    "learning rate.",
+                    "(such as mean and std of a log-mel), the replacement of unused "
+                    "codes and the learning rate.",
                 )
             )
         elif used < HEALTHY_USAGE:
@@ -129,15 +129,16 @@ def _usage_verdicts(row: dict, size: float) -> list[Verdict]:
     return verdicts
 
 
-def _level_verdicts(errors: list[float]) -> list[Verdict]:
+def _error_verdicts(errors: list[float]) -> list[Verdict]:
+    """What each codebook adds, whether residual or side by side with the others."""
     verdicts = []
-    for level in range(1, len(errors)):
-        before, after = errors[level - 1], errors[level]
+    for codebook in range(1, len(errors)):
+        before, after = errors[codebook - 1], errors[codebook]
         if before - after < MIN_ERROR_FALL * errors[0]:
             verdicts.append(
                 Verdict(
                     "warning",
-                    f"level {level} does not lower the reconstruction error "
+                    f"codebook {codebook} does not lower the reconstruction error "
                     f"({before:.4f} before it, {after:.4f} after). Train longer, or "
                     "use fewer codebooks.",
                 )
@@ -146,8 +147,9 @@ def _level_verdicts(errors: list[float]) -> list[Verdict]:
         verdicts.append(
             Verdict(
                 "good",
-                f"the reconstruction error falls at every level, from {errors[0]:.3f} "
-                f"with nothing decoded to {errors[-1]:.3f} with all of them",
+                f"the reconstruction error falls with every codebook, from "
+                f"{errors[0]:.3f} with nothing decoded to {errors[-1]:.3f} with all of "
+                f"them",
             )
         )
     return verdicts

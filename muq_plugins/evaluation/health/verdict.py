@@ -21,7 +21,9 @@ class Verdict:
     Arguments
     ---------
     level : str
-        "good", "warning" (worth a look) or "problem" (the result is not usable).
+        "good", "warning" (worth a look) or "problem" (the result is not usable); or
+        the answer to a question, which is neither good nor bad: "supported",
+        "refuted", "undecided" or "unfinished".
     message : str
         What was found, with the number, and what to do about it.
 
@@ -31,7 +33,15 @@ class Verdict:
     warning: codebook 3 uses 41% of its codes
     """
 
-    level: Literal["good", "warning", "problem"]
+    level: Literal[
+        "good",
+        "warning",
+        "problem",
+        "supported",
+        "refuted",
+        "undecided",
+        "unfinished",
+    ]
     message: str
 
     def __str__(self):
@@ -39,7 +49,7 @@ class Verdict:
 
 
 def worst_first(verdicts: list[Verdict]) -> list[Verdict]:
-    """Sort verdicts: problems, then warnings, then what is good.
+    """Sort verdicts: problems, then warnings, then answers and what is good.
 
     Arguments
     ---------
@@ -56,8 +66,8 @@ def worst_first(verdicts: list[Verdict]) -> list[Verdict]:
     >>> [v.level for v in worst_first([Verdict("good", ""), Verdict("problem", "")])]
     ['problem', 'good']
     """
-    order = ("problem", "warning", "good")
-    return sorted(verdicts, key=lambda verdict: order.index(verdict.level))
+    order = {"problem": 0, "warning": 1}
+    return sorted(verdicts, key=lambda verdict: order.get(verdict.level, 2))
 
 
 def announce(verdicts: list[Verdict]) -> list[Verdict]:
@@ -79,7 +89,8 @@ def announce(verdicts: list[Verdict]) -> list[Verdict]:
     1
     """
     for verdict in verdicts:
-        log = logger.info if verdict.level == "good" else logger.warning
+        is_bad = verdict.level in ("warning", "problem")
+        log = logger.warning if is_bad else logger.info
         log(str(verdict))
     return verdicts
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import csv
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -76,6 +76,40 @@ def corpus_clips(manifests: Manifests) -> list[Clip]:
         for part in PARTS
         for name, entry in sorted(getattr(manifests, part).items())
     ]
+
+
+def corpus_of(label: str, corpora: Sequence[list[Clip]]) -> int:
+    """Which of several corpora a label is probed for on.
+
+    Arguments
+    ---------
+    label : str
+        The label.
+    corpora : sequence of list of Clip
+        The clips of each.
+
+    Returns
+    -------
+    int
+        The first corpus with a clip that has the label.
+
+    Raises
+    ------
+    ProbeError
+        If no clip has it.
+
+    Example
+    -------
+    >>> music, notes = Clip("a", "", 9.0, labels={"key": "C"}), Clip("b", "", 2.0)
+    >>> notes.labels["pitch"] = 60
+    >>> corpus_of("pitch", [[music], [notes]])
+    1
+    """
+    for index, clips in enumerate(corpora):
+        if any(label in clip.labels for clip in clips):
+            return index
+    known = {key for clips in corpora for clip in clips for key in clip.labels}
+    raise ProbeError(f"No clip has the label {label!r}{nearest(label, sorted(known))}")
 
 
 def csv_clips(

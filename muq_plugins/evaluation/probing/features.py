@@ -9,7 +9,6 @@ Authors
 
 from __future__ import annotations
 
-import copy
 from typing import Protocol
 
 import numpy as np
@@ -17,6 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from muq_plugins.data.fingerprint import fingerprint
+from muq_plugins.lobes.encoders import build_encoder, describe_encoder
+from muq_plugins.lobes.features import LogMel
 from muq_plugins.lobes.lengths import absolute_lengths, length_mask
 
 
@@ -138,7 +139,7 @@ class LogMelStatistics:
     Arguments
     ---------
     encoder : nn.Module
-        The encoder whose ``features`` are measured.
+        The encoder whose spectrogram is measured; see `log_mel_beside`.
 
     Example
     -------
@@ -152,9 +153,9 @@ class LogMelStatistics:
     """
 
     def __init__(self, encoder: nn.Module):
-        self.features = encoder.features
+        self.features = log_mel_beside(encoder)
         self.sample_rate = encoder.sample_rate
-        self.fingerprint = fingerprint(encoder.features, encoder.features.config)
+        self.fingerprint = fingerprint(self.features, self.features.config)
         self.device = next(encoder.parameters()).device
 
     @torch.no_grad()
@@ -194,13 +195,41 @@ class LogMelStatistics:
         return np.concatenate([mean, deviation])[None]
 
 
+def log_mel_beside(encoder: nn.Module) -> nn.Module:
+    """The log-mel spectrogram that a probe of an encoder is compared with.
+
+    Arguments
+    ---------
+    encoder : nn.Module
+        Any encoder of ours.
+
+    Returns
+    -------
+    nn.Module
+        The one that the encoder listens to; for an encoder of waveforms that of MuQ,
+        100 frames a second of 128 bands with the statistics of the Million Song
+        Dataset, on the same device.
+
+    Example
+    -------
+    >>> from muq_plugins.lobes import WaveformTransformer
+    >>> encoder = WaveformTransformer(32, 1, 4, 64, conv_channels=4)
+    >>> log_mel_beside(encoder).frame_rate
+    100.0
+    """
+    if encoder.features is not None:
+        return encoder.features
+    log_mel = LogMel(encoder.sample_rate, hop_length=encoder.sample_rate // 100)
+    return log_mel.to(next(encoder.parameters()).device)
+
+
 def untrained_like(encoder: nn.Module, seed: int) -> nn.Module:
     """The same encoder before any training, hearing the same normalised input.
 
     Arguments
     ---------
     encoder : nn.Module
-        Any encoder that ``config`` describes.
+        Any encoder of ours.
     seed : int
         Seed of the weights; the global random state stays as it is.
 
@@ -219,8 +248,9 @@ def untrained_like(encoder: nn.Module, seed: int) -> nn.Module:
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        untrained = type(encoder)(**copy.deepcopy(encoder.config))
-    untrained.features.load_state_dict(encoder.features.state_dict())
+        untrained = build_encoder(describe_encoder(encoder))
+    if encoder.features is not None:
+        untrained.features.load_state_dict(encoder.features.state_dict())
     return untrained.to(next(encoder.parameters()).device).eval()
 
 

@@ -1,4 +1,6 @@
-"""Probes that are trained by gradient: a learned mixture of layers, a hidden layer.
+"""Which probes read the features, and those that are trained by gradient.
+
+Those are a learned mixture of layers, and a hidden layer.
 
 The mixture is that of SUPERB (arXiv 2105.01051): a weight for every layer, softmax over
 them, learned with the rest. Each layer is standardised first, so that a weight says how
@@ -11,21 +13,32 @@ Authors
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from muq_plugins.evaluation.probe import ProbeError
+from muq_plugins.evaluation.probe import FOLDS, ProbeError
+from muq_plugins.evaluation.probing.result import HIDDEN, LINEAR
+
+READERS = (LINEAR, HIDDEN)
 
 
 @dataclass(frozen=True)
 class ReaderSettings:
-    """How a probe is trained.
+    """Which probes there are, and how they are trained.
 
     Arguments
     ---------
+    readers : sequence of str
+        "linear", "hidden layer" or both.
+    mixture : bool
+        Whether they also read a learned mixture of all layers.
+    folds : int
+        Of the cross-validation that chooses the penalty and the layer for logistic
+        regressions.
     hidden_size : int
         Width of the hidden layer, for probes that have one.
     dropout : float
@@ -44,7 +57,7 @@ class ReaderSettings:
     Raises
     ------
     ProbeError
-        If a number makes no sense.
+        If a number makes no sense, or a reader is unknown.
 
     Example
     -------
@@ -52,6 +65,9 @@ class ReaderSettings:
     512
     """
 
+    readers: Sequence[str] = READERS
+    mixture: bool = True
+    folds: int = FOLDS
     hidden_size: int = 512
     dropout: float = 0.2
     lr: float = 1e-3
@@ -61,9 +77,16 @@ class ReaderSettings:
     patience: int = 20
 
     def __post_init__(self):
+        if LINEAR not in self.readers or set(self.readers) - set(READERS):
+            raise ProbeError(
+                f"reader.readers must be [{LINEAR}] or [{', '.join(READERS)}], got "
+                f"{list(self.readers)}: verdicts compare linear probes."
+            )
         for name, value in vars(self).items():
-            if name != "dropout" and not value > 0:
+            if name not in ("readers", "mixture", "dropout") and not value > 0:
                 raise ProbeError(f"reader.{name} must be more than 0, got {value}.")
+        if self.folds < 2:
+            raise ProbeError(f"reader.folds must be 2 or more, got {self.folds}.")
         if not 0 <= self.dropout < 1:
             raise ProbeError(f"reader.dropout must be in 0..1, got {self.dropout}.")
 

@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 from threadpoolctl import threadpool_limits
@@ -20,6 +22,7 @@ from threadpoolctl import threadpool_limits
 from muq_plugins.evaluation.probe import fit_layers
 from muq_plugins.evaluation.probing import metrics
 from muq_plugins.evaluation.probing.cache import Features
+from muq_plugins.evaluation.probing.kept import kept_reading
 from muq_plugins.evaluation.probing.readers import ReaderSettings, fit_reader
 from muq_plugins.evaluation.probing.result import (
     HIDDEN,
@@ -40,6 +43,7 @@ def probe_task(
     features: dict[str, Features],
     settings: ReaderSettings,
     seeds: Sequence[int],
+    folder: str | Path | None = None,
 ) -> tuple[TaskResult, dict[str, np.ndarray]]:
     """Probe for one label.
 
@@ -53,6 +57,9 @@ def probe_task(
         How probes are trained by gradient.
     seeds : sequence of int
         Their seeds; the first one also deals out folds.
+    folder : str, pathlib.Path or None
+        Where what was read off each kind of features is kept, so that encoders with
+        the same references share them; None keeps nothing.
 
     Returns
     -------
@@ -84,8 +91,13 @@ def probe_task(
     with threadpool_limits(1):
         for name, part in features.items():
             parts = {p: part.values[places] for p, places in data.parts.items()}
-            for reader in (LINEAR, HIDDEN):
-                found = _read(data, parts, name, reader, settings, seeds)
+            for reader in settings.readers:
+                found = kept_reading(
+                    folder,
+                    [part.key, name, reader, dataclasses.asdict(settings), list(seeds)],
+                    data,
+                    partial(_read, data, parts, name, reader, settings, seeds),
+                )
                 singles = [row.validation for row, _ in found if row.layer != MIXTURE]
                 best = int(np.argmax(singles))
                 for index, (row, scores) in enumerate(found):
@@ -140,6 +152,7 @@ def _read(
             data.groups["test"],
             seeds[0],
             name,
+            settings.folds,
         )
         class_number = {label: index for index, label in enumerate(data.classes)}
         for layer, probe in zip(numbers, probes, strict=True):
@@ -154,7 +167,7 @@ def _read(
             found.append((row, scores))
     else:
         trained = [(layer, [layer or 0]) for layer in numbers]
-    if layers > 1:
+    if layers > 1 and settings.mixture:
         trained.append((MIXTURE, numbers))
     for layer, used in trained:
         read = {part: values[:, used] for part, values in parts.items()}

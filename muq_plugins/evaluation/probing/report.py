@@ -76,8 +76,11 @@ def probing_report(folder: str | Path, subtitle: str = "") -> Path:
         announce(worst_first(probing_verdicts(results))),
         [
             sections.scores_section(results),
-            sections.layer_section(results, LINEAR, figures),
-            sections.layer_section(results, HIDDEN, figures),
+            *(
+                sections.layer_section(results, reader, figures)
+                for reader in (LINEAR, HIDDEN)
+                if any(result.row(TRAINED, reader) for result in results)
+            ),
             *sections.mixture_section(results, figures),
             *(sections.task_section(result) for result in results),
         ],

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +22,7 @@ from muq_plugins.evaluation.probing.cache import (
     FeatureSettings,
     cached_features,
 )
-from muq_plugins.evaluation.probing.clips import Clip
+from muq_plugins.evaluation.probing.clips import Clip, corpus_of
 from muq_plugins.evaluation.probing.features import (
     LayerAverages,
     LogMelStatistics,
@@ -116,7 +116,7 @@ def probe_encoder(
     encoder: nn.Module,
     untrained_seed: int,
     tasks: Sequence[ProbeTask],
-    clips: list[Clip],
+    corpora: Sequence[list[Clip]],
     feature_settings: FeatureSettings,
     settings: ReaderSettings,
     seeds: Sequence[int],
@@ -134,10 +134,12 @@ def probe_encoder(
         Seed of its untrained self.
     tasks : sequence of ProbeTask
         The tasks.
-    clips : list of Clip
-        The clips.
+    corpora : sequence of list of Clip
+        The clips of one or more corpora. A label is probed for on the first one that
+        has it; a corpus without any of the labels is not heard.
     feature_settings : FeatureSettings
-        How clips become features, and where those are kept.
+        How clips become features, and where those are kept, with what is read off
+        them: other encoders have the same references.
     settings : ReaderSettings
         How probes are trained by gradient.
     seeds : sequence of int
@@ -157,18 +159,29 @@ def probe_encoder(
     """
     if not seeds:
         raise ProbeError("seeds must list at least one number.")
-    for task in tasks:  # mistakes in labels show before hours of features
-        task_data(task, clips, seed=seeds[0])
+    places = [corpus_of(task.label, corpora) for task in tasks]
+    for task, place in zip(tasks, places, strict=True):
+        # Mistakes in labels show before hours of features.
+        task_data(task, corpora[place], seed=seeds[0])
     extractors = {
         LOG_MEL: LogMelStatistics(encoder),
         UNTRAINED: LayerAverages(untrained_like(encoder, untrained_seed)),
         TRAINED: LayerAverages(encoder),
     }
-    features = {
-        name: cached_features(extractor, clips, feature_settings, name, progress)
-        for name, extractor in extractors.items()
-    }
-    return probe_tasks(folder, tasks, clips, features, settings, seeds)
+    results = {}
+    for place in sorted(set(places)):
+        clips = corpora[place]
+        features = {
+            name: cached_features(extractor, clips, feature_settings, name, progress)
+            for name, extractor in extractors.items()
+        }
+        here = [task for task, its in zip(tasks, places, strict=True) if its == place]
+        kept = feature_settings.folder
+        for result in _results(folder, here, clips, features, settings, seeds, kept):
+            results[result.label] = result
+    results = [results[task.label] for task in tasks]
+    save_results(folder, results)
+    return results
 
 
 def probe_tasks(
@@ -218,8 +231,16 @@ def probe_tasks(
     >>> results[0].row("trained encoder", "linear").value
     1.0
     """
+    results = list(_results(folder, tasks, clips, features, settings, seeds))
+    save_results(folder, results)
+    return results
+
+
+def _results(
+    folder, tasks, clips, features, settings, seeds, kept=None
+) -> Iterator[TaskResult]:
+    """See `probe_tasks`; `kept` is where readings are kept for other probes."""
     usable = np.all([part.usable for part in features.values()], axis=0)
-    results = []
     for task in tasks:
         about = {
             "format": FORMAT,
@@ -236,11 +257,9 @@ def probe_tasks(
         result = load_task(folder, key, task.label)
         if result is None:
             data = task_data(task, clips, usable, seeds[0])
-            result, predictions = probe_task(data, features, settings, seeds)
+            result, predictions = probe_task(data, features, settings, seeds, kept)
             save_task(folder, key, result, predictions)
             logger.info(f"Probe for {task.label}: finished.")
         else:
             logger.info(f"Probe for {task.label}: finished before.")
-        results.append(result)
-    save_results(folder, results)
-    return results
+        yield result

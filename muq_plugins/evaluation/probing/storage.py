@@ -14,8 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
+from muq_plugins.data.atomic import replace_file
 from muq_plugins.evaluation.probing.result import Comparison, Row, TaskResult
-from muq_plugins.evaluation.run_folder import replace_file
 
 SCORES_FILE = "scores.json"
 TASKS_FOLDER = "tasks"

@@ -17,6 +17,7 @@ from muq_plugins.evaluation.sections.probing import (
     task_section,
 )
 from muq_plugins.evaluation.sections.tokenizer import (
+    decoding_section,
     levels_section,
     tokenizer_loss_section,
 )
@@ -24,6 +25,7 @@ from muq_plugins.evaluation.sections.tokenizer import (
 __all__ = [
     "codes_section",
     "cross_entropy_section",
+    "decoding_section",
     "layer_section",
     "levels_section",
     "mixture_section",

@@ -12,7 +12,9 @@ from muq_plugins.evaluation import codes, figures
 from muq_plugins.evaluation.report import Picture, Section, Table, percent
 
 
-def codes_section(code_counts: np.ndarray, folder: Path) -> Section:
+def codes_section(
+    code_counts: np.ndarray, folder: Path, heard: str = "unseen clips"
+) -> Section:
     """How often each code is used.
 
     Arguments
@@ -21,6 +23,8 @@ def codes_section(code_counts: np.ndarray, folder: Path) -> Section:
         Counts (N, V).
     folder : pathlib.Path
         Where the figure goes.
+    heard : str
+        What they were counted on.
 
     Returns
     -------
@@ -38,7 +42,7 @@ def codes_section(code_counts: np.ndarray, folder: Path) -> Section:
     frames, size = int(code_counts.sum(axis=1).max()), code_counts.shape[1]
     return Section(
         "Are the codes used?",
-        f"Counted on {frames:,} frames of unseen clips. Usage is the share of the "
+        f"Counted on {frames:,} frames of {heard}. Usage is the share of the "
         f"{size} codes that occur at all; perplexity is the number of equally frequent "
         "codes that would carry as much information.",
         [

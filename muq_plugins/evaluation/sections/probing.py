@@ -130,7 +130,7 @@ def layer_section(results: list[TaskResult], reader: str, folder: Path) -> Secti
                 path,
                 "Score on the test part against the layer; 0 is the front end, a "
                 "filtered log-mel. Shaded: 95% interval of the trained encoder. "
-                "Diamonds: the learned mixture of all layers.",
+                "Diamonds, if there are any: the learned mixture of all layers.",
                 f"One chart for each label: score of every layer. {best}.",
             )
         ],

@@ -36,7 +36,7 @@ def tokenizer_loss_section(rows: list[dict], folder: Path) -> Section:
     figures.loss_curves(rows, path)
     return Section(
         "Has it converged?",
-        "The reconstruction error is what the codes lose of the log-mel. Commitment "
+        "The reconstruction error is what the codes lose of the features. Commitment "
         "and codebook loss are the distance between projections and their codes, added "
         "up over all codebooks.",
         [
@@ -80,34 +80,88 @@ def levels_section(rows: list[dict], diagnostics: dict, folder: Path) -> Section
     pictures = [
         Picture(
             path,
-            "Mean absolute error of the normalised log-mel, decoded from the first "
-            "levels only. With nothing decoded every value is the mean of the log-mel.",
-            "Line chart of the reconstruction error against the number of levels.",
+            "Mean absolute error of the features, decoded from the first codebooks "
+            "only. With nothing decoded every value counts as zero.",
+            "Line chart of the reconstruction error against the number of codebooks.",
         )
     ]
-    if "reconstructions" in diagnostics:
-        path = folder / "mel_reconstruction.png"
-        decoded = {
-            f"{level} level{'s' if level > 1 else ''}": array
-            for level, array in zip(
-                diagnostics["reconstruction_levels"].tolist(),
-                diagnostics["reconstructions"],
-                strict=True,
-            )
-        }
-        figures.mel_reconstruction(diagnostics["mel"], decoded, path)
-        pictures.append(
-            Picture(
-                path,
-                "An unseen clip, what a few levels keep of it, and what they lose. The "
-                "panels of a column share a scale.",
-                "Spectrograms: the original clip and its reconstructions from "
-                f"{', '.join(decoded)}, each with its error.",
-            )
+    return _section([*pictures, *_example(diagnostics, folder)])
+
+
+def decoding_section(
+    errors: dict[str, list[float]],
+    diagnostics: dict,
+    folder: Path,
+    frame_rate: float = 100.0,
+) -> Section:
+    """What each codebook of a finished tokenizer adds, on several kinds of audio.
+
+    Arguments
+    ---------
+    errors : dict of list of float
+        Errors after 0..N codebooks, by what they were measured on.
+    diagnostics : dict of numpy.ndarray
+        Arrays of `load_diagnostics`; the spectrograms are shown if they are there.
+    folder : pathlib.Path
+        Where the figures go.
+    frame_rate : float
+        Of the spectrograms, in Hz.
+
+    Returns
+    -------
+    Section
+        Error by level, and a clip with its reconstructions.
+
+    Example
+    -------
+    >>> folder = Path(getfixture("tmpdir"))
+    >>> decoding_section({"songs": [0.8, 0.5]}, {}, folder).figures[0].path.name
+    'error_by_level.png'
+    """
+    path = folder / "error_by_level.png"
+    figures.errors_of_levels(errors, path)
+    picture = Picture(
+        path,
+        "Mean absolute error of the features, decoded from the first codebooks "
+        "only. With nothing decoded every value counts as zero.",
+        f"Line chart of the reconstruction error against the number of codebooks: "
+        f"{', '.join(errors)}.",
+    )
+    example = _example(diagnostics, folder, frame_rate, "The first clip")
+    return _section([picture, *example])
+
+
+def _example(
+    diagnostics: dict, folder: Path, frame_rate=100.0, what="An unseen clip"
+) -> list[Picture]:
+    """A clip with its reconstructions, if there is one."""
+    if "reconstructions" not in diagnostics:
+        return []
+    path = folder / "mel_reconstruction.png"
+    decoded = {
+        f"{level} codebook{'s' if level > 1 else ''}": array
+        for level, array in zip(
+            diagnostics["reconstruction_levels"].tolist(),
+            diagnostics["reconstructions"],
+            strict=True,
         )
+    }
+    figures.mel_reconstruction(diagnostics["mel"], decoded, path, frame_rate)
+    return [
+        Picture(
+            path,
+            f"{what}, what a few codes keep of it, and what they lose. The "
+            "panels of a column share a scale.",
+            "Spectrograms: the original clip and its reconstructions from "
+            f"{', '.join(decoded)}, each with its error.",
+        )
+    ]
+
+
+def _section(pictures: list[Picture]) -> Section:
     return Section(
-        "What does each level add?",
-        "The tokenizer describes each frame in steps: every level quantizes what the "
-        "levels before it have left over.",
+        "What does each codebook add?",
+        "The codes of a frame complete each other: in a residual quantizer, every "
+        "codebook is for what the codebooks before it have left over.",
         pictures,
     )

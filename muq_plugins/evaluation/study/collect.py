@@ -7,21 +7,20 @@ Authors
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from safetensors import safe_open
 
+from muq_plugins.data.atomic import replace_file
 from muq_plugins.evaluation import codes
 from muq_plugins.evaluation.metrics_log import read_metrics, select
-from muq_plugins.evaluation.probing.result import LINEAR, TRAINED, TaskResult
+from muq_plugins.evaluation.probing.result import LINEAR, MIXTURE, TaskResult
 from muq_plugins.evaluation.probing.storage import load_predictions, load_results
-from muq_plugins.evaluation.run_folder import (
-    METRICS_FILE,
-    load_diagnostics,
-    replace_file,
-)
+from muq_plugins.evaluation.run_folder import METRICS_FILE, load_diagnostics
 
 STUDY_FILE = "study.json"
 FORMAT = 1
@@ -124,6 +123,7 @@ def run_record(run_folder: str | Path) -> dict[str, Any]:
         "updates": test["step"],
         "audio_seconds": test["audio_seconds"],
         "training_seconds": round(test["time"], 1),
+        "parameters": _parameters(run_folder / "inference" / "model.safetensors"),
         "num_codebooks": len(counts),
         "codebook_size": counts.shape[1],
         "learning": {
@@ -186,7 +186,7 @@ def _probe_record(folder: Path, result: TaskResult) -> tuple[dict, dict]:
         curve = [
             row
             for row in result.rows
-            if (row.features, row.reader) == (name, LINEAR) and row.layer != "mixture"
+            if (row.features, row.reader) == (name, LINEAR) and row.layer != MIXTURE
         ]
         chosen = next(index for index, row in enumerate(curve) if row.chosen)
         score = {
@@ -195,10 +195,8 @@ def _probe_record(folder: Path, result: TaskResult) -> tuple[dict, dict]:
             "chosen": chosen,
             "value": _short(curve[chosen].value),
         }
-        if name == TRAINED:
-            predicted = predictions[f"{name}/{LINEAR}/{curve[chosen].layer}"][0]
-            hits = predicted == targets
-            score["hits"] = "".join("1" if hit else "0" for hit in hits)
+        predicted = predictions[f"{name}/{LINEAR}/{curve[chosen].layer}"][0]
+        score["hits"] = "".join("01"[hit] for hit in (predicted == targets).tolist())
         scores[name] = score
     return task, scores
 
@@ -208,6 +206,14 @@ def _last(rows: list[dict], kind: str, folder: Path) -> dict:
     if not found:
         raise ValueError(f"{folder / METRICS_FILE} has no {kind} row: not finished.")
     return found[-1]
+
+
+def _parameters(path: Path) -> int:
+    """Values in the encoder that was saved."""
+    with safe_open(path, framework="numpy") as tensors:
+        return sum(
+            math.prod(tensors.get_slice(name).get_shape()) for name in tensors.keys()
+        )
 
 
 def _short(value):

@@ -150,10 +150,9 @@ def _check_entry(name: str, wanted: Any, yaml_folder: str | Path) -> None:
             raise ExperimentError(
                 f"{name}: unknown key {key!r}{hint(key, EXPERIMENT_KEYS)}."
             )
-    if not (Path(yaml_folder) / wanted["experiment"]).is_file():
-        raise ExperimentError(
-            f"{name}: there is no experiment {Path(yaml_folder) / wanted['experiment']}."
-        )
+    path = Path(yaml_folder) / wanted["experiment"]
+    if not path.is_file():
+        raise ExperimentError(f"{name}: there is no experiment {path}.")
 
 
 def _plan_run(

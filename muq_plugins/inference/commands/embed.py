@@ -176,7 +176,7 @@ class Embedding:
         from muq_plugins.data.fingerprint import fingerprint
 
         encoder = model.mods.encoder
-        num_states = encoder.config["num_layers"] + 1
+        num_states = encoder.num_layers + 1
         self.model = model
         self.layers = resolve_layers(layers, num_states, name)
         self.pool = pool
@@ -186,7 +186,7 @@ class Embedding:
         self.dtype = pick_dtype(dtype, self.device)
         self.sample_rate = encoder.sample_rate
         self.frame_rate = encoder.frame_rate
-        self.min_samples = encoder.features.n_fft // 2 + 1
+        self.min_samples = encoder.min_samples
         config = {k: v for k, v in encoder.config.items() if k not in TRAINING_ONLY}
         self.fingerprint = fingerprint(encoder, config)
         self.about = {

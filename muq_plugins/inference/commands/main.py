@@ -10,13 +10,21 @@ import argparse
 import re
 import sys
 
-from muq_plugins.inference.commands import doctor, embed, export, similar, tokenize
+from muq_plugins.inference.commands import (
+    doctor,
+    embed,
+    export,
+    inspect_tokenizer,
+    similar,
+    tokenize,
+)
 from muq_plugins.inference.commands.options import CommandError
 
 COMMANDS = {
     "embed": (embed, "hidden states of audio files"),
     "tokenize": (tokenize, "codes of audio files"),
     "similar": (similar, "which of the embedded files are closest to one"),
+    "inspect-tokenizer": (inspect_tokenizer, "how a tokenizer does on any audio"),
     "export": (export, "a model for other runtimes"),
     "doctor": (doctor, "what is installed, and whether it works"),
 }

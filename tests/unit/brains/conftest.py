@@ -27,7 +27,7 @@ class ToyStage(nn.Module):
         for parameter in self.parameters():
             parameter.data.normal_(0, 0.3, generator=generator)
 
-    def forward(self, wavs, wav_lens, clip_keys):
+    def forward(self, wavs, wav_lens, clip_keys, crops):
         noise = torch.stack(
             [
                 torch.randn(16, generator=torch.Generator().manual_seed(key))

@@ -1,6 +1,9 @@
 """From a folder, or none, to loaders; and the log-mel statistics."""
 
 import json
+import multiprocessing
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,13 +11,16 @@ import soundfile
 import torch
 
 from muq_plugins.data import preparation
+from muq_plugins.data.corpus import build_notes
 from muq_plugins.data.mel_statistics import mel_statistics, normalise
 from muq_plugins.data.preparation import (
     Manifests,
     evaluation_loader,
     prepare_manifests,
+    prepare_notes,
     training_loader,
 )
+from muq_plugins.experiment import load_experiment
 from muq_plugins.lobes import LogMel, RandomProjection, StackedFrames
 
 
@@ -62,6 +68,49 @@ def test_without_a_folder_the_corpus_is_built(tmp_path, monkeypatch):
     manifests = prepare_manifests(None, tmp_path / "corpus", 12.0, 34)
     assert asked == {"folder": tmp_path / "corpus", "minutes": 12.0, "seed": 34}
     assert manifests.train["train"]["wav"] == f"{tmp_path / 'corpus'}/0.wav"
+
+
+def test_collections_have_a_folder_of_their_own(tmp_path, monkeypatch):
+    asked = []
+
+    def build(folder, **settings):
+        asked.append((folder.name, settings.get("collections")))
+        write_music(folder, 1)
+        entry = {"wav": "{data_root}/0.wav", "duration": 2.0}
+        for part in ("train", "valid", "test"):
+            (folder / f"{part}.json").write_text(json.dumps({part: entry}))
+
+    monkeypatch.setattr(preparation, "build_corpus", build)
+    for collections in (None, ["fiddle tunes"], ["classical", "chorales"]):
+        arguments = (None, tmp_path / "corpus-9min", 9, 1)
+        manifests = prepare_manifests(*arguments, collections=collections)
+        assert manifests.folder == tmp_path / asked[-1][0]
+    assert asked == [
+        ("corpus-9min", None),
+        ("corpus-9min-fiddle_tunes", ["fiddle tunes"]),
+        ("corpus-9min-chorales-classical", ["chorales", "classical"]),
+    ]
+    with pytest.raises(ValueError, match="'jazz'.*one or more of chorales"):
+        prepare_manifests(*arguments, collections=["jazz"])
+    with pytest.raises(
+        ValueError, match="chooses from the embedded corpus, but data_f"
+    ):
+        prepare_manifests("music", *arguments[1:], collections=["chorales"])
+
+
+@pytest.mark.parametrize("name", ["muq", "mel_rvq", "probe"])
+def test_collections_of_an_experiment_reach_its_data(name):
+    path = Path(__file__).parents[3] / "hparams" / f"{name}.yaml"
+    options = ["--collections", "[fiddle tunes]", "--encoder", "none"]
+    hparams = load_experiment([str(path), *options[: 4 if name == "probe" else 2]])
+    hparams = hparams.hparams
+    assert hparams["data"]["collections"] == ["fiddle tunes"]
+    if name == "muq":
+        overrides = hparams["tokenizer"]["overrides"]
+        assert overrides["collections"] == ["fiddle tunes"]
+    if name == "probe":
+        music = hparams["corpora"][0]
+        assert music.keywords["collections"] == ["fiddle tunes"]
 
 
 def test_shares_of_the_evaluation_add_up(tmp_path):
@@ -113,3 +162,33 @@ def test_unreadable_audio_cannot_be_measured(tmp_path):
     manifest = {"a": {"wav": str(tmp_path / "gone.wav"), "duration": 5.0}}
     with pytest.raises(ValueError, match="No audio.*scan the data folder again"):
         mel_statistics(LogMel(), manifest, tmp_path, progress=False)
+
+
+def build_notes_in(folder):
+    """What one of several runs does."""
+    assert len(prepare_notes(folder, step=24, seed=1).test) > 0
+
+
+def test_runs_that_begin_together_make_the_data_once(tmp_path, monkeypatch):
+    made = tmp_path / "made"
+
+    def build(folder, **settings):
+        with open(made, "a") as file:
+            file.write("begin\n")
+        time.sleep(0.3)
+        build_notes(folder, **settings)
+        with open(made, "a") as file:
+            file.write("end\n")
+
+    monkeypatch.setattr(preparation, "build_notes", build)
+    context = multiprocessing.get_context("fork")
+    runs = [
+        context.Process(target=build_notes_in, args=(tmp_path / "notes",))
+        for _ in range(2)
+    ]
+    for run in runs:
+        run.start()
+    for run in runs:
+        run.join()
+        assert run.exitcode == 0
+    assert made.read_text().split() == ["begin", "end"] * 2

@@ -88,10 +88,10 @@ def test_only_the_last_validation_counts(tokenizer_rows):
 
 
 @pytest.mark.parametrize("after", [0.5, 0.4999, 0.6])
-def test_a_level_without_gain_is_a_warning(tokenizer_rows, after):
+def test_a_codebook_without_gain_is_a_warning(tokenizer_rows, after):
     tokenizer_rows[-1]["reconstruction_error_per_level"] = [0.8, 0.5, after, 0.3]
     message = only(tokenizer_verdicts(tokenizer_rows), "warning")
-    assert message.startswith("level 2 does not lower the reconstruction error")
+    assert message.startswith("codebook 2 does not lower the reconstruction error")
 
 
 def test_a_small_sample_is_a_warning(synthetic, tokenizer_rows):

@@ -145,7 +145,7 @@ def test_pretrain_report(pretrain_folder, tokenizer_folder):
         "Does it know what it hears?",
         "Class by class",
         "Are the codes used?",
-        "What does each level add?",
+        "What does each codebook add?",
         "Did the training run smoothly?",
     ]
     assert len(page.images) == 7 and all(image["alt"] for image in page.images)
@@ -167,7 +167,7 @@ def test_pretrain_report(pretrain_folder, tokenizer_folder):
 def test_tokenizer_report_is_made_from_the_files_alone(tokenizer_folder, tmp_path):
     path = tokenizer_report(tokenizer_folder)
     page, first = Page(path), path.read_bytes()
-    assert "What does each level add?" in page.titles
+    assert "What does each codebook add?" in page.titles
     assert len(page.images) == 5
     copy = tmp_path / "elsewhere" / "mel_rvq" / "1"
     copy.mkdir(parents=True)
@@ -212,7 +212,7 @@ def test_headline(pretrain_folder, tokenizer_folder):
     ]
     assert headline(tokenizer_folder)[0] == (
         "reconstruction error 0.48 (0.83 with nothing decoded, 0.63 from the first "
-        "level alone)"
+        "codebook alone)"
     )
 
 

@@ -110,8 +110,8 @@ def test_only_numbers_and_tensors_are_read(encoder, tmp_path):
     assert not marker.exists()
 
 
-def test_only_a_muq_encoder_is_saved_as_muq(tmp_path):
-    with pytest.raises(TypeError, match="not a Linear"):
+def test_only_an_encoder_is_saved_as_muq(tmp_path):
+    with pytest.raises(TypeError, match="A Linear cannot be saved"):
         save_muq(tmp_path, torch.nn.Linear(1, 1))
 
 

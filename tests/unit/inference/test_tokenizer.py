@@ -10,6 +10,8 @@ from muq_plugins.lobes import (
     KMeans,
     LogMel,
     Mfcc,
+    MultiViewTarget,
+    RandomProjection,
     ResidualVQ,
     StackedFrames,
     Target,
@@ -75,3 +77,9 @@ def test_other_levels_with_the_same_product_are_refused(tmp_path):
     save_tokenizer(tmp_path / "inference", fsq_target([8, 8]), "")
     with pytest.raises(ValueError, match=r"levels is \[8, 8\] there, \[4, 16\] here"):
         load_tokenizer(fsq_target([4, 16]), tmp_path)
+
+
+def test_a_target_of_several_views_takes_no_tokenizer(tmp_path):
+    target = MultiViewTarget([Target(LogMel(), RandomProjection(128, 1, 4))])
+    with pytest.raises(ValueError, match="MultiViewTarget takes no trained tokenizer"):
+        load_tokenizer(target, tmp_path)

@@ -1,4 +1,4 @@
-"""What every quantizer promises, and what is special about each."""
+"""What is special about each quantizer, and several views in one target."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,6 @@ import torch
 
 from muq_plugins.lobes import (
     BlockMasking,
-    EncodecQuantizer,
     FiniteScalarQuantization,
     KMeans,
     LogMel,
@@ -15,13 +14,11 @@ from muq_plugins.lobes import (
     MultiViewTarget,
     MuQEncoder,
     RandomProjection,
-    ResidualVQ,
     StackedFrames,
     Target,
-    TokenizerTraining,
+    TeacherFeatures,
     VirtualCodes,
 )
-from muq_plugins.lobes.quantizers import base
 from muq_plugins.lobes.stages import count_codes
 
 SIZE = 128
@@ -32,119 +29,6 @@ def kmeans(seed=0):
     generator = torch.Generator().manual_seed(seed)
     quantizer.set_centres(torch.randn(40, SIZE, generator=generator))
     return quantizer
-
-
-QUANTIZERS = {
-    "residual_vq": lambda: ResidualVQ(SIZE, 3, 32),
-    "random_projection": lambda: RandomProjection(SIZE, 3, 32),
-    "fsq": lambda: FiniteScalarQuantization(SIZE, 3, [5, 4, 3, 2]),
-    "kmeans": kmeans,
-    "virtual": lambda: VirtualCodes(RandomProjection(SIZE, 3, 32), 48),
-    "encodec": lambda: EncodecQuantizer(source=None, num_codebooks=3),
-}
-
-
-@pytest.fixture(params=QUANTIZERS)
-def quantizer(request):
-    torch.manual_seed(0)
-    return QUANTIZERS[request.param]().eval()
-
-
-@pytest.fixture
-def feats():
-    return torch.randn(4, 250, SIZE, generator=torch.Generator().manual_seed(1))
-
-
-def test_shapes_ranges_and_determinism(quantizer, feats):
-    codes = quantizer.encode(feats)
-    assert codes.shape == (4, 250, quantizer.num_codebooks)
-    assert codes.dtype == torch.int64
-    assert codes.min() >= 0 and codes.max() < quantizer.codebook_size
-    assert torch.equal(codes, quantizer.encode(feats))
-    assert len(codes[..., 0].unique()) > 10
-    out = quantizer(feats)
-    assert torch.equal(out.codes, codes)
-    assert out.quantized.shape == feats.shape
-    assert out.level_errors.shape == (quantizer.num_codebooks + 1,)
-
-
-def test_decoding_gives_the_quantized_vectors(quantizer, feats):
-    if not hasattr(quantizer, "decode"):
-        pytest.skip("cannot be decoded")
-    out = quantizer(feats)
-    torch.testing.assert_close(quantizer.decode(out.codes), out.quantized)
-    errors = [feats.abs().mean()] + [
-        (feats - quantizer.decode(out.codes[..., : n + 1])).abs().mean()
-        for n in range(quantizer.num_codebooks)
-    ]
-    torch.testing.assert_close(out.level_errors, torch.stack(errors))
-    too_many = torch.zeros(5, quantizer.num_codebooks + 1, dtype=torch.int64)
-    with pytest.raises(ValueError, match="codes per frame"):
-        quantizer.decode(too_many)
-
-
-def test_usage_is_that_of_a_plain_count(quantizer, feats):
-    codes = quantizer.encode(feats)
-    counts = count_codes(codes, quantizer.codebook_size)
-    expected = np.zeros((quantizer.num_codebooks, quantizer.codebook_size), int)
-    for row in codes.flatten(0, 1).tolist():
-        for level, code in enumerate(row):
-            expected[level, code] += 1
-    assert counts.tolist() == expected.tolist()
-    stage = TokenizerTraining(torch.nn.Identity(), quantizer)
-    assert torch.equal(stage.quantize(feats.flatten(0, 1)).code_counts, counts)
-
-
-def test_chunks_give_the_codes_of_the_whole(quantizer, feats, monkeypatch):
-    whole = quantizer.encode(feats)
-    parts = [quantizer.encode(part) for part in feats.split(70, dim=1)]
-    assert torch.equal(torch.cat(parts, dim=1), whole)
-    monkeypatch.setattr(base, "SEARCH_CHUNK", 64)
-    assert torch.equal(quantizer.encode(feats), whole)
-
-
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_half_precision_gives_the_codes_of_full_precision(quantizer, feats, dtype):
-    rounded = feats.to(dtype)
-    with torch.autocast("cpu", torch.bfloat16):
-        lowered = quantizer.encode(rounded)
-    same = lowered == quantizer.encode(rounded.float())
-    assert same.all(dim=-1).float().mean() >= 0.999
-
-
-@pytest.mark.parametrize("name", QUANTIZERS)
-def test_making_one_leaves_the_global_random_state_alone(name):
-    torch.manual_seed(3)
-    state = torch.get_rng_state()
-    QUANTIZERS[name]()
-    assert torch.equal(state, torch.get_rng_state())
-
-
-@pytest.mark.parametrize("name", ["residual_vq", "fsq", "encodec"])
-def test_initial_weights_follow_the_seed_of_the_run(name):
-    made = []
-    for seed in (1, 1, 2):
-        torch.manual_seed(seed)
-        made.append(torch.cat([t.flatten() for t in QUANTIZERS[name]().buffers()]))
-        made[-1] = [
-            *(p.detach() for p in QUANTIZERS[name]().parameters()),
-            made[-1],
-        ]
-    first, again, other = made
-    assert all(map(torch.equal, first, again))
-    assert not all(map(torch.equal, first, other))
-
-
-def test_padding_is_isolated(quantizer):
-    if quantizer.input_size != SIZE:
-        pytest.skip("needs the features of this test")
-    features = StackedFrames(LogMel(n_mels=SIZE // 4), num_frames=4)
-    target = Target(features, quantizer)
-    clip, batch = torch.randn(30000), torch.randn(2, 48000)
-    batch[0, :30000] = clip
-    codes = target(batch, torch.tensor([30000 / 48000, 1.0]))
-    assert torch.equal(codes[0, :31], target(clip[None])[0])
-    assert (codes[0, 31:] == -1).all()
 
 
 # Random projection ----------------------------------------------------------
@@ -234,10 +118,18 @@ def test_a_quantizer_for_other_features_is_refused():
         Target(StackedFrames(LogMel()), kmeans())
 
 
+def test_a_teacher_of_another_width_is_refused():
+    encoder = MuQEncoder(32, num_layers=1, num_heads=4, ffn_width=64, conv_channels=4)
+    message = "TeacherFeatures gives vectors of 32 values, .* quantizes vectors of 128"
+    with pytest.raises(ValueError, match=message):
+        Target(TeacherFeatures(encoder, 1, "teacher"), kmeans())
+
+
 # Virtual codes --------------------------------------------------------------
 
 
-def test_virtual_codes_are_never_hit(feats):
+def test_virtual_codes_are_never_hit():
+    feats = torch.randn(4, 250, SIZE)
     inner = RandomProjection(SIZE, 3, 32)
     quantizer = VirtualCodes(inner, 48)
     codes = quantizer.encode(feats)

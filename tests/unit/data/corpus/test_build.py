@@ -200,6 +200,30 @@ def test_killed_build_leaves_no_process_and_goes_on(corpus, tmp_path):
     assert contents(folder) == contents(corpus)
 
 
+def test_a_collection_is_played_by_itself(tmp_path):
+    """Tunes of one voice: each take has the family of its instrument."""
+    settings = {"minutes": 0.5, "seed": 3, "collections": ["fiddle tunes"]}
+    build_corpus(tmp_path / "tunes", **settings, workers=1, progress=False)
+    record = read_json(tmp_path / "tunes" / "corpus.json")
+    assert record["settings"] == settings
+    for entry in entries_of(tmp_path / "tunes").values():
+        assert entry["piece"].startswith("ryansMammoth/")
+        assert [entry["family"]] == entry["families"]
+        assert len(entry["programs"]) == 1
+    with pytest.raises(ValueError, match="'collections': .'fiddle tunes'.*but wanted"):
+        build_corpus(tmp_path / "tunes", minutes=0.5, seed=3)
+
+
+def test_a_collection_with_too_few_pieces_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="at least 4 compositions.* have 1 for it. Ch"):
+        build_corpus(
+            tmp_path, minutes=20.0, workers=1, collections=["classical"], progress=False
+        )
+    with pytest.raises(ValueError, match="collections is .'jazz'"):
+        build_corpus(tmp_path / "new", minutes=1.0, collections=["jazz"])
+    assert not (tmp_path / "new").exists()
+
+
 def test_other_settings_are_refused(corpus):
     with pytest.raises(ValueError, match="'seed': 7.*'seed': 8.*another folder or del"):
         build_corpus(corpus, minutes=3.0, seed=8)

@@ -55,3 +55,21 @@ def test_slow_is_called_slow():
     arguments = ["Verdi", ["flute"], "pipe", "C major", 60.0, "4/4"]
     captions = [write_caption(*arguments, random.Random(seed)) for seed in range(10)]
     assert all("very slow" in text or "solemn" in text for text in captions)
+
+
+def test_a_tune_is_neither_polyphonic_nor_classical():
+    """The wording is the same otherwise, whatever is drawn."""
+    told = {1: set(), 2: set()}
+    for voices, captions in told.items():
+        for seed in range(60):
+            rng = random.Random(seed)
+            captions.add(
+                write_caption(
+                    "Anonymous", ["flute"], "pipe", "C major", 90.0, "6/8", rng, voices
+                )
+            )
+    words = " ".join(told[2])
+    assert "Polyphonic" in words and "Classical" in words
+    words = " ".join(told[1])
+    assert "Polyphonic" not in words and "Classical" not in words
+    assert "A tune for" in words and len(told[1]) == len(told[2])

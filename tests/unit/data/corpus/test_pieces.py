@@ -8,7 +8,13 @@ import collections
 
 import pytest
 
-from muq_plugins.data.corpus.pieces import corpus_folder, find_pieces, split_of
+from muq_plugins.data.corpus.pieces import (
+    COLLECTIONS,
+    SPLITS,
+    corpus_folder,
+    find_pieces,
+    split_of,
+)
 
 
 @pytest.fixture(scope="module")
@@ -48,3 +54,34 @@ def test_every_split_has_pieces_of_two_composers(pieces):
     for piece in pieces.values():
         composers[split_of(piece.work)].add(piece.composer)
     assert min(len(names) for names in composers.values()) >= 2
+
+
+def test_collections_are_chosen_by_name(pieces):
+    chosen = {name: find_pieces([name]) for name in COLLECTIONS}
+    assert [len(found) > 40 for found in chosen.values()] == [True] * 3
+    assert {p.path for p in chosen["chorales"] + chosen["classical"]} == set(pieces)
+    tunes = chosen["fiddle tunes"]
+    assert len(tunes) > 1000 and not {p.path for p in tunes} & set(pieces)
+    assert len({piece.work for piece in tunes}) == len(tunes)
+    assert {piece.composer for piece in tunes} == {"Anonymous"}
+    for split in SPLITS:
+        assert sum(split_of(piece.work) == split for piece in tunes) > 80
+    both = find_pieces(["fiddle tunes", "chorales"])
+    assert len(both) == len(tunes) + len(chosen["chorales"])
+    assert both == sorted(both, key=lambda piece: piece.path)
+
+
+@pytest.mark.parametrize("names", [["jazz"], [], "chorales", ["chorales", "Jazz"]])
+def test_unknown_collections_are_refused(names):
+    with pytest.raises(
+        ValueError, match="one or more of chorales, classical, fiddle t"
+    ):
+        find_pieces(names)
+
+
+def test_tunes_claim_no_rights():
+    """As `pieces` asks of every file."""
+    for piece in find_pieces(["fiddle tunes"]):
+        text = (corpus_folder() / piece.path).read_text(encoding="utf-8").lower()
+        for word in ("copyright", "all rights", "licen", "©"):
+            assert word not in text, piece.path

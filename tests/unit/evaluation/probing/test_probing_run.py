@@ -9,11 +9,14 @@ import json
 
 import numpy as np
 import pytest
+import soundfile
+import torch
 from sklearn.metrics import average_precision_score, balanced_accuracy_score
 
 from muq_plugins.evaluation.probe import ProbeError, fit_layers
+from muq_plugins.evaluation.probing import reading
 from muq_plugins.evaluation.probing import run as module
-from muq_plugins.evaluation.probing.cache import Features
+from muq_plugins.evaluation.probing.cache import Features, FeatureSettings
 from muq_plugins.evaluation.probing.clips import Clip
 from muq_plugins.evaluation.probing.readers import ReaderSettings
 from muq_plugins.evaluation.probing.report import probing_headline, probing_report
@@ -23,8 +26,9 @@ from muq_plugins.evaluation.probing.run import (
     probe_tasks,
 )
 from muq_plugins.evaluation.probing.storage import load_results
-from muq_plugins.evaluation.probing.tasks import ProbeTask
+from muq_plugins.evaluation.probing.tasks import ProbeTask, task_data
 from muq_plugins.evaluation.probing.verdicts import probing_verdicts
+from muq_plugins.lobes import MuQEncoder
 
 SETTINGS = ReaderSettings(hidden_size=8, lr=0.03, mixture_lr=0.1, max_epochs=60)
 SEEDS = [0, 1]
@@ -216,9 +220,83 @@ def test_few_groups_decide_nothing(probed):
 def test_mistakes_show_before_anything_is_computed():
     clips = [Clip(str(i), "nowhere", 1.0, None, {"x": "a"}) for i in range(9)]
     with pytest.raises(ProbeError, match="one class only"):
-        probe_encoder("", None, 0, [ProbeTask("x")], clips, None, SETTINGS, [0])
+        probe_encoder("", None, 0, [ProbeTask("x")], [clips], None, SETTINGS, [0])
     with pytest.raises(ProbeError, match="seeds must list"):
-        probe_encoder("", None, 0, [ProbeTask("x")], clips, None, SETTINGS, [])
+        probe_encoder("", None, 0, [ProbeTask("x")], [clips], None, SETTINGS, [])
+    with pytest.raises(ProbeError, match="No clip has the label 'y'; .* is 'x'"):
+        probe_encoder("", None, 0, [ProbeTask("y")], [clips], None, SETTINGS, [0])
+
+
+def tones(folder, name, label):
+    """Short tones of two kinds, as the clips of a corpus."""
+    clips = []
+    for index in range(20):
+        path = folder / f"{name}{index}.wav"
+        time = np.arange(6000) / 24000
+        pitch = 300 + 900 * (index % 2) + index
+        soundfile.write(path, 0.3 * np.sin(2 * np.pi * pitch * time), 24000)
+        clips.append(Clip(path.name, str(path), 0.25, None, {label: "ab"[index % 2]}))
+    return clips
+
+
+def test_each_label_is_probed_where_it_is_known(tmp_path, monkeypatch):
+    """Two corpora: tasks in their order, references read once for two encoders."""
+    corpora = [tones(tmp_path, "music", "key"), tones(tmp_path, "note", "pitch")]
+    tasks = [ProbeTask("pitch"), ProbeTask("key")]
+    settings = ReaderSettings(readers=["linear"], mixture=False, folds=2)
+    features = FeatureSettings(tmp_path / "features")
+    fits = []
+
+    def count(*args, **kwargs):
+        fits.append(args[7])
+        return fit_layers(*args, **kwargs)
+
+    monkeypatch.setattr(reading, "fit_layers", count)
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        encoder = MuQEncoder(16, 1, 2, ffn_width=16, conv_channels=2)
+        folder = tmp_path / f"probe{seed}"
+        results = probe_encoder(
+            folder, encoder, 7, tasks, corpora, features, settings, [0]
+        )
+        assert [result.label for result in results] == ["pitch", "key"]
+        assert load_results(folder) == results
+        assert {row.reader for row in results[0].rows} == {"linear"}
+        assert results[0].row(LOG_MEL, "linear").value == 1.0
+    assert sorted(fits) == 2 * [LOG_MEL] + 4 * [TRAINED] + 2 * [UNTRAINED]
+
+    page = probing_report(folder).read_text("utf-8")
+    assert page.count("<img") == 1 and "with a hidden layer" not in page
+
+    fits.clear()
+    probe_encoder(folder, encoder, 7, tasks[:1], corpora[1:], features, settings, [1])
+    assert sorted(fits) == [LOG_MEL, TRAINED, UNTRAINED]  # other folds
+    probe_encoder(folder, encoder, 7, tasks[:1], corpora[1:], features, settings, [1])
+    assert len(fits) == 3
+
+
+def test_fewer_folds_are_those_of_the_linear_probe(corpus):
+    clips, features = corpus
+    data = task_data(TASKS[0], clips)
+    values = features[TRAINED].values
+    for folds in (2, 5):
+        settings = ReaderSettings(readers=["linear"], folds=folds)
+        result, _ = reading.probe_task(
+            data, {TRAINED: features[TRAINED]}, settings, [3]
+        )
+        expected = fit_layers(
+            values[data.parts["train"]],
+            data.names("train"),
+            values[data.parts["test"]],
+            data.names("test"),
+            data.groups["train"],
+            data.groups["test"],
+            seed=3,
+            folds=folds,
+        )
+        rows = result.curve(TRAINED, "linear")
+        assert [row.validation for row in rows] == [r.validation for r in expected]
+        assert result.row(TRAINED, "linear", "mixture") is not None
 
 
 def test_each_encoder_has_a_folder_of_its_own(tmp_path):

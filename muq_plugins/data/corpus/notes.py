@@ -1,0 +1,267 @@
+"""Single notes, rendered from pip packages alone: what is played, and how high?
+
+Every instrument of the embedded corpus plays every pitch of its range once. The parts
+are disjoint by source, as those of NSynth (arXiv 1704.01279) are: instruments whose
+recordings in the soundfont are the same, in whole or in part, are one source, and a
+source is in one part only.
+
+Authors
+ * The MuQ for SpeechBrain team 2026
+"""
+
+import json
+import os
+import random
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+from speechbrain.utils.logger import get_logger
+from tqdm import tqdm
+
+from muq_plugins.data.corpus.clips import AUDIO
+from muq_plugins.data.corpus.programs import INSTRUMENTS, family_of
+from muq_plugins.data.corpus.render import level, write_flac
+from muq_plugins.data.corpus.sampler import SAMPLE_RATE
+from muq_plugins.data.corpus.soundfont import load_soundfont
+from muq_plugins.data.jsonio import write_json
+
+logger = get_logger(__name__)
+
+# Raised whenever a change of this package changes the audio or the labels.
+FORMAT = 1
+
+# The programs of each source, by part. Every family can be learned and tested;
+# organs and brass have too few sources to validate on as well.
+SOURCES = {
+    "train": (
+        *((0, 1, 2, 3), (5,)),  # piano
+        *((8,), (12,), (14,)),  # chromatic percussion
+        *((16, 19), (20, 21, 22, 23)),  # organ
+        *((7, 27, 28), (15, 24, 25)),  # guitar, with the clavinet and the dulcimer
+        *((40, 41), (44, 48, 49), (51,)),  # strings
+        *((57, 58, 59, 60), (61, 62, 63)),  # brass
+        *((66,), (67,), (69,), (71,)),  # reed
+        *((75, 76), (77,)),  # pipe
+    ),
+    "valid": ((6,), (9,), (29, 30), (50,), (65,), (79,)),
+    "test": (
+        (4,),  # piano
+        *((10,), (11,), (13,)),  # chromatic percussion
+        (17, 18),  # organ
+        (26,),  # guitar
+        *((42, 43), (45,)),  # strings
+        (56,),  # brass
+        *((64,), (68,), (70,)),  # reed
+        *((72, 74), (73,)),  # pipe
+    ),
+}
+
+SECONDS = 2.0
+_HELD = 1.5  # seconds until a note is released
+_FADE = 0.02  # seconds at the end, where a release may still sound
+# The sampler plays a velocity as a level, so one note at several would be one note
+# several times: each is played at one of them, which leaves no level to tell it by.
+VELOCITIES = (60, 90, 120)
+
+_RECORD = "notes.json"
+_PITCH_CLASSES = "C C# D D# E F F# G G# A A# B".split()
+
+
+def build_notes(
+    folder: str | os.PathLike, step: int = 1, seed: int = 1234, progress: bool = True
+) -> Path:
+    """Render single notes of two seconds to train and test on, with labels.
+
+    The folder then has `train.json`, `valid.json` and `test.json` (manifests whose
+    `{data_root}` is the folder), the audio (24 kHz mono FLAC, 100 MB in all) and
+    `notes.json` (what it was made with and what is in it). The labels are `pitch`
+    (MIDI), `pitch_class`, `octave`, `instrument`, `instrument_family`, `program`,
+    `source` and `velocity`.
+
+    The same arguments give the same files bit for bit. Notes that are there are not
+    made again: a build that was interrupted goes on, a complete one is returned at
+    once. Let one process call it at a time.
+
+    Arguments
+    ---------
+    folder : str or os.PathLike
+        Where to build; made if missing.
+    step : int
+        Semitones between the notes of an instrument: with 1, 2965 notes in all.
+    seed : int
+        Decides the velocities.
+    progress : bool
+        Show a progress bar.
+
+    Returns
+    -------
+    pathlib.Path
+        The folder.
+
+    Raises
+    ------
+    ValueError
+        If the step is less than 1, or the folder holds notes of other settings or
+        other data.
+    OSError
+        If the folder cannot be written.
+
+    Example
+    -------
+    >>> folder = build_notes(getfixture("tmp_path"), step=24, progress=False)
+    >>> sorted(path.name for path in folder.iterdir())
+    ['audio', 'notes.json', 'test.json', 'train.json', 'valid.json']
+    """
+    folder = Path(folder)
+    if step < 1:
+        raise ValueError(f"step is {step}: give at least 1 semitone.")
+    settings = {"step": int(step), "seed": int(seed)}
+    manifests = note_manifests(**settings)
+    if _is_complete(folder, settings, manifests):
+        return folder
+    record = {
+        "format": FORMAT,
+        "settings": settings,
+        "versions": {"pretty_midi": version("pretty_midi")},
+    }
+    try:
+        (folder / AUDIO).mkdir(parents=True, exist_ok=True)
+        write_json(folder / _RECORD, {**record, "complete": False})
+    except OSError as error:
+        raise OSError(
+            f"The notes cannot be written to {folder}: {error}. Choose a folder that "
+            "you may write to."
+        ) from error
+    entries = [entry for part in manifests.values() for entry in part.values()]
+    for entry in tqdm(entries, "Rendering notes", unit="note", disable=not progress):
+        path = Path(entry["wav"].format(data_root=folder))
+        if not path.is_file():
+            write_flac(path, render_note(**_played(entry)))
+    for unfinished in (folder / AUDIO).glob("*.tmp"):
+        unfinished.unlink()
+    for part, manifest in manifests.items():
+        write_json(folder / f"{part}.json", manifest)
+    counts = {part: len(manifest) for part, manifest in manifests.items()}
+    write_json(folder / _RECORD, {**record, "complete": True, "notes": counts})
+    logger.info(f"Notes {folder}: {counts}.")
+    return folder
+
+
+def note_manifests(step: int = 1, seed: int = 1234) -> dict[str, dict[str, dict]]:
+    """The notes of each part with their labels.
+
+    Arguments
+    ---------
+    step, seed
+        See `build_notes`.
+
+    Returns
+    -------
+    dict of dict
+        "train", "valid" and "test": note id to manifest entry.
+
+    Example
+    -------
+    >>> manifests = note_manifests()
+    >>> {part: len(manifest) for part, manifest in manifests.items()}
+    {'train': 1920, 'valid': 312, 'test': 733}
+    >>> manifests["test"]["073-060"]["instrument"], family_of(73)
+    ('flute', 'pipe')
+    """
+    return {
+        part: {
+            f"{program:03d}-{pitch:03d}": _entry(program, pitch, programs[0], seed)
+            for programs in sources
+            for program in programs
+            for pitch in range(INSTRUMENTS[program].low, INSTRUMENTS[program].high + 1)
+            if pitch % step == 0
+        }
+        for part, sources in SOURCES.items()
+    }
+
+
+def render_note(program: int, pitch: int, velocity: int) -> np.ndarray:
+    """Play a note for a second and a half, with half a second to die away.
+
+    Arguments
+    ---------
+    program : int
+        General MIDI program.
+    pitch : int
+        MIDI pitch.
+    velocity : int
+        1 to 127, which is -20 dBFS RMS.
+
+    Returns
+    -------
+    numpy.ndarray
+        Two seconds (samples,), float32 at `SAMPLE_RATE`.
+
+    Example
+    -------
+    >>> loud, quiet = render_note(73, 72, 127), render_note(73, 72, 40)
+    >>> len(loud), float(loud.std()) > 9 * float(quiet.std())
+    (48000, True)
+    """
+    audio = np.zeros(round(SECONDS * SAMPLE_RATE), dtype=np.float32)
+    sound = load_soundfont().play(program, pitch, _HELD)[: len(audio)]
+    audio[: len(sound)] = sound
+    fade = round(_FADE * SAMPLE_RATE)
+    audio[-fade:] *= np.linspace(1.0, 0.0, fade, dtype=np.float32)
+    # The amplitude that SoundFont 2.01, 8.4.1, gives to a velocity.
+    return level(audio) * np.float32((velocity / 127.0) ** 2)
+
+
+def _entry(program: int, pitch: int, source: int, seed: int) -> dict:
+    return {
+        "wav": f"{{data_root}}/{AUDIO}/{program:03d}-{pitch:03d}.flac",
+        "duration": SECONDS,
+        "sample_rate": SAMPLE_RATE,
+        "channels": 1,
+        "pitch": pitch,
+        "pitch_class": _PITCH_CLASSES[pitch % 12],
+        "octave": pitch // 12 - 1,
+        "instrument": INSTRUMENTS[program].name,
+        "instrument_family": family_of(program),
+        "program": program,
+        "source": INSTRUMENTS[source].name,
+        "velocity": random.Random(f"{seed}/{program}/{pitch}").choice(VELOCITIES),
+    }
+
+
+def _played(entry: dict) -> dict:
+    return {name: entry[name] for name in ("program", "pitch", "velocity")}
+
+
+def _is_complete(folder: Path, settings: dict, manifests: dict) -> bool:
+    """Whether all is there; raises ValueError if it is not what is wanted."""
+    path = folder / _RECORD
+    if not path.is_file():
+        if (folder / AUDIO).exists():
+            raise ValueError(
+                f"{folder} has {AUDIO} but no {_RECORD}: it does not hold notes. "
+                "Choose another folder."
+            )
+        return False
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        there = {"format": record["format"], **record["settings"]}
+        complete = record["complete"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"{path} is not the record of rendered notes ({error!r}). Delete {folder} "
+            "or choose another."
+        ) from error
+    wanted = {"format": FORMAT, **settings}
+    if there != wanted:
+        raise ValueError(
+            f"{folder} holds notes made with {there}, but wanted are notes with "
+            f"{wanted}. Choose another folder or delete this one."
+        )
+    files = {entry.name for entry in os.scandir(folder / AUDIO)}
+    return (
+        complete
+        and all((folder / f"{part}.json").is_file() for part in manifests)
+        and all(f"{name}.flac" in files for part in manifests.values() for name in part)
+    )

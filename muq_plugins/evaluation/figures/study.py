@@ -1,0 +1,277 @@
+"""What experiments have reached: every seed, means with intervals, and differences.
+
+The functions know nothing of studies: they draw lists of numbers with names.
+
+Authors
+ * The MuQ for SpeechBrain team 2026
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from textwrap import fill
+from typing import NamedTuple
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
+
+from muq_plugins.evaluation.figures.style import (
+    CHANCE,
+    COUNTING,
+    INK,
+    NEUTRAL,
+    TRAIN,
+    VALID,
+    new_figure,
+)
+
+LABEL_WIDTH = 24
+# Colour and dashes of reference levels, in the order in which they are given.
+REFERENCES = ((NEUTRAL, "-"), (COUNTING, (0, (5, 2))), (CHANCE, (0, (1, 2))))
+
+
+class Dots(NamedTuple):
+    """The numbers of one experiment.
+
+    Arguments
+    ---------
+    label : str
+        Its name.
+    values : list of float
+        One for each seed.
+    interval : tuple of float or None
+        Low and high end, around the mean.
+
+    Example
+    -------
+    >>> Dots("Mel-RVQ", [0.5, 0.6], (0.4, 0.7)).label
+    'Mel-RVQ'
+    """
+
+    label: str
+    values: list[float]
+    interval: tuple[float, float] | None
+
+
+def scores_by_experiment(
+    scores: list[Dots],
+    differences: list[Dots | None],
+    references: dict[str, float],
+    names: tuple[str, str],
+    path: str | Path,
+) -> None:
+    """Draw the scores of experiments beside their differences to a base.
+
+    Arguments
+    ---------
+    scores : list of Dots
+        At least one.
+    differences : list of Dots or None
+        The difference of each; None for the base itself.
+    references : dict of float
+        At most three levels to compare with, by name.
+    names : tuple of str
+        Names of the two axes.
+    path : str or pathlib.Path
+        The PNG to write.
+
+    Raises
+    ------
+    ValueError
+        If there is nothing to draw.
+
+    Example
+    -------
+    >>> path = Path(getfixture("tmpdir")) / "scores.png"
+    >>> scores = [Dots("Mel-RVQ", [0.5, 0.6], (0.4, 0.7)), Dots("VQ", [0.4], None)]
+    >>> differences = [None, Dots("VQ", [-0.1], None)]
+    >>> scores_by_experiment(scores, differences, {"chance": 0}, ("a", "b"), path)
+    >>> path.exists()
+    True
+    """
+    if not scores:
+        raise ValueError("there is no score to draw")
+    with new_figure(path, width=8, height=1.5 + 0.46 * len(scores)) as figure:
+        left, right = figure.subplots(1, 2, sharey=True, width_ratios=(3, 2))
+        for line, dots in enumerate(scores):
+            _draw_dots(left, dots, line, horizontal=True)
+        for level, (color, dashes) in zip(
+            references.values(), REFERENCES, strict=False
+        ):
+            left.axvline(level, color=color, linestyle=dashes, linewidth=1.3, zorder=1)
+        for line, dots in enumerate(differences):
+            if dots is None:
+                right.annotate(
+                    "base", (0, line), (6, 0), textcoords="offset points", va="center"
+                )
+            else:
+                _draw_dots(right, dots, line, horizontal=True)
+        right.axvline(0, color=INK, linewidth=1, zorder=1)
+        left.set_yticks(
+            range(len(scores)), [fill(dots.label, LABEL_WIDTH) for dots in scores]
+        )
+        left.set_ylim(len(scores) - 0.5, -0.5)
+        for axes, name in zip((left, right), names, strict=True):
+            axes.set_xlabel(name)
+            axes.tick_params(axis="y", length=0, labelsize=9.5)
+            axes.xaxis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 2.5, 5, 10]))
+            axes.margins(x=0.08)
+        _legend(figure, references)
+
+
+def scores_by_number(
+    x: list[float],
+    scores: list[Dots],
+    references: dict[str, float],
+    names: tuple[str, str],
+    path: str | Path,
+) -> None:
+    """Draw the scores of experiments against the number that they differ in.
+
+    Arguments
+    ---------
+    x : list of float
+        Number of each experiment, above 0.
+    scores : list of Dots
+        Their scores, at least one.
+    references : dict of float
+        At most three levels to compare with, by name.
+    names : tuple of str
+        Names of the two axes.
+    path : str or pathlib.Path
+        The PNG to write.
+
+    Raises
+    ------
+    ValueError
+        If there is nothing to draw.
+
+    Example
+    -------
+    >>> path = Path(getfixture("tmpdir")) / "scores.png"
+    >>> scores = [Dots("1", [0.5, 0.6], (0.4, 0.7)), Dots("2", [0.7], None)]
+    >>> scores_by_number([1, 2], scores, {}, ("codebooks", "score"), path)
+    >>> path.exists()
+    True
+    """
+    if not scores:
+        raise ValueError("there is no score to draw")
+    with new_figure(path, width=8, height=3.9) as figure:
+        axes = figure.add_subplot()
+        axes.set_xscale("log", base=2)
+        axes.set_xlim(min(x) / 2**0.35, max(x) * 2**0.35)
+        means = [np.mean(dots.values) for dots in scores]
+        axes.plot(x, means, color=VALID, linewidth=1.2, zorder=2)
+        for place, dots in zip(x, scores, strict=True):
+            _draw_dots(axes, dots, place, horizontal=False)
+        for level, (color, dashes) in zip(
+            references.values(), REFERENCES, strict=False
+        ):
+            axes.axhline(level, color=color, linestyle=dashes, linewidth=1.3, zorder=1)
+        axes.set_xticks(sorted(set(x)))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.set_xlabel(names[0])
+        axes.set_ylabel(names[1])
+        axes.margins(y=0.1)
+        _legend(figure, references)
+
+
+def code_use(
+    labels: list[str],
+    usage: list[list[float]],
+    perplexity: list[list[float]],
+    path: str | Path,
+) -> None:
+    """Draw how evenly the codes of each target are used, codebook by codebook.
+
+    Arguments
+    ---------
+    labels : list of str
+        Names of the targets, at least one.
+    usage : list of list of float
+        Share of the codes that occur, of each target and codebook.
+    perplexity : list of list of float
+        Perplexity as a share of the codebook size, likewise.
+    path : str or pathlib.Path
+        The PNG to write.
+
+    Raises
+    ------
+    ValueError
+        If there is nothing to draw.
+
+    Example
+    -------
+    >>> path = Path(getfixture("tmpdir")) / "use.png"
+    >>> code_use(["Mel-RVQ"], [[1.0, 0.9]], [[0.5, 0.6]], path)
+    >>> path.exists()
+    True
+    """
+    if not labels:
+        raise ValueError("there is no target to draw")
+    with new_figure(path, width=8, height=1.5 + 0.42 * len(labels)) as figure:
+        panels = figure.subplots(1, 2, sharey=True)
+        titles = "Codes that occur", "Perplexity, share of the codebook"
+        for axes, shares, title in zip(
+            panels, (usage, perplexity), titles, strict=True
+        ):
+            for line, values in enumerate(shares):
+                axes.plot(
+                    values, [line] * len(values), "o", color=TRAIN, alpha=0.7, ms=5
+                )
+                axes.plot(np.mean(values), line, "D", color=INK, ms=6)
+            axes.set_title(title)
+            axes.set_xlim(-0.03, 1.03)
+            axes.set_xticks(
+                [0, 0.25, 0.5, 0.75, 1], ["0%", "25%", "50%", "75%", "100%"]
+            )
+            axes.tick_params(axis="y", length=0, labelsize=9.5)
+        panels[0].set_yticks(
+            range(len(labels)), [fill(label, LABEL_WIDTH) for label in labels]
+        )
+        panels[0].set_ylim(len(labels) - 0.5, -0.5)
+        figure.legend(
+            handles=[
+                _mark("o", TRAIN, "one codebook, mean over seeds"),
+                _mark("D", INK, "mean over codebooks"),
+            ],
+            loc="outside lower center",
+            ncols=2,
+        )
+
+
+def _draw_dots(axes: Axes, dots: Dots, place: float, horizontal: bool) -> None:
+    """Seeds as rings, their mean as a bar, the interval as a line."""
+
+    def draw(values, form, **style):
+        places = [place] * len(values)
+        axes.plot(
+            *((values, places) if horizontal else (places, values)), form, **style
+        )
+
+    if dots.interval is not None:
+        draw(list(dots.interval), "-", color=INK, linewidth=1.5, zorder=2.5)
+    draw(dots.values, "o", color=VALID, markersize=5.5, fillstyle="none", zorder=3)
+    bar = "|" if horizontal else "_"
+    draw([np.mean(dots.values)], bar, color=INK, markersize=13, mew=2.4, zorder=2.7)
+
+
+def _legend(figure: Figure, references: dict[str, float]) -> None:
+    handles = [
+        _mark("o", VALID, "one seed", fillstyle="none"),
+        _mark("|", INK, "mean", mew=2.4),
+        Line2D([], [], color=INK, linewidth=1.5, label="95% interval"),
+    ]
+    for name, (color, dashes) in zip(references, REFERENCES, strict=False):
+        handles.append(Line2D([], [], color=color, linestyle=dashes, label=name))
+    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
+
+
+def _mark(marker: str, color: str, label: str, **style) -> Line2D:
+    return Line2D(
+        [], [], color=color, marker=marker, linestyle="", label=label, ms=6, **style
+    )

@@ -1,0 +1,211 @@
+"""How a trained tokenizer does on any audio: use of its codes, and what they keep.
+
+Also on audio that it was not trained on, for which its own training says nothing.
+
+Authors
+ * The MuQ for SpeechBrain team 2026
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from speechbrain.utils.logger import get_logger
+from torch import Tensor
+
+from muq_plugins.data.audio import AudioError
+from muq_plugins.evaluation import codes
+from muq_plugins.evaluation.examples import reconstruction_examples
+from muq_plugins.evaluation.metrics_log import read_metrics, select
+from muq_plugins.evaluation.probing.clips import Clip
+from muq_plugins.evaluation.probing.windows import clip_windows
+from muq_plugins.evaluation.run_folder import (
+    METRICS_FILE,
+    load_diagnostics,
+    replace_file,
+    save_diagnostics,
+)
+from muq_plugins.lobes import Target, TokenizerTraining
+from muq_plugins.lobes.quantizers.base import decoding_errors
+from muq_plugins.lobes.stages import count_codes
+
+logger = get_logger(__name__)
+
+INSPECTION_FILE = "inspection.json"
+# Of the clip that the report shows: more would be too small to see.
+EXAMPLE_SECONDS = 5.0
+
+
+def inspect_tokenizer(
+    target: Target,
+    clips: list[Clip],
+    folder: str | Path | None = None,
+    window_seconds: float = 10.0,
+    max_windows: int = 3,
+    batch_size: int = 8,
+) -> dict[str, Any]:
+    """Tokenize clips, count the codes, and decode them again.
+
+    Arguments
+    ---------
+    target : Target
+        Trained features and quantizer, on their device.
+    clips : list of Clip
+        What to hear.
+    folder : str, pathlib.Path or None
+        Where to write ``inspection.json`` and ``diagnostics.npz``, from which
+        `inspection_report` makes a report; None writes nothing.
+    window_seconds : float
+        Length of a window of a clip.
+    max_windows : int
+        Most windows of a clip, evenly spread over it.
+    batch_size : int
+        Windows tokenized at once.
+
+    Returns
+    -------
+    dict
+        ``clips``, ``seconds``, ``frames``, ``num_codebooks``, ``codebook_size``; for
+        each codebook ``usage``, ``perplexity``, ``entropy`` (nat), ``dead_codes`` and
+        ``most_frequent_share``; ``reconstruction_error_per_level`` (mean absolute
+        error of the features after 0..N codebooks; None if it cannot decode); and
+        ``skipped``, why clips were left out.
+
+    Raises
+    ------
+    ValueError
+        If no clip can be read.
+
+    Example
+    -------
+    >>> import numpy, soundfile
+    >>> from muq_plugins.lobes import LogMel, ResidualVQ, StackedFrames
+    >>> path = str(getfixture("tmp_path") / "a.wav")
+    >>> soundfile.write(path, numpy.random.default_rng(0).normal(0, 0.1, 24000), 24000)
+    >>> target = Target(StackedFrames(LogMel()), ResidualVQ(512, 2, 16))
+    >>> found = inspect_tokenizer(target, [Clip("a", path, 1.0)])
+    >>> found["frames"], len(found["usage"])
+    (25, 2)
+    >>> len(found["reconstruction_error_per_level"])
+    3
+    """
+    stage = TokenizerTraining(target.features, target.quantizer).eval()
+    device = next(target.buffers()).device
+    can_decode = hasattr(target.quantizer, "decode")
+    skipped: list[str] = []
+    heard: set[str] = set()
+    counts = torch.zeros(target.num_codebooks, target.codebook_size, dtype=torch.int64)
+    errors = torch.zeros(target.num_codebooks + 1, dtype=torch.float64)
+    seconds, example = 0.0, None
+    windows = _windows(clips, window_seconds, max_windows, target.sample_rate, skipped)
+    for batch in _batches(windows, batch_size):
+        wavs = torch.nn.utils.rnn.pad_sequence(
+            [wav for _, wav in batch], batch_first=True
+        )
+        lens = torch.tensor([len(wav) for _, wav in batch]) / wavs.shape[1]
+        with torch.no_grad():
+            frames = stage.own_frames(wavs.to(device), lens.to(device))
+            found = target.quantizer.encode(frames)
+            counts += count_codes(found, target.codebook_size).cpu()
+            if can_decode:
+                lost = decoding_errors(target.quantizer, frames, found)
+                errors += lost.double().cpu() * len(frames)
+        heard |= {name for name, _ in batch}
+        seconds += sum(len(wav) for _, wav in batch) / target.sample_rate
+        if example is None:
+            example = batch[0][1][: round(EXAMPLE_SECONDS * target.sample_rate)]
+    if example is None:
+        raise ValueError(
+            f"None of the {len(clips)} clips could be read: "
+            f"{'; '.join(skipped[:3]) or 'there are none'}"
+        )
+    frames = int(counts[0].sum())
+    result = {
+        "clips": len(heard),
+        "seconds": round(seconds, 3),
+        "frames": frames,
+        "num_codebooks": target.num_codebooks,
+        "codebook_size": target.codebook_size,
+        **_use(counts),
+        "reconstruction_error_per_level": (
+            (errors / frames).tolist() if can_decode else None
+        ),
+        "skipped": skipped,
+    }
+    if folder is not None:
+        examples = reconstruction_examples(target, example[None]) if can_decode else {}
+        save_diagnostics(folder, code_counts=counts, **examples)
+        replace_file(
+            Path(folder) / INSPECTION_FILE, json.dumps(result, indent=1).encode()
+        )
+    return result
+
+
+def own_test(run_folder: str | Path) -> dict[str, Any] | None:
+    """What a tokenizer's run has measured on its own test part, to compare with.
+
+    Arguments
+    ---------
+    run_folder : str or pathlib.Path
+        Folder of a tokenizer run.
+
+    Returns
+    -------
+    dict or None
+        ``reconstruction_error_per_level`` and, for each codebook, how it is used, as
+        `inspect_tokenizer` gives them; None if there was no test.
+
+    Example
+    -------
+    >>> own_test(getfixture("tmp_path")) is None
+    True
+    """
+    path = Path(run_folder) / METRICS_FILE
+    counts = load_diagnostics(run_folder).get("code_counts")
+    if counts is None or not path.is_file():
+        return None
+    rows = select(select(read_metrics(path), stage="tokenizer"), kind="test")
+    if not rows:
+        return None
+    errors = rows[-1].get("reconstruction_error_per_level")
+    counts = torch.as_tensor(counts)
+    return {**_use(counts), "reconstruction_error_per_level": errors}
+
+
+def _use(counts: Tensor) -> dict[str, list]:
+    return {
+        "usage": codes.usage(counts).tolist(),
+        "perplexity": codes.perplexity(counts).tolist(),
+        "entropy": codes.entropy(counts).tolist(),
+        "dead_codes": codes.dead_codes(counts).tolist(),
+        "most_frequent_share": codes.most_frequent_share(counts).tolist(),
+    }
+
+
+def _windows(
+    clips, window_seconds, max_windows, sample_rate, skipped
+) -> Iterator[tuple[str, Tensor]]:
+    """The windows of all clips that can be read, each with the name of its clip."""
+    for clip in clips:
+        try:
+            windows = clip_windows(clip, window_seconds, max_windows, sample_rate)
+        except AudioError as error:
+            logger.warning(f"Left out: {error}")
+            skipped.append(str(error))
+            continue
+        yield from ((clip.name, wav) for wav in windows)
+
+
+def _batches(items: Iterator, size: int) -> Iterator[list]:
+    batch = []
+    for item in items:
+        batch.append(item)
+        if len(batch) == size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch

@@ -1,0 +1,11 @@
+"""Studies: from what runs have found to the report that compares them.
+
+Authors
+ * The MuQ for SpeechBrain team 2026
+"""
+
+from muq_plugins.evaluation.machine import describe_machine
+from muq_plugins.evaluation.study.collect import collect_study
+from muq_plugins.evaluation.study.report import study_headline, study_report
+
+__all__ = ["collect_study", "describe_machine", "study_headline", "study_report"]

@@ -1,0 +1,83 @@
+"""Balanced accuracy from hits, and how much of it hangs on the choice of test pieces.
+
+Authors
+ * The MuQ for SpeechBrain team 2026
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+
+from muq_plugins.evaluation.probe_result import draw_pieces
+
+DRAWS = 1000
+
+
+def balanced_accuracy(hits: np.ndarray, targets: np.ndarray) -> float:
+    """The mean recall of the classes that occur.
+
+    Arguments
+    ---------
+    hits : numpy.ndarray
+        1 for every clip that was recognised, else 0 (clips,).
+    targets : numpy.ndarray
+        Class of every clip (clips,).
+
+    Returns
+    -------
+    float
+        0..1.
+
+    Example
+    -------
+    >>> balanced_accuracy(np.array([1, 0, 1]), np.array([0, 0, 1]))
+    0.75
+    """
+    totals = np.bincount(targets)
+    recognised = np.bincount(targets, weights=hits)
+    return float((recognised[totals > 0] / totals[totals > 0]).mean())
+
+
+def resampled_accuracy(
+    hits: np.ndarray, targets: np.ndarray, pieces: np.ndarray
+) -> np.ndarray:
+    """The balanced accuracy if the test part had had other pieces.
+
+    Pieces are drawn with replacement. The draws are the same for every call with as
+    many pieces, so that two results on the same clips are pairs.
+
+    Arguments
+    ---------
+    hits, targets : numpy.ndarray
+        See `balanced_accuracy`.
+    pieces : numpy.ndarray
+        Number of the piece that every clip is from (clips,).
+
+    Returns
+    -------
+    numpy.ndarray
+        (1000,); the mean is over the classes that a draw has.
+
+    Example
+    -------
+    >>> hits, targets = np.array([1, 0, 1, 1]), np.array([0, 0, 1, 1])
+    >>> resampled_accuracy(hits, targets, np.array([0, 1, 2, 3])).shape
+    (1000,)
+    """
+    _, piece = np.unique(pieces, return_inverse=True)
+    shape = piece.max() + 1, targets.max() + 1
+    cell = piece * shape[1] + targets
+    totals = np.bincount(cell, minlength=shape[0] * shape[1]).reshape(shape)
+    found = np.bincount(cell, weights=hits, minlength=totals.size).reshape(shape)
+    weights = _weights(shape[0])
+    totals, found = weights @ totals, weights @ found
+    occurs = totals > 0
+    recall = np.divide(found, totals, out=np.zeros_like(found), where=occurs)
+    return recall.sum(axis=1) / occurs.sum(axis=1)
+
+
+@lru_cache(maxsize=4)
+def _weights(pieces: int) -> np.ndarray:
+    return draw_pieces(pieces)[:DRAWS].astype(float)

@@ -1,0 +1,116 @@
+"""Hidden states at another frame rate, said aloud.
+
+Authors
+ * The MuQ for SpeechBrain team 2026
+"""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from math import ceil
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from muq_plugins.lobes.encoder import EncoderOutput
+from muq_plugins.lobes.encoders.common import encoder_output
+from muq_plugins.lobes.lengths import absolute_lengths
+
+
+class ResampledEncoder(nn.Module):
+    """Brings the hidden states of an encoder to the frame rate of a target.
+
+    If the old rate is a multiple of the new one, each new frame is the average of a
+    whole group of old ones, and what is left over at the end is dropped; otherwise the
+    old frames are interpolated linearly at the centres of the new ones. Follows the
+    Encoder contract; its ``frame_rate`` is the new one.
+
+    Arguments
+    ---------
+    encoder : nn.Module
+        Any module that follows the Encoder contract.
+    frame_rate : float
+        The wanted rate, in Hz.
+
+    Raises
+    ------
+    ValueError
+        If the rate is not positive.
+
+    Example
+    -------
+    >>> from muq_plugins.lobes import MuQEncoder
+    >>> encoder = MuQEncoder(32, 1, num_heads=4, ffn_width=64, conv_channels=4)
+    >>> resampled = ResampledEncoder(encoder, frame_rate=12.5)
+    >>> resampled(torch.randn(1, 24000)).last_hidden_state.shape, resampled.frame_rate
+    (torch.Size([1, 12, 32]), 12.5)
+    """
+
+    def __init__(self, encoder: nn.Module, frame_rate: float):
+        super().__init__()
+        if frame_rate <= 0:
+            raise ValueError(f"frame_rate must be a rate in Hz, got {frame_rate}.")
+        self.encoder = encoder
+        # Everything needed to build the same encoder again, the one inside by its name.
+        self.config: dict[str, Any] = {
+            "encoder": {"class": type(encoder).__name__, "arguments": encoder.config},
+            "frame_rate": float(frame_rate),
+        }
+        # New frames for each old one. Both rates are fractions of small numbers, which
+        # floating point numbers only resemble.
+        self.ratio = Fraction(frame_rate / encoder.frame_rate).limit_denominator(1000)
+        self.sample_rate = encoder.sample_rate
+        self.frame_rate = float(frame_rate)
+        self.width = encoder.width
+        self.num_layers = encoder.num_layers
+        # One new frame's worth of old ones.
+        shortest = ceil(1 / self.ratio) * encoder.sample_rate / encoder.frame_rate
+        self.min_samples = max(encoder.min_samples, ceil(shortest))
+
+    @property
+    def features(self) -> nn.Module | None:
+        """The spectrogram of the encoder inside, if it has one."""
+        return self.encoder.features
+
+    def forward(self, wavs: Tensor, wav_lens: Tensor | None = None) -> EncoderOutput:
+        """Encodes waveforms.
+
+        Arguments
+        ---------
+        wavs : Tensor
+            (batch, samples) at `sample_rate`, -1..1.
+        wav_lens : Tensor or None
+            Relative lengths (batch,); None when nothing is padded.
+
+        Returns
+        -------
+        EncoderOutput
+            Hidden states at `frame_rate`; frames beyond a clip are zero.
+        """
+        out = self.encoder(wavs, wav_lens)
+        batch, frames, _ = out.last_hidden_state.shape
+        lengths = absolute_lengths(out.lens, frames, batch)
+        if lengths is None:
+            lengths = torch.full((batch,), frames, device=out.lens.device)
+        states = [self._resample(state, lengths) for state in out.hidden_states]
+        lengths = lengths * self.ratio.numerator // self.ratio.denominator
+        return encoder_output(states, lengths)
+
+    def _resample(self, state: Tensor, lengths: Tensor) -> Tensor:
+        """New frames of (batch, frames, width), right up to the end of each clip."""
+        new_frames = int(state.shape[1] * self.ratio)
+        if self.ratio.numerator == 1:
+            group = self.ratio.denominator
+            return state[:, : new_frames * group].unflatten(1, (-1, group)).mean(2)
+        # Centres of the new frames, counted in centres of the old ones.
+        place = torch.arange(new_frames, device=state.device) + 0.5
+        place = (place / float(self.ratio) - 0.5)[None]
+        # Nothing beyond a clip's last frame is between two of its own.
+        last = (lengths[:, None] - 1).clamp(min=0)
+        place = torch.minimum(place.clamp(min=0), last)
+        before = place.floor().long()
+        after = torch.minimum(before + 1, last)
+        share = (place - before)[..., None].to(state.dtype)
+        rows = torch.arange(len(state), device=state.device)[:, None]
+        return torch.lerp(state[rows, before], state[rows, after], share)

@@ -1,0 +1,63 @@
+#!/usr/bin/env python3
+"""Labels a corpus with a tokenizer, once, for training on stored labels.
+
+From the experiment file and the options that the training will have; the tokenizer
+must be trained:
+
+> python recipes/MuQ/extract_labels.py hparams/muq_latent.yaml \
+    --target.features.source results/muq/1234 \
+    --tokenizer_folder results/latent_rvq/1234 --labels.folder /shared/labels
+
+Start it as often as there are devices, on any machines that share the folder, at any
+time: by hand, by torchrun, or as an array of jobs. Each process takes what nobody has
+taken yet, or what a dead one has left, and all end when the labels are complete. The
+training does the same by itself if nobody has done it before.
+
+Authors
+ * The MuQ for SpeechBrain team 2026
+"""
+
+import os
+
+# Before torch is imported: threads that wait for each other must not take the cores
+# of other programs.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# Workers are no process group: each one does everything itself, if nobody has yet.
+os.environ["RANK"] = "0"
+
+from speechbrain.utils.distributed import infer_device
+
+from muq_plugins.data.labels.claims import ClaimFolder
+from muq_plugins.data.mel_statistics import normalise
+from muq_plugins.data.preparation import prepare_manifests
+from muq_plugins.experiment import ExperimentError, load_experiment, run_script
+from muq_plugins.inference.tokenizer import load_tokenizer
+
+
+def main(argv):
+    """Does a share of the extraction that the command line asks for."""
+    experiment = load_experiment(argv)
+    hparams, labels = experiment.hparams, experiment.hparams["labels"]
+    if not hasattr(labels, "extract"):
+        raise ExperimentError(
+            f"{experiment.path} stores no labels: set labels to "
+            "!new:muq_plugins.data.labels.StoredLabels, as in hparams/muq_latent.yaml."
+        )
+    if hparams["tokenizer"] is not None and hparams["tokenizer_folder"] is None:
+        raise ExperimentError(
+            "Labels need a trained tokenizer: give --tokenizer_folder, the folder of a "
+            f"run of {hparams['tokenizer']['experiment']}."
+        )
+    target = hparams["modules"]["pretrain"].target
+    with ClaimFolder(labels.folder, labels.stale_seconds).alone("manifests"):
+        manifests = prepare_manifests(**hparams["data"])
+        normalise(target, manifests, hparams["mel_statistics"])
+    if hparams["tokenizer_folder"] is not None:
+        load_tokenizer(target, hparams["tokenizer_folder"])
+    device = experiment.run_opts.device or infer_device()
+    done = labels.extract(target.to(device), manifests)
+    print(f"Labels complete in {labels.folder}. This worker ({device}): {done}.")
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -1,0 +1,135 @@
+"""Every encoder trains, is saved, comes back and is probed: each file as it stands."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+import yaml
+
+from muq_plugins import MuQ
+from muq_plugins.evaluation.metrics_log import read_metrics, select
+from muq_plugins.experiment import load_experiment, resolve_experiment
+from tests.integration.commands import ROOT, recipe_here
+from tests.unit.tiny_encoders import save_speech_model
+
+#: What makes a run of any of these files a matter of seconds, on a target that needs
+#: no training.
+SMALL = """\
+projection_depth: !remove
+tokenizer: null
+target:
+    quantizer: !new:muq_plugins.lobes.RandomProjection
+        input_size: !ref <n_mels> * <stacked_frames>
+        num_codebooks: !ref <num_codebooks>
+        codebook_size: !ref <codebook_size>
+        codebook_dim: !ref <codebook_dim>
+        seed: !ref <seed>
+num_codebooks: 2
+codebook_size: 32
+clip_seconds: 2.0
+clips_per_update: 4
+batch_size: 2
+max_windows: 8
+optimizer_step_limit: 3
+log_interval: 1
+valid_interval: 3
+ckpt_interval_minutes: 0
+width: 32
+"""
+TINY = "num_layers: 1\nnum_heads: 4\nffn_width: 64\nconv_channels: 4\n"
+
+#: Experiment, what makes its encoder tiny, its class.
+ENCODERS = [
+    ("encoder_speechbrain", TINY, "SpeechBrainConformer"),
+    ("encoder_transformer", TINY, "WaveformTransformer"),
+    ("continue_hubert", "", "ResampledEncoder"),
+]
+
+
+@pytest.fixture(scope="module")
+def hubert(tmp_path_factory):
+    """A local HuBERT with random weights, so that nothing is downloaded."""
+    return save_speech_model(tmp_path_factory.mktemp("hubert"))
+
+
+def small(folder, name, text):
+    """The experiment with less of everything."""
+    path = folder / "small.yaml"
+    path.write_text(f"extends: {ROOT}/hparams/{name}.yaml\n{SMALL}{text}")
+    return path
+
+
+def labels(folder):
+    """A CSV of tones and noises in a folder."""
+    lines = ["path,sound,artist"]
+    for index in range(24):
+        rng = np.random.default_rng(index)
+        tone = np.sin(np.arange(8000) * rng.uniform(0.08, 0.16))
+        wav = 0.2 * (tone if index % 2 else rng.normal(size=8000))
+        soundfile.write(folder / f"{index}.wav", wav, 16000)
+        lines.append(f"{index}.wav,{['noise', 'tone'][index % 2]},{index // 4}")
+    (folder / "labels.csv").write_text("\n".join(lines) + "\n")
+    return folder / "labels.csv"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "text", "kind"), ENCODERS, ids=[row[0] for row in ENCODERS]
+)
+def test_the_experiment_trains(name, text, kind, hubert, data_options, tmp_path):
+    run = tmp_path / "run"
+    options = ["--output_folder", run, *data_options]
+    if name == "continue_hubert":
+        options += ["--encoder.encoder.source", hubert]
+    recipe_here("train.py", small(tmp_path, name, text), *options)
+    rows = read_metrics(run / "metrics.jsonl")
+    assert [row["step"] for row in select(rows, kind="train")] == [1, 2, 3]
+    assert math.isfinite(select(rows, kind="valid")[-1]["loss"])
+    assert (run / "report.html").is_file()
+
+    config = json.loads((run / "inference" / "config.json").read_text())
+    assert config["encoder"]["class"] == kind
+    model = MuQ.from_pretrained(run)
+    assert model.mods.encoder.frame_rate == 25.0
+    assert model(torch.randn(1, 24000)).last_hidden_state.shape == (1, 25, 32)
+
+    probe = ["hparams/probe_csv.yaml", "--encoder", run, "--output_folder"]
+    probe += [tmp_path / "probe", "--labels_csv", labels(tmp_path), "--group", "artist"]
+    probe += ["--tasks", "[{label: sound}]", "--features.folder", tmp_path / "cache"]
+    recipe_here("probe.py", *probe, "--reader.max_epochs", "2", "--seeds", "[0]")
+    (sound,) = json.loads((tmp_path / "probe" / "scores.json").read_text())
+    features = {row["features"] for row in sound["rows"]}
+    assert {"log-mel statistics", "untrained encoder", "trained encoder"} <= features
+
+
+@pytest.mark.parametrize("name", [name for name, _, _ in ENCODERS])
+def test_only_the_student_differs(name):
+    """The comparison is fair: data, target, masking and schedule are those of muq."""
+    base, other = (
+        yaml.load(
+            resolve_experiment(ROOT / f"hparams/{n}.yaml"), Loader=yaml.BaseLoader
+        )
+        for n in ("muq", name)
+    )
+    student = {"width", "num_layers", "num_heads", "ffn_width", "conv_channels", "lr"}
+    student |= {"conv_kernel_size", "dropout", "gradient_checkpointing", "encoder"}
+    changed = {key for key in base if other.get(key) != base[key]} - {"experiment"}
+    assert changed <= student
+    assert "encoder" in other
+
+
+def test_a_frame_rate_that_does_not_fit_is_named(hubert, tmp_path):
+    """Without the part that resamples, the experiment does not even start."""
+    path = small(
+        tmp_path,
+        "continue_hubert",
+        "encoder: !new:muq_plugins.lobes.PretrainedSpeechEncoder\n"
+        f"    source: {hubert}\n    sample_rate: !ref <sample_rate>\n",
+    )
+    options = ["--output_folder", str(tmp_path / "run"), "--device", "cpu"]
+    with pytest.raises(ValueError) as error:
+        load_experiment([str(path), *options])
+    assert "Target has 25 Hz, PretrainedSpeechEncoder has 50 Hz" in str(error.value)

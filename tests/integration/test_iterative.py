@@ -1,0 +1,210 @@
+"""Iterative training: a whole iteration, and training on labels that were stored."""
+
+import importlib
+import json
+import os
+import sys
+
+import pytest
+import yaml
+
+from muq_plugins.data.labels import LabelError
+from muq_plugins.evaluation.metrics_log import read_metrics, select
+from muq_plugins.experiment import ExperimentError, each_model, load_experiment
+from tests.integration.commands import ROOT, recipe, recipe_here
+from tests.integration.test_targets import SMALL, SMALL_TOKENIZER
+
+#: Less of everything, for whatever model and tokenizer there is.
+MODEL = {**SMALL, "max_windows": 4}
+TOKENIZER = {**SMALL_TOKENIZER, "max_windows": 4}
+
+
+def write_small(folder, name, **changes):
+    """A plan for iterations with less of everything."""
+    plan = yaml.safe_load(f"""
+extends: {ROOT}/hparams/{name}.yaml
+overrides: {{}}
+first: {{experiment: {ROOT}/hparams/muq.yaml}}
+iteration: {{experiment: {ROOT}/hparams/muq_latent.yaml}}
+""")
+    if "hubert" in name:
+        plan["first"]["experiment"] = f"{ROOT}/hparams/baseline_hubert.yaml"
+        plan["iteration"]["experiment"] = f"{ROOT}/hparams/hubert_latent.yaml"
+    plan["overrides"] = {**MODEL, "tokenizer": {"overrides": dict(TOKENIZER)}}
+    plan["overrides"].update(changes)
+    path = folder / f"{name}.yaml"
+    path.write_text(yaml.safe_dump(plan), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def iterations(data_options, tmp_path_factory):
+    """Two iterations from nothing."""
+    folder = tmp_path_factory.mktemp("iterations")
+    _, music, _, corpus = data_options
+    plan = write_small(folder, "muq_iter", **{"data.corpus_folder": str(corpus)})
+    options = ["--data_folder", music, "--iterations", "2"]
+    options += ["--output_folder", folder / "run", "--teacher_layer", "1"]
+    options += ["--optimizer_step_limit", "2"]
+    recipe_here("train.py", plan, *options)
+    return folder / "run"
+
+
+@pytest.mark.slow
+def test_every_iteration_leaves_a_run_and_its_numbers(iterations):
+    for number in range(3):
+        run = iterations / f"iteration-{number}"
+        assert (run / "inference" / "model.safetensors").is_file()
+        assert (run / "report.html").is_file()
+        rows = read_metrics(run / "metrics.jsonl")
+        assert [row["step"] for row in select(rows, kind="train")] == [1, 2]
+        assert (run / "labels" / "verified.json").is_file() == (number > 0)
+    rows = json.loads((iterations / "iterations.json").read_text(encoding="utf-8"))
+    assert [row["run"][-1] for row in rows] == ["0", "1", "2"]
+    for row in rows:
+        assert row["steps"] == 2 and 0 <= row["usage"] <= 1
+        assert row["code_entropy"] > 0 and row["accuracy"] is not None
+    assert (iterations / "report.html").is_file()
+
+
+@pytest.mark.slow
+def test_each_model_learns_from_the_one_before(iterations):
+    teachers = []
+    for number in (1, 2):
+        run = iterations / f"iteration-{number}"
+        config = json.loads((run / "tokenizer/inference/config.json").read_text())
+        labels = json.loads((run / "labels" / "labels.json").read_text())
+        assert config["features_config"]["layer"] == labels["layer"] == 1
+        assert config["features_config"]["teacher"] == labels["teacher"]
+        teachers.append(labels["teacher"])
+    assert teachers[0] != teachers[1]
+
+
+def train_latent(iterations, data_options, folder, *options):
+    """Trains once more from the first teacher, on its finished tokenizer."""
+    path = folder / "latent.yaml"
+    path.write_text(
+        f"extends: {ROOT}/hparams/muq_latent.yaml\n"
+        + yaml.safe_dump({**MODEL, "optimizer_step_limit": 2})
+    )
+    first = iterations / "iteration-1"
+    return path, [
+        *data_options,
+        *("--target.features.source", iterations / "iteration-0"),
+        *("--target.features.layer", "1", "--output_folder", folder / "run"),
+        *("--tokenizer_folder", first / "tokenizer"),
+        *options,
+    ]
+
+
+@pytest.mark.slow
+def test_stored_and_computed_labels_train_the_same(iterations, data_options, tmp_path):
+    """By the same recipe: extracted before, extracted by itself, and on the fly."""
+    first = iterations / "iteration-1"
+    path, options = train_latent(iterations, data_options, tmp_path)
+    labels = tmp_path / "labels"
+    folder = ["--labels.folder", labels]
+    recipe_here("extract_labels.py", path, *options, *folder)
+    assert (labels / "verified.json").is_file()
+    recipe_here("train.py", path, *options, *folder)
+    computed = path.with_name("computed.yaml")
+    computed.write_text(
+        f"extends: {path}\nlabels: !new:muq_plugins.data.labels.ComputedLabels\n"
+        "    window_seconds: !ref <clip_seconds>\n    context_seconds: 1.0\n"
+    )
+    options[options.index("--output_folder") + 1] = tmp_path / "computed"
+    recipe_here("train.py", computed, *options)
+    losses = [
+        [row["loss"] for row in select(read_metrics(run / "metrics.jsonl"), kind=kind)]
+        for run in (first, tmp_path / "run", tmp_path / "computed")
+        for kind in ("train", "test")
+    ]
+    assert losses[0] == losses[2] == losses[4] and losses[0]
+    assert losses[1] == losses[3] == losses[5] and losses[1]
+
+
+@pytest.mark.slow
+def test_the_costs_are_measured(iterations, data_options, tmp_path, capsys):
+    path, options = train_latent(iterations, data_options, tmp_path)
+    sys.path.insert(0, str(ROOT / "benchmarks"))
+    costs = importlib.import_module("labels")
+    labels = ["--labels.folder", iterations / "iteration-1" / "labels"]
+    costs.main([str(o) for o in [path, *options, *labels, "--device", "cpu"]])
+    printed = capsys.readouterr().out
+    assert "stored labels pay from" in printed and "160,000 h" in printed
+
+
+@pytest.mark.slow
+def test_labels_of_another_tokenizer_stop_the_training(
+    iterations, data_options, tmp_path
+):
+    labels = iterations / "iteration-2" / "labels"
+    path, options = train_latent(
+        iterations, data_options, tmp_path, "--labels.folder", labels
+    )
+    with pytest.raises(LabelError, match="tokenizer is .* there, .* here") as error:
+        recipe_here("train.py", path, *options)
+    assert str(labels) in str(error.value)
+
+
+@pytest.mark.slow
+def test_a_tokenizer_of_another_teacher_stops_the_training(
+    iterations, data_options, tmp_path
+):
+    other = iterations / "iteration-2" / "tokenizer"
+    path, options = train_latent(iterations, data_options, tmp_path)
+    options[options.index("--tokenizer_folder") + 1] = other
+    with pytest.raises(ValueError, match="does not fit .* features_config") as error:
+        recipe_here("train.py", path, *options)
+    assert str(other) in str(error.value)
+
+
+@pytest.mark.slow
+def test_a_layer_that_does_not_exist(iterations, data_options, tmp_path):
+    path, options = train_latent(iterations, data_options, tmp_path)
+    options[options.index("--target.features.layer") + 1] = "10"
+    with pytest.raises(ValueError, match="no layer 10") as error:
+        recipe_here("train.py", path, *options)
+    assert str(iterations / "iteration-0") in str(error.value)
+
+
+@pytest.mark.slow
+def test_a_second_iteration_of_hubert(iterations, data_options, tmp_path):
+    _, music, _, corpus = data_options
+    changes = {"data.corpus_folder": str(corpus), "codebook_size": 64}
+    plan = write_small(tmp_path, "baseline_hubert_iter2", **changes)
+    options = ["--data_folder", music, "--teacher_layer", "1"]
+    options += ["--teacher", iterations / "iteration-0"]
+    recipe_here("train.py", plan, *options, "--output_folder", tmp_path / "run")
+    run = tmp_path / "run" / "iteration-1"
+    assert (run / "report.html").is_file()
+    config = json.loads((run / "tokenizer" / "inference" / "config.json").read_text())
+    assert (config["quantizer"], config["codebook_size"]) == ("KMeans", 64)
+
+
+def test_extraction_needs_a_tokenizer_and_a_place(tmp_path):
+    plain = recipe("extract_labels.py", ROOT / "hparams/muq.yaml", check=False)
+    assert plain.returncode == 2 and "stores no labels" in plain.stderr
+
+
+def test_the_number_of_iterations_is_checked(tmp_path):
+    experiment = load_experiment(
+        [str(ROOT / "hparams/muq_iter.yaml"), "--iterations=0"]
+    )
+    with pytest.raises(ExperimentError, match="iterations is 0"):
+        next(each_model(experiment))
+
+
+def test_an_override_that_no_model_knows_is_named(tmp_path):
+    path = ROOT / "hparams/muq_iter.yaml"
+    experiment = load_experiment([str(path), "--overrides.widht", "64"])
+    with pytest.raises(ExperimentError, match="'widht'|widht.*width"):
+        next(each_model(experiment))
+
+
+def test_training_settings_hold_for_every_model():
+    path = str(ROOT / "hparams/muq_iter.yaml")
+    argv = [path, "--optimizer_step_limit", "7", "--overrides.width", "64"]
+    first = next(each_model(load_experiment(argv)))
+    assert first.hparams["optimizer_step_limit"] == 7 and first.hparams["width"] == 64
+    assert os.path.basename(first.hparams["output_folder"]) == "iteration-0"

@@ -1,0 +1,137 @@
+"""Statistics of log-mel spectrograms of several settings, and of several runs."""
+
+import json
+import os
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import soundfile
+from torch import nn
+
+from muq_plugins.data import mel_statistics as module
+from muq_plugins.data.mel_statistics import mel_statistics, normalise
+from muq_plugins.data.preparation import Manifests
+from muq_plugins.lobes import (
+    LogMel,
+    MultiViewTarget,
+    RandomProjection,
+    StackedFrames,
+    Target,
+)
+
+
+@pytest.fixture
+def manifest(tmp_path):
+    manifest = {}
+    for index in range(3):
+        wav = np.random.default_rng(index).normal(0, 0.1, 24000)
+        path = tmp_path / f"{index}.wav"
+        soundfile.write(path, wav, 24000, subtype="FLOAT")
+        manifest[str(index)] = {"wav": str(path), "duration": 1.0}
+    return manifest
+
+
+def measure(n_fft, manifest, folder):
+    return mel_statistics(LogMel(n_fft=n_fft), manifest, folder, progress=False)
+
+
+def read(folder):
+    return json.loads((folder / "mel_statistics.json").read_text(encoding="utf-8"))
+
+
+@pytest.fixture
+def measured_again(monkeypatch):
+    """The settings that were measured, not read."""
+    seen, statistics = [], module._statistics
+
+    def observed(settings, *others):
+        seen.append(settings["n_fft"])
+        return statistics(settings, *others)
+
+    monkeypatch.setattr(module, "_statistics", observed)
+    return seen
+
+
+def test_every_setting_is_measured_once(manifest, tmp_path, measured_again):
+    first = [measure(n_fft, manifest, tmp_path) for n_fft in (2048, 512)]
+    assert abs(first[0][0] - first[1][0]) > 3  # a shorter window hears less energy
+    assert [measure(n_fft, manifest, tmp_path) for n_fft in (2048, 512)] == first
+    assert measured_again == [2048, 512]
+    assert [entry["settings"]["n_fft"] for entry in read(tmp_path)] == [2048, 512]
+
+
+def test_a_file_with_a_single_entry_is_read_and_kept(
+    manifest, tmp_path, measured_again
+):
+    """It was the whole file once."""
+    path = tmp_path / "mel_statistics.json"
+    settings = {"sample_rate": 24000, "n_fft": 2048, "hop_length": 240, "n_mels": 128}
+    single = {"mean": 1.0, "std": 2.0, "values": 3, "settings": settings}
+    path.write_text(json.dumps(single))
+    assert measure(2048, manifest, tmp_path) == (1.0, 2.0)
+    assert read(tmp_path) == single and measured_again == []
+    other = measure(512, manifest, tmp_path)
+    assert measure(2048, manifest, tmp_path) == (1.0, 2.0)
+    assert measure(512, manifest, tmp_path) == other
+    assert read(tmp_path)[0] == single and len(read(tmp_path)) == 2
+
+
+def test_runs_at_the_same_time_lose_nothing(manifest, tmp_path, monkeypatch):
+    measured, statistics = [], module._statistics
+
+    def slow(settings, *others):
+        result = statistics(settings, *others)
+        time.sleep(0.2)  # time for others to find nothing, too
+        measured.append(settings["n_fft"])
+        return result
+
+    monkeypatch.setattr(module, "_statistics", slow)
+    with ThreadPoolExecutor(3) as runs:
+        sizes = (2048, 512, 2048)
+        found = list(runs.map(lambda n_fft: measure(n_fft, manifest, tmp_path), sizes))
+    assert found[0] == found[2] != found[1]
+    assert sorted(entry["settings"]["n_fft"] for entry in read(tmp_path)) == [512, 2048]
+    assert sorted(measured) == [512, 2048]  # one waited for the other
+
+
+def test_a_folder_that_is_read_only_is_enough_to_read(manifest, tmp_path, monkeypatch):
+    expected = measure(2048, manifest, tmp_path)
+
+    def refuse(*arguments):
+        raise PermissionError
+
+    monkeypatch.setattr(os, "replace", refuse)
+    monkeypatch.setattr(module, "alone", refuse)
+    assert measure(2048, manifest, tmp_path) == expected
+
+
+def views(*sizes):
+    return MultiViewTarget(
+        [
+            Target(
+                StackedFrames(LogMel(n_fft=n_fft)), RandomProjection(512, 1, 4, seed=i)
+            )
+            for i, n_fft in enumerate(sizes)
+        ]
+    )
+
+
+def test_normalise_measures_each_of_several_settings(manifest, tmp_path):
+    target = views(2048, 512)
+    normalise(target, Manifests(tmp_path, manifest, {}, {}), None)
+    found = [view.features.features for view in target.views]
+    for log_mel in found:
+        mean, std = measure(log_mel.n_fft, manifest, tmp_path)
+        assert (float(log_mel.mean), float(log_mel.std)) == pytest.approx((mean, std))
+    assert found[0].mean != found[1].mean
+
+
+def test_given_values_are_refused_for_several_settings():
+    manifests = Manifests(None, {}, {}, {})
+    same = nn.ModuleList([views(512, 512), LogMel(n_fft=512)])
+    normalise(same, manifests, [1.0, 2.0])
+    assert {float(p.std) for p in same.modules() if isinstance(p, LogMel)} == {2.0}
+    with pytest.raises(ValueError, match=r"is \[1.0, 2.0\].*2048.*512.*Set.* to null"):
+        normalise(views(2048, 512), manifests, [1.0, 2.0])

@@ -1,0 +1,91 @@
+"""Probing works on every encoder, beside references that make sense for it."""
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from muq_plugins.evaluation.probe_result import load_probe
+from muq_plugins.evaluation.probing.features import (
+    LayerAverages,
+    LogMelStatistics,
+    log_mel_beside,
+    untrained_like,
+)
+from muq_plugins.evaluation.run_probe import probe_run
+from muq_plugins.lobes import LogMel, WaveformTransformer
+from tests.unit.tiny_encoders import TINY, tiny_encoder
+
+
+@pytest.fixture(scope="module", params=TINY)
+def encoder(request):
+    encoder = tiny_encoder(request.param)
+    if encoder.features is not None:
+        encoder.features.set_statistics(1.0, 12.0)
+    return encoder.eval()
+
+
+def test_averages_are_those_of_each_clip_alone(encoder):
+    averages = LayerAverages(encoder)
+    wavs = torch.randn(2, 24000)
+    sums, frames = averages.sums(wavs, torch.tensor([1.0, 0.6]))
+    assert sums.shape == (2, 3, 32)
+    with torch.no_grad():
+        states = encoder(wavs[1:, :14400]).hidden_states
+    assert frames[1] == states[0].shape[1]
+    found = averages.finish(sums[1].numpy(), int(frames[1]))
+    expected = torch.stack([state[0].mean(0) for state in states])
+    assert np.abs(found - expected.numpy()).max() < 1e-4
+
+
+def test_log_mel_statistics(encoder):
+    statistics = LogMelStatistics(encoder)
+    wavs = torch.randn(1, 24000)
+    sums, frames = statistics.sums(wavs, torch.ones(1))
+    found = statistics.finish(sums[0].numpy(), int(frames[0]))[0]
+    expected = log_mel_beside(encoder)(wavs)[0][0]
+    assert np.abs(found[:128] - expected.mean(0).numpy()).max() < 1e-4
+    deviation = expected.std(0, correction=0).numpy()
+    assert np.abs(found[128:] - deviation).max() < 1e-3
+
+
+def test_the_untrained_encoder(encoder):
+    state = torch.get_rng_state()
+    first, again, other = (untrained_like(encoder, seed) for seed in (1, 1, 2))
+    assert torch.equal(state, torch.get_rng_state())
+    assert not first.training
+    assert type(first) is type(encoder) and first.config == encoder.config
+    keys = [LayerAverages(e).fingerprint for e in (encoder, first, again, other)]
+    assert keys[1] == keys[2] and len(set(keys)) == 3
+    if encoder.features is not None:
+        assert float(first.features.std) == 12.0
+
+
+def test_an_encoder_of_waveforms_stands_beside_the_spectrogram_of_muq():
+    wavs = torch.randn(1, 24000)
+    found = log_mel_beside(tiny_encoder("WaveformTransformer"))
+    assert torch.equal(found(wavs)[0], LogMel()(wavs)[0])
+    slower = WaveformTransformer(
+        32, 1, 4, 64, 8, [8, 8, 10], [8, 8, 10], position_groups=4, sample_rate=16000
+    )
+    assert log_mel_beside(slower).frame_rate == 100.0
+    encoder = tiny_encoder("MuQEncoder")
+    assert log_mel_beside(encoder) is encoder.features
+
+
+def test_the_probe_that_ends_a_run(encoder, tmp_path):
+    manifest = {}
+    for piece in range(12):
+        pitch = (200, 3000)[piece % 2] + 20 * piece
+        path = tmp_path / f"{piece}.wav"
+        soundfile.write(path, 0.3 * np.sin(np.arange(24000) * pitch / 3820), 24000)
+        manifest[str(piece)] = {
+            "wav": str(path),
+            "duration": 1.0,
+            "piece": str(piece),
+            "family": ("low", "high")[piece % 2],
+        }
+    assert probe_run(tmp_path, untrained_like(encoder, 1), encoder, manifest, manifest)
+    results = load_probe(tmp_path)
+    assert [result.feature_size for result in results] == [256, 32, 32]
+    assert results[0].balanced_accuracy == 1.0

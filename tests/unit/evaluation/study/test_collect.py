@@ -1,0 +1,148 @@
+"""From run folders to study.json."""
+
+import json
+
+import numpy as np
+import pytest
+
+from muq_plugins.evaluation.metrics_log import MetricsLog
+from muq_plugins.evaluation.probing.result import Row, TaskResult
+from muq_plugins.evaluation.probing.storage import save_results, save_task
+from muq_plugins.evaluation.run_folder import save_diagnostics
+from muq_plugins.evaluation.study import collect_study
+from muq_plugins.evaluation.study.collect import run_record
+from muq_plugins.evaluation.study.reading import read_study
+from muq_plugins.inference.muq import save_muq
+from muq_plugins.lobes import MuQEncoder
+
+PRETRAIN = {
+    "stage": "pretrain",
+    "cross_entropy": 1.25,
+    "accuracy": 0.5,
+    "code_entropy": 1.38,
+    "cross_entropy_per_codebook": [1.0, 1.5],
+    "accuracy_per_codebook": [0.25, 0.75],
+    "audio_seconds": 64.0,
+}
+TOKENIZER = {
+    "stage": "tokenizer",
+    "reconstruction_error_per_level": [0.8, 0.5, 0.1234567],
+    "audio_seconds": 16.0,
+}
+TARGETS = np.array([0, 1, 1, 0])
+
+
+def make_run(folder, predicted=(0, 1, 0, 0), targets=TARGETS, tokenizer=True):
+    """A run folder with everything that a study reads."""
+    log = MetricsLog(folder / "metrics.jsonl")
+    log.write({**PRETRAIN, "kind": "valid", "step": 2, "time": 1.0})
+    log.write({**PRETRAIN, "kind": "test", "step": 4, "time": 2.04})
+    save_diagnostics(folder, code_counts=np.array([[2, 2], [4, 0]]))
+    save_muq(folder / "inference", MuQEncoder(8, 1, 2, 8, 2))
+    if tokenizer:
+        MetricsLog(folder / "tokenizer" / "metrics.jsonl").write(
+            {**TOKENIZER, "kind": "test", "step": 3, "time": 0.5}
+        )
+    hits = np.array(predicted) == targets
+    value = np.mean([hits[targets == label].mean() for label in (0, 1)])
+    rows = []
+    for name, layers in (
+        ("log-mel statistics", [None]),
+        ("untrained encoder", [0, 1]),
+        ("trained encoder", [0, 1, "mixture"]),
+    ):
+        for layer in layers:
+            row = Row(name, "linear", layer, value, 0.0, 1.0, {}, validation=0.5)
+            chosen = layer in (None, 1)
+            rows.append(Row(**{**vars(row), "chosen": chosen}))
+    clips = {"train": 4, "test": 4}
+    result = TaskResult(
+        *("key", "single", "piece", "semantic", "balanced_accuracy", 0.5),
+        *(["C", "D"], clips, 2, rows),
+    )
+    predictions = {"targets": targets, "groups": np.array(["y", "y", "x", "x"])}
+    for row in rows:
+        predictions[f"{row.features}/linear/{row.layer}"] = np.array([predicted])
+    probe = folder / "probes" / "corpus"
+    save_task(probe, "1ec3", result, predictions)
+    save_results(probe, [result])
+    return folder
+
+
+def test_a_run_as_it_was(tmp_path):
+    record = run_record(make_run(tmp_path))
+    assert record["updates"] == 4 and record["audio_seconds"] == 64.0
+    assert record["training_seconds"] == 2.0
+    assert record["learning"] == {"updates": [2], "cross_entropy": [1.25]}
+    assert (record["num_codebooks"], record["codebook_size"]) == (2, 2)
+    assert record["usage"] == [1.0, 0.5] and record["perplexity"] == [2.0, 1.0]
+    assert record["tokenizer_audio_seconds"] == 16.0
+    assert record["tokenizer_updates"] == 3
+    assert record["reconstruction_error_per_level"] == [0.8, 0.5, 0.123457]
+    encoder = MuQEncoder(8, 1, 2, 8, 2)
+    values = sum(value.numel() for value in encoder.state_dict().values())
+    assert record["parameters"] == values
+
+
+def test_without_a_tokenizer_there_are_no_costs_of_one(tmp_path):
+    record = run_record(make_run(tmp_path, tokenizer=False))
+    assert record["tokenizer_seconds"] is None
+    assert record["reconstruction_error_per_level"] is None
+
+
+ABOUT = {
+    "study": "x",
+    "title": "X",
+    "command": "python recipes/MuQ/ablate.py x.yaml",
+    "machine": {"processor": "p", "cores": 2},
+    "base": "a",
+    "seeds": [1],
+    "budget": {"lr": 0.1},
+    "experiments": {
+        name: {"label": name, "file": "muq.yaml", "overrides": {}} for name in "ab"
+    },
+    "groups": [{"title": "All", "experiments": ["a", "b"]}],
+    "questions": [],
+}
+
+
+def test_a_study_can_be_read_again(tmp_path):
+    runs = [(name, 1, make_run(tmp_path / name)) for name in "ab"]
+    path = collect_study(tmp_path, ABOUT, runs, ["corpus"], [])
+    task = json.loads(path.read_text())["tasks"]["corpus/key"]
+    assert task["targets"] == [0, 1, 1, 0] and task["pieces"] == [1, 1, 0, 0]
+    scores = json.loads(path.read_text())["runs"][0]["probe"]["corpus/key"]
+    assert set(scores) == {
+        "log-mel statistics",
+        "untrained encoder",
+        "trained encoder",
+    }
+    trained = scores["trained encoder"]
+    assert trained["hits"] == "1101" and trained["chosen"] == 1
+    assert trained["layers"] == [0.75, 0.75]  # without the mixture
+    study = read_study(tmp_path)
+    assert len(study.runs_of("b")) == 1
+
+
+def test_other_test_clips_are_an_error(tmp_path):
+    other = make_run(tmp_path / "b", targets=np.array([1, 0, 1, 0]))
+    runs = [("a", 1, make_run(tmp_path / "a")), ("b", 1, other)]
+    with pytest.raises(ValueError, match="b/probes/corpus was probed for key on other"):
+        collect_study(tmp_path, ABOUT, runs, ["corpus"], [])
+
+
+def test_labels_with_several_classes_are_an_error(tmp_path):
+    run = make_run(tmp_path / "a")
+    path = run / "probes" / "corpus" / "tasks" / "key.npz"
+    arrays = dict(np.load(path))
+    np.savez(path, **{**arrays, "targets": np.eye(4)})
+    with pytest.raises(ValueError, match="take it out of the tasks of corpus"):
+        collect_study(tmp_path, ABOUT, [("a", 1, run)], ["corpus"], [])
+
+
+def test_a_run_without_a_test_has_not_finished(tmp_path):
+    run = make_run(tmp_path)
+    path = run / "metrics.jsonl"
+    path.write_text(path.read_text().splitlines()[0] + "\n")
+    with pytest.raises(ValueError, match="has no test row: not finished"):
+        run_record(run)

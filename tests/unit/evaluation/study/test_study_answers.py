@@ -1,0 +1,209 @@
+"""Estimates and answers are right where the truth is known.
+
+Authors
+ * The MuQ for SpeechBrain team 2026
+"""
+
+import copy
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from muq_plugins.evaluation.study.answers import answer_question
+from muq_plugins.evaluation.study.entries import Entry
+from muq_plugins.evaluation.study.estimates import (
+    Term,
+    estimate,
+    mean_and_std,
+    slope_weights,
+    spread_ratio,
+    t_half_width,
+)
+from muq_plugins.evaluation.study.measures import measure_named
+from muq_plugins.evaluation.study.reading import parse_study
+from muq_plugins.evaluation.study.record import Question
+from muq_plugins.evaluation.study.simulation import Simulated, simulate_study
+
+RISING = ["n2", "mel_rvq", "n16"]
+
+
+def ask(study, measure, kind, experiments, x=()):
+    return answer_question(study, Question("?", measure, kind, experiments, list(x)))
+
+
+@pytest.fixture(scope="module")
+def study(simulated, parsed):
+    return parsed(copy.deepcopy(simulated))
+
+
+@pytest.mark.parametrize(
+    ("measure", "kind", "experiments", "answer"),
+    [
+        ("probe", "better", ["mel_rvq", "bestrq"], "supported"),
+        ("probe", "better", ["bestrq", "mel_rvq"], "refuted"),
+        ("probe", "better", ["mel_rvq", "vq"], "refuted"),
+        ("probe", "better", ["mel_rvq", "same"], "undecided"),
+        ("probe:notes/mode", "better", ["vq", "bestrq"], "supported"),
+        ("probe", "rises", RISING, "supported"),
+        ("probe", "rises", RISING[::-1], "refuted"),
+    ],
+)
+def test_known_effects_are_found(study, measure, kind, experiments, answer):
+    """A true difference is supported, the reverse refuted, no difference undecided."""
+    x = [2, 8, 16] if kind == "rises" else ()
+    found = ask(study, measure, kind, experiments, x)
+    assert found.answer == found.verdict.level == answer
+    assert f"{answer.capitalize()} at this budget: " in found.verdict.message
+    assert "over 3 seeds" in found.numbers
+
+
+def test_lower_is_better_where_it_is(content, parsed):
+    """The loss that is lower is the better one."""
+    for run in content["runs"]:
+        shift = {"mel_rvq": -0.5, "same": 0.0}.get(run["experiment"], 0.0)
+        losses = run["learning"]["cross_entropy"]
+        run["learning"]["cross_entropy"] = [loss + shift for loss in losses]
+    study = parsed(content)
+    pair = ["mel_rvq", "same"]
+    assert ask(study, "loss_area", "better", pair).answer == "supported"
+    assert ask(study, "loss_area", "better", pair[::-1]).answer == "refuted"
+    found = ask(study, "loss_area", "rises", pair, [1, 2])
+    assert found.answer == "refuted" and found.estimate.value > 0
+    assert "lower is better" in found.compared
+
+
+def test_loss_is_not_compared_across_codebook_sizes(study):
+    """64 and 512 entries have different losses by nature."""
+    found = ask(study, "loss_area", "better", ["mel_rvq", "vq"])
+    assert found.answer == "undecided"
+    assert found.numbers == "not comparable, as codebooks have 64 and 512 entries"
+    assert ask(study, "gain_area", "better", ["mel_rvq", "vq"]).estimate is not None
+
+
+def test_curves_of_different_updates_are_not_compared(content, parsed):
+    """A curve that starts later has a lower mean."""
+    learning = content["runs"][0]["learning"]
+    content["runs"][0]["learning"] = {key: v[1:] for key, v in learning.items()}
+    found = ask(parsed(content), "gain_area", "better", ["mel_rvq", "same"])
+    assert "validated after different updates" in found.numbers
+
+
+def test_a_missing_run_leaves_its_questions_unfinished(content, parsed):
+    """And the others are answered."""
+    content["runs"] = [
+        run for run in content["runs"] if (run["experiment"], run["seed"]) != ("vq", 2)
+    ]
+    content["missing"] = [["vq", 2]]
+    study = parsed(content)
+    found = ask(study, "probe", "better", ["mel_rvq", "vq"])
+    assert found.answer == "unfinished"
+    assert str(found.verdict).endswith("Not finished, missing: VQ (seed 2).")
+    assert ask(study, "probe", "better", ["mel_rvq", "bestrq"]).answer == "supported"
+
+
+def test_one_seed_decides_nothing(parsed):
+    """However large the difference."""
+    truth = {"a": Simulated("A", 0.95), "b": Simulated("B", 0.3)}
+    study = parsed(simulate_study(truth, seeds=[4]))
+    for kind in ("better", "less_spread"):
+        found = ask(study, "probe", kind, ["a", "b"])
+        assert found.answer == "undecided"
+        assert "Undecided at this budget: one seed" in found.verdict.message
+
+
+def test_spread_is_compared_by_the_f_distribution(parsed):
+    """A fifth of the spread is found with nine seeds, its reverse is refuted."""
+    truth = {"a": Simulated("A", spread=0.01), "b": Simulated("B", spread=0.2)}
+    study = parsed(simulate_study(truth, seeds=range(9), probed=False))
+    assert ask(study, "gain", "less_spread", ["a", "b"]).answer == "supported"
+    assert ask(study, "gain", "less_spread", ["b", "a"]).answer == "refuted"
+    study = parsed(simulate_study(truth, seeds=[1, 2], probed=False))
+    found = ask(study, "gain", "less_spread", ["a", "b"])
+    assert found.estimate.value < 0.5 and found.answer == "undecided"
+    rng = np.random.default_rng(0)
+    inside = 0
+    for _ in range(1000):
+        ratio = spread_ratio(rng.normal(0, 2, 3), rng.normal(0, 3, 5))
+        inside += ratio.low <= 2 / 3 <= ratio.high
+    assert 0.93 <= inside / 1000 <= 0.97
+    assert spread_ratio([1, 1, 1], [1, 2, 3]) is None
+
+
+def test_differences_are_paired_by_seed(study):
+    """The seeds' part of the interval is that of a paired t test."""
+    measure = measure_named(study, "gain")
+    ours, theirs = (
+        [measure.value(study, run) for run in study.runs_of(name)]
+        for name in ("mel_rvq", "bestrq")
+    )
+    found = estimate(study, measure, {Term("mel_rvq"): 1.0, Term("bestrq"): -1.0})
+    interval = stats.ttest_rel(ours, theirs).confidence_interval(0.95)
+    assert (found.low, found.high) == pytest.approx((interval.low, interval.high))
+    assert found.from_pieces is None
+    assert mean_and_std(ours) == pytest.approx((np.mean(ours), np.std(ours, ddof=1)))
+
+
+def test_both_parts_are_in_the_interval(study):
+    """The width is that of a right angle; a second seed alone has no width."""
+    measure = measure_named(study, "probe")
+    found = estimate(study, measure, {Term("mel_rvq"): 1.0, Term("bestrq"): -1.0})
+    half = (found.high - found.low) / 2
+    assert half == pytest.approx(np.hypot(found.from_seeds, found.from_pieces))
+    assert 0 < found.from_pieces < 0.2
+    assert found.from_seeds == t_half_width(list(found.per_seed.values()))
+    same = estimate(study, measure, {Term("mel_rvq"): 0.5 - 0.5})
+    assert same.from_pieces == 0
+
+
+def test_slope_is_that_of_least_squares(study):
+    """Per doubling, over uneven numbers."""
+    x, y = [1, 3, 4, 12], [0.2, 0.5, 0.4, 0.9]
+    expected = stats.linregress(np.log2(x), y).slope
+    assert np.dot(slope_weights(x), y) == pytest.approx(expected)
+
+
+def test_probe_score_is_the_mean_distance_from_chance(content, parsed):
+    """0 at chance, 1 without error, tasks counting the same."""
+    run, study = content["runs"][0], parsed(content)
+    scores = [
+        (run["probe"][name]["trained encoder"]["value"] - task["chance"])
+        / (1 - task["chance"])
+        for name, task in content["tasks"].items()
+    ]
+    measure = measure_named(study, "probe")
+    assert measure.value(study, study.runs[0]) == pytest.approx(np.mean(scores))
+
+
+def test_areas_are_means_over_updates(content, parsed):
+    """Also if validations are not equally far apart."""
+    learning = {"updates": [100, 200, 400], "cross_entropy": [4.0, 3.0, 2.0]}
+    content["runs"][0]["learning"] = learning
+    study = parsed(content)
+    run = study.runs[0]
+    loss = measure_named(study, "loss_area").value(study, run)
+    assert loss == pytest.approx((3.5 * 100 + 2.5 * 200) / 300)
+    gain = measure_named(study, "gain_area").value(study, run)
+    assert gain == pytest.approx(run.code_entropy - loss)
+    run.learning_updates[:] = [100]
+    with pytest.raises(ValueError, match="mel_rvq with seed 1 was validated 1 times"):
+        measure_named(study, "loss_area").value(study, run)
+
+
+@pytest.mark.parametrize(("seed_effect", "too_narrow"), [(0.2, 1), (0.0, 0)])
+def test_intervals_cover_the_truth(seed_effect, too_narrow):
+    """In studies without a difference; seeds alone or pieces alone are not enough."""
+    truth = {"a": Simulated("A"), "b": Simulated("B")}
+    studies, covered, by_part = 60, 0, [0, 0]
+    for number in range(studies):
+        content = simulate_study(
+            truth, seeds=range(4), pieces=20, seed_effect=seed_effect, number=number
+        )
+        study = parse_study(Entry(content, "study.json"))
+        weights = {Term("a"): 1.0, Term("b"): -1.0}
+        found = estimate(study, measure_named(study, "probe"), weights)
+        covered += found.low <= 0 <= found.high
+        by_part[0] += abs(found.value) <= found.from_seeds
+        by_part[1] += abs(found.value) <= found.from_pieces
+    assert covered / studies >= 0.91
+    assert by_part[too_narrow] / studies < 0.88

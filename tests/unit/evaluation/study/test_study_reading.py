@@ -1,0 +1,159 @@
+"""`study.json` is read as it is, or refused with the file and the key.
+
+Authors
+ * The MuQ for SpeechBrain team 2026
+"""
+
+import json
+
+import numpy as np
+import pytest
+from sklearn.metrics import balanced_accuracy_score
+
+from muq_plugins.evaluation.probe_result import draw_pieces
+from muq_plugins.evaluation.study.reading import read_study
+from muq_plugins.evaluation.study.resampling import (
+    balanced_accuracy,
+    resampled_accuracy,
+)
+
+
+def change(content, place, value):
+    """Put a value into nested lists and mappings; None takes it out."""
+    *parents, last = place
+    for key in parents:
+        content = content[key]
+    if value is None:
+        del content[last]
+    else:
+        content[last] = value
+
+
+PROBE = ("runs", 2, "probe", "corpus/family", "trained encoder")
+QUESTION = {"question": "Is it?", "measure": "probe", "better": "vq", "than": "bestrq"}
+
+
+def test_everything_in_the_file_is_in_the_study(content, written):
+    """Names, order and numbers survive."""
+    content["questions"] = [QUESTION, {**QUESTION, "measure": "probe:notes/mode"}]
+    study = read_study(written(content))
+    assert list(study.experiments) == list(content["experiments"])
+    assert study.groups[1].experiments == ["n2", "mel_rvq", "n16"]
+    assert study.groups[1].x == [2, 8, 16]
+    run, raw = study.runs[3], content["runs"][3]
+    for name in ("seed", "updates", "accuracy", "usage", "tokenizer_seconds"):
+        assert getattr(run, name) == raw[name]
+    score = raw["probe"]["notes/mode"]["trained encoder"]
+    assert run.probe["notes/mode"]["trained encoder"].value == score["value"]
+    assert study.is_finished("vq") and study.missing == []
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "message"),
+    [
+        (("format",), 2, "format must be 1, the one this version reads, got 2"),
+        (("title",), None, "the file has no key 'title'"),
+        (("base",), "muq", "base must be one of the experiments mel_rvq, .*'muq'"),
+        (("seeds",), [1, 1], "seeds must be different seeds"),
+        (("runs", 2, "updates"), "800", "runs.2..updates must be a whole number"),
+        (("runs", 2, "updates"), True, "runs.2..updates must be a whole number"),
+        (("runs", 2, "accuracy"), None, "runs.2. has no key 'accuracy'"),
+        (("runs", 2, "accuracy"), float("nan"), "accuracy must be a finite number"),
+        (("runs", 2, "usage"), [1.0], "usage must be one number for each of the 8"),
+        (("runs", 2, "seed"), 9, "mel_rvq with seed 9, which is not one of"),
+        (("runs", 2, "seed"), 1, "mel_rvq with seed 1 is 2 times"),
+        (("runs", 2), None, "mel_rvq with seed 3 is neither in runs nor in missing"),
+        (("missing",), [["vq", 1]], "vq with seed 1 is 2 times"),
+        (("missing",), ["vq"], "missing.0. must be a list"),
+        ((*PROBE, "hits"), None, "must be an object with the key 'hits'"),
+        ((*PROBE, "hits"), "01", "hits must be a 0 or 1 for each of the 160"),
+        ((*PROBE, "hits"), "0" * 160, "value must be 0, the balanced accuracy of the"),
+        ((*PROBE, "chosen"), 9, "chosen must be one of 5 layers"),
+        ((*PROBE, "value"), 0.5, "value must be 0.*, that of the chosen layer 2"),
+        (PROBE, None, "family has no key 'trained encoder'"),
+        (("tasks", "notes/mode", "metric"), "f1", "metric must be 'balanced_accuracy'"),
+        (("tasks", "notes/mode", "pieces"), [1], "one number for each of the 160"),
+        (("tasks", "notes/mode", "classes"), ["a"], "targets must be numbers below 1"),
+        (("groups", 0, "x"), "codebooks", "must be an object from experiment to"),
+        (("groups", 0, "titel"), "x", "groups.0..titel is not known; there may be"),
+        (("groups", 1, "experiments"), {"n3": 3}, "must be one of the experiments"),
+        (("groups", 1, "experiments"), {}, "must be at least one experiment"),
+        (("experiments", "vq", "label"), "Mel-RVQ", "with different labels"),
+    ],
+)
+def test_what_does_not_fit_is_refused(content, written, place, value, message):
+    """The error names the file, the key and the value."""
+    change(content, place, value)
+    with pytest.raises(ValueError, match=f"study.json: .*{message}"):
+        read_study(written(content))
+
+
+@pytest.mark.parametrize(
+    ("question", "message"),
+    [
+        ({"better": None}, "with one of 'better', 'rises' and 'less_spread'"),
+        ({"rises": {"n2": 2, "n16": 16}}, "with one of 'better', 'rises'"),
+        ({"than": "vq"}, "than must be another experiment than 'better'"),
+        ({"then": "vq"}, "then is not known"),
+        ({"measure": "porbe"}, "measure must be one of probe, gain,"),
+        ({"better": None, "than": None, "rises": {"n2": 2}}, "two different numbers"),
+        (
+            {"better": None, "than": None, "rises": {"n2": 0, "vq": 1}},
+            "different numbers above 0",
+        ),
+    ],
+)
+def test_questions_that_cannot_be_answered_are_refused(
+    content, written, question, message
+):
+    """A question has one form, known experiments and a known measure."""
+    asked = {**QUESTION, **question}
+    content["questions"] = [{k: v for k, v in asked.items() if v is not None}]
+    with pytest.raises(ValueError, match=f"study.json: questions.0..*{message}"):
+        read_study(written(content))
+
+
+def test_a_file_that_was_cut_off_is_refused(content, written):
+    """The error says how to get a new one."""
+    folder = written(content)
+    path = folder / "study.json"
+    path.write_text(path.read_text("utf-8")[:-100], "utf-8")
+    with pytest.raises(ValueError, match="study.json is damaged .*run the study again"):
+        read_study(folder)
+    path.unlink()
+    with pytest.raises(FileNotFoundError, match="has not been collected"):
+        read_study(folder)
+
+
+def test_numbers_that_are_not_finite_are_refused_from_the_file(content, written):
+    """JSON writers of Python write NaN; the reader does not take it."""
+    content["runs"][0]["cross_entropy"] = float("inf")
+    folder = written(content)
+    assert "Infinity" in json.dumps(content)
+    with pytest.raises(ValueError, match="runs.0..cross_entropy must be a finite"):
+        read_study(folder)
+
+
+def test_balanced_accuracy_is_that_of_scikit_learn():
+    """Also where classes are rare and a predicted class does not occur."""
+    rng = np.random.default_rng(0)
+    targets = np.append(rng.choice(4, 60, p=[0.6, 0.3, 0.0, 0.1]), [1, 5])
+    predicted = np.where(rng.random(62) < 0.6, targets, rng.choice([0, 1, 3, 5], 62))
+    hits = (predicted == targets).astype(float)
+    expected = balanced_accuracy_score(targets, predicted)
+    assert balanced_accuracy(hits, targets) == pytest.approx(expected, abs=1e-12)
+
+
+def test_resampled_accuracy_is_that_of_the_drawn_clips():
+    """Drawing pieces by weights equals copying their clips, also without a class."""
+    rng = np.random.default_rng(1)
+    pieces = np.repeat(np.arange(6), 5) * 3  # numbers need not be without gaps
+    targets, hits = rng.integers(0, 3, 30), rng.integers(0, 2, 30).astype(float)
+    targets[3] = 3  # one clip, which about a third of the draws do not have
+    has_class = draw_pieces(6)[:1000, 0] > 0
+    assert 0.5 < has_class.mean() < 0.8
+    drawn = resampled_accuracy(hits, targets, pieces)
+    for draw in (0, 7, 999, has_class.argmax(), has_class.argmin()):
+        clips = np.repeat(np.arange(30), draw_pieces(6)[draw][pieces // 3])
+        expected = balanced_accuracy(hits[clips], targets[clips])
+        assert drawn[draw] == pytest.approx(expected, abs=1e-12)

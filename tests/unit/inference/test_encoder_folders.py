@@ -1,0 +1,160 @@
+"""Every encoder is saved, comes back, embeds long audio; nothing else does."""
+
+import json
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from muq_plugins import MuQ, PretrainedMuQ
+from muq_plugins.inference.encoder_folders import save_encoder
+from muq_plugins.inference.export import export_onnx
+from muq_plugins.inference.muq import save_muq
+from muq_plugins.lobes import PretrainedSpeechEncoder, ResampledEncoder
+from tests.unit.tiny_encoders import TINY, save_speech_model, tiny_encoder
+
+
+@pytest.fixture(scope="module", params=TINY)
+def saved(request, tmp_path_factory):
+    """An encoder and its folder."""
+    encoder = tiny_encoder(request.param).eval()
+    run = tmp_path_factory.mktemp(request.param) / "run"
+    return encoder, save_muq(run / "inference", encoder)
+
+
+@torch.no_grad()
+def test_a_saved_encoder_comes_back(saved, tmp_path):
+    encoder, folder = saved
+    wavs, lens = torch.randn(2, 24000), torch.tensor([1.0, 0.6])
+    expected = encoder(wavs, lens)
+    for model in (
+        MuQ.from_pretrained(folder.parent),
+        MuQ.from_hparams(source=str(folder), savedir=str(tmp_path / "cache")),
+    ):
+        again = model.mods.encoder
+        assert type(again) is type(encoder)
+        assert again.config == encoder.config
+        assert not again.training
+        out = model(wavs, lens)
+        assert torch.equal(out.lens, expected.lens)
+        for found, state in zip(out.hidden_states, expected.hidden_states, strict=True):
+            torch.testing.assert_close(found, state, rtol=0, atol=1e-6)
+
+
+def test_a_folder_holds_plain_numbers(saved):
+    encoder, folder = saved
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "config.json",
+        "encoder.ckpt",
+        "hyperparams.yaml",
+        "model.safetensors",
+    ]
+    config = json.loads((folder / "config.json").read_text())
+    if type(encoder).__name__ == "MuQEncoder":
+        assert config == {"kind": "muq_encoder", "encoder": encoder.config}
+    else:
+        description = {"class": type(encoder).__name__, "arguments": encoder.config}
+        assert config == {"kind": "encoder", "encoder": description}
+
+
+@torch.no_grad()
+def test_long_audio(saved):
+    encoder, folder = saved
+    model = MuQ.from_pretrained(folder)
+    blocks = list(torch.randn(7, 24000))
+    chunks = list(model.embed_long(blocks, window=2.0, overlap=0.4, layer=1))
+    hidden = torch.cat([chunk.hidden for chunk in chunks])
+    assert hidden.shape == (round(7 * encoder.frame_rate), 32)
+    start = encoder(torch.cat(blocks)[None, :48000]).hidden_states[1][0]
+    ours = round(1.6 * encoder.frame_rate)  # before the first overlap
+    torch.testing.assert_close(hidden[:ours], start[:ours], rtol=0, atol=1e-4)
+    with pytest.raises(ValueError, match="There is no layer 3"):
+        list(model.embed_long(blocks, layer=3))
+
+
+def test_a_pretrained_encoder_needs_its_source_no_more(tmp_path):
+    source = save_speech_model(tmp_path / "hubert")
+    encoder = ResampledEncoder(PretrainedSpeechEncoder(source), 25.0).eval()
+    folder = save_encoder(tmp_path / "inference", encoder)
+    for path in source.iterdir():
+        path.unlink()
+    for name in ("config.json", "hyperparams.yaml"):
+        assert str(tmp_path) not in (folder / name).read_text()
+    wavs = torch.randn(1, 24000)
+    with torch.no_grad():
+        expected = encoder(wavs).last_hidden_state
+    assert torch.equal(MuQ.from_pretrained(folder)(wavs).last_hidden_state, expected)
+
+
+def test_a_file_cannot_ask_for_another_class(tmp_path):
+    folder = save_encoder(tmp_path / "x", tiny_encoder("WaveformTransformer"))
+    config = json.loads((folder / "config.json").read_text())
+    config["encoder"]["class"] = "torch.nn.Linear"
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError) as error:
+        MuQ.from_pretrained(folder)
+    assert f"{folder / 'config.json'}: There is no encoder 'torch.nn.Linear'" in str(
+        error.value
+    )
+    assert "one of MuQEncoder, PretrainedSpeechEncoder" in str(error.value)
+
+
+def test_weights_of_another_size_are_refused(tmp_path):
+    folder = save_encoder(tmp_path / "x", tiny_encoder("WaveformTransformer"))
+    config = json.loads((folder / "config.json").read_text())
+    config["encoder"]["arguments"]["num_layers"] = 3
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match="transformer.layers.2"):
+        MuQ.from_pretrained(folder)
+
+
+@pytest.mark.parametrize("name", ["WaveformTransformer", "HuBERT"])
+def test_both_spellings_of_weight_normalisation_are_read(name, tmp_path):
+    """Transformers and torch have used two, and folders outlive versions."""
+    encoder = tiny_encoder(name).eval()
+    folder = save_encoder(tmp_path / "x", encoder)
+    path = folder / "model.safetensors"
+    new, old = ".parametrizations.weight.original", ".weight_"
+    tensors = {
+        key.replace(f"{new}0", f"{old}g").replace(f"{new}1", f"{old}v"): tensor
+        for key, tensor in load_file(path).items()
+    }
+    assert tensors.keys() != load_file(path).keys()
+    save_file(tensors, path)
+    wavs = torch.randn(1, 24000)
+    with torch.no_grad():
+        expected = encoder(wavs).last_hidden_state
+    found = MuQ.from_pretrained(folder)(wavs).last_hidden_state
+    torch.testing.assert_close(found, expected)
+
+
+def test_what_nobody_could_build_again_is_not_saved(tmp_path):
+    with pytest.raises(TypeError, match="A Linear cannot be saved as an encoder"):
+        save_muq(tmp_path / "x", nn.Linear(1, 1))
+    assert not (tmp_path / "x").exists()
+
+
+def test_the_yaml_of_speechbrain_names_the_class_once(tmp_path):
+    """Nothing in it depends on who reads it: no path, no import of our making."""
+    encoder = tiny_encoder("averaged")
+    folder = save_encoder(tmp_path / "x", encoder)
+    lines = (folder / "hyperparams.yaml").read_text().splitlines()
+    start = lines.index("encoder: !apply:muq_plugins.lobes.encoders.build_encoder")
+    block = "\n".join(lines[start + 1 : lines.index("modules:")])
+    assert yaml.safe_load(block)["description"] == {
+        "class": "ResampledEncoder",
+        "arguments": encoder.config,
+    }
+
+
+def test_what_only_muqs_own_encoder_can_do_is_refused_by_name(tmp_path):
+    folder = save_muq(tmp_path / "x", tiny_encoder("SpeechBrainConformer"))
+    model = MuQ.from_pretrained(folder)
+    with pytest.raises(ValueError, match="holds a SpeechBrainConformer: load it with"):
+        PretrainedMuQ(folder)
+    with pytest.raises(ValueError, match="cannot hold a SpeechBrainConformer"):
+        model.save_pretrained(tmp_path / "official")
+    with pytest.raises(TypeError, match="not a SpeechBrainConformer"):
+        export_onnx(model, tmp_path / "x.onnx")
