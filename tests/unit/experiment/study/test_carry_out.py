@@ -133,6 +133,8 @@ def test_a_killed_study_leaves_its_command_alone_and_waits_for_it(recipes):
 def test_ctrl_c_stops_the_commands(recipes, monkeypatch):
     monkeypatch.setenv("SLEEP", "60")
     run = make_run(recipes, "a")
+    # Processes in the background may have been told to ignore it.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def interrupt():
         while not notes(recipes):
@@ -143,6 +145,7 @@ def test_ctrl_c_stops_the_commands(recipes, monkeypatch):
     start = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
         carry_out([run], recipes, ["cpu"], lambda line: None)
+    signal.signal(signal.SIGINT, before)
     assert time.monotonic() - start < 30
     assert notes(recipes) == ["a-train cpu"]
     assert not is_finished(run, run.commands[0])
