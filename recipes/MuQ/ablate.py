@@ -12,6 +12,7 @@ Authors
  * The MuQ for SpeechBrain team 2026
 """
 
+import json
 import os
 import shlex
 from pathlib import Path
@@ -33,6 +34,18 @@ from muq_plugins.experiment import (
     save_experiment,
 )
 from muq_plugins.experiment.study import carry_out, is_finished, plan_runs
+
+
+def command(experiment):
+    """The command that runs the study, also if this one only looks at it."""
+    given = {k: v for k, v in experiment.overrides.items() if k != "only_report"}
+    options = [
+        f"--{key}={value if isinstance(value, str) else json.dumps(value)}"
+        for key, value in given.items()
+    ]
+    return shlex.join(
+        ["python", "recipes/MuQ/ablate.py", str(experiment.path), *options]
+    )
 
 
 def main(argv):
@@ -63,7 +76,7 @@ def main(argv):
     about = {
         "study": hparams["study"],
         "title": hparams["title"],
-        "command": shlex.join(["python", "recipes/MuQ/ablate.py", *argv]),
+        "command": command(experiment),
         "machine": describe_machine(hparams["devices"]),
         "base": hparams["base"],
         "seeds": hparams["seeds"],
