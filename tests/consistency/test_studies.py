@@ -1,0 +1,54 @@
+"""Every study file can be run, and what is published comes from its numbers."""
+
+from pathlib import Path
+
+import pytest
+
+from muq_plugins.evaluation.study import collect_study, study_headline, study_report
+from muq_plugins.experiment import load_experiment
+from muq_plugins.experiment.study import plan_runs
+
+ROOT = Path(__file__).parents[2]
+STUDIES = sorted((ROOT / "hparams").glob("study_*.yaml"))
+PUBLISHED = sorted((ROOT / "docs" / "results").glob("*/study.json"))
+
+
+def about(hparams):
+    """What ablate.py writes about a study."""
+    experiments = {
+        name: {"label": wanted["label"], "file": wanted["experiment"], "overrides": {}}
+        for name, wanted in hparams["experiments"].items()
+    }
+    names = ("study", "title", "base", "seeds", "budget", "groups", "questions")
+    machine = {"processor": "none", "cores": 1}
+    return {
+        **{name: hparams[name] for name in names},
+        **{"command": "none", "machine": machine, "experiments": experiments},
+    }
+
+
+def test_there_are_studies():
+    assert STUDIES and PUBLISHED
+
+
+@pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
+def test_a_study_can_be_planned_and_reported(path, tmp_path):
+    hparams = load_experiment([str(path)]).hparams
+    names = ("experiments", "seeds", "budget", "probes")
+    runs = plan_runs(*(hparams[name] for name in names), path.parent, tmp_path)
+    assert len({run.folder for run in runs}) == len(runs)
+    missing = [(run.experiment, run.seed) for run in runs]
+    collect_study(tmp_path, about(hparams), [], hparams["probes"] or {}, missing)
+    study_report(tmp_path)
+    answers = [line for line in study_headline(tmp_path) if line.startswith("unfinis")]
+    assert len(answers) == len(hparams["questions"])
+
+
+@pytest.mark.parametrize("path", PUBLISHED, ids=lambda path: path.parent.name)
+def test_published_reports_come_from_their_numbers(path, tmp_path):
+    (tmp_path / "study.json").write_bytes(path.read_bytes())
+    study_report(tmp_path)
+    expected = (path.parent / "report.md").read_text(encoding="utf-8")
+    assert (tmp_path / "report.md").read_text(encoding="utf-8") == expected
+    for figure in (path.parent / "figures").iterdir():
+        assert (tmp_path / "figures" / figure.name).is_file()
