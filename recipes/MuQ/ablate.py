@@ -12,8 +12,8 @@ Authors
  * The MuQ for SpeechBrain team 2026
 """
 
-import json
 import os
+import re
 import shlex
 from pathlib import Path
 
@@ -36,16 +36,11 @@ from muq_plugins.experiment import (
 from muq_plugins.experiment.study import carry_out, is_finished, plan_runs
 
 
-def command(experiment):
+def command(argv):
     """The command that runs the study, also if this one only looks at it."""
-    given = {k: v for k, v in experiment.overrides.items() if k != "only_report"}
-    options = [
-        f"--{key}={value if isinstance(value, str) else json.dumps(value)}"
-        for key, value in given.items()
-    ]
-    return shlex.join(
-        ["python", "recipes/MuQ/ablate.py", str(experiment.path), *options]
-    )
+    words = shlex.join(argv)
+    words = re.sub(r" --only_report[ =]\S+", "", words)
+    return f"python recipes/MuQ/ablate.py {words}"
 
 
 def main(argv):
@@ -76,7 +71,7 @@ def main(argv):
     about = {
         "study": hparams["study"],
         "title": hparams["title"],
-        "command": command(experiment),
+        "command": command(argv),
         "machine": describe_machine(hparams["devices"]),
         "base": hparams["base"],
         "seeds": hparams["seeds"],
