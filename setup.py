@@ -14,7 +14,12 @@ EXTRAS = {
     "parquet": ["pyarrow"],
 }
 # The tests cover the optional parts, and run the exported graph.
-TEST = ["pytest", "onnxruntime>=1.23,<2", *sum(EXTRAS.values(), [])]
+TEST = [
+    "pytest",
+    "pytest-xdist>=3.5",
+    "onnxruntime>=1.23,<2",
+    *sum(EXTRAS.values(), []),
+]
 
 setup(
     name="muq-plugins",

@@ -1,4 +1,4 @@
-"""What all tests share: two threads, no progress bars, and the device under test.
+"""What all tests share: two cores, no progress bars, and the device under test.
 
 Authors
  * The MuQ for SpeechBrain team 2026
@@ -14,9 +14,14 @@ os.environ.setdefault("TQDM_DISABLE", "1")
 # processes that the tests start, which makes both many times slower.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+# Two workers with one thread each, or (with -n 0) one process with two; also for the
+# processes that they start.
+THREADS = 1 if "PYTEST_XDIST_WORKER" in os.environ else 2
+os.environ.setdefault("OMP_NUM_THREADS", str(THREADS))
+
 import torch  # noqa: E402
 
-torch.set_num_threads(2)
+torch.set_num_threads(THREADS)
 
 
 def pytest_addoption(parser):
