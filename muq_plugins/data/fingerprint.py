@@ -13,6 +13,9 @@ from typing import Any
 import torch
 from torch import nn
 
+# Settings of an encoder that change nothing in evaluation mode.
+TRAINING_ONLY = ("dropout", "gradient_checkpointing")
+
 
 def fingerprint(module: nn.Module, config: dict[str, Any]) -> str:
     """A short hash of weights and settings.
@@ -44,3 +47,29 @@ def fingerprint(module: nn.Module, config: dict[str, Any]) -> str:
         flat = tensor.detach().cpu().contiguous().view(-1)
         digest.update(flat.view(torch.uint8).numpy())
     return digest.hexdigest()[:16]
+
+
+def encoder_fingerprint(encoder: nn.Module) -> str:
+    """A short hash of what an encoder computes when it is not trained.
+
+    Arguments
+    ---------
+    encoder : nn.Module
+        Any encoder with a ``config``.
+
+    Returns
+    -------
+    str
+        16 hexadecimal digits; settings that matter in training alone do not count.
+
+    Example
+    -------
+    >>> encoder = nn.Linear(2, 2)
+    >>> encoder.config = {"width": 2, "dropout": 0.1}
+    >>> before = encoder_fingerprint(encoder)
+    >>> encoder.config["dropout"] = 0.0
+    >>> encoder_fingerprint(encoder) == before
+    True
+    """
+    config = {k: v for k, v in encoder.config.items() if k not in TRAINING_ONLY}
+    return fingerprint(encoder, config)

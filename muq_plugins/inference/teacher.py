@@ -8,12 +8,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from muq_plugins.data.fingerprint import fingerprint
+from muq_plugins.data.fingerprint import encoder_fingerprint
 from muq_plugins.inference.muq import MuQ
 from muq_plugins.lobes.teacher import TeacherFeatures
-
-# Settings of an encoder that change nothing in evaluation mode.
-TRAINING_ONLY = ("dropout", "gradient_checkpointing")
 
 
 def teacher_features(source: str | Path, layer: int) -> TeacherFeatures:
@@ -52,8 +49,7 @@ def teacher_features(source: str | Path, layer: int) -> TeacherFeatures:
     32
     """
     encoder = MuQ.from_pretrained(source).mods.encoder
-    config = {k: v for k, v in encoder.config.items() if k not in TRAINING_ONLY}
     try:
-        return TeacherFeatures(encoder, layer, fingerprint(encoder, config))
+        return TeacherFeatures(encoder, layer, encoder_fingerprint(encoder))
     except ValueError as error:
         raise ValueError(f"The teacher in {source} does not fit. {error}") from error

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from muq_plugins.data.fingerprint import fingerprint
+from muq_plugins.data.fingerprint import encoder_fingerprint, fingerprint
 from muq_plugins.lobes.encoders import build_encoder, describe_encoder
 from muq_plugins.lobes.features import LogMel
 from muq_plugins.lobes.lengths import absolute_lengths, length_mask
@@ -93,7 +93,7 @@ class LayerAverages:
     def __init__(self, encoder: nn.Module):
         self.encoder = encoder.eval()
         self.sample_rate = encoder.sample_rate
-        self.fingerprint = fingerprint(encoder, _inference_config(encoder))
+        self.fingerprint = encoder_fingerprint(encoder)
         self.device = next(encoder.parameters()).device
 
     @torch.no_grad()
@@ -252,12 +252,6 @@ def untrained_like(encoder: nn.Module, seed: int) -> nn.Module:
     if encoder.features is not None:
         untrained.features.load_state_dict(encoder.features.state_dict())
     return untrained.to(next(encoder.parameters()).device).eval()
-
-
-def _inference_config(encoder: nn.Module) -> dict:
-    """The settings that change what the encoder computes when it is not trained."""
-    training_only = ("dropout", "gradient_checkpointing")
-    return {k: v for k, v in encoder.config.items() if k not in training_only}
 
 
 def masked_sum(values: Tensor, lens: Tensor | None) -> tuple[Tensor, Tensor]:

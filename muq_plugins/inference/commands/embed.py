@@ -36,8 +36,6 @@ POOLS = ("mean", "frames")
 # Windows for audio that is streamed: what the paper's model has been trained on.
 WINDOW = 30.0
 OVERLAP = 1 / 6  # of a window
-# Settings of an encoder that inference does not depend on.
-TRAINING_ONLY = ("dropout", "gradient_checkpointing")
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -173,7 +171,7 @@ class Embedding:
         dtype: str,
         batch_seconds: float,
     ):
-        from muq_plugins.data.fingerprint import fingerprint
+        from muq_plugins.data.fingerprint import encoder_fingerprint
 
         encoder = model.mods.encoder
         num_states = encoder.num_layers + 1
@@ -187,8 +185,7 @@ class Embedding:
         self.sample_rate = encoder.sample_rate
         self.frame_rate = encoder.frame_rate
         self.min_samples = encoder.min_samples
-        config = {k: v for k, v in encoder.config.items() if k not in TRAINING_ONLY}
-        self.fingerprint = fingerprint(encoder, config)
+        self.fingerprint = encoder_fingerprint(encoder)
         self.about = {
             "model": name,
             "sample_rate": self.sample_rate,
