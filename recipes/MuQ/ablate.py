@@ -80,7 +80,13 @@ def main(argv):
             name: {
                 "label": wanted["label"],
                 "file": wanted["experiment"],
-                "overrides": wanted.get("overrides") or {},
+                "overrides": {
+                    **(wanted.get("overrides") or {}),
+                    **{
+                        key: f"run of {other}"
+                        for key, other in (wanted.get("inputs") or {}).items()
+                    },
+                },
             }
             for name, wanted in hparams["experiments"].items()
         },

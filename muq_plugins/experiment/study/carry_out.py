@@ -12,7 +12,6 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import queue
 import subprocess
 import sys
 import threading
@@ -21,7 +20,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from muq_plugins.experiment.study.plan import Command, PlannedRun
+from muq_plugins.experiment.study.plan import TRAIN, Command, PlannedRun
 
 FINISHED_FILE = "finished.json"
 LOCK_FILE = "study.lock"
@@ -84,7 +83,8 @@ def carry_out(
 ) -> list[Failure]:
     """Runs everything that is not finished yet.
 
-    A run that fails does not stop the others. Ctrl-C stops the commands that are
+    A run waits until its inputs have been trained. One that fails does not stop the
+    others, except those that it is an input of. Ctrl-C stops the commands that are
     running, each of which writes a checkpoint first.
 
     Arguments
@@ -124,9 +124,9 @@ def carry_out(
     """
     if not devices:
         raise ValueError("devices must name at least one device, for example [cpu].")
-    waiting: queue.Queue[PlannedRun] = queue.Queue()
-    for run in runs:
-        waiting.put(run)
+    waiting = list(runs)
+    working: list[PlannedRun] = []
+    choice = threading.Lock()
     stop = threading.Event()
     failures: list[Failure] = []
     environment = {
@@ -134,13 +134,26 @@ def carry_out(
         **os.environ,
     }
 
-    def work(device: str) -> None:
+    def take_next() -> PlannedRun | None:
         while not stop.is_set():
+            with choice:
+                for run in waiting:
+                    if all(_is_trained(other) for other in run.inputs):
+                        waiting.remove(run)
+                        working.append(run)
+                        return run
+                if not working or not waiting:
+                    return None
+            stop.wait(POLL_SECONDS)
+        return None
+
+    def work(device: str) -> None:
+        while (run := take_next()) is not None:
             try:
-                run = waiting.get_nowait()
-            except queue.Empty:
-                return
-            failure = _carry_out_run(run, recipes, device, environment, stop, say)
+                failure = _carry_out_run(run, recipes, device, environment, stop, say)
+            finally:
+                with choice:
+                    working.remove(run)
             if failure is not None:
                 failures.append(failure)
 
@@ -155,7 +168,17 @@ def carry_out(
         for thread in threads:
             thread.join()
         raise
+    for run in waiting:
+        missing = next(other for other in run.inputs if not _is_trained(other))
+        say(
+            f"{run.experiment}, seed {run.seed} left out: it needs the run of "
+            f"{missing.experiment} in {missing.folder}"
+        )
     return failures
+
+
+def _is_trained(run: PlannedRun) -> bool:
+    return all(is_finished(run, c) for c in run.commands if c.name == TRAIN)
 
 
 def _carry_out_run(run, recipes, device, environment, stop, say) -> Failure | None:

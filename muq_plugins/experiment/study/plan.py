@@ -19,7 +19,8 @@ from typing import Any
 from muq_plugins.experiment.files import resolve_experiment
 from muq_plugins.experiment.tree import ExperimentError, hint, parse_yaml
 
-EXPERIMENT_KEYS = ("experiment", "label", "overrides")
+EXPERIMENT_KEYS = ("experiment", "label", "overrides", "inputs")
+PROBE_KEYS = ("experiment", "overrides")
 TRAIN = "train"
 
 
@@ -64,6 +65,8 @@ class PlannedRun:
         The run folder.
     commands : list of Command
         In order.
+    inputs : tuple of PlannedRun
+        Runs that must have been trained before.
 
     Example
     -------
@@ -75,6 +78,7 @@ class PlannedRun:
     seed: int
     folder: Path
     commands: list[Command]
+    inputs: tuple[PlannedRun, ...] = ()
 
 
 def plan_runs(
@@ -91,7 +95,8 @@ def plan_runs(
     ---------
     experiments : mapping
         Name to ``experiment`` (a YAML file), ``label`` (for people) and, if wanted,
-        ``overrides`` by dotted key.
+        ``overrides`` by dotted key and ``inputs``: dotted key to the name of another
+        experiment of the study, whose run folder with the same seed is the value.
     seeds : sequence of int
         Every experiment runs once with each.
     budget : mapping
@@ -111,8 +116,8 @@ def plan_runs(
     Raises
     ------
     ExperimentError
-        If there is nothing to run, a file or key is unknown, or an experiment wants
-        another budget than the study.
+        If there is nothing to run, a file or key is unknown, an experiment wants
+        another budget than the study, or experiments need each other in a circle.
 
     Example
     -------
@@ -130,41 +135,81 @@ def plan_runs(
         raise ExperimentError("A study needs at least one experiment and one seed.")
     if len(set(seeds)) < len(seeds):
         raise ExperimentError(f"seeds must differ from each other, got {list(seeds)}.")
-    for name, wanted in {**experiments, **(probes or {})}.items():
-        _check_entry(name, wanted, yaml_folder)
-    return [
-        _plan_run(name, wanted, seed, budget, probes or {}, yaml_folder, runs_folder)
-        for seed in seeds
-        for name, wanted in experiments.items()
-    ]
+    for name, wanted in experiments.items():
+        _check_entry(name, wanted, yaml_folder, EXPERIMENT_KEYS)
+    for name, wanted in (probes or {}).items():
+        _check_entry(name, wanted, yaml_folder, PROBE_KEYS)
+    ordered = _with_inputs_first(experiments)
+    runs: dict[tuple[str, int], PlannedRun] = {}
+    for seed in seeds:
+        for name in ordered:
+            inputs = {
+                key: runs[other, seed]
+                for key, other in (experiments[name].get("inputs") or {}).items()
+            }
+            runs[name, seed] = _plan_run(
+                *(name, experiments[name], inputs, seed, budget, probes or {}),
+                *(yaml_folder, runs_folder),
+            )
+    return list(runs.values())
 
 
-def _check_entry(name: str, wanted: Any, yaml_folder: str | Path) -> None:
+def _check_entry(
+    name: str, wanted: Any, yaml_folder: str | Path, known: Sequence[str]
+) -> None:
     if not isinstance(wanted, Mapping) or "experiment" not in wanted:
         raise ExperimentError(
             f"{name} must be a mapping with the key experiment (a YAML file) and any "
-            f"of {', '.join(EXPERIMENT_KEYS[1:])}, got {wanted!r}."
+            f"of {', '.join(known[1:])}, got {wanted!r}."
         )
     for key in wanted:
-        if key not in EXPERIMENT_KEYS:
-            raise ExperimentError(
-                f"{name}: unknown key {key!r}{hint(key, EXPERIMENT_KEYS)}."
-            )
+        if key not in known:
+            raise ExperimentError(f"{name}: unknown key {key!r}{hint(key, known)}.")
     path = Path(yaml_folder) / wanted["experiment"]
     if not path.is_file():
         raise ExperimentError(f"{name}: there is no experiment {path}.")
 
 
+def _with_inputs_first(experiments: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Names in such an order that each comes after those that it needs."""
+    needed = {}
+    for name, wanted in experiments.items():
+        needed[name] = list((wanted.get("inputs") or {}).values())
+        for other in needed[name]:
+            if other not in experiments:
+                raise ExperimentError(
+                    f"{name}: its input {other!r} is no experiment of this study"
+                    f"{hint(other, list(experiments))}."
+                )
+    ordered: list[str] = []
+    while len(ordered) < len(experiments):
+        ready = [
+            name
+            for name in experiments
+            if name not in ordered and set(needed[name]) <= set(ordered)
+        ]
+        if not ready:
+            circle = ", ".join(name for name in experiments if name not in ordered)
+            raise ExperimentError(
+                f"{circle}: these need each other's runs in a circle, so none can be "
+                f"the first: change their inputs."
+            )
+        ordered.append(ready[0])
+    return ordered
+
+
 def _plan_run(
     name: str,
     wanted: Mapping[str, Any],
+    inputs: Mapping[str, PlannedRun],
     seed: int,
     budget: Mapping[str, Any],
     probes: Mapping[str, Mapping[str, Any]],
     yaml_folder: str | Path,
     runs_folder: str | Path,
 ) -> PlannedRun:
-    overrides = wanted.get("overrides") or {}
+    folders = {key: str(run.folder) for key, run in inputs.items()}
+    overrides = {**(wanted.get("overrides") or {}), **folders}
     if broken := sorted(set(overrides) & {*budget, "seed", "output_folder"}):
         raise ExperimentError(
             f"{name} overrides {', '.join(broken)}, which must be the same for all "
@@ -182,7 +227,7 @@ def _plan_run(
         where = {"output_folder": str(folder / "probes" / probe)}
         arguments = [str(path), *_options({**settings, **where})]
         commands.append(Command(probe, "probe.py", arguments, _key(path, settings)))
-    return PlannedRun(name, seed, folder, commands)
+    return PlannedRun(name, seed, folder, commands, tuple(inputs.values()))
 
 
 def _key(path: Path, settings: Mapping[str, Any]) -> str:

@@ -1,5 +1,6 @@
 """Carrying out a study, with scripts that only note that they ran."""
 
+import dataclasses
 import json
 import os
 import signal
@@ -81,6 +82,35 @@ def test_a_failure_leaves_its_later_commands_out_and_no_others(recipes):
     assert "this is wrong" in failure.log.read_text()
     assert notes(recipes) == ["bad cpu", "b-train cpu", "b-probe cpu"]
     assert not is_finished(bad, bad.commands[0])
+
+
+def with_inputs(run, *inputs):
+    """The run, to be carried out after others."""
+    return dataclasses.replace(run, inputs=inputs)
+
+
+def test_a_run_waits_until_its_inputs_are_trained(recipes, monkeypatch):
+    monkeypatch.setenv("SLEEP", "0.3")
+    teacher, other = make_run(recipes, "a", ["train"]), make_run(recipes, "c")
+    student = with_inputs(make_run(recipes, "b", ["train"]), teacher)
+    devices = ["cuda:0", "cuda:1"]
+    assert carry_out([teacher, student, other], recipes, devices, lambda _: None) == []
+    order = [note.split()[0] for note in notes(recipes)]
+    # The second device did not wait for the teacher, but took what was ready.
+    assert order.index("a-train") < order.index("b-train")
+    assert order.index("c-train") < order.index("b-train")
+
+
+def test_what_a_failed_run_is_the_input_of_is_left_out_and_named(recipes):
+    teacher = make_run(recipes, "a")
+    teacher.commands[0].arguments[1] = "bad"
+    student = with_inputs(make_run(recipes, "b"), teacher)
+    said = []
+    [failure] = carry_out([teacher, student], recipes, ["cpu"], said.append)
+    assert failure.run is teacher and notes(recipes) == ["bad cpu"]
+    assert said[-1] == (
+        f"b, seed 1 left out: it needs the run of a in {teacher.folder}"
+    )
 
 
 def test_only_a_changed_command_runs_again(recipes):

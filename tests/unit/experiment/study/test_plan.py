@@ -52,6 +52,22 @@ def test_the_command_says_it_all(folder):
     ]
 
 
+def test_a_run_of_the_study_can_be_the_input_of_another_with_the_same_seed(folder):
+    student = {**OTHER, "inputs": {"nested.a": "teacher"}}
+    experiments = {"student": student, "teacher": BASE}
+    runs = plan(folder, experiments, seeds=[4, 5])
+    assert [(run.experiment, run.seed) for run in runs] == [
+        *(("teacher", 4), ("student", 4), ("teacher", 5), ("student", 5)),
+    ]
+    for teacher, learner in (runs[:2], runs[2:]):
+        arguments = learner.commands[0].arguments
+        assert arguments[arguments.index("--nested.a") + 1] == str(teacher.folder)
+        assert learner.inputs == (teacher,) and teacher.inputs == ()
+    # What the teacher's run depends on, the student's depends on too.
+    changed = {**experiments, "teacher": {**BASE, "overrides": {"steps": 3}}}
+    assert plan(folder, changed, seeds=[4])[1].folder != runs[1].folder
+
+
 def test_probes_follow_the_training(folder):
     probes = {"p": {"experiment": "probe.yaml", "overrides": {"tasks": ["b"]}}}
     run = plan(folder, probes=probes)[0]
@@ -117,6 +133,18 @@ def test_a_changed_budget_gets_a_new_folder(folder):
             "x overrides steps, which must be the same for all",
         ),
         ({"probes": {"p": {"experiment": "prob.yaml"}}}, "p: there is no "),
+        (
+            {"probes": {"p": {"experiment": "probe.yaml", "inputs": {}}}},
+            "p: unknown key 'inputs'",
+        ),
+        (
+            {"experiments": {"x": {**BASE, "inputs": {"nested.a": "y"}}}},
+            "x: its input 'y' is no experiment of this study",
+        ),
+        (
+            {"experiments": {"x": {**BASE, "inputs": {"nested.a": "x"}}}},
+            "x: these need each other's runs in a circle",
+        ),
     ],
 )
 def test_bad_studies_are_named(folder, changes, message):
