@@ -2,16 +2,27 @@
 
 import importlib
 import json
+import math
 import os
 import sys
 
 import pytest
+import torch
 import yaml
 
 from muq_plugins.data.labels import LabelError
 from muq_plugins.evaluation.metrics_log import read_metrics, select
-from muq_plugins.experiment import ExperimentError, each_model, load_experiment
-from tests.integration.commands import ROOT, recipe, recipe_here
+from muq_plugins.experiment import (
+    ExperimentError,
+    each_model,
+    load_experiment,
+    load_hparams,
+    resolve_experiment,
+)
+from muq_plugins.experiment.tree import parse_yaml
+from muq_plugins.inference.muq import save_muq
+from muq_plugins.lobes import MuQEncoder
+from tests.integration.commands import ROOT, recipe, recipe_here, run_command
 from tests.integration.test_targets import SMALL, SMALL_TOKENIZER
 
 #: Less of everything, for whatever model and tokenizer there is.
@@ -124,6 +135,28 @@ def test_stored_and_computed_labels_train_the_same(iterations, data_options, tmp
 
 
 @pytest.mark.slow
+def test_the_ranks_of_torchrun_share_the_work(iterations, data_options, tmp_path):
+    """Two of them write, shard for shard, the files that one process writes."""
+    path, options = train_latent(iterations, data_options, tmp_path)
+    options += ["--labels.shard_minutes", "0.2", "--device", "cpu", "--noprogressbar"]
+    script = ROOT / "recipes" / "MuQ" / "extract_labels.py"
+    torchrun = ["torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    for name, start in (("one", []), ("two", ["-m", *torchrun])):
+        folder = ["--labels.folder", tmp_path / name]
+        printed = run_command(sys.executable, *start, script, path, *options, *folder)
+        assert printed.stdout.count("Labels complete") == (2 if start else 1)
+    one, two = (
+        {
+            file.name: file.read_bytes()
+            for file in (tmp_path / name).iterdir()
+            if file.suffix == ".codes"
+        }
+        for name in ("one", "two")
+    )
+    assert one == two and len(one) > 2
+
+
+@pytest.mark.slow
 def test_the_costs_are_measured(iterations, data_options, tmp_path, capsys):
     path, options = train_latent(iterations, data_options, tmp_path)
     sys.path.insert(0, str(ROOT / "benchmarks"))
@@ -180,6 +213,42 @@ def test_a_second_iteration_of_hubert(iterations, data_options, tmp_path):
     assert (run / "report.html").is_file()
     config = json.loads((run / "tokenizer" / "inference" / "config.json").read_text())
     assert (config["quantizer"], config["codebook_size"]) == ("KMeans", 64)
+
+
+def test_a_large_iteration_has_the_schedule_of_the_paper(tmp_path):
+    """One forward and backward pass, with a small teacher in the large one's place."""
+    large = yaml_of("muq_large")
+    latent = yaml_of("muq_latent_large", source=tmp_path)
+    numbers = {key for key, value in large.items() if isinstance(value, int | float)}
+    assert len(numbers) > 30 and all(latent[key] == large[key] for key in numbers)
+    assert latent["mel_statistics"] == large["mel_statistics"]
+    tokenizer = yaml_of("latent_rvq_large", "features", source=tmp_path)
+    for name in ("codebook_size", "lr", "stale_tolerance", "max_grad_norm"):
+        assert tokenizer[name] == yaml_of("mel_rvq_large")[name]
+    assert (tokenizer["optimizer_step_limit"], tokenizer["clip_seconds"]) == (8100, 30)
+    plan = yaml_of("muq_iter_large")
+    assert plan["teacher_layer"] == 10
+    assert plan["iteration"]["experiment"] == "muq_latent_large.yaml"
+
+    teacher = MuQEncoder(32, num_layers=10, num_heads=4, ffn_width=64, conv_channels=4)
+    overrides = {
+        "target.features.source": str(save_muq(tmp_path / "teacher", teacher)),
+        **{"width": 64, "num_layers": 1, "num_heads": 4, "ffn_width": 64},
+        **{"conv_channels": 4, "batch_size": 1},
+    }
+    path = ROOT / "hparams" / "muq_latent_large.yaml"
+    stage = load_hparams(resolve_experiment(path, overrides))["modules"]["pretrain"]
+    out = stage.train()(torch.randn(1, 19200), None, torch.tensor([3]))
+    out.loss.backward()
+    assert stage.target.quantizer.codebook_size == 1024
+    assert abs(out.loss.item() - math.log(1024)) < 1.5
+
+
+def yaml_of(name, part="target.features", source=None):
+    """The keys of an experiment file, merged."""
+    overrides = {} if source is None else {f"{part}.source": str(source)}
+    text = resolve_experiment(ROOT / "hparams" / f"{name}.yaml", overrides)
+    return parse_yaml(text, name)
 
 
 def test_extraction_needs_a_tokenizer_and_a_place(tmp_path):
