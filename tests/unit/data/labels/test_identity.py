@@ -17,8 +17,15 @@ from muq_plugins.data.labels import (
 from muq_plugins.data.labels.description import describe
 from muq_plugins.data.labels.windows import track_samples
 from muq_plugins.data.preparation import Manifests
-from muq_plugins.lobes import LogMel, ResidualVQ, StackedFrames, Target
+from muq_plugins.lobes import (
+    LogMel,
+    ResidualVQ,
+    StackedFrames,
+    Target,
+    TeacherFeatures,
+)
 from tests.unit.data.labels.conftest import TRACKS
+from tests.unit.tiny_encoders import TINY, tiny_encoder
 
 FRAME = 960
 
@@ -52,6 +59,27 @@ def test_every_clip_crop_and_padding(targets, manifest):
                 assert (row[frames:] == -1).all()
                 seen += frames
     assert seen > 1000
+
+
+@pytest.mark.parametrize("name", sorted(TINY))
+def test_every_kind_of_encoder_can_be_the_teacher(name, manifest, tmp_path):
+    encoder = tiny_encoder(name)
+    manifest = {name: entry for name, entry in manifest.items() if name != "track4"}
+    features = TeacherFeatures(encoder, encoder.num_layers, name)
+    target = Target(features, ResidualVQ(features.output_size, 2, 32))
+    manifests = Manifests(tmp_path, manifest, manifest, manifest)
+    stored, computed = (
+        source.target_for(target, manifests)
+        for source in (
+            StoredLabels(tmp_path / "labels", 0.8, 0.2, shard_minutes=1),
+            ComputedLabels(0.8, 0.2),
+        )
+    )
+    whole = computed.codes_of("track1", 0, 1000)
+    assert len(whole) == pytest.approx(2.0 * encoder.frame_rate, abs=1)
+    assert torch.equal(stored.codes_of("track1", 0, 1000), whole)
+    assert torch.equal(stored.codes_of("track1", 7, 20), whole[7:27])
+    assert len(whole.unique()) > 2
 
 
 def test_the_label_of_a_frame_does_not_depend_on_the_crop(targets):

@@ -1,0 +1,135 @@
+"""Tagging scores: by hand, as scikit-learn, and as the published ones of MediaEval.
+
+Authors
+ * The MuQ for SpeechBrain team 2026
+"""
+
+import csv
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sklearn.metrics import average_precision_score, roc_auc_score
+
+from muq_plugins.evaluation.tagging import tagging_scores, weighted_roc_auc
+
+# Folder results/mediaeval of the repository MTG/mtg-jamendo-dataset. Its licence (CC
+# BY-NC-SA) does not let us keep a copy.
+GOLDEN = os.environ.get("MUQ_MEDIAEVAL_RESULTS")
+
+
+def naive_average_precision(truth, scores):
+    """As if the order of the files decided between equal scores."""
+    hits = truth[np.argsort(-scores, kind="stable")]
+    return (hits.cumsum() / np.arange(1, len(hits) + 1))[hits].mean()
+
+
+@pytest.mark.skipif(not GOLDEN, reason="MUQ_MEDIAEVAL_RESULTS is not set")
+def test_the_published_scores_of_a_real_system():
+    folder = Path(GOLDEN)
+    truth = np.load(folder / "groundtruth.npy", allow_pickle=False)
+    predictions = folder / "baseline_vggish_predictions.npy"
+    scores = np.load(predictions, allow_pickle=False)
+    with open(folder / "baseline_vggish_results.tsv", encoding="utf-8") as file:
+        published = {
+            name: float(value) for name, value in csv.reader(file, "excel-tab")
+        }
+    assert truth.shape == scores.shape == (4231, 56)
+    found = tagging_scores(scores, truth, [str(i) for i in range(56)], samples=20)
+    assert round(found.roc_auc.value, 6) == published["ROC-AUC-macro"] == 0.725821
+    precision = found.average_precision
+    assert round(precision.value, 6) == published["PR-AUC-macro"] == 0.107734
+    # Without care for ties it is another number.
+    naive = [
+        naive_average_precision(*pair) for pair in zip(truth.T, scores.T, strict=True)
+    ]
+    assert round(np.mean(naive), 6) == 0.107730
+
+
+def test_ties_by_hand():
+    # Found in three steps: one positive; then two of which one is positive; then one
+    # more positive. Precision 1, 2/3, 3/4 for a third of the positives each.
+    truth = np.array([[True], [False], [True], [True], [False]])
+    scores = np.array([[0.9], [0.5], [0.5], [0.2], [0.1]])
+    found = tagging_scores(scores, truth, ["piano"]).average_precision.value
+    assert found == pytest.approx((1 + 2 / 3 + 3 / 4) / 3)
+    other = np.array([0, 2, 1, 3, 4])
+    assert tagging_scores(scores[other], truth[other], ["piano"]).average_precision[
+        0
+    ] == pytest.approx(found)
+    naive = [
+        naive_average_precision(truth[order, 0], scores[order, 0])
+        for order in (np.arange(5), other)
+    ]
+    assert naive[0] != pytest.approx(naive[1])
+    assert naive[0] == pytest.approx((1 + 2 / 3 + 3 / 4) / 3)
+    assert naive[1] == pytest.approx((1 + 2 / 2 + 3 / 4) / 3)
+    # A tie of a positive and a negative is half a right pair: 2 + 1.5 + 1 of 6.
+    assert tagging_scores(scores, truth, ["piano"]).roc_auc.value == 4.5 / 6
+
+
+def test_every_tag_is_as_scikit_learn_scores_it():
+    rng = np.random.default_rng(0)
+    truth = rng.random((80, 4)) < 0.3
+    scores = (truth + rng.normal(size=(80, 4))).round(1)  # with ties
+    found = tagging_scores(scores, truth, list("abcd"))
+    for i, tag in enumerate(found.tags):
+        assert tag.tag == "abcd"[i]
+        assert tag.positives == truth[:, i].sum()
+        assert tag.negatives == 80 - tag.positives
+        area = roc_auc_score(truth[:, i], scores[:, i])
+        assert tag.roc_auc == area
+        precision = average_precision_score(truth[:, i], scores[:, i])
+        assert tag.average_precision == precision
+        weights = rng.integers(0, 3, (5, 80)).astype(float)
+        expected = [
+            roc_auc_score(truth[:, i], scores[:, i], sample_weight=w) for w in weights
+        ]
+        drawn = weighted_roc_auc(truth[:, i], scores[:, i], weights)
+        assert drawn == pytest.approx(expected)
+    assert found.roc_auc.value == np.mean([tag.roc_auc for tag in found.tags])
+    assert found.chance == pytest.approx(truth.mean())
+    assert found.roc_auc.low < found.roc_auc.value < found.roc_auc.high
+    low, high = found.average_precision[1:]
+    assert low < found.average_precision.value < high
+
+
+def test_tags_that_cannot_be_scored_are_named():
+    truth = np.array([[1, 0, 1], [0, 0, 1]], dtype=bool)
+    found = tagging_scores(truth * 1.0, truth, ["calm", "never", "always"])
+    assert found.without_positive == ["never"]
+    assert found.without_negative == ["always"]
+    assert [tag.roc_auc for tag in found.tags] == [1.0, None, None]
+    assert found.roc_auc.value == 1
+
+
+def test_the_interval_is_over_groups():
+    rng = np.random.default_rng(0)
+    truth = np.repeat(rng.random((30, 1)) < 0.5, 10, axis=0)
+    scores = np.repeat(truth[::10] + rng.normal(size=(30, 1)), 10, axis=0)
+    alone = tagging_scores(scores, truth, ["calm"]).roc_auc
+    groups = np.repeat(np.arange(30), 10)
+    grouped = tagging_scores(scores, truth, ["calm"], groups).roc_auc
+    assert grouped.value == alone.value
+    assert 2 < (grouped.high - grouped.low) / (alone.high - alone.low) < 5
+
+
+@pytest.mark.parametrize(
+    ("scores", "tags", "message"),
+    [
+        (np.zeros((2, 1)), ["a", "b"], r"\(2, 1\) and truth \(2, 2\)"),
+        (np.zeros((2, 2)), ["a", "a"], "'a' comes 2 times"),
+        (np.array([[0, 1], [0, np.inf]]), ["a", "b"], "'b' are not numbers"),
+    ],
+)
+def test_input_that_cannot_be_scored_is_refused(scores, tags, message):
+    with pytest.raises(ValueError, match=message):
+        tagging_scores(scores, np.eye(2, dtype=bool), tags)
+
+
+def test_nothing_to_score_is_refused():
+    with pytest.raises(ValueError, match="None of 1 tags"):
+        tagging_scores(np.zeros((2, 1)), np.ones((2, 1), dtype=bool), ["a"])
+    with pytest.raises(ValueError, match="1 groups for 2 clips"):
+        tagging_scores(np.zeros((2, 2)), np.eye(2, dtype=bool), ["a", "b"], ["x"])
