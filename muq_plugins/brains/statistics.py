@@ -6,6 +6,7 @@ Authors
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from muq_plugins.brains.processes import gather
@@ -49,10 +50,11 @@ class RunningStatistics:
                 # Double precision: a mean over a million frames keeps its digits.
                 value = value.detach().double()
                 total[name] = total[name] + value if name in total else value
-        counts = output.code_counts.detach()
-        self.code_counts = (
-            counts if self.code_counts is None else self.code_counts + counts
-        )
+        if output.code_counts is not None:  # not every stage has codes
+            counts = output.code_counts.detach()
+            self.code_counts = (
+                counts if self.code_counts is None else self.code_counts + counts
+            )
 
     def reduce(self) -> None:
         """Adds the sums of all processes; afterwards every process has them all."""
@@ -64,8 +66,7 @@ class RunningStatistics:
         self.__init__()
         # Objects rather than tensors: a process that saw no batch has none.
         for sums, weights, counts in gather(mine):
-            if counts is not None:
-                self.add(StageOutput(counts, sums, weights, counts))
+            self.add(StageOutput(torch.zeros(()), sums, weights, counts))
 
     def means(self) -> dict[str, Tensor]:
         """Divides.
