@@ -18,6 +18,17 @@ from muq_plugins.lobes.front_end import ResidualFrontEnd
 from muq_plugins.lobes.heads import MultiCodebookHead
 from muq_plugins.lobes.masking import BlockMasking, Masking
 from muq_plugins.lobes.mfcc import Mfcc
+from muq_plugins.lobes.mulan import (
+    AudioTower,
+    ContrastiveLoss,
+    ContrastiveTraining,
+    DecoupledContrastive,
+    InfoNCE,
+    LatentTransformer,
+    SigmoidContrastive,
+    TextTower,
+    gather_with_gradient,
+)
 from muq_plugins.lobes.quantizers import (
     FiniteScalarQuantization,
     KMeans,
@@ -33,14 +44,21 @@ from muq_plugins.lobes.target import MultiViewTarget, Target
 from muq_plugins.lobes.teacher import TeacherFeatures
 
 __all__ = [
+    "AudioTower",
     "BlockMasking",
     "Conformer",
+    "ContrastiveLoss",
+    "ContrastiveTraining",
+    "DecoupledContrastive",
     "EncodecFeatures",
     "EncodecQuantizer",
     "EncoderOutput",
     "FiniteScalarQuantization",
-    "KMeans",
+    "gather_with_gradient",
+    "InfoNCE",
     "KeptFrames",
+    "KMeans",
+    "LatentTransformer",
     "LogMel",
     "MaskedPrediction",
     "Masking",
@@ -55,12 +73,14 @@ __all__ = [
     "ResampledEncoder",
     "ResidualFrontEnd",
     "ResidualVQ",
-    "SpeechBrainConformer",
+    "SigmoidContrastive",
     "SpanMasking",
+    "SpeechBrainConformer",
     "StackedFrames",
     "StageOutput",
     "Target",
     "TeacherFeatures",
+    "TextTower",
     "TokenizerTraining",
     "VirtualCodes",
     "WaveformTransformer",

@@ -34,8 +34,8 @@ class StageOutput:
         Name to sum: a scalar, or (N,) per codebook. Detached.
     weights : dict
         Name to the scalar weight of that sum. Detached.
-    code_counts : Tensor
-        How often each entry occurred (N, V) int64.
+    code_counts : Tensor or None
+        How often each entry occurred (N, V) int64; None for a stage without codes.
 
     Example
     -------
@@ -48,7 +48,7 @@ class StageOutput:
     loss: Tensor
     sums: dict[str, Tensor]
     weights: dict[str, Tensor]
-    code_counts: Tensor
+    code_counts: Tensor | None = None
 
 
 class TokenizerTraining(nn.Module):
