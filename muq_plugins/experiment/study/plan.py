@@ -19,9 +19,10 @@ from typing import Any
 from muq_plugins.experiment.files import resolve_experiment
 from muq_plugins.experiment.tree import ExperimentError, hint, parse_yaml
 
-EXPERIMENT_KEYS = ("experiment", "label", "overrides", "inputs")
+EXPERIMENT_KEYS = ("experiment", "label", "overrides", "inputs", "script")
 PROBE_KEYS = ("experiment", "overrides")
 TRAIN = "train"
+TRAIN_SCRIPT = "train.py"
 
 
 @dataclass(frozen=True)
@@ -95,8 +96,9 @@ def plan_runs(
     ---------
     experiments : mapping
         Name to ``experiment`` (a YAML file), ``label`` (for people) and, if wanted,
-        ``overrides`` by dotted key and ``inputs``: dotted key to the name of another
-        experiment of the study, whose run folder with the same seed is the value.
+        ``overrides`` by dotted key, ``inputs`` (dotted key to the name of another
+        experiment of the study, whose run folder with the same seed is the value) and
+        ``script``, the recipe, if it is not ``train.py``.
     seeds : sequence of int
         Every experiment runs once with each.
     budget : mapping
@@ -220,7 +222,7 @@ def _plan_run(
     key = _key(path, settings)
     folder = Path(runs_folder) / f"{path.stem}-{seed}-{key}"
     arguments = [str(path), *_options({**settings, "output_folder": str(folder)})]
-    commands = [Command(TRAIN, "train.py", arguments, key)]
+    commands = [Command(TRAIN, wanted.get("script", TRAIN_SCRIPT), arguments, key)]
     for probe, asked in probes.items():
         path = Path(yaml_folder) / asked["experiment"]
         settings = {**(asked.get("overrides") or {}), "encoder": str(folder)}
@@ -231,12 +233,13 @@ def _plan_run(
 
 
 def _key(path: Path, settings: Mapping[str, Any]) -> str:
-    """A hash of the merged experiment, and of that of its tokenizer."""
+    """A hash of the merged experiment, and of those of its stages."""
     text = resolve_experiment(path, dict(settings))
-    stage = parse_yaml(text, str(path)).get("tokenizer")
-    if stage is not None:
-        text += resolve_experiment(path.parent / stage["experiment"])
-    return hashlib.sha256(text.encode()).hexdigest()[:8]
+    merged = text
+    for stage in parse_yaml(text, str(path)).values():
+        if isinstance(stage, Mapping) and "experiment" in stage:
+            merged += resolve_experiment(path.parent / stage["experiment"])
+    return hashlib.sha256(merged.encode()).hexdigest()[:8]
 
 
 def _options(settings: Mapping[str, Any]) -> list[str]:

@@ -1,0 +1,80 @@
+#!/usr/bin/env python3
+"""Compares encoders as the beginning of an audio tower of MuQ-MuLan.
+
+> python recipes/MuQ/compare_towers.py hparams/compare_towers.yaml
+
+Encoders are pre-trained first, unless a study has done so already. What is finished is
+never run again; `--only_report True` looks at what is there.
+
+Authors
+ * The MuQ for SpeechBrain team 2026
+"""
+
+import os
+import shlex
+from pathlib import Path
+
+# For the commands that are started too: threads that wait for each other must not take
+# the cores of other programs.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+from muq_plugins.evaluation.study import describe_machine
+from muq_plugins.evaluation.towers import compare_towers
+from muq_plugins.experiment import (
+    ExperimentError,
+    load_experiment,
+    run_script,
+    save_experiment,
+)
+from muq_plugins.experiment.study import carry_out, is_finished, plan_runs
+
+
+def main(argv):
+    """Runs the comparison that the command line asks for."""
+    experiment = load_experiment(argv)
+    hparams = experiment.hparams
+    folder = Path(hparams["output_folder"])
+    runs = plan_runs(
+        hparams["experiments"],
+        hparams["seeds"],
+        hparams["budget"],
+        None,
+        experiment.path.parent,
+        hparams["runs_folder"],
+    )
+    save_experiment(experiment, folder)
+    failures = []
+    if not hparams["only_report"]:
+        failures = carry_out(runs, Path(__file__).parent, hparams["devices"])
+
+    towers = [run for run in runs if run.experiment in hparams["towers"]]
+    missing = [
+        f"{run.experiment}, seed {run.seed}"
+        for run in towers
+        if not all(is_finished(run, command) for command in run.commands)
+    ]
+    if missing:
+        logs = ", ".join(str(failure.log) for failure in failures)
+        raise ExperimentError(
+            f"Not finished: {'; '.join(missing)}. "
+            + (f"See {logs}." if logs else "Run the same command again.")
+        )
+    report = compare_towers(
+        folder,
+        {
+            hparams["experiments"][name]["label"]: {
+                run.seed: run.folder for run in towers if run.experiment == name
+            }
+            for name in hparams["towers"]
+        },
+        {
+            "command": f"python recipes/MuQ/compare_towers.py {shlex.join(argv)}",
+            "machine": describe_machine(hparams["devices"]),
+        },
+    )
+    print((folder / "report.md").read_text(encoding="utf-8"))
+    print(f"Report: {report}")
+
+
+if __name__ == "__main__":
+    run_script(main)
