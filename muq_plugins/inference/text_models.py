@@ -1,0 +1,222 @@
+"""Small text models of our own: a SentencePiece tokenizer and a RoBERTa config.
+
+What is made is a folder of the transformers library, as a download would be.
+
+Authors
+ * The MuQ for SpeechBrain team 2026
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import sentencepiece
+from tokenizers import (
+    Regex,
+    Tokenizer,
+    decoders,
+    models,
+    normalizers,
+    pre_tokenizers,
+    processors,
+)
+from transformers import PreTrainedTokenizerFast, RobertaConfig
+
+# In the order of their ids, which are those of RoBERTa.
+SPECIAL = {"bos": "<s>", "pad": "<pad>", "eos": "</s>", "unk": "<unk>"}
+_IDS = {name: number for number, name in enumerate(SPECIAL)}
+_SPACE = "\u2581"  # what SentencePiece writes for a space
+
+
+def make_text_model(
+    folder: str | Path,
+    texts: Sequence[str],
+    vocab_size: int,
+    width: int,
+    num_layers: int,
+    num_heads: int,
+    ffn_width: int,
+    dropout: float = 0.1,
+    max_tokens: int = 128,
+) -> Path:
+    """Makes a RoBERTa text model without weights, with a tokenizer for some texts.
+
+    The same texts give the same tokenizer. Characters that it has not seen are
+    spelt in bytes, so that nothing is unknown to it.
+
+    Arguments
+    ---------
+    folder : str or Path
+        Where; an older one is replaced.
+    texts : sequence of str
+        What SentencePiece (a unigram model, arXiv 1808.06226) is trained on.
+    vocab_size : int
+        Pieces at most; few texts have fewer.
+    width : int
+        Of the hidden states.
+    num_layers : int
+        Of the transformer.
+    num_heads : int
+        Of its attention.
+    ffn_width : int
+        Of its feed-forward networks.
+    dropout : float
+        Of hidden states and attention.
+    max_tokens : int
+        Longest text.
+
+    Returns
+    -------
+    Path
+        The folder, with ``config.json`` and the tokenizer; random weights are for
+        ``TextTower.from_folder(folder, pretrained=False)`` to make.
+
+    Raises
+    ------
+    ValueError
+        If there are no texts, or SentencePiece cannot learn from them.
+
+    Example
+    -------
+    >>> from transformers import AutoTokenizer
+    >>> folder = getfixture("tmp_path") / "text_model"
+    >>> texts = ["slow flute", "fast oboe", "慢速的长笛"] * 20
+    >>> _ = make_text_model(folder, texts, 400, 32, 2, 4, 64)
+    >>> sorted(path.name for path in folder.iterdir())
+    ['config.json', 'tokenizer.json', 'tokenizer_config.json']
+    >>> tokenizer = AutoTokenizer.from_pretrained(folder)
+    >>> tokenizer.decode(tokenizer("slow 🎻").input_ids, skip_special_tokens=True)
+    'slow 🎻'
+    """
+    pieces = train_pieces(texts, vocab_size)
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=build_tokenizer(pieces),
+        model_max_length=max_tokens,
+        **{f"{name}_token": piece for name, piece in SPECIAL.items()},
+    )
+    config = RobertaConfig(
+        vocab_size=len(pieces),
+        hidden_size=width,
+        num_hidden_layers=num_layers,
+        num_attention_heads=num_heads,
+        intermediate_size=ffn_width,
+        hidden_dropout_prob=dropout,
+        attention_probs_dropout_prob=dropout,
+        # RoBERTa counts positions from the id of the padding on.
+        max_position_embeddings=max_tokens + _IDS["pad"] + 1,
+        type_vocab_size=1,
+        **{f"{name}_token_id": _IDS[name] for name in ("bos", "pad", "eos")},
+    )
+    folder = Path(folder)
+    unfinished = folder.with_name(folder.name + ".unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished.mkdir(parents=True)
+    config.save_pretrained(unfinished)
+    tokenizer.save_pretrained(unfinished)
+    shutil.rmtree(folder, ignore_errors=True)
+    os.rename(unfinished, folder)
+    return folder
+
+
+def train_pieces(texts: Sequence[str], vocab_size: int) -> list[tuple[str, float]]:
+    """Trains SentencePiece.
+
+    Arguments
+    ---------
+    texts : sequence of str
+        To learn from.
+    vocab_size : int
+        Pieces at most, with the 256 bytes and `SPECIAL`.
+
+    Returns
+    -------
+    list of (str, float)
+        Pieces and their log-probabilities, in the order of their ids.
+
+    Raises
+    ------
+    ValueError
+        If there are no texts, or SentencePiece cannot learn from them.
+
+    Example
+    -------
+    >>> pieces = train_pieces(["slow flute", "fast flute"] * 20, vocab_size=280)
+    >>> [piece for piece, _ in pieces[:5]]
+    ['<s>', '<pad>', '</s>', '<unk>', '<0x00>']
+    """
+    if not any(text.strip() for text in texts):
+        raise ValueError("There are no texts to train a tokenizer on.")
+    model = io.BytesIO()
+    try:
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=iter(texts),
+            model_writer=model,
+            model_type="unigram",
+            vocab_size=vocab_size,
+            hard_vocab_limit=False,
+            character_coverage=1.0,
+            byte_fallback=True,
+            normalization_rule_name="nfkc",
+            num_threads=1,  # the order of additions decides the last digits
+            minloglevel=2,
+            **{f"{name}_id": number for name, number in _IDS.items()},
+            **{f"{name}_piece": piece for name, piece in SPECIAL.items()},
+        )
+    except RuntimeError as error:
+        raise ValueError(
+            f"SentencePiece cannot make a tokenizer of at most {vocab_size} pieces "
+            f"from {len(texts)} texts: {error}. Change vocab_size; it includes 260 "
+            "pieces for bytes and special tokens."
+        ) from error
+    trained = sentencepiece.SentencePieceProcessor(model_proto=model.getvalue())
+    numbers = range(len(trained))
+    return [(trained.id_to_piece(i), trained.get_score(i)) for i in numbers]
+
+
+def build_tokenizer(pieces: list[tuple[str, float]]) -> Tokenizer:
+    """Makes a fast tokenizer that cuts texts as SentencePiece does.
+
+    Arguments
+    ---------
+    pieces : list of (str, float)
+        From `train_pieces`.
+
+    Returns
+    -------
+    Tokenizer
+        It puts ``<s>`` and ``</s>`` around a text, as RoBERTa wants it.
+
+    Example
+    -------
+    >>> pieces = train_pieces(["slow flute", "fast flute"] * 20, vocab_size=280)
+    >>> build_tokenizer(pieces).encode("flute").tokens
+    ['<s>', '▁flute', '</s>']
+    """
+    tokenizer = Tokenizer(
+        models.Unigram(pieces, unk_id=_IDS["unk"], byte_fallback=True)
+    )
+    tokenizer.normalizer = normalizers.Sequence(
+        [
+            normalizers.NFKC(),
+            normalizers.Replace(Regex(r"\s+"), " "),
+            normalizers.Strip(),
+        ]
+    )
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(_SPACE, "always", split=True)
+    tokenizer.decoder = decoders.Sequence(
+        [
+            decoders.Replace(_SPACE, " "),
+            decoders.ByteFallback(),
+            decoders.Fuse(),
+            decoders.Strip(" ", 1, 0),
+        ]
+    )
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{SPECIAL['bos']} $A {SPECIAL['eos']}",
+        special_tokens=[(SPECIAL[name], _IDS[name]) for name in ("bos", "eos")],
+    )
+    return tokenizer

@@ -1,0 +1,81 @@
+"""Captions of a folder of recordings."""
+
+import json
+import logging
+
+import pytest
+
+from muq_plugins.data.captions import CaptionWriter, add_captions
+from muq_plugins.data.preparation import Manifests
+
+
+@pytest.fixture
+def manifests(tmp_path):
+    """Three recordings in each part."""
+    parts = [
+        {
+            f"{part}-{i}": {"wav": str(tmp_path / part / f"{i}.flac"), "duration": 2.0}
+            for i in range(3)
+        }
+        for part in ("train", "valid", "test")
+    ]
+    return Manifests(tmp_path, *parts)
+
+
+def write(folder, content):
+    path = folder / "captions.json"
+    path.write_text(json.dumps(content), encoding="utf-8")
+    return path
+
+
+EVERYTHING = {
+    f"{part}/{i}.flac": f"Song {i} 歌"
+    for part in ("train", "valid", "test")
+    for i in range(3)
+}
+
+
+def test_captions_reach_the_entries(manifests, tmp_path):
+    content = {**EVERYTHING, "train/1.flac": {"tags": ["jazz"], "piece": "a"}}
+    found = add_captions(manifests, write(tmp_path, content), tmp_path)
+    assert found.train["train-0"] == {
+        **manifests.train["train-0"],
+        "caption": "Song 0 歌",
+    }
+    assert found.train["train-1"]["piece"] == "a"
+    assert CaptionWriter(found.train).caption("train-1", 5) == "jazz"
+    assert "caption" not in manifests.train["train-0"]
+
+
+def test_recordings_without_a_caption_are_left_out_and_counted(
+    manifests, tmp_path, caplog
+):
+    content = dict(EVERYTHING)
+    del content["valid/2.flac"]
+    with caplog.at_level(logging.WARNING):
+        found = add_captions(manifests, write(tmp_path, content), tmp_path)
+    assert list(found.valid) == ["valid-0", "valid-1"] and len(found.train) == 3
+    assert "1 of 3 recordings of the valid part are left out" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"other/0.flac": "x"}, "knows none of the 3 recordings of the train part"),
+        ({}, "it has 0 paths, such as 'none'"),
+        (["x"], "must hold a JSON object"),
+        ({**EVERYTHING, "train/0.flac": 3}, "'train/0.flac' must be a caption"),
+        ({**EVERYTHING, "a": {"wav": "x"}}, "'a' must be a caption"),
+    ],
+)
+def test_files_that_are_wrong_are_errors(manifests, tmp_path, content, message):
+    with pytest.raises(ValueError, match=message):
+        add_captions(manifests, write(tmp_path, content), tmp_path)
+
+
+def test_a_missing_or_damaged_file_is_an_error(manifests, tmp_path):
+    with pytest.raises(FileNotFoundError, match="no file of captions"):
+        add_captions(manifests, tmp_path / "nowhere.json", tmp_path)
+    (tmp_path / "damaged.json").write_text("{")
+    with pytest.raises(ValueError, match="damaged.json is not valid JSON"):
+        add_captions(manifests, tmp_path / "damaged.json", tmp_path)
