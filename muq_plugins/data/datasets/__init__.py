@@ -1,0 +1,22 @@
+"""Published data sets with tags: their files as they are, turned into manifests.
+
+One file for each data set (`magnatagatune`, `mtg_jamendo`, `gtzan`) reads its published
+annotations and finds its audio; `common` writes what they have found.
+
+Authors
+ * The MuQ for SpeechBrain team 2026
+"""
+
+from muq_plugins.data.datasets.common import TaggedData
+from muq_plugins.data.datasets.files import DatasetError
+from muq_plugins.data.datasets.gtzan import prepare_gtzan
+from muq_plugins.data.datasets.magnatagatune import prepare_magnatagatune
+from muq_plugins.data.datasets.mtg_jamendo import prepare_mtg_jamendo
+
+__all__ = [
+    "DatasetError",
+    "TaggedData",
+    "prepare_gtzan",
+    "prepare_magnatagatune",
+    "prepare_mtg_jamendo",
+]

@@ -1,0 +1,274 @@
+"""What every data set becomes: manifests with tags, and the order of the tags.
+
+Authors
+ * The MuQ for SpeechBrain team 2026
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from speechbrain.utils.logger import get_logger
+
+from muq_plugins.data.audio import AudioError, audio_info
+from muq_plugins.data.datasets.files import DatasetError, read_text
+from muq_plugins.data.jsonio import write_json
+from muq_plugins.data.manifest import clip_ids, manifest_entry
+
+logger = get_logger(__name__)
+
+PARTS = ("train", "valid", "test")
+# The order of the tags: scores without it cannot be told apart.
+TAGS_FILE = "tags.json"
+LEFT_OUT_FILE = "left_out.json"
+
+
+@dataclass(frozen=True)
+class TaggedClip:
+    """A recording as the annotations list it.
+
+    Arguments
+    ---------
+    path : str
+        Its file, relative to the folder of the audio, with "/".
+    part : str
+        "train", "valid" or "test".
+    tags : list of str
+        Its tags, in the order of all tags.
+    labels : dict
+        What else is known, such as "artist".
+
+    Example
+    -------
+    >>> TaggedClip("blues/blues.00000.wav", "train", ["blues"]).labels
+    {}
+    """
+
+    path: str
+    part: str
+    tags: list[str]
+    labels: dict = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class TaggedData:
+    """The manifests of a data set.
+
+    Arguments
+    ---------
+    name : str
+        The data set with its split: numbers without it cannot be compared.
+    manifests : dict of str to pathlib.Path
+        By part.
+    audio_folder : pathlib.Path
+        The data root of the manifests.
+    tags : list of str
+        All tags, in the order of `tags.json`.
+    left_out : list of dict
+        Clips that are not in the manifests: "path", "reason" and "detail".
+
+    Example
+    -------
+    >>> TaggedData("mine", {}, Path("audio"), ["calm"], []).tags
+    ['calm']
+    """
+
+    name: str
+    manifests: dict[str, Path]
+    audio_folder: Path
+    tags: list[str]
+    left_out: list[dict]
+
+
+def write_manifests(
+    name: str,
+    manifest_folder: str | Path,
+    audio_folder: str | Path,
+    clips: Iterable[TaggedClip],
+    tags: Sequence[str],
+    endings: Sequence[str] = ("",),
+    known_unreadable: Iterable[str] = (),
+    parts: Sequence[str] = PARTS,
+    leave_out_missing: bool = False,
+) -> TaggedData:
+    """Find the audio of clips and write their manifests.
+
+    Arguments
+    ---------
+    name : str
+        The data set with its split.
+    manifest_folder : str or pathlib.Path
+        Where a folder named after the data set and its split is made, with
+        `train.json`, ..., `tags.json` and `left_out.json`: splits are never mixed up.
+    audio_folder : str or pathlib.Path
+        The folder that the paths of the clips start from.
+    clips : iterable of TaggedClip
+        The clips of all parts.
+    tags : sequence of str
+        All tags, in the order in which they are to be kept.
+    endings : sequence of str
+        Names under which a file may be there, tried in turn: "" is that of the
+        annotations, another one replaces its extension.
+    known_unreadable : iterable of str
+        Paths that are broken where they are published: left out if they cannot be
+        read. Any other such file is an error.
+    parts : sequence of str
+        Which parts to write; the audio of the others is not needed.
+    leave_out_missing : bool
+        List clips without a file in `left_out.json` and go on, where that is meant.
+
+    Returns
+    -------
+    TaggedData
+        The manifests.
+
+    Raises
+    ------
+    DatasetError
+        If a part is unknown or empty, a clip or tag comes twice, a clip has an unknown
+        tag, or a file is missing or cannot be read.
+
+    Example
+    -------
+    >>> import soundfile
+    >>> root = getfixture("tmp_path")
+    >>> soundfile.write(root / "a.wav", [0.0] * 24000, 24000)
+    >>> clips = [TaggedClip("a.wav", "test", ["calm"])]
+    >>> data = write_manifests("mine", root, root, clips, ["calm"], parts=["test"])
+    >>> data.manifests["test"].parent.name, data.left_out
+    ('mine', [])
+    """
+    audio_folder = Path(audio_folder)
+    folder = Path(manifest_folder) / re.sub(r"[^a-z0-9]+", "-", name.lower())
+    parts, tags = list(parts), list(tags)
+    if not parts or set(parts) - set(PARTS):
+        raise DatasetError(f"parts must be some of {', '.join(PARTS)}, got {parts}.")
+    if not audio_folder.is_dir():
+        raise DatasetError(
+            f"The folder of the audio, {audio_folder}, does not exist. Give the folder "
+            "that the paths in the annotations start from."
+        )
+    chosen = [clip for clip in clips if clip.part in parts]
+    _check_clips(chosen, tags)
+    found, left_out = _find_audio(
+        audio_folder, chosen, endings, set(known_unreadable), leave_out_missing
+    )
+    ids = clip_ids([clip.path for clip in chosen])
+    manifests = {}
+    for part in parts:
+        entries = {}
+        for clip, clip_id in zip(chosen, ids, strict=True):
+            if clip.part == part and clip.path in found:
+                path, info = found[clip.path]
+                entries[clip_id] = manifest_entry(
+                    path,
+                    info.duration,
+                    info.sample_rate,
+                    info.channels,
+                    tags=clip.tags,
+                    **clip.labels,
+                )
+        if not entries:
+            raise DatasetError(
+                f"No clip of the part {part!r} has audio in {audio_folder}: check the "
+                "folder, or do not list this part in parts."
+            )
+        manifests[part] = folder / f"{part}.json"
+        write_json(manifests[part], entries)
+    write_json(folder / TAGS_FILE, tags)
+    write_json(folder / LEFT_OUT_FILE, left_out)
+    if left_out:
+        logger.warning(
+            f"{len(left_out)} of {len(chosen)} clips are left out: see "
+            f"{folder / LEFT_OUT_FILE}."
+        )
+    return TaggedData(name, manifests, audio_folder, tags, left_out)
+
+
+def read_tags(manifest_folder: str | Path) -> list[str]:
+    """The order of the tags that `write_manifests` has kept.
+
+    Arguments
+    ---------
+    manifest_folder : str or pathlib.Path
+        Folder of the manifests.
+
+    Returns
+    -------
+    list of str
+        All tags.
+
+    Raises
+    ------
+    DatasetError
+        If there is no such file.
+
+    Example
+    -------
+    >>> write_json(getfixture("tmp_path") / "tags.json", ["calm", "loud"])
+    >>> read_tags(getfixture("tmp_path"))
+    ['calm', 'loud']
+    """
+    path = Path(manifest_folder) / TAGS_FILE
+    return json.loads(read_text(path, "the prepare function of the data set"))
+
+
+def _check_clips(clips, tags):
+    """Raises DatasetError for what no data set may have."""
+    twice = [tag for i, tag in enumerate(tags) if tag in tags[:i]]
+    if twice:
+        raise DatasetError(f"The tag {twice[0]!r} comes twice in the list of tags.")
+    known, seen = set(tags), {}
+    for clip in clips:
+        if clip.path in seen:
+            raise DatasetError(
+                f"{clip.path} is listed in {seen[clip.path]} and in {clip.part}: keep "
+                "one of them, or training and test are not apart."
+            )
+        seen[clip.path] = clip.part
+        unknown = [tag for tag in clip.tags if tag not in known]
+        if unknown:
+            raise DatasetError(
+                f"{clip.path} has the tag {unknown[0]!r}, which is none of the "
+                f"{len(tags)} tags of this data set: are the files of one version?"
+            )
+
+
+def _find_audio(folder, clips, endings, known_unreadable, leave_out_missing):
+    """Path and header of every clip that has audio, by its path; the others listed."""
+    found, left_out, missing = {}, [], []
+    for clip in clips:
+        names = [
+            clip.path if not end else str(Path(clip.path).with_suffix(end).as_posix())
+            for end in endings
+        ]
+        here = [name for name in names if (folder / name).is_file()]
+        try:
+            if here:
+                found[clip.path] = here[0], audio_info(folder / here[0])
+                continue
+            problem = AudioError(folder / names[0], "missing", "no such file")
+        except AudioError as error:
+            problem = error
+        if problem.reason == "missing" and not leave_out_missing:
+            missing.append(clip.path)
+        elif problem.reason != "missing" and clip.path not in known_unreadable:
+            raise DatasetError(
+                f"{problem} No such fault of this data set is known."
+            ) from problem
+        left_out.append(
+            {"path": clip.path, "reason": problem.reason, "detail": problem.detail}
+        )
+    # Broken files are often removed: no fault if only those are gone.
+    missing = [path for path in missing if path not in known_unreadable]
+    if missing:
+        raise DatasetError(
+            f"{len(missing)} of {len(clips)} clips have no file in {folder}, the first "
+            f"is {missing[0]}. Give the folder that this path starts from, get the "
+            "files, or set leave_out_missing to list them and go on without."
+        )
+    return found, left_out

@@ -1,0 +1,262 @@
+"""MagnaTagATune: 29 s clips with tags, in the two splits of the field.
+
+Published as `annotations_final.csv`: columns divided by tabs, all in quotes, `clip_id`,
+188 tags of 0 or 1, and `mp3_path`, such as `f/artist-album-01-title-30-59.mp3`; and as
+three parts of one zip file of mp3 in the folders `0` to `f`.
+
+The two splits are not comparable, and which one a number is on must be said with it:
+
+- "folders": `0` to `b` are train, `c` valid, `d` to `f` test. Clips without any of the
+  50 tags stay in.
+- "lee-won" (Lee et al., arXiv 1703.01789; the toolkit of Won et al., arXiv 2006.00751):
+  lists of clips with at least one of the 50 tags and 29.1 s of audio, in the folder
+  `MTAT_split` of github.com/jongpillee/music_dataset_split.
+
+Authors
+ * The MuQ for SpeechBrain team 2026
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from muq_plugins.data.datasets.common import (
+    PARTS,
+    TaggedClip,
+    TaggedData,
+    write_manifests,
+)
+from muq_plugins.data.datasets.files import DatasetError, read_text
+from muq_plugins.data.datasets.pickled_lists import read_pickled_texts
+
+SPLITS = ("folders", "lee-won")
+FOLDERS = {
+    **dict.fromkeys("0123456789ab", "train"),
+    "c": "valid",
+    **dict.fromkeys("def", "test"),
+}
+TOP = 50
+# 0 bytes each where they are published.
+UNREADABLE = (
+    "6/norine_braun-now_and_zen-08-gently-117-146.mp3",
+    "8/jacob_heringman-josquin_des_prez_lute_settings-19-gintzler__pater_noster-"
+    "204-233.mp3",
+    "9/american_baroque-dances_and_suites_of_rameau_and_couperin-25-le_petit_rien_"
+    "xiveme_ordre_couperin-88-117.mp3",
+)
+ANNOTATIONS = "annotations_final.csv"
+SOURCE = "mirg.city.ac.uk/codeapps/the-magnatagatune-dataset"
+SPLIT_SOURCE = "the folder MTAT_split of github.com/jongpillee/music_dataset_split"
+
+
+def prepare_magnatagatune(
+    annotation_folder: str | Path,
+    audio_folder: str | Path,
+    manifest_folder: str | Path,
+    split: str = "folders",
+    split_folder: str | Path | None = None,
+    parts: Sequence[str] = PARTS,
+    leave_out_missing: bool = False,
+) -> TaggedData:
+    """Write the manifests of one split with the 50 most frequent tags.
+
+    Arguments
+    ---------
+    annotation_folder : str or pathlib.Path
+        Folder of `annotations_final.csv`.
+    audio_folder : str or pathlib.Path
+        Folder of the folders `0` to `f` of audio.
+    manifest_folder : str or pathlib.Path
+        Where a folder with the manifests is made, named after the split.
+    split : str
+        "folders" or "lee-won".
+    split_folder : str or pathlib.Path
+        For "lee-won": folder of `top50_tags.txt`, `train_list_pub.cP`,
+        `valid_list_pub.cP` and `test_list_pub.cP`, and perhaps of `y_valid_pub.npy` and
+        `y_test_pub.npy`, which the annotations are then checked against.
+    parts : sequence of str
+        Which parts to write.
+    leave_out_missing : bool
+        See `muq_plugins.data.datasets.common.write_manifests`.
+
+    Returns
+    -------
+    TaggedData
+        The manifests; tags are the most frequent first (two are equally frequent, so
+        the splits may differ in their order), and each clip has the label "song", as
+        several clips are of one song.
+
+    Raises
+    ------
+    DatasetError
+        If an argument is unknown, or a file is missing or not what it should be.
+
+    Example
+    -------
+    >>> import soundfile
+    >>> root = getfixture("tmp_path")
+    >>> (root / "f").mkdir()
+    >>> soundfile.write(root / "f" / "a-0-29.mp3", np.zeros(24000), 24000)
+    >>> text = "clip_id\\tcalm\\tmp3_path\\n2\\t1\\tf/a-0-29.mp3"
+    >>> _ = (root / ANNOTATIONS).write_text(text)
+    >>> prepare_magnatagatune(root, root, root, parts=["test"]).tags
+    ['calm']
+    """
+    if split not in SPLITS:
+        raise DatasetError(f"split must be {' or '.join(SPLITS)}, got {split!r}.")
+    if (split == "lee-won") != (split_folder is not None):
+        raise DatasetError(
+            f"split is {split!r} and split_folder {split_folder!r}: the folder belongs "
+            f"to 'lee-won' and to no other split. It is {SPLIT_SOURCE}."
+        )
+    names, matrix, paths = read_annotations(Path(annotation_folder) / ANNOTATIONS)
+    if split == "folders":
+        # Stable: tags that are equally frequent keep the order of their columns.
+        top = np.argsort(-matrix.sum(axis=0), kind="stable")[:TOP]
+        parted = [(row, _folder_part(path)) for row, path in enumerate(paths)]
+    else:
+        top = _listed_tags(Path(split_folder) / "top50_tags.txt", names)
+        parted = _lee_won(Path(split_folder), paths, matrix[:, top])
+    tags, matrix = [names[i] for i in top], matrix[:, top]
+    clips = [
+        TaggedClip(
+            paths[row],
+            part,
+            [tags[i] for i in np.flatnonzero(matrix[row])],
+            {"song": re.sub(r"-\d+-\d+\.mp3$", "", paths[row].partition("/")[2])},
+        )
+        for row, part in parted
+    ]
+    return write_manifests(
+        f"MagnaTagATune, split {split}",
+        manifest_folder,
+        audio_folder,
+        clips,
+        tags,
+        known_unreadable=UNREADABLE,
+        parts=parts,
+        leave_out_missing=leave_out_missing,
+    )
+
+
+def read_annotations(path: str | Path) -> tuple[list[str], np.ndarray, list[str]]:
+    """Read `annotations_final.csv`.
+
+    Arguments
+    ---------
+    path : str or pathlib.Path
+        The file.
+
+    Returns
+    -------
+    tags : list of str
+        Names of the columns.
+    matrix : numpy.ndarray
+        bool (clips, tags).
+    paths : list of str
+        Audio of every clip.
+
+    Raises
+    ------
+    DatasetError
+        If it is missing or not in its published form.
+
+    Example
+    -------
+    >>> path = getfixture("tmp_path") / "annotations_final.csv"
+    >>> _ = path.write_text("clip_id\\tcalm\\tmp3_path\\n2\\t1\\tf/a-0-29.mp3")
+    >>> tags, matrix, paths = read_annotations(path)
+    >>> tags, matrix.tolist(), paths
+    (['calm'], [[True]], ['f/a-0-29.mp3'])
+    """
+    lines = read_text(path, SOURCE).splitlines()
+    rows = list(csv.reader(lines, delimiter="\t"))
+    if not rows or rows[0][:1] != ["clip_id"] or rows[0][-1] != "mp3_path":
+        raise DatasetError(
+            f"{path} must have the columns clip_id, tags and mp3_path, divided by "
+            f"tabs. Get it again from {SOURCE}."
+        )
+    width = len(rows[0])
+    for number, row in enumerate(rows, start=1):
+        if len(row) != width or number > 1 and set(row[1:-1]) - {"0", "1"}:
+            raise DatasetError(
+                f"{path}, line {number}: expected {width} columns, 0 or 1 for every "
+                f"tag. Get it again from {SOURCE}."
+            )
+    matrix = np.array([row[1:-1] for row in rows[1:]]) == "1"
+    return rows[0][1:-1], matrix.reshape(-1, width - 2), [row[-1] for row in rows[1:]]
+
+
+def _folder_part(path: str) -> str:
+    folder = path.partition("/")[0]
+    if folder not in FOLDERS:
+        raise DatasetError(
+            f"{ANNOTATIONS}: {path!r} is in none of the folders 0 to f. Get it again "
+            f"from {SOURCE}."
+        )
+    return FOLDERS[folder]
+
+
+def _listed_tags(path: Path, names: list[str]) -> list[int]:
+    """Columns of the tags of a list, where "no vocals" is written "noVocals"."""
+    columns = {name.replace(" ", "").lower(): i for i, name in enumerate(names)}
+    listed = read_text(path, SPLIT_SOURCE).split()
+    unknown = [tag for tag in listed if tag.lower() not in columns]
+    if unknown or not listed:
+        problem = f"the tag {unknown[0]!r}" if unknown else "no tag at all"
+        raise DatasetError(
+            f"{path} lists {problem}, expected columns of {ANNOTATIONS}. Get it again "
+            f"from {SPLIT_SOURCE}."
+        )
+    return [columns[tag.lower()] for tag in listed]
+
+
+def _lee_won(folder: Path, paths: list[str], matrix: np.ndarray):
+    """Row in the annotations and part of every clip of the lists."""
+    rows = {path: row for row, path in enumerate(paths)}
+    parted = []
+    for part in PARTS:
+        file = folder / f"{part}_list_pub.cP"
+        if not file.is_file():
+            raise DatasetError(f"{file} does not exist. Get it from {SPLIT_SOURCE}.")
+        listed = []
+        for name in read_pickled_texts(file):
+            path = str(Path(name).with_suffix(".mp3").as_posix())
+            if path not in rows:
+                raise DatasetError(
+                    f"{file} lists {name!r}, but {ANNOTATIONS} has no {path!r}: get "
+                    f"both again, from {SPLIT_SOURCE} and {SOURCE}."
+                )
+            listed.append(rows[path])
+        _check_truth(folder / f"y_{part}_pub.npy", listed, paths, matrix)
+        parted += [(row, part) for row in listed]
+    return parted
+
+
+def _check_truth(file: Path, listed: list[int], paths: list[str], matrix: np.ndarray):
+    """Raises DatasetError if the published matrix is not that of the annotations."""
+    if not file.is_file():
+        return
+    try:
+        truth = np.load(file, allow_pickle=False)
+    except ValueError as error:
+        raise DatasetError(
+            f"{file} is no matrix ({error}). Get it again from {SPLIT_SOURCE}."
+        ) from error
+    if truth.shape != (len(listed), matrix.shape[1]):
+        raise DatasetError(
+            f"{file} is {truth.shape}, expected {(len(listed), matrix.shape[1])} for "
+            f"the clips of its list. Get both again from {SPLIT_SOURCE}."
+        )
+    differs = (truth.astype(bool) != matrix[listed]).any(axis=1)
+    if differs.any():
+        raise DatasetError(
+            f"{file} and {ANNOTATIONS} give different tags to "
+            f"{paths[listed[int(differs.argmax())]]!r}, or the order of the tags "
+            f"differs ({int(differs.sum())} of {len(listed)} clips): get both again."
+        )

@@ -1,0 +1,164 @@
+"""MTG-Jamendo: full songs with tags, in four sets of tags and five splits.
+
+Published in github.com/MTG/mtg-jamendo-dataset as
+`data/splits/split-K/autotagging_SET-{train,validation,test}.tsv`: a line of column
+names, then for each song `TRACK_ID ARTIST_ID ALBUM_ID PATH DURATION TAGS`, divided by
+tabs, with as many further columns as it has further tags. The audio comes as
+`87/4887.mp3`, or in the small edition as `87/4887.low.mp3`.
+
+Authors
+ * The MuQ for SpeechBrain team 2026
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from muq_plugins.data.datasets.common import (
+    PARTS,
+    TaggedClip,
+    TaggedData,
+    write_manifests,
+)
+from muq_plugins.data.datasets.files import DatasetError, read_text
+
+# Name of each set in file names, and what its tags start with.
+TAG_SETS = {
+    "top50": ("top50tags", ("genre", "instrument", "mood/theme")),
+    "genre": ("genre", ("genre",)),
+    "instrument": ("instrument", ("instrument",)),
+    "moodtheme": ("moodtheme", ("mood/theme",)),
+}
+SPLITS = range(5)
+TAG_ORDERS = ("sorted", "first appearance")
+COLUMNS = ["TRACK_ID", "ARTIST_ID", "ALBUM_ID", "PATH", "DURATION", "TAGS"]
+FILE_PARTS = {"train": "train", "valid": "validation", "test": "test"}
+SOURCE = "the folder data/splits of github.com/MTG/mtg-jamendo-dataset"
+
+
+def prepare_mtg_jamendo(
+    annotation_folder: str | Path,
+    audio_folder: str | Path,
+    manifest_folder: str | Path,
+    tag_set: str = "top50",
+    split: int = 0,
+    tag_order: str = "sorted",
+    parts: Sequence[str] = PARTS,
+    leave_out_missing: bool = False,
+) -> TaggedData:
+    """Write the manifests of one set of tags and one split.
+
+    Arguments
+    ---------
+    annotation_folder : str or pathlib.Path
+        The folder `data/splits` of the published repository.
+    audio_folder : str or pathlib.Path
+        Folder of the folders `00` to `99` of audio.
+    manifest_folder : str or pathlib.Path
+        Where a folder with the manifests is made, named after the split.
+    tag_set : str
+        "top50", "genre", "instrument" or "moodtheme".
+    split : int
+        0 to 4; nearly everybody uses 0.
+    tag_order : str
+        "sorted", as in the data set's own files, or "first appearance" in the files of
+        train, valid and test, as MARBLE numbers them.
+    parts : sequence of str
+        Which parts to write.
+    leave_out_missing : bool
+        See `muq_plugins.data.datasets.common.write_manifests`.
+
+    Returns
+    -------
+    TaggedData
+        The manifests; tags are written as published ("genre---rock"), and each clip
+        has the label "artist".
+
+    Raises
+    ------
+    DatasetError
+        If an argument is unknown, or a file is missing or not what it should be.
+
+    Example
+    -------
+    >>> import soundfile
+    >>> root = getfixture("tmp_path")
+    >>> (root / "split-0").mkdir()
+    >>> soundfile.write(root / "0.mp3", [0.0] * 24000, 24000)
+    >>> for number, word in enumerate(FILE_PARTS.values()):
+    ...     path = root / "split-0" / f"autotagging_genre-{word}.tsv"
+    ...     song = ["track", "artist", "album", f"{number}.mp3", "1.0", "genre---rock"]
+    ...     _ = path.write_text("\\n".join(map("\\t".join, [COLUMNS, song])))
+    >>> prepare_mtg_jamendo(root, root, root, "genre", parts=["train"]).tags
+    ['genre---rock']
+    """
+    if tag_set not in TAG_SETS:
+        raise DatasetError(f"tag_set must be {' or '.join(TAG_SETS)}, got {tag_set!r}.")
+    if split not in SPLITS:
+        raise DatasetError(f"split must be 0 to {SPLITS[-1]}, got {split!r}.")
+    if tag_order not in TAG_ORDERS:
+        orders = " or ".join(map(repr, TAG_ORDERS))
+        raise DatasetError(f"tag_order must be {orders}, got {tag_order!r}.")
+    name, kinds = TAG_SETS[tag_set]
+    folder = Path(annotation_folder) / f"split-{split}"
+    clips = []
+    for part, word in FILE_PARTS.items():
+        clips += _read(folder / f"autotagging_{name}-{word}.tsv", part, kinds)
+    tags = list(dict.fromkeys(tag for clip in clips for tag in clip.tags))
+    return write_manifests(
+        f"MTG-Jamendo {tag_set}, split {split}",
+        manifest_folder,
+        audio_folder,
+        clips,
+        sorted(tags) if tag_order == "sorted" else tags,
+        endings=("", ".low.mp3"),
+        parts=parts,
+        leave_out_missing=leave_out_missing,
+    )
+
+
+def spoken_tag(tag: str) -> str:
+    """What a tag says, for a prompt.
+
+    Arguments
+    ---------
+    tag : str
+        As published.
+
+    Returns
+    -------
+    str
+        Without its kind.
+
+    Example
+    -------
+    >>> spoken_tag("mood/theme---uplifting")
+    'uplifting'
+    """
+    return tag.rpartition("---")[2]
+
+
+def _read(path, part, kinds) -> list[TaggedClip]:
+    lines = read_text(path, SOURCE).splitlines()
+    if not lines or lines[0].strip().split("\t") != COLUMNS:
+        raise DatasetError(
+            f"{path} must start with the columns {' '.join(COLUMNS)}, divided by tabs. "
+            f"Get it again from {SOURCE}."
+        )
+    clips = []
+    for number, line in enumerate(lines[1:], start=2):
+        cells = line.split("\t")
+        tags = cells[len(COLUMNS) - 1 :]
+        strange = [tag for tag in tags if tag.partition("---")[0] not in kinds]
+        if not tags or strange:
+            problem = f"the tag {strange[0]!r}" if strange else "no tag"
+            raise DatasetError(
+                f"{path}, line {number}: {problem}, but every tag must start with "
+                f"{' or '.join(f'{kind}---' for kind in kinds)}. Get the file again "
+                f"from {SOURCE}."
+            )
+        track, artist, album, audio = cells[:4]
+        labels = {"track": track, "artist": artist, "album": album}
+        clips.append(TaggedClip(audio, part, tags, labels))
+    return clips

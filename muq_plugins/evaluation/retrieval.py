@@ -1,0 +1,251 @@
+"""How well the nearest items answer queries: text to music, music to text, or examples.
+
+Ties are settled by the mean over all orders of the items that tie, in closed form
+(McSherry and Najork, "Computing information retrieval performance measures efficiently
+in the presence of tied scores", ECIR 2008). So a model that gives everything the same
+similarity scores exactly chance, whatever the order of the files.
+
+Authors
+ * The MuQ for SpeechBrain team 2026
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+
+from muq_plugins.evaluation.intervals import Estimate, estimate, group_weights
+
+RECALL_AT = (1, 5, 10)
+DEPTH = 10
+
+
+@dataclass(frozen=True)
+class RetrievalScores:
+    """Scores of one direction of retrieval.
+
+    Arguments
+    ---------
+    recall : dict of int to Estimate
+        Share of the queries with a relevant item among the first 1, 5 and 10.
+    median_rank : Estimate
+        Median over the queries of the rank of the first relevant item, from 1.
+    map_at_10 : Estimate
+        Mean average precision of the first 10 items; a query counts 1 if they are all
+        relevant, or all that are relevant come first.
+    mean_average_precision : Estimate
+        The same over all items.
+    chance : dict of str to float
+        The same numbers if all similarities were equal; keys "recall_at_1", ...,
+        "median_rank", "map_at_10" and "mean_average_precision".
+    queries, items : int
+        How many queries were scored, and how many items there are.
+    without_answer : list of int
+        Rows of the queries that no item is relevant to; they are not scored.
+
+    Example
+    -------
+    >>> retrieval_scores(np.eye(3), np.eye(3, dtype=bool)).recall[1].value
+    1.0
+    """
+
+    recall: dict[int, Estimate]
+    median_rank: Estimate
+    map_at_10: Estimate
+    mean_average_precision: Estimate
+    chance: dict[str, float]
+    queries: int
+    items: int
+    without_answer: list[int]
+
+    def to_dict(self) -> dict:
+        """As JSON keeps it.
+
+        Returns
+        -------
+        dict
+            Plain numbers; an estimate is {"value", "low", "high"}.
+        """
+        scores = {f"recall_at_{k}": value for k, value in self.recall.items()}
+        for name in ("median_rank", "map_at_10", "mean_average_precision"):
+            scores[name] = getattr(self, name)
+        rest = asdict(self)
+        return {
+            **{name: value._asdict() for name, value in scores.items()},
+            **{
+                name: rest[name]
+                for name in ("chance", "queries", "items", "without_answer")
+            },
+        }
+
+
+def retrieval_scores(
+    similarities: np.ndarray,
+    relevant: np.ndarray,
+    groups: Sequence | None = None,
+    samples: int = 1000,
+    seed: int = 0,
+    candidates: np.ndarray | None = None,
+) -> RetrievalScores:
+    """Recall at 1, 5 and 10, median rank and mean average precision, with intervals.
+
+    Arguments
+    ---------
+    similarities : numpy.ndarray
+        (queries, items); the higher, the nearer.
+    relevant : numpy.ndarray
+        bool (queries, items): which items answer a query.
+    groups : sequence
+        Group of every query, such as its piece; the bootstrap draws groups. None:
+        every query is its own.
+    samples : int
+        Draws of the bootstrap.
+    seed : int
+        Of the bootstrap.
+    candidates : numpy.ndarray
+        bool (queries, items): items that count for a query, for example all but the
+        query itself; None for all.
+
+    Returns
+    -------
+    RetrievalScores
+        Scores with 95 % intervals and chance.
+
+    Raises
+    ------
+    ValueError
+        If shapes differ, a similarity is not a number, or no query has an answer.
+
+    Example
+    -------
+    >>> near = np.array([[0.9, 0.1, 0.3], [0.2, 0.8, 0.1], [0.7, 0.1, 0.5]])
+    >>> scores = retrieval_scores(near, np.eye(3, dtype=bool))
+    >>> print(round(scores.recall[1].value, 3), scores.median_rank.value)
+    0.667 1.0
+    """
+    near, relevant, allowed = _checked(similarities, relevant, candidates)
+    answerable = (relevant & allowed).any(axis=1)
+    if not answerable.any():
+        raise ValueError(
+            "No query has a relevant item among its candidates: nothing can be scored. "
+            "Check that texts and recordings are of the same clips."
+        )
+    rows = np.flatnonzero(answerable)
+    found, chance = [], []
+    for row in rows:
+        some = allowed[row]
+        answers = relevant[row, some]
+        found.append(query_scores(near[row, some], answers))
+        chance.append(query_scores(np.zeros(len(answers)), answers))
+    found, chance = np.array(found), np.array(chance)
+    groups = np.arange(len(near)) if groups is None else np.array(list(groups))
+    if len(groups) != len(near):
+        raise ValueError(f"{len(groups)} groups for {len(near)} queries.")
+    weights = group_weights(groups[rows], samples, seed)
+    mean = weights @ found / weights.sum(axis=1, keepdims=True)
+    names = [f"recall_at_{k}" for k in RECALL_AT]
+    names += ["map_at_10", "mean_average_precision"]
+    scores = {
+        name: estimate(found[:, i].mean(), mean[:, i]) for i, name in enumerate(names)
+    }
+    ranks = found[:, -1]
+    return RetrievalScores(
+        recall={k: scores[f"recall_at_{k}"] for k in RECALL_AT},
+        median_rank=estimate(np.median(ranks), _weighted_median(ranks, weights)),
+        map_at_10=scores["map_at_10"],
+        mean_average_precision=scores["mean_average_precision"],
+        chance={
+            **{name: float(chance[:, i].mean()) for i, name in enumerate(names)},
+            "median_rank": float(np.median(chance[:, -1])),
+        },
+        queries=len(rows),
+        items=near.shape[1],
+        without_answer=np.flatnonzero(~answerable).tolist(),
+    )
+
+
+def query_scores(similarities: np.ndarray, relevant: np.ndarray) -> np.ndarray:
+    """Scores of one query, each the mean over all orders of the items that tie.
+
+    Arguments
+    ---------
+    similarities : numpy.ndarray
+        (items,).
+    relevant : numpy.ndarray
+        bool (items,), at least one true.
+
+    Returns
+    -------
+    numpy.ndarray
+        (6,): a relevant item among the first 1, 5 and 10; average precision of the
+        first 10 and of all; rank of the first relevant item.
+
+    Example
+    -------
+    >>> query_scores(np.zeros(4), np.array([True, False, False, False])).tolist()[0]
+    0.25
+    >>> scores = query_scores(np.array([3.0, 2.0, 1.0]), np.array([False, True, True]))
+    >>> float(scores[-1])
+    2.0
+    """
+    order = np.argsort(-similarities, kind="stable")
+    hits = relevant[order]
+    ends = np.append(np.flatnonzero(np.diff(similarities[order])) + 1, len(hits))
+    sizes = np.diff(ends, prepend=0)
+    totals = hits.cumsum()[ends - 1]
+    in_tie = np.diff(totals, prepend=0)
+    # Of every position: its tie's start, size and relevant items, and its place in it.
+    tie = np.repeat(np.arange(len(ends)), sizes)
+    start = (ends - sizes)[tie]
+    size, inside, before = sizes[tie], in_tie[tie], (totals - in_tie)[tie]
+    position = np.arange(1, len(hits) + 1)
+    place = position - start
+    share = inside / size
+    # If this position is relevant, so many of the tie's earlier ones are, on average.
+    earlier = (place - 1) * (inside - 1) / np.maximum(size - 1, 1)
+    gains = share * (before + earlier + 1) / position
+    precision = [gains[:DEPTH].sum() / min(totals[-1], DEPTH), gains.sum() / totals[-1]]
+    first = int(np.flatnonzero(in_tie)[0])
+    begin, size, inside = ends[first] - sizes[first], sizes[first], in_tie[first]
+    recall = [_hit(k - begin, size, inside) for k in RECALL_AT]
+    return np.array([*recall, *precision, begin + (size + 1) / (inside + 1)])
+
+
+def _hit(drawn: int, size: int, relevant: int) -> float:
+    """Chance that some of `relevant` of `size` items are among the first `drawn`."""
+    if drawn <= 0:
+        return 0.0
+    if drawn > size - relevant:
+        return 1.0
+    step = np.arange(drawn)
+    return float(1 - np.prod((size - relevant - step) / (size - step)))
+
+
+def _weighted_median(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Median of (rows,) under each of (samples, rows) numbers of copies."""
+    order = np.argsort(values)
+    values, counts = values[order], weights[:, order].cumsum(axis=1)
+    total = counts[:, -1:]
+    lower = (counts >= np.floor((total + 1) / 2)).argmax(axis=1)
+    upper = (counts >= np.floor((total + 2) / 2)).argmax(axis=1)
+    return (values[lower] + values[upper]) / 2
+
+
+def _checked(similarities, relevant, candidates):
+    near = np.asarray(similarities, dtype=float)
+    relevant = np.asarray(relevant, dtype=bool)
+    allowed = np.ones_like(relevant) if candidates is None else np.asarray(candidates)
+    if near.ndim != 2 or near.shape != relevant.shape or near.shape != allowed.shape:
+        raise ValueError(
+            f"Similarities {near.shape}, relevant {relevant.shape} and candidates "
+            f"{allowed.shape} must have one shape (queries, items)."
+        )
+    bad = ~np.isfinite(near).all(axis=1)
+    if bad.any():
+        raise ValueError(
+            f"Similarities of query {int(bad.argmax())} are not finite numbers: check "
+            "the model that made them."
+        )
+    return near, relevant, allowed.astype(bool)

@@ -1,0 +1,262 @@
+"""How well scores tell which tags a clip has: macro ROC-AUC and average precision.
+
+Average precision (the field's PR-AUC) treats clips with the same score as found
+together. Without that it would depend on the order of the files.
+
+Authors
+ * The MuQ for SpeechBrain team 2026
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+from sklearn.metrics import average_precision_score, roc_auc_score
+
+from muq_plugins.evaluation.intervals import Estimate, estimate, group_weights
+from muq_plugins.evaluation.probing.metrics import weighted_average_precision
+
+# Draws that are ranked at once: a bound on memory, not on the result.
+CHUNK = 50
+
+
+@dataclass(frozen=True)
+class TagScore:
+    """Scores of one tag.
+
+    Arguments
+    ---------
+    tag : str
+        The tag.
+    positives, negatives : int
+        Clips that have it, and that do not.
+    roc_auc, average_precision : float or None
+        Area under the ROC curve and average precision; None if the tag has no positive
+        or no negative clip.
+
+    Example
+    -------
+    >>> TagScore("piano", 1, 2, 1.0, 1.0).tag
+    'piano'
+    """
+
+    tag: str
+    positives: int
+    negatives: int
+    roc_auc: float | None
+    average_precision: float | None
+
+
+@dataclass(frozen=True)
+class TaggingScores:
+    """Scores of all tags.
+
+    Arguments
+    ---------
+    roc_auc : Estimate
+        Mean over the scored tags; chance is 0.5.
+    average_precision : Estimate
+        Mean over the scored tags: the field's PR-AUC.
+    chance : float
+        Average precision of scores that know nothing: mean share of clips with a tag.
+    clips : int
+        Number of clips.
+    tags : list of TagScore
+        Every tag, in the order of the columns.
+    without_positive, without_negative : list of str
+        Tags that no clip has, and that every clip has: they are in no mean.
+
+    Example
+    -------
+    >>> truth = np.array([[1, 0], [0, 1]], dtype=bool)
+    >>> tagging_scores(truth.astype(float), truth, ["calm", "loud"]).roc_auc.value
+    1.0
+    """
+
+    roc_auc: Estimate
+    average_precision: Estimate
+    chance: float
+    clips: int
+    tags: list[TagScore]
+    without_positive: list[str]
+    without_negative: list[str]
+
+    def to_dict(self) -> dict:
+        """As JSON keeps it.
+
+        Returns
+        -------
+        dict
+            Plain numbers; an estimate is {"value", "low", "high"}.
+        """
+        return {
+            **asdict(self),
+            "roc_auc": self.roc_auc._asdict(),
+            "average_precision": self.average_precision._asdict(),
+        }
+
+
+def tagging_scores(
+    scores: np.ndarray,
+    truth: np.ndarray,
+    tags: Sequence[str],
+    groups: Sequence | None = None,
+    samples: int = 500,
+    seed: int = 0,
+) -> TaggingScores:
+    """Macro ROC-AUC and average precision, per tag and with intervals.
+
+    Arguments
+    ---------
+    scores : numpy.ndarray
+        (clips, tags); the higher, the likelier.
+    truth : numpy.ndarray
+        bool (clips, tags).
+    tags : sequence of str
+        Names of the columns, each once.
+    groups : sequence
+        Group of every clip, such as its song or artist; the bootstrap draws groups.
+        None: every clip is its own.
+    samples : int
+        Draws of the bootstrap. 500 leave the ends of an interval good to about 0.004;
+        more take long, as each draw ranks all clips for every tag.
+    seed : int
+        Of the bootstrap.
+
+    Returns
+    -------
+    TaggingScores
+        Scores with 95 % intervals.
+
+    Raises
+    ------
+    ValueError
+        If shapes differ, a tag comes twice, a score is not a number, or no tag has
+        both positive and negative clips.
+
+    Example
+    -------
+    >>> truth = np.array([[1, 0, 0], [0, 1, 0]], dtype=bool)
+    >>> result = tagging_scores(truth * 0.5, truth, ["calm", "loud", "odd"])
+    >>> result.average_precision.value, result.without_positive
+    (1.0, ['odd'])
+    """
+    scores, truth = _checked(scores, truth, tags, groups)
+    counts = truth.sum(axis=0)
+    scored = np.flatnonzero((counts > 0) & (counts < len(truth)))
+    if not scored.size:
+        raise ValueError(
+            f"None of {len(tags)} tags has both a clip with it and one without: "
+            "nothing can be scored. Check that tags and clips are of one data set."
+        )
+    each = [
+        TagScore(t, int(n), len(truth) - int(n), None, None)
+        for t, n in zip(tags, counts, strict=True)
+    ]
+    for i in scored:
+        area = float(roc_auc_score(truth[:, i], scores[:, i]))
+        precision = float(average_precision_score(truth[:, i], scores[:, i]))
+        each[i] = TagScore(
+            tags[i], each[i].positives, each[i].negatives, area, precision
+        )
+    area = float(np.mean([each[i].roc_auc for i in scored]))
+    precision = float(np.mean([each[i].average_precision for i in scored]))
+    weights = group_weights(
+        np.arange(len(truth)) if groups is None else groups, samples, seed
+    )
+    areas, precisions = _resampled(scores[:, scored], truth[:, scored], weights)
+    # Copies of a drawn clip share a rank, which raises the average precision.
+    precisions = precisions - np.nanmean(precisions) + precision
+    return TaggingScores(
+        roc_auc=estimate(area, areas),
+        average_precision=estimate(precision, precisions),
+        chance=float(counts[scored].mean() / len(truth)),
+        clips=len(truth),
+        tags=each,
+        without_positive=[tag for tag, n in zip(tags, counts, strict=True) if n == 0],
+        without_negative=[
+            tag for tag, n in zip(tags, counts, strict=True) if n == len(truth)
+        ],
+    )
+
+
+def weighted_roc_auc(
+    truth: np.ndarray, scores: np.ndarray, weights: np.ndarray
+) -> np.ndarray:
+    """Area under the ROC curve of one tag under many weightings of the clips at once.
+
+    Arguments
+    ---------
+    truth : numpy.ndarray
+        0 or 1 (clips,).
+    scores : numpy.ndarray
+        (clips,).
+    weights : numpy.ndarray
+        (draws, clips).
+
+    Returns
+    -------
+    numpy.ndarray
+        (draws,): share of the pairs of a positive and a negative clip that are in the
+        right order, a tie counting half; NaN where a draw lacks either.
+
+    Example
+    -------
+    >>> y, scores = np.array([1, 0, 0]), np.array([0.5, 0.5, 0.1])
+    >>> weighted_roc_auc(y, scores, np.ones((1, 3))).tolist()
+    [0.75]
+    """
+    order = np.argsort(scores, kind="stable")
+    last = np.append(np.flatnonzero(np.diff(scores[order])), len(scores) - 1)
+    weights = weights[:, order]
+    positive = (weights * truth[order]).cumsum(axis=1)[:, last]
+    negative = weights.cumsum(axis=1)[:, last] - positive
+    below = np.concatenate([np.zeros((len(weights), 1)), negative[:, :-1]], axis=1)
+    right = np.diff(positive, axis=1, prepend=0.0) * (below + negative) / 2
+    pairs = positive[:, -1] * negative[:, -1]
+    return np.divide(
+        right.sum(axis=1), pairs, out=np.full_like(pairs, np.nan), where=pairs > 0
+    )
+
+
+def _resampled(scores, truth, weights):
+    """Macro ROC-AUC and average precision (samples,), over the tags a draw has."""
+    both = []
+    for start in range(0, len(weights), CHUNK):
+        some = weights[start : start + CHUNK]
+        columns = list(zip(truth.T, scores.T, strict=True))
+        areas = [weighted_roc_auc(y, score, some) for y, score in columns]
+        precisions = [weighted_average_precision(y, s, some) for y, s in columns]
+        with warnings.catch_warnings():
+            # A draw that has no clip of any tag is no number; `estimate` skips it.
+            warnings.simplefilter("ignore", RuntimeWarning)
+            both.append((np.nanmean(areas, axis=0), np.nanmean(precisions, axis=0)))
+    return tuple(np.concatenate(part) for part in zip(*both, strict=True))
+
+
+def _checked(scores, truth, tags, groups):
+    scores, truth = np.asarray(scores, dtype=float), np.asarray(truth, dtype=bool)
+    if scores.ndim != 2 or scores.shape != truth.shape or scores.shape[1] != len(tags):
+        raise ValueError(
+            f"Scores {scores.shape} and truth {truth.shape} must both be (clips, "
+            f"{len(tags)} tags)."
+        )
+    if groups is not None and len(groups) != len(truth):
+        raise ValueError(f"{len(groups)} groups for {len(truth)} clips.")
+    twice = [tag for tag, times in Counter(tags).items() if times > 1]
+    if twice:
+        raise ValueError(
+            f"The tag {twice[0]!r} comes {Counter(tags)[twice[0]]} times: it would "
+            "count more than the others. Merge its columns first."
+        )
+    bad = ~np.isfinite(scores).all(axis=0)
+    if bad.any():
+        raise ValueError(
+            f"Scores of the tag {tags[int(bad.argmax())]!r} are not numbers: check the "
+            "model that made them."
+        )
+    return scores, truth

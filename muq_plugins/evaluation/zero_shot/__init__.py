@@ -1,0 +1,8 @@
+"""What a model of audio and text knows without training on a task.
+
+Tagging, classes and retrieval both ways: `clips` says what there is to know, `latents`
+keeps what the model hears, `scores` compares it with texts, `report` writes it down.
+
+Authors
+ * The MuQ for SpeechBrain team 2026
+"""

@@ -1,0 +1,25 @@
+"""Audio for fixtures in the layout of published data sets.
+
+Authors
+ * The MuQ for SpeechBrain team 2026
+"""
+
+import numpy as np
+import pytest
+import soundfile
+
+
+@pytest.fixture
+def sounds(tmp_path):
+    """Writes short recordings under the given names, and gives their folder."""
+
+    def write(*names):
+        for name in names:
+            path = tmp_path / "audio" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            wav = np.random.default_rng(0).uniform(-0.5, 0.5, 8000)
+            form = {".au": "AU", ".mp3": "MP3"}.get(path.suffix, "WAV")
+            soundfile.write(path, wav, 16000, format=form)
+        return tmp_path / "audio"
+
+    return write

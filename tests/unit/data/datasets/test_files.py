@@ -1,0 +1,25 @@
+"""Annotation files that cannot be read.
+
+Authors
+ * The MuQ for SpeechBrain team 2026
+"""
+
+import pytest
+
+from muq_plugins.data.datasets.files import DatasetError, read_text
+
+
+def test_a_mark_of_utf_8_is_no_text(tmp_path):
+    (tmp_path / "a.csv").write_bytes("\ufeffclip".encode())
+    assert read_text(tmp_path / "a.csv", "the web") == "clip"
+
+
+def test_a_missing_file(tmp_path):
+    with pytest.raises(DatasetError, match="a.csv does not exist. Get it from the web"):
+        read_text(tmp_path / "a.csv", "the web")
+
+
+def test_annotations_that_are_no_text(tmp_path):
+    (tmp_path / "a.csv").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(DatasetError, match="a.csv is no text .* from the web"):
+        read_text(tmp_path / "a.csv", "the web")

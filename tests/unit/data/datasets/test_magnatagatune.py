@@ -1,0 +1,176 @@
+"""MagnaTagATune in its published layout, made by the test.
+
+Authors
+ * The MuQ for SpeechBrain team 2026
+"""
+
+import csv
+import pickle
+
+import numpy as np
+import pytest
+
+from muq_plugins.data.datasets import DatasetError, prepare_magnatagatune
+from muq_plugins.data.datasets.magnatagatune import UNREADABLE
+from muq_plugins.data.manifest import load_manifest
+
+# Path and tags; "no vocals" is the more frequent one though its column is the last.
+CLIPS = [
+    ("0/one-album-01-song-0-29.mp3", ["guitar", "no vocals"]),
+    ("0/one-album-01-song-30-59.mp3", ["no vocals"]),
+    ("b/two-album-07-tune-0-29.mp3", []),
+    ("c/three-album-01-a-0-29.mp3", ["guitar"]),
+    ("d/four-album-01-b-0-29.mp3", ["no vocals"]),
+    ("f/five-album-01-c-0-29.mp3", []),
+]
+COLUMNS = ["guitar", *(f"rare {i:02}" for i in range(50)), "no vocals"]
+LISTS = {"train": [0, 1], "valid": [3], "test": [4]}
+
+
+@pytest.fixture
+def published(tmp_path):
+    """The folder of the annotations; the lists of Lee and Won lie in `MTAT_split`."""
+    with open(tmp_path / "annotations_final.csv", "w", newline="") as file:
+        writer = csv.writer(file, delimiter="\t", quoting=csv.QUOTE_ALL)
+        writer.writerow(["clip_id", *COLUMNS, "mp3_path"])
+        for number, (path, tags) in enumerate(CLIPS):
+            writer.writerow([number, *(int(tag in tags) for tag in COLUMNS), path])
+    folder = tmp_path / "MTAT_split"
+    folder.mkdir()
+    tags = ["noVocals", *(tag.replace(" ", "") for tag in COLUMNS[:49])]
+    (folder / "top50_tags.txt").write_text("\n".join(tags) + "\n")
+    for part, rows in LISTS.items():
+        names = [CLIPS[row][0].replace(".mp3", ".npy") for row in rows]
+        # As Python 2 wrote a list of texts.
+        items = (f"S'{name}'\np{i}\na" for i, name in enumerate(names, start=2))
+        content = "".join(["(lp1\n", *items, "."]).encode()
+        (folder / f"{part}_list_pub.cP").write_bytes(content)
+    return tmp_path
+
+
+def truth_of(part):
+    tags = ["no vocals", *COLUMNS[:49]]
+    rows = [[tag in CLIPS[row][1] for tag in tags] for row in LISTS[part]]
+    return np.array(rows, dtype=float)
+
+
+def prepare(published, audio, **options):
+    return prepare_magnatagatune(published, audio, published / "out", **options)
+
+
+def by_part(data):
+    return {
+        part: {clip: entry["tags"] for clip, entry in load_manifest(path, "").items()}
+        for part, path in data.manifests.items()
+    }
+
+
+def test_the_split_by_folders_keeps_clips_without_a_tag(published, sounds):
+    data = prepare(published, sounds(*(path for path, _ in CLIPS)))
+    assert by_part(data) == {
+        "train": {
+            "0__one-album-01-song-0-29": ["no vocals", "guitar"],
+            "0__one-album-01-song-30-59": ["no vocals"],
+            "b__two-album-07-tune-0-29": [],
+        },
+        "valid": {"c__three-album-01-a-0-29": ["guitar"]},
+        "test": {
+            "d__four-album-01-b-0-29": ["no vocals"],
+            "f__five-album-01-c-0-29": [],
+        },
+    }
+    # The 50 most frequent, equally frequent ones in the order of their columns.
+    assert data.tags == ["no vocals", "guitar", *COLUMNS[1:49]]
+    train = load_manifest(data.manifests["train"], "")
+    assert len({entry["song"] for entry in train.values()}) == 2
+
+
+def test_the_split_of_lee_and_won_is_that_of_its_lists(published, sounds):
+    audio = sounds(*(path for path, _ in CLIPS))
+    folder = published / "MTAT_split"
+    for part in ("valid", "test"):
+        np.save(folder / f"y_{part}_pub.npy", truth_of(part))
+    data = prepare(published, audio, split="lee-won", split_folder=folder)
+    assert by_part(data) == {
+        "train": {
+            "0__one-album-01-song-0-29": ["no vocals", "guitar"],
+            "0__one-album-01-song-30-59": ["no vocals"],
+        },
+        "valid": {"c__three-album-01-a-0-29": ["guitar"]},
+        "test": {"d__four-album-01-b-0-29": ["no vocals"]},
+    }
+    assert data.tags == ["no vocals", *COLUMNS[:49]]  # as top50_tags.txt lists them
+
+
+def test_a_matrix_in_another_order_of_tags_is_found_out(published, sounds):
+    folder = published / "MTAT_split"
+    np.save(folder / "y_test_pub.npy", truth_of("test")[:, ::-1])
+    with pytest.raises(DatasetError, match="different tags to 'd/four-album"):
+        prepare(published, sounds("a.mp3"), split="lee-won", split_folder=folder)
+    np.save(folder / "y_test_pub.npy", truth_of("test")[:, :49])
+    with pytest.raises(DatasetError, match=r"is \(1, 49\), expected \(1, 50\)"):
+        prepare(published, sounds("a.mp3"), split="lee-won", split_folder=folder)
+
+
+def test_a_matrix_that_is_a_pickle_is_not_loaded(published, sounds):
+    folder = published / "MTAT_split"
+    np.save(folder / "y_test_pub.npy", np.array([{"a": 1}], dtype=object))
+    with pytest.raises(DatasetError, match="y_test_pub.npy is no matrix .*pickle"):
+        prepare(published, sounds("a.mp3"), split="lee-won", split_folder=folder)
+
+
+def test_the_three_broken_files_are_listed(published, sounds):
+    path = published / "annotations_final.csv"
+    text = path.read_text().replace(CLIPS[0][0], UNREADABLE[0])
+    path.write_text(text)
+    audio = sounds(*(path for path, _ in CLIPS[1:]))
+    (audio / UNREADABLE[0]).parent.mkdir()
+    (audio / UNREADABLE[0]).write_bytes(b"")
+    data = prepare(published, audio)
+    assert [(one["path"], one["reason"]) for one in data.left_out] == [
+        (UNREADABLE[0], "empty")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"split": "random"}, "split must be folders or lee-won"),
+        ({"split": "lee-won"}, "split is 'lee-won' and split_folder None"),
+        ({"split_folder": "x"}, "split is 'folders' and split_folder 'x'"),
+        ({"split": "lee-won", "split_folder": "x"}, "x/top50_tags.txt does not exist"),
+    ],
+)
+def test_choices_that_do_not_fit(published, sounds, options, message):
+    with pytest.raises(DatasetError, match=message):
+        prepare(published, sounds("a.mp3"), **options)
+
+
+def test_files_of_different_versions(published, sounds):
+    folder = published / "MTAT_split"
+    options = {"split": "lee-won", "split_folder": folder}
+    listed = pickle.dumps(["9/unknown-0-29.npy"], protocol=0)
+    (folder / "test_list_pub.cP").write_bytes(listed)
+    with pytest.raises(DatasetError, match="has no '9/unknown-0-29.mp3'"):
+        prepare(published, sounds("a.mp3"), **options)
+    (folder / "test_list_pub.cP").unlink()
+    with pytest.raises(DatasetError, match="test_list_pub.cP does not exist. Get it"):
+        prepare(published, sounds("a.mp3"), **options)
+    (folder / "top50_tags.txt").write_text("guitar\nkazoo\n")
+    with pytest.raises(DatasetError, match="lists the tag 'kazoo'"):
+        prepare(published, sounds("a.mp3"), **options)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('"clip_id"', '"id"', "must have the columns clip_id"),
+        ('"1"\t"0"', '"2"\t"0"', "line 2: expected 54 columns"),
+        ('"0/one', '"x/one', "'x/one-album-01-song-0-29.mp3' is in none of"),
+    ],
+)
+def test_annotations_in_another_form(published, sounds, old, new, message):
+    path = published / "annotations_final.csv"
+    path.write_text(path.read_text().replace(old, new, 1))
+    with pytest.raises(DatasetError, match=message):
+        prepare(published, sounds("a.mp3"))

@@ -1,0 +1,86 @@
+"""Labels of clips, in an order that is kept, and what a manifest may lack.
+
+Authors
+ * The MuQ for SpeechBrain team 2026
+"""
+
+import pytest
+
+from muq_plugins.data.datasets import DatasetError, TaggedData
+from muq_plugins.data.jsonio import write_json
+from muq_plugins.data.preparation import Manifests
+from muq_plugins.evaluation.zero_shot.clips import labelled_clips, tagged_folder
+
+
+def test_labels_in_the_order_of_the_list_of_tags(folder, load):
+    clips = load()
+    assert clips.files == ["/audio/a.wav", "/audio/b.wav", "/audio/c.wav"]
+    assert clips.spoken == ["rock", "folk", "pop"]
+    assert clips.truth.tolist() == [
+        [True, False, False],
+        [True, False, True],
+        [False, False, False],
+    ]
+    assert clips.captions == ["loud", "calm", "loud"]
+    assert clips.groups == ["x", "x", "y"]
+    assert clips.name == f"{folder.name}, test"
+
+
+def test_without_a_list_the_tags_are_those_that_occur(folder, load):
+    (folder / "tags.json").unlink()
+    clips = load(caption_key=None, group_key=None)
+    assert clips.tags == ["genre---pop", "genre---rock"]
+    assert clips.captions == []
+    assert clips.groups == ["a", "b", "c"]
+
+
+def test_captions_alone(folder, load):
+    clips = load(tag_key=None)
+    assert clips.tags == []
+    assert clips.truth.shape == (3, 0)
+
+
+def test_the_embedded_corpus_has_its_manifests_in_memory(folder):
+    entry = {"wav": "a.wav", "duration": 1.0, "instruments": ["oboe", "tuba"]}
+    corpus = Manifests(folder, {}, {}, {"a": entry})
+    assert labelled_clips(lambda: corpus, tag_key="instruments").tags == [
+        "oboe",
+        "tuba",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"part": "dev"}, "part must be one of train, valid, test, got 'dev'"),
+        ({"part": "train"}, "There is no part 'train', only test"),
+        ({"tag_key": "labels"}, "'a' has None under 'labels', expected a list"),
+        ({"caption_key": "tags"}, "under 'tags', expected a str. It has: wav"),
+    ],
+)
+def test_what_a_manifest_lacks(folder, options, message, load):
+    with pytest.raises(DatasetError, match=message):
+        load(**options)
+
+
+@pytest.mark.parametrize(
+    ("tags", "message"),
+    [
+        (["genre---rock", "genre---pop", "genre---rock"], "'genre---rock' comes twice"),
+        (["genre---rock"], "'genre---pop', which is not in tags.json"),
+    ],
+)
+def test_lists_of_tags_that_do_not_fit(folder, tags, message, load):
+    write_json(folder / "tags.json", tags)
+    with pytest.raises(DatasetError, match=message):
+        load()
+
+
+def test_a_folder_without_manifests(tmp_path):
+    with pytest.raises(DatasetError, match="holds none of train.json"):
+        tagged_folder(tmp_path, tmp_path)
+
+
+def test_a_prepared_data_set_keeps_its_name(folder):
+    data = TaggedData("GTZAN", {"test": folder / "test.json"}, folder, [], [])
+    assert labelled_clips(lambda: data).name == "GTZAN, test"

@@ -1,0 +1,43 @@
+"""The page and the headline show every number beside chance.
+
+Authors
+ * The MuQ for SpeechBrain team 2026
+"""
+
+import json
+
+import numpy as np
+
+from muq_plugins.evaluation.zero_shot.report import save_scores, zero_shot_report
+from muq_plugins.evaluation.zero_shot.scores import caption_scores, tag_scores
+
+
+def test_the_report_shows_every_number_beside_chance(folder, tmp_path, load):
+    clips = load()
+    audio = np.array([[1.0, 0, 0], [0.6, 0, 0.8], [-1, 0, 0]])
+    retrieval = caption_scores(clips, audio, ["loud", "calm"], np.eye(3)[[0, 2]])
+    scores = {
+        "model": "mine",
+        "fingerprint": "1ec3",
+        "data": clips.name,
+        "clips": 3,
+        "clip_seconds": 10.0,
+        "prompts": ["{tag} music"],
+        "tagging": tag_scores(clips, audio, np.eye(3)).to_dict(),
+        "accuracy": {"value": 0.1, "low": 0.05, "high": 0.2, "chance": 0.1},
+        "retrieval": {name: one.to_dict() for name, one in retrieval.items()},
+    }
+    path = save_scores(tmp_path / "out", scores)
+    assert json.loads(path.read_text()) == json.loads(json.dumps(scores))
+    page, headline = zero_shot_report(tmp_path / "out")
+    assert headline[0].startswith("tagging ROC-AUC 1.000")
+    assert headline[2] == "accuracy 0.100 [0.050, 0.200] (chance 0.100)"
+    text = (page.parent / "report.md").read_text()
+    assert "accuracy is not above chance" in text
+    assert '"{tag} music"' in text
+    assert "no clip has them: genre---folk." in text
+    assert "| genre---pop | 1 | 1.000 | 1.000 |" in text
+    assert "| genre---folk | 0 | - | - |" in text
+    for words in ("Text to audio", "Audio to text", "median rank", "mAP@10"):
+        assert words in text
+        assert words in page.read_text()
