@@ -24,7 +24,7 @@ from muq_plugins import (
     ResidualVQ,
     StackedFrames,
 )
-from muq_plugins.inference.official import save_official
+from muq_plugins.inference.official_writing import save_official
 from muq_plugins.lobes import Masking
 
 

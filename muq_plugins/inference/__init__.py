@@ -13,6 +13,7 @@ from typing import Any
 _HOMES = {
     "MelRVQ": "muq_plugins.inference.mel_rvq",
     "MuQ": "muq_plugins.inference.muq",
+    "MuQMuLan": "muq_plugins.inference.mulan",
     "PretrainedMuQ": "muq_plugins.inference.pretrained_muq",
 }
 

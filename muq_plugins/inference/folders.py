@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ def save_folder(
     config: dict[str, Any],
     hyperparameters: str | None = None,
     loadable: str | None = None,
+    write_more: Callable[[Path], None] | None = None,
 ) -> Path:
     """Writes an inference folder; it is complete or not there.
 
@@ -47,6 +49,9 @@ def save_folder(
         YAML for SpeechBrain's ``from_hparams``.
     loadable : str or None
         Name under which that YAML's Pretrainer looks for the weights.
+    write_more : callable or None
+        ``write_more(folder)`` writes what else belongs there, before the folder gets
+        its name.
 
     Returns
     -------
@@ -78,6 +83,8 @@ def save_folder(
         # The Pretrainer finds <loadable>.ckpt and nothing else beside its YAML. A
         # second name for the same file takes no space.
         os.link(unfinished / WEIGHTS, unfinished / f"{loadable}.ckpt")
+    if write_more is not None:
+        write_more(unfinished)
     shutil.rmtree(folder, ignore_errors=True)
     os.rename(unfinished, folder)
     return folder

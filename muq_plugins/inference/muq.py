@@ -22,8 +22,8 @@ from muq_plugins.inference.official import (
     build_encoder,
     is_official,
     read_official,
-    save_official,
 )
+from muq_plugins.inference.official_writing import save_official
 from muq_plugins.inference.sources import find_model
 from muq_plugins.lobes.encoder import EncoderOutput
 

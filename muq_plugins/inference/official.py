@@ -1,4 +1,4 @@
-"""Checkpoints in the layout of the official MuQ package, both ways.
+"""Checkpoints in the layout of the official MuQ package, read.
 
 A folder holds ``config.json`` and ``model.safetensors`` or ``pytorch_model.bin``. The
 names of tensors equal those of our lobes behind the prefix ``model.``; what this file
@@ -12,14 +12,13 @@ Authors
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from muq_plugins.inference.folders import CONFIG, WEIGHTS, save_folder
+from muq_plugins.inference.folders import CONFIG, WEIGHTS
 from muq_plugins.inference.weights import load_strictly, read_tensors
 from muq_plugins.lobes.encoder import MuQEncoder
 
@@ -89,6 +88,34 @@ class OfficialCheckpoint:
     unused: dict[str, Tensor] = field(default_factory=dict)
 
 
+def find_weights(folder: str | Path) -> Path:
+    """Finds the file of weights of a checkpoint, safetensors where there are any.
+
+    Arguments
+    ---------
+    folder : str or Path
+        Where ``model.safetensors`` or ``pytorch_model.bin`` is.
+
+    Returns
+    -------
+    Path
+        The file.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is none.
+    """
+    paths = [Path(folder) / name for name in (WEIGHTS, PICKLE)]
+    path = next((path for path in paths if path.is_file()), None)
+    if path is None:
+        raise FileNotFoundError(
+            f"{folder} holds a {CONFIG} but neither {WEIGHTS} nor {PICKLE}: download "
+            "the whole folder."
+        )
+    return path
+
+
 def is_official(config: dict[str, Any]) -> bool:
     """Tells whether a ``config.json`` is one of the official package.
 
@@ -132,16 +159,43 @@ def read_official(folder: str | Path, config: dict[str, Any]) -> OfficialCheckpo
     ValueError
         If a tensor is of no known use.
     """
-    paths = [Path(folder) / name for name in (WEIGHTS, PICKLE)]
-    path = next((path for path in paths if path.is_file()), None)
-    if path is None:
-        raise FileNotFoundError(
-            f"{folder} holds a {CONFIG} but neither {WEIGHTS} nor {PICKLE}: download "
-            "the whole folder."
-        )
+    path = find_weights(folder)
+    return sort_tensors(read_tensors(path), config, path)
+
+
+def sort_tensors(
+    tensors: dict[str, Tensor], config: dict[str, Any], where: str | Path
+) -> OfficialCheckpoint:
+    """Sorts the tensors of a checkpoint by use.
+
+    Arguments
+    ---------
+    tensors : dict
+        By the names of the official class.
+    config : dict
+        Its settings.
+    where : str or Path
+        Where they come from, for messages.
+
+    Returns
+    -------
+    OfficialCheckpoint
+        The same tensors.
+
+    Raises
+    ------
+    ValueError
+        If a tensor is of no known use.
+
+    Example
+    -------
+    >>> import torch
+    >>> sort_tensors({"model.linear.bias": torch.ones(1)}, {}, "a.safetensors").head
+    {'bias': tensor([1.])}
+    """
     checkpoint = OfficialCheckpoint(config)
     strangers = []
-    for name, tensor in read_tensors(path).items():
+    for name, tensor in tensors.items():
         short = name.removeprefix(PREFIX)
         if short.startswith(UNUSED):
             checkpoint.unused[short] = tensor
@@ -155,7 +209,7 @@ def read_official(folder: str | Path, config: dict[str, Any]) -> OfficialCheckpo
             strangers.append(name)
     if strangers:
         raise ValueError(
-            f"{path} holds tensors that no MuQ checkpoint has: {', '.join(strangers)}."
+            f"{where} holds tensors that no MuQ checkpoint has: {', '.join(strangers)}."
         )
     return checkpoint
 
@@ -224,128 +278,6 @@ def build_encoder(checkpoint: OfficialCheckpoint, where: str | Path) -> MuQEncod
     return encoder
 
 
-def save_official(
-    folder: str | Path,
-    encoder: MuQEncoder,
-    checkpoint: OfficialCheckpoint | None = None,
-) -> Path:
-    """Writes an encoder in the official layout, with safetensors.
-
-    Arguments
-    ---------
-    folder : str or Path
-        Where; an older one is replaced.
-    encoder : MuQEncoder
-        The encoder.
-    checkpoint : OfficialCheckpoint or None
-        What it was loaded from: its settings and tensors that the encoder has no use
-        for are written again. Without it, there is no head and no tokenizer in the
-        folder, which the official class needs for training only.
-
-    Returns
-    -------
-    Path
-        The folder.
-
-    Raises
-    ------
-    ValueError
-        If the official code cannot compute this encoder.
-
-    Example
-    -------
-    >>> encoder = MuQEncoder(32, num_layers=1, num_heads=4, ffn_width=64,
-    ...                      conv_channels=4)
-    >>> folder = save_official(getfixture("tmp_path") / "official", encoder)
-    >>> sorted(path.name for path in folder.iterdir())
-    ['config.json', 'model.safetensors']
-    """
-    if not isinstance(encoder, MuQEncoder):
-        raise ValueError(
-            f"The official layout cannot hold a {type(encoder).__name__}, only a "
-            f"MuQEncoder: save it with muq_plugins.inference.muq.save_muq."
-        )
-    differences = [
-        f"{key} is {encoder.config[key]}, there only {value}"
-        for key, value in FIXED.items()
-        if encoder.config[key] != value
-    ]
-    if differences:
-        raise ValueError(
-            f"The official layout cannot hold this encoder: {'; '.join(differences)}."
-        )
-    tensors = {
-        name: tensor
-        for name, tensor in encoder.state_dict().items()
-        if not name.startswith("features.")
-    }
-    if checkpoint is not None:
-        tensors |= {HEAD + name: tensor for name, tensor in checkpoint.head.items()}
-        tensors |= {
-            TOKENIZER + name: tensor for name, tensor in checkpoint.tokenizer.items()
-        }
-        tensors |= checkpoint.unused
-        config = dict(checkpoint.config)
-        config["stat"] = {**config["stat"], **_statistics(encoder, config["stat"])}
-    else:
-        config = _official_config(encoder)
-    tensors = {PREFIX + name: tensor for name, tensor in tensors.items()}
-    return save_folder(folder, tensors, config)
-
-
 def _is_optional(name: str) -> bool:
     """Log-mel statistics come from the settings; some converters drop counters."""
     return name.startswith("features.") or name.endswith("num_batches_tracked")
-
-
-def _statistics(encoder: MuQEncoder, known: dict[str, float]) -> dict[str, float]:
-    """The log-mel statistics; known ones that differ by rounding only are kept."""
-    statistics = {}
-    for name in ("mean", "std"):
-        key, value = f"melspec_2048_{name}", getattr(encoder.features, name)
-        same = key in known and value == value.new_tensor(known[key])
-        statistics[key] = known[key] if same else value.item()
-    return statistics
-
-
-def _official_config(encoder: MuQEncoder) -> dict[str, Any]:
-    """The settings of the official class that give this encoder."""
-    ours = encoder.config
-    dropouts = ("attention", "activation", "hidden", "conformer_conv", "feat_proj")
-    return {
-        "label_rate": 25,
-        "num_codebooks": 1,
-        "codebook_dim": 16,
-        "codebook_size": 8192,
-        "features": ["melspec_2048"],
-        "hop_length": ours["hop_length"],
-        "n_mels": ours["n_mels"],
-        "conv_dim": ours["conv_channels"],
-        "encoder_dim": ours["width"],
-        "encoder_depth": ours["num_layers"],
-        "mask_hop": 0.4,
-        "mask_prob": 0.6,
-        "is_flash": False,
-        "stat": _statistics(encoder, {}),
-        "w2v2_config": {
-            "hidden_size": ours["width"],
-            "num_hidden_layers": ours["num_layers"],
-            "num_attention_heads": ours["num_heads"],
-            "intermediate_size": ours["ffn_width"],
-            "hidden_act": "swish",
-            "feat_extract_activation": "gelu",
-            "conv_depthwise_kernel_size": ours["conv_kernel_size"],
-            "position_embeddings_type": "rotary",
-            "rotary_embedding_base": 10000,
-            "max_source_positions": 5000,
-            "num_conv_pos_embeddings": 128,
-            "num_conv_pos_embedding_groups": math.gcd(16, ours["width"]),
-            **{f"{name}_dropout": ours["dropout"] for name in dropouts},
-            "layerdrop": 0.0,
-            "layer_norm_eps": 1e-5,
-            "initializer_range": 0.02,
-        },
-        "use_rvq_target": True,
-        "rvq_n_codebooks": 8,
-        "rvq_multi_layer_num": 1,
-    }

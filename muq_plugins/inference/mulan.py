@@ -1,0 +1,369 @@
+"""MuQ-MuLan for users: audio and texts in, latents in one space out.
+
+Authors
+ * The MuQ for SpeechBrain team 2026
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from speechbrain.inference.interfaces import Pretrained
+from torch import Tensor
+
+from muq_plugins.inference.clips import average_over_clips
+from muq_plugins.inference.folders import read_config
+from muq_plugins.inference.long_audio import read_blocks
+from muq_plugins.inference.mulan_fingerprint import mulan_fingerprint
+from muq_plugins.inference.mulan_folders import MuLanParts, load_mulan, save_mulan
+from muq_plugins.inference.mulan_sources import find_mulan
+from muq_plugins.inference.official_mulan import (
+    OfficialMuLan,
+    is_official_mulan,
+    read_official_mulan,
+)
+from muq_plugins.inference.official_mulan_writing import save_official_mulan
+from muq_plugins.lobes import ContrastiveLoss
+from muq_plugins.lobes.lengths import absolute_lengths
+
+__all__ = ["MuQMuLan", "save_mulan"]
+
+# What is computed at once; more takes more memory.
+TEXTS_AT_ONCE = 64
+
+
+class MuQMuLan(Pretrained):
+    """A trained MuQ-MuLan, in evaluation mode and without gradients.
+
+    The attribute ``mods.text.average_padding`` says whether texts are averaged with
+    their padding, as the official class does: then all texts of one call are one
+    batch, and a latent depends on the longest of them. By default each latent is that
+    of its text alone.
+
+    Arguments
+    ---------
+    modules : dict
+        ``audio``: an `AudioTower`; ``text``: a `TextTower`; and, if its temperature is
+        known, ``loss``.
+    hparams : dict
+        ``sample_rate``, ``clip_seconds`` and ``audio_normalizer``.
+    **kwargs : dict
+        Further arguments of SpeechBrain's ``Pretrained``, such as ``run_opts``.
+
+    Example
+    -------
+    >>> from transformers import ByT5Tokenizer, RobertaConfig, RobertaModel
+    >>> from muq_plugins.lobes import AudioTower, MuQEncoder, TextTower
+    >>> tokenizer = ByT5Tokenizer(extra_ids=0)
+    >>> config = RobertaConfig(vocab_size=len(tokenizer), pad_token_id=0,
+    ...     hidden_size=32, num_hidden_layers=1, num_attention_heads=4,
+    ...     intermediate_size=64)
+    >>> text = TextTower(RobertaModel(config), tokenizer, latent_width=16)
+    >>> audio = AudioTower(MuQEncoder(32, 1, 4, 64, 4), latent_width=16)
+    >>> folder = save_mulan(getfixture("tmp_path") / "x", audio, text, clip_seconds=1)
+    >>> model = MuQMuLan.from_pretrained(folder)
+    >>> music = model.embed_audio(torch.randn(2, 60000))
+    >>> texts = model.embed_text(["a slow piano", "drums", "a choir"])
+    >>> model.similarity(music, texts).shape
+    torch.Size([2, 3])
+    """
+
+    HPARAMS_NEEDED = ["sample_rate", "clip_seconds"]
+    MODULES_NEEDED = ["audio", "text"]
+
+    # What an official checkpoint holds beside the towers, to be saved again.
+    checkpoint: OfficialMuLan | None = None
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        source: str | Path,
+        device: str = "cpu",
+        revision: str | None = None,
+        cache_dir: str | Path | None = None,
+        audio_model: str | Path | None = None,
+        text_model: str | Path | None = None,
+    ) -> MuQMuLan:
+        """Loads a model; nothing that comes with it is executed.
+
+        Arguments
+        ---------
+        source : str or Path
+            A run folder (``results/<experiment>/<seed>``) or its inference folder, a
+            folder in the layout of the official package, or the id of a model on the
+            Hugging Face hub, such as ``OpenMuQ/MuQ-MuLan-large``.
+        device : str
+            Where the model goes.
+        revision : str or None
+            Branch, tag or commit on the hub.
+        cache_dir : str, Path or None
+            Where downloads are kept; None is the usual place of the hub.
+        audio_model : str, Path or None
+            For an official checkpoint: the MuQ whose ``config.json`` it needs, a
+            folder or a hub id. None is a folder ``muq`` beside the weights, or else
+            the name in its ``config.json``.
+        text_model : str, Path or None
+            Where config and tokenizer of the text model are. None is a folder beside
+            the weights (``text_model`` in ours, ``xlm-roberta`` beside an official
+            checkpoint), or else the name in an official ``config.json``.
+
+        Returns
+        -------
+        MuQMuLan
+            The model.
+
+        Raises
+        ------
+        FileNotFoundError
+            If there is no trained model, or a part of it is missing.
+        ValueError
+            If the folder holds something else, or weights that do not fit.
+        """
+        folder = find_mulan(source, revision, cache_dir)
+        config = read_config(folder)
+        checkpoint = None
+        if is_official_mulan(config):
+            parts, checkpoint = read_official_mulan(
+                folder, config, audio_model, text_model, cache_dir
+            )
+        elif audio_model is not None:
+            raise ValueError(
+                f"{folder} brings the settings of its encoder along: leave "
+                f"audio_model={str(audio_model)!r} out."
+            )
+        else:
+            parts = load_mulan(folder, config, text_model)
+        model = cls(
+            modules=dict(parts.module().items()),
+            hparams={
+                "sample_rate": parts.audio.sample_rate,
+                "clip_seconds": parts.clip_seconds,
+            },
+            run_opts={"device": device},
+        )
+        model.checkpoint = checkpoint
+        return model
+
+    def save_pretrained(
+        self,
+        folder: str | Path,
+        audio_model: str | None = None,
+        text_model: str | None = None,
+    ) -> Path:
+        """Writes the model in the layout of the official package.
+
+        The official class first loads a MuQ and a text model by their names. For a
+        model that was trained here, both are written into the folder, unless names are
+        given: then the folder holds each weight once and may be moved.
+
+        Arguments
+        ---------
+        folder : str or Path
+            Where; an older one is replaced.
+        audio_model : str or None
+            Name of a MuQ of the same size, such as ``OpenMuQ/MuQ-large-msd-iter``.
+        text_model : str or None
+            Name of a text model of the same size, such as ``xlm-roberta-base``.
+
+        Returns
+        -------
+        Path
+            The folder, for this class and for that of the official package.
+
+        Raises
+        ------
+        ValueError
+            If the official code cannot compute this model.
+        """
+        parts = MuLanParts(
+            self.mods.audio, self.mods.text, self.clip_seconds, self.loss
+        )
+        return save_official_mulan(
+            folder, parts, self.checkpoint, audio_model, text_model
+        )
+
+    @property
+    def sample_rate(self) -> int:
+        """Rate of the waveforms, in Hz."""
+        return self.hparams.sample_rate
+
+    @property
+    def clip_seconds(self) -> float:
+        """Length of the clips that longer audio is cut into."""
+        return self.hparams.clip_seconds
+
+    @property
+    def latent_width(self) -> int:
+        """Size of the latents."""
+        return self.mods.audio.latent_width
+
+    @property
+    def loss(self) -> ContrastiveLoss | None:
+        """What the towers were trained with, if that is known."""
+        return self.mods["loss"] if "loss" in self.mods else None
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """16 hexadecimal digits that tell this model from all others.
+
+        Equal for copies of it in either layout; computed once, when first read, from
+        all weights and settings that a latent depends on, and the vocabulary.
+        """
+        return mulan_fingerprint(self.mods.audio, self.mods.text, self.clip_seconds)
+
+    def forward(self, wavs: Tensor, wav_lens: Tensor | None = None) -> Tensor:
+        """Computes the latents of audio; see `embed_audio`.
+
+        Arguments
+        ---------
+        wavs : Tensor
+            (batch, samples).
+        wav_lens : Tensor or None
+            Relative lengths (batch,).
+
+        Returns
+        -------
+        Tensor
+            (batch, latent_width).
+        """
+        return self.embed_audio(wavs, wav_lens)
+
+    @torch.no_grad()
+    def embed_audio(self, wavs: Tensor, wav_lens: Tensor | None = None) -> Tensor:
+        """Computes the latents of audio of any length.
+
+        A recording is cut into consecutive clips of `clip_seconds`; its start completes
+        the last one. The latents of the clips are unit vectors, and their average is
+        the result, so it is shorter than 1 where the clips differ. All of this is what
+        the official class does, but for recordings under half a clip: those are
+        repeated here until the clip is full, and only once there.
+
+        Arguments
+        ---------
+        wavs : Tensor
+            (batch, samples) at `sample_rate`, -1..1.
+        wav_lens : Tensor or None
+            Relative lengths (batch,); None when nothing is padded.
+
+        Returns
+        -------
+        Tensor
+            (batch, latent_width), float32, on the model's device.
+
+        Raises
+        ------
+        ValueError
+            If the audio has another shape, no samples, or samples that are not finite.
+        """
+        if wavs.dim() != 2 or not wavs.is_floating_point():
+            raise ValueError(
+                f"wavs must be floating point (batch, samples), got {wavs.dtype} of "
+                f"the shape {tuple(wavs.shape)}: mix down to mono, scale to -1..1, and "
+                f"add a first dimension to a single recording."
+            )
+        batch, samples = wavs.shape
+        lengths = absolute_lengths(wav_lens, samples, batch)
+        sizes = [samples] * batch if lengths is None else lengths.tolist()
+        tracks = [wav[:size].float() for wav, size in zip(wavs, sizes, strict=True)]
+        for index, wav in enumerate(tracks):
+            if len(wav) == 0:
+                raise ValueError(f"Recording {index} of {batch} has no samples.")
+            if not torch.isfinite(wav).all():
+                raise ValueError(
+                    f"Recording {index} of {batch} holds NaN or infinite samples."
+                )
+        if not tracks:
+            raise ValueError("There is no audio: wavs has a batch of 0.")
+        return self._average([wav] for wav in tracks)
+
+    @torch.no_grad()
+    def embed_file(self, path: str | Path) -> Tensor:
+        """Computes the latent of a file of any length in constant memory.
+
+        Arguments
+        ---------
+        path : str or Path
+            The audio file, at any sample rate.
+
+        Returns
+        -------
+        Tensor
+            (latent_width,), that of `embed_audio` for the whole file.
+
+        Raises
+        ------
+        AudioError
+            If the file cannot be read to its end, or is empty.
+        """
+        return self._average([read_blocks(path, self.sample_rate)])[0]
+
+    @torch.no_grad()
+    def embed_text(self, texts: Sequence[str]) -> Tensor:
+        """Computes the latents of texts.
+
+        Arguments
+        ---------
+        texts : sequence of str
+            Texts in any language that the model knows. Of one that is longer than the
+            model can read, the end is left out, with a warning.
+
+        Returns
+        -------
+        Tensor
+            Unit vectors (texts, latent_width), float32, on the model's device.
+
+        Raises
+        ------
+        ValueError
+            If there is no text, one is empty, or something else than a text.
+        """
+        tower = self.mods.text
+        tokens, lengths = tower.tokenize(texts)
+        if tower.average_padding:
+            return tower.encode(tokens, lengths)
+        latents = []
+        for start in range(0, len(tokens), TEXTS_AT_ONCE):
+            some = lengths[start : start + TEXTS_AT_ONCE]
+            rows = tokens[start : start + TEXTS_AT_ONCE, : int(some.max())]
+            latents.append(tower.encode(rows, some))
+        return torch.cat(latents)
+
+    def similarity(self, audio: Tensor, text: Tensor) -> Tensor:
+        """Compares latents by their dot products.
+
+        Arguments
+        ---------
+        audio : Tensor
+            (audio, latent_width).
+        text : Tensor
+            (texts, latent_width).
+
+        Returns
+        -------
+        Tensor
+            (audio, texts).
+
+        Raises
+        ------
+        ValueError
+            If one of them has another shape.
+        """
+        for name, latents in (("audio", audio), ("text", text)):
+            if latents.dim() != 2 or latents.shape[1] != self.latent_width:
+                raise ValueError(
+                    f"Latents of {name} must have the shape (n, {self.latent_width}), "
+                    f"got {tuple(latents.shape)}."
+                )
+        return audio @ text.to(audio).T
+
+    def _average(self, recordings: Iterable[Iterable[Tensor]]) -> Tensor:
+        """The latents of recordings that come in blocks."""
+        latents = average_over_clips(
+            lambda clips: self.mods.audio(clips.to(self.device)),
+            recordings,
+            round(self.clip_seconds * self.sample_rate),
+        )
+        return latents.to(self.device)
