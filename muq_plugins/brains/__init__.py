@@ -8,6 +8,7 @@ from muq_plugins.brains.base import StageBrain, TrainingInterrupted
 from muq_plugins.brains.checkpoints import AtomicCheckpointer, CheckpointError
 from muq_plugins.brains.clustering import fit_centres
 from muq_plugins.brains.fitting import FittingBrain
+from muq_plugins.brains.mulan import MuLanBrain
 from muq_plugins.brains.pretrain import PretrainBrain
 from muq_plugins.brains.tokenizer import TokenizerBrain
 
@@ -15,6 +16,7 @@ __all__ = [
     "AtomicCheckpointer",
     "CheckpointError",
     "FittingBrain",
+    "MuLanBrain",
     "PretrainBrain",
     "StageBrain",
     "TokenizerBrain",

@@ -114,6 +114,7 @@ class StageBrain(sb.Brain):
         self.micro_batch_size, self.grad_accumulation_factor = share_clips(
             self.hparams.clips_per_update, self.hparams.batch_size, world_size()
         )
+        self.evaluation_batch_size = self.micro_batch_size
         self._use_training_precision_for_evaluation(hparams, run_opts)
         if checkpointer is not None:
             # SpeechBrain adds the Brain and the optimizer; without the random
@@ -429,18 +430,23 @@ class StageBrain(sb.Brain):
         hparams = self.hparams
         share = {
             "clip_seconds": hparams.clip_seconds,
-            "batch_size": self.micro_batch_size,
             "rank": rank(),
             "world_size": world_size(),
             "num_workers": hparams.num_workers,
             "pin_memory": self.device_type == "cuda",
         }
         windows = {
+            "batch_size": self.evaluation_batch_size,
             "windows_per_clip": hparams.windows_per_clip,
             "max_windows": hparams.max_windows,
         }
         return (
-            training_loader(manifests.train, seed=hparams.seed, **share),
+            training_loader(
+                manifests.train,
+                batch_size=self.micro_batch_size,
+                seed=hparams.seed,
+                **share,
+            ),
             evaluation_loader(manifests.valid, **windows, **share),
             evaluation_loader(manifests.test, **windows, **share),
         )

@@ -5,6 +5,7 @@ Authors
 """
 
 import math
+from typing import Any
 
 import numpy as np
 
@@ -104,6 +105,51 @@ def tokenizer_facts(rows: list[dict], code_counts: np.ndarray | None) -> list[Fa
             )
         )
     return facts + _usage_facts(code_counts) + _training_facts(rows)
+
+
+def mulan_facts(rows: list[dict], scores: dict[str, Any]) -> list[Fact]:
+    """The numbers that matter of a model of audio and text.
+
+    Arguments
+    ---------
+    rows : list of dict
+        Rows of the mulan stage.
+    scores : dict
+        From `muq_plugins.evaluation.mulan.evaluate_mulan`; empty if there are none.
+
+    Returns
+    -------
+    list of Fact
+        What rows and scores tell; at least the length of the training.
+
+    Example
+    -------
+    >>> row = {"kind": "train", "stage": "mulan", "step": 100, "time": 75.0}
+    >>> print(*mulan_facts([row], {}))
+    training 100 steps (1 min 15 s)
+    """
+    facts = []
+    for direction in ("text to music", "music to text"):
+        found = [by[direction] for by in scores.get("retrieval", {}).values()]
+        if found:
+            languages = " / ".join(scores["retrieval"])
+            facts.append(
+                Fact(
+                    f"{direction.capitalize()}, recall at 10",
+                    " / ".join(percent(f["recall_at_10"]["value"]) for f in found),
+                    f"captions {languages}; {scores['clips']} unseen clips, chance: "
+                    f"{percent(found[0]['chance']['recall_at_10'])}",
+                )
+            )
+    for kind, by in scores.get("tagging", {}).items():
+        facts.append(
+            Fact(
+                f"Zero-shot tagging by {kind}, ROC-AUC",
+                " / ".join(number(found["roc_auc"]["value"]) for found in by.values()),
+                f"names {' / '.join(by)}; chance: 0.50",
+            )
+        )
+    return facts + _training_facts(rows)
 
 
 def usage_fact(usage, perplexity, size: tuple[int, int]) -> Fact:

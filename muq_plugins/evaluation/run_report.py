@@ -12,16 +12,18 @@ from pathlib import Path
 import numpy as np
 
 from muq_plugins.evaluation import sections
-from muq_plugins.evaluation.facts import pretrain_facts, tokenizer_facts
+from muq_plugins.evaluation.facts import mulan_facts, pretrain_facts, tokenizer_facts
 from muq_plugins.evaluation.health import (
     Verdict,
     announce,
+    mulan_verdicts,
     pretrain_verdicts,
     probe_verdicts,
     tokenizer_verdicts,
     worst_first,
 )
 from muq_plugins.evaluation.metrics_log import is_validated, read_metrics, select
+from muq_plugins.evaluation.mulan import load_scores
 from muq_plugins.evaluation.probe_result import load_probe
 from muq_plugins.evaluation.report import Section, write_report
 from muq_plugins.evaluation.run_folder import (
@@ -152,13 +154,62 @@ def pretrain_report(
     )
 
 
+def mulan_report(run_folder: str | Path) -> Path:
+    """Write the report of a training of two towers.
+
+    Arguments
+    ---------
+    run_folder : str or pathlib.Path
+        Folder with `metrics.jsonl` and, if they were saved, `mulan.json` and
+        `hyperparams.yaml`.
+
+    Returns
+    -------
+    pathlib.Path
+        The HTML page, `report.html` in the run folder.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no `metrics.jsonl`.
+    ValueError
+        If it has no rows of the mulan stage.
+
+    Example
+    -------
+    >>> from muq_plugins.evaluation.metrics_log import MetricsLog
+    >>> folder = Path(getfixture("tmpdir"))
+    >>> log = MetricsLog(folder / "metrics.jsonl")
+    >>> log.write({"kind": "train", "stage": "mulan", "step": 1, "time": 0.5})
+    >>> mulan_report(folder).name
+    'report.html'
+    """
+    run_folder = Path(run_folder)
+    rows, scores = _rows(run_folder, "mulan"), load_scores(run_folder)
+    figures = run_folder / FIGURES_FOLDER
+    parts = [sections.contrastive_section(rows, figures)]
+    if scores:
+        parts = [sections.retrieval_section(scores), *parts]
+        parts += sections.tagging_sections(scores)
+    parts.append(sections.optimisation_section(rows, figures))
+    return write_report(
+        run_folder,
+        "Music and text",
+        mulan_facts(rows, scores),
+        announce(mulan_verdicts(rows, scores)),
+        parts,
+        _hyperparameters(run_folder),
+        _name(run_folder),
+    )
+
+
 def headline(run_folder: str | Path) -> list[str]:
     """The lines that matter, for the terminal at the end of a run.
 
     Arguments
     ---------
     run_folder : str or pathlib.Path
-        Folder of a run of either stage; that of pre-training if it has both.
+        Folder of a run of any stage.
 
     Returns
     -------
@@ -186,7 +237,9 @@ def headline(run_folder: str | Path) -> list[str]:
     run_folder = Path(run_folder)
     rows = read_metrics(run_folder / METRICS_FILE)
     code_counts = load_diagnostics(run_folder).get("code_counts")
-    if pretrain_rows := select(rows, stage="pretrain"):
+    if mulan_rows := select(rows, stage="mulan"):
+        facts = mulan_facts(mulan_rows, load_scores(run_folder))
+    elif pretrain_rows := select(rows, stage="pretrain"):
         facts = pretrain_facts(pretrain_rows, code_counts, [])
     else:
         facts = tokenizer_facts(select(rows, stage="tokenizer"), code_counts)

@@ -36,7 +36,8 @@ def loss_curves(rows: list[dict], path: str | Path) -> None:
 
     Pre-training: the masked cross-entropy, with the two levels that give it a meaning:
     chance, and the codes' own entropy, which is what a counting model gets. Tokenizer:
-    the three terms of the loss.
+    the three terms of the loss. Audio and text: the contrastive loss and the accuracy
+    within a batch, with what guessing gives.
 
     Arguments
     ---------
@@ -62,6 +63,9 @@ def loss_curves(rows: list[dict], path: str | Path) -> None:
     if stages == {"pretrain"}:
         with new_figure(path, width=8, height=4.2) as figure:
             _draw_cross_entropy(figure, rows)
+    elif stages == {"mulan"}:
+        with new_figure(path, width=8, height=3.2) as figure:
+            _draw_contrast(figure, rows)
     elif stages == {"tokenizer"}:
         with new_figure(path, width=8, height=3) as figure:
             _draw_tokenizer_terms(figure, rows)
@@ -122,6 +126,21 @@ def _draw_cross_entropy(figure: Figure, rows: list[dict]) -> None:
     axes.set_ylabel("nats")
     axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, borderaxespad=0.2)
     _finish(axes)
+
+
+def _draw_contrast(figure: Figure, rows: list[dict]) -> None:
+    panels = {"loss": "Contrastive loss", "accuracy": "Own text found in the batch"}
+    valid = select(rows, kind="valid")
+    both = figure.subplots(1, 2)
+    for axes, (key, title) in zip(both, panels.items(), strict=True):
+        _draw_train(axes, *series(select(rows, kind="train"), key))
+        _draw_valid(axes, *series(valid, key))
+        axes.set_title(title)
+        _finish(axes)
+    if valid and valid[-1].get("chance") is not None:
+        reference_line(both[0], valid[-1]["chance"], "chance", CHANCE)
+    both[1].set_ylim(bottom=0)
+    both[1].legend(loc="upper left")
 
 
 def _draw_tokenizer_terms(figure: Figure, rows: list[dict]) -> None:

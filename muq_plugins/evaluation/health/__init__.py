@@ -6,6 +6,7 @@ Authors
  * The MuQ for SpeechBrain team 2026
 """
 
+from muq_plugins.evaluation.health.mulan import mulan_verdicts
 from muq_plugins.evaluation.health.pretrain import pretrain_verdicts, probe_verdicts
 from muq_plugins.evaluation.health.tokenizer import tokenizer_verdicts
 from muq_plugins.evaluation.health.verdict import Verdict, announce, worst_first
@@ -13,6 +14,7 @@ from muq_plugins.evaluation.health.verdict import Verdict, announce, worst_first
 __all__ = [
     "Verdict",
     "announce",
+    "mulan_verdicts",
     "pretrain_verdicts",
     "probe_verdicts",
     "tokenizer_verdicts",

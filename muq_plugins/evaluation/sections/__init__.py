@@ -5,6 +5,11 @@ Authors
 """
 
 from muq_plugins.evaluation.sections.common import codes_section, optimisation_section
+from muq_plugins.evaluation.sections.mulan import (
+    contrastive_section,
+    retrieval_section,
+    tagging_sections,
+)
 from muq_plugins.evaluation.sections.pretrain import (
     cross_entropy_section,
     prediction_section,
@@ -24,6 +29,7 @@ from muq_plugins.evaluation.sections.tokenizer import (
 
 __all__ = [
     "codes_section",
+    "contrastive_section",
     "cross_entropy_section",
     "decoding_section",
     "layer_section",
@@ -32,7 +38,9 @@ __all__ = [
     "optimisation_section",
     "prediction_section",
     "probe_sections",
+    "retrieval_section",
     "scores_section",
+    "tagging_sections",
     "task_section",
     "tokenizer_loss_section",
 ]

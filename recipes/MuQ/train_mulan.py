@@ -1,0 +1,138 @@
+#!/usr/bin/env python3
+r"""Trains MuQ-MuLan: music and text in one space (arXiv 2501.01108).
+
+On the embedded corpus with captions in English and Chinese; an encoder is pre-trained
+first unless one is given. Or on any folder of recordings and a file of captions:
+
+> python recipes/MuQ/train_mulan.py hparams/muq_mulan.yaml
+> python recipes/MuQ/train_mulan.py hparams/muq_mulan.yaml --encoder results/muq/1234
+> python recipes/MuQ/train_mulan.py hparams/muq_mulan.yaml --data_folder /my/music \
+>     --captions_file captions.json
+
+Authors
+ * The MuQ for SpeechBrain team 2026
+"""
+
+import os
+from itertools import islice
+from pathlib import Path
+
+# Before torch is imported: threads that wait for each other must not take the cores
+# of other programs. On two busy cores this makes training about ten times faster.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+import speechbrain as sb
+from speechbrain.utils.distributed import infer_device, run_on_main
+from speechbrain.utils.seed import seed_everything
+from torch.optim.swa_utils import update_bn
+from train import train as pretrain
+
+from muq_plugins.brains import MuLanBrain
+from muq_plugins.data.captions import add_captions
+from muq_plugins.data.mel_statistics import normalise
+from muq_plugins.data.preparation import prepare_manifests, training_loader
+from muq_plugins.evaluation.mulan import evaluate_mulan, save_scores
+from muq_plugins.evaluation.run_report import headline, mulan_report
+from muq_plugins.experiment import (
+    load_experiment,
+    load_stage,
+    run_script,
+    save_experiment,
+)
+from muq_plugins.inference.mulan import MuQMuLan, save_mulan
+from muq_plugins.inference.muq import MuQ
+
+# What the batch normalisation of an untrained encoder is measured on.
+BATCHES, CLIPS_AT_ONCE = 20, 16
+
+
+def load_encoder(experiment, manifests):
+    """The encoder of an experiment: a given one, one as it is made, or a new one."""
+    hparams = experiment.hparams
+    source = hparams["encoder"]
+    if source == "untrained":
+        stage = load_stage(experiment, hparams["pretraining"]).hparams
+        encoder = stage["encoder"]
+        normalise(encoder, manifests, stage["mel_statistics"])
+        # The tower keeps the running statistics of batch normalisation as they are,
+        # so those of an encoder that has heard nothing would stay meaningless.
+        loader = training_loader(
+            manifests.train, hparams["clip_seconds"], CLIPS_AT_ONCE, hparams["seed"]
+        )
+        update_bn((batch.wavs for batch in islice(loader, BATCHES)), encoder)
+        return encoder
+    if source is None:
+        source = pretrain(load_stage(experiment, hparams["pretraining"]))
+    return MuQ.from_pretrained(source).mods.encoder.requires_grad_()
+
+
+def train_mulan(experiment):
+    """Trains the two towers of an experiment and returns its run folder."""
+    hparams, run_opts = experiment.hparams, experiment.run_opts
+    folder = Path(hparams["output_folder"])
+    manifests = prepare_manifests(**hparams["data"])
+    if hparams["captions_file"] is not None:
+        manifests = add_captions(
+            manifests, hparams["captions_file"], hparams["data_folder"]
+        )
+    captions = hparams["captions"](
+        {**manifests.train, **manifests.valid, **manifests.test}
+    )
+    encoder = load_encoder(experiment, manifests)
+
+    # The text model: a given one, or a new one whose tokenizer learns from captions of
+    # the training part.
+    source, given = hparams["text_model"], hparams["text_model"] is not None
+    if not given:
+        source = folder / "text_model"
+        texts = captions.captions(manifests.train, hparams["tokenizer_captions"])
+        run_on_main(hparams["new_text_model"], args=[source, texts])
+
+    # What came before depends on what was there already; the weights must not.
+    seed_everything(hparams["seed"])
+    stage = hparams["stage"](
+        audio_tower=hparams["audio_tower"](encoder),
+        text_tower=hparams["text_tower"](source, pretrained=given),
+    )
+    brain = MuLanBrain(
+        captions=captions,
+        modules={"mulan": stage},
+        opt_class=hparams["opt_class"],
+        hparams=hparams,
+        run_opts=run_opts,
+        checkpointer=hparams["checkpointer"],
+    )
+    train_loader, valid_loader, test_loader = brain.make_loaders(manifests)
+    brain.fit(train_loader, valid_loader)
+    brain.validate(test_loader, kind="test")
+
+    def finish():
+        inference = save_mulan(
+            folder / "inference",
+            stage.audio_tower,
+            stage.text_tower,
+            clip_seconds=hparams["clip_seconds"],
+            loss=stage.loss,
+        )
+        device = run_opts.device or infer_device()
+        model = MuQMuLan.from_pretrained(inference, device=device)
+        save_scores(folder, evaluate_mulan(model, manifests.test))
+        report = mulan_report(folder)
+        print("\n".join([*headline(folder), f"Report: {report}"]))
+
+    run_on_main(finish)
+    return folder
+
+
+def main(argv):
+    """Trains the towers that the command line asks for."""
+    experiment = load_experiment(argv)
+    sb.utils.distributed.ddp_init_group(experiment.run_opts)
+    output_folder = experiment.hparams["output_folder"]
+    run_on_main(save_experiment, args=[experiment, output_folder])
+    sb.create_experiment_directory(output_folder)
+    train_mulan(experiment)
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -1,0 +1,183 @@
+"""Scores of a model of audio and text, and their report."""
+
+import numpy as np
+import pytest
+import torch
+
+from muq_plugins.data.captions import full_caption
+from muq_plugins.evaluation.figures import loss_curves
+from muq_plugins.evaluation.health import mulan_verdicts
+from muq_plugins.evaluation.metrics_log import MetricsLog
+from muq_plugins.evaluation.mulan import evaluate_mulan, load_scores, save_scores
+from muq_plugins.evaluation.run_report import headline, mulan_report
+
+NAMES = ["flute", "oboe", "tuba", "viola"]
+FAMILIES = ["pipe", "reed", "brass", "strings"]
+
+
+@pytest.fixture
+def entries():
+    """Twenty clips of ten pieces."""
+    return {
+        str(i): {
+            "wav": f"{i}.wav",
+            "piece": str(i // 2),
+            "instruments": [NAMES[i % 4]],
+            "families": [FAMILIES[i % 4]],
+            "family": FAMILIES[i % 4],
+            "tempo_bpm": 60.0 + 20 * (i % 5),
+        }
+        for i in range(20)
+    }
+
+
+class Oracle:
+    """Knows which texts belong to which file."""
+
+    def __init__(self, entries):
+        self.entries = {entry["wav"]: entry for entry in entries.values()}
+        vectors = torch.eye(60)
+        known = dict.fromkeys(
+            [
+                *(full_caption(entry, "en") for entry in entries.values()),
+                *(full_caption(entry, "zh") for entry in entries.values()),
+                *NAMES, "长笛", "双簧管", "大号", "中提琴",
+                "flutes and pipes", "reed instruments", "brass", "strings",
+                "笛类乐器", "簧片乐器", "铜管乐器", "弦乐器",
+            ]
+        )  # fmt: skip
+        self.vectors = {text: vectors[i] for i, text in enumerate(known)}
+        self.texts_at_once = 0
+
+    def embed_text(self, texts):
+        self.texts_at_once = max(self.texts_at_once, len(texts))
+        return torch.stack([self.vectors[text] for text in texts])
+
+    def embed_file(self, path):
+        entry, i = self.entries[path], NAMES.index(self.entries[path]["instruments"][0])
+        families = ["flutes and pipes", "reed instruments", "brass", "strings"]
+        chinese = ["长笛", "双簧管", "大号", "中提琴"]
+        families_zh = ["笛类乐器", "簧片乐器", "铜管乐器", "弦乐器"]
+        fitting = [full_caption(entry, "en"), full_caption(entry, "zh")]
+        fitting += [NAMES[i], families[i], chinese[i], families_zh[i]]
+        return sum(self.vectors[text] for text in fitting)
+
+
+class Deaf(Oracle):
+    """Hears the same in every file."""
+
+    def embed_file(self, path):
+        return torch.ones(60)
+
+
+def values(scores):
+    for directions in scores["retrieval"].values():
+        for found in directions.values():
+            yield found["recall_at_1"]["value"], found["chance"]["recall_at_1"]
+
+
+def test_a_model_that_knows_everything_is_perfect(entries):
+    scores = evaluate_mulan(Oracle(entries), entries)
+    assert (scores["clips"], scores["pieces"]) == (20, 10)
+    assert list(scores["retrieval"]) == ["en", "zh"]
+    assert all(value == 1.0 for value, _ in values(scores))
+    for kind in ("instrument", "family"):
+        for language in ("en", "zh"):
+            assert scores["tagging"][kind][language]["roc_auc"]["value"] == 1.0
+
+
+def test_a_model_that_knows_nothing_is_at_chance(entries):
+    scores = evaluate_mulan(Deaf(entries), entries)
+    for value, chance in values(scores):
+        assert value == pytest.approx(chance)
+        assert chance == pytest.approx(1 / 20)
+    assert scores["tagging"]["family"]["en"]["roc_auc"]["value"] == 0.5
+
+
+def test_clips_with_the_same_caption_answer_it_alike(entries):
+    twice = {**entries, "copy": {**entries["3"], "wav": "copy.wav"}}
+    scores = evaluate_mulan(Oracle(twice), twice)
+    assert all(value == 1.0 for value, _ in values(scores))
+
+
+def test_clips_without_labels_are_not_tagged():
+    class Own:
+        def embed_file(self, path):
+            return torch.eye(2)[int(path)]
+
+        def embed_text(self, texts):
+            return torch.eye(2)[[int(text) for text in texts]]
+
+    own = {name: {"wav": name, "caption": name} for name in "01"}
+    scores = evaluate_mulan(Own(), own)
+    assert scores["tagging"] == {} and list(scores["retrieval"]) == ["own"]
+
+
+def rows_of_a_run(loss=2.0):
+    for step in range(1, 21):
+        row = {"kind": "train", "stage": "mulan", "step": step, "time": step / 2}
+        row |= {"loss": 3.4 - step / 20, "chance": 3.4, "accuracy": step / 40}
+        row |= {"lr": 5e-4, "grad_norm": 1.0, "audio_seconds_per_second": 50.0}
+        yield row
+    yield {"kind": "valid", "stage": "mulan", "step": 20, "time": 10.0, "loss": loss,
+           "chance": 3.4, "accuracy": 0.4}  # fmt: skip
+
+
+@pytest.fixture
+def run(entries, tmp_path):
+    """A run folder."""
+    log = MetricsLog(tmp_path / "metrics.jsonl")
+    for row in rows_of_a_run():
+        log.write(row)
+    save_scores(tmp_path, evaluate_mulan(Oracle(entries), entries))
+    return tmp_path
+
+
+def test_the_report_has_everything(run):
+    page = mulan_report(run).read_text(encoding="utf-8")
+    text = (run / "report.md").read_text(encoding="utf-8")
+    assert page.count("<img") == 2
+    assert "| text to music, English | 100.0% (100.0% to 100.0%) |" in text
+    assert "| chance | 5.0% |" in text
+    assert "| instrument, Chinese | 4 | 1.00 (1.00 to 1.00) |" in text
+    assert "| family | brass | 5 | 1.00 | 1.00 |" in text
+    assert "unseen clips are found, recall at 10 100.0%" in text
+
+
+def test_the_headline_is_what_matters(run):
+    first, second, third = headline(run)
+    assert first == (
+        "text to music, recall at 10 100.0% / 100.0% (captions en / zh; 20 unseen "
+        "clips, chance: 50.0%)"
+    )
+    assert second.startswith("music to text, recall at 10 100.0% / 100.0%")
+    assert third.startswith("zero-shot tagging by instrument, ROC-AUC 1.00 / 1.00")
+
+
+def test_a_report_without_scores_has_the_training(run):
+    (run / "mulan.json").unlink()
+    assert load_scores(run) == {}
+    text = (mulan_report(run).parent / "report.md").read_text(encoding="utf-8")
+    assert "Do music and text find each other?" in text and "Tag by tag" not in text
+
+
+def test_verdicts(entries):
+    def levels(loss, scores):
+        return [v.level for v in mulan_verdicts(list(rows_of_a_run(loss)), scores)]
+
+    assert levels(2.0, evaluate_mulan(Oracle(entries), entries)) == ["good"] * 4
+    assert levels(2.0, evaluate_mulan(Deaf(entries), entries)) == ["warning"] * 4
+    assert levels(3.38, {}) == ["problem"]
+    assert [v.level for v in mulan_verdicts([], {})] == ["warning"]
+
+
+def test_curves_of_a_run_without_validation(tmp_path):
+    loss_curves(list(rows_of_a_run())[:20], tmp_path / "loss.png")
+    assert (tmp_path / "loss.png").stat().st_size > 10_000
+
+
+def test_scores_are_plain_numbers(entries, tmp_path):
+    scores = evaluate_mulan(Oracle(entries), entries)
+    save_scores(tmp_path, scores)
+    assert load_scores(tmp_path)["retrieval"] == scores["retrieval"]
+    assert not isinstance(scores["clips"], np.generic)
