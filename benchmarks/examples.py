@@ -1,0 +1,313 @@
+#!/usr/bin/env python3
+"""Search by an audio example on real recordings: do notes find their instrument?
+
+Of a folder with a `manifest.csv` (columns path, kind, instrument, source_repo,
+source_path and source_set) and its recordings:
+
+> python benchmarks/examples.py /data/real-music --models results/muq_mulan/1234
+
+Every note is a query once; the others are ranked, but for itself and those cut from the
+same recording. Relevant are those of the same instrument. Beside the latents of models
+stand statistics of the log-mel spectrogram (mean and standard deviation of every band),
+compared by cosine as well. All are there twice: as they are, and with each number
+standardised over all notes, which takes out what the notes have in common.
+
+Notes of one sample library share microphone and room, so a second row takes the
+candidates from the query's own library alone, where that has several instruments: there
+the library cannot tell. Intervals are 95 %, over instruments.
+
+Authors
+ * The MuQ for SpeechBrain team 2026
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+import numpy as np
+import torch
+
+from muq_plugins.data.audio import read_audio
+from muq_plugins.evaluation.intervals import estimate, group_weights
+from muq_plugins.evaluation.probing.features import LogMelStatistics
+from muq_plugins.evaluation.retrieval import query_scores
+from muq_plugins.evaluation.zero_shot.latents import audio_latents
+from muq_plugins.inference.mulan import MuQMuLan
+
+STANDARDISED = "{}, standardised"
+LOG_MEL = STANDARDISED.format("log-mel statistics")
+COLUMNS = ("path", "kind", "instrument", "source_repo", "source_path", "source_set")
+EVERYWHERE, OWN_LIBRARY = "all libraries", "own library"
+# Places of the average precision and of the first hit in what `query_scores` gives.
+AVERAGE_PRECISION, FIRST_HIT = 4, 0
+
+
+@dataclass(frozen=True)
+class Notes:
+    """The notes of a folder.
+
+    Arguments
+    ---------
+    files : list of str
+        Their recordings.
+    instruments, recordings, libraries : list of str
+        What each is of, was cut from, and belongs to.
+    """
+
+    files: list[str]
+    instruments: list[str]
+    recordings: list[str]
+    libraries: list[str]
+
+
+def read_notes(folder: str | Path, kind: str) -> Notes:
+    """Reads the manifest of a folder.
+
+    Arguments
+    ---------
+    folder : str or pathlib.Path
+        Folder of `manifest.csv`; its paths start there.
+    kind : str
+        Which rows, by the column of that name.
+
+    Returns
+    -------
+    Notes
+        Those that have an instrument.
+
+    Raises
+    ------
+    ValueError
+        If the manifest lacks columns or such rows.
+    """
+    path = Path(folder) / "manifest.csv"
+    with open(path, encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    lacking = [column for column in COLUMNS if not rows or column not in rows[0]]
+    if lacking:
+        raise ValueError(f"{path} has no column {', '.join(lacking)}, or no rows.")
+    rows = [row for row in rows if row["kind"] == kind and row["instrument"]]
+    if len({row["instrument"] for row in rows}) < 2:
+        raise ValueError(f"{path} has no two instruments of the kind {kind!r}.")
+    return Notes(
+        files=[str(Path(folder) / row["path"]) for row in rows],
+        instruments=[row["instrument"] for row in rows],
+        recordings=[f"{row['source_repo']} {row['source_path']}" for row in rows],
+        libraries=[row["source_set"] for row in rows],
+    )
+
+
+@torch.no_grad()
+def log_mel_statistics(encoder: torch.nn.Module, files: Sequence[str]) -> np.ndarray:
+    """Mean and standard deviation of each band of the log-mel spectrogram.
+
+    Arguments
+    ---------
+    encoder : nn.Module
+        The encoder whose spectrogram is measured.
+    files : sequence of str
+        The recordings.
+
+    Returns
+    -------
+    numpy.ndarray
+        (files, 2 * bands).
+    """
+    statistics = LogMelStatistics(encoder)
+    rows = []
+    for file in files:
+        wav = read_audio(file, sample_rate=statistics.sample_rate)
+        wavs = torch.as_tensor(wav).reshape(1, -1)
+        sums, frames = statistics.sums(wavs, torch.ones(1))
+        rows.append(statistics.finish(sums[0].double().numpy(), int(frames[0])).ravel())
+    return np.stack(rows)
+
+
+def both_ways(name: str, values: np.ndarray) -> dict[str, np.ndarray]:
+    """Features as they are, and standardised.
+
+    Arguments
+    ---------
+    name : str
+        Their name.
+    values : numpy.ndarray
+        (notes, size).
+
+    Returns
+    -------
+    dict
+        By name.
+    """
+    scaled = (values - values.mean(axis=0)) / np.maximum(values.std(axis=0), 1e-9)
+    return {name: values, STANDARDISED.format(name): scaled}
+
+
+def search_scores(latents: np.ndarray, notes: Notes, own_library: bool) -> np.ndarray:
+    """Ranks all notes for each of them, by cosine similarity.
+
+    Arguments
+    ---------
+    latents : numpy.ndarray
+        (notes, size).
+    notes : Notes
+        What they are of.
+    own_library : bool
+        Whether the candidates are those of the query's library.
+
+    Returns
+    -------
+    numpy.ndarray
+        (notes, 4): average precision, whether the first one is right, and both by
+        chance; not a number where nothing, or nothing but right answers, is left.
+    """
+    lengths = np.linalg.norm(latents, axis=1, keepdims=True)
+    near = latents / np.maximum(lengths, 1e-9)
+    near = near @ near.T
+    instrument, recording, library = (
+        np.array(values)
+        for values in (notes.instruments, notes.recordings, notes.libraries)
+    )
+    found = np.full((len(near), 4), np.nan)
+    for row in range(len(near)):
+        # A note is of its own recording, so this leaves the query out too.
+        allowed = recording != recording[row]
+        if own_library:
+            allowed &= library == library[row]
+        relevant = (instrument == instrument[row])[allowed]
+        if relevant.any() and not relevant.all():
+            scores = query_scores(near[row, allowed], relevant)
+            chance = query_scores(np.zeros(len(relevant)), relevant)
+            found[row] = [
+                scores[AVERAGE_PRECISION],
+                scores[FIRST_HIT],
+                chance[AVERAGE_PRECISION],
+                chance[FIRST_HIT],
+            ]
+    return found
+
+
+def compare(features: dict[str, np.ndarray], notes: Notes) -> dict:
+    """Scores of all features, and their differences from log-mel statistics.
+
+    Arguments
+    ---------
+    features : dict
+        (notes, size) by name, with standardised log-mel statistics among them.
+    notes : Notes
+        What they are of.
+
+    Returns
+    -------
+    dict
+        By "all libraries" and "own library": "queries" and "rows", one for each of the
+        features, with "map", "first", "difference" (of the mAP), "instruments" (mAP of
+        each) and "chance"; estimates are [value, low, high].
+    """
+    result = {}
+    for place in (EVERYWHERE, OWN_LIBRARY):
+        scores = {
+            name: search_scores(latents, notes, place == OWN_LIBRARY)
+            for name, latents in features.items()
+        }
+        asked = ~np.isnan(scores[LOG_MEL][:, 0])
+        if not asked.any():
+            continue
+        instruments = np.array(notes.instruments)[asked]
+        weights = group_weights(instruments)
+        base = scores[LOG_MEL][asked]
+        rows = []
+        for name, found in scores.items():
+            found = found[asked]
+            rows.append(
+                {
+                    "name": name,
+                    "map": _mean(found[:, 0], weights),
+                    "first": _mean(found[:, 1], weights),
+                    "difference": _mean(found[:, 0] - base[:, 0], weights),
+                    "chance": float(found[:, 2].mean()),
+                    "instruments": {
+                        name: float(found[instruments == name, 0].mean())
+                        for name in sorted(set(instruments.tolist()))
+                    },
+                }
+            )
+        result[place] = {"queries": int(asked.sum()), "rows": rows}
+    return result
+
+
+def markdown(result: dict) -> str:
+    """Writes the table of a comparison.
+
+    Arguments
+    ---------
+    result : dict
+        From `compare`.
+
+    Returns
+    -------
+    str
+        Markdown.
+    """
+    lines = [
+        "| candidates | queries | features | mAP | first one right | mAP - log-mel's |",
+        "|---|---|---|---|---|---|",
+    ]
+    for place, part in result.items():
+        for row in part["rows"]:
+            cells = [place, str(part["queries"]), row["name"], _text(row["map"])]
+            difference = "-" if row["name"] == LOG_MEL else _text(row["difference"])
+            lines.append(f"| {' | '.join([*cells, _text(row['first']), difference])} |")
+        chance = part["rows"][0]["chance"]
+        lines.append(f"| {place} | {part['queries']} | chance | {chance:.3f} | - | - |")
+    return "\n".join(lines)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Measures what the command line asks for."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", help="recordings with a manifest.csv")
+    parser.add_argument(
+        "--models", nargs="+", required=True, help="what MuQMuLan.from_pretrained takes"
+    )
+    parser.add_argument("--kind", default="note", help="which rows of the manifest")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--latents_folder", default="results/latents")
+    parser.add_argument("--json", help="file that the numbers go to")
+    arguments = parser.parse_args(argv)
+    notes = read_notes(arguments.folder, arguments.kind)
+    features: dict[str, np.ndarray] = {}
+    for source in arguments.models:
+        model = MuQMuLan.from_pretrained(source, device=arguments.device)
+        if not features:
+            encoder = model.mods.audio.encoder
+            statistics = log_mel_statistics(encoder, notes.files)
+            features |= both_ways("log-mel statistics", statistics)
+        kept = arguments.latents_folder
+        latents = audio_latents(model, notes.files, kept, progress=True)
+        features |= both_ways(source, latents)
+    result = compare(features, notes)
+    print(markdown(result))
+    if arguments.json:
+        content = json.dumps(result, indent=1)
+        Path(arguments.json).write_text(content, encoding="utf-8")
+
+
+def _mean(values: np.ndarray, weights: np.ndarray) -> list[float]:
+    return list(estimate(values.mean(), weights @ values / weights.sum(axis=1)))
+
+
+def _text(numbers: Sequence[float]) -> str:
+    value, low, high = numbers
+    return f"{value:.3f} [{low:.3f}, {high:.3f}]"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,183 @@
+"""Tags without training: texts whose latents are compared with those of audio.
+
+Authors
+ * The MuQ for SpeechBrain team 2026
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+# Stands for the tag in a line of a file of prompts.
+PLACE = "{tag}"
+BATCH = 64
+
+
+class TextModel(Protocol):
+    """What tags need of a model, such as `MuQMuLan`."""
+
+    def embed_text(self, texts: list[str]) -> Tensor:
+        """Embeds texts.
+
+        Arguments
+        ---------
+        texts : list of str
+            The texts.
+
+        Returns
+        -------
+        Tensor
+            Latents (texts, latent_width).
+        """
+
+
+def read_tags(path: str | Path) -> tuple[list[str], list[str]]:
+    """Reads a list of tags, one in each line.
+
+    Tags that differ in spaces, in capital letters, or in how Unicode writes the same
+    letters are one tag, spelt as where it comes first.
+
+    Arguments
+    ---------
+    path : str or Path
+        A UTF-8 text file; empty lines are left out.
+
+    Returns
+    -------
+    tags : list of str
+        Each tag once, in their order.
+    repeated : list of str
+        For each line that repeats a tag, words that say which.
+
+    Raises
+    ------
+    ValueError
+        If the file holds no tags, or is not UTF-8 text.
+    OSError
+        If it cannot be read.
+
+    Example
+    -------
+    >>> path = getfixture("tmp_path") / "tags.txt"
+    >>> _ = path.write_text("solo  cello\\n\\npiano\\nSolo cello\\n")
+    >>> read_tags(path)[0]
+    ['solo cello', 'piano']
+    >>> print(read_tags(path)[1][0])
+    line 4, "Solo cello", repeats line 1, "solo cello"
+    """
+    first: dict[str, tuple[int, str]] = {}
+    repeated = []
+    for number, tag in _lines(path):
+        place, spelling = first.setdefault(tag.casefold(), (number, tag))
+        if place != number:
+            repeated.append(
+                f'line {number}, "{tag}", repeats line {place}, "{spelling}"'
+            )
+    if not first:
+        raise ValueError(f"{path} holds no tags: write one in each line.")
+    return [tag for _, tag in first.values()], repeated
+
+
+def read_prompts(path: str | Path) -> list[str]:
+    """Reads prompts: sentences with ``{tag}`` where the tag goes, one in each line.
+
+    Arguments
+    ---------
+    path : str or Path
+        A UTF-8 text file; empty lines are left out.
+
+    Returns
+    -------
+    list of str
+        The prompts.
+
+    Raises
+    ------
+    ValueError
+        If there are none, if one has no place for the tag, or the file is not UTF-8.
+    OSError
+        If it cannot be read.
+
+    Example
+    -------
+    >>> path = getfixture("tmp_path") / "prompts.txt"
+    >>> _ = path.write_text("{tag}\\na recording of {tag}\\n")
+    >>> read_prompts(path)
+    ['{tag}', 'a recording of {tag}']
+    """
+    prompts = []
+    for number, prompt in _lines(path):
+        if PLACE not in prompt:
+            raise ValueError(
+                f'{path}, line {number}: "{prompt}" has no {PLACE}, which is where the '
+                f"tag goes."
+            )
+        prompts.append(prompt)
+    if not prompts:
+        raise ValueError(
+            f"{path} holds no prompts: write one in each line, with {PLACE} where the "
+            f"tag goes."
+        )
+    return prompts
+
+
+def embed_tags(
+    model: TextModel, tags: list[str], prompts: tuple[str, ...] | list[str] = (PLACE,)
+) -> Tensor:
+    """Embeds tags; with several prompts, the mean direction of all of them.
+
+    Arguments
+    ---------
+    model : TextModel
+        Embeds the texts.
+    tags : list of str
+        The tags.
+    prompts : sequence of str
+        With ``{tag}`` where the tag goes.
+
+    Returns
+    -------
+    Tensor
+        Unit vectors (tags, latent_width), float32, on the CPU.
+
+    Example
+    -------
+    >>> class Letters:
+    ...     def embed_text(self, texts):
+    ...         return torch.tensor([[t.count("a"), t.count("b")] for t in texts])
+    >>> embed_tags(Letters(), ["aab", "b"], ["{tag}", "a {tag}"])
+    tensor([[0.9239, 0.3827],
+            [0.3827, 0.9239]])
+    """
+    texts = [prompt.replace(PLACE, tag) for tag in tags for prompt in prompts]
+    latents = torch.cat(
+        [
+            model.embed_text(texts[begin : begin + BATCH]).detach().float().cpu()
+            for begin in range(0, len(texts), BATCH)
+        ]
+    )
+    latents = torch.nn.functional.normalize(latents, dim=-1)
+    means = latents.view(len(tags), len(prompts), -1).mean(dim=1)
+    return torch.nn.functional.normalize(means, dim=-1)
+
+
+def _lines(path: str | Path) -> list[tuple[int, str]]:
+    """The lines that are not empty, with their numbers from 1 on."""
+    try:
+        text = Path(path).read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"{path} is not UTF-8 text ({error.reason} at byte {error.start}): save it "
+            f"as UTF-8."
+        ) from error
+    # Tools write the same letters in different ways; a model would hear two words.
+    lines = [
+        " ".join(unicodedata.normalize("NFC", line).split())
+        for line in text.split("\n")
+    ]
+    return [(number, line) for number, line in enumerate(lines, start=1) if line]

@@ -1,0 +1,99 @@
+#!/usr/bin/env python3
+"""Tests a model of audio and text on what it was not trained for.
+
+Tags and classes by the similarity of clips to texts, and retrieval of clips by their
+captions and of captions by their clips:
+
+> python recipes/MuQ/zero_shot.py hparams/zero_shot_corpus.yaml \
+    --model results/muq_mulan/1234
+> python recipes/MuQ/zero_shot.py hparams/zero_shot_magnatagatune.yaml \
+    --model OpenMuQ/MuQ-MuLan-large \
+    --annotation_folder /data/mtt --audio_folder /data/mtt/mp3
+
+Latents of audio are kept: an evaluation that was interrupted goes on, and other prompts
+or tags need no new ones.
+
+Authors
+ * The MuQ for SpeechBrain team 2026
+"""
+
+import os
+
+# Before torch is imported: threads that wait for each other must not take the cores
+# of other programs.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+import speechbrain as sb
+import torch
+from speechbrain.utils.distributed import infer_device
+
+from muq_plugins.data.audio import AudioError
+from muq_plugins.data.datasets import DatasetError
+from muq_plugins.evaluation.zero_shot.latents import audio_latents
+from muq_plugins.evaluation.zero_shot.report import save_scores, zero_shot_report
+from muq_plugins.evaluation.zero_shot.scores import (
+    caption_scores,
+    class_accuracy,
+    distinct_captions,
+    tag_scores,
+)
+from muq_plugins.experiment import (
+    ExperimentError,
+    load_experiment,
+    run_script,
+    save_experiment,
+)
+from muq_plugins.inference.mulan import MuQMuLan
+from muq_plugins.inference.tags import embed_tags, read_prompts
+
+
+@torch.no_grad()
+def evaluate(model, clips, prompts, latents_folder, progress):
+    """Scores of a model on clips, as `zero_shot.json` keeps them."""
+    scores = {
+        "fingerprint": model.fingerprint,
+        "data": clips.name,
+        "clips": len(clips.files),
+        "clip_seconds": model.clip_seconds,
+    }
+    audio = audio_latents(model, clips.files, latents_folder, progress)
+    if clips.tags:
+        texts = embed_tags(model, clips.spoken, prompts).numpy()
+        scores["prompts"] = prompts
+        scores["tagging"] = tag_scores(clips, audio, texts).to_dict()
+        scores["accuracy"] = class_accuracy(clips, audio, texts)
+    if clips.captions:
+        captions = distinct_captions(clips)
+        texts = embed_tags(model, captions).numpy()
+        found = caption_scores(clips, audio, captions, texts)
+        scores["retrieval"] = {name: one.to_dict() for name, one in found.items()}
+    return scores
+
+
+def main(argv):
+    """Runs the evaluation that the command line asks for."""
+    experiment = load_experiment(argv)
+    hparams, run_opts = experiment.hparams, experiment.run_opts
+    folder = hparams["output_folder"]
+    try:
+        prompts = read_prompts(hparams["prompts"])
+        clips = hparams["clips"]()
+        model = MuQMuLan.from_pretrained(
+            hparams["model"], device=run_opts.device or infer_device()
+        )
+    except (ValueError, OSError) as error:
+        raise ExperimentError(str(error)) from error
+    save_experiment(experiment, folder)
+    sb.create_experiment_directory(folder)
+    kept, progress = hparams["latents_folder"], not run_opts.noprogressbar
+    try:
+        scores = evaluate(model, clips, prompts, kept, progress)
+    except (DatasetError, AudioError) as error:
+        raise ExperimentError(str(error)) from error
+    save_scores(folder, {"model": str(hparams["model"]), **scores})
+    page, headline = zero_shot_report(folder)
+    print("\n".join([*headline, f"Report: {page}"]))
+
+
+if __name__ == "__main__":
+    run_script(main)

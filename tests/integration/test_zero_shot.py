@@ -1,0 +1,169 @@
+"""Zero-shot evaluation from the command line, with a tiny model on made recordings.
+
+Authors
+ * The MuQ for SpeechBrain team 2026
+"""
+
+import json
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from transformers import ByT5Tokenizer, RobertaConfig, RobertaModel
+
+from muq_plugins.data.jsonio import write_json
+from muq_plugins.experiment import ExperimentError
+from muq_plugins.inference.mulan import MuQMuLan, save_mulan
+from muq_plugins.lobes import AudioTower, MuQEncoder, TextTower
+from tests.integration.commands import ROOT, recipe_here
+
+HPARAMS = ROOT / "hparams"
+GENRES = ["blues", "jazz"]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    """The folder of a model with random weights."""
+    torch.manual_seed(0)
+    tokenizer = ByT5Tokenizer(extra_ids=0)
+    config = RobertaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=4,
+        intermediate_size=64,
+        pad_token_id=0,
+    )
+    text = TextTower(RobertaModel(config), tokenizer, latent_width=16)
+    encoder = MuQEncoder(32, num_layers=2, num_heads=4, ffn_width=64, conv_channels=4)
+    audio = AudioTower(encoder, latent_width=16)
+    return save_mulan(tmp_path_factory.mktemp("model") / "x", audio, text, 1.0)
+
+
+@pytest.fixture(scope="module")
+def gtzan(tmp_path_factory):
+    """Recordings and lists in the layout of GTZAN."""
+    root = tmp_path_factory.mktemp("gtzan")
+    names = {part: [] for part in ("train", "valid", "test")}
+    for number in range(12):
+        genre = GENRES[number % 2]
+        name = f"{genre}/{genre}.{number:05}.wav"
+        names[("train", "valid", "test")[number // 4]].append(name)
+        path = root / "genres" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        wav = np.random.default_rng(number).normal(size=22050 * 2) * 0.1
+        soundfile.write(path, wav, 22050)
+    for part, some in names.items():
+        (root / f"{part}_filtered.txt").write_text("\n".join(some) + "\n")
+    return root
+
+
+def test_the_genres_of_gtzan(model, gtzan, tmp_path, capsys):
+    out, kept = tmp_path / "out", tmp_path / "latents"
+    recipe_here(
+        "zero_shot.py",
+        HPARAMS / "zero_shot_gtzan.yaml",
+        *("--model", model, "--output_folder", out, "--latents_folder", kept),
+        *("--annotation_folder", gtzan, "--audio_folder", gtzan / "genres"),
+        *("--clips.prepare.manifest_folder", tmp_path / "manifests"),
+    )
+    assert (tmp_path / "manifests" / "gtzan-fault-filtered-split").is_dir()
+    scores = json.loads((out / "zero_shot.json").read_text())
+    assert scores["data"] == "GTZAN, fault-filtered split, test"
+    assert scores["clips"] == 4
+    assert scores["accuracy"]["chance"] == 0.1
+    assert scores["tagging"]["without_positive"][0] == "classical"
+    assert len(scores["tagging"]["without_positive"]) == 8
+    assert "retrieval" not in scores
+    printed = capsys.readouterr().out
+    assert f"Report: {out / 'report.html'}" in printed
+    assert "accuracy" in printed
+    # The numbers are those of the model in Python.
+    heard = MuQMuLan.from_pretrained(model)
+    assert scores["fingerprint"] == heard.fingerprint
+    files = sorted((gtzan / "genres").glob("*/*.0000[89].wav"))
+    files += sorted((gtzan / "genres").glob("*/*.0001[01].wav"))
+    audio = torch.stack([heard.embed_file(path) for path in files])
+    texts = []
+    for genre in ("blues", "classical", "country", "disco", "hiphop"):
+        prompts = (HPARAMS / "prompts" / "genres.txt").read_text().split("\n")[:-1]
+        latents = heard.embed_text([p.replace("{tag}", genre) for p in prompts])
+        texts.append(latents.mean(dim=0) / latents.mean(dim=0).norm())
+    near = audio @ torch.stack(texts)[0]
+    blues = torch.tensor(["blues" in str(path) for path in files])
+    wins = (near[blues][:, None] > near[~blues]).float().mean()
+    assert scores["tagging"]["tags"][0]["roc_auc"] == pytest.approx(wins.item())
+
+
+def test_own_manifests_with_captions_and_kept_latents(model, gtzan, tmp_path):
+    files = sorted((gtzan / "genres").glob("*/*.wav"))
+    write_json(
+        tmp_path / "test.json",
+        {
+            path.stem: {
+                "wav": "{data_root}/" + f"{path.parent.name}/{path.name}",
+                "duration": 2.0,
+                "tags": [path.parent.name],
+                "caption": f"song {number // 2}",
+            }
+            for number, path in enumerate(files)
+        },
+    )
+    options = [HPARAMS / "zero_shot.yaml", "--model", model]
+    options += ["--annotation_folder", tmp_path, "--audio_folder", gtzan / "genres"]
+    options += ["--latents_folder", tmp_path / "latents"]
+    recipe_here("zero_shot.py", *options, "--output_folder", tmp_path / "one")
+    scores = json.loads((tmp_path / "one" / "zero_shot.json").read_text())
+    to_audio = scores["retrieval"]["text to music"]
+    assert (to_audio["queries"], to_audio["items"]) == (6, 12)
+    assert (scores["retrieval"]["music to text"]["queries"]) == 12
+    assert to_audio["chance"]["recall_at_1"] == pytest.approx(1 / 6)
+    (kept,) = (tmp_path / "latents").iterdir()
+    before = kept.stat()
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text("nothing but {tag}\n")
+    recipe_here(
+        *("zero_shot.py", *options, "--output_folder", tmp_path / "two"),
+        *("--prompts", prompts),
+    )
+    assert [path.stat() for path in (tmp_path / "latents").iterdir()] == [before]
+    other = json.loads((tmp_path / "two" / "zero_shot.json").read_text())
+    assert other["prompts"] == ["nothing but {tag}"]
+    assert other["retrieval"] == scores["retrieval"]
+    assert other["tagging"]["roc_auc"] != scores["tagging"]["roc_auc"]
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("--model", "gone"),
+        ("--prompts", "gone"),
+        ("--annotation_folder", "gone holds none of train.json"),
+    ],
+)
+def test_what_is_missing_is_named(model, tmp_path, option, message):
+    given = {
+        "--model": model,
+        "--annotation_folder": tmp_path,
+        "--audio_folder": tmp_path,
+        "--output_folder": tmp_path / "out",
+    }
+    clip = {"wav": "a.wav", "duration": 1.0, "tags": ["x"], "caption": "y"}
+    write_json(tmp_path / "test.json", {"a": clip})
+    given[option] = tmp_path / "gone"
+    flat = [part for pair in given.items() for part in pair]
+    with pytest.raises(ExperimentError, match=message):
+        recipe_here("zero_shot.py", HPARAMS / "zero_shot.yaml", *flat)
+
+
+def test_a_recording_that_is_gone(model, tmp_path):
+    clip = {"wav": "{data_root}/a.wav", "duration": 1.0, "tags": ["x"], "caption": "y"}
+    write_json(tmp_path / "test.json", {"a": clip})
+    with pytest.raises(ExperimentError, match="a.wav is not there"):
+        recipe_here(
+            *("zero_shot.py", HPARAMS / "zero_shot.yaml", "--model", model),
+            *("--annotation_folder", tmp_path, "--audio_folder", tmp_path),
+            *("--output_folder", tmp_path / "out"),
+            *("--latents_folder", tmp_path / "latents"),
+        )
