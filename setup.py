@@ -12,12 +12,18 @@ EXTRAS = {
     "export": ["onnx>=1.19,<2", "onnxscript>=0.7,<1"],
     "lora": ["peft>=0.18"],
     "parquet": ["pyarrow"],
+    "search": ["faiss-cpu>=1.8"],
+    "web": ["fastapi>=0.115", "uvicorn>=0.30"],
 }
-# The tests cover the optional parts, and run the exported graph.
+# The tests cover the optional parts, run the exported graph, and ask the search page as
+# a program (httpx2) and as a browser.
 TEST = [
     "pytest",
     "pytest-xdist>=3.5",
     "onnxruntime>=1.23,<2",
+    "httpx2",
+    "pillow",
+    "playwright",
     *sum(EXTRAS.values(), []),
 ]
 
@@ -30,7 +36,10 @@ setup(
     author="The MuQ for SpeechBrain team",
     license="Apache-2.0",
     packages=find_packages(include=["muq_plugins*"]),
-    package_data={"muq_plugins.evaluation": ["templates/*"]},
+    package_data={
+        "muq_plugins.evaluation": ["templates/*"],
+        "muq_plugins.inference.web": ["templates/*"],
+    },
     python_requires=">=3.10",
     install_requires=[
         # torchaudio 2.11 is the last release and works with later torch, except
@@ -42,6 +51,7 @@ setup(
         "ruamel.yaml<0.19",  # hyperpyyaml 1.2.3 does not work with 0.19
         "transformers>=4.46",
         "sentencepiece",
+        "tokenizers",
         "soundfile>=0.12",
         "safetensors>=0.4",
         "huggingface_hub",

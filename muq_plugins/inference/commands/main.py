@@ -14,8 +14,12 @@ from muq_plugins.inference.commands import (
     doctor,
     embed,
     export,
+    index,
     inspect_tokenizer,
+    search,
+    serve,
     similar,
+    tag,
     tokenize,
 )
 from muq_plugins.inference.commands.options import CommandError
@@ -24,6 +28,10 @@ COMMANDS = {
     "embed": (embed, "hidden states of audio files"),
     "tokenize": (tokenize, "codes of audio files"),
     "similar": (similar, "which of the embedded files are closest to one"),
+    "tag": (tag, "which tags of a list describe audio files"),
+    "index": (index, "an index of music, for search and serve"),
+    "search": (search, "indexed files that a text or an example describes"),
+    "serve": (serve, "a web page to search an index and to listen"),
     "inspect-tokenizer": (inspect_tokenizer, "how a tokenizer does on any audio"),
     "export": (export, "a model for other runtimes"),
     "doctor": (doctor, "what is installed, and whether it works"),

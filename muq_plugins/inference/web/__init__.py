@@ -1,0 +1,5 @@
+"""The web page of ``muq-plugins serve``.
+
+Authors
+ * The MuQ for SpeechBrain team 2026
+"""

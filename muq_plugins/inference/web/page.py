@@ -1,0 +1,265 @@
+"""A web page to search an index of music and to listen to what is found.
+
+Everything that the page needs is inside it: it works without a network. Audio is named
+by its number in the index and by nothing else, so that no other file can be asked for.
+
+Authors
+ * The MuQ for SpeechBrain team 2026
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated, Any, Protocol
+
+import numpy as np
+from fastapi import FastAPI, HTTPException, Path, Query, Request
+from fastapi.responses import (
+    FileResponse,
+    HTMLResponse,
+    PlainTextResponse,
+    Response,
+)
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+
+from muq_plugins.inference.index import Entry, Match, MusicIndex, MusicIndexError
+from muq_plugins.inference.index.entries import shown
+from muq_plugins.inference.index.queries import check_text, embed_query, find_example
+
+# What browsers call the formats that they play.
+MEDIA_TYPES = {
+    ".wav": "audio/wav",
+    ".flac": "audio/flac",
+    ".ogg": "audio/ogg",
+    ".oga": "audio/ogg",
+    ".opus": "audio/ogg",
+    ".mp3": "audio/mpeg",
+}
+OTHER_TYPE = "audio/aiff"
+# Names that the box for a file of the index suggests.
+SUGGESTED = 1000
+# A host name that resolves to this machine must not open the page to other sites.
+LOCAL_HOSTS = ["127.0.0.1", "localhost", "[::1]"]
+EVERYWHERE = ("0.0.0.0", "::")
+
+Number = Annotated[int, Query(ge=1, lt=1 << 63)]
+
+
+class PageModel(Protocol):
+    """What the page needs of a model, such as `MuQMuLan`."""
+
+    def embed_text(self, texts: list[str]) -> Any:
+        """Embeds texts.
+
+        Arguments
+        ---------
+        texts : list of str
+            The texts.
+
+        Returns
+        -------
+        Tensor
+            Latents (texts, latent_width).
+        """
+
+
+def make_app(
+    index: MusicIndex, model: PageModel, top: int = 10, host: str = "127.0.0.1"
+) -> FastAPI:
+    """Makes the web application.
+
+    Arguments
+    ---------
+    index : MusicIndex
+        What is searched.
+    model : PageModel
+        The model that it was made with.
+    top : int
+        Results on a page.
+    host : str
+        Address that it is served on; requests for another host are refused, unless it
+        is served on all addresses.
+
+    Returns
+    -------
+    FastAPI
+        For uvicorn, or any other server.
+
+    Example
+    -------
+    >>> from muq_plugins.inference.index.storage import create
+    >>> folder = getfixture("tmp_path")
+    >>> create(folder, model="results/muq_mulan/1234", fingerprint="1ec3", width=2)
+    >>> app = make_app(MusicIndex(folder), model=None)
+    >>> [route.path for route in app.routes]
+    ['/', '/audio/{id}']
+    """
+    # No generated pages about the interface: they would load scripts from elsewhere.
+    app = FastAPI(openapi_url=None)
+    own = f"[{host}]" if ":" in host else host
+    hosts = ["*"] if host in EVERYWHERE else [*LOCAL_HOSTS, own]
+    app.add_middleware(TrustedHostMiddleware, allowed_hosts=hosts)
+    page = _Page(index, model, top)
+
+    @app.exception_handler(MusicIndexError)
+    def explain(request: Request, error: MusicIndexError) -> Response:
+        return PlainTextResponse(str(error), 500)
+
+    @app.get("/", response_class=HTMLResponse)
+    def show(
+        q: str | None = None, file: str | None = None, like: Number | None = None
+    ) -> Response:
+        return page.show(q, file, like)
+
+    @app.api_route("/audio/{id}", methods=["GET", "HEAD"])
+    def play(id: Annotated[int, Path(ge=1, lt=1 << 63)]) -> Response:
+        return page.play(id)
+
+    return app
+
+
+class _Page:
+    """Answers requests."""
+
+    def __init__(self, index: MusicIndex, model: PageModel, top: int):
+        self.index = index
+        self.model = model
+        self.top = top
+        # One query computes at a time: two would only slow each other down.
+        self.lock = threading.Lock()
+        environment = Environment(
+            loader=PackageLoader("muq_plugins.inference.web", "templates"),
+            autoescape=True,
+            undefined=StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+        )
+        environment.filters["clock"] = _clock
+        environment.globals.update(name=_name, plays=_plays)
+        self.template = environment.get_template("search.html.j2")
+
+    def show(self, text: str | None, file: str | None, like: int | None) -> Response:
+        """The page, with the answers to a query if there is one."""
+        found: list[Match] | None = None
+        example: Entry | None = None
+        error, status = "", 200
+        notices: list[str] = []
+        try:
+            if like is not None or file is not None:
+                example = self._example(file, like)
+                latent = self.index.latent(example)
+                found = self.index.search(latent, self.top, without=example)
+            elif text is not None:
+                latent, notices = self._embed(text)
+                found = self.index.search(latent, self.top)
+        except ValueError as problem:
+            error = str(problem)
+            status = 400 if isinstance(problem, MusicIndexError) else 500
+        return self._render(
+            status,
+            error=error,
+            notices=notices,
+            text=text,
+            file=file,
+            example=example,
+            found=found,
+        )
+
+    def play(self, id: int) -> Response:
+        """The audio of an indexed file; browsers ask for it in parts."""
+        entry = self.index.database.entry(id)
+        if entry is None:
+            raise HTTPException(404, "No indexed file has this number.")
+        if not entry.is_current():
+            raise HTTPException(
+                410, "The file has changed or gone: run `muq-plugins index` again."
+            )
+        return FileResponse(
+            entry.path,
+            media_type=MEDIA_TYPES.get(_extension(entry), OTHER_TYPE),
+            headers={"X-Content-Type-Options": "nosniff"},
+        )
+
+    def _example(self, file: str | None, like: int | None) -> Entry:
+        if like is None:
+            return find_example(self.index, file or "")
+        entry = self.index.database.entry(like)
+        if entry is None:
+            raise MusicIndexError(
+                f"No indexed file has the number {like} any more: search again."
+            )
+        return entry
+
+    def _embed(self, text: str) -> tuple[np.ndarray, list[str]]:
+        """The latent of a text, and what the model says about it."""
+        text = check_text(text)
+        with self.lock, _warnings() as notices:
+            return embed_query(self.model, text), notices
+
+    def _render(self, status: int, **content: Any) -> Response:
+        nonce = secrets.token_urlsafe(16)
+        database = self.index.database
+        top = database.common_folder()
+
+        def place(entry: Entry) -> str:
+            """Where a file is, below the folder that all are in."""
+            return shown(os.path.relpath(entry.path, top))
+
+        html = self.template.render(
+            content,
+            nonce=nonce,
+            size=len(self.index),
+            problems=len(database.problems()),
+            model=os.path.basename(self.index.model.rstrip("/")),
+            names=[place(entry) for entry in database.entries(SUGGESTED)],
+            place=place,
+        )
+        policy = (
+            f"default-src 'none'; media-src 'self'; form-action 'self'; img-src data:; "
+            f"style-src 'nonce-{nonce}'; script-src 'nonce-{nonce}'; base-uri 'none'; "
+            f"frame-ancestors 'none'"
+        )
+        headers = {
+            "Content-Security-Policy": policy,
+            "Referrer-Policy": "no-referrer",
+            "X-Content-Type-Options": "nosniff",
+            "Cache-Control": "no-store",
+        }
+        return HTMLResponse(html, status, headers)
+
+
+@contextmanager
+def _warnings() -> Iterator[list[str]]:
+    """Collects what is logged inside, such as that a text was cut."""
+    notices: list[str] = []
+    handler = logging.Handler(logging.WARNING)
+    handler.emit = lambda record: notices.append(record.getMessage())
+    logger = logging.getLogger("muq_plugins")
+    logger.addHandler(handler)
+    try:
+        yield notices
+    finally:
+        logger.removeHandler(handler)
+
+
+def _name(entry: Entry) -> str:
+    return os.path.basename(entry.shown)
+
+
+def _extension(entry: Entry) -> str:
+    return os.path.splitext(entry.path)[1].lower()
+
+
+def _plays(entry: Entry) -> bool:
+    return _extension(entry) in MEDIA_TYPES
+
+
+def _clock(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    return f"{minutes}:{seconds:02d}"
