@@ -38,6 +38,6 @@ def test_the_report_shows_every_number_beside_chance(folder, tmp_path, load):
     assert "no clip has them: genre---folk." in text
     assert "| genre---pop | 1 | 1.000 | 1.000 |" in text
     assert "| genre---folk | 0 | - | - |" in text
-    for words in ("Text to audio", "Audio to text", "median rank", "mAP@10"):
+    for words in ("Text to music", "Music to text", "median rank", "mAP@10"):
         assert words in text
         assert words in page.read_text()
