@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from typing import Any
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from muq_plugins.data.atomic import replace_model_folder
 from muq_plugins.inference.weights import load_strictly, read_tensors
 
 CONFIG = "config.json"
@@ -58,6 +58,11 @@ def save_folder(
     Path
         The folder.
 
+    Raises
+    ------
+    FileExistsError
+        If the folder holds anything but a model, which would be lost.
+
     Example
     -------
     >>> folder = getfixture("tmp_path") / "inference"
@@ -68,25 +73,22 @@ def save_folder(
     >>> load_weights(nn.Linear(2, 2), folder)
     """
     folder = Path(folder)
-    unfinished = folder.with_name(folder.name + ".unfinished")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    unfinished.mkdir(parents=True)
     tensors = {
         name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()
     }
-    save_file(tensors, unfinished / WEIGHTS, metadata={"format": "pt"})
-    text = json.dumps(config, indent=2) + "\n"
-    (unfinished / CONFIG).write_text(text, encoding="utf-8")
-    if hyperparameters is not None:
-        (unfinished / HYPERPARAMETERS).write_text(hyperparameters, encoding="utf-8")
-    if loadable is not None:
-        # The Pretrainer finds <loadable>.ckpt and nothing else beside its YAML. A
-        # second name for the same file takes no space.
-        os.link(unfinished / WEIGHTS, unfinished / f"{loadable}.ckpt")
-    if write_more is not None:
-        write_more(unfinished)
-    shutil.rmtree(folder, ignore_errors=True)
-    os.rename(unfinished, folder)
+    with replace_model_folder(folder) as unfinished:
+        save_file(tensors, unfinished / WEIGHTS, metadata={"format": "pt"})
+        text = json.dumps(config, indent=2) + "\n"
+        (unfinished / CONFIG).write_text(text, encoding="utf-8")
+        if hyperparameters is not None:
+            path = unfinished / HYPERPARAMETERS
+            path.write_text(hyperparameters, encoding="utf-8")
+        if loadable is not None:
+            # The Pretrainer finds <loadable>.ckpt and nothing else beside its YAML. A
+            # second name for the same file takes no space.
+            os.link(unfinished / WEIGHTS, unfinished / f"{loadable}.ckpt")
+        if write_more is not None:
+            write_more(unfinished)
     return folder
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +85,8 @@ def save_official_mulan(
         ("text_model", text_model, TEXT_PART),
     ):
         known = config[section].get("name")
+        if known is not None and os.path.isabs(known):
+            known = None  # beside another copy, which may not stay where it is
         name = name or known or str(folder.resolve() / part)
         config[section] = {**config[section], "name": name}
 

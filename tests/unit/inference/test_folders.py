@@ -134,6 +134,10 @@ def test_a_tokenizer_comes_back_and_its_differences_are_named(tmp_path):
 def test_a_folder_is_replaced_as_a_whole(tmp_path):
     module = torch.nn.Linear(1, 1)
     folder = save_folder(tmp_path / "x", module.state_dict(), {})
-    (folder / "left over").write_text("")
+    (folder / "left over.ckpt").write_text("")
     save_folder(folder, module.state_dict(), {})
-    assert not (folder / "left over").exists()
+    assert not (folder / "left over.ckpt").exists()
+    (folder / "my notes.txt").write_text("precious")
+    with pytest.raises(FileExistsError, match="my notes.txt"):
+        save_folder(folder, module.state_dict(), {})
+    assert (folder / "my notes.txt").read_text() == "precious"

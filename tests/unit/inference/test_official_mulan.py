@@ -149,6 +149,12 @@ def test_a_model_of_ours_goes_through_the_official_layout(tmp_path):
     assert torch.equal(again.embed_audio(wavs), ours.embed_audio(wavs))
     assert torch.equal(again.embed_text(TEXTS), ours.embed_text(TEXTS))
     assert torch.equal(again.loss.log_temperature, ours.loss.log_temperature)
+    # A copy stands on its own: it names its own parts, with their weights.
+    copy = again.save_pretrained(tmp_path / "copy")
+    config = json.loads((copy / "config.json").read_text())
+    for section, part in (("audio_model", "muq"), ("text_model", "xlm-roberta")):
+        assert config[section]["name"] == str(copy.resolve() / part)
+        assert (copy / part / "model.safetensors").is_file()
     named = ours.save_pretrained(tmp_path / "named", "me/my-MuQ", "me/xlm-roberta-x")
     assert len(list(named.rglob("*.safetensors"))) == 1
     names = json.loads((named / "config.json").read_text())
