@@ -27,23 +27,21 @@ from muq_plugins.evaluation.report import (
 
 TOWERS_FILE = "towers.json"
 
-# Measure: header, where it is in the scores of a run, how it is written, and whether
-# higher is better.
+# Measure: header, where it is in the scores of a run, how it is written.
 _EN, _ZH = ("retrieval", "en"), ("retrieval", "zh")
 MEASURES = {
-    "map_at_10": ("mAP at 10", (*_EN, "text to music", "map_at_10"), number, 1),
-    "recall_at_1": ("R at 1", (*_EN, "text to music", "recall_at_1"), percent, 1),
-    "recall_at_5": ("R at 5", (*_EN, "text to music", "recall_at_5"), percent, 1),
-    "recall_at_10": ("R at 10", (*_EN, "text to music", "recall_at_10"), percent, 1),
-    "median_rank": ("Median rank", (*_EN, "text to music", "median_rank"), number, -1),
-    "back": ("Music to text", (*_EN, "music to text", "map_at_10"), number, 1),
-    "chinese": ("Chinese", (*_ZH, "text to music", "map_at_10"), number, 1),
-    "roc_auc": ("ROC-AUC", ("tagging", "instrument", "en", "roc_auc"), number, 1),
+    "map_at_10": ("mAP at 10", (*_EN, "text to music", "map_at_10"), number),
+    "recall_at_1": ("R at 1", (*_EN, "text to music", "recall_at_1"), percent),
+    "recall_at_5": ("R at 5", (*_EN, "text to music", "recall_at_5"), percent),
+    "recall_at_10": ("R at 10", (*_EN, "text to music", "recall_at_10"), percent),
+    "median_rank": ("Median rank", (*_EN, "text to music", "median_rank"), number),
+    "back": ("Music to text", (*_EN, "music to text", "map_at_10"), number),
+    "chinese": ("Chinese", (*_ZH, "text to music", "map_at_10"), number),
+    "roc_auc": ("ROC-AUC", ("tagging", "instrument", "en", "roc_auc"), number),
     "average_precision": (
         "PR-AUC",
         ("tagging", "instrument", "en", "average_precision"),
         number,
-        1,
     ),
 }
 QUESTIONS = ("map_at_10", "roc_auc")
@@ -81,7 +79,7 @@ def compare_towers(
     >>> from muq_plugins.evaluation.mulan import save_scores
     >>> folder = Path(getfixture("tmp_path"))
     >>> estimate = {"value": 0.5, "low": 0.4, "high": 0.6}
-    >>> names = [key for _, (*_, key), _, _ in MEASURES.values()]
+    >>> names = [key for _, (*_, key), _ in MEASURES.values()]
     >>> one = {**dict.fromkeys(names, estimate), "chance": dict.fromkeys(names, 0.1)}
     >>> ways = {"text to music": one, "music to text": one}
     >>> scores = {"clips": 9, "pieces": 3, "retrieval": {"en": ways, "zh": ways},
@@ -194,7 +192,7 @@ def _size(runs) -> tuple[int, int]:
 def _chance(runs) -> dict[str, float]:
     """What guessing gives, for every measure."""
     chance = {}
-    for name, (_, (*path, key), _, _) in MEASURES.items():
+    for name, (_, (*path, key), _) in MEASURES.items():
         found = _scores(_any_run(runs))
         for part in path:
             found = found[part]
@@ -225,19 +223,17 @@ def _verdicts(table) -> list[Verdict]:
 
 
 def _verdict(table, first: str, other: str, name: str) -> Verdict:
-    header, _, _, better = MEASURES[name]
+    header = MEASURES[name][0]
     ours, theirs = (
         np.array([of_seed[name] for of_seed in table[tower].values()])
         for tower in (first, other)
     )
-    gain = better * float((ours - theirs).mean())
+    gain = float((ours - theirs).mean())
     what = f"{first} against {other}, {header}: {gain:+.3f}"
     if len(ours) < 2:
         return Verdict("undecided", f"{what} (one seed)")
     if np.ptp(ours - theirs) == 0:  # no spread to make an interval from
         return Verdict("undecided", f"{what}, the same for every seed")
-    low, high = sorted(
-        better * x for x in ttest_rel(ours, theirs).confidence_interval()
-    )
+    low, high = ttest_rel(ours, theirs).confidence_interval()
     level = "undecided" if low <= 0 <= high else "good" if gain > 0 else "warning"
     return Verdict(level, f"{what} (95% interval over seeds {low:+.3f} to {high:+.3f})")

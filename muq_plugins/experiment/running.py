@@ -11,6 +11,8 @@ import uuid
 from collections.abc import Callable
 from pathlib import Path
 
+import torch.distributed as dist
+
 from muq_plugins.experiment.experiment import Experiment
 from muq_plugins.experiment.tree import ExperimentError
 
@@ -90,6 +92,10 @@ def run_script(main: Callable[[list[str]], None]) -> None:
     """
     try:
         main(sys.argv[1:])
+        # Else the threads of the process group are torn down whenever the interpreter
+        # gets to them, which aborts a run that has done all its work now and then.
+        if dist.is_available() and dist.is_initialized():
+            dist.destroy_process_group()
     except ExperimentError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None

@@ -13,8 +13,6 @@ Authors
 """
 
 import os
-import re
-import shlex
 from pathlib import Path
 
 # For the commands that are started too: threads that wait for each other must not take
@@ -33,14 +31,13 @@ from muq_plugins.experiment import (
     run_script,
     save_experiment,
 )
-from muq_plugins.experiment.study import carry_out, is_finished, plan_runs
-
-
-def command(argv):
-    """The command that runs the study, also if this one only looks at it."""
-    words = shlex.join(argv)
-    words = re.sub(r" --only_report[ =]\S+", "", words)
-    return f"python recipes/MuQ/ablate.py {words}"
+from muq_plugins.experiment.study import (
+    carry_out,
+    is_finished,
+    plan_runs,
+    refuse_run_options,
+    study_command,
+)
 
 
 def main(argv):
@@ -48,12 +45,7 @@ def main(argv):
     experiment = load_experiment(argv)
     hparams = experiment.hparams
     folder = Path(hparams["output_folder"])
-    if experiment.run_opts.overridden_args:
-        options = ", ".join(sorted(experiment.run_opts.overridden_args))
-        raise ExperimentError(
-            f"{options}: a study takes no run options. Set devices for where it runs, "
-            f"and budget for training settings."
-        )
+    refuse_run_options(experiment)
     runs = plan_runs(
         hparams["experiments"],
         hparams["seeds"],
@@ -71,7 +63,7 @@ def main(argv):
     about = {
         "study": hparams["study"],
         "title": hparams["title"],
-        "command": command(argv),
+        "command": study_command("ablate.py", argv),
         "machine": describe_machine(hparams["devices"]),
         "base": hparams["base"],
         "seeds": hparams["seeds"],

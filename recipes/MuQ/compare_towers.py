@@ -11,7 +11,6 @@ Authors
 """
 
 import os
-import shlex
 from pathlib import Path
 
 # For the commands that are started too: threads that wait for each other must not take
@@ -26,7 +25,13 @@ from muq_plugins.experiment import (
     run_script,
     save_experiment,
 )
-from muq_plugins.experiment.study import carry_out, is_finished, plan_runs
+from muq_plugins.experiment.study import (
+    carry_out,
+    is_finished,
+    plan_runs,
+    refuse_run_options,
+    study_command,
+)
 
 
 def main(argv):
@@ -34,6 +39,7 @@ def main(argv):
     experiment = load_experiment(argv)
     hparams = experiment.hparams
     folder = Path(hparams["output_folder"])
+    refuse_run_options(experiment)
     runs = plan_runs(
         hparams["experiments"],
         hparams["seeds"],
@@ -68,7 +74,7 @@ def main(argv):
             for name in hparams["towers"]
         },
         {
-            "command": f"python recipes/MuQ/compare_towers.py {shlex.join(argv)}",
+            "command": study_command("compare_towers.py", argv),
             "machine": describe_machine(hparams["devices"]),
         },
     )

@@ -5,6 +5,16 @@ Authors
 """
 
 from muq_plugins.experiment.study.carry_out import Failure, carry_out, is_finished
+from muq_plugins.experiment.study.command import refuse_run_options, study_command
 from muq_plugins.experiment.study.plan import Command, PlannedRun, plan_runs
 
-__all__ = ["Command", "Failure", "PlannedRun", "carry_out", "is_finished", "plan_runs"]
+__all__ = [
+    "Command",
+    "Failure",
+    "PlannedRun",
+    "carry_out",
+    "is_finished",
+    "plan_runs",
+    "refuse_run_options",
+    "study_command",
+]

@@ -151,9 +151,11 @@ def carry_out(
         while (run := take_next()) is not None:
             try:
                 failure = _carry_out_run(run, recipes, device, environment, stop, say)
-            finally:
-                with choice:
-                    working.remove(run)
+            except OSError as error:  # such as a full disk: the others may still go on
+                say(f"{run.experiment}, seed {run.seed} FAILED: {error}")
+                failure = Failure(run, run.commands[0], run.folder)
+            with choice:
+                working.remove(run)
             if failure is not None:
                 failures.append(failure)
 

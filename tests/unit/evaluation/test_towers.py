@@ -10,7 +10,7 @@ from muq_plugins.evaluation.towers import MEASURES, compare_towers
 
 def save_run(folder, value):
     """A run whose every score is the same number."""
-    names = [path[-1] for _, path, _, _ in MEASURES.values()]
+    names = [path[-1] for _, path, _ in MEASURES.values()]
     one = dict.fromkeys(names, {"value": value, "low": 0, "high": 1})
     ways = dict.fromkeys(("text to music", "music to text"), one)
     for way in ways:

@@ -113,6 +113,14 @@ def test_what_a_failed_run_is_the_input_of_is_left_out_and_named(recipes):
     )
 
 
+def test_a_run_that_cannot_be_started_stops_no_other(recipes):
+    (recipes / "a-1").write_text("a file where the run's folder should be")
+    runs, said = [make_run(recipes, "a"), make_run(recipes, "b", ["train"])], []
+    [failure] = carry_out(runs, recipes, ["cpu"], said.append)
+    assert failure.run is runs[0] and notes(recipes) == ["b-train cpu"]
+    assert said[0].startswith("a, seed 1 FAILED: ") and "a-1" in said[0]
+
+
 def test_only_a_changed_command_runs_again(recipes):
     run = make_run(recipes, "a")
     carry_out([run], recipes, ["cpu"], lambda line: None)
