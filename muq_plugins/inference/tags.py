@@ -8,32 +8,15 @@ from __future__ import annotations
 
 import unicodedata
 from pathlib import Path
-from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from muq_plugins.inference.contracts import TextModel
+
 # Stands for the tag in a line of a file of prompts.
 PLACE = "{tag}"
 BATCH = 64
-
-
-class TextModel(Protocol):
-    """What tags need of a model, such as `MuQMuLan`."""
-
-    def embed_text(self, texts: list[str]) -> Tensor:
-        """Embeds texts.
-
-        Arguments
-        ---------
-        texts : list of str
-            The texts.
-
-        Returns
-        -------
-        Tensor
-            Latents (texts, latent_width).
-        """
 
 
 def read_tags(path: str | Path) -> tuple[list[str], list[str]]:

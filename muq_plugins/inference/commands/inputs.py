@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import glob
 import os
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 
 from muq_plugins.inference.commands.options import CommandError
+from muq_plugins.inference.printing import shown
 
 _MAGIC = "*?["
 
@@ -37,27 +39,6 @@ class AudioInput:
     name: str
 
 
-def shown(path: str | os.PathLike) -> str:
-    """A path as text that can be printed, also if its name is not UTF-8.
-
-    Arguments
-    ---------
-    path : str or PathLike
-        Any path.
-
-    Returns
-    -------
-    str
-        The path, with a replacement character for what cannot be shown.
-
-    Example
-    -------
-    >>> shown("caf\\udce9.wav") == "caf\\ufffd.wav"
-    True
-    """
-    return os.fsencode(path).decode("utf-8", "replace")
-
-
 def find_inputs(sources: list[str]) -> tuple[list[AudioInput], list[str]]:
     """Finds the audio files that files, folders and glob patterns stand for.
 
@@ -75,13 +56,13 @@ def find_inputs(sources: list[str]) -> tuple[list[AudioInput], list[str]]:
     inputs : list of AudioInput
         Each output once.
     problems : list of str
-        Folders that could not be read.
+        Folders that could not be read, and what is not a regular file.
 
     Raises
     ------
     CommandError
-        If a source does not exist or holds no audio, or if two files would have
-        the same output.
+        If a source does not exist or holds no audio, if nothing is left that can be
+        opened, or if two files would have the same output.
 
     Example
     -------
@@ -120,7 +101,15 @@ def find_inputs(sources: list[str]) -> tuple[list[AudioInput], list[str]]:
                 f"{', '.join(AUDIO_EXTENSIONS)}."
             )
         inputs += found
-    return _each_once(inputs), problems
+    usable: list[AudioInput] = []
+    for item in _each_once(inputs):
+        if _is_irregular(item.path):
+            problems.append(f"{shown(item.path)}: not a regular file. Leave it out.")
+        else:
+            usable.append(item)
+    if not usable:
+        raise CommandError("\n  ".join(["No input can be used:", *problems]))
+    return usable, problems
 
 
 def _in_folder(folder: str, below: str) -> tuple[list[AudioInput], list[str]]:
@@ -160,6 +149,14 @@ def _in_pattern(pattern: str) -> tuple[list[AudioInput], list[str]]:
         elif match.lower().endswith(AUDIO_EXTENSIONS):
             found.append(AudioInput(match, Path(name).as_posix()))
     return found, list(dict.fromkeys(problems))
+
+
+def _is_irregular(path: str) -> bool:
+    """Whether this is a pipe or the like; opening one may take forever."""
+    try:
+        return not stat.S_ISREG(os.stat(path).st_mode)
+    except OSError:
+        return False  # the command says what is wrong with it
 
 
 def _each_once(inputs: list[AudioInput]) -> list[AudioInput]:

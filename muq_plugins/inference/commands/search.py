@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 from argparse import ArgumentParser, Namespace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from muq_plugins.inference.commands.mulan import (
@@ -134,15 +135,16 @@ def embed(index: MusicIndex, arguments: Namespace) -> tuple[np.ndarray, Entry | 
     import numpy as np
 
     from muq_plugins.data.audio import AudioError, audio_info
-    from muq_plugins.inference.commands.inputs import shown
     from muq_plugins.inference.index.queries import check_text, embed_query
+    from muq_plugins.inference.printing import shown
 
     if arguments.audio is None:
         with index_errors():
             text = check_text(arguments.text)  # before the model is loaded
         model = load_model_of(index, arguments.model, arguments.device)
         return embed_query(model, text), None
-    itself = index.database.find(os.path.realpath(arguments.audio))
+    with index_errors():
+        itself = find_itself(index, arguments.audio)
     if itself is not None and itself.is_current():
         with index_errors():
             return index.latent(itself), itself
@@ -155,8 +157,36 @@ def embed(index: MusicIndex, arguments: Namespace) -> tuple[np.ndarray, Entry | 
     return np.asarray(latent).reshape(-1), itself
 
 
+def find_itself(index: MusicIndex, path: str) -> Entry | None:
+    """Finds an example in the index, which keeps links below an indexed folder.
+
+    Arguments
+    ---------
+    index : MusicIndex
+        The index.
+    path : str
+        The example; links may lead to it.
+
+    Returns
+    -------
+    Entry or None
+        None if it is not indexed.
+    """
+    real = os.path.realpath(path)
+    parts = Path(os.path.abspath(path)).parts
+    # Of the folders above it, any may be the one that was indexed: its own path is
+    # without links then, what lies below is as it was found.
+    for count in range(1, len(parts)):
+        top = os.path.realpath(os.path.join(*parts[:count]))
+        entry = index.database.find(os.path.join(top, *parts[count:]))
+        # After a link, a path with .. in it may be another file than it seems.
+        if entry is not None and os.path.realpath(entry.path) == real:
+            return entry
+    return index.database.find(real)
+
+
 def _print_json(arguments: Namespace, found: list[Match]) -> None:
-    from muq_plugins.inference.commands.inputs import shown
+    from muq_plugins.inference.printing import shown
 
     query = {"text": arguments.text} if arguments.audio is None else {}
     query = query or {"audio": shown(arguments.audio)}

@@ -101,7 +101,8 @@ def run(arguments: Namespace) -> int:
     check_installation()
     from tqdm import tqdm
 
-    from muq_plugins.inference.commands.inputs import find_inputs, shown
+    from muq_plugins.inference.commands.inputs import find_inputs
+    from muq_plugins.inference.printing import shown
     from muq_plugins.inference.tags import PLACE, embed_tags, read_prompts, read_tags
 
     inputs, problems = find_inputs(arguments.inputs)
@@ -162,7 +163,7 @@ def tag_files(
         All tags with their scores, the best first.
     """
     from muq_plugins.data.audio import AudioError
-    from muq_plugins.inference.commands.inputs import shown
+    from muq_plugins.inference.printing import shown
 
     for item in inputs:
         try:

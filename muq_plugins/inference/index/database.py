@@ -168,7 +168,9 @@ class Database:
         paths = [os.path.dirname(os.fsdecode(path)) for path in ends if path]
         return os.path.commonpath(paths) if paths else ""
 
-    def latents(self, ids: Iterable[int] | None = None) -> tuple[np.ndarray, ...]:
+    def latents(
+        self, ids: Iterable[int] | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Reads latents.
 
         Arguments

@@ -9,6 +9,8 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
+from muq_plugins.inference.printing import shown
+
 
 class MusicIndexError(ValueError):
     """An index that cannot be used, or not in this way.
@@ -72,24 +74,3 @@ class Entry:
         except OSError:
             return False
         return (status.st_size, status.st_mtime_ns) == (self.bytes, self.modified)
-
-
-def shown(words: str) -> str:
-    """Text with paths in it, as it can be printed.
-
-    Arguments
-    ---------
-    words : str
-        A path, or words around one.
-
-    Returns
-    -------
-    str
-        With a replacement character for what is not UTF-8.
-
-    Example
-    -------
-    >>> shown("caf\\udce9.wav") == "caf\\ufffd.wav"
-    True
-    """
-    return os.fsencode(words).decode("utf-8", "replace")

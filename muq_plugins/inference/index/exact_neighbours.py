@@ -10,8 +10,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-# Ids (files,) to latents (files, width).
-Fetch = Callable[[np.ndarray], np.ndarray]
+# Ids (files,) to those of them that are still there, and their latents (files, width).
+Fetch = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 
 class ExactNeighbours:
@@ -43,7 +43,8 @@ class ExactNeighbours:
         ids : numpy.ndarray
             All that shall be in it (files,), rising.
         fetch : callable
-            Latents (n, width) of some of these ids.
+            From some of these ids to ids (n,), rising, and latents (n, width); those
+            that have gone meanwhile are left out.
 
         Returns
         -------
@@ -53,12 +54,12 @@ class ExactNeighbours:
         if np.array_equal(ids, self.ids):
             return False
         kept = np.isin(self.ids, ids)
-        new = np.setdiff1d(ids, self.ids)
+        new, fetched = fetch(np.setdiff1d(ids, self.ids))
         joined = np.concatenate([self.ids[kept], new])
-        latents = np.concatenate([self.latents[kept], fetch(new)])
+        latents = np.concatenate([self.latents[kept], fetched])
         order = np.argsort(joined)
         self.ids, self.latents = joined[order], latents[order]
-        return True
+        return bool(len(new)) or not kept.all()
 
     def search(self, query: np.ndarray, top: int) -> np.ndarray:
         """The files with the largest dot products.

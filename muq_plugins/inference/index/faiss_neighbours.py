@@ -169,7 +169,8 @@ class FaissNeighbours:
         ids : numpy.ndarray
             All that shall be in it (files,), rising.
         fetch : callable
-            Latents (n, width) of some of these ids.
+            From some of these ids to ids (n,), rising, and latents (n, width); those
+            that have gone meanwhile are left out.
 
         Returns
         -------
@@ -177,11 +178,12 @@ class FaissNeighbours:
             Whether anything has changed.
         """
         present = self.ids()
-        gone, new = np.setdiff1d(present, ids), np.setdiff1d(ids, present)
+        gone = np.setdiff1d(present, ids)
+        new, latents = fetch(np.setdiff1d(ids, present))
         if len(gone):
             self.index.remove_ids(gone)
         if len(new):
-            self.index.add_with_ids(fetch(new), new)
+            self.index.add_with_ids(latents, new)
         return bool(len(gone) or len(new))
 
     def fits(self, count: int) -> bool:
@@ -215,7 +217,10 @@ class FaissNeighbours:
         numpy.ndarray
             Their ids, the best first.
         """
-        found = self.index.search(query[None], min(top, self.index.ntotal))[1][0]
+        top = min(top, self.index.ntotal)
+        if not top:
+            return np.zeros(0, np.int64)  # FAISS refuses to look for nothing
+        found = self.index.search(query[None], top)[1][0]
         return found[found >= 0]
 
 

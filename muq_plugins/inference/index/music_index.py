@@ -185,9 +185,7 @@ class MusicIndex:
         """Follows what has changed in the database."""
         revision = self.database.revision
         if revision != self._revision:
-            self._neighbours.update(
-                self.database.ids(), lambda ids: self.database.latents(ids)[1]
-            )
+            self._neighbours.update(self.database.ids(), self.database.latents)
             self._revision = revision
 
 

@@ -8,33 +8,15 @@ from __future__ import annotations
 
 import difflib
 import os
-from typing import Any, Protocol
 
 import numpy as np
 
+from muq_plugins.inference.contracts import TextModel
 from muq_plugins.inference.index.entries import Entry, MusicIndexError
 from muq_plugins.inference.index.music_index import MusicIndex
 
 # How many names a message lists.
 LISTED = 3
-
-
-class QueryModel(Protocol):
-    """What a text query needs of a model, such as `MuQMuLan`."""
-
-    def embed_text(self, texts: list[str]) -> Any:
-        """Embeds texts.
-
-        Arguments
-        ---------
-        texts : list of str
-            The texts.
-
-        Returns
-        -------
-        Tensor
-            Latents (texts, latent_width).
-        """
 
 
 def check_text(text: str) -> str:
@@ -73,12 +55,12 @@ def check_text(text: str) -> str:
     return text.encode("utf-8", "replace").decode("utf-8")
 
 
-def embed_query(model: QueryModel, text: str) -> np.ndarray:
+def embed_query(model: TextModel, text: str) -> np.ndarray:
     """The latent of a text.
 
     Arguments
     ---------
-    model : QueryModel
+    model : TextModel
         Embeds it; it says how much of a long text it has used.
     text : str
         From `check_text`.

@@ -7,54 +7,28 @@ Authors
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from muq_plugins.data.audio import AudioError, audio_info
 from muq_plugins.data.locking import alone
 from muq_plugins.data.scan_files import find_audio
+from muq_plugins.inference.contracts import AudioModel
 from muq_plugins.inference.index import storage
 from muq_plugins.inference.index.database import Database
-from muq_plugins.inference.index.entries import Entry, MusicIndexError, shown
+from muq_plugins.inference.index.entries import Entry, MusicIndexError
 from muq_plugins.inference.index.faiss_neighbours import (
     EXACT_UP_TO,
     FaissNeighbours,
     require_faiss,
 )
 from muq_plugins.inference.index.music_index import check_model, faiss_path
-
-
-class AudioModel(Protocol):
-    """What an index needs of a model, such as `MuQMuLan`.
-
-    Attributes
-    ----------
-    fingerprint : str
-        Of its weights and settings.
-    latent_width : int
-        Of its latents.
-    """
-
-    fingerprint: str
-    latent_width: int
-
-    def embed_file(self, path: str) -> Any:
-        """Embeds a file of any length.
-
-        Arguments
-        ---------
-        path : str
-            The audio.
-
-        Returns
-        -------
-        Tensor
-            Its latent, of ``latent_width`` values.
-        """
+from muq_plugins.inference.printing import shown
 
 
 @dataclass
@@ -195,10 +169,16 @@ def _plan(
             continue
         try:
             # Before it is read: if it changes meanwhile, the next update sees it.
-            plan.todo.append((path, os.stat(path)))
+            status = os.stat(path)
         except OSError as error:
             _problem(database, path, f"missing ({error.strerror}).", plan.changes)
             continue
+        if not stat.S_ISREG(status.st_mode):
+            # To open a pipe is to wait for one who writes into it.
+            words = "not a regular file. Leave it out."
+            _problem(database, path, words, plan.changes)
+            continue
+        plan.todo.append((path, status))
         if entry is None:
             plan.changes.added += 1
         else:
@@ -271,7 +251,7 @@ def _is_updated(path: Path, database: Database) -> bool:
     ids = database.ids()
     if not neighbours.fits(len(ids)):
         return False
-    if neighbours.update(ids, lambda some: database.latents(some)[1]):
+    if neighbours.update(ids, database.latents):
         neighbours.save(path)
     return True
 

@@ -15,7 +15,7 @@ import secrets
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Any
 
 import numpy as np
 from fastapi import FastAPI, HTTPException, Path, Query, Request
@@ -28,9 +28,10 @@ from fastapi.responses import (
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
+from muq_plugins.inference.contracts import TextModel
 from muq_plugins.inference.index import Entry, Match, MusicIndex, MusicIndexError
-from muq_plugins.inference.index.entries import shown
 from muq_plugins.inference.index.queries import check_text, embed_query, find_example
+from muq_plugins.inference.printing import shown
 
 # What browsers call the formats that they play.
 MEDIA_TYPES = {
@@ -51,26 +52,8 @@ EVERYWHERE = ("0.0.0.0", "::")
 Number = Annotated[int, Query(ge=1, lt=1 << 63)]
 
 
-class PageModel(Protocol):
-    """What the page needs of a model, such as `MuQMuLan`."""
-
-    def embed_text(self, texts: list[str]) -> Any:
-        """Embeds texts.
-
-        Arguments
-        ---------
-        texts : list of str
-            The texts.
-
-        Returns
-        -------
-        Tensor
-            Latents (texts, latent_width).
-        """
-
-
 def make_app(
-    index: MusicIndex, model: PageModel, top: int = 10, host: str = "127.0.0.1"
+    index: MusicIndex, model: TextModel, top: int = 10, host: str = "127.0.0.1"
 ) -> FastAPI:
     """Makes the web application.
 
@@ -78,7 +61,7 @@ def make_app(
     ---------
     index : MusicIndex
         What is searched.
-    model : PageModel
+    model : TextModel
         The model that it was made with.
     top : int
         Results on a page.
@@ -127,7 +110,7 @@ def make_app(
 class _Page:
     """Answers requests."""
 
-    def __init__(self, index: MusicIndex, model: PageModel, top: int):
+    def __init__(self, index: MusicIndex, model: TextModel, top: int):
         self.index = index
         self.model = model
         self.top = top

@@ -100,6 +100,12 @@ def test_few_texts_have_fewer_pieces():
     assert len(train_pieces(["slow flute"] * 5, vocab_size=5000)) < 300
 
 
+def test_long_texts_are_learned_from():
+    long = "slow flute " * 500  # SentencePiece leaves out such a one unless told
+    pieces = dict(train_pieces([long], vocab_size=300))
+    assert {"s", "f", "▁"} <= {letter for piece in pieces for letter in piece}
+
+
 @pytest.mark.parametrize(
     ("texts", "vocab_size", "message"),
     [

@@ -65,6 +65,34 @@ def test_an_example(index, music, tmp_path, capsys):
     }
 
 
+def test_an_example_that_is_indexed_as_a_link(music, tmp_path, monkeypatch, capsys):
+    """Links to a file and to a folder; the index holds where they are, not to what."""
+    for name, pitch in (("file", 220), ("folder/inside", 441)):
+        write_tone(tmp_path / "elsewhere" / f"{name}.wav", pitch)
+    (music / "link.wav").symlink_to(tmp_path / "elsewhere" / "file.wav")
+    (music / "links").symlink_to(tmp_path / "elsewhere" / "folder")
+    (tmp_path / "way").symlink_to(music)
+    model, index = make_model(tmp_path / "model"), str(tmp_path / "index")
+    assert main(["index", str(music), "--model", model, "--output", index]) == 0
+    shutil.rmtree(model)  # an indexed example needs none
+    monkeypatch.chdir(music)
+    for example in ("link.wav", music / "link.wav", tmp_path / "way" / "link.wav"):
+        found = rows(capsys, "--audio", example, "--index", index)
+        assert sorted(found) == ["a.wav", "b.wav", "c.wav", "inside.wav"]
+    for example in ("links/inside.wav", tmp_path / "way" / "links" / "inside.wav"):
+        found = rows(capsys, "--audio", example, "--index", index)
+        assert sorted(found) == ["a.wav", "b.wav", "c.wav", "link.wav"]
+
+
+def test_an_example_behind_a_link_and_back(index, music, tmp_path, capsys):
+    """After a link, .. is not the folder of the link: a.wav is another file here."""
+    (tmp_path / "elsewhere" / "folder").mkdir(parents=True)
+    write_tone(tmp_path / "elsewhere" / "a.wav", 880)
+    (music / "links").symlink_to(tmp_path / "elsewhere" / "folder")
+    example = music / "links" / ".." / "a.wav"
+    assert rows(capsys, "--audio", example, "--index", index)[0] == "c.wav"
+
+
 def test_an_indexed_file_that_has_changed_since(index, music, capsys):
     write_tone(music / "a.wav", 880, seconds=0.5)
     assert rows(capsys, "--audio", music / "a.wav", "--index", index)[0] == "c.wav"

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import os
 
 import pytest
 
@@ -69,6 +70,14 @@ def test_bad_files_are_listed(command, tmp_path, capsys):
     output = capsys.readouterr()
     assert len(json.loads(output.out)["files"]) == 2
     assert "bad.wav: undecodable" in output.err
+
+
+def test_a_pipe_is_listed_and_not_opened(command, tmp_path, capsys):
+    os.mkfifo(tmp_path / "music" / "pipe.wav")
+    assert main([*command, "--json"]) == 1
+    output = capsys.readouterr()
+    assert len(json.loads(output.out)["files"]) == 2
+    assert "pipe.wav: not a regular file" in output.err
 
 
 def test_mistakes_are_explained(command, tmp_path, capsys):

@@ -91,8 +91,8 @@ def test_neighbours_follow_changes():
     first, then = np.arange(600), np.arange(300, 1000)
     for kind in (ExactNeighbours, FaissNeighbours.build):
         neighbours = kind(first, latents[:600])
-        assert neighbours.update(then, lambda ids: latents[ids])
-        assert not neighbours.update(then, lambda ids: latents[ids])
+        assert neighbours.update(then, lambda ids: (ids, latents[ids]))
+        assert not neighbours.update(then, lambda ids: (ids, latents[ids]))
         fresh = ExactNeighbours(then, latents[300:])
         assert recall(fresh, neighbours, queries) > 0.95
         found = np.concatenate([neighbours.search(query, 20) for query in queries])
@@ -125,6 +125,41 @@ def test_changes_are_followed_while_it_is_open(tmp_path, folder, music, model):
     assert "b.wav" not in names(index.search(latent))
     with pytest.raises(MusicIndexError, match="b.wav is not in .* any more"):
         index.latent(gone)
+
+
+@pytest.mark.parametrize("faiss_above", [0, 100])
+def test_a_file_that_goes_while_a_change_is_followed(
+    tmp_path, folder, music, model, monkeypatch, faiss_above
+):
+    """Between the numbers of the files and their latents."""
+    update_index(folder, music, model, "tones", faiss_above)
+    index, latent = MusicIndex(folder), embed_query(model, "660")
+    index.search(latent)
+    for name, pitch in (("e", 660), ("f", 990)):
+        write_tone(music / f"{name}.wav", pitch)
+    update_index(folder, music, model, "tones", faiss_above)
+    all_ids = index.database.ids
+
+    def ids_and_then_one_less():
+        ids = all_ids()
+        index.database.remove([str(music / "e.wav")])
+        return ids
+
+    with monkeypatch.context() as patch:
+        patch.setattr(index.database, "ids", ids_and_then_one_less)
+        found = names(index.search(latent))
+    assert sorted(found) == ["a.wav", "b.wav", "c.wav", "d.wav", "f.wav"]
+    assert names(index.search(embed_query(model, "990"), top=1)) == ["f.wav"]
+
+
+@pytest.mark.parametrize("faiss_above", [0, 100])
+def test_all_files_leave_while_it_is_open(folder, music, model, faiss_above):
+    update_index(folder, music, model, "tones", faiss_above)
+    index, latent = MusicIndex(folder), embed_query(model, "660")
+    assert index.is_exact == (faiss_above == 100)
+    assert len(index.search(latent)) == 4
+    index.database.remove([entry.path for entry in index.database.entries()])
+    assert index.search(latent) == []
 
 
 def test_a_faiss_file_left_behind_by_a_kill(tmp_path, music, model):

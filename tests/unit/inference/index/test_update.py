@@ -102,6 +102,21 @@ def test_bad_files_are_listed_and_come_back(tmp_path, music, model):
     assert list(database.problems()) == [str(music / "empty.flac")]
 
 
+def test_a_pipe_is_listed_and_not_opened(tmp_path, music, model):
+    """Opening it would wait for a writer that may never come."""
+    os.mkfifo(music / "pipe.wav")
+    changes = update(tmp_path, music, model)
+    assert counts(changes) == (4, 0, 0, 0)
+    [problem] = changes.problems
+    assert problem.startswith(f"{music / 'pipe.wav'}: not a regular file")
+    # Also in the place of a file that is indexed.
+    (music / "a.wav").unlink()
+    os.mkfifo(music / "a.wav")
+    changes = update(tmp_path, music, model)
+    assert counts(changes) == (0, 0, 0, 3) and len(changes.problems) == 2
+    assert len(MusicIndex(tmp_path / "index")) == 3
+
+
 def test_a_file_that_goes_bad_is_not_found_any_more(tmp_path, music, model):
     update(tmp_path, music, model)
     (music / "a.wav").write_text("no audio")
