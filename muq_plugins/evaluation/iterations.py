@@ -95,7 +95,7 @@ def iterations_report(folder: str | Path, runs: list[str | Path]) -> Path:
                     ["Model", *(header for header, _ in COLUMNS.values())],
                     [
                         [
-                            Path(row["run"]).name,
+                            _name(row["run"]),
                             *(
                                 UNKNOWN if row[key] is None else write(row[key])
                                 for key, (_, write) in COLUMNS.items()
@@ -107,6 +107,12 @@ def iterations_report(folder: str | Path, runs: list[str | Path]) -> Path:
             )
         ],
     )
+
+
+def _name(run: str | Path) -> str:
+    """What tells a run from others: a folder that is named after a seed does not."""
+    path = Path(run)
+    return f"{path.parent.name}/{path.name}" if path.name.isdecimal() else path.name
 
 
 def _measure(run: Path) -> dict:
@@ -141,7 +147,7 @@ def _verdicts(runs: list, probes: list[list[ProbeResult]]) -> list[Verdict]:
         if not (probes[index] and probes[index - 1]):
             continue
         (student,), (teacher,) = probes[index], probes[index - 1]
-        name = Path(runs[index]).name
+        name = _name(runs[index])
         try:
             gain, low, high = student.difference(teacher)
         except ValueError:

@@ -52,6 +52,14 @@ def test_whether_a_model_is_better_than_its_teacher(runs, order, level, tmp_path
     assert len(found) == 1 and level in found[0].lower(), text
 
 
+def test_a_run_that_is_named_after_its_seed_is_told_from_others(runs, tmp_path):
+    (tmp_path / "muq").mkdir()
+    teacher = runs[0].rename(tmp_path / "muq" / "1234")
+    iterations_report(tmp_path / "out", [teacher, runs[1]])
+    text = (tmp_path / "out" / "report.md").read_text("utf-8")
+    assert "| muq/1234 | " in text
+
+
 def test_a_teacher_that_is_no_run(runs, tmp_path):
     iterations_report(tmp_path / "out", ["OpenMuQ/MuQ-large-msd-iter", runs[1]])
     text = (tmp_path / "out" / "report.md").read_text("utf-8")
