@@ -9,8 +9,6 @@ Authors
 from __future__ import annotations
 
 import io
-import os
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -26,9 +24,12 @@ from tokenizers import (
 )
 from transformers import PreTrainedTokenizerFast, RobertaConfig
 
+from muq_plugins.data.atomic import replace_model_folder
+
 # In the order of their ids, which are those of RoBERTa.
 SPECIAL = {"bos": "<s>", "pad": "<pad>", "eos": "</s>", "unk": "<unk>"}
 _IDS = {name: number for number, name in enumerate(SPECIAL)}
+_LINE = 4192  # bytes of a text that SentencePiece reads unless told otherwise
 _SPACE = "\u2581"  # what SentencePiece writes for a space
 
 
@@ -112,13 +113,9 @@ def make_text_model(
         **{f"{name}_token_id": _IDS[name] for name in ("bos", "pad", "eos")},
     )
     folder = Path(folder)
-    unfinished = folder.with_name(folder.name + ".unfinished")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    unfinished.mkdir(parents=True)
-    config.save_pretrained(unfinished)
-    tokenizer.save_pretrained(unfinished)
-    shutil.rmtree(folder, ignore_errors=True)
-    os.rename(unfinished, folder)
+    with replace_model_folder(folder) as unfinished:
+        config.save_pretrained(unfinished)
+        tokenizer.save_pretrained(unfinished)
     return folder
 
 
@@ -150,6 +147,7 @@ def train_pieces(texts: Sequence[str], vocab_size: int) -> list[tuple[str, float
     """
     if not any(text.strip() for text in texts):
         raise ValueError("There are no texts to train a tokenizer on.")
+    longest = max(len(text.encode("utf-8")) for text in texts)
     model = io.BytesIO()
     try:
         sentencepiece.SentencePieceTrainer.train(
@@ -161,6 +159,7 @@ def train_pieces(texts: Sequence[str], vocab_size: int) -> list[tuple[str, float
             character_coverage=1.0,
             byte_fallback=True,
             normalization_rule_name="nfkc",
+            max_sentence_length=max(_LINE, longest),  # leaves out no text
             num_threads=1,  # the order of additions decides the last digits
             minloglevel=2,
             **{f"{name}_id": number for name, number in _IDS.items()},

@@ -14,6 +14,7 @@ Authors
 """
 
 import os
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 
@@ -34,6 +35,7 @@ from muq_plugins.data.preparation import prepare_manifests, training_loader
 from muq_plugins.evaluation.mulan import evaluate_mulan, save_scores
 from muq_plugins.evaluation.run_report import headline, mulan_report
 from muq_plugins.experiment import (
+    ExperimentError,
     load_experiment,
     load_stage,
     run_script,
@@ -44,6 +46,15 @@ from muq_plugins.inference.muq import MuQ
 
 # What the batch normalisation of an untrained encoder is measured on.
 BATCHES, CLIPS_AT_ONCE = 20, 16
+
+
+@contextmanager
+def preparation():
+    """What users give is read here: their mistakes are messages, not tracebacks."""
+    try:
+        yield
+    except (ValueError, OSError) as error:
+        raise ExperimentError(str(error)) from error
 
 
 def load_encoder(experiment, manifests):
@@ -63,46 +74,49 @@ def load_encoder(experiment, manifests):
         return encoder
     if source is None:
         source = pretrain(load_stage(experiment, hparams["pretraining"]))
-    return MuQ.from_pretrained(source).mods.encoder.requires_grad_()
+    with preparation():
+        return MuQ.from_pretrained(source).mods.encoder.requires_grad_()
 
 
 def train_mulan(experiment):
     """Trains the two towers of an experiment and returns its run folder."""
     hparams, run_opts = experiment.hparams, experiment.run_opts
     folder = Path(hparams["output_folder"])
-    manifests = prepare_manifests(**hparams["data"])
-    if hparams["captions_file"] is not None:
-        manifests = add_captions(
-            manifests, hparams["captions_file"], hparams["data_folder"]
+    with preparation():
+        manifests = prepare_manifests(**hparams["data"])
+        if hparams["captions_file"] is not None:
+            manifests = add_captions(
+                manifests, hparams["captions_file"], hparams["data_folder"]
+            )
+        captions = hparams["captions"](
+            {**manifests.train, **manifests.valid, **manifests.test}
         )
-    captions = hparams["captions"](
-        {**manifests.train, **manifests.valid, **manifests.test}
-    )
     encoder = load_encoder(experiment, manifests)
 
-    # The text model: a given one, or a new one whose tokenizer learns from captions of
-    # the training part.
-    source, given = hparams["text_model"], hparams["text_model"] is not None
-    if not given:
-        source = folder / "text_model"
-        texts = captions.captions(manifests.train, hparams["tokenizer_captions"])
-        run_on_main(hparams["new_text_model"], args=[source, texts])
+    with preparation():
+        # The text model: a given one, or a new one whose tokenizer learns from captions
+        # of the training part.
+        source, given = hparams["text_model"], hparams["text_model"] is not None
+        if not given:
+            source = folder / "text_model"
+            texts = captions.captions(manifests.train, hparams["tokenizer_captions"])
+            run_on_main(hparams["new_text_model"], args=[source, texts])
 
-    # What came before depends on what was there already; the weights must not.
-    seed_everything(hparams["seed"])
-    stage = hparams["stage"](
-        audio_tower=hparams["audio_tower"](encoder),
-        text_tower=hparams["text_tower"](source, pretrained=given),
-    )
-    brain = MuLanBrain(
-        captions=captions,
-        modules={"mulan": stage},
-        opt_class=hparams["opt_class"],
-        hparams=hparams,
-        run_opts=run_opts,
-        checkpointer=hparams["checkpointer"],
-    )
-    train_loader, valid_loader, test_loader = brain.make_loaders(manifests)
+        # What came before depends on what was there already; the weights must not.
+        seed_everything(hparams["seed"])
+        stage = hparams["stage"](
+            audio_tower=hparams["audio_tower"](encoder),
+            text_tower=hparams["text_tower"](source, pretrained=given),
+        )
+        brain = MuLanBrain(
+            captions=captions,
+            modules={"mulan": stage},
+            opt_class=hparams["opt_class"],
+            hparams=hparams,
+            run_opts=run_opts,
+            checkpointer=hparams["checkpointer"],
+        )
+        train_loader, valid_loader, test_loader = brain.make_loaders(manifests)
     brain.fit(train_loader, valid_loader)
     brain.validate(test_loader, kind="test")
 
@@ -116,7 +130,9 @@ def train_mulan(experiment):
         )
         device = run_opts.device or infer_device()
         model = MuQMuLan.from_pretrained(inference, device=device)
-        save_scores(folder, evaluate_mulan(model, manifests.test))
+        # Latents are kept: an evaluation that was interrupted goes on.
+        kept, progress = folder / "latents", not run_opts.noprogressbar
+        save_scores(folder, evaluate_mulan(model, manifests.test, kept, progress))
         report = mulan_report(folder)
         print("\n".join([*headline(folder), f"Report: {report}"]))
 

@@ -1,7 +1,8 @@
 """Texts for clips of music, in English and Chinese.
 
-Labels of a manifest (`words`, `tags`) become captions for training, each time in
-other words (`templates`, `writer`), and fixed ones to compare models on (`fixed`).
+Labels of a manifest (`labels`, `words`, `tags`) become captions for training, each
+time in other words (`templates`, `writer`), and fixed ones to compare models on
+(`fixed`).
 Other manifests bring texts of their own (`texts`, `files`).
 
 Authors

@@ -25,9 +25,10 @@ def add_captions(
 
     The file is a JSON object from the path of a recording, below the data folder and
     with "/", to its caption, or to an object with any of ``caption``, ``captions``,
-    ``tags`` and the labels that `CaptionWriter` knows. ``piece`` names a group of
-    recordings that intervals are computed over. Recordings that are not in the file
-    are left out, and the log says how many.
+    ``tags`` and the labels that `CaptionWriter` knows. ``families`` is a list of all
+    families of instruments, by which recordings are tagged; without it, by ``family``.
+    ``piece`` names a group of recordings that intervals are computed over. Recordings
+    that are not in the file are left out, and the log says how many.
 
     Arguments
     ---------

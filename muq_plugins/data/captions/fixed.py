@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from muq_plugins.data.captions.labels import listed, tag_values
 from muq_plugins.data.captions.tags import Tag, tags_of
 from muq_plugins.data.captions.templates import FULL, fill
 from muq_plugins.data.captions.texts import SEPARATORS, has_texts, sentences_of
@@ -19,11 +20,8 @@ from muq_plugins.data.captions.words import LANGUAGES, family_names, instrument_
 
 # What stands before the last of several instruments.
 _AND = {"en": " and ", "zh": "和"}
-# Labels of the embedded corpus that clips are tagged with, and their names.
-TAGGED = {
-    "instrument": ("instruments", instrument_names),
-    "family": ("families", family_names),
-}
+# Kinds of tags that clips are compared by (see `TAG_LABELS`), and what names them.
+TAGGED = {"instrument": instrument_names, "family": family_names}
 
 
 def full_caption(entry: dict[str, Any], language: str) -> str:
@@ -51,7 +49,7 @@ def full_caption(entry: dict[str, Any], language: str) -> str:
     '音乐，由长笛和中提琴演奏，降B大调，节奏缓慢。'
     """
     if has_texts(entry):
-        return (sentences_of(entry) or [", ".join(entry.get("tags", ()))])[0]
+        return (sentences_of(entry) or [", ".join(listed(entry, "tags"))])[0]
     return fill(FULL[language], values_of(tags_of(entry, language), language))
 
 
@@ -81,6 +79,10 @@ def tag_table(
 ) -> tuple[list[str], np.ndarray]:
     """Which tags there are, and which clips have them.
 
+    Instruments are those of ``instruments``. Families are those of ``families``, where
+    the embedded corpus has all families of a clip; the ``family`` that captions name
+    is taken where an entry has none.
+
     Arguments
     ---------
     entries : dict
@@ -95,6 +97,11 @@ def tag_table(
     truth : numpy.ndarray
         (clips, tags) bool, clips in the order of the entries.
 
+    Raises
+    ------
+    ValueError
+        If a label is wrong, see `muq_plugins.data.captions.labels.label_values`.
+
     Example
     -------
     >>> entries = {"a": {"families": ["brass"]}, "b": {"families": ["brass", "reed"]}}
@@ -102,8 +109,7 @@ def tag_table(
     >>> tags, truth.tolist()
     (['brass', 'reed'], [[True, False], [True, True]])
     """
-    label, _ = TAGGED[kind]
-    named = [set(entry.get(label) or ()) for entry in entries.values()]
+    named = [set(tag_values(entry, kind)) for entry in entries.values()]
     tags = sorted(set().union(*named))
     truth = [[tag in names for tag in tags] for names in named]
     return tags, np.array(truth, dtype=bool).reshape(len(named), len(tags))
@@ -131,8 +137,7 @@ def tag_texts(tags: list[str], kind: str, language: str) -> list[str]:
     >>> tag_texts(["brass", "pipe"], "family", "en")
     ['brass', 'flutes and pipes']
     """
-    _, names_of = TAGGED[kind]
-    return [names_of(tag, language)[0] for tag in tags]
+    return [TAGGED[kind](tag, language)[0] for tag in tags]
 
 
 def values_of(

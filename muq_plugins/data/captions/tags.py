@@ -10,6 +10,7 @@ import random
 from typing import Any, NamedTuple
 
 from muq_plugins.data.captions import words
+from muq_plugins.data.captions.labels import label_values
 
 # Kind of a tag, the label of a manifest entry that it comes from, and what names it.
 _KINDS = {
@@ -95,6 +96,11 @@ def tags_of(entry: dict[str, Any], language: str) -> list[Tag]:
     list of Tag
         In the order of `KINDS`, each once.
 
+    Raises
+    ------
+    ValueError
+        If a label is wrong, see `label_values`.
+
     Example
     -------
     >>> entry = {"instruments": ["flute", "oboe", "flute"], "tempo_bpm": 70.0}
@@ -103,11 +109,8 @@ def tags_of(entry: dict[str, Any], language: str) -> list[Tag]:
     """
     tags = []
     for kind, (label, names_of) in _KINDS.items():
-        value = entry.get(label)
-        values = value if isinstance(value, list) else [value]
-        for one in values:
-            names = names_of(one, language) if one is not None else ()
-            if names:
+        for one in label_values(entry, label):
+            if names := names_of(one, language):
                 tags.append(Tag(kind, names))
     return list(dict.fromkeys(tags))
 

@@ -9,10 +9,13 @@ from __future__ import annotations
 import random
 from typing import Any
 
+from muq_plugins.data.captions.labels import TAG_LABELS, is_text, listed, tag_values
 from muq_plugins.data.captions.tags import MOST, has_labels, sample_in_order
 
 # What stands between the tags of a list.
 SEPARATORS = {"en": (", ",), "zh": ("，", "、")}
+# Keys of an entry that hold texts, and what they hold.
+_TEXTS = {"caption": str, "captions": list, "tags": list}
 
 
 def check_entries(entries: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
@@ -31,7 +34,7 @@ def check_entries(entries: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any
     Raises
     ------
     ValueError
-        If an entry has neither labels nor texts, or texts that are none.
+        If an entry has neither labels nor texts, or such that are wrong.
 
     Example
     -------
@@ -42,20 +45,20 @@ def check_entries(entries: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any
     """
     for clip_id, entry in entries.items():
         where = f"The clip {clip_id!r} ({entry.get('wav', 'no file')})"
-        if not has_texts(entry) and not has_labels(entry):
+        try:
+            _check_texts(entry)
+            for kind in TAG_LABELS:
+                tag_values(entry, kind)
+            known = has_texts(entry) or has_labels(entry)
+        except ValueError as error:
+            raise ValueError(f"{where}: {error}") from None
+        if not known:
             raise ValueError(
                 f"{where} has nothing to write a caption from: give it a caption (a "
                 "text), captions (texts), tags (words), or labels such as instruments, "
                 "key or composer. For a data_folder, set captions_file to a file of "
                 "them."
             )
-        for name in ("caption", "captions", "tags"):
-            if name in entry and not _are_texts(_as_list(entry[name])):
-                raise ValueError(
-                    f"{where}: {name} is {entry[name]!r}, but must be "
-                    f"{'a text' if name == 'caption' else 'a list of texts'}, none of "
-                    "them empty."
-                )
     return entries
 
 
@@ -70,15 +73,16 @@ def has_texts(entry: dict[str, Any]) -> bool:
     Returns
     -------
     bool
-        True if it has ``caption``, ``captions`` or ``tags``, and no ``instruments``.
+        True if it has ``caption``, ``captions`` or ``tags``, and no ``instruments``;
+        null is as if it were not there.
 
     Example
     -------
     >>> has_texts({"tags": ["jazz"]}), has_texts({"instruments": [], "caption": "x"})
     (True, False)
     """
-    return "instruments" not in entry and any(
-        name in entry for name in ("caption", "captions", "tags")
+    return entry.get("instruments") is None and any(
+        entry.get(name) is not None for name in _TEXTS
     )
 
 
@@ -100,7 +104,7 @@ def sentences_of(entry: dict[str, Any]) -> list[str]:
     >>> sentences_of({"caption": "One.", "captions": ["Two.", "Three."]})
     ['Two.', 'Three.', 'One.']
     """
-    return [*entry.get("captions", ()), *_as_list(entry.get("caption", []))]
+    return [*listed(entry, "captions"), *listed(entry, "caption")]
 
 
 def own_text(entry: dict[str, Any], plain: bool, rng: random.Random) -> str:
@@ -125,7 +129,7 @@ def own_text(entry: dict[str, Any], plain: bool, rng: random.Random) -> str:
     >>> own_text({"tags": ["jazz"]}, plain=False, rng=random.Random(0))
     'jazz'
     """
-    sentences, tags = sentences_of(entry), list(dict.fromkeys(entry.get("tags", ())))
+    sentences, tags = sentences_of(entry), list(dict.fromkeys(listed(entry, "tags")))
     if sentences and not (plain and tags):
         return rng.choice(sentences)
     chosen = sample_in_order(tags, min(len(tags), MOST), rng)
@@ -161,9 +165,17 @@ def tag_list(names: list[str], language: str, rng: random.Random) -> str:
     return rng.choice(SEPARATORS[language]).join(names)
 
 
-def _as_list(value: Any) -> list:
-    return value if isinstance(value, list) else [value]
-
-
-def _are_texts(values: list) -> bool:
-    return bool(values) and all(isinstance(v, str) and v.strip() for v in values)
+def _check_texts(entry: dict[str, Any]) -> None:
+    for name, kind in _TEXTS.items():
+        value = entry.get(name)
+        if value is None:
+            continue
+        if (
+            not value
+            or not isinstance(value, kind)
+            or not all(map(is_text, listed(entry, name)))
+        ):
+            raise ValueError(
+                f"{name} is {value!r}, but must be "
+                f"{'a text' if kind is str else 'a list of texts'}, none of them empty."
+            )

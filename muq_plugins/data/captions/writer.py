@@ -37,7 +37,10 @@ class CaptionWriter:
     ``time_signature``, ``composer``), or texts of their own: ``caption`` (a text) or
     ``captions`` (a list of them), of which one is chosen, and ``tags`` (a list),
     of which a plain list is made. An entry with ``instruments`` is captioned from
-    its labels; another one from its texts, if it has some.
+    its labels; another one from its texts, if it has some. A label is a text or a list
+    of texts, ``tempo_bpm`` a number or a word, and null is as if it were not there.
+    ``families`` lists all families of a clip for `tag_table`, which reads ``family``
+    where it is missing; captions name the ``family`` alone.
 
     Arguments
     ---------
@@ -56,7 +59,8 @@ class CaptionWriter:
     Raises
     ------
     ValueError
-        If a clip has nothing to write a caption from, or an argument is wrong.
+        If a clip has nothing to write a caption from, or labels or texts that are
+        none, or an argument is wrong.
 
     Example
     -------

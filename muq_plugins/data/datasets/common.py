@@ -189,7 +189,7 @@ def write_manifests(
     return TaggedData(name, manifests, audio_folder, tags, left_out)
 
 
-def read_tags(manifest_folder: str | Path) -> list[str]:
+def read_tag_order(manifest_folder: str | Path) -> list[str]:
     """The order of the tags that `write_manifests` has kept.
 
     Arguments
@@ -210,7 +210,7 @@ def read_tags(manifest_folder: str | Path) -> list[str]:
     Example
     -------
     >>> write_json(getfixture("tmp_path") / "tags.json", ["calm", "loud"])
-    >>> read_tags(getfixture("tmp_path"))
+    >>> read_tag_order(getfixture("tmp_path"))
     ['calm', 'loud']
     """
     path = Path(manifest_folder) / TAGS_FILE

@@ -244,7 +244,7 @@ def _check_truth(file: Path, listed: list[int], paths: list[str], matrix: np.nda
         return
     try:
         truth = np.load(file, allow_pickle=False)
-    except ValueError as error:
+    except (ValueError, EOFError) as error:
         raise DatasetError(
             f"{file} is no matrix ({error}). Get it again from {SPLIT_SOURCE}."
         ) from error

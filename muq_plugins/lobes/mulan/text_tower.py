@@ -177,7 +177,7 @@ class TextTower(nn.Module):
         Raises
         ------
         ValueError
-            If there is no text, or one is empty.
+            If there is no text, or one is empty or has lone surrogates.
         """
         return self.encode(*self.tokenize(texts))
 
@@ -199,7 +199,7 @@ class TextTower(nn.Module):
         Raises
         ------
         ValueError
-            If there is no text, or one is empty.
+            If there is no text, or one is empty or has lone surrogates.
         """
         tokens, lengths = tokenize(self.tokenizer, texts, self.max_tokens)
         return tokens.to(next(self.model.parameters()).device), lengths

@@ -38,7 +38,7 @@ def tokenize(tokenizer, texts: Sequence[str], max_tokens: int) -> tuple[Tensor, 
     Raises
     ------
     ValueError
-        If there is no text, or one is empty.
+        If there is no text, or one is empty or has lone surrogates.
 
     Example
     -------
@@ -88,6 +88,14 @@ def _check_texts(texts: Sequence[str]) -> None:
                 f"Text {index} of {len(texts)} is {text!r}: every text must say "
                 f"something."
             )
+        try:
+            text.encode("utf-8")
+        except UnicodeEncodeError as error:
+            raise ValueError(
+                f"Text {index} of {len(texts)} is {text[:40]!r}: its character "
+                f"{error.start} is half of one (a lone surrogate), which no tokenizer "
+                f"reads; decode its source as UTF-8."
+            ) from None
 
 
 def _cut(ids: list[int], special: list[int], limit: int) -> list[int]:

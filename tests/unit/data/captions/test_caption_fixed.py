@@ -1,6 +1,7 @@
 """What models are compared on is always the same."""
 
 import numpy as np
+import pytest
 
 from muq_plugins.data.captions import (
     CaptionWriter,
@@ -55,6 +56,26 @@ def test_tags_of_clips():
     assert truth.tolist() == [[True, True, True], [True, False, False]]
     tags, truth = tag_table({"a": {"caption": "No labels."}}, "family")
     assert tags == [] and truth.shape == (1, 0) and truth.dtype == np.bool_
+
+
+def test_tags_are_read_as_captions_read_them():
+    entries = {"a": {"instruments": "flute"}, "b": {"instruments": None, "key": "C"}}
+    tags, truth = tag_table(entries, "instrument")
+    assert tags == ["flute"] and truth.tolist() == [[True], [False]]
+    with pytest.raises(ValueError, match=r"instruments is \['flute', None\]"):
+        tag_table({"a": {"instruments": ["flute", None]}}, "instrument")
+
+
+def test_the_family_stands_in_for_families_that_are_missing():
+    entries = {
+        "a": {"family": "brass"},
+        "b": {"family": "mixed", "families": ["brass", "reed"]},
+        "c": {"family": "reed", "families": None},
+        "d": {"family": "reed", "families": []},
+    }
+    tags, truth = tag_table(entries, "family")
+    assert tags == ["brass", "reed"]
+    assert truth.tolist() == [[1, 0], [1, 1], [0, 1], [0, 0]]
 
 
 def test_every_tag_is_asked_for_by_a_text_of_its_own():

@@ -142,11 +142,44 @@ def test_tags_of_other_manifests_become_lists():
         ({"captions": ["fine", ""]}, "captions is .* must be a list of texts"),
         ({"tags": []}, r"tags is \[\], but must be a list"),
         ({"tags": [3]}, r"tags is \[3\], but must be a list"),
+        (
+            {"captions": "A calm song."},
+            "captions is 'A calm song.', but must be a list",
+        ),
+        ({"tags": "jazz"}, "tags is 'jazz', but must be a list of texts"),
+        ({"caption": ["A song."]}, r"caption is \['A song.'\], but must be a text"),
+        ({"caption": "\udcff"}, r"caption is '\\udcff', but must be a text"),
+        (
+            {"instruments": ["flute", None]},
+            r"'song' .*: instruments is \['flute', None\]",
+        ),
+        ({"instruments": [""]}, r"instruments is \[''\], but must be a text"),
+        ({"instruments": [5]}, r"instruments is \[5\], but must be a text"),
+        ({"composer": " ", "key": "D minor"}, "composer is ' ', but must be a text"),
+        ({"key": 5}, "'song' .*: key is 5, but must be a text"),
+        (
+            {"tempo_bpm": float("nan")},
+            "tempo_bpm is nan, but must be a positive number",
+        ),
+        ({"tempo_bpm": True}, "tempo_bpm is True"),
+        ({"caption": "A song.", "families": [5]}, r"families is \[5\]"),
+        ({"caption": None, "key": None}, "nothing to write a caption from"),
     ],
 )
 def test_a_clip_without_a_text_is_an_error_that_names_it(entry, message):
     with pytest.raises(ValueError, match=message):
         CaptionWriter({"good": ENTRY, "song": entry})
+
+
+def test_null_is_as_if_it_were_not_there():
+    entry = {"instruments": None, "caption": "A calm song.", "tags": None}
+    assert set(captions(20, entry)) == {"A calm song."}
+    assert captions(20, {**ENTRY, "caption": None, "captions": None}) == captions(20)
+
+
+def test_a_single_label_is_a_list_of_one():
+    single = {**ENTRY, "instruments": "flute"}
+    assert captions(20, single) == captions(20, {**ENTRY, "instruments": ["flute"]})
 
 
 @pytest.mark.parametrize(

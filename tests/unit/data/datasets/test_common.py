@@ -10,7 +10,7 @@ import pytest
 
 from muq_plugins.data.datasets.common import (
     TaggedClip,
-    read_tags,
+    read_tag_order,
     write_manifests,
 )
 from muq_plugins.data.datasets.files import DatasetError
@@ -37,7 +37,7 @@ def test_manifests_are_read_by_our_own_reader(sounds, tmp_path):
     test = load_manifest(data.manifests["test"], audio)
     assert list(test) == ["a__two", "b__two"]
     assert test["b__two"]["tags"] == []
-    assert read_tags(tmp_path / "out" / "mine") == TAGS == data.tags
+    assert read_tag_order(tmp_path / "out" / "mine") == TAGS == data.tags
     assert data.left_out == []
 
 

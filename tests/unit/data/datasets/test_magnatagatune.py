@@ -119,6 +119,13 @@ def test_a_matrix_that_is_a_pickle_is_not_loaded(published, sounds):
         prepare(published, sounds("a.mp3"), split="lee-won", split_folder=folder)
 
 
+def test_a_matrix_that_is_empty_is_an_error(published, sounds):
+    folder = published / "MTAT_split"
+    (folder / "y_test_pub.npy").touch()
+    with pytest.raises(DatasetError, match="y_test_pub.npy is no matrix"):
+        prepare(published, sounds("a.mp3"), split="lee-won", split_folder=folder)
+
+
 def test_the_three_broken_files_are_listed(published, sounds):
     path = published / "annotations_final.csv"
     text = path.read_text().replace(CLIPS[0][0], UNREADABLE[0])

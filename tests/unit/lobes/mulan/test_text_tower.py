@@ -92,6 +92,7 @@ def test_max_tokens_limits_texts_further(caplog):
     [
         (["drums", ""], "Text 1 of 2 is ''"),
         (["  \n"], "Text 0 of 1"),
+        (["drums", "\udcff"], r"Text 1 of 2 is '\\udcff'"),
         ([None], "Text 0 of 1 is None"),
         ([], "no text"),
         ("drums", "must be a list, got the single text 'drums'"),
