@@ -17,12 +17,10 @@ from muq_plugins.brains.statistics import RunningStatistics
 from muq_plugins.data.batch import ClipBatch
 from muq_plugins.data.captions import CaptionWriter
 from muq_plugins.data.sampling import keyed_integer
+from muq_plugins.evaluation.health.chance import is_at_chance
 from muq_plugins.lobes.stages import StageOutput
 
 logger = get_logger(__name__)
-
-# An untrained model is within a few hundredths of chance; this near is no learning.
-CHANCE_MARGIN = 0.02
 
 
 class MuLanBrain(StageBrain):
@@ -102,7 +100,7 @@ class MuLanBrain(StageBrain):
         row = super().describe(statistics, stage)
         late = self.optimizer_step >= self.hparams.chance_patience
         if stage is sb.Stage.TRAIN and late and not self.called_out:
-            self.called_out = is_at_chance(row)
+            self.called_out = is_at_chance(row["loss"], row["chance"])
             if self.called_out:
                 logger.warning(
                     f"Step {self.optimizer_step}: the contrastive loss is "
@@ -139,24 +137,3 @@ def identities_of(texts: list[str], clip_ids: list[str]) -> torch.Tensor:
         for text, clip_id in zip(texts, clip_ids, strict=True)
     ]
     return torch.tensor(rows, dtype=torch.int64)
-
-
-def is_at_chance(row: dict[str, Any]) -> bool:
-    """Tells whether a contrastive loss is no better than that of guessing.
-
-    Arguments
-    ---------
-    row : dict
-        With the numbers ``loss`` and ``chance``.
-
-    Returns
-    -------
-    bool
-        True if nothing is learned.
-
-    Example
-    -------
-    >>> is_at_chance({"loss": 4.13, "chance": 4.14})
-    True
-    """
-    return row["loss"] >= (1 - CHANCE_MARGIN) * row["chance"]

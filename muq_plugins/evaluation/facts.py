@@ -133,12 +133,14 @@ def mulan_facts(rows: list[dict], scores: dict[str, Any]) -> list[Fact]:
         found = [by[direction] for by in scores.get("retrieval", {}).values()]
         if found:
             languages = " / ".join(scores["retrieval"])
+            # Languages may differ in how many clips share a caption.
+            chances = [percent(f["chance"]["recall_at_10"]) for f in found]
             facts.append(
                 Fact(
                     f"{direction.capitalize()}, recall at 10",
                     " / ".join(percent(f["recall_at_10"]["value"]) for f in found),
                     f"captions {languages}; {scores['clips']} unseen clips, chance: "
-                    f"{percent(found[0]['chance']['recall_at_10'])}",
+                    f"{' / '.join(dict.fromkeys(chances))}",
                 )
             )
     for kind, by in scores.get("tagging", {}).items():

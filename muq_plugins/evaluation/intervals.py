@@ -64,9 +64,34 @@ def group_weights(groups: Sequence, samples: int = 1000, seed: int = 0) -> np.nd
     ((4, 3), True)
     """
     names, group = np.unique(np.asarray(groups), return_inverse=True)
-    chances = np.full(len(names), 1 / len(names))
-    draws = np.random.default_rng(seed).multinomial(len(names), chances, size=samples)
-    return draws[:, group].astype(float)
+    return draw_groups(len(names), samples, seed)[:, group].astype(float)
+
+
+def draw_groups(groups: int, samples: int, seed: int = 0) -> np.ndarray:
+    """Draws groups with replacement, as many as there are, again and again.
+
+    Arguments
+    ---------
+    groups : int
+        Number of groups.
+    samples : int
+        Number of draws; the first are the same however many there are.
+    seed : int
+        The same seed gives the same draws.
+
+    Returns
+    -------
+    numpy.ndarray
+        How often each group was drawn, int (samples, groups).
+
+    Example
+    -------
+    >>> draws = draw_groups(5, samples=3)
+    >>> draws.shape, draws.sum(axis=1).tolist()
+    ((3, 5), [5, 5, 5])
+    """
+    chances = np.full(groups, 1 / groups)
+    return np.random.default_rng(seed).multinomial(groups, chances, size=samples)
 
 
 def estimate(value: float, draws: np.ndarray) -> Estimate:

@@ -1,7 +1,8 @@
 """How well a model of audio and text knows clips that it was not trained on.
 
 Retrieval with the full captions of the clips, both ways, and zero-shot tagging with
-the names of instruments and families.
+the names of instruments and families: counted as `zero_shot` counts them, so that both
+evaluations of a model give the same numbers.
 
 Authors
  * The MuQ for SpeechBrain team 2026
@@ -10,12 +11,11 @@ Authors
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from muq_plugins.data.captions import (
     TAGGED,
@@ -25,55 +25,36 @@ from muq_plugins.data.captions import (
     tag_texts,
 )
 from muq_plugins.data.jsonio import write_json
-from muq_plugins.evaluation.retrieval import retrieval_scores
-from muq_plugins.evaluation.tagging import tagging_scores
+from muq_plugins.evaluation.zero_shot.clips import LabelledClips
+from muq_plugins.evaluation.zero_shot.latents import (
+    AudioModel,
+    TextModel,
+    audio_latents,
+    text_latents,
+)
+from muq_plugins.evaluation.zero_shot.scores import (
+    caption_scores,
+    distinct_captions,
+    tag_scores,
+)
 
 SCORES_FILE = "mulan.json"
-DIRECTIONS = ("text to music", "music to text")
-TEXTS_AT_ONCE = 64
 
 
-class MusicTextModel(Protocol):
+class MusicTextModel(AudioModel, TextModel, Protocol):
     """What is evaluated: anything that embeds files and texts in one space."""
-
-    def embed_file(self, path: str) -> Tensor:
-        """Embeds a recording.
-
-        Arguments
-        ---------
-        path : str
-            The file.
-
-        Returns
-        -------
-        Tensor
-            (latent_width,) or (1, latent_width).
-        """
-        ...
-
-    def embed_text(self, texts: list[str]) -> Tensor:
-        """Embeds texts.
-
-        Arguments
-        ---------
-        texts : list of str
-            The texts.
-
-        Returns
-        -------
-        Tensor
-            (texts, latent_width).
-        """
-        ...
 
 
 def evaluate_mulan(
-    model: MusicTextModel, entries: dict[str, dict[str, Any]]
+    model: MusicTextModel,
+    entries: dict[str, dict[str, Any]],
+    latents_folder: str | Path,
+    progress: bool = False,
 ) -> dict[str, Any]:
     """Retrieves and tags the clips of a manifest.
 
-    A text is taken to fit all clips that have the same full caption. Intervals are
-    bootstrapped over pieces, or over clips where the manifest names no ``piece``.
+    A full caption that several clips share is one text that fits them all. Intervals
+    are bootstrapped over pieces, or over clips where the manifest names no ``piece``.
 
     Arguments
     ---------
@@ -81,6 +62,10 @@ def evaluate_mulan(
         In evaluation mode.
     entries : dict
         Clip id to entry, see `muq_plugins.data.captions.CaptionWriter`.
+    latents_folder : str or Path
+        Where latents of audio are kept: an interrupted evaluation goes on from them.
+    progress : bool
+        Show a progress bar.
 
     Returns
     -------
@@ -89,45 +74,62 @@ def evaluate_mulan(
         as `RetrievalScores.to_dict` has it; ``tagging``: by kind of tag and language,
         as `TaggingScores.to_dict` has it, without kinds that are not labelled.
 
+    Raises
+    ------
+    DatasetError
+        If a recording is missing, or its latent is not finite.
+    AudioError
+        If a recording cannot be read.
+
     Example
     -------
+    >>> import torch
     >>> class Names:  # embeds a file and its caption alike
+    ...     fingerprint = "names"
     ...     def embed_file(self, path):
-    ...         return torch.eye(2)[int(path)]
+    ...         return torch.eye(2)[int(Path(path).name)]
     ...     def embed_text(self, texts):
     ...         return torch.eye(2)[[int(text) for text in texts]]
-    >>> entries = {name: {"wav": name, "caption": name} for name in "01"}
-    >>> scores = evaluate_mulan(Names(), entries)
+    >>> folder = getfixture("tmp_path")
+    >>> entries = {x: {"wav": str(folder / x), "caption": x} for x in "01"}
+    >>> _ = [(folder / x).write_bytes(b"") for x in "01"]
+    >>> scores = evaluate_mulan(Names(), entries, folder / "latents")
     >>> scores["retrieval"]["own"]["text to music"]["recall_at_1"]["value"]
     1.0
     """
-    clips = list(entries.values())
-    pieces = [entry.get("piece", clip_id) for clip_id, entry in entries.items()]
-    audio = torch.stack(
-        [model.embed_file(entry["wav"]).detach().cpu().flatten() for entry in clips]
+    clips = LabelledClips(
+        name="",
+        files=[entry["wav"] for entry in entries.values()],
+        tags=[],
+        truth=np.zeros((len(entries), 0), dtype=bool),
+        captions=[],
+        groups=[entry.get("piece", clip_id) for clip_id, entry in entries.items()],
     )
-    scores: dict[str, Any] = {"clips": len(clips), "pieces": len(set(pieces))}
-    scores["retrieval"] = {
-        language: _retrieval(
-            model, audio, [full_caption(entry, language) for entry in clips], pieces
-        )
-        for language in caption_languages(entries)
-    }
-    scores["tagging"] = {}
+    audio = audio_latents(model, clips.files, latents_folder, progress)
+    languages = caption_languages(entries)
+    retrieval = {}
+    for language in languages:
+        captions = [full_caption(entry, language) for entry in entries.values()]
+        captioned = replace(clips, captions=captions)
+        texts = distinct_captions(captioned)
+        found = caption_scores(captioned, audio, texts, text_latents(model, texts))
+        retrieval[language] = {name: one.to_dict() for name, one in found.items()}
+    tagging = {}
     for kind in TAGGED:
         tags, truth = tag_table(entries, kind)
         if not (truth.any(axis=0) & ~truth.all(axis=0)).any():
             continue  # nothing to tell apart
-        scores["tagging"][kind] = {
-            language: tagging_scores(
-                _similarities(audio, _embed(model, tag_texts(tags, kind, language))),
-                truth,
-                tags,
-                pieces,
-            ).to_dict()
-            for language in caption_languages(entries)
-        }
-    return scores
+        tagged = replace(clips, tags=tags, truth=truth)
+        tagging[kind] = {}
+        for language in languages:
+            texts = text_latents(model, tag_texts(tags, kind, language))
+            tagging[kind][language] = tag_scores(tagged, audio, texts).to_dict()
+    return {
+        "clips": len(entries),
+        "pieces": len(set(clips.groups)),
+        "retrieval": retrieval,
+        "tagging": tagging,
+    }
 
 
 def save_scores(run_folder: str | Path, scores: dict[str, Any]) -> Path:
@@ -177,27 +179,3 @@ def load_scores(run_folder: str | Path) -> dict[str, Any]:
     """
     path = Path(run_folder) / SCORES_FILE
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-
-
-def _retrieval(
-    model: MusicTextModel, audio: Tensor, texts: list[str], pieces: list[str]
-) -> dict[str, Any]:
-    """Both directions, in one language."""
-    found = _similarities(audio, _embed(model, texts))
-    same = np.array([[one == other for other in texts] for one in texts])
-    tables = dict(zip(DIRECTIONS, (found.T, found), strict=True))
-    return {
-        direction: retrieval_scores(table, same, pieces).to_dict()
-        for direction, table in tables.items()
-    }
-
-
-def _similarities(audio: Tensor, text: Tensor) -> np.ndarray:
-    return (audio.double() @ text.double().T).numpy()
-
-
-def _embed(model: MusicTextModel, texts: list[str]) -> Tensor:
-    """Latents of any number of texts."""
-    starts = range(0, len(texts), TEXTS_AT_ONCE)
-    parts = [model.embed_text(texts[i : i + TEXTS_AT_ONCE]) for i in starts]
-    return torch.cat(parts).detach().cpu()

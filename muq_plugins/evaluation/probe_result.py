@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from muq_plugins.data.atomic import replace_file
+from muq_plugins.evaluation.intervals import draw_groups
 from muq_plugins.evaluation.run_folder import PROBE_FILE
 
 # Resamplings of the bootstrap: the ends of the interval are then good to about 0.002.
@@ -225,8 +226,7 @@ def draw_pieces(pieces: int) -> np.ndarray:
     >>> draw_pieces(5).shape, set(draw_pieces(5).sum(axis=1).tolist())
     ((2000, 5), {5})
     """
-    chances = np.full(pieces, 1 / pieces)
-    return np.random.default_rng(0).multinomial(pieces, chances, size=DRAWS)
+    return draw_groups(pieces, DRAWS)
 
 
 def _count(labels, predictions, groups) -> tuple[np.ndarray, np.ndarray]:

@@ -17,7 +17,9 @@ Authors
  * The MuQ for SpeechBrain team 2026
 """
 
+import dataclasses
 import os
+from pathlib import Path
 
 # Before torch is imported: threads that wait for each other must not take the cores
 # of other programs.
@@ -29,8 +31,8 @@ from speechbrain.utils.distributed import infer_device
 
 from muq_plugins.data.audio import AudioError
 from muq_plugins.data.datasets import DatasetError
-from muq_plugins.evaluation.zero_shot.latents import audio_latents
-from muq_plugins.evaluation.zero_shot.report import save_scores, zero_shot_report
+from muq_plugins.evaluation.zero_shot.latents import audio_latents, text_latents
+from muq_plugins.evaluation.zero_shot.report import save_zero_shot, zero_shot_report
 from muq_plugins.evaluation.zero_shot.scores import (
     caption_scores,
     class_accuracy,
@@ -40,11 +42,28 @@ from muq_plugins.evaluation.zero_shot.scores import (
 from muq_plugins.experiment import (
     ExperimentError,
     load_experiment,
+    resolve_experiment,
     run_script,
     save_experiment,
 )
 from muq_plugins.inference.mulan import MuQMuLan
 from muq_plugins.inference.tags import embed_tags, read_prompts
+
+
+def find_prompts(experiment):
+    """The file of prompts: beside the experiment, or where the command line says."""
+    given = Path(experiment.hparams["prompts"])
+    places = [experiment.path.parent]
+    if "prompts" in experiment.overrides:
+        places = [Path(), *places]
+    found = [place / given for place in places if (place / given).is_file()]
+    if not found:
+        folders = " or ".join(str(place.resolve()) for place in places)
+        raise ExperimentError(
+            f"There is no file of prompts {given} in {folders}: give one with "
+            "--prompts."
+        )
+    return found[0].resolve()
 
 
 @torch.no_grad()
@@ -64,7 +83,7 @@ def evaluate(model, clips, prompts, latents_folder, progress):
         scores["accuracy"] = class_accuracy(clips, audio, texts)
     if clips.captions:
         captions = distinct_captions(clips)
-        texts = embed_tags(model, captions).numpy()
+        texts = text_latents(model, captions)
         found = caption_scores(clips, audio, captions, texts)
         scores["retrieval"] = {name: one.to_dict() for name, one in found.items()}
     return scores
@@ -75,8 +94,14 @@ def main(argv):
     experiment = load_experiment(argv)
     hparams, run_opts = experiment.hparams, experiment.run_opts
     folder = hparams["output_folder"]
+    prompts_file = find_prompts(experiment)
+    # The file that is saved lies elsewhere, and is to run by itself.
+    values = {**experiment.overrides, "prompts": str(prompts_file)}
+    experiment = dataclasses.replace(
+        experiment, yaml_text=resolve_experiment(experiment.path, values)
+    )
     try:
-        prompts = read_prompts(hparams["prompts"])
+        prompts = read_prompts(prompts_file)
         clips = hparams["clips"]()
         model = MuQMuLan.from_pretrained(
             hparams["model"], device=run_opts.device or infer_device()
@@ -90,7 +115,7 @@ def main(argv):
         scores = evaluate(model, clips, prompts, kept, progress)
     except (DatasetError, AudioError) as error:
         raise ExperimentError(str(error)) from error
-    save_scores(folder, {"model": str(hparams["model"]), **scores})
+    save_zero_shot(folder, {"model": str(hparams["model"]), **scores})
     page, headline = zero_shot_report(folder)
     print("\n".join([*headline, f"Report: {page}"]))
 

@@ -13,6 +13,8 @@ import torch
 from transformers import ByT5Tokenizer, RobertaConfig, RobertaModel
 
 from muq_plugins.data.jsonio import write_json
+from muq_plugins.data.manifest import load_manifest
+from muq_plugins.evaluation.mulan import evaluate_mulan
 from muq_plugins.experiment import ExperimentError
 from muq_plugins.inference.mulan import MuQMuLan, save_mulan
 from muq_plugins.lobes import AudioTower, MuQEncoder, TextTower
@@ -119,6 +121,12 @@ def test_own_manifests_with_captions_and_kept_latents(model, gtzan, tmp_path):
     assert (to_audio["queries"], to_audio["items"]) == (6, 12)
     assert (scores["retrieval"]["music to text"]["queries"]) == 12
     assert to_audio["chance"]["recall_at_1"] == pytest.approx(1 / 6)
+    # The evaluation at the end of a training finds the same.
+    entries = load_manifest(tmp_path / "test.json", gtzan / "genres")
+    found = evaluate_mulan(
+        MuQMuLan.from_pretrained(model), entries, tmp_path / "latents"
+    )
+    assert found["retrieval"]["own"] == scores["retrieval"]
     (kept,) = (tmp_path / "latents").iterdir()
     before = kept.stat()
     prompts = tmp_path / "prompts.txt"
@@ -132,6 +140,39 @@ def test_own_manifests_with_captions_and_kept_latents(model, gtzan, tmp_path):
     assert other["prompts"] == ["nothing but {tag}"]
     assert other["retrieval"] == scores["retrieval"]
     assert other["tagging"]["roc_auc"] != scores["tagging"]["roc_auc"]
+
+
+def test_prompts_are_found_from_any_folder(model, gtzan, tmp_path, monkeypatch):
+    def run(experiment, *options):
+        out = tmp_path / str(len(list(tmp_path.iterdir())))
+        recipe_here(
+            *("zero_shot.py", experiment, "--output_folder", out, *options),
+            *("--latents_folder", tmp_path / "latents", "--clips.caption_key", "null"),
+        )
+        return json.loads((out / "zero_shot.json").read_text()), out
+
+    clip = {"wav": "{data_root}/jazz/jazz.00001.wav", "duration": 2.0}
+    clips = {"a": {**clip, "tags": ["x"]}, "b": {**clip, "tags": []}}
+    write_json(tmp_path / "test.json", clips)
+    monkeypatch.chdir(tmp_path)
+    data = ["--annotation_folder", tmp_path, "--audio_folder", gtzan / "genres"]
+    data += ["--model", model]
+    scores, out = run(HPARAMS / "zero_shot.yaml", *data)
+    ours = (HPARAMS / "prompts" / "tags.txt").read_text().splitlines()
+    assert scores["prompts"] == ours
+    # What was saved is an experiment of its own, wherever it lies.
+    assert run(out / "hyperparams.yaml")[0]["prompts"] == ours
+    # A file of the command line is looked for here first, then beside the experiment.
+    (tmp_path / "mine.txt").write_text("just {tag}\n")
+    mine, _ = run(HPARAMS / "zero_shot.yaml", *data, "--prompts", "mine.txt")
+    assert mine["prompts"] == ["just {tag}"]
+    data += ["--prompts", "prompts/genres.txt"]
+    genres, _ = run(HPARAMS / "zero_shot.yaml", *data)
+    given = (HPARAMS / "prompts" / "genres.txt").read_text().splitlines()
+    assert genres["prompts"] == given != ours
+    data[-1] = "gone.txt"
+    with pytest.raises(ExperimentError, match="no file of prompts gone.txt in .* or "):
+        run(HPARAMS / "zero_shot.yaml", *data)
 
 
 @pytest.mark.parametrize(

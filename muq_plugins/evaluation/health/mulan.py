@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from muq_plugins.evaluation.health.chance import is_at_chance
 from muq_plugins.evaluation.health.verdict import (
     NOT_VALIDATED,
     Verdict,
@@ -15,9 +16,6 @@ from muq_plugins.evaluation.health.verdict import (
     worst_first,
 )
 from muq_plugins.evaluation.metrics_log import select
-
-# An untrained model is within 1 % of chance; twice that still is no learning.
-CHANCE_MARGIN = 0.02
 
 
 def mulan_verdicts(rows: list[dict], scores: dict[str, Any]) -> list[Verdict]:
@@ -48,7 +46,7 @@ def mulan_verdicts(rows: list[dict], scores: dict[str, Any]) -> list[Verdict]:
         verdicts.append(Verdict("warning", NOT_VALIDATED))
     elif valid[-1].get("loss") is not None:
         loss, chance = valid[-1]["loss"], valid[-1]["chance"]
-        if loss >= (1 - CHANCE_MARGIN) * chance:
+        if is_at_chance(loss, chance):
             verdicts.append(
                 Verdict(
                     "problem",

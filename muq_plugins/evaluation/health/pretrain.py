@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from muq_plugins.evaluation import codes
+from muq_plugins.evaluation.health.chance import is_at_chance
 from muq_plugins.evaluation.health.verdict import (
     NOT_VALIDATED,
     Verdict,
@@ -18,8 +19,6 @@ from muq_plugins.evaluation.health.verdict import (
 )
 from muq_plugins.evaluation.metrics_log import select, series
 
-# An untrained model is within 1 % of ln V; twice that still is no learning.
-CHANCE_MARGIN = 0.02
 # What this project asks of a finished pre-training: this far below a counting model.
 LEARNED_MARGIN = 0.30
 # A gap between training and validation, or a rise from the best validation, as large
@@ -127,7 +126,7 @@ def _learning_verdicts(row: dict) -> list[Verdict]:
     """The loss beside chance, and beside a model that only counts."""
     loss = row["cross_entropy"]
     chance, counting = row.get("chance"), row.get("code_entropy")
-    if chance is not None and loss >= (1 - CHANCE_MARGIN) * chance:
+    if chance is not None and is_at_chance(loss, chance):
         return [
             Verdict(
                 "problem",

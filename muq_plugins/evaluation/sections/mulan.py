@@ -93,14 +93,17 @@ def retrieval_section(scores: dict[str, Any]) -> Section:
         for direction, found in directions.items():
             cells = [_estimate(found[name], number_of[name]) for name in names]
             rows.append([f"{direction}, {LANGUAGES[language]}", *cells])
+            # Clips that share a caption make it another one in each direction.
             chance = found["chance"]
-    rows.append(["chance", *(number_of[name](chance[name]) for name in names)])
+            by_chance = [number_of[name](chance[name]) for name in names]
+            rows.append(["by chance", *by_chance])
     return Section(
         "Does it find unseen pieces?",
         f"Each of the {scores['clips']} clips of {scores['pieces']} pieces of the test "
         "part has a caption that says all that is known about it. Text to music: is "
         "the clip among the first that its caption finds? Music to text: is the "
-        "caption among the first that the clip finds? In brackets: 95% intervals, "
+        "caption among the first that the clip finds? A caption that several clips "
+        "share is one text that fits them all. In brackets: 95% intervals, "
         "bootstrapped over pieces.",
         table=Table(["", *names.values()], rows),
     )
@@ -139,10 +142,7 @@ def tagging_sections(scores: dict[str, Any]) -> list[Section]:
                 ]
             )
         columns = [
-            [
-                "-" if tag["roc_auc"] is None else number(tag["roc_auc"])
-                for tag in found["tags"]
-            ]
+            [_score(tag["roc_auc"]) for tag in found["tags"]]
             for found in languages.values()
         ]
         for tag, *values in zip(found["tags"], *columns, strict=True):

@@ -16,7 +16,7 @@ from muq_plugins.data.datasets.common import (
     PARTS,
     TAGS_FILE,
     TaggedData,
-    read_tags,
+    read_tag_order,
 )
 from muq_plugins.data.datasets.files import DatasetError
 from muq_plugins.data.datasets.mtg_jamendo import spoken_tag
@@ -103,7 +103,7 @@ def tagged_folder(
             f"{folder} holds none of train.json, valid.json and test.json: give the "
             "folder of the manifests as annotation_folder."
         )
-    tags = read_tags(folder) if (folder / TAGS_FILE).is_file() else []
+    tags = read_tag_order(folder) if (folder / TAGS_FILE).is_file() else []
     return TaggedData(folder.resolve().name, paths, Path(audio_folder), tags, [])
 
 

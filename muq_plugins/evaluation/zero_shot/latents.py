@@ -1,4 +1,4 @@
-"""Latents of audio on disk: computed once for a model and the files it has heard.
+"""Latents of texts, and of audio on disk: computed once for a model and its files.
 
 The name of a file is a hash of the model's weights and of the recordings with their
 sizes and times. So latents of another model, or of a changed recording, are never found
@@ -49,6 +49,51 @@ class AudioModel(Protocol):
         Tensor
             Its latent (latent_width,).
         """
+
+
+class TextModel(Protocol):
+    """What latents of texts need of a model, such as `MuQMuLan`."""
+
+    def embed_text(self, texts: list[str]) -> Tensor:
+        """Embeds texts.
+
+        Arguments
+        ---------
+        texts : list of str
+            The texts, however many.
+
+        Returns
+        -------
+        Tensor
+            Their latents (texts, latent_width).
+        """
+
+
+def text_latents(model: TextModel, texts: list[str]) -> np.ndarray:
+    """Latents of texts as they are, to compare with those of `audio_latents`.
+
+    Arguments
+    ---------
+    model : TextModel
+        The model.
+    texts : list of str
+        The texts.
+
+    Returns
+    -------
+    numpy.ndarray
+        (texts, latent_width) float32.
+
+    Example
+    -------
+    >>> import torch
+    >>> class Lengths:
+    ...     def embed_text(self, texts):
+    ...         return torch.tensor([[len(text)] for text in texts])
+    >>> text_latents(Lengths(), ["calm", "loud music"]).tolist()
+    [[4.0], [10.0]]
+    """
+    return model.embed_text(texts).detach().float().cpu().numpy()
 
 
 def audio_latents(

@@ -26,7 +26,7 @@ NAMES = {
 }
 
 
-def save_scores(folder: str | Path, scores: dict[str, Any]) -> Path:
+def save_zero_shot(folder: str | Path, scores: dict[str, Any]) -> Path:
     """Keep what an evaluation found.
 
     Arguments
@@ -44,7 +44,7 @@ def save_scores(folder: str | Path, scores: dict[str, Any]) -> Path:
 
     Example
     -------
-    >>> save_scores(getfixture("tmp_path"), {"clips": 2}).name
+    >>> save_zero_shot(getfixture("tmp_path"), {"clips": 2}).name
     'zero_shot.json'
     """
     path = Path(folder) / SCORES_FILE
@@ -77,7 +77,7 @@ def zero_shot_report(folder: str | Path) -> tuple[Path, list[str]]:
     >>> near = {"value": 0.8, "low": 0.7, "high": 0.9}
     >>> tags = {"roc_auc": near, "average_precision": near, "chance": 0.1, "clips": 9,
     ...         "tags": [], "without_positive": [], "without_negative": []}
-    >>> _ = save_scores(getfixture("tmp_path"), {"model": "m", "fingerprint": "f",
+    >>> _ = save_zero_shot(getfixture("tmp_path"), {"model": "m", "fingerprint": "f",
     ...     "data": "mine", "clips": 9, "clip_seconds": 10.0, "prompts": ["{tag}"],
     ...     "tagging": tags})
     >>> zero_shot_report(getfixture("tmp_path"))[1][0]

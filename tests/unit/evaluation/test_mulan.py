@@ -1,5 +1,8 @@
 """Scores of a model of audio and text, and their report."""
 
+from functools import partial
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -10,17 +13,21 @@ from muq_plugins.evaluation.health import mulan_verdicts
 from muq_plugins.evaluation.metrics_log import MetricsLog
 from muq_plugins.evaluation.mulan import evaluate_mulan, load_scores, save_scores
 from muq_plugins.evaluation.run_report import headline, mulan_report
+from muq_plugins.evaluation.sections.mulan import retrieval_section
+from muq_plugins.evaluation.zero_shot import latents
 
 NAMES = ["flute", "oboe", "tuba", "viola"]
 FAMILIES = ["pipe", "reed", "brass", "strings"]
 
 
 @pytest.fixture
-def entries():
+def entries(tmp_path):
     """Twenty clips of ten pieces."""
+    for i in range(20):
+        (tmp_path / f"{i}.wav").write_bytes(b"")
     return {
         str(i): {
-            "wav": f"{i}.wav",
+            "wav": str(tmp_path / f"{i}.wav"),
             "piece": str(i // 2),
             "instruments": [NAMES[i % 4]],
             "families": [FAMILIES[i % 4]],
@@ -31,8 +38,16 @@ def entries():
     }
 
 
+@pytest.fixture
+def evaluate(tmp_path):
+    """Evaluates, with latents in a folder of the test."""
+    return partial(evaluate_mulan, latents_folder=tmp_path / "latents")
+
+
 class Oracle:
     """Knows which texts belong to which file."""
+
+    fingerprint = "oracle"
 
     def __init__(self, entries):
         self.entries = {entry["wav"]: entry for entry in entries.values()}
@@ -47,13 +62,13 @@ class Oracle:
             ]
         )  # fmt: skip
         self.vectors = {text: vectors[i] for i, text in enumerate(known)}
-        self.texts_at_once = 0
+        self.heard = []
 
     def embed_text(self, texts):
-        self.texts_at_once = max(self.texts_at_once, len(texts))
         return torch.stack([self.vectors[text] for text in texts])
 
     def embed_file(self, path):
+        self.heard.append(path)
         entry, i = self.entries[path], NAMES.index(self.entries[path]["instruments"][0])
         families = ["flutes and pipes", "reed instruments", "brass", "strings"]
         chinese = ["长笛", "双簧管", "大号", "中提琴"]
@@ -66,6 +81,8 @@ class Oracle:
 class Deaf(Oracle):
     """Hears the same in every file."""
 
+    fingerprint = "deaf"
+
     def embed_file(self, path):
         return torch.ones(60)
 
@@ -76,8 +93,8 @@ def values(scores):
             yield found["recall_at_1"]["value"], found["chance"]["recall_at_1"]
 
 
-def test_a_model_that_knows_everything_is_perfect(entries):
-    scores = evaluate_mulan(Oracle(entries), entries)
+def test_a_model_that_knows_everything_is_perfect(entries, evaluate):
+    scores = evaluate(Oracle(entries), entries)
     assert (scores["clips"], scores["pieces"]) == (20, 10)
     assert list(scores["retrieval"]) == ["en", "zh"]
     assert all(value == 1.0 for value, _ in values(scores))
@@ -86,30 +103,66 @@ def test_a_model_that_knows_everything_is_perfect(entries):
             assert scores["tagging"][kind][language]["roc_auc"]["value"] == 1.0
 
 
-def test_a_model_that_knows_nothing_is_at_chance(entries):
-    scores = evaluate_mulan(Deaf(entries), entries)
+def test_a_model_that_knows_nothing_is_at_chance(entries, evaluate):
+    scores = evaluate(Deaf(entries), entries)
     for value, chance in values(scores):
         assert value == pytest.approx(chance)
         assert chance == pytest.approx(1 / 20)
     assert scores["tagging"]["family"]["en"]["roc_auc"]["value"] == 0.5
 
 
-def test_clips_with_the_same_caption_answer_it_alike(entries):
-    twice = {**entries, "copy": {**entries["3"], "wav": "copy.wav"}}
-    scores = evaluate_mulan(Oracle(twice), twice)
+def test_clips_with_the_same_caption_answer_it_alike(entries, evaluate, tmp_path):
+    (tmp_path / "copy.wav").write_bytes(b"")
+    twice = {**entries, "copy": {**entries["3"], "wav": str(tmp_path / "copy.wav")}}
+    scores = evaluate(Oracle(twice), twice)
     assert all(value == 1.0 for value, _ in values(scores))
+    # Their caption is asked once, and is one text to find.
+    to_music, to_text = scores["retrieval"]["en"].values()
+    assert (to_music["queries"], to_music["items"]) == (20, 21)
+    assert (to_text["queries"], to_text["items"]) == (21, 20)
+    rows = retrieval_section(scores).table.rows
+    assert [row[0] for row in rows[:2]] == ["text to music, English", "by chance"]
+    assert rows[1][1] == "5.0%" and rows[2][0] == "music to text, English"
 
 
-def test_clips_without_labels_are_not_tagged():
-    class Own:
+def test_an_interrupted_evaluation_goes_on(entries, evaluate, monkeypatch):
+    monkeypatch.setattr(latents, "CHUNK", 8)
+
+    class Breaks(Oracle):
         def embed_file(self, path):
-            return torch.eye(2)[int(path)]
+            if path == entries["17"]["wav"]:
+                raise KeyboardInterrupt
+            return super().embed_file(path)
+
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(Breaks(entries), entries)
+    model = Oracle(entries)
+    scores = evaluate(model, entries)
+    assert all(value == 1.0 for value, _ in values(scores))
+    assert model.heard == [entries[str(i)]["wav"] for i in range(16, 20)]
+
+
+def test_progress_is_shown_only_if_asked_for(entries, evaluate, capsys):
+    evaluate(Oracle(entries), entries)
+    assert capsys.readouterr().err == ""
+    evaluate(Oracle(entries), entries, progress=True)
+    assert "1/1" in capsys.readouterr().err
+
+
+def test_clips_without_labels_are_not_tagged(evaluate, tmp_path):
+    class Own:
+        fingerprint = "own"
+
+        def embed_file(self, path):
+            return torch.eye(2)[int(Path(path).name)]
 
         def embed_text(self, texts):
             return torch.eye(2)[[int(text) for text in texts]]
 
-    own = {name: {"wav": name, "caption": name} for name in "01"}
-    scores = evaluate_mulan(Own(), own)
+    own = {name: {"wav": str(tmp_path / name), "caption": name} for name in "01"}
+    for entry in own.values():
+        Path(entry["wav"]).write_bytes(b"")
+    scores = evaluate(Own(), own)
     assert scores["tagging"] == {} and list(scores["retrieval"]) == ["own"]
 
 
@@ -124,12 +177,12 @@ def rows_of_a_run(loss=2.0):
 
 
 @pytest.fixture
-def run(entries, tmp_path):
+def run(entries, evaluate, tmp_path):
     """A run folder."""
     log = MetricsLog(tmp_path / "metrics.jsonl")
     for row in rows_of_a_run():
         log.write(row)
-    save_scores(tmp_path, evaluate_mulan(Oracle(entries), entries))
+    save_scores(tmp_path, evaluate(Oracle(entries), entries))
     return tmp_path
 
 
@@ -138,7 +191,7 @@ def test_the_report_has_everything(run):
     text = (run / "report.md").read_text(encoding="utf-8")
     assert page.count("<img") == 2
     assert "| text to music, English | 100.0% (100.0% to 100.0%) |" in text
-    assert "| chance | 5.0% |" in text
+    assert text.count("| by chance | 5.0% |") == 4
     assert "| instrument, Chinese | 4 | 1.00 (1.00 to 1.00) |" in text
     assert "| family | brass | 5 | 1.00 | 1.00 |" in text
     assert "unseen clips are found, recall at 10 100.0%" in text
@@ -161,12 +214,12 @@ def test_a_report_without_scores_has_the_training(run):
     assert "Do music and text find each other?" in text and "Tag by tag" not in text
 
 
-def test_verdicts(entries):
+def test_verdicts(entries, evaluate):
     def levels(loss, scores):
         return [v.level for v in mulan_verdicts(list(rows_of_a_run(loss)), scores)]
 
-    assert levels(2.0, evaluate_mulan(Oracle(entries), entries)) == ["good"] * 4
-    assert levels(2.0, evaluate_mulan(Deaf(entries), entries)) == ["warning"] * 4
+    assert levels(2.0, evaluate(Oracle(entries), entries)) == ["good"] * 4
+    assert levels(2.0, evaluate(Deaf(entries), entries)) == ["warning"] * 4
     assert levels(3.38, {}) == ["problem"]
     assert [v.level for v in mulan_verdicts([], {})] == ["warning"]
 
@@ -176,8 +229,8 @@ def test_curves_of_a_run_without_validation(tmp_path):
     assert (tmp_path / "loss.png").stat().st_size > 10_000
 
 
-def test_scores_are_plain_numbers(entries, tmp_path):
-    scores = evaluate_mulan(Oracle(entries), entries)
+def test_scores_are_plain_numbers(entries, evaluate, tmp_path):
+    scores = evaluate(Oracle(entries), entries)
     save_scores(tmp_path, scores)
     assert load_scores(tmp_path)["retrieval"] == scores["retrieval"]
     assert not isinstance(scores["clips"], np.generic)
