@@ -151,11 +151,12 @@ def tagging_sections(scores: dict[str, Any]) -> list[Section]:
     return [
         Section(
             "Does it know instruments by their names?",
-            "A clip is compared with the bare name of each tag; no classifier is "
-            "trained. ROC-AUC is the chance that a clip with the tag scores higher "
-            "than one without; 0.50 is chance. Average precision is to be compared "
-            "with the share of clips that have a tag. Means over tags, with 95% "
-            "intervals bootstrapped over pieces.",
+            "A clip is compared with the bare name of each tag. No classifier is "
+            "trained, but the names do occur in captions of the training. ROC-AUC is "
+            "the chance that a clip with the tag scores higher than one without; 0.50 "
+            "is chance. Average precision is to be compared with the share of clips "
+            "that have a tag. Means over tags, with 95% intervals bootstrapped over "
+            "pieces.",
             table=Table(
                 ["Tags", "Number", "ROC-AUC", "Average precision", "Its chance"], means
             ),
