@@ -15,6 +15,7 @@ import secrets
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
@@ -199,7 +200,8 @@ class _Page:
             nonce=nonce,
             size=len(self.index),
             problems=len(database.problems()),
-            model=os.path.basename(self.index.model.rstrip("/")),
+            # A run folder ends with its seed, and a hub id begins with its owner.
+            model="/".join(Path(self.index.model).parts[-2:]),
             names=[place(entry) for entry in database.entries(SUGGESTED)],
             place=place,
         )
