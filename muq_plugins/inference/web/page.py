@@ -15,7 +15,7 @@ import secrets
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import PurePath
 from typing import Annotated, Any
 
 import numpy as np
@@ -201,7 +201,7 @@ class _Page:
             size=len(self.index),
             problems=len(database.problems()),
             # A run folder ends with its seed, and a hub id begins with its owner.
-            model="/".join(Path(self.index.model).parts[-2:]),
+            model="/".join(PurePath(self.index.model).parts[-2:]),
             names=[place(entry) for entry in database.entries(SUGGESTED)],
             place=place,
         )

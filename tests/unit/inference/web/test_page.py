@@ -49,7 +49,7 @@ def numbers(response):
 def test_the_first_page(client):
     page = client.get("/")
     assert page.status_code == 200
-    assert "3 files, model tones" in page.text
+    assert "3 files, model results/tones" in page.text
     assert names(page) == [] and "autofocus" in page.text
     for name in TONES:
         assert f'<option value="{name}.wav"></option>' in page.text
