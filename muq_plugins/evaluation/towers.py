@@ -6,7 +6,7 @@ Authors
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,7 @@ QUESTIONS = ("map_at_10", "roc_auc")
 def compare_towers(
     folder: str | Path,
     runs: Mapping[str, Mapping[int, str | Path]],
+    comparisons: Sequence[tuple[str, str]],
     about: Mapping[str, Any],
 ) -> Path:
     """Compares runs of MuQ-MuLan that differ in their encoder, and reports.
@@ -59,8 +60,9 @@ def compare_towers(
     folder : str or Path
         Where ``towers.json``, ``report.html`` and ``report.md`` go.
     runs : mapping
-        Label of a tower to seed to the folder of its run; the same seeds for all. The
-        first is compared with each of the others.
+        Label of a tower to seed to the folder of its run; the same seeds for all.
+    comparisons : sequence of (str, str)
+        Labels of two towers each: is the one better than the other?
     about : mapping
         What else ``towers.json`` says: the command, the machine.
 
@@ -72,7 +74,8 @@ def compare_towers(
     Raises
     ------
     ValueError
-        If a run has not been evaluated, or seeds differ from tower to tower.
+        If a run has not been evaluated, seeds differ from tower to tower, or a
+        comparison names no tower.
 
     Example
     -------
@@ -87,7 +90,8 @@ def compare_towers(
     >>> for seed in (1, 2):
     ...     (folder / str(seed)).mkdir()
     ...     _ = save_scores(folder / str(seed), scores)
-    >>> page = compare_towers(folder, {"MuQ": {1: folder / "1", 2: folder / "2"}}, {})
+    >>> page = compare_towers(
+    ...     folder, {"MuQ": {1: folder / "1", 2: folder / "2"}}, [], {})
     >>> [line for line in (folder / "report.md").read_text().splitlines()
     ...  if line.startswith("| MuQ")][0][:27]
     '| MuQ | 0.50 (0.50 to 0.50)'
@@ -120,7 +124,7 @@ def compare_towers(
         folder,
         "What should an audio tower begin with?",
         facts,
-        announce(_verdicts(table)),
+        announce(_verdicts(table, comparisons)),
         [
             Section(
                 "Unseen pieces",
@@ -210,16 +214,19 @@ def _spread(seeds: Mapping[int, Mapping[str, float]], name: str) -> str:
     return f"{write(float(np.mean(values)))} ({low} to {high})"
 
 
-def _verdicts(table) -> list[Verdict]:
-    """Whether the first tower beats the others, by a t interval over the seeds."""
-    first, *others = table
+def _verdicts(table, comparisons) -> list[Verdict]:
+    """Whether one tower beats another, by a t interval over the seeds."""
     verdicts = []
     for name in QUESTIONS:
-        for other in others:
-            verdicts.append(_verdict(table, first, other, name))
-    return verdicts or [
-        Verdict("undecided", f"{first} has nothing to be compared with")
-    ]
+        for tower, other in comparisons:
+            for label in (tower, other):
+                if label not in table:
+                    raise ValueError(
+                        f"There is no tower {label!r} to compare: there are "
+                        f"{', '.join(table)}."
+                    )
+            verdicts.append(_verdict(table, tower, other, name))
+    return verdicts or [Verdict("undecided", "nothing is compared")]
 
 
 def _verdict(table, first: str, other: str, name: str) -> Verdict:

@@ -65,14 +65,14 @@ def main(argv):
             f"Not finished: {'; '.join(missing)}. "
             + (f"See {logs}." if logs else "Run the same command again.")
         )
+    labels = {name: hparams["experiments"][name]["label"] for name in hparams["towers"]}
     report = compare_towers(
         folder,
         {
-            hparams["experiments"][name]["label"]: {
-                run.seed: run.folder for run in towers if run.experiment == name
-            }
-            for name in hparams["towers"]
+            label: {run.seed: run.folder for run in towers if run.experiment == name}
+            for name, label in labels.items()
         },
+        [[labels[name] for name in pair] for pair in hparams["comparisons"]],
         {
             "command": study_command("compare_towers.py", argv),
             "machine": describe_machine(hparams["devices"]),

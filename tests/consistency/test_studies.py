@@ -44,6 +44,19 @@ def test_a_study_can_be_planned_and_reported(path, tmp_path):
     assert len(answers) == len(hparams["questions"])
 
 
+def test_the_comparison_of_towers_can_be_planned(tmp_path):
+    path = ROOT / "hparams" / "compare_towers.yaml"
+    hparams = load_experiment([str(path)]).hparams
+    names = ("experiments", "seeds", "budget")
+    runs = plan_runs(*(hparams[name] for name in names), None, path.parent, tmp_path)
+    scripts = {run.experiment: run.commands[0].script for run in runs}
+    towers = hparams["towers"]
+    assert {scripts[name] for name in towers} == {"train_mulan.py"}
+    assert {name for pair in hparams["comparisons"] for name in pair} == set(towers)
+    labels = [hparams["experiments"][name]["label"] for name in towers]
+    assert len(set(labels)) == len(towers)
+
+
 @pytest.mark.parametrize("path", PUBLISHED, ids=lambda path: path.parent.name)
 def test_published_reports_come_from_their_numbers(path, tmp_path):
     (tmp_path / "study.json").write_bytes(path.read_bytes())

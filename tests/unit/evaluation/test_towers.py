@@ -7,6 +7,8 @@ import pytest
 from muq_plugins.evaluation.mulan import save_scores
 from muq_plugins.evaluation.towers import MEASURES, compare_towers
 
+OTHERS = [("MuQ", "BEST-RQ"), ("MuQ", "Untrained")]
+
 
 def save_run(folder, value):
     """A run whose every score is the same number."""
@@ -46,7 +48,7 @@ def runs(tmp_path):
 
 
 def test_what_differs_clearly_is_told_from_what_does_not(runs, tmp_path):
-    compare_towers(tmp_path / "out", runs, {"command": "this"})
+    compare_towers(tmp_path / "out", runs, OTHERS, {"command": "this"})
     text = (tmp_path / "out" / "report.md").read_text(encoding="utf-8")
     assert "| MuQ | 0.52 (0.50 to 0.54) | 52.0% (50.0% to 54.0%)" in text
     assert "| chance | 0.10 | 10.0%" in text
@@ -58,7 +60,7 @@ def test_what_differs_clearly_is_told_from_what_does_not(runs, tmp_path):
 
 
 def test_the_numbers_of_every_run_are_kept(runs, tmp_path):
-    compare_towers(tmp_path / "out", runs, {"command": "this"})
+    compare_towers(tmp_path / "out", runs, OTHERS, {"command": "this"})
     content = json.loads((tmp_path / "out" / "towers.json").read_text())
     assert content["command"] == "this" and content["pieces"] == 20
     assert len(content["runs"]) == 9
@@ -71,8 +73,9 @@ def test_the_numbers_of_every_run_are_kept(runs, tmp_path):
 def test_one_seed_or_no_spread_decides_nothing(runs, tmp_path):
     one = {tower: {1: of_tower[1]} for tower, of_tower in runs.items()}
     same = {"MuQ": runs["MuQ"], "again": runs["MuQ"]}
-    for name, chosen in (("one", one), ("same", same)):
-        compare_towers(tmp_path / name, chosen, {})
+    again = [("MuQ", "again")]
+    for name, chosen, pairs in (("one", one, OTHERS), ("same", same, again)):
+        compare_towers(tmp_path / name, chosen, pairs, {})
         text = (tmp_path / name / "report.md").read_text(encoding="utf-8")
         lines = [line for line in text.splitlines() if " against " in line]
         assert lines and all("undecided" in line.lower() for line in lines)
@@ -80,6 +83,8 @@ def test_one_seed_or_no_spread_decides_nothing(runs, tmp_path):
 
 def test_what_cannot_be_compared_is_named(runs, tmp_path):
     with pytest.raises(ValueError, match=r"same seeds, got .*'MuQ': \[1, 2, 3\]"):
-        compare_towers(tmp_path, {**runs, "x": {1: runs["MuQ"][1]}}, {})
+        compare_towers(tmp_path, {**runs, "x": {1: runs["MuQ"][1]}}, [], {})
     with pytest.raises(ValueError, match="nowhere has no scores: run recipes"):
-        compare_towers(tmp_path, {"x": {1: tmp_path / "nowhere"}}, {})
+        compare_towers(tmp_path, {"x": {1: tmp_path / "nowhere"}}, [], {})
+    with pytest.raises(ValueError, match="no tower 'MuK' to compare: there are MuQ, "):
+        compare_towers(tmp_path, runs, [("MuK", "MuQ")], {})
