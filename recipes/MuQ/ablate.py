@@ -25,19 +25,8 @@ from muq_plugins.evaluation.study import (
     study_headline,
     study_report,
 )
-from muq_plugins.experiment import (
-    ExperimentError,
-    load_experiment,
-    run_script,
-    save_experiment,
-)
-from muq_plugins.experiment.study import (
-    carry_out,
-    is_finished,
-    plan_runs,
-    refuse_run_options,
-    study_command,
-)
+from muq_plugins.experiment import ExperimentError, load_experiment, run_script
+from muq_plugins.experiment.study import is_complete, run_study, study_command
 
 
 def main(argv):
@@ -45,21 +34,9 @@ def main(argv):
     experiment = load_experiment(argv)
     hparams = experiment.hparams
     folder = Path(hparams["output_folder"])
-    refuse_run_options(experiment)
-    runs = plan_runs(
-        hparams["experiments"],
-        hparams["seeds"],
-        hparams["budget"],
-        hparams["probes"],
-        experiment.path.parent,
-        hparams["runs_folder"],
-    )
-    save_experiment(experiment, folder)
-    failures = []
-    if not hparams["only_report"]:
-        failures = carry_out(runs, Path(__file__).parent, hparams["devices"])
+    runs, failures = run_study(experiment, Path(__file__).parent)
 
-    finished = [r for r in runs if all(is_finished(r, c) for c in r.commands)]
+    finished = [run for run in runs if is_complete(run)]
     about = {
         "study": hparams["study"],
         "title": hparams["title"],

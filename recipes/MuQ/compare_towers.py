@@ -19,19 +19,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from muq_plugins.evaluation.study import describe_machine
 from muq_plugins.evaluation.towers import compare_towers
-from muq_plugins.experiment import (
-    ExperimentError,
-    load_experiment,
-    run_script,
-    save_experiment,
-)
-from muq_plugins.experiment.study import (
-    carry_out,
-    is_finished,
-    plan_runs,
-    refuse_run_options,
-    study_command,
-)
+from muq_plugins.experiment import ExperimentError, load_experiment, run_script
+from muq_plugins.experiment.study import is_complete, run_study, study_command
 
 
 def main(argv):
@@ -39,25 +28,11 @@ def main(argv):
     experiment = load_experiment(argv)
     hparams = experiment.hparams
     folder = Path(hparams["output_folder"])
-    refuse_run_options(experiment)
-    runs = plan_runs(
-        hparams["experiments"],
-        hparams["seeds"],
-        hparams["budget"],
-        None,
-        experiment.path.parent,
-        hparams["runs_folder"],
-    )
-    save_experiment(experiment, folder)
-    failures = []
-    if not hparams["only_report"]:
-        failures = carry_out(runs, Path(__file__).parent, hparams["devices"])
+    runs, failures = run_study(experiment, Path(__file__).parent)
 
     towers = [run for run in runs if run.experiment in hparams["towers"]]
     missing = [
-        f"{run.experiment}, seed {run.seed}"
-        for run in towers
-        if not all(is_finished(run, command) for command in run.commands)
+        f"{run.experiment}, seed {run.seed}" for run in towers if not is_complete(run)
     ]
     if missing:
         logs = ", ".join(str(failure.log) for failure in failures)

@@ -75,6 +75,28 @@ def is_finished(run: PlannedRun, command: Command) -> bool:
     return _finished(run.folder).get(command.name) == command.key
 
 
+def is_complete(run: PlannedRun) -> bool:
+    """Tells whether all commands of a run have been carried out.
+
+    Arguments
+    ---------
+    run : PlannedRun
+        The run.
+
+    Returns
+    -------
+    bool
+        False if any of them was not, or with other settings.
+
+    Example
+    -------
+    >>> command = Command("train", "train.py", [], "1ec3")
+    >>> is_complete(PlannedRun("muq", 1, Path("nowhere"), [command]))
+    False
+    """
+    return all(is_finished(run, command) for command in run.commands)
+
+
 def carry_out(
     runs: Sequence[PlannedRun],
     recipes: str | Path,
@@ -184,7 +206,7 @@ def _is_trained(run: PlannedRun) -> bool:
 
 
 def _carry_out_run(run, recipes, device, environment, stop, say) -> Failure | None:
-    if all(is_finished(run, command) for command in run.commands):
+    if is_complete(run):
         return None
     run.folder.mkdir(parents=True, exist_ok=True)
     # The commands inherit the open file, so the lock outlives a study that is killed

@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from muq_plugins.data.audio import AudioError, audio_info
-from muq_plugins.inference.commands.inputs import AudioInput, shown
+from muq_plugins.inference.commands.inputs import AudioInput
 from muq_plugins.inference.commands.options import CommandError
 from muq_plugins.inference.commands.records import RecordError, read_facts
+from muq_plugins.inference.printing import shown
 
 # Several headers at once: on a network drive each one is a wait.
 READERS = 8

@@ -19,11 +19,12 @@ from tqdm import tqdm
 
 from muq_plugins.data.audio import AudioError, read_audio
 from muq_plugins.inference.commands.batches import ahead, make_batches
-from muq_plugins.inference.commands.inputs import AudioInput, shown
+from muq_plugins.inference.commands.inputs import AudioInput
 from muq_plugins.inference.commands.options import CommandError
 from muq_plugins.inference.commands.records import Record, write_record
 from muq_plugins.inference.commands.resuming import Job, plan_jobs
 from muq_plugins.inference.commands.work import Work
+from muq_plugins.inference.printing import shown
 
 
 def run(

@@ -80,7 +80,7 @@ def run(arguments: Namespace) -> int:
         If the command cannot be carried out.
     """
     from muq_plugins.inference.commands.collection import find_query, load_folder
-    from muq_plugins.inference.commands.inputs import shown
+    from muq_plugins.inference.printing import shown
 
     entries = load_folder(arguments.folder)
     layer = _choose_layer(entries, arguments.layer)
