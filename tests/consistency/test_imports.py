@@ -9,14 +9,19 @@ ROOT = Path(__file__).parents[2]
 PACKAGE = "muq_plugins"
 
 #: What each part of muq_plugins may import from the others, besides itself.
+COMMANDS = {"lobes", "data", "evaluation", "inference", "errors", "files"}
 ALLOWED = {
+    "errors": set(),
+    "files": {"errors"},
     "lobes": set(),
-    "data": {"lobes"},
-    "evaluation": {"lobes", "data"},
-    "inference": {"lobes", "data"},
-    "inference.commands": {"lobes", "data", "evaluation", "inference"},
-    "brains": {"lobes", "data", "evaluation", "inference"},
-    "experiment": set(),
+    "data": {"lobes", "errors", "files"},
+    "evaluation": {"lobes", "data", "errors", "files"},
+    "inference": {"lobes", "data", "errors", "files"},
+    "inference.commands": COMMANDS,
+    "inference.cli": COMMANDS,
+    "brains": {"lobes", "data", "evaluation", "inference", "errors", "files"},
+    "experiment": {"errors", "files"},
+    "__main__": {"inference.cli"},
 }
 
 
@@ -95,22 +100,27 @@ def test_the_table_names_every_part():
     assert {part_of(module) for module in MODULES} - {""} <= set(ALLOWED)
 
 
-@pytest.mark.parametrize("module", MODULES)
-def test_imports_of(module):
+def test_imports_go_one_way():
     """Each module imports only from parts that the table allows."""
-    part = part_of(module)
-    names = imports_of(module)
-    outside = {name for name in names if name.split(".")[0] in ("recipes", "tests")}
-    assert not outside, f"{module} imports {outside}; nothing imports recipes or tests"
-    if not part:
-        return  # muq_plugins itself re-exports from all parts
-    for target in own_modules(names, MODULES):
-        assert target != PACKAGE, f"{module}: import from the module, not the package"
-        allowed = {part, *ALLOWED[part]}
-        assert part_of(target) in allowed, (
-            f"{module} imports {target}, but {part} may import only from "
-            f"{sorted(allowed)} (see ALLOWED in this file and CONTRIBUTING.md)"
-        )
+    wrong = []
+    for module in MODULES:
+        part = part_of(module)
+        names = imports_of(module) - {f"{PACKAGE}.__version__"}
+        for name in names:
+            if name.split(".")[0] in ("recipes", "tests"):
+                wrong.append(f"{module} imports {name}; nothing imports that")
+        if not part:
+            continue  # muq_plugins itself re-exports from all parts
+        for target in own_modules(names, MODULES):
+            allowed = {part, *ALLOWED[part]}
+            if target == PACKAGE:
+                wrong.append(f"{module}: import from the module, not the package")
+            elif part_of(target) not in allowed:
+                wrong.append(
+                    f"{module} imports {target}, but {part} may import only from "
+                    f"{sorted(allowed)} (see ALLOWED in this file and CONTRIBUTING.md)"
+                )
+    assert not wrong, "\n  ".join(["", *wrong])
 
 
 def test_no_circle():
