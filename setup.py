@@ -55,6 +55,7 @@ setup(
         "soundfile>=0.12",
         "safetensors>=0.4",
         "huggingface_hub",
+        "filelock>=3.12",
         "packaging",
         "numpy",
         "scipy",
