@@ -36,7 +36,7 @@ import numpy as np
 import torch
 
 from muq_plugins.data.audio import read_audio
-from muq_plugins.evaluation.intervals import estimate, group_weights
+from muq_plugins.evaluation.intervals import draws, interval
 from muq_plugins.evaluation.probing.features import LogMelStatistics
 from muq_plugins.evaluation.retrieval import query_scores
 from muq_plugins.evaluation.zero_shot.latents import audio_latents
@@ -221,7 +221,7 @@ def compare(features: dict[str, np.ndarray], notes: Notes) -> dict:
         if not asked.any():
             continue
         instruments = np.array(notes.instruments)[asked]
-        weights = group_weights(instruments)
+        weights = draws(instruments)
         base = scores[LOG_MEL][asked]
         rows = []
         for name, found in scores.items():
@@ -301,7 +301,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _mean(values: np.ndarray, weights: np.ndarray) -> list[float]:
-    return list(estimate(values.mean(), weights @ values / weights.sum(axis=1)))
+    return list(interval(values.mean(), weights @ values / weights.sum(axis=1)))
 
 
 def _text(numbers: Sequence[float]) -> str:

@@ -1,32 +1,25 @@
-"""Numbers with the interval that another choice of test pieces would leave them in.
+"""How sure one can be of a number: other test groups, other seeds, or both.
 
-Authors
- * The MuQ for SpeechBrain team 2026
+Rows of one group (clips of one piece, songs of one artist) are alike: drawing rows
+alone would make an interval too narrow, so whole groups are drawn. Draws depend on the
+groups and the seed alone: two results on the same rows are pairs.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
+from scipy import stats
+
+ENDS = 0.025, 0.975  # of a 95 % interval
 
 
 class Estimate(NamedTuple):
-    """A number and its 95 % interval.
-
-    Arguments
-    ---------
-    value : float
-        The number on all test pieces.
-    low, high : float
-        Ends of the interval.
-
-    Example
-    -------
-    >>> print(Estimate(0.5, 0.412, 0.6))
-    0.500 [0.412, 0.600]
-    """
+    """A number and its 95 % interval, whose ends are NaN where nothing is known."""
 
     value: float
     low: float
@@ -36,87 +29,98 @@ class Estimate(NamedTuple):
         return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
 
 
-def group_weights(groups: Sequence, samples: int = 1000, seed: int = 0) -> np.ndarray:
-    """How often each row counts when whole groups are drawn with replacement.
+class Paired(NamedTuple):
+    """A number over seeds and test groups, its interval, and the halves of it.
 
-    Rows of one group (clips of one piece, songs of one artist) are alike: drawing rows
-    alone would make an interval too narrow.
-
-    Arguments
-    ---------
-    groups : sequence
-        Group of every row (rows,).
-    samples : int
-        Number of draws.
-    seed : int
-        The same seed and groups give the same draws: two results on the same rows are
-        pairs.
-
-    Returns
-    -------
-    numpy.ndarray
-        (samples, rows) float.
-
-    Example
-    -------
-    >>> weights = group_weights(["a", "a", "b"], samples=4)
-    >>> weights.shape, bool((weights[:, 0] == weights[:, 1]).all())
-    ((4, 3), True)
+    ``from_seeds`` is NaN for one seed, and with it the ends; ``from_groups`` is NaN
+    where the groups are not known, and then the ends are those of the seeds alone.
     """
+
+    value: float
+    low: float
+    high: float
+    from_seeds: float
+    from_groups: float
+
+
+def draws(groups: Sequence, samples: int = 1000, seed: int = 0) -> np.ndarray:
+    """How often each row counts when groups are drawn: float (samples, rows)."""
     names, group = np.unique(np.asarray(groups), return_inverse=True)
-    return draw_groups(len(names), samples, seed)[:, group].astype(float)
+    return drawn_groups(len(names), samples, seed)[:, group]
 
 
-def draw_groups(groups: int, samples: int, seed: int = 0) -> np.ndarray:
-    """Draws groups with replacement, as many as there are, again and again.
-
-    Arguments
-    ---------
-    groups : int
-        Number of groups.
-    samples : int
-        Number of draws; the first are the same however many there are.
-    seed : int
-        The same seed gives the same draws.
-
-    Returns
-    -------
-    numpy.ndarray
-        How often each group was drawn, int (samples, groups).
-
-    Example
-    -------
-    >>> draws = draw_groups(5, samples=3)
-    >>> draws.shape, draws.sum(axis=1).tolist()
-    ((3, 5), [5, 5, 5])
-    """
+@lru_cache(maxsize=8)
+def drawn_groups(groups: int, samples: int, seed: int = 0) -> np.ndarray:
+    """How often each group is drawn (samples, groups); fewer samples are the first."""
     chances = np.full(groups, 1 / groups)
-    return np.random.default_rng(seed).multinomial(groups, chances, size=samples)
+    counts = np.random.default_rng(seed).multinomial(groups, chances, size=samples)
+    counts = counts.astype(float)
+    counts.setflags(write=False)  # everybody gets the same array
+    return counts
 
 
-def estimate(value: float, draws: np.ndarray) -> Estimate:
-    """A number with the middle 95 % of its resampled values.
+def recall_draws(
+    hits: Sequence, classes: Sequence, groups: Sequence, samples: int = 1000
+) -> np.ndarray:
+    """Balanced accuracy (samples,) of hits per row when groups are drawn.
 
-    Arguments
-    ---------
-    value : float
-        The number on all rows.
-    draws : numpy.ndarray
-        Its values in resamplings (samples,); those that are not a number (a draw
-        without any row that counts) are left out.
-
-    Returns
-    -------
-    Estimate
-        Number and interval.
-
-    Example
-    -------
-    >>> print(estimate(0.5, np.linspace(0, 1, 1001)))
-    0.500 [0.025, 0.975]
+    A class of which no row was drawn has no recall and is left out of the mean.
     """
+    names, label = np.unique(classes, return_inverse=True)
+    groups, group = np.unique(groups, return_inverse=True)
+    totals = np.zeros((len(groups), len(names)))
+    found = np.zeros_like(totals)
+    np.add.at(totals, (group, label), 1.0)
+    np.add.at(found, (group, label), np.asarray(hits, dtype=float))
+    weights = drawn_groups(len(groups), samples)
+    totals, found = weights @ totals, weights @ found
+    occurs = totals > 0
+    recalls = np.divide(found, totals, out=np.zeros_like(found), where=occurs)
+    return recalls.sum(axis=1) / occurs.sum(axis=1)
+
+
+def interval(value: float, draws: np.ndarray) -> Estimate:
+    """A number with the middle 95 % of its draws, leaving out those that are NaN."""
     kept = draws[~np.isnan(draws)]
     if not kept.size:
-        return Estimate(float(value), float("nan"), float("nan"))
-    low, high = np.percentile(kept, [2.5, 97.5])
+        return Estimate(float(value), math.nan, math.nan)
+    low, high = np.percentile(kept, [100 * end for end in ENDS])
     return Estimate(float(value), float(low), float(high))
+
+
+def paired(per_seed: np.ndarray, draws: np.ndarray | None = None) -> Paired:
+    """The mean of paired results, by Student over the seeds and normal over groups.
+
+    ``per_seed`` (seeds,) is a result or a weighted sum of results of each seed, and
+    ``draws`` (seeds, samples) the same when groups are drawn. The two parts are taken
+    as independent.
+    """
+    value = float(np.mean(per_seed))
+    from_seeds = half_width(per_seed)
+    from_groups = math.nan
+    if draws is not None:
+        deviation = float(np.std(np.mean(draws, axis=0), ddof=1))
+        from_groups = float(stats.norm.ppf(ENDS[1])) * deviation
+    half = math.hypot(from_seeds, 0.0 if math.isnan(from_groups) else from_groups)
+    return Paired(value, value - half, value + half, from_seeds, from_groups)
+
+
+def half_width(per_seed: np.ndarray) -> float:
+    """Half of Student's 95 % interval around a mean; NaN for one seed."""
+    count = len(per_seed)
+    if count < 2:
+        return math.nan
+    t = stats.t.ppf(ENDS[1], count - 1)
+    return float(t * np.std(per_seed, ddof=1) / math.sqrt(count))
+
+
+def spread_ratio(ours: np.ndarray, theirs: np.ndarray) -> Estimate | None:
+    """How much more one experiment varies over seeds than another, by F; None if 0."""
+    variances = np.var(ours, ddof=1), np.var(theirs, ddof=1)
+    if min(variances) == 0:
+        return None
+    ratio = variances[0] / variances[1]
+    low, high = (
+        ratio / stats.f.ppf(end, len(ours) - 1, len(theirs) - 1) for end in ENDS[::-1]
+    )
+    return Estimate(*(float(math.sqrt(value)) for value in (ratio, low, high)))

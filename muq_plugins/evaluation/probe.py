@@ -21,6 +21,7 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
+from muq_plugins.evaluation.intervals import interval
 from muq_plugins.evaluation.probe_result import ProbeResult, bootstrap
 
 # Inverse strengths of the L2 penalty, from which cross-validation chooses.
@@ -167,12 +168,12 @@ def fit_layers(
             classifier = _classifier(penalty).fit(train_x[:, layer], train_y)
             predictions = classifier.predict(test_x[:, layer])
             clips = (test_y.tolist(), predictions.tolist(), test_groups.tolist())
-            low, high = np.percentile(bootstrap(*clips), [2.5, 97.5])
+            _, low, high = interval(0.0, bootstrap(*clips))
             results.append(
                 ProbeResult(
                     name=name,
                     balanced_accuracy=_balanced_accuracy(test_y, predictions),
-                    interval=(float(low), float(high)),
+                    interval=(low, high),
                     accuracy=float(np.mean(predictions == test_y)),
                     macro_f1=float(f1_score(test_y, predictions, average="macro")),
                     chance=1 / len(np.unique(test_y)),

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from muq_plugins.data.atomic import replace_file
-from muq_plugins.evaluation.intervals import draw_groups
+from muq_plugins.evaluation.intervals import Estimate, interval, recall_draws
 from muq_plugins.evaluation.run_folder import PROBE_FILE
 
 # Resamplings of the bootstrap: the ends of the interval are then good to about 0.002.
@@ -84,11 +84,14 @@ class ProbeResult:
     @property
     def recalls(self) -> dict[str, float]:
         """Share of the test clips of each class that is recognised."""
-        totals, hits = _count(self.labels, self.predictions, self.groups)
-        recalls = hits.sum(axis=0) / totals.sum(axis=0)
-        return dict(zip(sorted(set(self.labels)), recalls.tolist(), strict=True))
+        labels = np.array(self.labels)
+        hits = labels == np.array(self.predictions)
+        return {
+            label: float(hits[labels == label].mean())
+            for label in sorted(set(self.labels))
+        }
 
-    def difference(self, other: "ProbeResult") -> tuple[float, float, float]:
+    def difference(self, other: "ProbeResult") -> Estimate:
         """How much better these features are than others on the same test clips.
 
         The bootstrap draws the same pieces for both, so that pieces that are hard for
@@ -101,7 +104,7 @@ class ProbeResult:
 
         Returns
         -------
-        difference, low, high : float
+        Estimate
             Difference in balanced accuracy and the ends of its 95% interval.
 
         Raises
@@ -113,15 +116,10 @@ class ProbeResult:
             raise ValueError(
                 f"{self.name!r} and {other.name!r} were not tested on the same clips"
             )
-        low, high = np.percentile(
+        return interval(
+            self.balanced_accuracy - other.balanced_accuracy,
             bootstrap(self.labels, self.predictions, self.groups)
             - bootstrap(other.labels, other.predictions, other.groups),
-            [2.5, 97.5],
-        )
-        return (
-            self.balanced_accuracy - other.balanced_accuracy,
-            float(low),
-            float(high),
         )
 
 
@@ -179,62 +177,6 @@ def load_probe(run_folder: str | Path) -> list[ProbeResult]:
 
 
 def bootstrap(labels: list[str], predictions: list[str], groups: list[str]):
-    """Balanced accuracy in many resamplings of the pieces.
-
-    The seed is fixed: other predictions for the same clips see the same resamplings,
-    which is what makes a difference of two results a paired one.
-
-    Arguments
-    ---------
-    labels, predictions, groups : list of str
-        True label, predicted label and piece of every clip.
-
-    Returns
-    -------
-    numpy.ndarray
-        Balanced accuracy (draws,).
-
-    Example
-    -------
-    >>> draws = bootstrap(["a", "a", "b", "b"], ["a", "b", "b", "b"], list("1234"))
-    >>> draws.shape, float(draws.min()) >= 0.0, float(draws.max()) <= 1.0
-    ((2000,), True, True)
-    """
-    totals, hits = _count(labels, predictions, groups)
-    weights = draw_pieces(len(totals))
-    totals, hits = weights @ totals, weights @ hits
-    # A class of which no piece was drawn has no recall and is left out of the mean.
-    recalls = np.divide(hits, totals, out=np.full_like(hits, np.nan), where=totals > 0)
-    return np.nanmean(recalls, axis=1)
-
-
-def draw_pieces(pieces: int) -> np.ndarray:
-    """Draw pieces with replacement, as many as there are, again and again.
-
-    Arguments
-    ---------
-    pieces : int
-        Number of pieces.
-
-    Returns
-    -------
-    numpy.ndarray
-        How often each piece was drawn (draws, pieces), always the same.
-
-    Example
-    -------
-    >>> draw_pieces(5).shape, set(draw_pieces(5).sum(axis=1).tolist())
-    ((2000, 5), {5})
-    """
-    return draw_groups(pieces, DRAWS)
-
-
-def _count(labels, predictions, groups) -> tuple[np.ndarray, np.ndarray]:
-    """Clips and recognised clips of every piece and class, each (pieces, classes)."""
-    classes, label = np.unique(labels, return_inverse=True)
-    pieces, piece = np.unique(groups, return_inverse=True)
-    totals = np.zeros((len(pieces), len(classes)))
-    hits = np.zeros_like(totals)
-    np.add.at(totals, (piece, label), 1.0)
-    np.add.at(hits, (piece, label), np.array(labels) == np.array(predictions))
-    return totals, hits
+    """Balanced accuracy (draws,) when pieces are drawn, the same for the same clips."""
+    hits = np.array(labels) == np.array(predictions)
+    return recall_draws(hits, labels, groups, DRAWS)

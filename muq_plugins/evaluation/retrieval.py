@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from muq_plugins.evaluation.intervals import Estimate, estimate, group_weights
+from muq_plugins.evaluation.intervals import Estimate, draws, interval
 
 RECALL_AT = (1, 5, 10)
 DEPTH = 10
@@ -143,17 +143,17 @@ def retrieval_scores(
     groups = np.arange(len(near)) if groups is None else np.array(list(groups))
     if len(groups) != len(near):
         raise ValueError(f"{len(groups)} groups for {len(near)} queries.")
-    weights = group_weights(groups[rows], samples, seed)
+    weights = draws(groups[rows], samples, seed)
     mean = weights @ found / weights.sum(axis=1, keepdims=True)
     names = [f"recall_at_{k}" for k in RECALL_AT]
     names += ["map_at_10", "mean_average_precision"]
     scores = {
-        name: estimate(found[:, i].mean(), mean[:, i]) for i, name in enumerate(names)
+        name: interval(found[:, i].mean(), mean[:, i]) for i, name in enumerate(names)
     }
     ranks = found[:, -1]
     return RetrievalScores(
         recall={k: scores[f"recall_at_{k}"] for k in RECALL_AT},
-        median_rank=estimate(np.median(ranks), _weighted_median(ranks, weights)),
+        median_rank=interval(np.median(ranks), _weighted_median(ranks, weights)),
         map_at_10=scores["map_at_10"],
         mean_average_precision=scores["mean_average_precision"],
         chance={

@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from muq_plugins.evaluation.intervals import Estimate, estimate, group_weights
+from muq_plugins.evaluation.intervals import Estimate, draws, interval
 from muq_plugins.evaluation.probing.metrics import weighted_average_precision
 
 # Draws that are ranked at once: a bound on memory, not on the result.
@@ -165,15 +165,13 @@ def tagging_scores(
         )
     area = float(np.mean([each[i].roc_auc for i in scored]))
     precision = float(np.mean([each[i].average_precision for i in scored]))
-    weights = group_weights(
-        np.arange(len(truth)) if groups is None else groups, samples, seed
-    )
+    weights = draws(np.arange(len(truth)) if groups is None else groups, samples, seed)
     areas, precisions = _resampled(scores[:, scored], truth[:, scored], weights)
     # Copies of a drawn clip share a rank, which raises the average precision.
     precisions = precisions - np.nanmean(precisions) + precision
     return TaggingScores(
-        roc_auc=estimate(area, areas),
-        average_precision=estimate(precision, precisions),
+        roc_auc=interval(area, areas),
+        average_precision=interval(precision, precisions),
         chance=float(counts[scored].mean() / len(truth)),
         clips=len(truth),
         tags=each,
@@ -232,7 +230,7 @@ def _resampled(scores, truth, weights):
         areas = [weighted_roc_auc(y, score, some) for y, score in columns]
         precisions = [weighted_average_precision(y, s, some) for y, s in columns]
         with warnings.catch_warnings():
-            # A draw that has no clip of any tag is no number; `estimate` skips it.
+            # A draw that has no clip of any tag is no number; `interval` skips it.
             warnings.simplefilter("ignore", RuntimeWarning)
             both.append((np.nanmean(areas, axis=0), np.nanmean(precisions, axis=0)))
     return tuple(np.concatenate(part) for part in zip(*both, strict=True))

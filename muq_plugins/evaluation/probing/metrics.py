@@ -18,7 +18,8 @@ from sklearn.metrics import (
     roc_auc_score,
 )
 
-from muq_plugins.evaluation.probe_result import bootstrap, draw_pieces
+from muq_plugins.evaluation import intervals
+from muq_plugins.evaluation.probe_result import bootstrap
 
 # Ranking the clips of every class takes a hundred times as long as counting hits. So
 # few resamplings leave the ends of an interval good to about 0.004.
@@ -129,8 +130,7 @@ def draws(targets: np.ndarray, scores: np.ndarray, groups: Sequence[str]) -> np.
     """
     if targets.ndim == 1:
         return bootstrap(targets.tolist(), scores.tolist(), list(groups))
-    pieces, piece = np.unique(groups, return_inverse=True)
-    weights = draw_pieces(len(pieces))[:RANKED_DRAWS, piece].astype(float)
+    weights = intervals.draws(groups, RANKED_DRAWS)
     values = [
         weighted_average_precision(y, score, weights)
         for y, score in zip(targets.T, scores.T, strict=True)
@@ -187,25 +187,3 @@ def weighted_average_precision(
         out=np.full_like(total, np.nan),
         where=total > 0,
     )
-
-
-def interval(values: np.ndarray) -> tuple[float, float]:
-    """The middle 95 % of draws.
-
-    Arguments
-    ---------
-    values : numpy.ndarray
-        (draws,).
-
-    Returns
-    -------
-    low, high : float
-        Its ends.
-
-    Example
-    -------
-    >>> [round(end, 3) for end in interval(np.linspace(0, 1, 1001))]
-    [0.025, 0.975]
-    """
-    low, high = np.percentile(values, [2.5, 97.5])
-    return float(low), float(high)

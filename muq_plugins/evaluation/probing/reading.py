@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 from threadpoolctl import threadpool_limits
 
+from muq_plugins.evaluation.intervals import interval
 from muq_plugins.evaluation.probe import fit_layers
 from muq_plugins.evaluation.probing import metrics
 from muq_plugins.evaluation.probing.cache import Features
@@ -105,7 +106,7 @@ def probe_task(
                         [metrics.draws(targets, score, groups) for score in scores],
                         axis=0,
                     )
-                    low, high = metrics.interval(sample)
+                    _, low, high = interval(row.value, sample)
                     chosen = index == best
                     rows.append(
                         dataclasses.replace(row, low=low, high=high, chosen=chosen)
@@ -241,8 +242,7 @@ def _compare(rows: list[Row], draws: dict) -> list[Comparison]:
                 Comparison(
                     reader,
                     reference,
-                    ours.value - other.value,
-                    *metrics.interval(sample),
+                    *interval(ours.value - other.value, sample),
                 )
             )
     return comparisons

@@ -10,7 +10,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from muq_plugins.evaluation.probe_result import draw_pieces
+from muq_plugins.evaluation.intervals import drawn_groups
 
 DRAWS = 1000
 
@@ -80,4 +80,4 @@ def resampled_accuracy(
 
 @lru_cache(maxsize=4)
 def _weights(pieces: int) -> np.ndarray:
-    return draw_pieces(pieces)[:DRAWS].astype(float)
+    return drawn_groups(pieces, DRAWS)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from muq_plugins.data.datasets.files import DatasetError
-from muq_plugins.evaluation.intervals import estimate, group_weights
+from muq_plugins.evaluation.intervals import draws, interval
 from muq_plugins.evaluation.retrieval import RetrievalScores, retrieval_scores
 from muq_plugins.evaluation.tagging import TaggingScores, tagging_scores
 from muq_plugins.evaluation.zero_shot.clips import LabelledClips
@@ -75,8 +75,8 @@ def class_accuracy(
     near = audio @ texts.T
     best = near == near.max(axis=1, keepdims=True)
     hits = (best & clips.truth.astype(bool)).sum(axis=1) / best.sum(axis=1)
-    weights = group_weights(clips.groups)
-    found = estimate(hits.mean(), weights @ hits / weights.sum(axis=1))
+    weights = draws(clips.groups)
+    found = interval(hits.mean(), weights @ hits / weights.sum(axis=1))
     return {**found._asdict(), "chance": 1 / len(clips.tags)}
 
 

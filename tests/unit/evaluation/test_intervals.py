@@ -1,37 +1,90 @@
-"""Intervals draw whole groups, always the same ones for a seed.
-
-Authors
- * The MuQ for SpeechBrain team 2026
-"""
+"""Intervals draw whole groups, always the same ones, and cover known truths."""
 
 import math
 
 import numpy as np
+import pytest
+from scipy import stats
+from sklearn.metrics import balanced_accuracy_score
 
-from muq_plugins.evaluation.intervals import draw_groups, estimate, group_weights
-from muq_plugins.evaluation.probe_result import draw_pieces
+from muq_plugins.evaluation.intervals import (
+    drawn_groups,
+    draws,
+    half_width,
+    interval,
+    paired,
+    recall_draws,
+    spread_ratio,
+)
 
 
 def test_rows_of_a_group_are_drawn_together():
     groups = ["b", "a", "b", "c"]
-    weights = group_weights(groups, samples=200)
+    weights = draws(groups, samples=200)
     assert (weights[:, 0] == weights[:, 2]).all()
     assert (weights[:, [0, 1, 3]].sum(axis=1) == 3).all()
     assert np.unique(weights[:, 1]).tolist() == [0, 1, 2, 3]
-    assert (group_weights(groups, samples=200) == weights).all()
-    assert (group_weights(groups, samples=200, seed=1) != weights).any()
+    assert (draws(groups, samples=200) == weights).all()
+    assert (draws(groups, samples=200, seed=1) != weights).any()
 
 
 def test_published_intervals_keep_their_draws():
-    assert draw_pieces(5)[:2].tolist() == [[1, 0, 0, 0, 4], [2, 2, 0, 1, 0]]
-    assert draw_pieces(5)[-1].tolist() == [0, 1, 2, 2, 0]
-    weights = group_weights(list("aabcc"), 1000, seed=3)
+    drawn = drawn_groups(5, 2000)
+    assert drawn[:2].tolist() == [[1, 0, 0, 0, 4], [2, 2, 0, 1, 0]]
+    assert drawn[-1].tolist() == [0, 1, 2, 2, 0]
+    weights = draws(list("aabcc"), 1000, seed=3)
     assert weights[[0, -1]].tolist() == [[0, 0, 1, 2, 2], [2, 2, 1, 0, 0]]
-    assert (draw_groups(5, 2000) == draw_pieces(5)).all()
-    assert (draw_groups(5, 1000) == draw_pieces(5)[:1000]).all()
+    assert (drawn_groups(5, 1000) == drawn[:1000]).all()
 
 
 def test_draws_without_a_value_are_left_out():
-    draws = np.array([math.nan, *np.linspace(0, 1, 1001)])
-    assert estimate(0.4, draws) == (0.4, 0.025, 0.975)
-    assert math.isnan(estimate(0.4, np.array([math.nan])).low)
+    sample = np.array([math.nan, *np.linspace(0, 1, 1001)])
+    assert interval(0.4, sample) == (0.4, 0.025, 0.975)
+    assert math.isnan(interval(0.4, np.array([math.nan])).low)
+
+
+def test_recall_draws_are_those_of_the_drawn_clips():
+    """Drawing pieces by weights equals copying their clips, also without a class."""
+    rng = np.random.default_rng(1)
+    pieces = np.repeat(np.arange(6), 5) * 3  # numbers need not be without gaps
+    classes, hits = rng.integers(0, 3, 30), rng.integers(0, 2, 30)
+    classes[3] = 3  # one clip, which about a third of the draws do not have
+    drawn = drawn_groups(6, 1000)
+    has_class = drawn[:, 0] > 0
+    assert 0.5 < has_class.mean() < 0.8
+    found = recall_draws(hits, classes, pieces)
+    for draw in (0, 7, 999, has_class.argmax(), has_class.argmin()):
+        clips = np.repeat(np.arange(30), drawn[draw].astype(int)[pieces // 3])
+        truth = classes[clips]
+        expected = balanced_accuracy_score(truth, np.where(hits[clips], truth, -1))
+        # A predicted class that no clip has is no class of the mean.
+        assert found[draw] == pytest.approx(expected, abs=1e-12)
+
+
+def test_pairs_over_seeds_have_the_interval_of_a_paired_t_test():
+    ours, theirs = np.array([0.5, 0.7, 0.6]), np.array([0.2, 0.5, 0.5])
+    found = paired(ours - theirs)
+    expected = stats.ttest_rel(ours, theirs).confidence_interval(0.95)
+    assert found[1:3] == pytest.approx((expected.low, expected.high))
+    assert math.isnan(found.from_groups)
+
+
+def test_seeds_and_groups_are_at_right_angles():
+    sample = np.random.default_rng(0).normal(0.1, 0.05, (2, 1000))
+    found = paired(np.array([0.1, 0.2]), sample)
+    assert found.from_groups == pytest.approx(1.96 * sample.mean(0).std(ddof=1), 1e-4)
+    half = np.hypot(found.from_seeds, found.from_groups)
+    assert (found.high - found.low) / 2 == pytest.approx(half)
+    one = paired(np.array([0.1]), sample[:1])
+    assert math.isnan(one.from_seeds) and math.isnan(one.low) and one.from_groups > 0
+
+
+def test_student_and_f_cover_the_truth():
+    assert half_width(np.array([1.0, 2.0, 3.0])) == pytest.approx(2.484, abs=1e-3)
+    rng = np.random.default_rng(0)
+    ratios = [
+        spread_ratio(rng.normal(0, 2, 3), rng.normal(0, 3, 5)) for _ in range(1000)
+    ]
+    inside = np.mean([ratio.low <= 2 / 3 <= ratio.high for ratio in ratios])
+    assert 0.93 <= inside <= 0.97
+    assert spread_ratio(np.ones(3), np.arange(3)) is None

@@ -13,12 +13,11 @@ from sklearn.metrics import (
     roc_auc_score,
 )
 
-from muq_plugins.evaluation.probe_result import draw_pieces
+from muq_plugins.evaluation.intervals import drawn_groups, interval
 from muq_plugins.evaluation.probing.metrics import (
     RANKED_DRAWS,
     chance,
     draws,
-    interval,
     metrics,
     weighted_average_precision,
 )
@@ -77,17 +76,17 @@ def test_draws_resample_pieces_and_are_paired():
             average_precision_score(y, s, sample_weight=pieces.repeat(4))
             for y, s in zip(targets.T, scores.T, strict=True)
         ]
-        for pieces in draw_pieces(10)[7:9]
+        for pieces in drawn_groups(10, RANKED_DRAWS)[7:9]
     ]
     expected = np.mean(each, axis=1)  # without the shift that all draws share
     assert found[8] - found[7] == pytest.approx(expected[1] - expected[0])
     value = metrics(targets, scores)["average_precision"]
     assert found.mean() == pytest.approx(value)
-    low, high = interval(found)
+    _, low, high = interval(0.0, found)
     assert low < metrics(targets, scores)["average_precision"] < high
     # Copies of clips say nothing new if they belong to one piece.
     copies = targets.repeat(9, axis=0), scores.repeat(9, axis=0)
     groups = [str(index // 9) for index in range(360)]
-    wide = interval(draws(*copies, groups))
-    narrow = interval(draws(*copies, [str(index) for index in range(360)]))
+    _, *wide = interval(0.0, draws(*copies, groups))
+    _, *narrow = interval(0.0, draws(*copies, list(map(str, range(360)))))
     assert wide[1] - wide[0] > 2 * (narrow[1] - narrow[0])

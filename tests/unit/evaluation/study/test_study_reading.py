@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import balanced_accuracy_score
 
-from muq_plugins.evaluation.probe_result import draw_pieces
+from muq_plugins.evaluation.intervals import drawn_groups
 from muq_plugins.evaluation.study.reading import read_study
 from muq_plugins.evaluation.study.resampling import (
     balanced_accuracy,
@@ -150,10 +150,11 @@ def test_resampled_accuracy_is_that_of_the_drawn_clips():
     pieces = np.repeat(np.arange(6), 5) * 3  # numbers need not be without gaps
     targets, hits = rng.integers(0, 3, 30), rng.integers(0, 2, 30).astype(float)
     targets[3] = 3  # one clip, which about a third of the draws do not have
-    has_class = draw_pieces(6)[:1000, 0] > 0
+    copies = drawn_groups(6, 1000).astype(int)
+    has_class = copies[:, 0] > 0
     assert 0.5 < has_class.mean() < 0.8
     drawn = resampled_accuracy(hits, targets, pieces)
     for draw in (0, 7, 999, has_class.argmax(), has_class.argmin()):
-        clips = np.repeat(np.arange(30), draw_pieces(6)[draw][pieces // 3])
+        clips = np.repeat(np.arange(30), copies[draw][pieces // 3])
         expected = balanced_accuracy(hits[clips], targets[clips])
         assert drawn[draw] == pytest.approx(expected, abs=1e-12)
