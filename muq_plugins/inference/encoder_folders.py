@@ -14,7 +14,7 @@ from torch import nn
 
 from muq_plugins.inference.folders import load_weights, save_folder
 from muq_plugins.lobes.encoder import MuQEncoder
-from muq_plugins.lobes.encoders import build_encoder, describe_encoder
+from muq_plugins.lobes.parts import build, describe
 
 # MuQ's own encoder, whose folders hold its arguments only; any other names its class.
 MUQ_ENCODER = "muq_encoder"
@@ -66,7 +66,7 @@ def save_encoder(folder: str | Path, encoder: nn.Module) -> Path:
     >>> sorted(path.name for path in folder.iterdir())
     ['config.json', 'encoder.ckpt', 'hyperparams.yaml', 'model.safetensors']
     """
-    description = describe_encoder(encoder)
+    description = describe(encoder)
     if isinstance(encoder, MuQEncoder):
         config = {"kind": MUQ_ENCODER, "encoder": encoder.config}
         call, arguments = "!new:muq_plugins.lobes.MuQEncoder", encoder.config
@@ -125,7 +125,7 @@ def load_encoder(folder: str | Path, config: dict[str, Any]) -> nn.Module:
             f"checkpoint of the official MuQ package."
         )
     try:
-        encoder = build_encoder(description)
+        encoder = build(description)
     except ValueError as error:
         raise ValueError(f"{Path(folder) / 'config.json'}: {error}") from error
     load_weights(encoder, folder)

@@ -11,8 +11,8 @@ import json
 
 from torch import nn
 
-from muq_plugins.data.fingerprint import TRAINING_ONLY, fingerprint
 from muq_plugins.lobes import AudioTower, TextTower
+from muq_plugins.lobes.parts import TRAINING_ONLY, fingerprint
 
 # Settings of the towers and of a text model that latents depend on, and that the
 # weights do not show.

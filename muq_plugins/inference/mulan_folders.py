@@ -27,7 +27,7 @@ from muq_plugins.lobes import (
     SigmoidContrastive,
     TextTower,
 )
-from muq_plugins.lobes.encoders import build_encoder, describe_encoder
+from muq_plugins.lobes.parts import build, describe
 
 KIND = "muq_mulan"
 LOSSES = {
@@ -156,7 +156,7 @@ def save_mulan(
         "kind": KIND,
         "clip_seconds": clip_seconds,
         "audio": {
-            "encoder": describe_encoder(audio_tower.encoder),
+            "encoder": describe(audio_tower.encoder),
             "tower": audio_tower.config,
         },
         "text": text_tower.config,
@@ -219,7 +219,7 @@ def load_mulan(
         )
     try:
         audio = config["audio"]
-        audio_tower = AudioTower(build_encoder(audio["encoder"]), **audio["tower"])
+        audio_tower = AudioTower(build(audio["encoder"]), **audio["tower"])
         text_tower = TextTower.from_folder(texts, pretrained=False, **config["text"])
         loss = None if config["loss"] is None else _build_loss(config["loss"])
         parts = MuLanParts(audio_tower, text_tower, config["clip_seconds"], loss)

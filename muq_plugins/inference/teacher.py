@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from muq_plugins.data.fingerprint import encoder_fingerprint
 from muq_plugins.inference.muq import MuQ
+from muq_plugins.lobes.parts import encoder_fingerprint
 from muq_plugins.lobes.teacher import TeacherFeatures
 
 

@@ -29,6 +29,7 @@ from muq_plugins.lobes.mulan import (
     TextTower,
     gather_with_gradient,
 )
+from muq_plugins.lobes.parts import part
 from muq_plugins.lobes.quantizers import (
     FiniteScalarQuantization,
     KMeans,
@@ -66,6 +67,7 @@ __all__ = [
     "MultiCodebookHead",
     "MultiViewTarget",
     "MuQEncoder",
+    "part",
     "PretrainedSpeechEncoder",
     "Quantizer",
     "QuantizerOutput",

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from muq_plugins.lobes.lengths import absolute_lengths, relative_lengths
+from muq_plugins.lobes.parts import part
 from muq_plugins.lobes.quantizers.base import (
     Quantizer,
     QuantizerOutput,
@@ -29,6 +30,7 @@ logger = logging.getLogger(__name__)
 ENCODEC_24KHZ = "facebook/encodec_24khz"
 
 
+@part
 class EncodecFeatures(nn.Module):
     """What EnCodec's encoder makes of a waveform, before its codebooks.
 
@@ -95,6 +97,7 @@ class EncodecFeatures(nn.Module):
         return feats, relative_lengths(lengths, frames, feats)
 
 
+@part
 class EncodecQuantizer(Quantizer):
     """The residual codebooks of EnCodec, frozen (arXiv 2210.13438).
 

@@ -16,6 +16,7 @@ from muq_plugins.lobes.conformer import Conformer
 from muq_plugins.lobes.features import LogMel
 from muq_plugins.lobes.front_end import ResidualFrontEnd
 from muq_plugins.lobes.lengths import absolute_lengths, length_mask, relative_lengths
+from muq_plugins.lobes.parts import part
 
 
 @dataclass
@@ -44,6 +45,7 @@ class EncoderOutput:
     lens: Tensor
 
 
+@part
 class MuQEncoder(nn.Module):
     """Log-mel, residual 2-D convolutions and a conformer (arXiv 2501.01108).
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from muq_plugins.lobes.lengths import absolute_lengths, relative_lengths
 from muq_plugins.lobes.mel import MelDecibels
+from muq_plugins.lobes.parts import part
 
 # Statistics of the Million Song Dataset, published with MusicFM and MuQ
 # (arXiv 2501.01108): one mean and one standard deviation for all mel bands.
@@ -22,6 +23,7 @@ MSD_MEAN = 6.768444971712967
 MSD_STD = 18.417922652295623
 
 
+@part(unsaved=("mean", "std"))
 class LogMel(MelDecibels):
     """Normalised log-mel spectrogram in dB, as MuQ and MusicFM compute it.
 
@@ -122,6 +124,7 @@ class LogMel(MelDecibels):
         return feats, relative_lengths(lengths, feats.shape[1], feats)
 
 
+@part
 class StackedFrames(nn.Module):
     """Concatenates consecutive frames of other features.
 
@@ -204,6 +207,7 @@ class StackedFrames(nn.Module):
         return feats.reshape(*feats.shape[:-2], -1, size)
 
 
+@part
 class KeptFrames(nn.Module):
     """Keeps the first of every few frames of other features.
 

@@ -12,8 +12,10 @@ from torchaudio import functional as AF
 
 from muq_plugins.lobes.lengths import relative_lengths
 from muq_plugins.lobes.mel import MelDecibels
+from muq_plugins.lobes.parts import part
 
 
+@part
 class Mfcc(MelDecibels):
     """Mel-frequency cepstral coefficients with their first two derivatives.
 

@@ -12,7 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from muq_plugins.lobes.parts import part
 
+
+@part(unsaved=("encoder",))
 class TeacherFeatures(nn.Module):
     """The output of one block of a frozen encoder (MuQ_iter, arXiv 2501.01108).
 

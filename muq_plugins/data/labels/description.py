@@ -13,10 +13,10 @@ import os
 from pathlib import Path
 from typing import Any
 
-from muq_plugins.data.fingerprint import fingerprint
 from muq_plugins.data.jsonio import write_json
 from muq_plugins.data.labels.errors import LabelError
 from muq_plugins.data.labels.windows import LabelWindows, track_samples
+from muq_plugins.lobes.parts import fingerprint
 from muq_plugins.lobes.target import Target
 
 DESCRIPTION_FILE = "labels.json"

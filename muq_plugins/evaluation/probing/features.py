@@ -15,10 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from muq_plugins.data.fingerprint import encoder_fingerprint, fingerprint
-from muq_plugins.lobes.encoders import build_encoder, describe_encoder
 from muq_plugins.lobes.features import LogMel
 from muq_plugins.lobes.lengths import absolute_lengths, length_mask
+from muq_plugins.lobes.parts import build, describe, encoder_fingerprint, fingerprint
 
 
 class Extractor(Protocol):
@@ -248,7 +247,7 @@ def untrained_like(encoder: nn.Module, seed: int) -> nn.Module:
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        untrained = build_encoder(describe_encoder(encoder))
+        untrained = build(describe(encoder))
     if encoder.features is not None:
         untrained.features.load_state_dict(encoder.features.state_dict())
     return untrained.to(next(encoder.parameters()).device).eval()

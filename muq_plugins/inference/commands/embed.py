@@ -171,7 +171,7 @@ class Embedding:
         dtype: str,
         batch_seconds: float,
     ):
-        from muq_plugins.data.fingerprint import encoder_fingerprint
+        from muq_plugins.lobes.parts import encoder_fingerprint
 
         encoder = model.mods.encoder
         num_states = encoder.num_layers + 1

@@ -111,7 +111,7 @@ class Tokenizing:
     """
 
     def __init__(self, tokenizer: MelRVQ, name: str, device: str, batch_seconds: float):
-        from muq_plugins.data.fingerprint import fingerprint
+        from muq_plugins.lobes.parts import fingerprint
 
         self.tokenizer = tokenizer
         self.device = device

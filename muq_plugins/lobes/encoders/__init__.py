@@ -5,16 +5,15 @@ attributes ``sample_rate``, ``frame_rate``, ``width``, ``num_layers`` and
 ``min_samples`` (the shortest clip) say what goes in and out; ``config`` holds the
 arguments that build the same encoder again, and ``features`` the log-mel spectrogram
 in it, or None.
-
-Authors
- * The MuQ for SpeechBrain team 2026
 """
 
-from muq_plugins.lobes.encoders.descriptions import build_encoder, describe_encoder
 from muq_plugins.lobes.encoders.pretrained_speech import PretrainedSpeechEncoder
 from muq_plugins.lobes.encoders.resampled import ResampledEncoder
 from muq_plugins.lobes.encoders.speechbrain_conformer import SpeechBrainConformer
 from muq_plugins.lobes.encoders.waveform_transformer import WaveformTransformer
+
+# Saved folders call it by this name.
+from muq_plugins.lobes.parts import build as build_encoder
 
 __all__ = [
     "PretrainedSpeechEncoder",
@@ -22,5 +21,4 @@ __all__ = [
     "SpeechBrainConformer",
     "WaveformTransformer",
     "build_encoder",
-    "describe_encoder",
 ]

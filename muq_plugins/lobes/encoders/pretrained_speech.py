@@ -22,12 +22,14 @@ from muq_plugins.lobes.encoder import EncoderOutput
 from muq_plugins.lobes.encoders.common import centre_frames, encoder_output
 from muq_plugins.lobes.lengths import absolute_lengths
 from muq_plugins.lobes.padded import resample_clips
+from muq_plugins.lobes.parts import part
 from muq_plugins.lobes.quantizers.base import private_randomness
 
 # Kinds of models whose convolutions, hidden states and settings are alike.
 KINDS = ("hubert", "wav2vec2", "wavlm")
 
 
+@part
 class PretrainedSpeechEncoder(nn.Module):
     """HuBERT, wav2vec 2.0 or WavLM as an encoder of music.
 
@@ -118,6 +120,7 @@ class PretrainedSpeechEncoder(nn.Module):
                 "normalise": self.normalise,
             },
         }
+        self.arguments = self.config  # the settings stand in the place of the source
         self.kernel_sizes = tuple(settings.conv_kernel)
         self.strides = tuple(settings.conv_stride)
         self.hop_length = prod(self.strides)  # at the rate of the model

@@ -16,8 +16,10 @@ from torch import Tensor, nn
 from muq_plugins.lobes.encoder import EncoderOutput
 from muq_plugins.lobes.encoders.common import encoder_output
 from muq_plugins.lobes.lengths import absolute_lengths
+from muq_plugins.lobes.parts import part
 
 
+@part
 class ResampledEncoder(nn.Module):
     """Brings the hidden states of an encoder to the frame rate of a target.
 

@@ -17,8 +17,10 @@ from muq_plugins.lobes.encoders.common import encoder_output
 from muq_plugins.lobes.features import LogMel
 from muq_plugins.lobes.front_end import ResidualFrontEnd
 from muq_plugins.lobes.lengths import absolute_lengths, length_mask
+from muq_plugins.lobes.parts import part
 
 
+@part
 class SpeechBrainConformer(nn.Module):
     """Log-mel, residual 2-D convolutions and the conformer of SpeechBrain.
 

@@ -22,6 +22,7 @@ from muq_plugins.lobes.encoders.common import (
     receptive_field,
 )
 from muq_plugins.lobes.lengths import absolute_lengths, length_mask
+from muq_plugins.lobes.parts import part
 
 
 class ConvolutionalPositions(nn.Module):
@@ -84,6 +85,7 @@ class ConvolutionalPositions(nn.Module):
         return hidden + F.gelu(self.conv(hidden.transpose(1, 2))).transpose(1, 2)
 
 
+@part
 class WaveformTransformer(nn.Module):
     """Convolutions over the waveform, then a transformer (HuBERT, arXiv 2106.07447).
 

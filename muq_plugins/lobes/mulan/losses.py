@@ -15,8 +15,10 @@ from torch import Tensor, nn
 from muq_plugins.lobes.mulan.contrastive import ContrastiveLoss
 from muq_plugins.lobes.mulan.pairs import own_pairs
 from muq_plugins.lobes.mulan.pooling import precise
+from muq_plugins.lobes.parts import part
 
 
+@part
 class InfoNCE(ContrastiveLoss):
     """Cross-entropy of the own text among all texts, and back (CLIP, arXiv 2103.00020).
 
@@ -67,6 +69,7 @@ class InfoNCE(ContrastiveLoss):
         return (negatives + 1).log()
 
 
+@part
 class DecoupledContrastive(ContrastiveLoss):
     """InfoNCE without the own pair in its denominators (arXiv 2110.06848).
 
@@ -140,6 +143,7 @@ class DecoupledContrastive(ContrastiveLoss):
         return negatives > 0
 
 
+@part
 class SigmoidContrastive(ContrastiveLoss):
     """Each clip and text apart: do they belong together? (SigLIP, arXiv 2303.15343)
 

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from muq_plugins.lobes.linear import Linear
+from muq_plugins.lobes.parts import part
 from muq_plugins.lobes.quantizers.base import (
     Quantizer,
     QuantizerOutput,
@@ -26,6 +27,7 @@ from muq_plugins.lobes.quantizers.base import (
 MARGIN = 1e-3
 
 
+@part
 class FiniteScalarQuantization(Quantizer):
     """Rounds each value of a small projection (FSQ, arXiv 2309.15505).
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from muq_plugins.lobes.parts import part
 from muq_plugins.lobes.quantizers.base import (
     Quantizer,
     QuantizerOutput,
@@ -18,6 +19,7 @@ from muq_plugins.lobes.quantizers.base import (
 )
 
 
+@part
 class KMeans(Quantizer):
     """The closest of some centres (HuBERT, arXiv 2106.07447).
 

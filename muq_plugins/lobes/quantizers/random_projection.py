@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from muq_plugins.lobes.parts import part
 from muq_plugins.lobes.quantizers.base import (
     Quantizer,
     QuantizerOutput,
@@ -16,6 +17,7 @@ from muq_plugins.lobes.quantizers.base import (
 )
 
 
+@part
 class RandomProjection(Quantizer):
     """Codes from fixed random projections (BEST-RQ, arXiv 2202.01855).
 

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from muq_plugins.lobes.linear import linear
+from muq_plugins.lobes.parts import part
 from muq_plugins.lobes.quantizers.base import (
     Quantizer,
     QuantizerOutput,
@@ -247,6 +248,7 @@ class VectorQuantizer(nn.Module):
         return self.out_proj(passed), codes, commitment_loss, codebook_loss
 
 
+@part
 class ResidualVQ(Quantizer):
     """Residual VQ: each level quantizes what the levels before left over.
 

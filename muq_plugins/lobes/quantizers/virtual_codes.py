@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from muq_plugins.lobes.parts import part
 from muq_plugins.lobes.quantizers.base import Quantizer, QuantizerOutput
 
 
+@part
 class VirtualCodes(Quantizer):
     """Another quantizer with entries on top that nothing is ever closest to.
 

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from muq_plugins.lobes.encoders import build_encoder, describe_encoder
 from muq_plugins.lobes.lengths import absolute_lengths
+from muq_plugins.lobes.parts import build, describe
 from tests.unit.tiny_encoders import TINY, tiny_encoder
 
 RATES = dict.fromkeys(TINY, 25.0) | {
@@ -112,7 +112,7 @@ def test_training_and_evaluation(name):
 
 
 def test_the_description_builds_the_same_encoder(encoder):
-    again = build_encoder(describe_encoder(encoder)).eval()
+    again = build(describe(encoder)).eval()
     assert again.config == encoder.config
     wavs = torch.randn(1, 24000)
     with torch.no_grad():

@@ -23,9 +23,9 @@ from muq_plugins.lobes import (
     WaveformTransformer,
 )
 from muq_plugins.lobes.encoder import EncoderOutput
-from muq_plugins.lobes.encoders import build_encoder, describe_encoder
 from muq_plugins.lobes.encoders.common import centre_frames
 from muq_plugins.lobes.padded import resample_clips
+from muq_plugins.lobes.parts import build, describe
 from tests.unit.tiny_encoders import (
     TINY,
     save_speech_model,
@@ -148,9 +148,9 @@ def test_it_says_whether_waveforms_are_normalised(speech_folder, tmp_path):
 
 def test_the_description_of_a_speech_encoder_names_no_folder(speech_folder):
     encoder = PretrainedSpeechEncoder(speech_folder)
-    description = describe_encoder(encoder)
+    description = describe(encoder)
     assert str(speech_folder) not in str(description)
-    again = build_encoder(description)
+    again = build(description)
     again.load_state_dict(encoder.state_dict())
     assert again.config == encoder.config
 
@@ -168,7 +168,7 @@ def test_a_frozen_feature_extractor_is_not_trained(speech_folder):
     model = encoder.model
     assert all(p.grad is None for p in model.feature_extractor.parameters())
     assert all(p.grad is not None for p in model.encoder.parameters())
-    assert build_encoder(describe_encoder(encoder)).config == encoder.config
+    assert build(describe(encoder)).config == encoder.config
 
 
 def test_no_layer_is_dropped_and_nothing_is_masked_in_training():
@@ -338,27 +338,3 @@ def test_every_encoder_learns_a_target_better_than_counting_does(name):
         out.loss.backward()
         optimizer.step()
     assert out.loss.item() < 0.8 * float(entropy(out.code_counts).mean())
-
-
-def test_only_our_encoders_are_described_and_built():
-    with pytest.raises(TypeError, match="A Given cannot be saved as an encoder"):
-        describe_encoder(ResampledEncoder(Given(ramp(4), torch.ones(2)), 25.0))
-    with pytest.raises(ValueError, match="There is no encoder 'Given'"):
-        build_encoder({"class": "Given", "arguments": {}})
-    with pytest.raises(ValueError, match="There is no encoder None"):
-        build_encoder({})
-    inside = {"encoder": {"class": "os.system", "arguments": {}}, "frame_rate": 25}
-    with pytest.raises(ValueError, match="There is no encoder 'os.system'"):
-        build_encoder({"class": "ResampledEncoder", "arguments": inside})
-    with pytest.raises(ValueError, match="do not build a MuQEncoder"):
-        build_encoder({"class": "MuQEncoder", "arguments": {"depth": 3}})
-    with pytest.raises(ValueError, match="described by a class and its arguments"):
-        build_encoder("MuQEncoder")
-    download = {"class": "PretrainedSpeechEncoder", "arguments": {"source": "a/b"}}
-    with pytest.raises(ValueError, match="names the source 'a/b'"):
-        build_encoder(download)
-    half = {"class": "PretrainedSpeechEncoder", "arguments": {"model": {}}}
-    with pytest.raises(
-        ValueError, match="PretrainedSpeechEncoder: KeyError 'settings'"
-    ):
-        build_encoder(half)
