@@ -54,7 +54,7 @@ class StageBrain(sb.Brain):
 
     The module returns a `StageOutput`; the Brain needs to know nothing else about
     it. If the module has a method ``after_update``, it is called after each
-    optimizer update.
+    optimizer update; what ``summary(code_counts)`` gives stands in validation rows.
 
     Arguments
     ---------
@@ -127,6 +127,8 @@ class StageBrain(sb.Brain):
     def describe(self, statistics: RunningStatistics, stage: sb.Stage) -> dict:
         """Turns statistics into the named numbers of a metrics row.
 
+        Outside training the stage's module adds what the codes say by themselves.
+
         Arguments
         ---------
         statistics : RunningStatistics
@@ -139,7 +141,10 @@ class StageBrain(sb.Brain):
         dict
             Name to number or list of numbers.
         """
-        return {name: mean.tolist() for name, mean in statistics.means().items()}
+        row = {name: mean.tolist() for name, mean in statistics.means().items()}
+        if stage is not sb.Stage.TRAIN and hasattr(self.module, "summary"):
+            row |= self.module.summary(statistics.code_counts)
+        return row
 
     def progress(self, row: dict[str, Any]) -> dict[str, str]:
         """Chooses what the progress bar shows of a metrics row.

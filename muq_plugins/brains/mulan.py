@@ -17,8 +17,7 @@ from muq_plugins.brains.statistics import RunningStatistics
 from muq_plugins.data.batch import ClipBatch
 from muq_plugins.data.captions import CaptionWriter
 from muq_plugins.data.sampling import keyed_integer
-from muq_plugins.evaluation.health.chance import is_at_chance
-from muq_plugins.lobes.stages import StageOutput
+from muq_plugins.lobes.stages import StageOutput, is_at_chance
 
 logger = get_logger(__name__)
 

@@ -18,7 +18,6 @@ from speechbrain.utils.logger import get_logger
 from torch import Tensor
 
 from muq_plugins.data.audio import AudioError
-from muq_plugins.evaluation import codes
 from muq_plugins.evaluation.examples import reconstruction_examples
 from muq_plugins.evaluation.metrics_log import read_metrics, select
 from muq_plugins.evaluation.probing.clips import Clip
@@ -29,9 +28,9 @@ from muq_plugins.evaluation.run_folder import (
     replace_file,
     save_diagnostics,
 )
-from muq_plugins.lobes import Target, TokenizerTraining
+from muq_plugins.lobes import Target, TokenizerTraining, codes
+from muq_plugins.lobes.codes import count_codes
 from muq_plugins.lobes.quantizers.base import decoding_errors
-from muq_plugins.lobes.stages import count_codes
 
 logger = get_logger(__name__)
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from muq_plugins.data.jsonio import write_json
-from muq_plugins.evaluation import codes
 from muq_plugins.evaluation.health import Verdict, announce
 from muq_plugins.evaluation.metrics_log import read_metrics, select
 from muq_plugins.evaluation.probe_result import ProbeResult, load_probe
@@ -22,6 +21,7 @@ from muq_plugins.evaluation.report import (
     write_report,
 )
 from muq_plugins.evaluation.run_folder import METRICS_FILE, load_diagnostics
+from muq_plugins.lobes import codes
 
 ITERATIONS_FILE = "iterations.json"
 UNKNOWN = "-"

@@ -7,11 +7,15 @@ Authors
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from muq_plugins.lobes import codes as statistics
+from muq_plugins.lobes.codes import count_codes
 from muq_plugins.lobes.heads import codebook_cross_entropy, codebook_hits
 from muq_plugins.lobes.lengths import absolute_lengths, length_mask
 from muq_plugins.lobes.masking import Masking
@@ -51,6 +55,47 @@ class StageOutput:
     code_counts: Tensor | None = None
 
 
+class Measure(NamedTuple):
+    """What a number of a stage means, for whoever shows it.
+
+    Arguments
+    ---------
+    title : str
+        What it is, as the title of a chart.
+    unit : str
+        Its unit; empty for none.
+    better : int
+        -1 if lower is better, +1 if higher is.
+    references : tuple of str
+        Numbers of the same row that give it a meaning, such as "chance".
+
+    Example
+    -------
+    >>> MaskedPrediction.measures["cross_entropy"].references
+    ('chance', 'code_entropy')
+    """
+
+    title: str
+    unit: str = ""
+    better: int = -1
+    references: tuple[str, ...] = ()
+
+
+# An untrained model is within 1 % of chance; twice that still is no learning.
+CHANCE_MARGIN = 0.02
+
+
+def is_at_chance(loss: float, chance: float) -> bool:
+    """Whether a loss is no better than that of guessing.
+
+    Example
+    -------
+    >>> is_at_chance(5.53, chance=5.55), is_at_chance(4.8, chance=5.55)
+    (True, False)
+    """
+    return loss >= (1 - CHANCE_MARGIN) * chance
+
+
 class TokenizerTraining(nn.Module):
     """Stage *tokenizer*: a quantizer learns to reconstruct features.
 
@@ -73,10 +118,41 @@ class TokenizerTraining(nn.Module):
     tensor([50, 50])
     """
 
+    measures = {
+        "reconstruction_error": Measure("Reconstruction error (L1)"),
+        "commitment_loss": Measure("Commitment loss"),
+        "codebook_loss": Measure("Codebook loss"),
+    }
+
     def __init__(self, features: nn.Module, quantizer: Quantizer):
         super().__init__()
         self.features = features
         self.quantizer = quantizer
+
+    @staticmethod
+    def summary(counts: Tensor) -> dict:
+        """What counts of codes (N, V) say: how each codebook is used.
+
+        Arguments
+        ---------
+        counts : Tensor
+            How often each entry was chosen (N, V).
+
+        Returns
+        -------
+        dict
+            Name to number or list of numbers.
+
+        Example
+        -------
+        >>> TokenizerTraining.summary(torch.tensor([[2, 2, 0, 0]]))["dead_codes"]
+        [2]
+        """
+        return {
+            "usage": statistics.usage(counts).tolist(),
+            "perplexity": statistics.perplexity(counts).tolist(),
+            "dead_codes": statistics.dead_codes(counts).tolist(),
+        }
 
     def forward(
         self,
@@ -200,6 +276,15 @@ class MaskedPrediction(nn.Module):
     torch.Size([2])
     """
 
+    measures = {
+        "cross_entropy": Measure(
+            "Masked cross-entropy, mean over codebooks",
+            "nats",
+            references=("chance", "code_entropy"),
+        ),
+        "accuracy": Measure("Masked accuracy", "share", better=+1),
+    }
+
     def __init__(
         self, masking: Masking, target: nn.Module, encoder: nn.Module, head: nn.Module
     ):
@@ -270,33 +355,35 @@ class MaskedPrediction(nn.Module):
             code_counts=count_codes(codes, self.target.codebook_size),
         )
 
+    @staticmethod
+    def summary(counts: Tensor) -> dict:
+        """What counts of codes (N, V) say: the losses of models that learn nothing.
 
-def count_codes(codes: Tensor, codebook_size: int) -> Tensor:
-    """Counts how often each entry of each codebook occurs.
+        The entropy of the codes' own frequencies is the cross-entropy of a model that
+        has only counted; the logarithm of the codebook size is that of one that has
+        not even done that.
 
-    Arguments
-    ---------
-    codes : Tensor
-        (..., N) int64.
-    codebook_size : int
-        Entries of each codebook V.
+        Arguments
+        ---------
+        counts : Tensor
+            How often each entry was chosen (N, V).
 
-    Returns
-    -------
-    Tensor
-        (N, V) int64.
+        Returns
+        -------
+        dict
+            Name to number or list of numbers.
 
-    Example
-    -------
-    >>> count_codes(torch.tensor([[0, 1], [0, 0]]), 3)
-    tensor([[2, 0, 0],
-            [1, 1, 0]])
-    """
-    num_codebooks = codes.shape[-1]
-    offsets = torch.arange(num_codebooks, device=codes.device) * codebook_size
-    flat = (codes.reshape(-1, num_codebooks) + offsets).flatten()
-    counts = torch.bincount(flat, minlength=num_codebooks * codebook_size)
-    return counts.view(num_codebooks, codebook_size)
+        Example
+        -------
+        >>> MaskedPrediction.summary(torch.tensor([[9, 0]]))["code_entropy"]
+        0.0
+        """
+        entropy = statistics.entropy(counts)
+        return {
+            "code_entropy": float(entropy.mean()),
+            "code_entropy_per_codebook": entropy.tolist(),
+            "chance": math.log(counts.shape[1]),
+        }
 
 
 def _check_equal(attribute: str, unit: str, *parts: nn.Module) -> None:

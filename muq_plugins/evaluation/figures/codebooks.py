@@ -13,7 +13,6 @@ from matplotlib.axes import Axes
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator, NullLocator
 
-from muq_plugins.evaluation import codes
 from muq_plugins.evaluation.figures.style import (
     CHANCE,
     COUNTING,
@@ -24,6 +23,7 @@ from muq_plugins.evaluation.figures.style import (
     reference_line,
 )
 from muq_plugins.evaluation.metrics_log import select
+from muq_plugins.lobes import codes
 
 
 def accuracy_per_codebook(

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from muq_plugins.evaluation.health.chance import is_at_chance
 from muq_plugins.evaluation.health.verdict import (
     NOT_VALIDATED,
     Verdict,
@@ -16,6 +15,7 @@ from muq_plugins.evaluation.health.verdict import (
     worst_first,
 )
 from muq_plugins.evaluation.metrics_log import select
+from muq_plugins.lobes.stages import is_at_chance
 
 
 def mulan_verdicts(rows: list[dict], scores: dict[str, Any]) -> list[Verdict]:

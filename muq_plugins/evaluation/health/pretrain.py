@@ -7,8 +7,6 @@ Authors
 import numpy as np
 import torch
 
-from muq_plugins.evaluation import codes
-from muq_plugins.evaluation.health.chance import is_at_chance
 from muq_plugins.evaluation.health.verdict import (
     NOT_VALIDATED,
     Verdict,
@@ -18,6 +16,8 @@ from muq_plugins.evaluation.health.verdict import (
     worst_first,
 )
 from muq_plugins.evaluation.metrics_log import select, series
+from muq_plugins.lobes import codes
+from muq_plugins.lobes.stages import is_at_chance
 
 # What this project asks of a finished pre-training: this far below a counting model.
 LEARNED_MARGIN = 0.30

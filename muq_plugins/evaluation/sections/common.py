@@ -8,8 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from muq_plugins.evaluation import codes, figures
+from muq_plugins.evaluation import figures
 from muq_plugins.evaluation.report import Picture, Section, Table, percent
+from muq_plugins.lobes import codes
 
 
 def codes_section(

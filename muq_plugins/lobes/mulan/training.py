@@ -16,7 +16,7 @@ from torch.utils.checkpoint import checkpoint
 from muq_plugins.lobes.mulan.contrastive import ContrastiveLoss
 from muq_plugins.lobes.mulan.gathering import gather_with_gradient
 from muq_plugins.lobes.mulan.pairs import negative_pairs
-from muq_plugins.lobes.stages import StageOutput
+from muq_plugins.lobes.stages import Measure, StageOutput
 
 
 class ContrastiveTraining(nn.Module):
@@ -64,6 +64,11 @@ class ContrastiveTraining(nn.Module):
     >>> sorted(out.sums)
     ['accuracy', 'chance', 'loss', 'similarity', 'temperature']
     """
+
+    measures = {
+        "loss": Measure("Contrastive loss", references=("chance",)),
+        "accuracy": Measure("Own text found in the batch", "share", better=+1),
+    }
 
     def __init__(
         self,

@@ -7,7 +7,6 @@ from speechbrain.integrations.huggingface.hubert import HuBERT
 from speechbrain.integrations.huggingface.wavlm import WavLM
 from torch import nn
 
-from muq_plugins.evaluation.codes import entropy
 from muq_plugins.lobes import (
     BlockMasking,
     LogMel,
@@ -22,6 +21,7 @@ from muq_plugins.lobes import (
     Target,
     WaveformTransformer,
 )
+from muq_plugins.lobes.codes import entropy
 from muq_plugins.lobes.encoder import EncoderOutput
 from muq_plugins.lobes.encoders.common import centre_frames
 from muq_plugins.lobes.padded import resample_clips

@@ -17,8 +17,8 @@ from muq_plugins.lobes import (
     TokenizerTraining,
     VirtualCodes,
 )
+from muq_plugins.lobes.codes import count_codes
 from muq_plugins.lobes.quantizers import base
-from muq_plugins.lobes.stages import count_codes
 
 SIZE = 128
 

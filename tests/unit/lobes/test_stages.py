@@ -17,7 +17,7 @@ from muq_plugins.lobes import (
     Target,
     TokenizerTraining,
 )
-from muq_plugins.lobes.stages import count_codes
+from muq_plugins.lobes.codes import count_codes
 
 
 def small_parts(width=32, codebooks=2, entries=16, hop_length=240, classes=None):

@@ -19,7 +19,7 @@ from muq_plugins.lobes import (
     TeacherFeatures,
     VirtualCodes,
 )
-from muq_plugins.lobes.stages import count_codes
+from muq_plugins.lobes.codes import count_codes
 
 SIZE = 128
 

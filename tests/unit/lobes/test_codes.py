@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from muq_plugins.evaluation import codes
+from muq_plugins.lobes import codes
 
 
 @pytest.fixture

@@ -1,0 +1,78 @@
+"""Statistics of how a quantizer uses its codes.
+
+Everything is computed from counts (N, V): how often each of the V entries of each of
+the N codebooks was chosen. Counts of several batches or processes are simply added.
+"""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+Counts = Tensor | np.ndarray
+
+
+def count_codes(codes: Tensor, codebook_size: int) -> Tensor:
+    """How often each entry of each codebook occurs in codes (..., N): (N, V) int64.
+
+    Example
+    -------
+    >>> count_codes(torch.tensor([[0, 1], [0, 0]]), 3)
+    tensor([[2, 0, 0],
+            [1, 1, 0]])
+    """
+    num_codebooks = codes.shape[-1]
+    offsets = torch.arange(num_codebooks, device=codes.device) * codebook_size
+    flat = (codes.reshape(-1, num_codebooks) + offsets).flatten()
+    counts = torch.bincount(flat, minlength=num_codebooks * codebook_size)
+    return counts.view(num_codebooks, codebook_size)
+
+
+def usage(counts: Counts) -> Tensor:
+    """Share of the codes that were chosen at least once."""
+    return (_checked(counts) > 0).double().mean(dim=1)
+
+
+def dead_codes(counts: Counts) -> Tensor:
+    """Number of codes that were never chosen."""
+    return (_checked(counts) == 0).sum(dim=1)
+
+
+def entropy(counts: Counts) -> Tensor:
+    """Entropy in nats of the codes' own frequencies: the loss of a model that counts.
+
+    Example
+    -------
+    >>> round(entropy(torch.tensor([[2, 1, 1, 0]])).item(), 4)
+    1.0397
+    """
+    return torch.special.entr(_frequencies(counts)).sum(dim=1)
+
+
+def perplexity(counts: Counts) -> Tensor:
+    """Effective number of codes: the exponential of the entropy."""
+    return entropy(counts).exp()
+
+
+def most_frequent_share(counts: Counts) -> Tensor:
+    """Share of the most frequent code: the accuracy of always guessing it."""
+    return _frequencies(counts).max(dim=1).values
+
+
+def _frequencies(counts: Counts) -> Tensor:
+    """Relative frequencies (N, V), each row adds up to 1."""
+    counts = _checked(counts).double()
+    return counts / counts.sum(dim=1, keepdim=True)
+
+
+def _checked(counts: Counts) -> Tensor:
+    """The counts as a tensor, after the checks that every statistic needs."""
+    counts = torch.as_tensor(counts)
+    if counts.dim() != 2 or counts.shape[1] == 0:
+        raise ValueError(f"counts must be (N, V), got shape {tuple(counts.shape)}")
+    empty = torch.nonzero(counts.sum(dim=1) == 0).flatten().tolist()
+    if empty:
+        raise ValueError(
+            f"no codes were counted in rows {empty} of the counts: there is nothing "
+            "to take statistics of"
+        )
+    return counts
