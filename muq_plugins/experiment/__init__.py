@@ -16,6 +16,7 @@ from muq_plugins.experiment.experiment import (
 )
 from muq_plugins.experiment.files import resolve_experiment
 from muq_plugins.experiment.iterations import each_model
+from muq_plugins.experiment.run_folder import note_inputs
 from muq_plugins.experiment.running import run_script, save_experiment
 from muq_plugins.experiment.stages import load_stage
 from muq_plugins.experiment.tree import ExperimentError
@@ -27,6 +28,7 @@ __all__ = [
     "load_experiment",
     "load_hparams",
     "load_stage",
+    "note_inputs",
     "resolve_experiment",
     "run_script",
     "save_experiment",

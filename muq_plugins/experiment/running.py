@@ -7,63 +7,36 @@ Authors
 import os
 import shlex
 import sys
-import uuid
 from collections.abc import Callable
 from pathlib import Path
 
 import torch.distributed as dist
 
+from muq_plugins.errors import UserError
 from muq_plugins.experiment.experiment import Experiment
+from muq_plugins.experiment.run_folder import HYPERPARAMS, open_run
 from muq_plugins.experiment.tree import ExperimentError
+from muq_plugins.files import replace_file
 
 
-def save_experiment(experiment: Experiment, folder: str | os.PathLike) -> Path:
-    """Write the merged experiment as ``hyperparams.yaml``, whole or not at all.
+def save_experiment(
+    experiment: Experiment, folder: str | os.PathLike, study: bool = False
+) -> Path:
+    """Begins a run: the folder is this experiment's, and its alone while it runs.
 
-    Arguments
-    ---------
-    experiment : Experiment
-        What to save.
-    folder : str or PathLike
-        Where; made if it is not there. In distributed runs call this on the main
-        process only.
-
-    Returns
-    -------
-    Path
-        The file. Running it gives the same experiment.
-
-    Raises
-    ------
-    ExperimentError
-        If the folder cannot be written.
-
-    Example
-    -------
-    >>> folder = getfixture("tmp_path")
-    >>> _ = (folder / "muq.yaml").write_text("seed: 1\\n")
-    >>> from muq_plugins.experiment import load_experiment
-    >>> experiment = load_experiment([str(folder / "muq.yaml"), "--seed=2"])
-    >>> save_experiment(experiment, folder / "results").name
-    'hyperparams.yaml'
+    Results of another experiment are left as they are, and so is a folder in which
+    somebody works; else ``hyperparams.yaml`` says what to run to get the same. In
+    distributed runs call this on the main process only.
     """
     header = (
         f"Generated from {experiment.path} with the arguments:\n"
         f"{shlex.join(experiment.argv)}"
     )
     comment = "".join(f"# {line}\n" for line in header.splitlines())
-    folder = Path(folder)
-    target = folder / "hyperparams.yaml"
+    target = Path(folder) / HYPERPARAMS
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        # A name of its own, as two runs may share the folder; no ".yaml", as an
-        # interrupted write must not look like an experiment.
-        partial = folder / f".hyperparams-{uuid.uuid4().hex}"
-        try:
-            partial.write_text(comment + experiment.yaml_text, encoding="utf-8")
-            os.replace(partial, target)
-        finally:
-            partial.unlink(missing_ok=True)
+        open_run(experiment, target.parent, study)
+        replace_file(target, (comment + experiment.yaml_text).encode())
     except OSError as error:
         raise ExperimentError(
             f"Cannot write {target}: {error}. Choose a folder that you may write to."
@@ -96,7 +69,7 @@ def run_script(main: Callable[[list[str]], None]) -> None:
         # gets to them, which aborts a run that has done all its work now and then.
         if dist.is_available() and dist.is_initialized():
             dist.destroy_process_group()
-    except ExperimentError as error:
+    except (ExperimentError, UserError) as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
     except KeyboardInterrupt as interruption:

@@ -69,7 +69,7 @@ def run_study(
         experiment.path.parent,
         hparams["runs_folder"],
     )
-    save_experiment(experiment, hparams["output_folder"])
+    save_experiment(experiment, hparams["output_folder"], study=True)
     if hparams["only_report"]:
         return runs, []
     return runs, carry_out(runs, recipes, hparams["devices"])
