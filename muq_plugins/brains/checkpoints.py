@@ -19,6 +19,7 @@ import torch
 from speechbrain.utils.checkpoints import (
     Checkpoint,
     Checkpointer,
+    ckpt_recency,
     mark_as_loader,
     mark_as_saver,
     register_checkpoint_hooks,
@@ -132,26 +133,28 @@ class AtomicCheckpointer(Checkpointer):
         ddp_barrier()
         return saved
 
-    def find_checkpoints(self, *args, **kwargs) -> list[Checkpoint]:
-        """Finds checkpoints, leaving out damaged ones.
+    def find_checkpoints(
+        self,
+        importance_key=None,
+        max_key=None,
+        min_key=None,
+        ckpt_predicate=None,
+        max_num_checkpoints=None,
+    ) -> list[Checkpoint]:
+        """Finds checkpoints, without damaged ones, the newest one first.
 
-        Arguments
-        ---------
-        *args : tuple
-            As for SpeechBrain's Checkpointer.
-        **kwargs : dict
-            As for SpeechBrain's Checkpointer.
-
-        Returns
-        -------
-        list of Checkpoint
-            Complete checkpoints, the most important one first.
+        The newest one has the highest step, whatever the clock said; SpeechBrain goes
+        by the clock, which may have been wrong or may be another machine's.
         """
-        return [
-            checkpoint
-            for checkpoint in super().find_checkpoints(*args, **kwargs)
-            if is_complete(checkpoint.path)
-        ]
+        if importance_key is None and max_key is None and min_key is None:
+            importance_key = newest
+        elif importance_key is ckpt_recency:
+            importance_key = newest
+        found = super().find_checkpoints(
+            importance_key, max_key, min_key, ckpt_predicate
+        )
+        complete = [checkpoint for checkpoint in found if is_complete(checkpoint.path)]
+        return complete[:max_num_checkpoints]
 
     def recover_if_possible(
         self,
@@ -165,7 +168,7 @@ class AtomicCheckpointer(Checkpointer):
         Arguments
         ---------
         importance_key : callable or None
-            As for SpeechBrain's Checkpointer; the newest one by default.
+            As for SpeechBrain's Checkpointer; that of the highest step by default.
         max_key : str or None
             Take the highest value of this metadata key.
         min_key : str or None
@@ -215,6 +218,11 @@ class AtomicCheckpointer(Checkpointer):
                 f"start afresh, or restore it from a copy."
             )
         return None
+
+
+def newest(checkpoint: Checkpoint) -> tuple[int, float]:
+    """Orders checkpoints: by step; those that say none, or the same, by the clock."""
+    return checkpoint.meta.get("step", 0), ckpt_recency(checkpoint)
 
 
 @register_checkpoint_hooks

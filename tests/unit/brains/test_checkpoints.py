@@ -2,6 +2,7 @@
 
 import json
 import random
+import time
 
 import numpy
 import pytest
@@ -125,6 +126,33 @@ def test_only_the_newest_are_kept(saved):
     assert (
         first.path.name not in names and second.path.name in names and len(names) == 2
     )
+
+
+def test_the_newest_is_that_of_the_highest_step_whatever_the_clock_says(
+    tmp_path, monkeypatch
+):
+    model = torch.nn.Linear(1, 1)
+    checkpointer = AtomicCheckpointer(tmp_path / "save", {"model": model})
+    clock = time.time() + 11 * 24 * 3600
+    for step in range(1, 9):
+        if step == 5:  # resumed with the right clock
+            clock -= 11 * 24 * 3600
+        monkeypatch.setattr("time.time", lambda now=clock + step: now)
+        torch.nn.init.constant_(model.weight, step)
+        checkpointer.save_and_keep_only({"step": step}, num_to_keep=2)
+    kept = [c.meta["step"] for c in checkpointer.find_checkpoints()]
+    assert kept == [8, 7] and len(checkpointer.list_checkpoints()) == 2
+    assert checkpointer.recover_if_possible().meta["step"] == 8
+    assert model.weight.item() == 8
+    lowest = checkpointer.find_checkpoint(min_key="step")
+    assert lowest.meta["step"] == 7, "other orders are as they were"
+
+
+def test_a_damaged_checkpoint_takes_no_place_of_one_that_is_kept(saved):
+    _, checkpointer, (first, second) = saved
+    second.paramfiles["model"].unlink()
+    checkpointer.save_and_keep_only({"step": 3}, num_to_keep=2)
+    assert {c.path.name for c in checkpointer.find_checkpoints()} >= {first.path.name}
 
 
 def test_sizes_are_those_of_all_files(saved):
