@@ -28,7 +28,7 @@ import torch
 from speechbrain.utils.distributed import infer_device
 
 from muq_plugins.data.labels import ComputedLabels
-from muq_plugins.data.labels.settings import all_clips
+from muq_plugins.data.labels.targets import all_clips
 from muq_plugins.data.labels.windows import track_samples, window_labels
 from muq_plugins.data.preparation import prepare_manifests, training_loader
 from muq_plugins.experiment import load_experiment

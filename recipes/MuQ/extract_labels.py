@@ -12,9 +12,6 @@ Start it as often as there are devices, on any machines that share the folder, a
 time: by hand, by torchrun, or as an array of jobs. Each process takes what nobody has
 taken yet, or what a dead one has left, and all end when the labels are complete. The
 training does the same by itself if nobody has done it before.
-
-Authors
- * The MuQ for SpeechBrain team 2026
 """
 
 import os
@@ -27,10 +24,10 @@ os.environ["RANK"] = "0"
 
 from speechbrain.utils.distributed import infer_device
 
-from muq_plugins.data.labels.claims import ClaimFolder
 from muq_plugins.data.mel_statistics import normalise
 from muq_plugins.data.preparation import prepare_manifests
 from muq_plugins.experiment import ExperimentError, load_experiment, run_script
+from muq_plugins.files import locked
 from muq_plugins.inference.tokenizer import load_tokenizer
 
 
@@ -49,7 +46,7 @@ def main(argv):
             f"run of {hparams['tokenizer']['experiment']}."
         )
     target = hparams["modules"]["pretrain"].target
-    with ClaimFolder(labels.folder, labels.stale_seconds).alone("manifests"):
+    with locked(labels.folder, ".manifests.lock"):
         manifests = prepare_manifests(**hparams["data"])
         normalise(target, manifests, hparams["mel_statistics"])
     if hparams["tokenizer_folder"] is not None:

@@ -10,7 +10,7 @@ import pytest
 import torch
 import yaml
 
-from muq_plugins.data.labels import LabelError
+from muq_plugins.errors import UserError
 from muq_plugins.evaluation.metrics_log import read_metrics, select
 from muq_plugins.experiment import (
     ExperimentError,
@@ -175,7 +175,7 @@ def test_labels_of_another_tokenizer_stop_the_training(
     path, options = train_latent(
         iterations, data_options, tmp_path, "--labels.folder", labels
     )
-    with pytest.raises(LabelError, match="tokenizer is .* there, .* here") as error:
+    with pytest.raises(UserError, match="tokenizer is .* there, .* here") as error:
         recipe_here("train.py", path, *options)
     assert str(labels) in str(error.value)
 

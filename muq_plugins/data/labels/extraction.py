@@ -1,7 +1,6 @@
-"""Extraction: one worker of any number that label a corpus together.
+"""Extraction: any number of workers that label a corpus together, and the final check.
 
-Authors
- * The MuQ for SpeechBrain team 2026
+Whoever labels a shard holds its lock, which ends with its process.
 """
 
 from __future__ import annotations
@@ -11,38 +10,39 @@ import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 from speechbrain.utils.logger import get_logger
 
 from muq_plugins.data.audio import AudioError
-from muq_plugins.data.labels.claims import POLL_SECONDS, ClaimFolder
 from muq_plugins.data.labels.description import agree, describe
-from muq_plugins.data.labels.shards import Shard, ShardWriter, plan_shards
-from muq_plugins.data.labels.verification import VERIFIED_FILE, verify
+from muq_plugins.data.labels.shards import (
+    CODES,
+    LATENTS,
+    VERIFIED_FILE,
+    Shard,
+    ShardWriter,
+    check_size,
+    hash_file,
+    plan_shards,
+)
 from muq_plugins.data.labels.windows import LabelWindows, track_samples, window_labels
+from muq_plugins.errors import UserError
+from muq_plugins.files import POLL_SECONDS, locked, sweep, write_json
 from muq_plugins.lobes.target import Target
 
 logger = get_logger(__name__)
 
+RECOMPUTED = 8  # windows, spread over the corpus
+# Another device may round otherwise, which changes a code now and then. Labels that are
+# off by a frame agree on far fewer.
+AGREEMENT = 0.95
+
 
 @dataclass
 class Throughput:
-    """What one worker has done.
-
-    Arguments
-    ---------
-    shards : int
-        Work items that it finished.
-    audio_seconds : float
-        Audio in them.
-    seconds : float
-        Time that it worked on them.
-
-    Example
-    -------
-    >>> print(Throughput(2, 7200.0, 3600.0))
-    2 shards, 2.0 hours of audio in 1.00 h: 2.0 hours per hour and worker
-    """
+    """What one worker has done: shards that it finished, and how long it took."""
 
     shards: int = 0
     audio_seconds: float = 0.0
@@ -63,7 +63,6 @@ def extract_labels(
     manifest: dict,
     shard_minutes: float = 30.0,
     latents: bool = False,
-    stale_seconds: float = 60.0,
     max_bad_fraction: float = 0.01,
 ) -> Throughput:
     """Labels what nobody has labelled yet, until everything is labelled and verified.
@@ -86,8 +85,6 @@ def extract_labels(
         Audio in a shard, the unit of work.
     latents : bool
         Whether to store the features as well, as 16-bit floats.
-    stale_seconds : float
-        After how long without a sign of life a worker's shard is taken over.
     max_bad_fraction : float
         Share of files that may turn out unreadable.
 
@@ -98,41 +95,36 @@ def extract_labels(
 
     Raises
     ------
-    LabelError
+    UserError
         If the folder holds other labels, or they do not stand the final check.
     """
     folder = Path(folder)
     description = describe(target, windows, manifest, shard_minutes, latents)
     agree(folder, description, create=True)
     shards = plan_shards(folder, manifest, shard_minutes)
-    claims = ClaimFolder(folder, stale_seconds)
     done = Throughput()
-    # Workers begin at different places, so that they do not queue for the same claims.
-    begin = os.getpid() % len(shards)
+    # Workers begin at different places, so that they do not queue for the same shards.
+    begin = os.getpid() % max(1, len(shards))
     while pending := [shard for shard in shards if not shard.index.is_file()]:
-        progress = False
+        finished = done.shards
         for shard in itertools.chain(pending[begin:], pending[:begin]):
-            claim = claims.take(shard.name)
-            if claim is None:
-                continue
-            try:
-                # Somebody may have finished it between the look and the claim.
-                if not shard.index.is_file():
-                    started = time.monotonic()
-                    _label_shard(shard, target, windows, manifest, latents, claim)
-                    done.shards += 1
-                    done.seconds += time.monotonic() - started
-                    done.audio_seconds += sum(
-                        manifest[clip]["duration"] for clip in shard.clips
-                    )
-                    progress = True
-            finally:
-                claim.release()
-        if not progress:
+            with locked(folder, f".{shard.name}.lock", wait=False) as mine:
+                # Somebody may have finished it between the look and the lock.
+                if not mine or shard.index.is_file():
+                    continue
+                started = time.monotonic()
+                _label_shard(shard, target, windows, manifest, latents)
+                done.shards += 1
+                done.seconds += time.monotonic() - started
+                done.audio_seconds += sum(
+                    manifest[clip]["duration"] for clip in shard.clips
+                )
+        if done.shards == finished:
             time.sleep(POLL_SECONDS)
-    with claims.alone("verification"):
-        if not (folder / VERIFIED_FILE).is_file():
-            verify(folder, target, windows, manifest, description, max_bad_fraction)
+    if not (folder / VERIFIED_FILE).is_file():  # else the folder may be read-only
+        with locked(folder):
+            if not (folder / VERIFIED_FILE).is_file():
+                verify(folder, target, windows, manifest, description, max_bad_fraction)
     return done
 
 
@@ -142,7 +134,6 @@ def _label_shard(
     windows: LabelWindows,
     manifest: dict,
     latents: bool,
-    claim,
 ) -> None:
     """Labels the tracks of one shard."""
     size = target.features.output_size if latents else None
@@ -162,6 +153,136 @@ def _label_shard(
                 writer.fail_clip(clip_id, error.reason)
                 continue
             writer.end_clip(clip_id, spans[-1][1], samples, entry["wav"])
-        # After a long sleep it may be somebody else's, who is as far or farther.
-        if claim.in_force():
-            writer.publish()
+
+
+def verify(
+    folder: Path,
+    target: Target,
+    windows: LabelWindows,
+    manifest: dict,
+    description: dict[str, Any],
+    max_bad_fraction: float,
+) -> None:
+    """Checks a complete set of labels, and notes that it was checked.
+
+    Every file has its size and its hash; every clip is in one shard, once, and has as
+    many frames as its audio; the frames of a shard follow one another without a gap;
+    codes are below the size of the codebooks; and windows that are computed again, from
+    clips all over the corpus, have the labels that are stored at their times.
+    """
+    shards = plan_shards(folder, manifest, description["shard_minutes"])
+    place: dict[str, tuple[Shard, dict]] = {}
+    failures: dict[str, str] = {}
+    frames = 0
+    for shard in shards:
+        index = shard.load(target.num_codebooks)
+        _check_files(shard, index, target, description["latent_size"])
+        _check_clips(shard, index, windows, manifest, target)
+        place.update({clip: (shard, row) for clip, row in index["clips"].items()})
+        failures.update(index["failures"])
+        frames += index["frames"]
+    if len(failures) > max_bad_fraction * len(manifest):
+        listed = ", ".join(
+            f"{clip} ({why})" for clip, why in list(failures.items())[:5]
+        )
+        raise UserError(
+            f"{len(failures)} of {len(manifest)} clips have no labels, more than "
+            f"max_bad_fraction {max_bad_fraction:g} allows: {listed}. Repair the files "
+            f"or scan the data folder again, delete {folder} and extract anew."
+        )
+    clips = list(place)
+    for number in range(min(RECOMPUTED, len(clips))):
+        clip = clips[number * len(clips) // min(RECOMPUTED, len(clips))]
+        _recompute(clip, *place[clip], number, target, windows, manifest)
+    sweep(folder)
+    for path in folder.glob(".shard-*.lock"):  # no shard is left to be locked
+        path.unlink(missing_ok=True)
+    write_json(
+        folder / VERIFIED_FILE,
+        {
+            "clips": len(clips),
+            "failures": failures,
+            "frames": frames,
+            "shards": len(shards),
+        },
+    )
+
+
+def _check_files(
+    shard: Shard, index: dict, target: Target, latent_size: int | None
+) -> None:
+    """Size and hash of the data files, and the range of the codes."""
+    paths = [shard.codes]
+    if latent_size is not None:
+        check_size(shard.latents, index["frames"] * latent_size * LATENTS.itemsize)
+        paths.append(shard.latents)
+    for path in paths:
+        if hash_file(path) != index["sha256"][path.suffix[1:]]:
+            raise UserError(
+                f"{path} was changed after it was written: its hash is not that in "
+                f"{shard.index}. Delete both and run extract_labels.py again."
+            )
+    codes = np.fromfile(shard.codes, CODES)
+    if codes.size and codes.max() >= target.codebook_size:
+        raise UserError(
+            f"{shard.codes} holds the code {codes.max()}, but the codebooks have "
+            f"{target.codebook_size} entries."
+        )
+
+
+def _check_clips(
+    shard: Shard, index: dict, windows: LabelWindows, manifest: dict, target: Target
+) -> None:
+    """Each clip of the shard once, with the frames of its audio, without gaps."""
+    covered = [*index["clips"], *index["failures"]]
+    if sorted(covered) != sorted(shard.clips):
+        wrong = sorted(set(covered) ^ set(shard.clips))[:5]
+        raise UserError(
+            f"{shard.index} does not cover its clips exactly once: {', '.join(wrong)} "
+            "differ. Delete it and run extract_labels.py again."
+        )
+    expected = 0
+    for clip_id, row in index["clips"].items():
+        samples = track_samples(manifest[clip_id], target.sample_rate)
+        frames = samples // windows.frame_samples
+        if (row["first"], row["frames"], row["samples"]) != (expected, frames, samples):
+            raise UserError(
+                f"{shard.index}: {clip_id} has {row['frames']} frames from "
+                f"{row['first']} on for {row['samples']} samples, expected {frames} "
+                f"from {expected} on for {samples}. Delete it and run "
+                "extract_labels.py again."
+            )
+        expected += frames
+    if index["frames"] != expected:
+        raise UserError(
+            f"{shard.index} promises {index['frames']} frames, its clips have "
+            f"{expected}. Delete it and run extract_labels.py again."
+        )
+
+
+def _recompute(
+    clip_id: str,
+    shard: Shard,
+    row: dict,
+    number: int,
+    target: Target,
+    windows: LabelWindows,
+    manifest: dict,
+) -> None:
+    """Compares the labels of one window of a clip with what they should be."""
+    path, samples = manifest[clip_id]["wav"], row["samples"]
+    spans = windows.spans(samples)
+    span = spans[number % len(spans)]
+    codes, _ = window_labels(target, windows, path, samples, span)
+    if not len(codes):
+        return  # shorter than a frame
+    shape = (row["frames"], target.num_codebooks)
+    offset = row["first"] * target.num_codebooks * CODES.itemsize
+    stored = np.memmap(shard.codes, CODES, "r", offset, shape)[slice(*span)]
+    share = float((stored == codes.numpy()).mean())
+    if share < AGREEMENT:
+        raise UserError(
+            f"{shard.codes}: of the labels of {path} from {span[0]} to {span[1]} only "
+            f"{share:.1%} are what the tokenizer says now. Has the audio changed? "
+            f"Delete {shard.index} and run extract_labels.py again."
+        )

@@ -1,21 +1,25 @@
-"""Targets whose codes belong to places in tracks: stored, or computed on the fly.
+"""How training gets labels: targets whose codes belong to places in tracks.
 
-Both follow the Target contract and give the same codes for every crop.
-
-Authors
- * The MuQ for SpeechBrain team 2026
+`StoredLabels` and `ComputedLabels` are what an experiment file names. Their targets
+follow the Target contract and give the same codes for every crop.
 """
 
 from __future__ import annotations
+
+from dataclasses import InitVar, dataclass
+from pathlib import Path
 
 import torch
 from speechbrain.utils.logger import get_logger
 from torch import Tensor, nn
 
 from muq_plugins.data.audio import AudioError
-from muq_plugins.data.labels.errors import LabelError
-from muq_plugins.data.labels.reading import LabelSet
+from muq_plugins.data.labels.description import describe
+from muq_plugins.data.labels.extraction import Throughput, extract_labels
+from muq_plugins.data.labels.shards import LabelSet
 from muq_plugins.data.labels.windows import LabelWindows, track_samples, window_labels
+from muq_plugins.data.preparation import Manifests
+from muq_plugins.errors import UserError
 from muq_plugins.lobes.lengths import absolute_lengths
 from muq_plugins.lobes.target import PADDING_CODE, Crops, Target
 
@@ -28,13 +32,6 @@ class TrackTarget(nn.Module):
     A frame that a crop only begins has the label that the whole frame has; one that
     the track does not fill has none. Nothing is a parameter or a submodule: there is
     nothing to train, to save or to move.
-
-    Arguments
-    ---------
-    target : Target
-        What the codes are those of; it tells rates and sizes.
-    windows : LabelWindows
-        How tracks are cut.
     """
 
     def __init__(self, target: Target, windows: LabelWindows):
@@ -46,22 +43,7 @@ class TrackTarget(nn.Module):
         self.codebook_size = target.codebook_size
 
     def codes_of(self, clip_id: str, first: int, count: int) -> Tensor:
-        """The codes of some frames of a track.
-
-        Arguments
-        ---------
-        clip_id : str
-            Id in the manifest.
-        first : int
-            First frame.
-        count : int
-            How many; fewer are given where the track ends.
-
-        Returns
-        -------
-        Tensor
-            (frames, N) int64.
-        """
+        """Codes (frames, N) int64 of a track; fewer where it ends."""
         raise NotImplementedError
 
     def forward(
@@ -70,26 +52,10 @@ class TrackTarget(nn.Module):
         wav_lens: Tensor | None,
         crops: Crops,
     ) -> Tensor:
-        """Gives the codes of a batch of crops.
+        """Gives the codes (batch, frames, N) int64 of a batch of crops.
 
-        Arguments
-        ---------
-        wavs : Tensor
-            The crops (batch, samples); only their lengths matter.
-        wav_lens : Tensor or None
-            Relative lengths (batch,); None when nothing is padded.
-        crops : Crops
-            Id of the clip and begin of the crop in seconds, for each crop.
-
-        Returns
-        -------
-        Tensor
-            Codes (batch, frames, N) int64; -1 beyond the end of a crop or its track.
-
-        Raises
-        ------
-        LabelError
-            If there are no labels for a crop, or it begins between two frames.
+        Of the waveforms only the lengths matter. Codes are -1 beyond the end of a crop
+        or its track.
         """
         batch, samples = wavs.shape
         size = self.windows.frame_samples
@@ -100,7 +66,7 @@ class TrackTarget(nn.Module):
         for row, length, (clip_id, start) in zip(codes, lengths, crops, strict=True):
             first, rest = divmod(round(start * self.sample_rate), size)
             if rest:
-                raise LabelError(
+                raise UserError(
                     f"A crop of {clip_id} begins at {start} s, between two frames: "
                     f"labels exist for every {1 / self.frame_rate:g} s. Set the grid "
                     f"of the crops to a multiple of {size} samples."
@@ -111,55 +77,22 @@ class TrackTarget(nn.Module):
 
 
 class StoredTarget(TrackTarget):
-    """Codes from a set of labels.
-
-    Arguments
-    ---------
-    target : Target
-        What the codes are those of.
-    windows : LabelWindows
-        How tracks are cut.
-    labels : LabelSet
-        The labels.
-    """
+    """Codes from a set of labels."""
 
     def __init__(self, target: Target, windows: LabelWindows, labels: LabelSet):
         super().__init__(target, windows)
         self.labels = labels
 
     def codes_of(self, clip_id: str, first: int, count: int) -> Tensor:
-        """Reads them.
-
-        Arguments
-        ---------
-        clip_id : str
-            Id in the manifest.
-        first : int
-            First frame.
-        count : int
-            How many.
-
-        Returns
-        -------
-        Tensor
-            (frames, N) int64.
-        """
+        """Reads them."""
         return torch.from_numpy(self.labels.codes(clip_id, first, count).astype("i8"))
 
 
 class ComputedTarget(TrackTarget):
     """The same codes, computed when they are asked for: no storage, more work.
 
-    The windows that a crop lies in are read and labelled whole.
-
-    Arguments
-    ---------
-    target : Target
-        Computes the codes; it follows to another device, but is no submodule.
-    windows : LabelWindows
-        How tracks are cut.
-    manifest : dict
-        Clip id to entry.
+    The windows that a crop lies in are read and labelled whole. The target follows to
+    another device, but is no submodule.
     """
 
     def __init__(self, target: Target, windows: LabelWindows, manifest: dict):
@@ -176,22 +109,7 @@ class ComputedTarget(TrackTarget):
         return super()._apply(fn, recurse)
 
     def codes_of(self, clip_id: str, first: int, count: int) -> Tensor:
-        """Computes them.
-
-        Arguments
-        ---------
-        clip_id : str
-            Id in the manifest.
-        first : int
-            First frame.
-        count : int
-            How many.
-
-        Returns
-        -------
-        Tensor
-            (frames, N) int64; none if a window around them cannot be read.
-        """
+        """Computes them; none if a window around them cannot be read."""
         path, samples = self._tracks[clip_id]
         spans = self.windows.covering(samples, first, first + count)
         nothing = torch.zeros(0, self.num_codebooks, dtype=torch.int64)
@@ -209,3 +127,101 @@ class ComputedTarget(TrackTarget):
             return nothing
         begin = first - spans[0][0] if spans else 0
         return codes[begin : begin + count]
+
+
+@dataclass
+class ComputedLabels:
+    """Labels that are computed during training, whenever they are needed.
+
+    Arguments
+    ---------
+    window_seconds : float
+        Each frame is labelled in one window of its track, this long.
+    context_seconds : float
+        What is heard on either side of a window in addition.
+    """
+
+    window_seconds: float
+    context_seconds: float
+
+    def target_for(self, target: Target, manifests: Manifests) -> ComputedTarget:
+        """The target to train on: the codes that `StoredLabels` gives too."""
+        windows = LabelWindows.in_seconds(
+            target, self.window_seconds, self.context_seconds
+        )
+        return ComputedTarget(target, windows, all_clips(manifests))
+
+
+@dataclass
+class StoredLabels:
+    """Labels that are extracted once, and read during training.
+
+    Arguments
+    ---------
+    folder : str or Path
+        Where they are kept.
+    window_seconds : float
+        Each frame is labelled in one window of its track, this long.
+    context_seconds : float
+        What is heard on either side of a window in addition.
+    shard_minutes : float
+        Audio in a shard, the unit of work of an extraction.
+    latents : bool
+        Whether an extraction stores what was quantized as well.
+    max_bad_fraction : float
+        Share of files that may turn out unreadable.
+    stale_seconds : float or None
+        Of earlier versions, and ignored: a dead worker's shard is free at once.
+    """
+
+    folder: str | Path
+    window_seconds: float
+    context_seconds: float
+    shard_minutes: float = 30.0
+    latents: bool = False
+    max_bad_fraction: float = 0.01
+    stale_seconds: InitVar[float | None] = None
+
+    def __post_init__(self, stale_seconds: float | None):
+        if stale_seconds is not None:
+            logger.warning(
+                "labels.stale_seconds is ignored: the shard of a worker that is gone "
+                "is free at once. Take it out of the experiment file."
+            )
+
+    def extract(self, target: Target, manifests: Manifests) -> Throughput:
+        """Does a share of the extraction, and returns when it is complete."""
+        return extract_labels(
+            self.folder,
+            target,
+            self._windows(target),
+            all_clips(manifests),
+            self.shard_minutes,
+            self.latents,
+            self.max_bad_fraction,
+        )
+
+    def target_for(self, target: Target, manifests: Manifests) -> StoredTarget:
+        """The target to train on; what is not labelled yet is labelled first."""
+        logger.info(f"Labels in {self.folder}: {self.extract(target, manifests)}.")
+        windows, clips = self._windows(target), all_clips(manifests)
+        description = describe(target, windows, clips, self.shard_minutes, self.latents)
+        return StoredTarget(target, windows, LabelSet(self.folder, clips, description))
+
+    def _windows(self, target: Target) -> LabelWindows:
+        return LabelWindows.in_seconds(
+            target, self.window_seconds, self.context_seconds
+        )
+
+
+def all_clips(manifests: Manifests) -> dict:
+    """The clips of all parts of a corpus; a clip may be in two of them."""
+    clips: dict = {}
+    for part in (manifests.train, manifests.valid, manifests.test):
+        for clip_id, entry in part.items():
+            if clips.setdefault(clip_id, entry)["wav"] != entry["wav"]:
+                raise UserError(
+                    f"Two clips have the id {clip_id}: {clips[clip_id]['wav']} and "
+                    f"{entry['wav']}. Ids must differ across the parts of a corpus."
+                )
+    return clips

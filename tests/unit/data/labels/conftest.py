@@ -58,7 +58,7 @@ def extract(target, windows, manifest):
     """Extracts the labels of all tracks into a folder, in shards of a track or two."""
 
     def run(folder, **changes):
-        arguments = {"shard_minutes": 2.5 / 60, "stale_seconds": 5.0, **changes}
+        arguments = {"shard_minutes": 2.5 / 60, **changes}
         return extract_labels(folder, target, windows, manifest, **arguments)
 
     return run

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import soundfile
 
-from muq_plugins.data.labels import LabelError, LabelSet, LabelWindows
+from muq_plugins.data.labels import LabelSet, LabelWindows
 from muq_plugins.data.labels.description import describe
 from muq_plugins.data.labels.extraction import extract_labels
+from muq_plugins.errors import UserError
 from tests.unit.data.labels.conftest import make_target
 
 MINUTES = 2.5 / 60
@@ -35,7 +36,7 @@ def open_labels(folder, target, windows, manifest):
 
 
 def refused(match, path):
-    return pytest.raises(LabelError, match=f"{re.escape(str(path))}.*{match}")
+    return pytest.raises(UserError, match=f"{re.escape(str(path))}.*{match}")
 
 
 def test_good_labels_open(open_labels):
@@ -84,9 +85,11 @@ def test_a_missing_shard(open_labels, folder, name):
         open_labels()
 
 
-def test_a_damaged_index(open_labels, folder):
-    (folder / "shard-00000.json").write_text("{", encoding="utf-8")
-    with refused("is damaged", folder / "shard-00000.json"):
+@pytest.mark.parametrize("content", ["{", "[]", '{"frames": 3}'])
+@pytest.mark.parametrize("name", ["shard-00000.json", "labels.json"])
+def test_damaged_json(open_labels, folder, name, content):
+    (folder / name).write_text(content, encoding="utf-8")
+    with refused("is damaged", folder / name):
         open_labels()
 
 
@@ -98,7 +101,7 @@ def test_labels_that_were_never_verified(open_labels, folder):
 
 def test_no_labels(open_labels, folder):
     (folder / "labels.json").unlink()
-    with pytest.raises(LabelError, match="There are no labels in"):
+    with pytest.raises(UserError, match="There are no labels in"):
         open_labels()
 
 
@@ -120,7 +123,7 @@ def test_audio_that_was_only_copied_is_the_same(open_labels, manifest):
 
 
 def test_a_clip_without_labels(open_labels):
-    with pytest.raises(LabelError, match="has no labels of another"):
+    with pytest.raises(UserError, match="has no labels of another"):
         open_labels().codes("another", 0, 5)
 
 
@@ -168,7 +171,7 @@ def test_unreadable_audio_is_reported_and_limited(extract, tmp_path, manifest, t
     path = manifest["track1"]["wav"]
     with open(path, "r+b") as file:
         file.truncate(20000)
-    with pytest.raises(LabelError, match=r"1 of 5 clips have no labels.*track1"):
+    with pytest.raises(UserError, match=r"1 of 5 clips have no labels.*track1"):
         extract(tmp_path / "a")
     extract(tmp_path / "b", max_bad_fraction=0.2)
     verified = json.loads((tmp_path / "b" / "verified.json").read_text("utf-8"))
@@ -178,17 +181,17 @@ def test_unreadable_audio_is_reported_and_limited(extract, tmp_path, manifest, t
 
 def test_audio_that_is_shorter_than_the_manifest_says(extract, tmp_path, manifest):
     manifest["track1"]["duration"] += 1.0
-    with pytest.raises(LabelError, match=r"track1 \(truncated\)"):
+    with pytest.raises(UserError, match=r"track1 \(truncated\)"):
         extract(tmp_path / "a")
 
 
 def test_what_cannot_be_stored(windows, manifest, target, tmp_path):
     from muq_plugins.lobes import MultiViewTarget
 
-    with pytest.raises(LabelError, match="not of a MultiViewTarget"):
+    with pytest.raises(UserError, match="not of a MultiViewTarget"):
         extract_labels(tmp_path, MultiViewTarget([target]), windows, manifest)
     target.codebook_size = 65537
-    with pytest.raises(LabelError, match="65537 entries cannot be stored"):
+    with pytest.raises(UserError, match="65537 entries cannot be stored"):
         extract_labels(tmp_path, target, windows, manifest)
     with pytest.raises(ValueError, match="not whole numbers of frames"):
         LabelWindows.in_seconds(target, 0.81, 0.2)

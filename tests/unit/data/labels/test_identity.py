@@ -9,7 +9,6 @@ from muq_plugins.data.dataset import ClipDataset
 from muq_plugins.data.labels import (
     ComputedLabels,
     ComputedTarget,
-    LabelError,
     LabelSet,
     LabelWindows,
     StoredLabels,
@@ -17,6 +16,7 @@ from muq_plugins.data.labels import (
 from muq_plugins.data.labels.description import describe
 from muq_plugins.data.labels.windows import track_samples
 from muq_plugins.data.preparation import Manifests
+from muq_plugins.errors import UserError
 from muq_plugins.lobes import (
     LogMel,
     ResidualVQ,
@@ -126,7 +126,7 @@ def test_every_frame_is_in_one_window():
 
 
 def test_a_crop_between_two_frames_is_refused(targets):
-    with pytest.raises(LabelError, match="begins at 0.01 s, between two frames"):
+    with pytest.raises(UserError, match="begins at 0.01 s, between two frames"):
         targets[0](torch.zeros(1, 24000), None, [("track0", 0.01)])
 
 
@@ -156,3 +156,11 @@ def test_only_what_is_asked_for_is_in_memory(
     description = describe(target, windows, manifest, 2.5 / 60, latents=False)
     labels = LabelSet(tmp_path / "labels", manifest, description)
     assert isinstance(labels.codes("track0", 3, 2).base, np.memmap)
+
+
+def test_a_setting_of_earlier_versions_is_ignored_with_a_word(tmp_path, caplog):
+    StoredLabels(tmp_path, 0.8, 0.2, stale_seconds=60)
+    assert "stale_seconds is ignored" in caplog.text
+    caplog.clear()
+    StoredLabels(tmp_path, 0.8, 0.2)
+    assert not caplog.text
