@@ -1,8 +1,4 @@
-"""Installation of MuQ for SpeechBrain.
-
-Authors
- * The MuQ for SpeechBrain team 2026
-"""
+"""Installation of MuQ for SpeechBrain."""
 
 from pathlib import Path
 

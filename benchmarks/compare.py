@@ -7,9 +7,6 @@
 The official package gets an environment of its own, which is built once and kept in a
 cache. Each side is a process that stays alive; they compute in turn, never at the same
 time. What other programs do on the machine is in the numbers: leave it alone.
-
-Authors
- * The MuQ for SpeechBrain team 2026
 """
 
 from __future__ import annotations
@@ -43,18 +40,7 @@ MAX_BATCHED_SECONDS = 60
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
-    """Reads the command line.
-
-    Arguments
-    ---------
-    argv : list of str
-        Arguments without the name of the program.
-
-    Returns
-    -------
-    argparse.Namespace
-        All settings; those not given have their defaults.
-    """
+    """Reads the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__.partition("\n")[0],
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
@@ -82,18 +68,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
 
 
 def tasks(settings: argparse.Namespace) -> list[dict[str, Any]]:
-    """Lists what is measured.
-
-    Arguments
-    ---------
-    settings : argparse.Namespace
-        From `parse`.
-
-    Returns
-    -------
-    list of dict
-        Tasks in their order; float32 comes first, because bfloat16 is compared with it.
-    """
+    """Lists what is measured."""
     wanted: list[tuple[str, str, float]] = []
     for kind in ("inference", "training"):
         if kind in settings.parts:
@@ -120,20 +95,7 @@ def tasks(settings: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def sides(kind: str, environments: dict[str, Environment]) -> list[str]:
-    """Chooses who is measured, in the order of their turns.
-
-    Arguments
-    ---------
-    kind : str
-        Kind of the task.
-    environments : dict
-        All environments by name.
-
-    Returns
-    -------
-    list of str
-        Names.
-    """
+    """Chooses who is measured, in the order of their turns."""
     if kind in ("random_projection", "encodec_from_wavs"):
         return ["others", "ours"]
     names = ["official", "ours"]
@@ -143,18 +105,7 @@ def sides(kind: str, environments: dict[str, Environment]) -> list[str]:
 
 
 def describe_machine(settings: argparse.Namespace) -> dict[str, Any]:
-    """Says where and when this runs.
-
-    Arguments
-    ---------
-    settings : argparse.Namespace
-        From `parse`.
-
-    Returns
-    -------
-    dict
-        Names, versions, date and load of the machine.
-    """
+    """Says where and when this runs."""
     gpu = torch.cuda.get_device_name() if settings.device == "cuda" else None
     return {
         "cpu": cpu_name(),
@@ -170,13 +121,7 @@ def describe_machine(settings: argparse.Namespace) -> dict[str, Any]:
 
 
 def main(argv: list[str]) -> None:
-    """Measures, and writes ``results.json`` and ``table.md``.
-
-    Arguments
-    ---------
-    argv : list of str
-        Command line.
-    """
+    """Measures, and writes ``results.json`` and ``table.md``."""
     settings = parse(argv)
     settings.out.mkdir(parents=True, exist_ok=True)
     ours = HERE / "worker_ours.py"
@@ -212,17 +157,7 @@ def main(argv: list[str]) -> None:
 def measure_all(
     settings: argparse.Namespace, workers: Workers, report: dict[str, Any]
 ) -> None:
-    """Fills the report row by row; what is measured is saved at once.
-
-    Arguments
-    ---------
-    settings : argparse.Namespace
-        From `parse`.
-    workers : Workers
-        All workers.
-    report : dict
-        ``machine``, ``rates`` and ``rows``, extended in place.
-    """
+    """Fills the report row by row; what is measured is saved at once."""
     if "official" in workers.environments:
         workers.ask("official", "release")  # it loads first, and saves the weights
     for precision in PRECISIONS:
@@ -254,15 +189,7 @@ def measure_all(
 
 
 def save(folder: Path, report: dict[str, Any]) -> None:
-    """Writes the report.
-
-    Arguments
-    ---------
-    folder : Path
-        Where.
-    report : dict
-        All that was measured so far.
-    """
+    """Writes the report."""
     (folder / "results.json").write_text(json.dumps(report, indent=2) + "\n", "utf-8")
     (folder / "table.md").write_text(markdown(report), "utf-8")
 

@@ -1,8 +1,4 @@
-"""Builds the environment of the official package, beside the running one.
-
-Authors
- * The MuQ for SpeechBrain team 2026
-"""
+"""Builds the environment of the official package, beside the running one."""
 
 from __future__ import annotations
 
@@ -24,13 +20,7 @@ COMPLETE = "complete.json"
 
 
 def default_cache() -> Path:
-    """Where the environment is kept between runs.
-
-    Returns
-    -------
-    Path
-        ``$XDG_CACHE_HOME/muq_plugins``, or the same under ``~/.cache``.
-    """
+    """Where the environment is kept between runs."""
     home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(home) / "muq_plugins"
 
@@ -39,18 +29,6 @@ def requirements(torch: str) -> tuple[list[str], list[str]]:
     """What is installed into the environment.
 
     torch itself is not: both sides compute with the running one.
-
-    Arguments
-    ---------
-    torch : str
-        Version of the running torch, such as ``2.11.0`` or ``2.11.0+cpu``.
-
-    Returns
-    -------
-    complete : list of str
-        Requirements for pip whose own requirements are installed as well.
-    alone : list of str
-        Requirements for pip that must not bring anything along.
     """
     number, _, build = torch.partition("+")
     # torchvision 0.N was released with torch 2.(N - 15); x-clip imports it.
@@ -67,21 +45,6 @@ def official_python(cache: Path) -> str:
     """Finds or builds the environment.
 
     It sees the packages of the running one, torch among them, behind its own.
-
-    Arguments
-    ---------
-    cache : Path
-        Folder for it.
-
-    Returns
-    -------
-    str
-        Its interpreter.
-
-    Raises
-    ------
-    RuntimeError
-        If pip fails, or the package cannot be imported afterwards.
     """
     torch = version("torch")
     shared = [path for path in sys.path if path.endswith("-packages")]

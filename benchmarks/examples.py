@@ -15,9 +15,6 @@ standardised over all notes, which takes out what the notes have in common.
 Notes of one sample library share microphone and room, so a second row takes the
 candidates from the query's own library alone, where that has several instruments: there
 the library cannot tell. Intervals are 95 %, over instruments.
-
-Authors
- * The MuQ for SpeechBrain team 2026
 """
 
 from __future__ import annotations
@@ -39,7 +36,7 @@ from muq_plugins.data.audio import read_audio
 from muq_plugins.evaluation.intervals import draws, interval
 from muq_plugins.evaluation.probing.features import LogMelStatistics
 from muq_plugins.evaluation.retrieval import query_scores
-from muq_plugins.evaluation.zero_shot.latents import audio_latents
+from muq_plugins.evaluation.zero_shot.clips import audio_latents
 from muq_plugins.inference.mulan import MuQMuLan
 
 STANDARDISED = "{}, standardised"
@@ -52,42 +49,16 @@ AVERAGE_PRECISION, FIRST_HIT = 4, 0
 
 @dataclass(frozen=True)
 class Notes:
-    """The notes of a folder.
+    """The notes of a folder."""
 
-    Arguments
-    ---------
-    files : list of str
-        Their recordings.
-    instruments, recordings, libraries : list of str
-        What each is of, was cut from, and belongs to.
-    """
-
-    files: list[str]
-    instruments: list[str]
-    recordings: list[str]
-    libraries: list[str]
+    files: list[str]  # their recordings
+    instruments: list[str]  # what each is of, was cut from, and belongs to
+    recordings: list[str]  # what each is of, was cut from, and belongs to
+    libraries: list[str]  # what each is of, was cut from, and belongs to
 
 
 def read_notes(folder: str | Path, kind: str) -> Notes:
-    """Reads the manifest of a folder.
-
-    Arguments
-    ---------
-    folder : str or pathlib.Path
-        Folder of `manifest.csv`; its paths start there.
-    kind : str
-        Which rows, by the column of that name.
-
-    Returns
-    -------
-    Notes
-        Those that have an instrument.
-
-    Raises
-    ------
-    ValueError
-        If the manifest lacks columns or such rows.
-    """
+    """Reads the manifest of a folder."""
     path = Path(folder) / "manifest.csv"
     with open(path, encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
@@ -107,20 +78,7 @@ def read_notes(folder: str | Path, kind: str) -> Notes:
 
 @torch.no_grad()
 def log_mel_statistics(encoder: torch.nn.Module, files: Sequence[str]) -> np.ndarray:
-    """Mean and standard deviation of each band of the log-mel spectrogram.
-
-    Arguments
-    ---------
-    encoder : nn.Module
-        The encoder whose spectrogram is measured.
-    files : sequence of str
-        The recordings.
-
-    Returns
-    -------
-    numpy.ndarray
-        (files, 2 * bands).
-    """
+    """Mean and standard deviation of each band of the log-mel spectrogram."""
     statistics = LogMelStatistics(encoder)
     rows = []
     for file in files:
@@ -132,42 +90,13 @@ def log_mel_statistics(encoder: torch.nn.Module, files: Sequence[str]) -> np.nda
 
 
 def both_ways(name: str, values: np.ndarray) -> dict[str, np.ndarray]:
-    """Features as they are, and standardised.
-
-    Arguments
-    ---------
-    name : str
-        Their name.
-    values : numpy.ndarray
-        (notes, size).
-
-    Returns
-    -------
-    dict
-        By name.
-    """
+    """Features as they are, and standardised."""
     scaled = (values - values.mean(axis=0)) / np.maximum(values.std(axis=0), 1e-9)
     return {name: values, STANDARDISED.format(name): scaled}
 
 
 def search_scores(latents: np.ndarray, notes: Notes, own_library: bool) -> np.ndarray:
-    """Ranks all notes for each of them, by cosine similarity.
-
-    Arguments
-    ---------
-    latents : numpy.ndarray
-        (notes, size).
-    notes : Notes
-        What they are of.
-    own_library : bool
-        Whether the candidates are those of the query's library.
-
-    Returns
-    -------
-    numpy.ndarray
-        (notes, 4): average precision, whether the first one is right, and both by
-        chance; not a number where nothing, or nothing but right answers, is left.
-    """
+    """Ranks all notes for each of them, by cosine similarity."""
     lengths = np.linalg.norm(latents, axis=1, keepdims=True)
     near = latents / np.maximum(lengths, 1e-9)
     near = near @ near.T
@@ -195,22 +124,7 @@ def search_scores(latents: np.ndarray, notes: Notes, own_library: bool) -> np.nd
 
 
 def compare(features: dict[str, np.ndarray], notes: Notes) -> dict:
-    """Scores of all features, and their differences from log-mel statistics.
-
-    Arguments
-    ---------
-    features : dict
-        (notes, size) by name, with standardised log-mel statistics among them.
-    notes : Notes
-        What they are of.
-
-    Returns
-    -------
-    dict
-        By "all libraries" and "own library": "queries" and "rows", one for each of the
-        features, with "map", "first", "difference" (of the mAP), "instruments" (mAP of
-        each) and "chance"; estimates are [value, low, high].
-    """
+    """Scores of all features, and their differences from log-mel statistics."""
     result = {}
     for place in (EVERYWHERE, OWN_LIBRARY):
         scores = {
@@ -244,18 +158,7 @@ def compare(features: dict[str, np.ndarray], notes: Notes) -> dict:
 
 
 def markdown(result: dict) -> str:
-    """Writes the table of a comparison.
-
-    Arguments
-    ---------
-    result : dict
-        From `compare`.
-
-    Returns
-    -------
-    str
-        Markdown.
-    """
+    """Writes the table of a comparison."""
     lines = [
         "| candidates | queries | features | mAP | first one right | mAP - log-mel's |",
         "|---|---|---|---|---|---|",

@@ -10,9 +10,6 @@ From the experiment file and the options of a training on labels that are extrac
 
 Times are those of the processor on a CPU, so that other programs do not count, and of
 the clock on other devices.
-
-Authors
- * The MuQ for SpeechBrain team 2026
 """
 
 from __future__ import annotations
@@ -27,10 +24,11 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import torch
 from speechbrain.utils.distributed import infer_device
 
+from muq_plugins.data.clips import training_loader
 from muq_plugins.data.labels import ComputedLabels
 from muq_plugins.data.labels.targets import all_clips
 from muq_plugins.data.labels.windows import track_samples, window_labels
-from muq_plugins.data.preparation import prepare_manifests, training_loader
+from muq_plugins.data.preparation import prepare_manifests
 from muq_plugins.experiment import load_experiment
 from muq_plugins.inference.tokenizer import load_tokenizer
 
@@ -41,27 +39,7 @@ CORPORA = (900, 160_000)
 
 
 def measure(step: Callable[[int], float], steps: int, device: str) -> float:
-    """Times something.
-
-    Arguments
-    ---------
-    step : callable
-        Does it for the number of a step, and returns the seconds of audio.
-    steps : int
-        How often, after once to warm up.
-    device : str
-        Where it runs.
-
-    Returns
-    -------
-    float
-        Seconds for an hour of audio.
-
-    Example
-    -------
-    >>> measure(lambda number: 3600.0, 2, "cpu") < 1
-    True
-    """
+    """Times something."""
     cpu = torch.device(device).type == "cpu"
     clock = time.process_time if cpu else time.perf_counter
     step(0)
@@ -74,27 +52,7 @@ def measure(step: Callable[[int], float], steps: int, device: str) -> float:
 
 
 def lines(costs: dict[str, float], bytes_per_hour: float) -> list[str]:
-    """Says what the measured costs mean.
-
-    Arguments
-    ---------
-    costs : dict
-        Seconds for an hour of audio, by name: ``extraction``, ``stored``,
-        ``computed`` and ``crop``.
-    bytes_per_hour : float
-        Size of the labels.
-
-    Returns
-    -------
-    list of str
-        For the terminal.
-
-    Example
-    -------
-    >>> costs = {"extraction": 36.0, "stored": 0.0, "computed": 72.0, "crop": 24.0}
-    >>> print(lines(costs, 1.44e6)[3])
-    stored labels pay from 0.50 hearings of each hour on against computed ones
-    """
+    """Says what the measured costs mean."""
     extraction = costs["extraction"]
     found = [
         f"extraction {extraction:.2f} s per hour of audio: "

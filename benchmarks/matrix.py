@@ -1,8 +1,4 @@
-"""How close a model comes to the fastest matrix product of its machine.
-
-Authors
- * The MuQ for SpeechBrain team 2026
-"""
+"""How close a model comes to the fastest matrix product of its machine."""
 
 from __future__ import annotations
 
@@ -30,18 +26,6 @@ def count_flops(size: dict[str, int], task: dict[str, Any]) -> int:
 
     Spectrogram, tokenizer and update of the weights are left out: they are no matrix
     products, and less than one per cent of the work.
-
-    Arguments
-    ---------
-    size : dict
-        Arguments of the encoder.
-    task : dict
-        ``kind`` (inference or training), ``seconds`` and ``batch``.
-
-    Returns
-    -------
-    int
-        Floating point operations; a multiplication with an addition counts as two.
     """
     width = size["width"]
     with torch.device("meta"):
@@ -68,20 +52,7 @@ def count_flops(size: dict[str, int], task: dict[str, Any]) -> int:
 
 
 def matrix_rate(device: torch.device, precision: str) -> float:
-    """Measures the rate of a large matrix product.
-
-    Arguments
-    ---------
-    device : torch.device
-        Where.
-    precision : str
-        A key of `DTYPES`.
-
-    Returns
-    -------
-    float
-        Floating point operations per second of the fastest of several products.
-    """
+    """Measures the rate of a large matrix product."""
     side = SIDE[device.type]
     left, right = (
         torch.randn(side, side, device=device, dtype=DTYPES[precision])

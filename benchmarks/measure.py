@@ -1,8 +1,4 @@
-"""Measures tasks in several environments, one call here, one call there.
-
-Authors
- * The MuQ for SpeechBrain team 2026
-"""
+"""Measures tasks in several environments, one call here, one call there."""
 
 from __future__ import annotations
 
@@ -28,41 +24,15 @@ LONG_REPEATS = 3
 
 @dataclass
 class Environment:
-    """How a worker is started.
+    """How a worker is started."""
 
-    Arguments
-    ---------
-    python : str
-        Interpreter.
-    script : Path
-        The worker.
-    compiled : bool
-        Whether it uses ``torch.compile``.
-    """
-
-    python: str
-    script: Path
-    compiled: bool = False
+    python: str  # interpreter
+    script: Path  # the worker
+    compiled: bool = False  # whether it uses ``torch.compile``
 
 
 class Workers:
-    """The workers of one run, started when they are needed first.
-
-    Arguments
-    ---------
-    environments : dict
-        `Environment` by name.
-    folder : Path
-        What they hand to each other.
-    logs : Path
-        Folder of what they print.
-    size : str
-        Size of the model.
-    device : str
-        ``cpu`` or ``cuda``.
-    threads : int
-        Threads on a CPU.
-    """
+    """The workers of one run, started when they are needed first."""
 
     def __init__(
         self,
@@ -80,27 +50,7 @@ class Workers:
         self._running: dict[str, Worker] = {}
 
     def ask(self, name: str, order: str, **arguments: Any) -> Any:
-        """Gives an order to a worker; see `Worker.ask`.
-
-        Arguments
-        ---------
-        name : str
-            Name of its environment.
-        order : str
-            The order.
-        **arguments : dict
-            Its arguments.
-
-        Returns
-        -------
-        Any
-            The answer.
-
-        Raises
-        ------
-        WorkerError
-            If it fails; a process that has died is replaced at the next order.
-        """
+        """Gives an order to a worker; see `Worker.ask`."""
         try:
             if name not in self._running:
                 self._start(name)
@@ -129,25 +79,7 @@ class Workers:
 
 
 def measure_time(workers: Workers, task: Task, names: list[str], repeats: int) -> Row:
-    """Measures a task in several environments, in turn, and compares the results.
-
-    Arguments
-    ---------
-    workers : Workers
-        The workers.
-    task : dict
-        What is measured.
-    names : list of str
-        The environments in the order of their turns; the first is the reference.
-    repeats : int
-        Turns of each.
-
-    Returns
-    -------
-    dict
-        ``task``, ``sides`` with median and all times or the reason of a failure,
-        and ``differences`` of the results.
-    """
+    """Measures a task in several environments, in turn, and compares the results."""
     sides: dict[str, dict[str, Any]] = {name: {} for name in names}
     calls: dict[str, int] = {}
     results: dict[str, dict[str, Tensor]] = {}
@@ -188,25 +120,8 @@ def measure_time(workers: Workers, task: Task, names: list[str], repeats: int) -
 def compare_results(
     folder: Path, task: Task, reference: str, results: dict[str, dict[str, Tensor]]
 ) -> dict[str, dict[str, float]]:
-    """Compares each result with that of the reference, in float32 where there is one.
-
-    Arguments
-    ---------
-    folder : Path
-        Where results in float32 wait for those of other precisions.
-    task : dict
-        What was measured.
-    reference : str
-        Name of the environment.
-    results : dict
-        Tensors by name, of each environment.
-
-    Returns
-    -------
-    dict
-        For each environment, the relative difference of each tensor: a share of
-        differing codes, or the norm of the difference over the norm. For bf16, the
-        reference itself is compared with its own float32.
+    """Compares each result with that of the reference, in float32 where there
+    is one.
     """
     path = folder / f"fp32_{task['kind']}_{task['seconds']:g}.pt"
     if task["precision"] == "fp32" and reference in results:
@@ -226,20 +141,7 @@ def compare_results(
 
 
 def relative_difference(found: Tensor, expected: Tensor) -> float:
-    """The difference of two results as one number.
-
-    Arguments
-    ---------
-    found : Tensor
-        Codes or real numbers.
-    expected : Tensor
-        The same, of the reference.
-
-    Returns
-    -------
-    float
-        Share of differing codes, or relative norm of the difference.
-    """
+    """The difference of two results as one number."""
     if not expected.is_floating_point():
         return (found != expected).double().mean().item()
     found, expected = found.double(), expected.double()
@@ -247,22 +149,7 @@ def relative_difference(found: Tensor, expected: Tensor) -> float:
 
 
 def measure_memory(workers: Workers, task: Task, name: str) -> dict[str, Any]:
-    """Measures the peak memory of a task, in a process of its own.
-
-    Arguments
-    ---------
-    workers : Workers
-        The workers; all of them are stopped before and after.
-    task : dict
-        What is measured.
-    name : str
-        The environment.
-
-    Returns
-    -------
-    dict
-        ``bytes`` beside the loaded model, or ``memory_fails`` with the reason.
-    """
+    """Measures the peak memory of a task, in a process of its own."""
     workers.stop()
     try:
         workers.ask(name, "prepare", task=task)

@@ -1,8 +1,4 @@
-"""Peak memory of this process.
-
-Authors
- * The MuQ for SpeechBrain team 2026
-"""
+"""Peak memory of this process."""
 
 from __future__ import annotations
 
@@ -14,13 +10,7 @@ from pathlib import Path
 
 
 def reset_peak() -> int:
-    """Starts a measurement of this process's peak memory.
-
-    Returns
-    -------
-    int
-        Bytes in use now.
-    """
+    """Starts a measurement of this process's peak memory."""
     # glibc keeps freed memory, in which a measurement could hide.
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL("libc.so.6").malloc_trim(0)
@@ -31,13 +21,7 @@ def reset_peak() -> int:
 
 
 def peak() -> int:
-    """The highest memory use of this process since `reset_peak`.
-
-    Returns
-    -------
-    int
-        Bytes.
-    """
+    """The highest memory use of this process since `reset_peak`."""
     try:
         status = Path("/proc/self/status").read_text()
         return int(status.split("VmHWM:")[1].split()[0]) * 1024

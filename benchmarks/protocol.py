@@ -1,9 +1,6 @@
 """How the benchmark talks to its workers: one line of JSON out, one line back.
 
 Nothing but the standard library, because both environments import this file.
-
-Authors
- * The MuQ for SpeechBrain team 2026
 """
 
 from __future__ import annotations
@@ -25,19 +22,7 @@ class WorkerError(RuntimeError):
 
 
 class Worker:
-    """A process that keeps a model loaded and computes only when it is told to.
-
-    Arguments
-    ---------
-    python : str
-        The interpreter of its environment.
-    script : Path
-        What it runs; it must call `serve`.
-    log : Path
-        Where its warnings and errors go.
-    threads : int
-        OpenMP threads, equal for all workers.
-    """
+    """A process that keeps a model loaded and computes only when it is told to."""
 
     def __init__(self, python: str, script: Path, log: Path, threads: int):
         self.log = log
@@ -57,25 +42,7 @@ class Worker:
             )
 
     def ask(self, order: str, **arguments: Any) -> Any:
-        """Gives an order and waits until it is carried out.
-
-        Arguments
-        ---------
-        order : str
-            Name of a method of the worker's object.
-        **arguments : dict
-            Its arguments, as JSON.
-
-        Returns
-        -------
-        Any
-            What the method returns, as JSON.
-
-        Raises
-        ------
-        WorkerError
-            If the method fails, or the process dies.
-        """
+        """Gives an order and waits until it is carried out."""
         line = json.dumps({"order": order, "arguments": arguments})
         answer = ""
         # A broken pipe says no more than the end of the answers does.
@@ -109,13 +76,7 @@ class Worker:
 
 
 def serve(worker: object) -> None:
-    """Carries out the orders of a `Worker` until there are no more.
-
-    Arguments
-    ---------
-    worker : object
-        Its methods are the orders.
-    """
+    """Carries out the orders of a `Worker` until there are no more."""
     # Libraries print; their words must not come between the lines of JSON.
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)

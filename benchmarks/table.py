@@ -1,8 +1,4 @@
-"""The report of a benchmark as Markdown.
-
-Authors
- * The MuQ for SpeechBrain team 2026
-"""
+"""The report of a benchmark as Markdown."""
 
 from __future__ import annotations
 
@@ -28,18 +24,7 @@ product reached {rates} TFLOP/s."""
 
 
 def markdown(report: dict[str, Any]) -> str:
-    """Writes the tables of a report.
-
-    Arguments
-    ---------
-    report : dict
-        ``machine``, ``rates`` and ``rows``, as ``compare.py`` collects them.
-
-    Returns
-    -------
-    str
-        Markdown.
-    """
+    """Writes the tables of a report."""
     models = [row for row in report["rows"] if row["task"]["kind"] not in TOKENIZERS]
     tokenizers = [row for row in report["rows"] if row["task"]["kind"] in TOKENIZERS]
     parts = [machine_line(report["machine"])]
@@ -53,18 +38,7 @@ def markdown(report: dict[str, Any]) -> str:
 
 
 def machine_line(machine: dict[str, Any]) -> str:
-    """Says where and when it was measured.
-
-    Arguments
-    ---------
-    machine : dict
-        See ``compare.py``.
-
-    Returns
-    -------
-    str
-        One line.
-    """
+    """Says where and when it was measured."""
     gpu = f"{machine['gpu']}, " if machine.get("gpu") else ""
     return (
         f"{gpu}{machine['cpu']}, {machine['cores']} cores, {machine['threads']} "
@@ -74,20 +48,7 @@ def machine_line(machine: dict[str, Any]) -> str:
 
 
 def model_table(rows: list[Row], rates: dict[str, float]) -> str:
-    """Writes the table of inference and training.
-
-    Arguments
-    ---------
-    rows : list of dict
-        From ``measure.py``.
-    rates : dict
-        Rate of a large matrix product by precision.
-
-    Returns
-    -------
-    str
-        Markdown.
-    """
+    """Writes the table of inference and training."""
     compiled = any("compiled" in row["sides"] for row in rows)
     own = ["ours", "compiled"] if compiled else ["ours"]
     titles = ["what", "precision", "clip", "official"]
@@ -122,18 +83,7 @@ def model_table(rows: list[Row], rates: dict[str, float]) -> str:
 
 
 def tokenizer_table(rows: list[Row]) -> str:
-    """Writes the table of tokenizers.
-
-    Arguments
-    ---------
-    rows : list of dict
-        From ``measure.py``.
-
-    Returns
-    -------
-    str
-        Markdown.
-    """
+    """Writes the table of tokenizers."""
     titles = ["ours, and the other", "clip", "other, tokens/s", "ours, tokens/s"]
     titles += ["ratio of tokens/s", "ratio of times", "codes that differ"]
     lines = []

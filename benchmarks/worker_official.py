@@ -1,8 +1,4 @@
-"""The official package's half of the benchmark, in an environment of its own.
-
-Authors
- * The MuQ for SpeechBrain team 2026
-"""
+"""The official package's half of the benchmark, in an environment of its own."""
 
 from __future__ import annotations
 
@@ -39,13 +35,7 @@ class Official(Side):
         self.model.to(self.device)
 
     def inference(self) -> Job:
-        """Hidden states of a waveform.
-
-        Returns
-        -------
-        Job
-            What is measured.
-        """
+        """Hidden states of a waveform."""
         wavs = self.wavs()
 
         def run():
@@ -55,13 +45,7 @@ class Official(Side):
         return Job(run, lambda: {"hidden": run().last_hidden_state})
 
     def training(self) -> Job:
-        """One training step with Mel-RVQ targets.
-
-        Returns
-        -------
-        Job
-            What is measured.
-        """
+        """One training step with Mel-RVQ targets."""
         wavs, model = self.wavs(), self.model.model
         # The other side computes the loss of the same masked waveforms.
         torch.manual_seed(SEED)
@@ -84,13 +68,7 @@ class Official(Side):
         return self.training_job(self.model, loss, checked)
 
     def mel_rvq_from_mel(self) -> Job:
-        """Mel-RVQ codes of log-mel vectors.
-
-        Returns
-        -------
-        Job
-            What is measured.
-        """
+        """Mel-RVQ codes of log-mel vectors."""
         vectors, rvq = self.stacked_mel().transpose(1, 2), self.model.model.rvq
 
         @torch.no_grad()
@@ -100,13 +78,7 @@ class Official(Side):
         return Job(run, lambda: {"codes": run().transpose(1, 2)})
 
     def mel_rvq_from_wavs(self) -> Job:
-        """Mel-RVQ codes of waveforms.
-
-        Returns
-        -------
-        Job
-            What is measured.
-        """
+        """Mel-RVQ codes of waveforms."""
         wavs = self.wavs()
 
         @torch.no_grad()

@@ -1,8 +1,4 @@
-"""The tokenizers of other libraries, as they come with our environment.
-
-Authors
- * The MuQ for SpeechBrain team 2026
-"""
+"""The tokenizers of other libraries, as they come with our environment."""
 
 from __future__ import annotations
 
@@ -33,13 +29,7 @@ class Others(Side):
         self.encodec = EncodecModel(EncodecConfig()).eval().to(self.device)
 
     def random_projection(self) -> Job:
-        """Codes of one random projection of log-mel vectors.
-
-        Returns
-        -------
-        Job
-            What is measured.
-        """
+        """Codes of one random projection of log-mel vectors."""
         vectors = self.stacked_mel()
 
         @torch.no_grad()
@@ -49,13 +39,7 @@ class Others(Side):
         return Job(run, lambda: {"codes": run()[..., None]})
 
     def encodec_from_wavs(self) -> Job:
-        """Codes of EnCodec at 24 kHz and 6 kbit/s.
-
-        Returns
-        -------
-        Job
-            What is measured.
-        """
+        """Codes of EnCodec at 24 kHz and 6 kbit/s."""
         wavs = self.wavs()[:, None]
 
         @torch.no_grad()

@@ -1,8 +1,4 @@
-"""Our half of the benchmark.
-
-Authors
- * The MuQ for SpeechBrain team 2026
-"""
+"""Our half of the benchmark."""
 
 from __future__ import annotations
 
@@ -55,26 +51,12 @@ class Ours(Side):
         encoder.conformer.compile()
 
     def prepare(self, task: dict, result: str | None = None) -> None:
-        """Chooses what is measured next; each task is compiled for its own shapes.
-
-        Arguments
-        ---------
-        task : dict
-            See `Side.prepare`.
-        result : str or None
-            See `Side.prepare`.
-        """
+        """Chooses what is measured next; each task is compiled for its own shapes."""
         torch.compiler.reset()
         super().prepare(task, result)
 
     def inference(self) -> Job:
-        """Hidden states of a waveform.
-
-        Returns
-        -------
-        Job
-            What is measured.
-        """
+        """Hidden states of a waveform."""
         wavs = self.wavs()
 
         def run():
@@ -84,13 +66,7 @@ class Ours(Side):
         return Job(run, lambda: {"hidden": run().last_hidden_state})
 
     def training(self) -> Job:
-        """One training step with Mel-RVQ targets.
-
-        Returns
-        -------
-        Job
-            What is measured.
-        """
+        """One training step with Mel-RVQ targets."""
         wavs = self.wavs()
         keys = torch.arange(len(wavs))
         encoder = self.model.mods.encoder.requires_grad_()
@@ -114,13 +90,7 @@ class Ours(Side):
         return self.training_job(stage, loss, checked)
 
     def mel_rvq_from_mel(self) -> Job:
-        """Mel-RVQ codes of log-mel vectors.
-
-        Returns
-        -------
-        Job
-            What is measured.
-        """
+        """Mel-RVQ codes of log-mel vectors."""
         vectors, quantizer = self.stacked_mel(), self.tokenizer.quantizer
 
         @torch.no_grad()
@@ -130,36 +100,18 @@ class Ours(Side):
         return Job(run, lambda: {"codes": run()})
 
     def mel_rvq_from_wavs(self) -> Job:
-        """Mel-RVQ codes of waveforms.
-
-        Returns
-        -------
-        Job
-            What is measured.
-        """
+        """Mel-RVQ codes of waveforms."""
         wavs = self.wavs()
         return Job(
             lambda: self.tokenizer(wavs), lambda: {"codes": self.tokenizer(wavs)}
         )
 
     def encodec_from_wavs(self) -> Job:
-        """Mel-RVQ again, to take turns with EnCodec.
-
-        Returns
-        -------
-        Job
-            What is measured.
-        """
+        """Mel-RVQ again, to take turns with EnCodec."""
         return self.mel_rvq_from_wavs()
 
     def random_projection(self) -> Job:
-        """Codes of one random projection of log-mel vectors.
-
-        Returns
-        -------
-        Job
-            What is measured.
-        """
+        """Codes of one random projection of log-mel vectors."""
         vectors = self.stacked_mel()
         quantizer = RandomProjection(512, num_codebooks=1, codebook_size=8192)
         path = self.folder / "projection.pt"
@@ -174,33 +126,11 @@ class Ours(Side):
         return Job(run, lambda: {"codes": run()})
 
     def flops(self, task: dict) -> int:
-        """See `count_flops`, for the loaded size.
-
-        Arguments
-        ---------
-        task : dict
-            The task.
-
-        Returns
-        -------
-        int
-            Floating point operations.
-        """
+        """See `count_flops`, for the loaded size."""
         return count_flops(SIZES[self.size], task)
 
     def rate(self, precision: str) -> float:
-        """See `matrix_rate`, for the loaded device.
-
-        Arguments
-        ---------
-        precision : str
-            fp32 or bf16.
-
-        Returns
-        -------
-        float
-            Floating point operations per second.
-        """
+        """See `matrix_rate`, for the loaded device."""
         return matrix_rate(self.device, precision)
 
 

@@ -1,9 +1,6 @@
 """What both environments compute: sizes, audio, one training step, time and memory.
 
 Only torch and the standard library, because both environments import this file.
-
-Authors
- * The MuQ for SpeechBrain team 2026
 """
 
 from __future__ import annotations
@@ -48,21 +45,12 @@ SIZES = {
 
 @dataclass
 class Job:
-    """One thing to measure.
+    """One thing to measure."""
 
-    Arguments
-    ---------
-    run : callable
-        Computes it once.
-    result : callable
-        Tensors by name, by which two environments are compared.
-    close : callable
-        Undoes what it left behind.
-    """
-
-    run: Callable[[], Any]
+    run: Callable[[], Any]  # computes it once
+    # tensors by name, by which two environments are compared
     result: Callable[[], dict[str, Tensor]]
-    close: Callable[[], None] = lambda: None
+    close: Callable[[], None] = lambda: None  # undoes what it left behind
 
 
 class Side:
@@ -73,19 +61,7 @@ class Side:
     """
 
     def load(self, size: str, device: str, threads: int, folder: str) -> None:
-        """Gets the model ready.
-
-        Arguments
-        ---------
-        size : str
-            A key of `SIZES`.
-        device : str
-            ``cpu`` or ``cuda``.
-        threads : int
-            Threads on a CPU.
-        folder : str
-            What workers hand to each other.
-        """
+        """Gets the model ready."""
         torch.set_num_threads(threads)
         self.device = torch.device(device)
         self.size = size
@@ -99,15 +75,7 @@ class Side:
         raise NotImplementedError
 
     def prepare(self, task: dict[str, Any], result: str | None = None) -> None:
-        """Chooses what is measured next.
-
-        Arguments
-        ---------
-        task : dict
-            ``kind`` (name of a method), ``precision``, ``seconds``, ``batch``.
-        result : str or None
-            File for the tensors to compare with the other environment.
-        """
+        """Chooses what is measured next."""
         self.release()
         self.task = task
         self.job = getattr(self, task["kind"])()
@@ -116,18 +84,7 @@ class Side:
             torch.save(tensors, result)
 
     def time(self, calls: int) -> float:
-        """Measures time.
-
-        Arguments
-        ---------
-        calls : int
-            How often the task is computed.
-
-        Returns
-        -------
-        float
-            Seconds of one call, on average.
-        """
+        """Measures time."""
         self._wait()
         start = time.perf_counter()
         for _ in range(calls):
@@ -136,13 +93,7 @@ class Side:
         return (time.perf_counter() - start) / calls
 
     def memory(self) -> int:
-        """Measures the memory that the task needs beside the loaded model.
-
-        Returns
-        -------
-        int
-            Bytes at the highest moment of one call, minus those before it.
-        """
+        """Measures the memory that the task needs beside the loaded model."""
         gc.collect()
         if self.device.type == "cuda":
             self._wait()
@@ -165,24 +116,12 @@ class Side:
             torch.cuda.empty_cache()
 
     def autocast(self) -> torch.autocast:
-        """The precision that the task asks for.
-
-        Returns
-        -------
-        torch.autocast
-            A context: bfloat16 where autocast uses it, or plain float32.
-        """
+        """The precision that the task asks for."""
         enabled = self.task["precision"] == "bf16"
         return torch.autocast(self.device.type, torch.bfloat16, enabled=enabled)
 
     def wavs(self) -> Tensor:
-        """The audio of the task, the same in every environment.
-
-        Returns
-        -------
-        Tensor
-            Waveforms (batch, samples): a chord under noise.
-        """
+        """The audio of the task, the same in every environment."""
         samples = round(self.task["seconds"] * SAMPLE_RATE)
         generator = torch.Generator().manual_seed(SEED)
         noise = torch.randn(self.task["batch"], samples, generator=generator)
@@ -191,47 +130,19 @@ class Side:
         return (0.05 * noise + 0.1 * sum(tones).float()).to(self.device)
 
     def stacked_mel(self) -> Tensor:
-        """Vectors like stacked log-mel frames, the same in every environment.
-
-        Returns
-        -------
-        Tensor
-            (batch, frames, 512).
-        """
+        """Vectors like stacked log-mel frames, the same in every environment."""
         frames = round(self.task["seconds"] * SAMPLE_RATE) // FRAME_SAMPLES
         generator = torch.Generator().manual_seed(SEED)
         shape = (self.task["batch"], frames, 512)
         return torch.randn(shape, generator=generator).to(self.device)
 
     def masking_path(self) -> Path:
-        """Where the masked waveforms of the task lie, which both sides train on.
-
-        Returns
-        -------
-        Path
-            The file.
-        """
+        """Where the masked waveforms of the task lie, which both sides train on."""
         name = f"masking_{self.task['batch']}_{self.task['seconds']:g}.pt"
         return self.folder / name
 
     def training_job(self, module: nn.Module, loss: Callable, checked: Callable) -> Job:
-        """One training step: loss, backward pass, update of Adam.
-
-        Arguments
-        ---------
-        module : nn.Module
-            What is trained. Its learning rate is zero: all the work of an update, and
-            the weights stay as they are for the next measurement.
-        loss : callable
-            Loss of the batch as the recipe computes it, with its own random masking.
-        checked : callable
-            Loss with the masking that both environments share.
-
-        Returns
-        -------
-        Job
-            It compares loss and gradient of the first layer, without dropout.
-        """
+        """One training step: loss, backward pass, update of Adam."""
         parameters = [p for p in module.parameters() if p.requires_grad]
         # The last one that the backward pass reaches.
         first = next(p for n, p in module.named_parameters() if n.endswith(FIRST_LAYER))
@@ -268,13 +179,7 @@ class Side:
 
 
 def randomize_statistics(module: nn.Module) -> None:
-    """Gives batch normalisations something to do, as training would.
-
-    Arguments
-    ---------
-    module : nn.Module
-        Changed in place.
-    """
+    """Gives batch normalisations something to do, as training would."""
     generator = torch.Generator().manual_seed(SEED)
     for part in module.modules():
         if isinstance(part, nn.modules.batchnorm._BatchNorm):

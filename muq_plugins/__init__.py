@@ -2,9 +2,6 @@
 
 The names below are imported when they are first used, so that processes which need
 only a part, such as those that render the corpus, start without torch.
-
-Authors
- * The MuQ for SpeechBrain team 2026
 """
 
 from importlib import import_module

@@ -1,8 +1,4 @@
-"""What all tests share: two cores, no progress bars, and the device under test.
-
-Authors
- * The MuQ for SpeechBrain team 2026
-"""
+"""What all tests share: two cores, no progress bars, and the device under test."""
 
 import os
 

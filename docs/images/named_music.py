@@ -4,9 +4,6 @@ For a demonstration of the search by text: on the page one then sees whether the
 are right.
 
     python docs/images/named_music.py results/corpus-300min/test.json results/test-music
-
-Authors
- * The MuQ for SpeechBrain team 2026
 """
 
 from __future__ import annotations

@@ -7,9 +7,6 @@ installed already, or `playwright install chromium`. The page has to be served:
         --output results/music.index
     muq-plugins serve --index results/music.index &
     python docs/images/search_page.py http://127.0.0.1:8000 "slow solo cello"
-
-Authors
- * The MuQ for SpeechBrain team 2026
 """
 
 from __future__ import annotations

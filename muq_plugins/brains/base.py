@@ -3,14 +3,13 @@
 What differs from `speechbrain.Brain`, and why, stands at each override. The
 loop counts optimizer updates instead of epochs: an endless stream of clips has no
 epochs, and validation, checkpoints and the end of training come at fixed steps.
-
-Authors
- * The MuQ for SpeechBrain team 2026
 """
 
 from __future__ import annotations
 
 import math
+import signal
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -26,8 +25,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from muq_plugins.brains.checkpoints import RandomStates
-from muq_plugins.brains.interrupts import Interrupts, TrainingInterrupted
-from muq_plugins.brains.logbook import Logbook
+from muq_plugins.brains.logbook import Logbook, RunningStatistics
 from muq_plugins.brains.processes import (
     any_of,
     average_batch_norms,
@@ -35,17 +33,52 @@ from muq_plugins.brains.processes import (
     share_clips,
     world_size,
 )
-from muq_plugins.brains.statistics import RunningStatistics
-from muq_plugins.data.batch import ClipBatch
-from muq_plugins.data.preparation import (
-    Manifests,
+from muq_plugins.data.clips import (
+    ClipBatch,
+    clip_key,
     evaluation_loader,
     training_loader,
 )
-from muq_plugins.data.sampling import clip_key
+from muq_plugins.data.preparation import Manifests
 from muq_plugins.lobes.stages import StageOutput
 
 logger = get_logger(__name__)
+
+
+class TrainingInterrupted(KeyboardInterrupt):
+    """Training was asked to stop, and has written a checkpoint."""
+
+
+class Interrupts:
+    """Turns Ctrl-C and SIGTERM into a request, for the time of a ``with`` block.
+
+    The loop looks at `requested` after each update, so that a run never stops in
+    the middle of one. A second Ctrl-C stops at once.
+    """
+
+    def __init__(self):
+        self.requested = False
+        self._previous: dict[int, object] = {}
+
+    def __enter__(self) -> Interrupts:
+        # Python allows signal handlers in the main thread only.
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._previous[number] = signal.signal(number, self._handle)
+        return self
+
+    def __exit__(self, *exception) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def _handle(self, number: int, frame) -> None:
+        if self.requested:
+            raise KeyboardInterrupt
+        self.requested = True
+        logger.warning(
+            "Stopping after this update and writing a checkpoint; "
+            "press Ctrl-C again to stop at once."
+        )
 
 
 @sb.utils.checkpoints.register_checkpoint_hooks

@@ -1,8 +1,4 @@
-"""Checkpoints that are either complete or not there.
-
-Authors
- * The MuQ for SpeechBrain team 2026
-"""
+"""Checkpoints that are either complete or not there."""
 
 from __future__ import annotations
 
@@ -231,26 +227,11 @@ class RandomStates:
 
     Training draws its own random numbers from keys, so that a resumed run does
     not depend on these; they are kept for whatever else draws random numbers.
-
-    Example
-    -------
-    >>> states, path = RandomStates(), getfixture("tmpdir").join("random")
-    >>> states.save(path)
-    >>> first = torch.rand(1)
-    >>> states.load(path, end_of_epoch=True)
-    >>> bool(torch.rand(1) == first)
-    True
     """
 
     @mark_as_saver
     def save(self, path: str | Path) -> None:
-        """Writes the states.
-
-        Arguments
-        ---------
-        path : str or Path
-            File to write.
-        """
+        """Writes the states."""
         kind, keys, position, has_gauss, gauss = numpy.random.get_state()
         version, internal, gauss_next = random.getstate()
         states = {
@@ -264,15 +245,7 @@ class RandomStates:
 
     @mark_as_loader
     def load(self, path: str | Path, end_of_epoch: bool) -> None:
-        """Restores the states.
-
-        Arguments
-        ---------
-        path : str or Path
-            File that `save` has written.
-        end_of_epoch : bool
-            Part of SpeechBrain's interface; unused.
-        """
+        """Restores the states."""
         states = torch.load(path, weights_only=True, map_location="cpu")
         torch.set_rng_state(states["torch"])
         if len(states["cuda"]) == torch.cuda.device_count():
@@ -285,23 +258,7 @@ class RandomStates:
 
 
 def is_complete(folder: Path) -> bool:
-    """Tells whether all files of a checkpoint have the size they were written with.
-
-    Arguments
-    ---------
-    folder : Path
-        Folder of one checkpoint.
-
-    Returns
-    -------
-    bool
-        False if anything is missing or cut short.
-
-    Example
-    -------
-    >>> is_complete(Path("nowhere"))
-    False
-    """
+    """Tells whether all files of a checkpoint have the size they were written with."""
     try:
         sizes = json.loads((folder / SIZES).read_text(encoding="utf-8"))
         return all(

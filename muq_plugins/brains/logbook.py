@@ -1,8 +1,4 @@
-"""What a run writes down while it goes: metrics, time, and files gone bad.
-
-Authors
- * The MuQ for SpeechBrain team 2026
-"""
+"""What a run writes down while it goes: metrics, time, and files gone bad."""
 
 from __future__ import annotations
 
@@ -11,35 +7,132 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 from speechbrain.utils.distributed import if_main_process
+from speechbrain.utils.logger import get_logger
+from torch import Tensor
 
 from muq_plugins.brains.processes import gather, world_size
-from muq_plugins.brains.statistics import RunningStatistics
-from muq_plugins.data.batch import ClipBatch
-from muq_plugins.data.quarantine import QuarantineLog
+from muq_plugins.data.clips import ClipBatch
+from muq_plugins.data.jsonio import append_json_line, open_json_lines, read_json_lines
 from muq_plugins.evaluation.metrics_log import MetricsLog
 from muq_plugins.lobes.stages import StageOutput
 
+logger = get_logger(__name__)
+
+
+class TooManyBadFiles(RuntimeError):
+    """More files could not be read than the run accepts."""
+
+
+class QuarantineLog:
+    """Counts the files that could not be read during training.
+
+    Use it on the main process only, with the failures of all ranks. Entries are
+    appended to `<folder>/quarantine.jsonl`, one per file, and read again when a run
+    resumes.
+    """
+
+    def __init__(self, folder, max_bad_fraction):
+        if not 0 <= max_bad_fraction <= 1:
+            raise ValueError(
+                f"max_bad_fraction is a share in 0..1, got {max_bad_fraction}."
+            )
+        self.path = Path(folder) / "quarantine.jsonl"
+        self.max_bad_fraction = max_bad_fraction
+        self._reasons = {
+            entry["path"]: entry["reason"] for entry in read_json_lines(self.path)
+        }
+
+    def __len__(self):
+        """Distinct files that could not be read, earlier runs included."""
+        return len(self._reasons)
+
+    def record(self, failures, total_files):
+        """Notes failures and stops the run when there are too many."""
+        new = {}
+        for path, reason in failures:
+            if path not in self._reasons:
+                new.setdefault(path, reason)
+        if new:
+            self._append(new)
+        # Also without new ones: a run that was stopped stops again when it is
+        # started again and nothing was repaired.
+        if failures and len(self) > self.max_bad_fraction * total_files:
+            first = "\n".join(
+                f"  {path}: {reason}"
+                for path, reason in list(self._reasons.items())[:5]
+            )
+            raise TooManyBadFiles(
+                f"{len(self)} of {total_files} training files could not be read "
+                f"({len(self) / total_files:.1%}, max_bad_fraction is "
+                f"{self.max_bad_fraction:.1%}). The first ones:\n{first}\n"
+                f"All are listed in {self.path}. Repair them or scan the data folder "
+                "again, delete that list, and run the same command; or raise "
+                "max_bad_fraction."
+            )
+        return len(new)
+
+    def _append(self, new):
+        """Adds entries to the log, in memory and on disk."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with open_json_lines(self.path) as file:
+            for path, reason in new.items():
+                append_json_line(file, {"path": path, "reason": reason})
+                logger.warning("Quarantined during training: %s (%s)", path, reason)
+        self._reasons.update(new)
+
+
+class RunningStatistics:
+    """Adds up what a stage reports until somebody asks for the means.
+
+    The sums of all processes are added before the division, so a mean is exact
+    whatever the share of each process was, and even if a process saw nothing.
+    """
+
+    def __init__(self):
+        self._sums: dict[str, Tensor] = {}
+        self._weights: dict[str, Tensor] = {}
+        self.code_counts: Tensor | None = None
+
+    def add(self, output: StageOutput) -> None:
+        """Adds one batch."""
+        for total, new in (
+            (self._sums, output.sums),
+            (self._weights, output.weights),
+        ):
+            for name, value in new.items():
+                # Double precision: a mean over a million frames keeps its digits.
+                value = value.detach().double()
+                total[name] = total[name] + value if name in total else value
+        if output.code_counts is not None:  # not every stage has codes
+            counts = output.code_counts.detach()
+            self.code_counts = (
+                counts if self.code_counts is None else self.code_counts + counts
+            )
+
+    def reduce(self) -> None:
+        """Adds the sums of all processes; afterwards every process has them all."""
+        mine = (
+            {name: value.cpu() for name, value in self._sums.items()},
+            {name: value.cpu() for name, value in self._weights.items()},
+            None if self.code_counts is None else self.code_counts.cpu(),
+        )
+        self.__init__()
+        # Objects rather than tensors: a process that saw no batch has none.
+        for sums, weights, counts in gather(mine):
+            self.add(StageOutput(torch.zeros(()), sums, weights, counts))
+
+    def means(self) -> dict[str, Tensor]:
+        """Divides."""
+        return {
+            name: (total / self._weights[name].clamp(min=1)).cpu()
+            for name, total in self._sums.items()
+        }
+
 
 class Logbook:
-    """Sums up stretches of training and writes a metrics row for each.
-
-    Arguments
-    ---------
-    folder : str or Path
-        The output folder of the run.
-    stage : str
-        Name of the stage.
-    max_bad_fraction : float
-        Share of the files that may turn out unreadable.
-
-    Example
-    -------
-    >>> logbook = Logbook(getfixture("tmpdir"), "pretrain", max_bad_fraction=0.01)
-    >>> logbook.write("train", step=1, values={"loss": 5.5})
-    >>> logbook.row["loss"]
-    5.5
-    """
+    """Sums up stretches of training and writes a metrics row for each."""
 
     def __init__(self, folder: str | Path, stage: str, max_bad_fraction: float):
         self.stage = stage
@@ -59,63 +152,25 @@ class Logbook:
         self._started = time.monotonic()
 
     def add(self, batch: ClipBatch, output: StageOutput) -> None:
-        """Adds a micro-batch to the stretch.
-
-        Arguments
-        ---------
-        batch : ClipBatch
-            What was heard.
-        output : StageOutput
-            What the stage said about it.
-        """
+        """Adds a micro-batch to the stretch."""
         self.statistics.add(output)
         self.hear(batch.audio_seconds)
         self.failures += batch.failures
 
     def hear(self, seconds: float) -> None:
-        """Counts audio that was trained on.
-
-        Arguments
-        ---------
-        seconds : float
-            Of this process.
-        """
+        """Counts audio that was trained on."""
         self.audio_seconds += seconds
         self.heard += seconds
 
     @contextmanager
     def pause(self):
-        """Keeps what happens in a ``with`` block out of the time of the stretch.
-
-        Returns
-        -------
-        context manager
-            For the ``with`` block.
-        """
+        """Keeps what happens in a ``with`` block out of the time of the stretch."""
         began = time.monotonic()
         yield
         self._started += time.monotonic() - began
 
     def end_stretch(self, files: int) -> tuple[RunningStatistics, float]:
-        """Sums up the stretch over all processes and begins the next one.
-
-        Arguments
-        ---------
-        files : int
-            Number of files in the training part.
-
-        Returns
-        -------
-        statistics : RunningStatistics
-            Of all processes.
-        speed : float
-            Seconds of audio per second, of all processes together.
-
-        Raises
-        ------
-        TooManyBadFiles
-            If too many files could not be read.
-        """
+        """Sums up the stretch over all processes and begins the next one."""
         elapsed = time.monotonic() - self._started
         self.seconds += elapsed
         statistics = self.statistics
@@ -127,17 +182,7 @@ class Logbook:
         return statistics, speed
 
     def write(self, kind: str, step: int, values: dict[str, Any]) -> None:
-        """Writes a metrics row, on the main process.
-
-        Arguments
-        ---------
-        kind : str
-            "train", "valid" or "test".
-        step : int
-            Number of updates made.
-        values : dict
-            Name to number or list of numbers.
-        """
+        """Writes a metrics row, on the main process."""
         self.row = {
             "kind": kind,
             "stage": self.stage,
@@ -151,31 +196,12 @@ class Logbook:
             self.metrics_log.write(self.row)
 
     def report_failures(self, failures: list[tuple[str, str]], files: int) -> None:
-        """Counts files that could not be read, of all processes.
-
-        Arguments
-        ---------
-        failures : list of (str, str)
-            Path and reason, of this process.
-        files : int
-            Number of files they are a share of.
-
-        Raises
-        ------
-        TooManyBadFiles
-            If there are too many.
-        """
+        """Counts files that could not be read, of all processes."""
         failures = [failure for share in gather(failures) for failure in share]
         if if_main_process():
             self.quarantine.record(failures, files)
 
     def forget_after(self, step: int) -> None:
-        """Drops the rows beyond the checkpoint from which a run goes on.
-
-        Arguments
-        ---------
-        step : int
-            The step of the checkpoint.
-        """
+        """Drops the rows beyond the checkpoint from which a run goes on."""
         if if_main_process():
             self.metrics_log.truncate_after(step)

@@ -1,9 +1,6 @@
 """What several processes that train together need to agree on.
 
 Each function does the obvious thing when there is only one process.
-
-Authors
- * The MuQ for SpeechBrain team 2026
 """
 
 from __future__ import annotations
@@ -16,71 +13,22 @@ from torch import nn
 
 
 def is_distributed() -> bool:
-    """Tells whether several processes train together.
-
-    Returns
-    -------
-    bool
-        True inside an initialised process group.
-
-    Example
-    -------
-    >>> is_distributed()
-    False
-    """
+    """Tells whether several processes train together."""
     return dist.is_available() and dist.is_initialized()
 
 
 def world_size() -> int:
-    """Number of processes that train together.
-
-    Returns
-    -------
-    int
-        At least 1.
-
-    Example
-    -------
-    >>> world_size()
-    1
-    """
+    """Number of processes that train together."""
     return dist.get_world_size() if is_distributed() else 1
 
 
 def rank() -> int:
-    """Number of this process, from 0.
-
-    Returns
-    -------
-    int
-        0 on the main process.
-
-    Example
-    -------
-    >>> rank()
-    0
-    """
+    """Number of this process, from 0."""
     return dist.get_rank() if is_distributed() else 0
 
 
 def gather(value: Any) -> list[Any]:
-    """Collects a small object of every process on all of them.
-
-    Arguments
-    ---------
-    value : Any
-        This process's object; tensors should be on the CPU.
-
-    Returns
-    -------
-    list
-        One object per process, in the order of ranks.
-
-    Example
-    -------
-    >>> gather({"loss": 1.0})
-    [{'loss': 1.0}]
-    """
+    """Collects a small object of every process on all of them."""
     if not is_distributed():
         return [value]
     values: list[Any] = [None] * world_size()
@@ -89,25 +37,7 @@ def gather(value: Any) -> list[Any]:
 
 
 def any_of(*flags: bool, device: str | torch.device = "cpu") -> list[bool]:
-    """Makes all processes take the same decisions: those that any of them wants.
-
-    Arguments
-    ---------
-    *flags : bool
-        What this process wants.
-    device : str or torch.device
-        Where the processes communicate.
-
-    Returns
-    -------
-    list of bool
-        What all processes do.
-
-    Example
-    -------
-    >>> any_of(True, False)
-    [True, False]
-    """
+    """Makes all processes take the same decisions: those that any of them wants."""
     if not is_distributed():
         return list(flags)
     wanted = torch.tensor(flags, dtype=torch.int32, device=device)
@@ -116,17 +46,7 @@ def any_of(*flags: bool, device: str | torch.device = "cpu") -> list[bool]:
 
 
 def average_batch_norms(module: nn.Module) -> None:
-    """Gives all processes the mean of their running statistics, in place.
-
-    Arguments
-    ---------
-    module : nn.Module
-        A module with or without batch normalisation.
-
-    Example
-    -------
-    >>> average_batch_norms(nn.BatchNorm1d(4))
-    """
+    """Gives all processes the mean of their running statistics, in place."""
     if not is_distributed():
         return
     for part in module.modules():
@@ -140,36 +60,7 @@ def average_batch_norms(module: nn.Module) -> None:
 def share_clips(
     clips_per_update: int, batch_size: int, processes: int
 ) -> tuple[int, int]:
-    """Divides the clips of an update into micro-batches of all processes.
-
-    Arguments
-    ---------
-    clips_per_update : int
-        Clips of an update, of all processes together.
-    batch_size : int
-        Clips of a micro-batch at most: what fits in memory.
-    processes : int
-        Number of processes.
-
-    Returns
-    -------
-    size : int
-        Clips of a micro-batch: the most that share evenly.
-    accumulation : int
-        Micro-batches that each process accumulates for an update.
-
-    Raises
-    ------
-    ValueError
-        If the processes cannot share the clips evenly.
-
-    Example
-    -------
-    >>> share_clips(clips_per_update=192, batch_size=3, processes=8)
-    (3, 8)
-    >>> share_clips(clips_per_update=8, batch_size=8, processes=2)
-    (4, 1)
-    """
+    """Divides the clips of an update into micro-batches of all processes."""
     share, rest = divmod(clips_per_update, processes)
     if rest or share < 1 or batch_size < 1:
         raise ValueError(

@@ -1,5 +1,1 @@
-"""Reading audio, manifests, the embedded corpus, and the order of the clips.
-
-Authors
- * The MuQ for SpeechBrain team 2026
-"""
+"""Reading audio, manifests, the embedded corpus, and the order of the clips."""

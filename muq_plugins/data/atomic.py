@@ -1,8 +1,4 @@
-"""Files and folders that are never seen half written.
-
-Authors
- * The MuQ for SpeechBrain team 2026
-"""
+"""Files and folders that are never seen half written."""
 
 import os
 import shutil
@@ -20,20 +16,6 @@ def replace_file(path: str | os.PathLike, content: bytes) -> None:
     """Write a file so that a kill leaves the old content or the new, never a part.
 
     Several processes may write the same file; the last one wins.
-
-    Arguments
-    ---------
-    path : str or os.PathLike
-        The file; its folder is made if it is missing.
-    content : bytes
-        Everything that the file will hold.
-
-    Example
-    -------
-    >>> path = Path(getfixture("tmpdir")) / "new" / "notes.txt"
-    >>> replace_file(path, b"done")
-    >>> path.read_text("utf-8"), len(list(path.parent.iterdir()))
-    ('done', 1)
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -51,31 +33,7 @@ def replace_file(path: str | os.PathLike, content: bytes) -> None:
 
 @contextmanager
 def replace_model_folder(folder: str | os.PathLike) -> Iterator[Path]:
-    """Writes the folder of a model so that it is complete or not there.
-
-    Arguments
-    ---------
-    folder : str or os.PathLike
-        The folder; an older model in it is replaced, once the new one is complete.
-
-    Yields
-    ------
-    Path
-        Where to write; it becomes the folder at the end.
-
-    Raises
-    ------
-    FileExistsError
-        If the folder holds anything but a model, which would be lost.
-
-    Example
-    -------
-    >>> folder = Path(getfixture("tmpdir")) / "model"
-    >>> with replace_model_folder(folder) as unfinished:
-    ...     _ = (unfinished / "config.json").write_text("{}")
-    >>> [path.name for path in folder.iterdir()]
-    ['config.json']
-    """
+    """Writes the folder of a model so that it is complete or not there."""
     folder = Path(folder)
     unfinished = folder.with_name(f"{folder.name}.unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)

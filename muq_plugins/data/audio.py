@@ -3,9 +3,6 @@
 Everything of the toolkit that opens an audio file goes through this module, so
 that a damaged file always shows up as one typed error, `AudioError`, and a
 window of a file is always the same samples, however it was reached.
-
-Authors
- * The MuQ for SpeechBrain team 2026
 """
 
 import contextlib
@@ -46,25 +43,7 @@ _BLOCK = 1 << 16
 
 
 class AudioError(ValueError):
-    """A file, or a window of it, that cannot be used.
-
-    Arguments
-    ---------
-    path : str
-        The audio file.
-    reason : str
-        One of the keys of `REMEDIES`, short and machine-readable.
-    detail : str
-        What was found, in words.
-
-    Example
-    -------
-    >>> error = AudioError("song.flac", "truncated", "decoding stopped at 2.0 s")
-    >>> error.reason
-    'truncated'
-    >>> print(error)
-    song.flac: truncated (decoding stopped at 2.0 s). Copy or download it again.
-    """
+    """A file, or a window of it, that cannot be used."""
 
     def __init__(self, path, reason, detail=""):
         # All three are passed up so that the error survives pickling.
@@ -80,32 +59,13 @@ class AudioError(ValueError):
 
 @dataclasses.dataclass(frozen=True)
 class AudioInfo:
-    """What the header of an audio file says.
+    """What the header of an audio file says."""
 
-    Arguments
-    ---------
-    sample_rate : int
-        In Hz.
-    num_samples : int
-        Samples per channel.
-    channels : int
-        Number of channels.
-    format : str
-        Container, in libsndfile's words ("WAV", "FLAC", "OGG", "MP3").
-    subtype : str
-        Encoding, in libsndfile's words ("PCM_16", "VORBIS").
-
-    Example
-    -------
-    >>> AudioInfo(24000, 36000, 1, "WAV", "PCM_16").duration
-    1.5
-    """
-
-    sample_rate: int
-    num_samples: int
-    channels: int
-    format: str
-    subtype: str
+    sample_rate: int  # in Hz
+    num_samples: int  # samples per channel
+    channels: int  # number of channels
+    format: str  # container, in libsndfile's words ("WAV", "FLAC", "OGG", "MP3")
+    subtype: str  # encoding, in libsndfile's words ("PCM_16", "VORBIS")
 
     @property
     def duration(self):
@@ -115,40 +75,17 @@ class AudioInfo:
 
 @dataclasses.dataclass(frozen=True)
 class AudioCheck:
-    """What decoding a whole file found.
+    """What decoding a whole file found."""
 
-    Arguments
-    ---------
-    reason : str or None
-        None when every sample could be decoded, else a key of `REMEDIES`.
-    detail : str
-        The reason in words.
-    sample_rate : int
-        In Hz; 0 when the file could not be opened.
-    num_samples : int
-        Decoded samples per channel.
-    channels : int
-        Number of channels.
-    format : str
-        Container.
-    subtype : str
-        Encoding.
-    peak : float
-        Largest magnitude of the downmix, which is what a model would hear.
-
-    Example
-    -------
-    >>> AudioCheck(None, "", 24000, 36000, 1, "WAV", "PCM_16", 0.5).duration
-    1.5
-    """
-
+    # None when every sample could be decoded, else a key of `REMEDIES`
     reason: str | None
-    detail: str
-    sample_rate: int = 0
-    num_samples: int = 0
-    channels: int = 0
-    format: str = ""
-    subtype: str = ""
+    detail: str  # the reason in words
+    sample_rate: int = 0  # in Hz; 0 when the file could not be opened
+    num_samples: int = 0  # decoded samples per channel
+    channels: int = 0  # number of channels
+    format: str = ""  # container
+    subtype: str = ""  # encoding
+    # largest magnitude of the downmix, which is what a model would hear
     peak: float = 0.0
 
     @property
@@ -158,30 +95,7 @@ class AudioCheck:
 
 
 def audio_info(path):
-    """Reads the header of an audio file.
-
-    Arguments
-    ---------
-    path : str or pathlib.Path
-        The audio file.
-
-    Returns
-    -------
-    AudioInfo
-        Rate, length, channels and format.
-
-    Raises
-    ------
-    AudioError
-        If the file is missing, unreadable, undecodable or empty.
-
-    Example
-    -------
-    >>> path = str(getfixture("tmpdir") / "a.wav")
-    >>> soundfile.write(path, np.zeros((48000, 2)), 48000)
-    >>> audio_info(path).duration
-    1.0
-    """
+    """Reads the header of an audio file."""
     with _opened(path) as file:
         return AudioInfo(
             file.samplerate, file.frames, file.channels, file.format, file.subtype
@@ -200,38 +114,6 @@ def read_audio(path, start=0.0, duration=None, sample_rate=24000):
     reduced to a fraction with a denominator of at most 1000, which is exact for
     every rate in common use and off by less than one millionth otherwise (the
     exact kernel of, say, 44101 Hz would take 4 GB).
-
-    Arguments
-    ---------
-    path : str or pathlib.Path
-        The audio file.
-    start : float
-        Begin of the window in the file, in seconds.
-    duration : float, optional
-        Length of the window in seconds; to the end of the file when None.
-    sample_rate : int
-        Rate of the result in Hz.
-
-    Returns
-    -------
-    torch.Tensor
-        Shape (samples,), float32. Exactly round(duration * sample_rate) samples,
-        fewer only when the file ends inside the window.
-
-    Raises
-    ------
-    AudioError
-        If the file is missing, unreadable, undecodable, empty or truncated, the
-        window begins after its end ("too short"), or a sample is not finite.
-    ValueError
-        If the window itself makes no sense.
-
-    Example
-    -------
-    >>> path = str(getfixture("tmpdir") / "a.wav")
-    >>> soundfile.write(path, np.zeros((44100, 2)), 44100)
-    >>> read_audio(path, start=0.5, duration=0.1).shape
-    torch.Size([2400])
     """
     if start < 0 or (duration is not None and duration <= 0):
         raise ValueError(
@@ -278,26 +160,6 @@ def check_audio(path):
 
     Beyond decoding errors, this finds what a header gives away: a wav whose data
     chunk ends early and an Ogg stream that was never closed.
-
-    Arguments
-    ---------
-    path : str or pathlib.Path
-        The audio file.
-
-    Returns
-    -------
-    AudioCheck
-        The facts; never raises for a bad file.
-
-    Example
-    -------
-    >>> path = str(getfixture("tmpdir") / "a.wav")
-    >>> soundfile.write(path, np.full((48000, 2), 0.5), 48000)
-    >>> check = check_audio(path)
-    >>> check.reason, check.duration, round(check.peak, 2)
-    (None, 1.0, 0.5)
-    >>> check_audio("nowhere.wav").reason
-    'missing'
     """
     try:
         with _opened(path) as file:

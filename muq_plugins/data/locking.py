@@ -1,8 +1,4 @@
-"""Keeping other processes out of a folder.
-
-Authors
- * The MuQ for SpeechBrain team 2026
-"""
+"""Keeping other processes out of a folder."""
 
 import fcntl
 import os
@@ -16,22 +12,6 @@ def alone(folder: str | os.PathLike) -> Iterator[None]:
 
     The lock is the folder itself: there is no file to leave behind, it also works in a
     folder that may only be read, and it ends with its process however that ends.
-
-    Arguments
-    ---------
-    folder : str or os.PathLike
-        An existing folder.
-
-    Yields
-    ------
-    None
-        While no other process is there.
-
-    Example
-    -------
-    >>> with alone(getfixture("tmp_path")):
-    ...     print("nobody else")
-    nobody else
     """
     handle = os.open(folder, os.O_RDONLY)
     try:

@@ -4,9 +4,6 @@ A manifest maps a clip id to its file, its duration and any labels, in the form
 that `speechbrain.dataio.dataset.DynamicItemDataset.from_json` reads:
 
     {"<clip id>": {"wav": "{data_root}/album/song.flac", "duration": 31.25, ...}}
-
-Authors
- * The MuQ for SpeechBrain team 2026
 """
 
 import collections
@@ -16,40 +13,11 @@ from pathlib import Path, PurePosixPath
 
 from speechbrain.dataio.dataio import load_data_json
 
-from muq_plugins.data.sampling import keyed_integer
+from muq_plugins.data.clips import keyed_integer
 
 
 def load_manifest(path, data_root):
-    """Loads a manifest and checks what reading audio needs.
-
-    Arguments
-    ---------
-    path : str or pathlib.Path
-        The manifest.
-    data_root : str or pathlib.Path
-        Folder that replaces "{data_root}" in every text.
-
-    Returns
-    -------
-    dict
-        Clip id to entry; each entry has at least "wav" (str) and "duration"
-        (seconds).
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is no such file.
-    ValueError
-        If it is not a manifest, or an entry lacks a usable "wav" or "duration".
-
-    Example
-    -------
-    >>> from muq_plugins.data.jsonio import write_json
-    >>> path = getfixture("tmpdir") / "train.json"
-    >>> write_json(path, {"a": {"wav": "{data_root}/a.flac", "duration": 2.5}})
-    >>> load_manifest(path, "/music")
-    {'a': {'wav': '/music/a.flac', 'duration': 2.5}}
-    """
+    """Loads a manifest and checks what reading audio needs."""
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(
@@ -76,32 +44,7 @@ def load_manifest(path, data_root):
 
 
 def manifest_entry(relative_path, duration, sample_rate, channels, **labels):
-    """One entry of a manifest.
-
-    Arguments
-    ---------
-    relative_path : str
-        The file below the data root, with "/".
-    duration : float
-        In seconds.
-    sample_rate : int
-        Of the file, in Hz.
-    channels : int
-        Of the file.
-    **labels
-        Anything else that is known about the clip.
-
-    Returns
-    -------
-    dict
-        The entry, ready for `write_json`. Braces in texts are doubled, since
-        readers take single ones for placeholders.
-
-    Example
-    -------
-    >>> manifest_entry("a{1}.wav", 2.5, 44100, 2)["wav"]
-    '{data_root}/a{{1}}.wav'
-    """
+    """One entry of a manifest."""
     entry = {
         "wav": "{data_root}/" + _escape(relative_path),
         "duration": duration,
@@ -113,26 +56,7 @@ def manifest_entry(relative_path, duration, sample_rate, channels, **labels):
 
 
 def clip_ids(relative_paths):
-    """Names clips after their files.
-
-    Arguments
-    ---------
-    relative_paths : list of str
-        Distinct files below the data root, with "/".
-
-    Returns
-    -------
-    list of str
-        The path without extension, "/" replaced by "__". Where two files would get
-        the same name, both get a hash of their full path in addition.
-
-    Example
-    -------
-    >>> clip_ids(["album/song.wav", "other.mp3"])
-    ['album__song', 'other']
-    >>> clip_ids(["song.flac", "song.wav"])
-    ['song-48993af9', 'song-0796065d']
-    """
+    """Names clips after their files."""
     names = [
         str(PurePosixPath(path).with_suffix("")).replace("/", "__")
         for path in relative_paths
@@ -152,28 +76,6 @@ def split_files(relative_paths, seed, valid_fraction, test_fraction):
     A file keeps its split when others are added or removed. In a folder so small
     that a split would be empty, valid and then test get the files with the
     smallest hash (from 2 and 3 files on), and train always keeps one.
-
-    Arguments
-    ---------
-    relative_paths : list of str
-        Files below the data root, with "/".
-    seed : int
-        Seed of the split.
-    valid_fraction : float
-        Expected share of valid; none at 0.
-    test_fraction : float
-        Expected share of test; none at 0.
-
-    Returns
-    -------
-    dict
-        Split name to sorted list of paths.
-
-    Example
-    -------
-    >>> split = split_files([f"{i}.wav" for i in range(1000)], 1234, 0.1, 0.1)
-    >>> [len(paths) for paths in split.values()]
-    [813, 104, 83]
     """
     resolution = 1 << 53
 

@@ -1,8 +1,4 @@
-"""The global mean and deviation that log-mel spectrograms are normalised with.
-
-Authors
- * The MuQ for SpeechBrain team 2026
-"""
+"""The global mean and deviation that log-mel spectrograms are normalised with."""
 
 from __future__ import annotations
 
@@ -14,10 +10,11 @@ from speechbrain.utils.distributed import run_on_main
 from torch import nn
 from tqdm import tqdm
 
+from muq_plugins.data.clips import evaluation_loader
 from muq_plugins.data.jsonio import write_json
 from muq_plugins.data.locking import alone
-from muq_plugins.data.preparation import Manifests, evaluation_loader
-from muq_plugins.lobes.features import LogMel
+from muq_plugins.data.preparation import Manifests
+from muq_plugins.lobes.mel import LogMel
 
 WINDOW_SECONDS = 5.0
 BATCH_SIZE = 16
@@ -31,29 +28,6 @@ def normalise(
 
     Each is measured with its own settings. Given values are for spectrograms of one
     setting: a window of another length has other decibels.
-
-    Arguments
-    ---------
-    features : nn.Module
-        Any module; features without a log-mel spectrogram are left alone.
-    manifests : Manifests
-        The corpus to measure on.
-    statistics : list of float or None
-        Mean and standard deviation in dB to use; None measures them on the
-        training part.
-
-    Raises
-    ------
-    ValueError
-        If values are given and the spectrograms differ in their settings, or nothing
-        could be measured.
-
-    Example
-    -------
-    >>> features = LogMel()
-    >>> normalise(features, None, statistics=[0.0, 20.0])
-    >>> features.std
-    tensor(20.)
     """
     spectrograms = [part for part in features.modules() if isinstance(part, LogMel)]
     if statistics:
@@ -85,29 +59,6 @@ def mel_statistics(
     each setting of the spectrogram, are kept in ``mel_statistics.json`` in the
     folder; measuring again means deleting it. With several processes the first one
     measures, and of several runs at the same time only one.
-
-    Arguments
-    ---------
-    log_mel : LogMel
-        The spectrogram; its present normalisation does not matter.
-    manifest : dict
-        Clip id to entry: the training part.
-    folder : str or Path
-        The manifest folder.
-    progress : bool
-        Whether to show a progress bar.
-
-    Returns
-    -------
-    mean : float
-        In dB.
-    std : float
-        In dB.
-
-    Raises
-    ------
-    ValueError
-        If no audio could be read.
     """
     path = Path(folder) / "mel_statistics.json"
     settings = log_mel.config

@@ -1,57 +1,37 @@
-"""From a folder of music, or none, to loaders of clips.
-
-Authors
- * The MuQ for SpeechBrain team 2026
-"""
+"""From a folder of music, or none, to loaders of clips."""
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from speechbrain.utils.distributed import run_on_main
-from torch.utils.data import BatchSampler, DataLoader
+from speechbrain.utils.logger import get_logger
 
-from muq_plugins.data.batch import make_loader
 from muq_plugins.data.corpus import build_corpus, build_notes
 from muq_plugins.data.corpus.pieces import check_collections
-from muq_plugins.data.dataset import ClipDataset
 from muq_plugins.data.locking import alone
 from muq_plugins.data.manifest import load_manifest
-from muq_plugins.data.sampling import ClipSampler
 from muq_plugins.data.scan import scan_folder
+
+logger = get_logger(__name__)
 
 
 @dataclass(frozen=True)
 class Manifests:
-    """The three parts of a corpus.
+    """The three parts of a corpus."""
 
-    Arguments
-    ---------
-    folder : Path
-        Where the manifest files are.
-    train : dict
-        Clip id to entry.
-    valid : dict
-        Clip id to entry.
-    test : dict
-        Clip id to entry; the validation part again if the corpus is too small
-        for a test part.
-
-    Example
-    -------
-    >>> entry = {"wav": "a.flac", "duration": 30.0}
-    >>> Manifests(Path("."), {"a": entry}, {}, {}).train["a"]["duration"]
-    30.0
-    """
-
-    folder: Path
-    train: dict
-    valid: dict
+    folder: Path  # where the manifest files are
+    train: dict  # clip id to entry
+    valid: dict  # clip id to entry
+    # clip id to entry; the validation part again if the corpus is too small for a test
+    # part
     test: dict
 
 
@@ -68,37 +48,6 @@ def prepare_manifests(
     With several processes the first one works and the others wait, also those of
     other runs. Nothing is done twice: a corpus that is there is used, and a folder
     is only scanned for what is new in it.
-
-    Arguments
-    ---------
-    data_folder : str or Path or None
-        Any folder tree of recordings; None renders the embedded corpus.
-    corpus_folder : str or Path
-        Where the embedded corpus is kept.
-    corpus_minutes : float
-        Size of the embedded corpus, in minutes of audio.
-    corpus_seed : int
-        Seed of the embedded corpus.
-    manifest_folder : str or Path or None
-        Where the manifests of ``data_folder`` are kept; by default beside the
-        embedded corpus, under a name made from the data folder's path.
-    collections : sequence of str or None
-        Which collections the embedded corpus plays (see
-        `muq_plugins.data.corpus.pieces.find_pieces`); None for its usual music. A
-        choice has a folder of its own: ``corpus_folder`` with their names behind it.
-
-    Returns
-    -------
-    Manifests
-        The training, validation and test parts.
-
-    Raises
-    ------
-    OSError
-        If the data folder is missing, or a folder cannot be written.
-    ValueError
-        If the data folder holds no usable audio, or too little to validate on; or if
-        collections are unknown, have too few pieces, or are chosen for a data folder.
     """
     settings = {"minutes": corpus_minutes, "seed": corpus_seed}
     if collections is not None:
@@ -139,35 +88,7 @@ def prepare_manifests(
 
 
 def prepare_notes(notes_folder: str | Path, step: int, seed: int) -> Manifests:
-    """Makes rendered single notes ready, as `prepare_manifests` does music.
-
-    Arguments
-    ---------
-    notes_folder : str or Path
-        Where they are kept.
-    step : int
-        Semitones between the notes of an instrument.
-    seed : int
-        Decides the velocities.
-
-    Returns
-    -------
-    Manifests
-        The training, validation and test parts, each with its own instruments.
-
-    Raises
-    ------
-    OSError
-        If the folder cannot be written.
-    ValueError
-        If it holds other data.
-
-    Example
-    -------
-    >>> notes = prepare_notes(getfixture("tmp_path"), step=36, seed=0)
-    >>> notes.test["004-072"]["instrument"], notes.test["004-072"]["pitch_class"]
-    ('electric piano', 'C')
-    """
+    """Makes rendered single notes ready, as `prepare_manifests` does music."""
     folder = Path(notes_folder)
     _make_alone(folder, build_notes, folder, step=step, seed=seed)
     return Manifests(
@@ -196,96 +117,69 @@ def _is_empty(manifest: Path) -> bool:
     return json.loads(manifest.read_text(encoding="utf-8")) == {}
 
 
-def training_loader(
-    manifest: dict,
-    clip_seconds: float,
-    batch_size: int,
-    seed: int,
-    rank: int = 0,
-    world_size: int = 1,
-    num_workers: int = 0,
-    pin_memory: bool = False,
-) -> DataLoader:
-    """An endless loader of random crops, one process's share.
+def add_captions(
+    manifests: Manifests, captions_file: str | Path, data_folder: str | Path
+) -> Manifests:
+    """Adds what a file knows about recordings to their manifests.
 
-    Arguments
-    ---------
-    manifest : dict
-        Clip id to entry.
-    clip_seconds : float
-        Length of a crop.
-    batch_size : int
-        Clips in a micro-batch.
-    seed : int
-        Seed of the experiment.
-    rank : int
-        This process.
-    world_size : int
-        Number of processes.
-    num_workers : int
-        Worker processes that read; 0 reads in this process.
-    pin_memory : bool
-        Whether batches go to a GPU.
-
-    Returns
-    -------
-    DataLoader
-        Yields `ClipBatch` without end.
+    The file is a JSON object from the path of a recording, below the data folder and
+    with "/", to its caption, or to an object with any of ``caption``, ``captions``,
+    ``tags`` and the labels that `CaptionWriter` knows. ``families`` is a list of all
+    families of instruments, by which recordings are tagged; without it, by ``family``.
+    ``piece`` names a group of recordings that intervals are computed over. Recordings
+    that are not in the file are left out, and the log says how many.
     """
-    dataset = ClipDataset(manifest, clip_seconds, seed=seed)
-    sampler = ClipSampler(
-        len(dataset), batch_size, seed, rank, world_size, dataset.crops_per_clip()
-    )
-    return make_loader(dataset, sampler, num_workers, pin_memory)
+    known = _read(Path(captions_file))
+    parts = {
+        name: {
+            clip_id: {**entry, **known[path]}
+            for clip_id, entry in getattr(manifests, name).items()
+            if (path := _below(entry["wav"], data_folder)) in known
+        }
+        for name in ("train", "valid", "test")
+    }
+    for name, part in parts.items():
+        before = getattr(manifests, name)
+        if not part:
+            first = _below(next(iter(before.values()))["wav"], data_folder)
+            raise ValueError(
+                f"{captions_file} knows none of the {len(before)} recordings of the "
+                f"{name} part, such as {first!r}; it has {len(known)} paths, such as "
+                f"{next(iter(known), 'none')!r}. They start from {data_folder}."
+            )
+        if len(part) < len(before):
+            logger.warning(
+                f"{len(before) - len(part)} of {len(before)} recordings of the {name} "
+                f"part are left out: they are not in {captions_file}."
+            )
+    return dataclasses.replace(manifests, **parts)
 
 
-def evaluation_loader(
-    manifest: dict,
-    clip_seconds: float,
-    batch_size: int,
-    windows_per_clip: int,
-    max_windows: int | None = None,
-    rank: int = 0,
-    world_size: int = 1,
-    num_workers: int = 0,
-    pin_memory: bool = False,
-) -> DataLoader:
-    """A loader of fixed windows with fixed keys, one process's share.
+def _read(path: Path) -> dict[str, dict[str, Any]]:
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no file of captions {path}: check the path.")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is not valid JSON: {error}.") from error
+    if not isinstance(content, dict):
+        raise ValueError(
+            f"{path} must hold a JSON object from the paths of recordings to their "
+            f"captions, not {type(content).__name__}."
+        )
+    known = {}
+    for name, value in content.items():
+        entry = {"caption": value} if isinstance(value, str) else value
+        if not isinstance(entry, dict) or {"wav", "duration"} & entry.keys():
+            raise ValueError(
+                f"{path}: {name!r} must be a caption or an object with caption, "
+                f"captions, tags or labels, and neither wav nor duration; it is "
+                f"{str(value)[:80]!r}."
+            )
+        known[name] = entry
+    return known
 
-    The windows, and what is masked in them, depend neither on the seed of the
-    experiment nor on the number of processes, so that runs can be compared.
 
-    Arguments
-    ---------
-    manifest : dict
-        Clip id to entry.
-    clip_seconds : float
-        Length of a window.
-    batch_size : int
-        Windows in a batch.
-    windows_per_clip : int
-        Windows taken from one file at most.
-    max_windows : int or None
-        Windows in all at most, evenly chosen; None takes all.
-    rank : int
-        This process.
-    world_size : int
-        Number of processes.
-    num_workers : int
-        Worker processes that read; 0 reads in this process.
-    pin_memory : bool
-        Whether batches go to a GPU.
-
-    Returns
-    -------
-    DataLoader
-        Yields `ClipBatch`.
-    """
-    dataset = ClipDataset(
-        manifest, clip_seconds, seed=0, fixed=True, windows_per_clip=windows_per_clip
-    )
-    windows = range(len(dataset))
-    if max_windows is not None and len(windows) > max_windows:
-        windows = [i * len(windows) // max_windows for i in range(max_windows)]
-    batches = list(BatchSampler(windows, batch_size, drop_last=False))
-    return make_loader(dataset, batches[rank::world_size], num_workers, pin_memory)
+def _below(path: str, folder: str | Path) -> str:
+    """A path as it is written in the file."""
+    return Path(path).relative_to(folder).as_posix()

@@ -3,94 +3,153 @@
 Every file is decoded once; what was found is cached, see `scan_files`. An
 interrupted scan goes on where it stopped, and other thresholds or fractions need
 no new decoding.
-
-Authors
- * The MuQ for SpeechBrain team 2026
 """
 
 import collections
 import contextlib
 import dataclasses
 import math
+import os
+import stat
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
 
 from speechbrain.utils.logger import get_logger
+from tqdm import tqdm
 
-from muq_plugins.data.audio import AUDIO_EXTENSIONS
-from muq_plugins.data.jsonio import write_json
+from muq_plugins.data.audio import AUDIO_EXTENSIONS, AudioCheck, check_audio
+from muq_plugins.data.jsonio import (
+    append_json_line,
+    open_json_lines,
+    read_json_lines,
+    write_json,
+)
 from muq_plugins.data.manifest import clip_ids, manifest_entry, split_files
-from muq_plugins.data.scan_files import check_files, find_audio
 
 logger = get_logger(__name__)
+
+# What can change without a change of the file is never cached.
+_TRANSIENT = ("missing", "unreadable")
+# A file with another size or modification time is another file.
+_CACHE_KEY = ("path", "size", "mtime_ns")
+
+
+def find_audio(data_folder):
+    """Finds the audio files of a folder tree by their extension."""
+    top = Path(data_folder)
+    if not top.exists():
+        raise FileNotFoundError(f"The data folder {top} does not exist.")
+    if not top.is_dir():
+        raise NotADirectoryError(
+            f"The data folder {top} is a file. Give the folder that holds the music."
+        )
+    paths, unreadable, ignored, seen = [], [], collections.Counter(), set()
+
+    def note(error):
+        name = Path(error.filename).relative_to(top).as_posix()
+        unreadable.append((name, error.strerror))
+
+    for folder, subfolders, names in os.walk(top, followlinks=True, onerror=note):
+        status = os.stat(folder)
+        if (status.st_dev, status.st_ino) in seen:
+            # Reached through a link: a loop, or music that was found already.
+            subfolders.clear()
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        subfolders[:] = sorted(name for name in subfolders if name[0] != ".")
+        for name in names:
+            if name[0] == ".":
+                continue
+            extension = os.path.splitext(name)[1].lower()
+            if extension in AUDIO_EXTENSIONS:
+                paths.append(Path(folder, name).relative_to(top).as_posix())
+            else:
+                ignored[extension] += 1
+    return sorted(paths), unreadable, dict(ignored)
+
+
+def check_files(data_folder, paths, cache_path, workers=None, progress=True):
+    """Checks audio files, from the cache where it knows them."""
+    data_folder = Path(data_folder)
+    cache = _load_cache(cache_path)
+    checks, todo = {}, []
+    for path in paths:
+        try:
+            status = os.stat(data_folder / path)
+        except OSError as error:
+            checks[path] = AudioCheck("missing", error.strerror)
+            continue
+        key = (path, status.st_size, status.st_mtime_ns)
+        if not stat.S_ISREG(status.st_mode):
+            checks[path] = AudioCheck("undecodable", "not a regular file")
+        elif key in cache:
+            checks[path] = cache[key]
+        else:
+            todo.append(key)
+
+    def check(key):
+        return key, check_audio(data_folder / key[0])
+
+    with (
+        open_json_lines(cache_path) as cache_file,
+        ThreadPool(workers or _available_cores()) as pool,
+        tqdm(
+            total=len(paths),
+            initial=len(checks),
+            desc="Scanning audio",
+            unit="file",
+            disable=not progress,
+        ) as bar,
+    ):
+        for key, result in pool.imap_unordered(check, todo):
+            checks[key[0]] = result
+            if result.reason not in _TRANSIENT:
+                record = dict(
+                    zip(_CACHE_KEY, key, strict=True), **dataclasses.asdict(result)
+                )
+                append_json_line(cache_file, record)
+            bar.update()
+    return {path: checks[path] for path in paths}, len(todo)
+
+
+def _load_cache(cache_path):
+    """The results of earlier scans: (path, size, mtime_ns) to `AudioCheck`."""
+    cache = {}
+    for record in read_json_lines(cache_path):
+        key = tuple(record.pop(name) for name in _CACHE_KEY)
+        cache[key] = AudioCheck(**record)
+    return cache
+
+
+def _available_cores():
+    """The cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 @dataclasses.dataclass(frozen=True)
 class ScanReport:
-    """What a scan found; saved as `scan.json`.
+    """What a scan found; saved as `scan.json`."""
 
-    Arguments
-    ---------
-    data_folder : str
-        The folder that was scanned.
-    manifest_folder : str
-        Where `train.json`, `valid.json`, `test.json`, `quarantine.json` and
-        `scan.json` are.
-    files : int
-        Audio files found.
-    usable : int
-        Files in the manifests.
-    hours : float
-        Hours of audio in the manifests.
-    splits : dict
-        Split name to {"files": int, "hours": float}.
-    sample_rates : dict
-        Rate in Hz, as text, to number of usable files.
-    channels : dict
-        Channels, as text, to number of usable files.
-    formats : dict
-        Container and encoding to number of usable files.
-    quarantined : dict
-        Reason to number of files left out.
-    ignored : dict
-        Extension to number of files that are not audio by their name.
-    decoded : int
-        Files decoded by this scan; the others were in the cache.
-    settings : dict
-        Thresholds, fractions and seed of the scan.
-
-    Example
-    -------
-    >>> import numpy, soundfile
-    >>> root = getfixture("tmpdir")
-    >>> for i in range(4):
-    ...     soundfile.write(str(root / f"{i}.wav"), numpy.full(48000, 0.5), 24000)
-    >>> report = scan_folder(root, root / "manifests", progress=False)
-    >>> report.usable, report.sample_rates
-    (4, {'24000': 4})
-    """
-
-    data_folder: str
+    data_folder: str  # the folder that was scanned
+    # where `train.json`, `valid.json`, `test.json`, `quarantine.json` and `scan.json`
+    # are
     manifest_folder: str
-    files: int
-    usable: int
-    hours: float
-    splits: dict
-    sample_rates: dict
-    channels: dict
-    formats: dict
-    quarantined: dict
-    ignored: dict
-    decoded: int
-    settings: dict
+    files: int  # audio files found
+    usable: int  # files in the manifests
+    hours: float  # hours of audio in the manifests
+    splits: dict  # split name to {"files": int, "hours": float}
+    sample_rates: dict  # rate in Hz, as text, to number of usable files
+    channels: dict  # channels, as text, to number of usable files
+    formats: dict  # container and encoding to number of usable files
+    quarantined: dict  # reason to number of files left out
+    ignored: dict  # extension to number of files that are not audio by their name
+    decoded: int  # files decoded by this scan; the others were in the cache
+    settings: dict  # thresholds, fractions and seed of the scan
 
     def summary(self):
-        """The report in a few lines of text.
-
-        Returns
-        -------
-        str
-            For the log.
-        """
+        """The report in a few lines of text."""
         splits = ", ".join(
             f"{name} {split['files']} ({split['hours']:.2f} h)"
             for name, split in self.splits.items()
@@ -125,51 +184,6 @@ def scan_folder(
     Any tree of wav, flac, ogg, opus, mp3 and aiff, at any rate and number of
     channels. Hidden files are skipped, symbolic links followed, each folder once.
     Files left out are listed with the reason in `quarantine.json`.
-
-    Arguments
-    ---------
-    data_folder : str or pathlib.Path
-        The music.
-    manifest_folder : str or pathlib.Path
-        Where to write, made if needed.
-    min_duration : float
-        Shorter files are left out, in seconds.
-    valid_fraction : float
-        Share of the files in valid, see `split_files`.
-    test_fraction : float
-        Share of the files in test.
-    silence_dbfs : float
-        Files whose downmix never exceeds this level are left out, in dBFS.
-    workers : int, optional
-        Threads; as many as this process may use cores when None.
-    seed : int
-        Seed of the split.
-    progress : bool
-        Whether to show a progress bar.
-
-    Returns
-    -------
-    ScanReport
-        The content of `scan.json`.
-
-    Raises
-    ------
-    FileNotFoundError, NotADirectoryError
-        If the data folder is missing or a file.
-    ValueError
-        If it holds no audio, nothing usable, or an argument is out of range.
-    OSError
-        If the manifest folder cannot be written.
-
-    Example
-    -------
-    >>> import numpy, soundfile
-    >>> root = getfixture("tmpdir")
-    >>> for i in range(4):
-    ...     soundfile.write(str(root / f"{i}.wav"), numpy.full(48000, 0.5), 24000)
-    >>> report = scan_folder(root, root / "manifests", progress=False)
-    >>> {name: split["files"] for name, split in report.splits.items()}
-    {'train': 2, 'valid': 1, 'test': 1}
     """
     _check_fractions(valid_fraction, test_fraction)
     paths, unreadable, ignored = find_audio(data_folder)

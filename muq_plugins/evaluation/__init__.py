@@ -3,7 +3,4 @@
 Each module is imported on its own, because the light ones (`codes`, `health`,
 `metrics_log`) are used in the middle of a training, where matplotlib and
 scikit-learn have no business.
-
-Authors
- * The MuQ for SpeechBrain team 2026
 """

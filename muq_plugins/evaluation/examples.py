@@ -1,8 +1,4 @@
-"""Examples of what a tokenizer keeps of a spectrogram, for the report.
-
-Authors
- * The MuQ for SpeechBrain team 2026
-"""
+"""Examples of what a tokenizer keeps of a spectrogram, for the report."""
 
 from __future__ import annotations
 
@@ -15,31 +11,7 @@ from muq_plugins.lobes.target import Target
 
 @torch.no_grad()
 def reconstruction_examples(target: Target, wavs: Tensor) -> dict[str, Tensor]:
-    """Reconstructs one clip from the first, half and all levels of its codes.
-
-    Arguments
-    ---------
-    target : Target
-        Features, which must be stacked spectrogram frames, and a quantizer that
-        can decode.
-    wavs : Tensor
-        One clip (1, samples).
-
-    Returns
-    -------
-    dict
-        ``mel`` (frames, mels), ``reconstructions`` (K, frames, mels) and
-        ``reconstruction_levels`` (K,), ready for `save_diagnostics`; empty if the
-        target is of another kind.
-
-    Example
-    -------
-    >>> from muq_plugins.lobes import LogMel, ResidualVQ
-    >>> target = Target(StackedFrames(LogMel()), ResidualVQ(512, 8, 16))
-    >>> examples = reconstruction_examples(target, torch.randn(1, 24000))
-    >>> examples["reconstructions"].shape, examples["reconstruction_levels"]
-    (torch.Size([3, 100, 128]), tensor([1, 4, 8]))
-    """
+    """Reconstructs one clip from the first, half and all levels of its codes."""
     features, quantizer = target.features, target.quantizer
     if not isinstance(features, StackedFrames) or not hasattr(quantizer, "decode"):
         return {}

@@ -1,8 +1,4 @@
-"""The numbers that head a report and end a run in the terminal.
-
-Authors
- * The MuQ for SpeechBrain team 2026
-"""
+"""The numbers that head a report and end a run in the terminal."""
 
 import math
 from typing import Any
@@ -18,28 +14,7 @@ from muq_plugins.lobes import codes
 def pretrain_facts(
     rows: list[dict], code_counts: np.ndarray | None, probe: list[ProbeResult]
 ) -> list[Fact]:
-    """The numbers that matter of a pre-training, the most important first.
-
-    Arguments
-    ---------
-    rows : list of dict
-        Rows of the pretrain stage.
-    code_counts : numpy.ndarray
-        Counts (N, V) of the target's codes on unseen clips, or None.
-    probe : list of ProbeResult
-        Results of the probe, the trained encoder last; may be empty.
-
-    Returns
-    -------
-    list of Fact
-        What the rows and arrays tell; at least the length of the training.
-
-    Example
-    -------
-    >>> row = {"kind": "train", "stage": "pretrain", "step": 100, "time": 75.0}
-    >>> print(*pretrain_facts([row], None, []))
-    training 100 steps (1 min 15 s)
-    """
+    """The numbers that matter of a pre-training, the most important first."""
     facts = []
     if is_validated(rows, "cross_entropy"):
         row = select(rows, kind="valid")[-1]
@@ -73,26 +48,7 @@ def pretrain_facts(
 
 
 def tokenizer_facts(rows: list[dict], code_counts: np.ndarray | None) -> list[Fact]:
-    """The numbers that matter of a tokenizer, the most important first.
-
-    Arguments
-    ---------
-    rows : list of dict
-        Rows of the tokenizer stage.
-    code_counts : numpy.ndarray
-        Counts (N, V) on unseen clips, or None.
-
-    Returns
-    -------
-    list of Fact
-        What the rows and arrays tell; at least the length of the training.
-
-    Example
-    -------
-    >>> row = {"kind": "train", "stage": "tokenizer", "step": 100, "time": 75.0}
-    >>> print(*tokenizer_facts([row], np.array([[3, 1, 0, 0]])), sep="; ")
-    code usage 50% (1 x 4 codes, perplexity 2); training 100 steps (1 min 15 s)
-    """
+    """The numbers that matter of a tokenizer, the most important first."""
     facts = []
     if is_validated(rows, "reconstruction_error_per_level"):
         errors = select(rows, kind="valid")[-1]["reconstruction_error_per_level"]
@@ -108,26 +64,7 @@ def tokenizer_facts(rows: list[dict], code_counts: np.ndarray | None) -> list[Fa
 
 
 def mulan_facts(rows: list[dict], scores: dict[str, Any]) -> list[Fact]:
-    """The numbers that matter of a model of audio and text.
-
-    Arguments
-    ---------
-    rows : list of dict
-        Rows of the mulan stage.
-    scores : dict
-        From `muq_plugins.evaluation.mulan.evaluate_mulan`; empty if there are none.
-
-    Returns
-    -------
-    list of Fact
-        What rows and scores tell; at least the length of the training.
-
-    Example
-    -------
-    >>> row = {"kind": "train", "stage": "mulan", "step": 100, "time": 75.0}
-    >>> print(*mulan_facts([row], {}))
-    training 100 steps (1 min 15 s)
-    """
+    """The numbers that matter of a model of audio and text."""
     facts = []
     for direction in ("text to music", "music to text"):
         found = [by[direction] for by in scores.get("retrieval", {}).values()]
@@ -155,25 +92,7 @@ def mulan_facts(rows: list[dict], scores: dict[str, Any]) -> list[Fact]:
 
 
 def usage_fact(usage, perplexity, size: tuple[int, int]) -> Fact:
-    """How the codes are used.
-
-    Arguments
-    ---------
-    usage, perplexity : numpy.ndarray, torch.Tensor or list of float
-        Of each codebook.
-    size : tuple of int
-        Number of codebooks, and of codes in each.
-
-    Returns
-    -------
-    Fact
-        The smallest and the largest of both.
-
-    Example
-    -------
-    >>> print(usage_fact([0.5, 1.0], [1.8, 3.9], (2, 4)))
-    code usage 50–100% (2 x 4 codes, perplexity 2–4)
-    """
+    """How the codes are used."""
     return Fact(
         "Code usage",
         _span(100 * np.asarray(usage), "{:.3g}") + "%",

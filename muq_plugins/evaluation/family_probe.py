@@ -4,9 +4,6 @@ The time-averaged hidden state of one window of every clip is read by a linear p
 beside two things that it has to beat: plain statistics of the log-mel, and the same
 encoder before training. Each encoder may offer several layers, of which the probe
 chooses one by cross-validation.
-
-Authors
- * The MuQ for SpeechBrain team 2026
 """
 
 from collections import Counter
@@ -45,59 +42,6 @@ def family_probe(
     Clips without the label or with the label "mixed" are left out, and so are files
     that cannot be read and test clips of a class that the training part lacks; the log
     says which or how many.
-
-    Arguments
-    ---------
-    encoders : dict of callable
-        By name, in eval mode: `encoder(wavs, wav_lens)` with wavs (batch, samples) and
-        relative lengths (batch,) returns hidden states (batch, frames, width), a list
-        of one for each layer.
-        `probe_verdicts` compares "untrained encoder" with "trained encoder".
-    log_mel : callable
-        `log_mel(wavs, wav_lens)` returns feats (batch, frames, size) and relative
-        lengths (batch,).
-    train_manifest, test_manifest : dict
-        Clip id to entry, as `muq_plugins.data.manifest.load_manifest` returns it.
-    label : str
-        Key of the label. Clips are grouped by their key "piece", if they have one.
-    clip_seconds : float
-        Length of the window in the middle of each clip; shorter clips are padded.
-    sample_rate : int
-        Sample rate of the encoders, in Hz.
-    batch_size : int
-        Number of clips embedded at once.
-    max_clips : int
-        Largest number of clips of each part, taken evenly from it; None for all.
-    device : str or torch.device
-        Where the encoders are.
-
-    Returns
-    -------
-    list of ProbeResult
-        First "log-mel statistics", then one for each encoder in its order.
-
-    Raises
-    ------
-    ValueError
-        If an encoder is in train mode, or for the reasons of `fit_probe`.
-
-    Example
-    -------
-    >>> import soundfile
-    >>> folder, entries = getfixture("tmpdir"), {}
-    >>> for number in range(8):
-    ...     samples = np.sin(np.arange(800) * (0.1 + 0.5 * (number % 2)))
-    ...     soundfile.write(str(folder / f"{number}.wav"), samples, 8000)
-    ...     entry = {"wav": str(folder / f"{number}.wav"), "duration": 0.1}
-    ...     entries[str(number)] = {**entry, "family": ["Organ", "Pipe"][number % 2]}
-    >>> def spectrum(wavs, wav_lens):
-    ...     return torch.fft.rfft(wavs.unfold(1, 80, 80)).abs()
-    >>> def log_mel(wavs, wav_lens):
-    ...     return spectrum(wavs, wav_lens).log(), wav_lens
-    >>> encoders = {"trained encoder": lambda *audio: [spectrum(*audio)]}
-    >>> results = family_probe(encoders, log_mel, entries, entries, sample_rate=8000)
-    >>> [(result.name, result.accuracy) for result in results]
-    [('log-mel statistics', 1.0), ('trained encoder', 1.0)]
     """
     for name, encoder in encoders.items():
         if getattr(encoder, "training", False):

@@ -1,9 +1,6 @@
 """How a trained tokenizer does on any audio: use of its codes, and what they keep.
 
 Also on audio that it was not trained on, for which its own training says nothing.
-
-Authors
- * The MuQ for SpeechBrain team 2026
 """
 
 from __future__ import annotations
@@ -47,51 +44,7 @@ def inspect_tokenizer(
     max_windows: int = 3,
     batch_size: int = 8,
 ) -> dict[str, Any]:
-    """Tokenize clips, count the codes, and decode them again.
-
-    Arguments
-    ---------
-    target : Target
-        Trained features and quantizer, on their device.
-    clips : list of Clip
-        What to hear.
-    folder : str, pathlib.Path or None
-        Where to write ``inspection.json`` and ``diagnostics.npz``, from which
-        `inspection_report` makes a report; None writes nothing.
-    window_seconds : float
-        Length of a window of a clip.
-    max_windows : int
-        Most windows of a clip, evenly spread over it.
-    batch_size : int
-        Windows tokenized at once.
-
-    Returns
-    -------
-    dict
-        ``clips``, ``seconds``, ``frames``, ``num_codebooks``, ``codebook_size``; for
-        each codebook ``usage``, ``perplexity``, ``entropy`` (nat), ``dead_codes`` and
-        ``most_frequent_share``; ``reconstruction_error_per_level`` (mean absolute
-        error of the features after 0..N codebooks; None if it cannot decode); and
-        ``skipped``, why clips were left out.
-
-    Raises
-    ------
-    ValueError
-        If no clip can be read.
-
-    Example
-    -------
-    >>> import numpy, soundfile
-    >>> from muq_plugins.lobes import LogMel, ResidualVQ, StackedFrames
-    >>> path = str(getfixture("tmp_path") / "a.wav")
-    >>> soundfile.write(path, numpy.random.default_rng(0).normal(0, 0.1, 24000), 24000)
-    >>> target = Target(StackedFrames(LogMel()), ResidualVQ(512, 2, 16))
-    >>> found = inspect_tokenizer(target, [Clip("a", path, 1.0)])
-    >>> found["frames"], len(found["usage"])
-    (25, 2)
-    >>> len(found["reconstruction_error_per_level"])
-    3
-    """
+    """Tokenize clips, count the codes, and decode them again."""
     stage = TokenizerTraining(target.features, target.quantizer).eval()
     device = next(target.buffers()).device
     can_decode = hasattr(target.quantizer, "decode")
@@ -145,24 +98,7 @@ def inspect_tokenizer(
 
 
 def own_test(run_folder: str | Path) -> dict[str, Any] | None:
-    """What a tokenizer's run has measured on its own test part, to compare with.
-
-    Arguments
-    ---------
-    run_folder : str or pathlib.Path
-        Folder of a tokenizer run.
-
-    Returns
-    -------
-    dict or None
-        ``reconstruction_error_per_level`` and, for each codebook, how it is used, as
-        `inspect_tokenizer` gives them; None if there was no test.
-
-    Example
-    -------
-    >>> own_test(getfixture("tmp_path")) is None
-    True
-    """
+    """What a tokenizer's run has measured on its own test part, to compare with."""
     path = Path(run_folder) / METRICS_FILE
     counts = load_diagnostics(run_folder).get("code_counts")
     if counts is None or not path.is_file():

@@ -1,8 +1,4 @@
-"""The report of a tokenizer on any audio, from what `inspect_tokenizer` has written.
-
-Authors
- * The MuQ for SpeechBrain team 2026
-"""
+"""The report of a tokenizer on any audio, from what `inspect_tokenizer` has written."""
 
 from __future__ import annotations
 
@@ -26,43 +22,7 @@ def inspection_report(
     own: dict[str, Any] | None = None,
     frame_rate: float = 100.0,
 ) -> Path:
-    """Write the report of an inspection.
-
-    Arguments
-    ---------
-    folder : str or pathlib.Path
-        Folder with ``inspection.json`` and ``diagnostics.npz``.
-    subtitle : str
-        Which tokenizer, and what it has heard.
-    own : dict or None
-        What `own_test` gives, to compare with.
-    frame_rate : float
-        Of the spectrogram, in Hz.
-
-    Returns
-    -------
-    pathlib.Path
-        The HTML page, ``report.html`` in the folder.
-
-    Raises
-    ------
-    FileNotFoundError
-        If nothing was inspected.
-
-    Example
-    -------
-    >>> import numpy, soundfile
-    >>> from muq_plugins.evaluation.inspection import inspect_tokenizer
-    >>> from muq_plugins.evaluation.probing.clips import Clip
-    >>> from muq_plugins.lobes import LogMel, ResidualVQ, StackedFrames, Target
-    >>> folder = getfixture("tmp_path")
-    >>> wav = numpy.random.default_rng(0).normal(0, 0.1, 24000)
-    >>> soundfile.write(folder / "a.wav", wav, 24000)
-    >>> target = Target(StackedFrames(LogMel()), ResidualVQ(512, 2, 16))
-    >>> _ = inspect_tokenizer(target, [Clip("a", str(folder / "a.wav"), 1.0)], folder)
-    >>> inspection_report(folder).name
-    'report.html'
-    """
+    """Write the report of an inspection."""
     folder = Path(folder)
     path = folder / INSPECTION_FILE
     if not path.is_file():
@@ -89,27 +49,7 @@ def inspection_report(
 
 
 def inspection_facts(found: dict[str, Any]) -> list[Fact]:
-    """The numbers that matter, for the top of the report and the terminal.
-
-    Arguments
-    ---------
-    found : dict
-        What `inspect_tokenizer` gives.
-
-    Returns
-    -------
-    list of Fact
-        Reconstruction error, use of the codes, and what was heard.
-
-    Example
-    -------
-    >>> found = {"usage": [0.5], "perplexity": [2.0], "num_codebooks": 1}
-    >>> found |= {"codebook_size": 4, "clips": 3, "seconds": 9.0, "frames": 225}
-    >>> found["reconstruction_error_per_level"] = [0.8, 0.5, 0.4]
-    >>> print(*inspection_facts(found)[1:], sep="\\n")
-    code usage 50% (1 x 4 codes, perplexity 2)
-    heard 3 clips (0.1 minutes, 225 frames)
-    """
+    """The numbers that matter, for the top of the report and the terminal."""
     facts = []
     if errors := found["reconstruction_error_per_level"]:
         facts.append(

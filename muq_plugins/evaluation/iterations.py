@@ -1,8 +1,4 @@
-"""The report of iterative training: what moved from one model to the next.
-
-Authors
- * The MuQ for SpeechBrain team 2026
-"""
+"""The report of iterative training: what moved from one model to the next."""
 
 from __future__ import annotations
 
@@ -39,34 +35,7 @@ COLUMNS = {
 
 
 def iterations_report(folder: str | Path, runs: list[str | Path]) -> Path:
-    """Compares the models of iterative training and writes a report about them.
-
-    Arguments
-    ---------
-    folder : str or Path
-        Where ``report.html``, ``report.md`` and ``iterations.json`` go.
-    runs : list of str or Path
-        Folders of the runs, each the teacher of the next. A teacher that is no run,
-        such as a published checkpoint, is listed without numbers.
-
-    Returns
-    -------
-    Path
-        The HTML page.
-
-    Example
-    -------
-    >>> from muq_plugins.evaluation.metrics_log import MetricsLog
-    >>> folder = Path(getfixture("tmp_path"))
-    >>> for run, accuracy in (("a", 0.25), ("b", 0.5)):
-    ...     row = {"kind": "test", "stage": "pretrain", "step": 9, "accuracy": accuracy}
-    ...     row |= {"cross_entropy": 2.0, "code_entropy": 2.5}
-    ...     MetricsLog(folder / run / "metrics.jsonl").write(row)
-    >>> page = iterations_report(folder, [folder / "a", folder / "b"])
-    >>> [line for line in (folder / "report.md").read_text().splitlines()
-    ...  if line.startswith("| b")]
-    ['| b | 9 | 2.50 | - | 2.00 | 0.50 | 50.0% | - |']
-    """
+    """Compares the models of iterative training and writes a report about them."""
     folder = Path(folder)
     measured = [_measure(Path(run)) for run in runs]
     probes = [load_probe(run)[-1:] for run in runs]

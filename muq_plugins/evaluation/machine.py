@@ -1,8 +1,4 @@
-"""What a measurement was made on.
-
-Authors
- * The MuQ for SpeechBrain team 2026
-"""
+"""What a measurement was made on."""
 
 from __future__ import annotations
 
@@ -19,24 +15,7 @@ PACKAGES = ("torch", "speechbrain", "muq_plugins")
 
 
 def describe_machine(devices: Iterable[str]) -> dict[str, str | int]:
-    """Machine and versions, to be printed beside figures.
-
-    Arguments
-    ---------
-    devices : iterable of str
-        The devices that were used, such as "cpu" or "cuda:0".
-
-    Returns
-    -------
-    dict
-        ``processor``, ``cores``, ``device`` and the version of ``python`` and of the
-        packages that matter.
-
-    Example
-    -------
-    >>> describe_machine(["cpu", "cpu"])["device"]
-    'cpu, cpu'
-    """
+    """Machine and versions, to be printed beside figures."""
     names = [
         torch.cuda.get_device_name(device) if device.startswith("cuda") else device
         for device in devices
@@ -51,18 +30,7 @@ def describe_machine(devices: Iterable[str]) -> dict[str, str | int]:
 
 
 def cpu_name() -> str:
-    """Finds the name of the processor.
-
-    Returns
-    -------
-    str
-        As the system gives it.
-
-    Example
-    -------
-    >>> isinstance(cpu_name(), str)
-    True
-    """
+    """Finds the name of the processor."""
     with contextlib.suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text("utf-8").splitlines():
             if line.startswith("model name"):

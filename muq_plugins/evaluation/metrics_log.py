@@ -3,9 +3,6 @@
 A row is on the disk before `MetricsLog.write` returns. What a kill can leave behind is
 handled by whoever comes next: half a last line is dropped, and rows beyond the
 checkpoint that a run resumes from are removed with `MetricsLog.truncate_after`.
-
-Authors
- * The MuQ for SpeechBrain team 2026
 """
 
 import json
@@ -22,21 +19,6 @@ class MetricsLog:
     """Append-only writer of `metrics.jsonl`, for the main process.
 
     Opening an existing file keeps its rows and repairs its last line if a kill cut it.
-
-    Arguments
-    ---------
-    path : str or pathlib.Path
-        The file. Its folder is made if it is missing.
-
-    Example
-    -------
-    >>> log = MetricsLog(getfixture("tmpdir") / "metrics.jsonl")
-    >>> log.write({"kind": "train", "stage": "pretrain", "step": 1, "loss": 5.5})
-    >>> log.write({"kind": "train", "stage": "pretrain", "step": 2, "loss": math.nan})
-    >>> log.truncate_after(step=5)
-    0
-    >>> read_metrics(log.path)[-1]["non_finite"]
-    ['loss']
     """
 
     def __init__(self, path: str | Path):
@@ -49,19 +31,6 @@ class MetricsLog:
 
         JSON has no NaN and no infinity. Such a value is written as null and the key
         that held it is named in the row's "non_finite" list.
-
-        Arguments
-        ---------
-        row : dict
-            "kind" and "step" are required, the other values are numbers, strings,
-            tensors, arrays or lists of numbers.
-
-        Raises
-        ------
-        ValueError
-            If "kind" or "step" is missing.
-        OSError
-            If the row cannot be written. The file is then as it was before.
         """
         missing = [key for key in ("kind", "step") if key not in row]
         if missing:
@@ -82,18 +51,7 @@ class MetricsLog:
                 raise
 
     def truncate_after(self, step: int) -> int:
-        """Drop the rows beyond a step, because training resumes from that step.
-
-        Arguments
-        ---------
-        step : int
-            The step of the checkpoint that was loaded: its own rows are kept.
-
-        Returns
-        -------
-        int
-            Number of rows dropped.
-        """
+        """Drop the rows beyond a step, because training resumes from that step."""
         if not self.path.exists():
             return 0
         lines = self.path.read_bytes().splitlines(keepends=True)
@@ -122,30 +80,6 @@ def read_metrics(path: str | Path) -> list[dict]:
     Half a last line (the run was killed, or is writing at this moment) is left out. Of
     several rows of the same stage, kind and step (the run was resumed) the last one
     counts.
-
-    Arguments
-    ---------
-    path : str or pathlib.Path
-        The `metrics.jsonl` of a run.
-
-    Returns
-    -------
-    list of dict
-        The rows, sorted by step.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is no such file.
-    ValueError
-        If a line other than the last is not a row.
-
-    Example
-    -------
-    >>> path = getfixture("tmpdir") / "metrics.jsonl"
-    >>> _ = path.write_text('{"kind": "train", "step": 1}\\n{"kind": "tr', "utf-8")
-    >>> read_metrics(path)
-    [{'kind': 'train', 'step': 1}]
     """
     path = Path(path)
     if not path.exists():
@@ -168,27 +102,7 @@ def read_metrics(path: str | Path) -> list[dict]:
 def select(
     rows: list[dict], kind: str | None = None, stage: str | None = None
 ) -> list[dict]:
-    """The rows of one kind, of one stage, or both.
-
-    Arguments
-    ---------
-    rows : list of dict
-        Rows as `read_metrics` returns them.
-    kind : str
-        "train", "valid" or "test"; None for every kind.
-    stage : str
-        "tokenizer" or "pretrain"; None for every stage.
-
-    Returns
-    -------
-    list of dict
-        The rows that match, in the same order.
-
-    Example
-    -------
-    >>> select([{"kind": "train", "step": 1}, {"kind": "valid", "step": 1}], "valid")
-    [{'kind': 'valid', 'step': 1}]
-    """
+    """The rows of one kind, of one stage, or both."""
     return [
         row
         for row in rows
@@ -197,51 +111,13 @@ def select(
 
 
 def is_validated(rows: list[dict], key: str) -> bool:
-    """Whether the last validation has measured a quantity.
-
-    Arguments
-    ---------
-    rows : list of dict
-        Rows as `read_metrics` returns them.
-    key : str
-        Name of the quantity.
-
-    Returns
-    -------
-    bool
-        True if there is a validation row and the last one has the key.
-
-    Example
-    -------
-    >>> is_validated([{"kind": "valid", "step": 1, "loss": 2.0}], "loss")
-    True
-    """
+    """Whether the last validation has measured a quantity."""
     valid = select(rows, kind="valid")
     return bool(valid) and key in valid[-1]
 
 
 def series(rows: list[dict], key: str) -> tuple[np.ndarray, np.ndarray]:
-    """One quantity against the steps.
-
-    Arguments
-    ---------
-    rows : list of dict
-        Rows as `read_metrics` returns them; rows without the key are left out.
-    key : str
-        Name of a number or of a list of numbers.
-
-    Returns
-    -------
-    steps : numpy.ndarray
-        Steps (rows,).
-    values : numpy.ndarray
-        Values (rows,) or (rows, list length), float64, NaN where not finite.
-
-    Example
-    -------
-    >>> series([{"step": 1, "loss": 5.5}, {"step": 2, "loss": None}], "loss")
-    (array([1, 2]), array([5.5, nan]))
-    """
+    """One quantity against the steps."""
     rows = [row for row in rows if key in row]
     steps = np.array([row["step"] for row in rows], dtype=np.int64)
     return steps, np.array([row[key] for row in rows], dtype=np.float64)

@@ -2,9 +2,6 @@
 
 The page stands alone: figures and style are inside it, so it can be sent, archived and
 printed. The Markdown has the same words and links to the figures.
-
-Authors
- * The MuQ for SpeechBrain team 2026
 """
 
 import base64
@@ -23,69 +20,26 @@ MARKDOWN_FILE = "report.md"
 
 
 class Picture(NamedTuple):
-    """A figure of a report.
+    """A figure of a report."""
 
-    Arguments
-    ---------
-    path : pathlib.Path
-        The PNG.
-    caption : str
-        How to read it; printed below it.
-    alt : str
-        What is on it, for a reader who does not see it.
-
-    Example
-    -------
-    >>> Picture(Path("loss.png"), "The loss.", "A falling line.").caption
-    'The loss.'
-    """
-
-    path: Path
-    caption: str
-    alt: str
+    path: Path  # the PNG
+    caption: str  # how to read it; printed below it
+    alt: str  # what is on it, for a reader who does not see it
 
 
 class Table(NamedTuple):
-    """A table of a report.
+    """A table of a report."""
 
-    Arguments
-    ---------
-    header : list of str
-        Name of every column; the first column names the rows.
-    rows : list of list
-        Cells, as text.
-
-    Example
-    -------
-    >>> Table(["codebook", "usage"], [["1", "98%"]]).header
-    ['codebook', 'usage']
-    """
-
-    header: list[str]
-    rows: list[list[str]]
+    header: list[str]  # name of every column; the first column names the rows
+    rows: list[list[str]]  # cells, as text
 
 
 class Fact(NamedTuple):
-    """A number that matters.
+    """A number that matters."""
 
-    Arguments
-    ---------
-    label : str
-        What it is.
-    value : str
-        The number with its unit.
-    note : str
-        What to compare it with.
-
-    Example
-    -------
-    >>> print(Fact("Masked accuracy", "21.3%", "chance: 0.4%"))
-    masked accuracy 21.3% (chance: 0.4%)
-    """
-
-    label: str
-    value: str
-    note: str
+    label: str  # what it is
+    value: str  # the number with its unit
+    note: str  # what to compare it with
 
     def __str__(self):
         label = self.label[0].lower() + self.label[1:]
@@ -94,29 +48,12 @@ class Fact(NamedTuple):
 
 @dataclass(frozen=True)
 class Section:
-    """A part of a report.
+    """A part of a report."""
 
-    Arguments
-    ---------
-    title : str
-        Heading.
-    text : str
-        Paragraphs, separated by empty lines.
-    figures : list of Picture
-        Figures, in order.
-    table : Table
-        Table below the figures; None for no table.
-
-    Example
-    -------
-    >>> Section("Loss", "It falls.").figures
-    []
-    """
-
-    title: str
-    text: str
-    figures: list[Picture] = field(default_factory=list)
-    table: Table | None = None
+    title: str  # heading
+    text: str  # paragraphs, separated by empty lines
+    figures: list[Picture] = field(default_factory=list)  # figures, in order
+    table: Table | None = None  # table below the figures; None for no table
 
 
 def write_report(
@@ -128,44 +65,7 @@ def write_report(
     hyperparameters: str = "",
     subtitle: str = "",
 ) -> Path:
-    """Write `report.html` and `report.md`.
-
-    Arguments
-    ---------
-    folder : str or pathlib.Path
-        Where the two files go.
-    title : str
-        Title of the page.
-    summary : list of Fact
-        The numbers that matter, shown first.
-    verdicts : list of Verdict
-        What the numbers mean.
-    sections : list of Section
-        The parts, in order.
-    hyperparameters : str
-        Resolved hyperparameters, shown folded at the end.
-    subtitle : str
-        One line below the title.
-
-    Returns
-    -------
-    pathlib.Path
-        The HTML file.
-
-    Raises
-    ------
-    FileNotFoundError
-        If a figure is missing.
-
-    Example
-    -------
-    >>> facts = [Fact("Masked accuracy", "21.3%", "chance: 0.4%")]
-    >>> verdicts = [Verdict("good", "the model learns")]
-    >>> folder = Path(getfixture("tmpdir"))
-    >>> page = write_report(folder, "A run", facts, verdicts, [Section("A", "b")])
-    >>> print((folder / "report.md").read_text("utf-8")[:7])
-    # A run
-    """
+    """Write `report.html` and `report.md`."""
     folder = Path(folder)
     content = {
         "title": title,
@@ -194,44 +94,12 @@ def write_report(
 
 
 def percent(value: float | None) -> str:
-    """Write a share for a person.
-
-    Arguments
-    ---------
-    value : float
-        Share, 0..1, or None if it was not finite.
-
-    Returns
-    -------
-    str
-        The share in percent.
-
-    Example
-    -------
-    >>> percent(0.2134), percent(None)
-    ('21.3%', 'not finite')
-    """
+    """Write a share for a person."""
     return "not finite" if value is None else f"{value:.1%}"
 
 
 def number(value: float | None) -> str:
-    """Write a number for a person.
-
-    Arguments
-    ---------
-    value : float
-        The number, or None if it was not finite.
-
-    Returns
-    -------
-    str
-        The number with two decimals.
-
-    Example
-    -------
-    >>> number(4.1234), number(None)
-    ('4.12', 'not finite')
-    """
+    """Write a number for a person."""
     return "not finite" if value is None else f"{value:.2f}"
 
 

@@ -4,9 +4,6 @@ Ties are settled by the mean over all orders of the items that tie, in closed fo
 (McSherry and Najork, "Computing information retrieval performance measures efficiently
 in the presence of tied scores", ECIR 2008). So a model that gives everything the same
 similarity scores exactly chance, whatever the order of the files.
-
-Authors
- * The MuQ for SpeechBrain team 2026
 """
 
 from __future__ import annotations
@@ -24,50 +21,26 @@ DEPTH = 10
 
 @dataclass(frozen=True)
 class RetrievalScores:
-    """Scores of one direction of retrieval.
+    """Scores of one direction of retrieval."""
 
-    Arguments
-    ---------
-    recall : dict of int to Estimate
-        Share of the queries with a relevant item among the first 1, 5 and 10.
-    median_rank : Estimate
-        Median over the queries of the rank of the first relevant item, from 1.
-    map_at_10 : Estimate
-        Mean average precision of the first 10 items; a query counts 1 if they are all
-        relevant, or all that are relevant come first.
-    mean_average_precision : Estimate
-        The same over all items.
-    chance : dict of str to float
-        The same numbers if all similarities were equal; keys "recall_at_1", ...,
-        "median_rank", "map_at_10" and "mean_average_precision".
-    queries, items : int
-        How many queries were scored, and how many items there are.
-    without_answer : list of int
-        Rows of the queries that no item is relevant to; they are not scored.
-
-    Example
-    -------
-    >>> retrieval_scores(np.eye(3), np.eye(3, dtype=bool)).recall[1].value
-    1.0
-    """
-
+    # share of the queries with a relevant item among the first 1, 5 and 10
     recall: dict[int, Estimate]
+    # median over the queries of the rank of the first relevant item, from 1
     median_rank: Estimate
+    # mean average precision of the first 10 items; a query counts 1 if they are all
+    # relevant, or all that are relevant come first
     map_at_10: Estimate
-    mean_average_precision: Estimate
+    mean_average_precision: Estimate  # the same over all items
+    # the same numbers if all similarities were equal; keys "recall_at_1", ...,
+    # "median_rank", "map_at_10" and "mean_average_precision"
     chance: dict[str, float]
-    queries: int
-    items: int
+    queries: int  # how many queries were scored, and how many items there are
+    items: int  # how many queries were scored, and how many items there are
+    # rows of the queries that no item is relevant to; they are not scored
     without_answer: list[int]
 
     def to_dict(self) -> dict:
-        """As JSON keeps it.
-
-        Returns
-        -------
-        dict
-            Plain numbers; an estimate is {"value", "low", "high"}.
-        """
+        """As JSON keeps it."""
         scores = {f"recall_at_{k}": value for k, value in self.recall.items()}
         for name in ("median_rank", "map_at_10", "mean_average_precision"):
             scores[name] = getattr(self, name)
@@ -89,42 +62,7 @@ def retrieval_scores(
     seed: int = 0,
     candidates: np.ndarray | None = None,
 ) -> RetrievalScores:
-    """Recall at 1, 5 and 10, median rank and mean average precision, with intervals.
-
-    Arguments
-    ---------
-    similarities : numpy.ndarray
-        (queries, items); the higher, the nearer.
-    relevant : numpy.ndarray
-        bool (queries, items): which items answer a query.
-    groups : sequence
-        Group of every query, such as its piece; the bootstrap draws groups. None:
-        every query is its own.
-    samples : int
-        Draws of the bootstrap.
-    seed : int
-        Of the bootstrap.
-    candidates : numpy.ndarray
-        bool (queries, items): items that count for a query, for example all but the
-        query itself; None for all.
-
-    Returns
-    -------
-    RetrievalScores
-        Scores with 95 % intervals and chance.
-
-    Raises
-    ------
-    ValueError
-        If shapes differ, a similarity is not a number, or no query has an answer.
-
-    Example
-    -------
-    >>> near = np.array([[0.9, 0.1, 0.3], [0.2, 0.8, 0.1], [0.7, 0.1, 0.5]])
-    >>> scores = retrieval_scores(near, np.eye(3, dtype=bool))
-    >>> print(round(scores.recall[1].value, 3), scores.median_rank.value)
-    0.667 1.0
-    """
+    """Recall at 1, 5 and 10, median rank and mean average precision, with intervals."""
     near, relevant, allowed = _checked(similarities, relevant, candidates)
     answerable = (relevant & allowed).any(axis=1)
     if not answerable.any():
@@ -167,29 +105,7 @@ def retrieval_scores(
 
 
 def query_scores(similarities: np.ndarray, relevant: np.ndarray) -> np.ndarray:
-    """Scores of one query, each the mean over all orders of the items that tie.
-
-    Arguments
-    ---------
-    similarities : numpy.ndarray
-        (items,).
-    relevant : numpy.ndarray
-        bool (items,), at least one true.
-
-    Returns
-    -------
-    numpy.ndarray
-        (6,): a relevant item among the first 1, 5 and 10; average precision of the
-        first 10 and of all; rank of the first relevant item.
-
-    Example
-    -------
-    >>> query_scores(np.zeros(4), np.array([True, False, False, False])).tolist()[0]
-    0.25
-    >>> scores = query_scores(np.array([3.0, 2.0, 1.0]), np.array([False, True, True]))
-    >>> float(scores[-1])
-    2.0
-    """
+    """Scores of one query, each the mean over all orders of the items that tie."""
     order = np.argsort(-similarities, kind="stable")
     hits = relevant[order]
     ends = np.append(np.flatnonzero(np.diff(similarities[order])) + 1, len(hits))

@@ -1,8 +1,4 @@
-"""The files of a run folder that the report is made from, and how they are written.
-
-Authors
- * The MuQ for SpeechBrain team 2026
-"""
+"""The files of a run folder that the report is made from, and how they are written."""
 
 import io
 from pathlib import Path
@@ -27,35 +23,7 @@ DIAGNOSTIC_AXES = {
 
 
 def save_diagnostics(run_folder: str | Path, **arrays) -> Path:
-    """Save the arrays that the report of a run shows.
-
-    Arguments
-    ---------
-    run_folder : str or pathlib.Path
-        Folder of the run.
-    **arrays : numpy.ndarray or torch.Tensor
-        Any of `code_counts` (N, V): how often each code was chosen on unseen clips;
-        `mel` (frames, mels): normalised log-mel of one clip; `reconstructions`
-        (K, frames, mels): the same clip decoded from `reconstruction_levels` (K,)
-        levels.
-
-    Returns
-    -------
-    pathlib.Path
-        The file written.
-
-    Raises
-    ------
-    ValueError
-        If an array is unknown, or its shape does not fit.
-
-    Example
-    -------
-    >>> folder = getfixture("tmpdir")
-    >>> _ = save_diagnostics(folder, code_counts=np.ones((8, 256)))
-    >>> load_diagnostics(folder)["code_counts"].shape
-    (8, 256)
-    """
+    """Save the arrays that the report of a run shows."""
     arrays = {
         name: value.detach().cpu().numpy()
         if hasattr(value, "detach")
@@ -86,23 +54,7 @@ def save_diagnostics(run_folder: str | Path, **arrays) -> Path:
 
 
 def load_diagnostics(run_folder: str | Path) -> dict[str, np.ndarray]:
-    """Load what `save_diagnostics` has saved.
-
-    Arguments
-    ---------
-    run_folder : str or pathlib.Path
-        Folder of the run.
-
-    Returns
-    -------
-    dict of numpy.ndarray
-        The arrays by name; empty if the run has saved none.
-
-    Example
-    -------
-    >>> load_diagnostics(getfixture("tmpdir"))
-    {}
-    """
+    """Load what `save_diagnostics` has saved."""
     path = Path(run_folder) / DIAGNOSTICS_FILE
     if not path.exists():
         return {}

@@ -1,8 +1,4 @@
-"""The probe that ends a pre-training run.
-
-Authors
- * The MuQ for SpeechBrain team 2026
-"""
+"""The probe that ends a pre-training run."""
 
 from __future__ import annotations
 
@@ -30,26 +26,7 @@ def probe_run(
     train_manifest: dict,
     test_manifest: dict,
 ) -> bool:
-    """Compares an encoder with itself before training, where labels allow it.
-
-    Arguments
-    ---------
-    run_folder : str or Path
-        Where ``probe.json`` goes.
-    untrained : nn.Module
-        The encoder as it was made.
-    trained : nn.Module
-        The encoder after training; it is put in evaluation mode.
-    train_manifest : dict
-        Clip id to entry, with the label "family" as in the embedded corpus.
-    test_manifest : dict
-        Likewise.
-
-    Returns
-    -------
-    bool
-        Whether there were labels to probe for.
-    """
+    """Compares an encoder with itself before training, where labels allow it."""
     for name, manifest in (("train", train_manifest), ("test", test_manifest)):
         if not any(LABEL in entry for entry in manifest.values()):
             logger.info(f"No probe: the {name} part has no label {LABEL!r}.")

@@ -2,9 +2,6 @@
 
 So a report can be made again at any time: after the run, on another machine, or with a
 newer version of the figures.
-
-Authors
- * The MuQ for SpeechBrain team 2026
 """
 
 from pathlib import Path
@@ -23,7 +20,6 @@ from muq_plugins.evaluation.health import (
     worst_first,
 )
 from muq_plugins.evaluation.metrics_log import is_validated, read_metrics, select
-from muq_plugins.evaluation.mulan import load_scores
 from muq_plugins.evaluation.probe_result import load_probe
 from muq_plugins.evaluation.report import Section, write_report
 from muq_plugins.evaluation.run_folder import (
@@ -32,38 +28,11 @@ from muq_plugins.evaluation.run_folder import (
     METRICS_FILE,
     load_diagnostics,
 )
+from muq_plugins.evaluation.zero_shot.scores import load_scores
 
 
 def tokenizer_report(run_folder: str | Path) -> Path:
-    """Write the report of a tokenizer's training.
-
-    Arguments
-    ---------
-    run_folder : str or pathlib.Path
-        Folder with `metrics.jsonl` and, if it was saved, `diagnostics.npz` and
-        `hyperparams.yaml`.
-
-    Returns
-    -------
-    pathlib.Path
-        The HTML page, `report.html` in the run folder.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is no `metrics.jsonl`.
-    ValueError
-        If it has no rows of the tokenizer stage.
-
-    Example
-    -------
-    >>> from muq_plugins.evaluation.metrics_log import MetricsLog
-    >>> folder = Path(getfixture("tmpdir"))
-    >>> log = MetricsLog(folder / "metrics.jsonl")
-    >>> log.write({"kind": "train", "stage": "tokenizer", "step": 1, "time": 0.5})
-    >>> tokenizer_report(folder).name
-    'report.html'
-    """
+    """Write the report of a tokenizer's training."""
     run_folder = Path(run_folder)
     rows = _rows(run_folder, "tokenizer")
     diagnostics = load_diagnostics(run_folder)
@@ -88,38 +57,7 @@ def tokenizer_report(run_folder: str | Path) -> Path:
 def pretrain_report(
     run_folder: str | Path, tokenizer_folder: str | Path | None = None
 ) -> Path:
-    """Write the report of a pre-training.
-
-    Arguments
-    ---------
-    run_folder : str or pathlib.Path
-        Folder with `metrics.jsonl` and, if they were saved, `diagnostics.npz`,
-        `probe.json` and `hyperparams.yaml`.
-    tokenizer_folder : str or pathlib.Path
-        Folder of the tokenizer's run, to show its training too. A folder that holds
-        a tokenizer without its training is left out.
-
-    Returns
-    -------
-    pathlib.Path
-        The HTML page, `report.html` in the run folder.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is no `metrics.jsonl`.
-    ValueError
-        If it has no rows of the pretrain stage.
-
-    Example
-    -------
-    >>> from muq_plugins.evaluation.metrics_log import MetricsLog
-    >>> folder = Path(getfixture("tmpdir"))
-    >>> log = MetricsLog(folder / "metrics.jsonl")
-    >>> log.write({"kind": "train", "stage": "pretrain", "step": 1, "time": 0.5})
-    >>> pretrain_report(folder).name
-    'report.html'
-    """
+    """Write the report of a pre-training."""
     run_folder = Path(run_folder)
     rows = _rows(run_folder, "pretrain")
     code_counts = load_diagnostics(run_folder).get("code_counts")
@@ -155,35 +93,7 @@ def pretrain_report(
 
 
 def mulan_report(run_folder: str | Path) -> Path:
-    """Write the report of a training of two towers.
-
-    Arguments
-    ---------
-    run_folder : str or pathlib.Path
-        Folder with `metrics.jsonl` and, if they were saved, `mulan.json` and
-        `hyperparams.yaml`.
-
-    Returns
-    -------
-    pathlib.Path
-        The HTML page, `report.html` in the run folder.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is no `metrics.jsonl`.
-    ValueError
-        If it has no rows of the mulan stage.
-
-    Example
-    -------
-    >>> from muq_plugins.evaluation.metrics_log import MetricsLog
-    >>> folder = Path(getfixture("tmpdir"))
-    >>> log = MetricsLog(folder / "metrics.jsonl")
-    >>> log.write({"kind": "train", "stage": "mulan", "step": 1, "time": 0.5})
-    >>> mulan_report(folder).name
-    'report.html'
-    """
+    """Write the report of a training of two towers."""
     run_folder = Path(run_folder)
     rows, scores = _rows(run_folder, "mulan"), load_scores(run_folder)
     figures = run_folder / FIGURES_FOLDER
@@ -204,36 +114,7 @@ def mulan_report(run_folder: str | Path) -> Path:
 
 
 def headline(run_folder: str | Path) -> list[str]:
-    """The lines that matter, for the terminal at the end of a run.
-
-    Arguments
-    ---------
-    run_folder : str or pathlib.Path
-        Folder of a run of any stage.
-
-    Returns
-    -------
-    list of str
-        At most three lines.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is no `metrics.jsonl`.
-
-    Example
-    -------
-    >>> from muq_plugins.evaluation.metrics_log import MetricsLog
-    >>> folder = Path(getfixture("tmpdir"))
-    >>> row = {"kind": "valid", "stage": "pretrain", "step": 9, "cross_entropy": 4.12}
-    >>> row |= {"accuracy": 0.213, "code_entropy": 4.8, "chance": 5.5452, "time": 60}
-    >>> MetricsLog(folder / "metrics.jsonl").write(row)
-    >>> for line in headline(folder):
-    ...     print(line)
-    masked cross-entropy 4.12 nat (a counting model: 4.80, chance ln 256 = 5.55)
-    masked accuracy 21.3% (chance: 0.4%)
-    training 9 steps (1 min 0 s)
-    """
+    """The lines that matter, for the terminal at the end of a run."""
     run_folder = Path(run_folder)
     rows = read_metrics(run_folder / METRICS_FILE)
     code_counts = load_diagnostics(run_folder).get("code_counts")

@@ -2,9 +2,6 @@
 
 Average precision (the field's PR-AUC) treats clips with the same score as found
 together. Without that it would depend on the order of the files.
-
-Authors
- * The MuQ for SpeechBrain team 2026
 """
 
 from __future__ import annotations
@@ -26,73 +23,36 @@ CHUNK = 50
 
 @dataclass(frozen=True)
 class TagScore:
-    """Scores of one tag.
+    """Scores of one tag."""
 
-    Arguments
-    ---------
-    tag : str
-        The tag.
-    positives, negatives : int
-        Clips that have it, and that do not.
-    roc_auc, average_precision : float or None
-        Area under the ROC curve and average precision; None if the tag has no positive
-        or no negative clip.
-
-    Example
-    -------
-    >>> TagScore("piano", 1, 2, 1.0, 1.0).tag
-    'piano'
-    """
-
-    tag: str
-    positives: int
-    negatives: int
+    tag: str  # the tag
+    positives: int  # clips that have it, and that do not
+    negatives: int  # clips that have it, and that do not
+    # area under the ROC curve and average precision; None if the tag has no positive or
+    # no negative clip
     roc_auc: float | None
+    # area under the ROC curve and average precision; None if the tag has no positive or
+    # no negative clip
     average_precision: float | None
 
 
 @dataclass(frozen=True)
 class TaggingScores:
-    """Scores of all tags.
+    """Scores of all tags."""
 
-    Arguments
-    ---------
-    roc_auc : Estimate
-        Mean over the scored tags; chance is 0.5.
-    average_precision : Estimate
-        Mean over the scored tags: the field's PR-AUC.
-    chance : float
-        Average precision of scores that know nothing: mean share of clips with a tag.
-    clips : int
-        Number of clips.
-    tags : list of TagScore
-        Every tag, in the order of the columns.
-    without_positive, without_negative : list of str
-        Tags that no clip has, and that every clip has: they are in no mean.
-
-    Example
-    -------
-    >>> truth = np.array([[1, 0], [0, 1]], dtype=bool)
-    >>> tagging_scores(truth.astype(float), truth, ["calm", "loud"]).roc_auc.value
-    1.0
-    """
-
-    roc_auc: Estimate
-    average_precision: Estimate
+    roc_auc: Estimate  # mean over the scored tags; chance is 0.5
+    average_precision: Estimate  # mean over the scored tags: the field's PR-AUC
+    # average precision of scores that know nothing: mean share of clips with a tag
     chance: float
-    clips: int
-    tags: list[TagScore]
+    clips: int  # number of clips
+    tags: list[TagScore]  # every tag, in the order of the columns
+    # tags that no clip has, and that every clip has: they are in no mean
     without_positive: list[str]
+    # tags that no clip has, and that every clip has: they are in no mean
     without_negative: list[str]
 
     def to_dict(self) -> dict:
-        """As JSON keeps it.
-
-        Returns
-        -------
-        dict
-            Plain numbers; an estimate is {"value", "low", "high"}.
-        """
+        """As JSON keeps it."""
         return {
             **asdict(self),
             "roc_auc": self.roc_auc._asdict(),
@@ -108,43 +68,7 @@ def tagging_scores(
     samples: int = 500,
     seed: int = 0,
 ) -> TaggingScores:
-    """Macro ROC-AUC and average precision, per tag and with intervals.
-
-    Arguments
-    ---------
-    scores : numpy.ndarray
-        (clips, tags); the higher, the likelier.
-    truth : numpy.ndarray
-        bool (clips, tags).
-    tags : sequence of str
-        Names of the columns, each once.
-    groups : sequence
-        Group of every clip, such as its song or artist; the bootstrap draws groups.
-        None: every clip is its own.
-    samples : int
-        Draws of the bootstrap. 500 leave the ends of an interval good to about 0.004;
-        more take long, as each draw ranks all clips for every tag.
-    seed : int
-        Of the bootstrap.
-
-    Returns
-    -------
-    TaggingScores
-        Scores with 95 % intervals.
-
-    Raises
-    ------
-    ValueError
-        If shapes differ, a tag comes twice, a score is not a number, or no tag has
-        both positive and negative clips.
-
-    Example
-    -------
-    >>> truth = np.array([[1, 0, 0], [0, 1, 0]], dtype=bool)
-    >>> result = tagging_scores(truth * 0.5, truth, ["calm", "loud", "odd"])
-    >>> result.average_precision.value, result.without_positive
-    (1.0, ['odd'])
-    """
+    """Macro ROC-AUC and average precision, per tag and with intervals."""
     scores, truth = _checked(scores, truth, tags, groups)
     counts = truth.sum(axis=0)
     scored = np.flatnonzero((counts > 0) & (counts < len(truth)))
@@ -185,28 +109,8 @@ def tagging_scores(
 def weighted_roc_auc(
     truth: np.ndarray, scores: np.ndarray, weights: np.ndarray
 ) -> np.ndarray:
-    """Area under the ROC curve of one tag under many weightings of the clips at once.
-
-    Arguments
-    ---------
-    truth : numpy.ndarray
-        0 or 1 (clips,).
-    scores : numpy.ndarray
-        (clips,).
-    weights : numpy.ndarray
-        (draws, clips).
-
-    Returns
-    -------
-    numpy.ndarray
-        (draws,): share of the pairs of a positive and a negative clip that are in the
-        right order, a tie counting half; NaN where a draw lacks either.
-
-    Example
-    -------
-    >>> y, scores = np.array([1, 0, 0]), np.array([0.5, 0.5, 0.1])
-    >>> weighted_roc_auc(y, scores, np.ones((1, 3))).tolist()
-    [0.75]
+    """Area under the ROC curve of one tag under many weightings of the clips at
+    once.
     """
     order = np.argsort(scores, kind="stable")
     last = np.append(np.flatnonzero(np.diff(scores[order])), len(scores) - 1)

@@ -1,8 +1,4 @@
-"""Which encoder is the best beginning of an audio tower? Runs side by side.
-
-Authors
- * The MuQ for SpeechBrain team 2026
-"""
+"""Which encoder is the best beginning of an audio tower? Runs side by side."""
 
 from __future__ import annotations
 
@@ -15,7 +11,6 @@ from scipy.stats import ttest_rel
 
 from muq_plugins.data.jsonio import write_json
 from muq_plugins.evaluation.health import Verdict, announce
-from muq_plugins.evaluation.mulan import load_scores
 from muq_plugins.evaluation.report import (
     Fact,
     Section,
@@ -24,6 +19,7 @@ from muq_plugins.evaluation.report import (
     percent,
     write_report,
 )
+from muq_plugins.evaluation.zero_shot.scores import load_scores
 
 TOWERS_FILE = "towers.json"
 
@@ -53,49 +49,7 @@ def compare_towers(
     comparisons: Sequence[tuple[str, str]],
     about: Mapping[str, Any],
 ) -> Path:
-    """Compares runs of MuQ-MuLan that differ in their encoder, and reports.
-
-    Arguments
-    ---------
-    folder : str or Path
-        Where ``towers.json``, ``report.html`` and ``report.md`` go.
-    runs : mapping
-        Label of a tower to seed to the folder of its run; the same seeds for all.
-    comparisons : sequence of (str, str)
-        Labels of two towers each: is the one better than the other?
-    about : mapping
-        What else ``towers.json`` says: the command, the machine.
-
-    Returns
-    -------
-    Path
-        The HTML page.
-
-    Raises
-    ------
-    ValueError
-        If a run has not been evaluated, seeds differ from tower to tower, or a
-        comparison names no tower.
-
-    Example
-    -------
-    >>> from muq_plugins.evaluation.mulan import save_scores
-    >>> folder = Path(getfixture("tmp_path"))
-    >>> estimate = {"value": 0.5, "low": 0.4, "high": 0.6}
-    >>> names = [key for _, (*_, key), _ in MEASURES.values()]
-    >>> one = {**dict.fromkeys(names, estimate), "chance": dict.fromkeys(names, 0.1)}
-    >>> ways = {"text to music": one, "music to text": one}
-    >>> scores = {"clips": 9, "pieces": 3, "retrieval": {"en": ways, "zh": ways},
-    ...           "tagging": {"instrument": {"en": {**one, "chance": 0.1}}}}
-    >>> for seed in (1, 2):
-    ...     (folder / str(seed)).mkdir()
-    ...     _ = save_scores(folder / str(seed), scores)
-    >>> page = compare_towers(
-    ...     folder, {"MuQ": {1: folder / "1", 2: folder / "2"}}, [], {})
-    >>> [line for line in (folder / "report.md").read_text().splitlines()
-    ...  if line.startswith("| MuQ")][0][:27]
-    '| MuQ | 0.50 (0.50 to 0.50)'
-    """
+    """Compares runs of MuQ-MuLan that differ in their encoder, and reports."""
     folder = Path(folder)
     table = _read(runs)
     chance, (clips, pieces) = _chance(runs), _size(runs)

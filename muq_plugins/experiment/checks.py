@@ -1,15 +1,11 @@
-"""Checks of a merged experiment before any of its objects is built.
-
-Authors
- * The MuQ for SpeechBrain team 2026
-"""
+"""Checks of a merged experiment before any of its objects is built."""
 
 import inspect
 import pydoc
 from collections.abc import Callable
 from typing import Any
 
-from muq_plugins.experiment.tree import (
+from muq_plugins.experiment.extends import (
     CALLABLE_TAGS,
     ExperimentError,
     Location,
@@ -21,26 +17,7 @@ from muq_plugins.experiment.tree import (
 
 
 def check_placeholders(tree: dict) -> None:
-    """Refuse an experiment with values that the user still has to give.
-
-    Arguments
-    ---------
-    tree : dict
-        Round-trip mapping of the whole experiment.
-
-    Raises
-    ------
-    ExperimentError
-        Naming all ``!PLACEHOLDER`` values at once, as the command line gives them.
-
-    Example
-    -------
-    >>> from muq_plugins.experiment.tree import parse_yaml
-    >>> check_placeholders(parse_yaml("data_folder: !PLACEHOLDER", "muq.yaml"))
-    Traceback (most recent call last):
-    ...
-    muq_plugins.experiment.tree.ExperimentError: ... --data_folder VALUE
-    """
+    """Refuse an experiment with values that the user still has to give."""
     missing = []
     for location, node in walk(tree):
         if tag_of(node) == "!PLACEHOLDER":
@@ -55,27 +32,7 @@ def check_placeholders(tree: dict) -> None:
 
 
 def check_callables(tree: dict) -> None:
-    """Refuse classes and functions that do not exist or do not take the arguments.
-
-    Arguments
-    ---------
-    tree : dict
-        Round-trip mapping of the whole experiment. Its ``!new:``, ``!name:``,
-        ``!apply:``, ``!applyref:`` and ``!module:`` names are imported, not called.
-
-    Raises
-    ------
-    ExperimentError
-        Naming the key, the class or function and the argument.
-
-    Example
-    -------
-    >>> from muq_plugins.experiment.tree import parse_yaml
-    >>> check_callables(parse_yaml("act: !new:torch.nn.ReLU {inplce: 1}", "muq.yaml"))
-    Traceback (most recent call last):
-    ...
-    muq_plugins.experiment.tree.ExperimentError: ... known key is 'act.inplace'.
-    """
+    """Refuse classes and functions that do not exist or do not take the arguments."""
     for location, node in walk(tree):
         tag = tag_of(node)
         if not tag.startswith(CALLABLE_TAGS):

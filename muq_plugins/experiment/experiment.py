@@ -1,88 +1,51 @@
-"""Loading an experiment: from the command line to objects.
+"""Loading an experiment: from the command line to objects."""
 
-Authors
- * The MuQ for SpeechBrain team 2026
-"""
+from __future__ import annotations
 
+import dataclasses
+import os
+import shlex
 import sys
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch.distributed as dist
 from hyperpyyaml import load_hyperpyyaml
 from speechbrain.utils.run_opts import HELP_TEXTS, RunOptions
 
-from muq_plugins.experiment.arguments import parse_arguments
+from muq_plugins.errors import UserError
 from muq_plugins.experiment.checks import check_callables, check_placeholders
-from muq_plugins.experiment.files import resolve_experiment
-from muq_plugins.experiment.run_options import COMMAND_LINE_OPTIONS
-from muq_plugins.experiment.tree import parse_yaml
+from muq_plugins.experiment.command_line import parse_arguments
+from muq_plugins.experiment.extends import (
+    COMMAND_LINE_OPTIONS,
+    TRAINING_SETTINGS,
+    ExperimentError,
+    parse_yaml,
+    resolve_experiment,
+)
+from muq_plugins.experiment.run_folder import HYPERPARAMS, open_run
+from muq_plugins.files import replace_file
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """One experiment, ready to run.
+    """One experiment, ready to run."""
 
-    Arguments
-    ---------
-    hparams : dict
-        The values and objects of the YAML file, by key.
-    run_opts : RunOptions
-        SpeechBrain's run options, for the Brain and for ``ddp_init_group``.
-    overrides : dict
-        The values that the command line gave for keys of the file.
-    yaml_text : str
-        The merged file with the overrides applied; it reproduces the run by itself.
-    path : Path
-        The YAML file that was asked for.
-    argv : list of str
-        The command line.
-
-    Example
-    -------
-    >>> file = getfixture("tmp_path") / "muq.yaml"
-    >>> _ = file.write_text("name: ab\\ncount: !new:collections.Counter [!ref <name>]")
-    >>> experiment = load_experiment([str(file), "--name", "aab"])
-    >>> experiment.hparams["count"]
-    Counter({'a': 2, 'b': 1})
-    """
-
-    hparams: dict[str, Any]
+    hparams: dict[str, Any]  # the values and objects of the YAML file, by key
+    # speechBrain's run options, for the Brain and for ``ddp_init_group``
     run_opts: RunOptions
+    # the values that the command line gave for keys of the file
     overrides: dict[str, Any]
+    # the merged file with the overrides applied; it reproduces the run by itself
     yaml_text: str
-    path: Path
-    argv: list[str]
+    path: Path  # the YAML file that was asked for
+    argv: list[str]  # the command line
 
 
 def load_experiment(argv: list[str]) -> Experiment:
-    """Load the experiment that a command line asks for.
-
-    Arguments
-    ---------
-    argv : list of str
-        ``sys.argv[1:]``: the YAML file, then ``--key value`` for its keys (nested
-        ones with dots) and for SpeechBrain's run options.
-
-    Returns
-    -------
-    Experiment
-        With all its objects built. Processes are not yet connected: call
-        ``speechbrain.utils.distributed.ddp_init_group(experiment.run_opts)`` next.
-
-    Raises
-    ------
-    ExperimentError
-        If the file or the command line is wrong.
-
-    Example
-    -------
-    >>> file = getfixture("tmp_path") / "muq.yaml"
-    >>> _ = file.write_text("seed: 1\\nencoder: {num_layers: 2}\\n")
-    >>> argv = [str(file), "--encoder.num_layers", "4", "--device", "cpu"]
-    >>> load_experiment(argv).hparams
-    {'seed': 1, 'encoder': {'num_layers': 4}}
-    """
+    """Load the experiment that a command line asks for."""
     if {"-h", "--help"} & set(argv):
         _print_help(argv)
         raise SystemExit(0)
@@ -99,28 +62,7 @@ def load_experiment(argv: list[str]) -> Experiment:
 
 
 def load_hparams(text: str) -> dict[str, Any]:
-    """Build the objects of a merged experiment.
-
-    Arguments
-    ---------
-    text : str
-        What ``resolve_experiment`` gives.
-
-    Returns
-    -------
-    dict
-        Values and objects by key.
-
-    Raises
-    ------
-    ExperimentError
-        If a value is still missing, or a class, function or argument is unknown.
-
-    Example
-    -------
-    >>> load_hparams("width: 2\\nact: !new:torch.nn.Linear [!ref <width>, 3]")["act"]
-    Linear(in_features=2, out_features=3, bias=True)
-    """
+    """Build the objects of a merged experiment."""
     tree = parse_yaml(text, "the merged experiment")
     check_placeholders(tree)
     check_callables(tree)
@@ -136,3 +78,105 @@ def _print_help(argv: list[str]) -> None:
     print("\nRun options of SpeechBrain:\n")
     for option in sorted(COMMAND_LINE_OPTIONS):
         print(f"  --{option}\n      {HELP_TEXTS.get(option, 'A list of module keys.')}")
+
+
+def load_stage(experiment: Experiment, stage: dict[str, Any]) -> Experiment:
+    """Loads the experiment of an earlier stage, as another experiment wants it.
+
+    Run options such as the device hold for all stages; training settings given on
+    the command line, such as the number of updates, only for the one that was
+    asked for.
+    """
+    path = experiment.path.parent / stage["experiment"]
+    overrides = stage["overrides"]
+    text = resolve_experiment(path, overrides)
+    given = experiment.run_opts.overridden_args - TRAINING_SETTINGS
+    run_opts = dataclasses.replace(experiment.run_opts, overridden_args=given)
+    return Experiment(
+        hparams=load_hparams(text),
+        run_opts=run_opts,
+        overrides=dict(overrides),
+        yaml_text=text,
+        path=path,
+        argv=experiment.argv,
+    )
+
+
+def each_model(experiment: Experiment) -> Iterator[Experiment]:
+    """Loads the models of an experiment with iterations, one when it is its turn.
+
+    Whoever iterates trains each model before asking for the next one. Training
+    settings on the command line, such as the number of updates, hold for all of them.
+    """
+    hparams = experiment.hparams
+    teacher, iterations = hparams["teacher"], hparams["iterations"]
+    if not isinstance(iterations, int) or iterations < 1:
+        raise ExperimentError(
+            f"{experiment.path}: iterations is {iterations!r}, but must be a number of "
+            f"at least 1: how many models learn from the one before."
+        )
+    first = 0 if teacher is None else 1
+    for number in range(first, iterations + 1):
+        folder = f"{hparams['output_folder']}/iteration-{number}"
+        yield _model(experiment, teacher, folder)
+        teacher = folder
+
+
+def _model(experiment: Experiment, teacher: str | None, folder: str) -> Experiment:
+    """One model, with the references to its teacher resolved."""
+    overrides = {**experiment.overrides, "teacher": teacher}
+    hparams = load_hparams(resolve_experiment(experiment.path, overrides))
+    stage = hparams["first"] if teacher is None else hparams["iteration"]
+    given = experiment.overrides.items()
+    overrides = {
+        **hparams["overrides"],
+        **stage["overrides"],
+        # Such as --optimizer_step_limit: here there is nothing else to set.
+        **{name: value for name, value in given if name in TRAINING_SETTINGS},
+        "output_folder": folder,
+    }
+    return load_stage(experiment, {**stage, "overrides": overrides})
+
+
+def save_experiment(
+    experiment: Experiment, folder: str | os.PathLike, study: bool = False
+) -> Path:
+    """Begins a run: the folder is this experiment's, and its alone while it runs.
+
+    Results of another experiment are left as they are, and so is a folder in which
+    somebody works; else ``hyperparams.yaml`` says what to run to get the same. In
+    distributed runs call this on the main process only.
+    """
+    header = (
+        f"Generated from {experiment.path} with the arguments:\n"
+        f"{shlex.join(experiment.argv)}"
+    )
+    comment = "".join(f"# {line}\n" for line in header.splitlines())
+    target = Path(folder) / HYPERPARAMS
+    try:
+        open_run(experiment, target.parent, study)
+        replace_file(target, (comment + experiment.yaml_text).encode())
+    except OSError as error:
+        raise ExperimentError(
+            f"Cannot write {target}: {error}. Choose a folder that you may write to."
+        ) from error
+    return target
+
+
+def run_script(main: Callable[[list[str]], None]) -> None:
+    """Run a script so that mistakes in experiments read as one message.
+
+    So does an interruption with Ctrl-C, which ends with the exit status 130.
+    """
+    try:
+        main(sys.argv[1:])
+        # Else the threads of the process group are torn down whenever the interpreter
+        # gets to them, which aborts a run that has done all its work now and then.
+        if dist.is_available() and dist.is_initialized():
+            dist.destroy_process_group()
+    except (ExperimentError, UserError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except KeyboardInterrupt as interruption:
+        print(interruption or "Stopped.", file=sys.stderr)
+        raise SystemExit(130) from None

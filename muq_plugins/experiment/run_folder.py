@@ -22,13 +22,8 @@ from typing import Any
 import yaml
 from ruamel.yaml.comments import TaggedScalar
 
-from muq_plugins.experiment.tree import ExperimentError, parse_yaml, spell, tag_of
-from muq_plugins.files import (
-    append_json_line,
-    locked,
-    open_json_lines,
-    read_json_lines,
-)
+from muq_plugins.experiment.extends import ExperimentError, parse_yaml, spell, tag_of
+from muq_plugins.files import append_json_line, locked, open_json_lines, read_json_lines
 
 HYPERPARAMS = "hyperparams.yaml"
 HISTORY = "history.jsonl"

@@ -2,9 +2,6 @@
 
 The names below are imported when they are first used: the command line starts, and can
 explain a broken installation, without torch and SpeechBrain.
-
-Authors
- * The MuQ for SpeechBrain team 2026
 """
 
 from importlib import import_module

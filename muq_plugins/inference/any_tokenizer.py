@@ -2,9 +2,6 @@
 
 `MelRVQ` is for the tokenizer of MuQ alone, and takes the file that its authors publish
 as well.
-
-Authors
- * The MuQ for SpeechBrain team 2026
 """
 
 from __future__ import annotations
@@ -31,36 +28,7 @@ from muq_plugins.lobes import (
 
 
 def any_tokenizer(source: str | Path, device: str = "cpu") -> Target:
-    """Loads a trained tokenizer, strictly; nothing that comes with it is executed.
-
-    Arguments
-    ---------
-    source : str or Path
-        The folder of a tokenizer run, its inference folder, or the tokenizer file
-        that the authors of MuQ publish.
-    device : str
-        Where it goes.
-
-    Returns
-    -------
-    Target
-        Features and quantizer: a `MelRVQ` if it is one.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is none: an untrained one never takes its place.
-    ValueError
-        If it is something else, or a kind that cannot be built from its folder.
-
-    Example
-    -------
-    >>> from muq_plugins.inference.tokenizer import save_tokenizer
-    >>> target = Target(StackedFrames(LogMel()), FiniteScalarQuantization(512, 2))
-    >>> folder = save_tokenizer(getfixture("tmp_path") / "inference", target, "")
-    >>> any_tokenizer(folder).quantizer.config
-    {'levels': [8, 5, 5, 5]}
-    """
+    """Loads a trained tokenizer, strictly; nothing that comes with it is executed."""
     path = Path(source)
     if path.suffix in WEIGHT_FILES and not path.is_dir():
         return MelRVQ.from_pretrained(path, device)

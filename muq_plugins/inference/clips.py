@@ -1,8 +1,4 @@
-"""A recording of any length as clips of one length.
-
-Authors
- * The MuQ for SpeechBrain team 2026
-"""
+"""A recording of any length as clips of one length."""
 
 from __future__ import annotations
 
@@ -21,30 +17,6 @@ def wrapped_clips(blocks: Iterable[Tensor], size: int) -> Iterator[Tensor]:
 
     A recording that is shorter than half a clip is repeated until the clip is full.
     Memory holds two clips and a block.
-
-    Arguments
-    ---------
-    blocks : iterable of Tensor
-        The recording in pieces (samples,) of any size.
-    size : int
-        Samples of a clip.
-
-    Returns
-    -------
-    Iterator of Tensor
-        Clips (size,); none for a recording without samples.
-
-    Raises
-    ------
-    ValueError
-        If a block has another shape.
-
-    Example
-    -------
-    >>> list(wrapped_clips([torch.arange(5.0)], 3))
-    [tensor([0., 1., 2.]), tensor([3., 4., 0.])]
-    >>> list(wrapped_clips([torch.arange(2.0)], 5))
-    [tensor([0., 1., 0., 1., 0.])]
     """
     start, rest = None, torch.zeros(0)
     for block in blocks:
@@ -71,27 +43,6 @@ def average_over_clips(
     """Averages what is computed from the clips of each recording.
 
     Clips of several recordings are computed together, `CLIPS_AT_ONCE` at a time.
-
-    Arguments
-    ---------
-    embed : callable
-        Vectors (clips, width) of clips (clips, size).
-    recordings : iterable of iterable of Tensor
-        At least one, each in blocks (samples,) of any size, and not without samples.
-    size : int
-        Samples of a clip.
-
-    Returns
-    -------
-    Tensor
-        (recordings, width), float32, on the CPU.
-
-    Example
-    -------
-    >>> recordings = [[torch.arange(4.0)], [torch.ones(1)]]
-    >>> average_over_clips(lambda clips: clips[:, :1], recordings, size=2)
-    tensor([[1.],
-            [1.]])
     """
     clips = (
         (number, clip)

@@ -1,8 +1,4 @@
-"""Inference folders of encoders: their settings, and what SpeechBrain reads.
-
-Authors
- * The MuQ for SpeechBrain team 2026
-"""
+"""Inference folders of encoders: their settings, and what SpeechBrain reads."""
 
 from __future__ import annotations
 
@@ -13,7 +9,7 @@ import yaml
 from torch import nn
 
 from muq_plugins.inference.folders import load_weights, save_folder
-from muq_plugins.lobes.encoder import MuQEncoder
+from muq_plugins.lobes.encoders.muq import MuQEncoder
 from muq_plugins.lobes.parts import build, describe
 
 # MuQ's own encoder, whose folders hold its arguments only; any other names its class.
@@ -39,33 +35,7 @@ pretrainer: !new:speechbrain.utils.parameter_transfer.Pretrainer
 
 
 def save_encoder(folder: str | Path, encoder: nn.Module) -> Path:
-    """Writes the inference folder of an encoder.
-
-    Arguments
-    ---------
-    folder : str or Path
-        Where; an older one is replaced.
-    encoder : nn.Module
-        Any encoder of ours.
-
-    Returns
-    -------
-    Path
-        The folder.
-
-    Raises
-    ------
-    TypeError
-        If it is none of ours, which nobody could build again.
-
-    Example
-    -------
-    >>> from muq_plugins.lobes import SpeechBrainConformer
-    >>> encoder = SpeechBrainConformer(32, 1, 4, 64, conv_channels=4)
-    >>> folder = save_encoder(getfixture("tmp_path") / "x", encoder)
-    >>> sorted(path.name for path in folder.iterdir())
-    ['config.json', 'encoder.ckpt', 'hyperparams.yaml', 'model.safetensors']
-    """
+    """Writes the inference folder of an encoder."""
     description = describe(encoder)
     if isinstance(encoder, MuQEncoder):
         config = {"kind": MUQ_ENCODER, "encoder": encoder.config}
@@ -86,33 +56,7 @@ def save_encoder(folder: str | Path, encoder: nn.Module) -> Path:
 
 
 def load_encoder(folder: str | Path, config: dict[str, Any]) -> nn.Module:
-    """Builds the encoder of an inference folder and loads its weights.
-
-    Arguments
-    ---------
-    folder : str or Path
-        From `save_encoder`.
-    config : dict
-        Its ``config.json``.
-
-    Returns
-    -------
-    nn.Module
-        The encoder, in training mode.
-
-    Raises
-    ------
-    ValueError
-        If the folder holds something else, an encoder that this version does not know,
-        or weights that do not fit.
-
-    Example
-    -------
-    >>> from muq_plugins.inference.folders import read_config
-    >>> folder = save_encoder(getfixture("tmp_path") / "x", MuQEncoder(32, 1, 4, 64, 4))
-    >>> load_encoder(folder, read_config(folder)).num_layers
-    1
-    """
+    """Builds the encoder of an inference folder and loads its weights."""
     kind = config.get("kind")
     if kind == MUQ_ENCODER:
         description = {"class": MuQEncoder.__name__, "arguments": config["encoder"]}

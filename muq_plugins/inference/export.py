@@ -2,9 +2,6 @@
 
 The log-mel spectrogram is part of the file, so that nothing has to be computed in the
 same way a second time in another language.
-
-Authors
- * The MuQ for SpeechBrain team 2026
 """
 
 from __future__ import annotations
@@ -25,9 +22,9 @@ from torch import Tensor, nn
 from torchaudio import functional as AF
 
 from muq_plugins.inference.muq import MuQ
-from muq_plugins.lobes.encoder import MuQEncoder
-from muq_plugins.lobes.features import LogMel
+from muq_plugins.lobes.encoders.muq import MuQEncoder
 from muq_plugins.lobes.lengths import length_mask
+from muq_plugins.lobes.mel import LogMel
 
 # What each choice of hidden states is called in the file, and its axes.
 OUTPUTS = {
@@ -64,45 +61,6 @@ def export_onnx(
     The spectrum is a convolution with windowed cosines and sines: complex numbers and
     FFTs are what runtimes support worst. For the empty bands of pure synthetic tones,
     where an FFT gives nothing but its rounding errors, it gives others.
-
-    Arguments
-    ---------
-    model : MuQ or MuQEncoder
-        In evaluation mode, in float32.
-    path : str or Path
-        The file, ``*.onnx``; an older one is replaced. It is complete or not there.
-    hidden_states : str
-        ``last`` or ``all``.
-    wav_lens : bool
-        Whether the file has a second input ``wav_lens`` (batch,), float32: relative
-        lengths. Padding then never influences a clip, and frames beyond it are zero.
-        Without it all clips of a batch are taken to have the same length.
-    opset : int
-        Version of the ONNX operators, 18 to 22.
-
-    Returns
-    -------
-    Path
-        The file.
-
-    Raises
-    ------
-    ImportError
-        If onnx or onnxscript is not installed.
-    TypeError
-        If the model is not a MuQ with a MuQEncoder.
-    ValueError
-        If an argument is out of range, or the model trains or is not float32.
-
-    Example
-    -------
-    >>> encoder = MuQEncoder(8, num_layers=1, num_heads=2, ffn_width=8,
-    ...                      conv_channels=2).eval()
-    >>> path = export_onnx(encoder, getfixture("tmp_path") / "muq.onnx")
-    >>> import onnxruntime
-    >>> session = onnxruntime.InferenceSession(path)
-    >>> session.run(None, {"wavs": torch.randn(2, 24000).numpy()})[0].shape
-    (2, 25, 8)
     """
     encoder = model.mods.encoder if isinstance(model, MuQ) else model
     path = Path(path)

@@ -3,9 +3,6 @@
 A folder holds ``config.json`` (plain numbers), ``model.safetensors`` (weights) and,
 for SpeechBrain's ``from_hparams``, ``hyperparams.yaml``. Reading one executes
 nothing: numbers are data, and so are weights in safetensors.
-
-Authors
- * The MuQ for SpeechBrain team 2026
 """
 
 from __future__ import annotations
@@ -35,43 +32,7 @@ def save_folder(
     loadable: str | None = None,
     write_more: Callable[[Path], None] | None = None,
 ) -> Path:
-    """Writes an inference folder; it is complete or not there.
-
-    Arguments
-    ---------
-    folder : str or Path
-        Where; an older one is replaced.
-    tensors : dict
-        The weights by name, such as a state dict.
-    config : dict
-        What is needed to build the module again, as JSON.
-    hyperparameters : str or None
-        YAML for SpeechBrain's ``from_hparams``.
-    loadable : str or None
-        Name under which that YAML's Pretrainer looks for the weights.
-    write_more : callable or None
-        ``write_more(folder)`` writes what else belongs there, before the folder gets
-        its name.
-
-    Returns
-    -------
-    Path
-        The folder.
-
-    Raises
-    ------
-    FileExistsError
-        If the folder holds anything but a model, which would be lost.
-
-    Example
-    -------
-    >>> folder = getfixture("tmp_path") / "inference"
-    >>> module = nn.Linear(2, 2)
-    >>> _ = save_folder(folder, module.state_dict(), {"size": 2})
-    >>> read_config(folder)
-    {'size': 2}
-    >>> load_weights(nn.Linear(2, 2), folder)
-    """
+    """Writes an inference folder; it is complete or not there."""
     folder = Path(folder)
     tensors = {
         name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()
@@ -93,32 +54,7 @@ def save_folder(
 
 
 def find_folder(source: str | Path, what: str) -> Path:
-    """Finds the inference folder in a run folder, or takes the folder itself.
-
-    Arguments
-    ---------
-    source : str or Path
-        A run folder (``results/<experiment>/<seed>``) or its inference folder.
-    what : str
-        What is looked for, for the message.
-
-    Returns
-    -------
-    Path
-        The folder that holds the weights.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there are none: nothing random ever takes their place.
-
-    Example
-    -------
-    >>> find_folder("nowhere", "tokenizer")
-    Traceback (most recent call last):
-    ...
-    FileNotFoundError: No trained tokenizer in nowhere: ...
-    """
+    """Finds the inference folder in a run folder, or takes the folder itself."""
     source = Path(source)
     for folder in (source, source / "inference"):
         if (folder / WEIGHTS).is_file() and (folder / CONFIG).is_file():
@@ -130,23 +66,7 @@ def find_folder(source: str | Path, what: str) -> Path:
 
 
 def read_config(folder: str | Path) -> dict[str, Any]:
-    """Reads ``config.json``.
-
-    Arguments
-    ---------
-    folder : str or Path
-        An inference folder.
-
-    Returns
-    -------
-    dict
-        Its content.
-
-    Raises
-    ------
-    ValueError
-        If it is not a JSON object.
-    """
+    """Reads ``config.json``."""
     path = Path(folder) / CONFIG
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
@@ -162,37 +82,11 @@ def read_config(folder: str | Path) -> dict[str, Any]:
 
 
 def load_weights(module: nn.Module, folder: str | Path) -> None:
-    """Loads weights strictly: every tensor must be there, with the right shape.
-
-    Arguments
-    ---------
-    module : nn.Module
-        Where they go, in place.
-    folder : str or Path
-        An inference folder.
-
-    Raises
-    ------
-    ValueError
-        If a tensor is missing, unknown or of another shape; all are named.
-    """
+    """Loads weights strictly: every tensor must be there, with the right shape."""
     path = Path(folder) / WEIGHTS
     load_strictly(module, read_tensors(path), path)
 
 
 def pretrainer_hook(module: nn.Module, path: str | Path) -> None:
-    """Lets SpeechBrain's Pretrainer load safetensors, strictly.
-
-    Arguments
-    ---------
-    module : nn.Module
-        Where the weights go, in place.
-    path : str or Path
-        Where the Pretrainer has put the file, under a name of its own.
-
-    Raises
-    ------
-    ValueError
-        If a tensor is missing, unknown or of another shape; all are named.
-    """
+    """Lets SpeechBrain's Pretrainer load safetensors, strictly."""
     load_strictly(module, load_file(path), path)

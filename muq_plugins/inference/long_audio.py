@@ -1,8 +1,4 @@
-"""Hidden states of audio of any length, in constant memory.
-
-Authors
- * The MuQ for SpeechBrain team 2026
-"""
+"""Hidden states of audio of any length, in constant memory."""
 
 from __future__ import annotations
 
@@ -20,23 +16,10 @@ READ_SECONDS = 30.0
 
 @dataclass
 class FrameChunk:
-    """Consecutive frames of a recording.
+    """Consecutive frames of a recording."""
 
-    Arguments
-    ---------
-    times : Tensor
-        When each frame begins (frames,), in seconds, float64.
-    hidden : Tensor
-        Hidden states (frames, width).
-
-    Example
-    -------
-    >>> FrameChunk(torch.arange(2) / 25, torch.zeros(2, 8)).hidden.shape
-    torch.Size([2, 8])
-    """
-
-    times: Tensor
-    hidden: Tensor
+    times: Tensor  # when each frame begins (frames,), in seconds, float64
+    hidden: Tensor  # hidden states (frames, width)
 
 
 def embed_windows(
@@ -51,38 +34,6 @@ def embed_windows(
 
     The last window ends with the audio and is as long as the others, so that no frame
     is computed from a short rest. Memory holds two windows.
-
-    Arguments
-    ---------
-    embed : callable
-        Hidden states (frames, width) of a waveform (samples,).
-    blocks : iterable of Tensor
-        Waveform in pieces (samples,) of any size.
-    frame_samples : int
-        Samples of a frame.
-    frame_rate : float
-        Frames in a second.
-    window : int
-        Frames of a window.
-    overlap : int
-        Frames that two windows share; the first one's weights fall linearly there.
-
-    Returns
-    -------
-    Iterator of FrameChunk
-        Every frame once, in order.
-
-    Raises
-    ------
-    ValueError
-        If the windows make no sense, or the stream has not (samples,) blocks.
-
-    Example
-    -------
-    >>> embed = lambda wav: wav.view(-1, 2)[:, :1]
-    >>> chunks = embed_windows(embed, [torch.ones(8)] * 3, 2, 25.0, 4, 1)
-    >>> torch.cat([chunk.times for chunk in chunks])[-1]
-    tensor(0.4400, dtype=torch.float64)
     """
     if not 0 <= overlap < window:
         raise ValueError(
@@ -117,25 +68,7 @@ def embed_windows(
 
 
 def read_blocks(path: str | Path, sample_rate: int) -> Iterator[Tensor]:
-    """Reads a file of any length in blocks, as `read_audio` would read it at once.
-
-    Arguments
-    ---------
-    path : str or Path
-        The audio file.
-    sample_rate : int
-        Rate of the result, in Hz.
-
-    Returns
-    -------
-    Iterator of Tensor
-        Mono waveform (samples,) in consecutive blocks.
-
-    Raises
-    ------
-    AudioError
-        If the file cannot be read to its end.
-    """
+    """Reads a file of any length in blocks, as `read_audio` would read it at once."""
     start, size = 0.0, round(READ_SECONDS * sample_rate)
     while True:
         try:

@@ -1,8 +1,4 @@
-"""LoRA adapters (arXiv 2106.09685) in a MuQ encoder, by the peft library.
-
-Authors
- * The MuQ for SpeechBrain team 2026
-"""
+"""LoRA adapters (arXiv 2106.09685) in a MuQ encoder, by the peft library."""
 
 from __future__ import annotations
 
@@ -20,33 +16,6 @@ def add_lora(encoder: nn.Module, arguments: Mapping[str, Any]) -> None:
 
     A new adapter changes nothing: the encoder computes what it did before until
     the adapter is trained.
-
-    Arguments
-    ---------
-    encoder : nn.Module
-        Changed in place.
-    arguments : Mapping
-        Arguments of ``peft.LoraConfig``, such as ``r``, ``lora_alpha``,
-        ``lora_dropout``, ``target_modules`` (default: ``linear_q`` and
-        ``linear_v``) or ``layers_to_transform``.
-
-    Raises
-    ------
-    ImportError
-        If peft is not installed.
-    TypeError
-        If the arguments are not a mapping, or peft does not know one of them.
-    ValueError
-        If no layer has the name of a target, or one is not a linear layer.
-
-    Example
-    -------
-    >>> from muq_plugins.lobes import MuQEncoder
-    >>> encoder = MuQEncoder(32, num_layers=2, num_heads=4, ffn_width=64,
-    ...                      conv_channels=4)
-    >>> add_lora(encoder, {"r": 4, "target_modules": ["linear_q"]})
-    >>> sum(p.numel() for p in encoder.parameters() if p.requires_grad)
-    512
     """
     if not isinstance(arguments, Mapping):
         raise TypeError(
@@ -84,23 +53,7 @@ def add_lora(encoder: nn.Module, arguments: Mapping[str, Any]) -> None:
 
 
 def lora_modules(encoder: nn.Module) -> list[nn.Module]:
-    """The modules that `add_lora` has added, without the layers they adapt.
-
-    Arguments
-    ---------
-    encoder : nn.Module
-        With or without adapters.
-
-    Returns
-    -------
-    list of nn.Module
-        Low-rank maps and their dropouts.
-
-    Example
-    -------
-    >>> lora_modules(nn.Linear(2, 2))
-    []
-    """
+    """The modules that `add_lora` has added, without the layers they adapt."""
     return [
         module
         for name, module in encoder.named_modules()
@@ -112,23 +65,6 @@ def merge_lora(encoder: nn.Module) -> None:
     """Adds trained adapters to the weights they adapt and takes them out.
 
     What remains computes the same, and can be saved like any encoder.
-
-    Arguments
-    ---------
-    encoder : nn.Module
-        Changed in place.
-
-    Example
-    -------
-    >>> import torch
-    >>> from muq_plugins.lobes import MuQEncoder
-    >>> encoder = MuQEncoder(32, num_layers=2, num_heads=4, ffn_width=64,
-    ...                      conv_channels=4)
-    >>> names = list(encoder.state_dict())
-    >>> add_lora(encoder, {"r": 4})
-    >>> merge_lora(encoder)
-    >>> list(encoder.state_dict()) == names
-    True
     """
     for name, layer in list(encoder.named_modules()):
         if hasattr(layer, "get_base_layer"):

@@ -1,8 +1,4 @@
-"""Mel-RVQ for users: waveforms in, codes out.
-
-Authors
- * The MuQ for SpeechBrain team 2026
-"""
+"""Mel-RVQ for users: waveforms in, codes out."""
 
 from __future__ import annotations
 

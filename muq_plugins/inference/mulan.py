@@ -1,8 +1,4 @@
-"""MuQ-MuLan for users: audio and texts in, latents in one space out.
-
-Authors
- * The MuQ for SpeechBrain team 2026
-"""
+"""MuQ-MuLan for users: audio and texts in, latents in one space out."""
 
 from __future__ import annotations
 

@@ -1,8 +1,4 @@
-"""Telling MuQ-MuLans apart by what they compute.
-
-Authors
- * The MuQ for SpeechBrain team 2026
-"""
+"""Telling MuQ-MuLans apart by what they compute."""
 
 from __future__ import annotations
 
@@ -27,35 +23,7 @@ TEXT_MODEL_SETTINGS = (
 
 
 def mulan_fingerprint(audio: AudioTower, text: TextTower, clip_seconds: float) -> str:
-    """A short hash of all weights, settings and words that a latent depends on.
-
-    Arguments
-    ---------
-    audio : AudioTower
-        Clips to latents.
-    text : TextTower
-        Texts to latents.
-    clip_seconds : float
-        Length of the clips.
-
-    Returns
-    -------
-    str
-        16 hexadecimal digits; equal for copies of a model, also in another layout.
-
-    Example
-    -------
-    >>> from transformers import ByT5Tokenizer, RobertaConfig, RobertaModel
-    >>> from muq_plugins.lobes import MuQEncoder
-    >>> tokenizer = ByT5Tokenizer(extra_ids=0)
-    >>> config = RobertaConfig(vocab_size=len(tokenizer), pad_token_id=0,
-    ...     hidden_size=32, num_hidden_layers=1, num_attention_heads=4,
-    ...     intermediate_size=64)
-    >>> text = TextTower(RobertaModel(config), tokenizer, latent_width=16)
-    >>> audio = AudioTower(MuQEncoder(32, 1, 4, 64, 4), latent_width=16)
-    >>> mulan_fingerprint(audio, text, 10) == mulan_fingerprint(audio, text, 5)
-    False
-    """
+    """A short hash of all weights, settings and words that a latent depends on."""
     encoder = audio.encoder.config
     words = json.dumps(sorted(text.tokenizer.get_vocab().items()))
     model = text.model.config

@@ -3,9 +3,6 @@
 A folder holds ``config.json`` (plain numbers), ``model.safetensors`` (weights), and
 ``text_model`` with the config and the tokenizer of the text model. Reading one
 executes nothing.
-
-Authors
- * The MuQ for SpeechBrain team 2026
 """
 
 from __future__ import annotations
@@ -37,37 +34,12 @@ LOSSES = {
 
 @dataclass
 class MuLanParts:
-    """What a MuQ-MuLan consists of.
+    """What a MuQ-MuLan consists of."""
 
-    Arguments
-    ---------
-    audio : AudioTower
-        Clips to latents.
-    text : TextTower
-        Texts to latents.
-    clip_seconds : float
-        Length of the clips that the audio tower was trained on.
-    loss : ContrastiveLoss or None
-        What both were trained with, for its temperature.
-
-    Raises
-    ------
-    ValueError
-        If the parts do not fit together.
-
-    Example
-    -------
-    >>> from muq_plugins.lobes import MuQEncoder
-    >>> encoder = MuQEncoder(32, 1, 4, 64, 4)
-    >>> MuLanParts(AudioTower(encoder, 16), None, 10)
-    Traceback (most recent call last):
-    ...
-    ValueError: A MuQ-MuLan needs an AudioTower and a TextTower, got AudioTower and ...
-    """
-
-    audio: AudioTower
-    text: TextTower
-    clip_seconds: float
+    audio: AudioTower  # clips to latents
+    text: TextTower  # texts to latents
+    clip_seconds: float  # length of the clips that the audio tower was trained on
+    # what both were trained with, for its temperature
     loss: ContrastiveLoss | None = None
 
     def __post_init__(self):
@@ -92,13 +64,7 @@ class MuLanParts:
             )
 
     def module(self) -> nn.ModuleDict:
-        """All parts with weights, under the names they are saved by.
-
-        Returns
-        -------
-        nn.ModuleDict
-            ``audio``, ``text`` and, where there is one, ``loss``.
-        """
+        """All parts with weights, under the names they are saved by."""
         parts = {"audio": self.audio, "text": self.text, "loss": self.loss}
         return nn.ModuleDict({k: v for k, v in parts.items() if v is not None})
 
@@ -110,47 +76,7 @@ def save_mulan(
     clip_seconds: float,
     loss: ContrastiveLoss | None = None,
 ) -> Path:
-    """Writes an inference folder for `MuQMuLan.from_pretrained`.
-
-    Arguments
-    ---------
-    folder : str or Path
-        Where; an older one is replaced.
-    audio_tower : AudioTower
-        Trained, on any encoder of ours.
-    text_tower : TextTower
-        Trained.
-    clip_seconds : float
-        Length of the clips that the audio tower was trained on.
-    loss : ContrastiveLoss or None
-        What both were trained with; its temperature is kept for further training.
-
-    Returns
-    -------
-    Path
-        The folder.
-
-    Raises
-    ------
-    TypeError
-        If the encoder is none of ours, which nobody could build again.
-    ValueError
-        If the parts do not fit together.
-
-    Example
-    -------
-    >>> from transformers import ByT5Tokenizer, RobertaConfig, RobertaModel
-    >>> from muq_plugins.lobes import MuQEncoder
-    >>> tokenizer = ByT5Tokenizer(extra_ids=0)
-    >>> config = RobertaConfig(vocab_size=len(tokenizer), pad_token_id=0,
-    ...     hidden_size=32, num_hidden_layers=1, num_attention_heads=4,
-    ...     intermediate_size=64)
-    >>> text = TextTower(RobertaModel(config), tokenizer, latent_width=16)
-    >>> audio = AudioTower(MuQEncoder(32, 1, 4, 64, 4), latent_width=16)
-    >>> folder = save_mulan(getfixture("tmp_path") / "x", audio, text, clip_seconds=10)
-    >>> sorted(path.name for path in folder.iterdir())
-    ['config.json', 'model.safetensors', 'text_model']
-    """
+    """Writes an inference folder for `MuQMuLan.from_pretrained`."""
     parts = MuLanParts(audio_tower, text_tower, clip_seconds, loss)
     config = {
         "kind": KIND,
@@ -181,30 +107,7 @@ def save_mulan(
 def load_mulan(
     folder: Path, config: dict[str, Any], text_model: str | Path | None = None
 ) -> MuLanParts:
-    """Builds the parts of an inference folder and loads their weights.
-
-    Arguments
-    ---------
-    folder : Path
-        From `save_mulan`.
-    config : dict
-        Its ``config.json``.
-    text_model : str, Path or None
-        Folder with the config and the tokenizer of the text model, instead of the
-        one that comes along.
-
-    Returns
-    -------
-    MuLanParts
-        In training mode.
-
-    Raises
-    ------
-    FileNotFoundError
-        If the files of the text model are not there.
-    ValueError
-        If the folder holds something else, or weights that do not fit.
-    """
+    """Builds the parts of an inference folder and loads their weights."""
     if config.get("kind") != KIND:
         raise ValueError(
             f"{folder} holds a {config.get('kind') or 'model of unknown kind'}, not a "
@@ -235,15 +138,7 @@ def load_mulan(
 
 
 def write_text_files(tower: TextTower, folder: Path) -> None:
-    """Writes the config and the tokenizer of a text model.
-
-    Arguments
-    ---------
-    tower : TextTower
-        The tower.
-    folder : Path
-        Where, made if it is not there.
-    """
+    """Writes the config and the tokenizer of a text model."""
     tower.model.config.save_pretrained(folder)
     tower.tokenizer.save_pretrained(folder)
 

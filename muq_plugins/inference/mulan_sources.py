@@ -2,9 +2,6 @@
 
 An official checkpoint holds all weights, but neither the settings of the MuQ in it nor
 the config and the tokenizer of its text model: those are named, and found here.
-
-Authors
- * The MuQ for SpeechBrain team 2026
 """
 
 from __future__ import annotations
@@ -38,35 +35,7 @@ TEXT_FILES = (
 def find_mulan(
     source: str | Path, revision: str | None = None, cache_dir: str | Path | None = None
 ) -> Path:
-    """Finds the folder of a model, and downloads it if it is on the hub.
-
-    Arguments
-    ---------
-    source : str or Path
-        A run folder, an inference folder, a folder in the official layout, or a hub
-        id such as ``OpenMuQ/MuQ-MuLan-large``.
-    revision : str or None
-        Branch, tag or commit on the hub.
-    cache_dir : str, Path or None
-        Where downloads are kept; None is the usual place of the hub.
-
-    Returns
-    -------
-    Path
-        The folder with ``config.json``, the weights, and the parts that come along.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is no model.
-
-    Example
-    -------
-    >>> find_mulan("nowhere")
-    Traceback (most recent call last):
-    ...
-    FileNotFoundError: No trained MuQ model in nowhere: ...
-    """
+    """Finds the folder of a model, and downloads it if it is on the hub."""
     is_hub_id = not Path(source).exists() and HUB_ID.fullmatch(str(source))
     try:
         folder = find_model(source, revision, cache_dir)
@@ -93,31 +62,7 @@ def find_part(
     given: str | Path | None = None,
     cache_dir: str | Path | None = None,
 ) -> Path:
-    """Finds the settings of a model that an official checkpoint names.
-
-    Arguments
-    ---------
-    name : str
-        The name in its ``config.json``: a folder, or a hub id.
-    folder : Path
-        The folder of the checkpoint; a folder ``part`` in it wins over the name.
-    part : str
-        `MUQ_PART` or `TEXT_PART`.
-    given : str, Path or None
-        What the user wants instead of both, a folder or a hub id.
-    cache_dir : str, Path or None
-        Where downloads are kept; None is the usual place of the hub.
-
-    Returns
-    -------
-    Path
-        A folder with ``config.json`` and, for a text model, a tokenizer.
-
-    Raises
-    ------
-    FileNotFoundError
-        If it is neither here nor on the hub.
-    """
+    """Finds the settings of a model that an official checkpoint names."""
     if given is None and (folder / part / CONFIG).is_file():
         return folder / part
     wanted = str(name if given is None else given)

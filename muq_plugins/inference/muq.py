@@ -1,8 +1,4 @@
-"""MuQ for users: waveforms in, hidden states out.
-
-Authors
- * The MuQ for SpeechBrain team 2026
-"""
+"""MuQ for users: waveforms in, hidden states out."""
 
 from __future__ import annotations
 
@@ -25,7 +21,7 @@ from muq_plugins.inference.official import (
 )
 from muq_plugins.inference.official_writing import save_official
 from muq_plugins.inference.sources import find_model
-from muq_plugins.lobes.encoder import EncoderOutput
+from muq_plugins.lobes.encoders.base import EncoderOutput
 
 
 class MuQ(Pretrained):
@@ -227,32 +223,5 @@ class MuQ(Pretrained):
 
 
 def save_muq(folder: str | Path, encoder: nn.Module) -> Path:
-    """Writes an inference folder for `MuQ.from_pretrained` and ``from_hparams``.
-
-    Arguments
-    ---------
-    folder : str or Path
-        Where; an older one is replaced.
-    encoder : nn.Module
-        The trained encoder, any of ours.
-
-    Returns
-    -------
-    Path
-        The folder.
-
-    Raises
-    ------
-    TypeError
-        If it is none of ours, which nobody could build again.
-
-    Example
-    -------
-    >>> from muq_plugins.lobes import MuQEncoder
-    >>> encoder = MuQEncoder(32, num_layers=1, num_heads=4, ffn_width=64,
-    ...                      conv_channels=4)
-    >>> folder = save_muq(getfixture("tmp_path") / "x", encoder)
-    >>> sorted(path.name for path in folder.iterdir())
-    ['config.json', 'encoder.ckpt', 'hyperparams.yaml', 'model.safetensors']
-    """
+    """Writes an inference folder for `MuQ.from_pretrained` and ``from_hparams``."""
     return save_encoder(folder, encoder)

@@ -5,9 +5,6 @@ names of tensors equal those of our lobes behind the prefix ``model.``; what thi
 adds is the meaning of the settings, and strictness: everything the encoder computes
 with must be there, the tensors that no forward pass reads are known by name, and
 anything else is an error. Facts about the layout come from the package muq 0.1.0.
-
-Authors
- * The MuQ for SpeechBrain team 2026
 """
 
 from __future__ import annotations
@@ -20,7 +17,7 @@ from torch import Tensor
 
 from muq_plugins.inference.folders import CONFIG, WEIGHTS
 from muq_plugins.inference.weights import load_strictly, read_tensors
-from muq_plugins.lobes.encoder import MuQEncoder
+from muq_plugins.lobes.encoders.muq import MuQEncoder
 
 PICKLE = "pytorch_model.bin"
 PREFIX = "model."
@@ -58,54 +55,23 @@ CONFORMER_SIZES = (
 
 @dataclass
 class OfficialCheckpoint:
-    """What a checkpoint in the official layout holds, sorted by use.
+    """What a checkpoint in the official layout holds, sorted by use."""
 
-    Arguments
-    ---------
-    config : dict
-        The content of ``config.json``.
-    encoder : dict
-        Tensors that `MuQEncoder` computes with, by our names.
-    head : dict
-        Tensors of the prediction head, ``weight`` and ``bias``.
-    tokenizer : dict
-        Tensors of the quantizer inside the checkpoint, by the names of `ResidualVQ`.
-        In a checkpoint of iterative training it is not the tokenizer that made the
-        labels; by the published settings, which load none, it is an untrained one.
-    unused : dict
-        Tensors that are kept only to be saved again.
-
-    Example
-    -------
-    >>> OfficialCheckpoint({"encoder_dim": 1024}).config["encoder_dim"]
-    1024
-    """
-
-    config: dict[str, Any]
+    config: dict[str, Any]  # the content of ``config.json``
+    # tensors that `MuQEncoder` computes with, by our names
     encoder: dict[str, Tensor] = field(default_factory=dict)
+    # tensors of the prediction head, ``weight`` and ``bias``
     head: dict[str, Tensor] = field(default_factory=dict)
+    # tensors of the quantizer inside the checkpoint, by the names of `ResidualVQ`. In a
+    # checkpoint of iterative training it is not the tokenizer that made the labels; by
+    # the published settings, which load none, it is an untrained one
     tokenizer: dict[str, Tensor] = field(default_factory=dict)
+    # tensors that are kept only to be saved again
     unused: dict[str, Tensor] = field(default_factory=dict)
 
 
 def find_weights(folder: str | Path) -> Path:
-    """Finds the file of weights of a checkpoint, safetensors where there are any.
-
-    Arguments
-    ---------
-    folder : str or Path
-        Where ``model.safetensors`` or ``pytorch_model.bin`` is.
-
-    Returns
-    -------
-    Path
-        The file.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is none.
-    """
+    """Finds the file of weights of a checkpoint, safetensors where there are any."""
     paths = [Path(folder) / name for name in (WEIGHTS, PICKLE)]
     path = next((path for path in paths if path.is_file()), None)
     if path is None:
@@ -117,48 +83,12 @@ def find_weights(folder: str | Path) -> Path:
 
 
 def is_official(config: dict[str, Any]) -> bool:
-    """Tells whether a ``config.json`` is one of the official package.
-
-    Arguments
-    ---------
-    config : dict
-        Its content.
-
-    Returns
-    -------
-    bool
-        True if it is.
-
-    Example
-    -------
-    >>> is_official({"kind": "muq_encoder"})
-    False
-    """
+    """Tells whether a ``config.json`` is one of the official package."""
     return "w2v2_config" in config and "encoder_dim" in config
 
 
 def read_official(folder: str | Path, config: dict[str, Any]) -> OfficialCheckpoint:
-    """Reads a checkpoint in the official layout.
-
-    Arguments
-    ---------
-    folder : str or Path
-        Where ``model.safetensors`` or ``pytorch_model.bin`` is.
-    config : dict
-        The content of its ``config.json``.
-
-    Returns
-    -------
-    OfficialCheckpoint
-        Its tensors, sorted by use.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is no file of weights.
-    ValueError
-        If a tensor is of no known use.
-    """
+    """Reads a checkpoint in the official layout."""
     path = find_weights(folder)
     return sort_tensors(read_tensors(path), config, path)
 
@@ -166,33 +96,7 @@ def read_official(folder: str | Path, config: dict[str, Any]) -> OfficialCheckpo
 def sort_tensors(
     tensors: dict[str, Tensor], config: dict[str, Any], where: str | Path
 ) -> OfficialCheckpoint:
-    """Sorts the tensors of a checkpoint by use.
-
-    Arguments
-    ---------
-    tensors : dict
-        By the names of the official class.
-    config : dict
-        Its settings.
-    where : str or Path
-        Where they come from, for messages.
-
-    Returns
-    -------
-    OfficialCheckpoint
-        The same tensors.
-
-    Raises
-    ------
-    ValueError
-        If a tensor is of no known use.
-
-    Example
-    -------
-    >>> import torch
-    >>> sort_tensors({"model.linear.bias": torch.ones(1)}, {}, "a.safetensors").head
-    {'bias': tensor([1.])}
-    """
+    """Sorts the tensors of a checkpoint by use."""
     checkpoint = OfficialCheckpoint(config)
     strangers = []
     for name, tensor in tensors.items():
@@ -215,26 +119,7 @@ def sort_tensors(
 
 
 def build_encoder(checkpoint: OfficialCheckpoint, where: str | Path) -> MuQEncoder:
-    """Builds the encoder of a checkpoint, strictly.
-
-    Arguments
-    ---------
-    checkpoint : OfficialCheckpoint
-        From `read_official`.
-    where : str or Path
-        Its folder, for messages.
-
-    Returns
-    -------
-    MuQEncoder
-        With the weights and the log-mel statistics of the checkpoint.
-
-    Raises
-    ------
-    ValueError
-        If a setting asks for something else than MuQ computes, or a tensor is
-        missing, unknown or of another shape; all are named.
-    """
+    """Builds the encoder of a checkpoint, strictly."""
     config = checkpoint.config
     conformer = config["w2v2_config"]
     problems = [

@@ -5,9 +5,6 @@ weights are in it; the settings of the MuQ and of the text model are with the tw
 that ``config.json`` names, see `muq_plugins.inference.mulan_sources`. Tensors that no
 latent depends on are known by name and kept for writing. Facts about the layout come
 from the package muq 0.1.0.
-
-Authors
- * The MuQ for SpeechBrain team 2026
 """
 
 from __future__ import annotations
@@ -65,46 +62,16 @@ TEMPERATURE_LIMIT = 100.0
 
 @dataclass
 class OfficialMuLan:
-    """What an official checkpoint holds beside what the towers compute with.
+    """What an official checkpoint holds beside what the towers compute with."""
 
-    Arguments
-    ---------
-    config : dict
-        The content of its ``config.json``.
-    muq : OfficialCheckpoint
-        The MuQ in it, without the tensors of its encoder.
-    unused : dict
-        Tensors that are kept only to be saved again, by their names there.
-
-    Example
-    -------
-    >>> OfficialMuLan({}, OfficialCheckpoint({})).unused
-    {}
-    """
-
-    config: dict[str, Any]
-    muq: OfficialCheckpoint
+    config: dict[str, Any]  # the content of its ``config.json``
+    muq: OfficialCheckpoint  # the MuQ in it, without the tensors of its encoder
+    # tensors that are kept only to be saved again, by their names there
     unused: dict[str, Tensor] = field(default_factory=dict)
 
 
 def is_official_mulan(config: dict[str, Any]) -> bool:
-    """Tells whether a ``config.json`` is one of the official MuQ-MuLan.
-
-    Arguments
-    ---------
-    config : dict
-        Its content.
-
-    Returns
-    -------
-    bool
-        True if it is.
-
-    Example
-    -------
-    >>> is_official_mulan({"kind": "muq_mulan"})
-    False
-    """
+    """Tells whether a ``config.json`` is one of the official MuQ-MuLan."""
     return all(isinstance(config.get(section), dict) for section in SECTIONS)
 
 
@@ -115,37 +82,7 @@ def read_official_mulan(
     text_model: str | Path | None = None,
     cache_dir: str | Path | None = None,
 ) -> tuple[MuLanParts, OfficialMuLan]:
-    """Reads a checkpoint in the official layout, strictly.
-
-    Arguments
-    ---------
-    folder : Path
-        Where ``model.safetensors`` or ``pytorch_model.bin`` is.
-    config : dict
-        The content of its ``config.json``.
-    audio_model : str, Path or None
-        Folder or hub id with the settings of the MuQ, instead of the one it names.
-    text_model : str, Path or None
-        Folder or hub id with the config and the tokenizer of the text model, instead
-        of the one it names.
-    cache_dir : str, Path or None
-        Where downloads are kept; None is the usual place of the hub.
-
-    Returns
-    -------
-    parts : MuLanParts
-        The towers, and the loss with its temperature.
-    checkpoint : OfficialMuLan
-        The rest.
-
-    Raises
-    ------
-    FileNotFoundError
-        If weights, settings or tokenizer are neither here nor on the hub.
-    ValueError
-        If a setting asks for something else than is computed here, or a tensor is
-        missing, unknown or of another shape; all are named.
-    """
+    """Reads a checkpoint in the official layout, strictly."""
     _check_settings(config, folder)
     path = find_weights(folder)
     names = {

@@ -1,9 +1,6 @@
 """Names of tensors in the official MuQ-MuLan.
 
 Facts about the layout come from the package muq 0.1.0.
-
-Authors
- * The MuQ for SpeechBrain team 2026
 """
 
 PREFIX = "mulan."
@@ -31,25 +28,7 @@ LAYER = {
 
 
 def official_name(name: str) -> str:
-    """The name of a tensor of our towers in an official checkpoint.
-
-    Arguments
-    ---------
-    name : str
-        With ``audio.`` or ``text.`` in front.
-
-    Returns
-    -------
-    str
-        Without the prefix ``mulan.``.
-
-    Example
-    -------
-    >>> official_name("text.transformer.layers.7.attention.query.weight")
-    'text.transformer.layers.7.0.to_q.weight'
-    >>> official_name("audio.to_latents.linear.bias")
-    'audio_to_latents.bias'
-    """
+    """The name of a tensor of our towers in an official checkpoint."""
     tower, part, rest = name.split(".", 2)
     if part == "projection":
         return f"{tower}.proj.{rest}"

@@ -1,8 +1,4 @@
-"""MuQ-MuLan checkpoints in the layout of the official package, written.
-
-Authors
- * The MuQ for SpeechBrain team 2026
-"""
+"""MuQ-MuLan checkpoints in the layout of the official package, written."""
 
 from __future__ import annotations
 
@@ -51,29 +47,6 @@ def save_official_mulan(
     ``muq`` or ``xlm-roberta`` with weights, named by its path; then it must stay where
     it is for the official class. It always gets their settings and the tokenizer, with
     which it is loaded here, from anywhere and without a network.
-
-    Arguments
-    ---------
-    folder : str or Path
-        Where; an older one is replaced.
-    parts : MuLanParts
-        The model.
-    checkpoint : OfficialMuLan or None
-        What it was loaded from: its settings and unused tensors are written again.
-    audio_model : str or None
-        Name of a MuQ of the same size for the official class, a hub id or a folder.
-    text_model : str or None
-        Name of a text model of the same size for it; ``xlm-roberta`` is part of it.
-
-    Returns
-    -------
-    Path
-        The folder.
-
-    Raises
-    ------
-    ValueError
-        If the official code cannot compute this model.
     """
     folder = Path(folder)
     _check(parts, audio_model, text_model)

@@ -1,8 +1,4 @@
-"""Checkpoints in the layout of the official MuQ package, written.
-
-Authors
- * The MuQ for SpeechBrain team 2026
-"""
+"""Checkpoints in the layout of the official MuQ package, written."""
 
 from __future__ import annotations
 
@@ -20,7 +16,7 @@ from muq_plugins.inference.official import (
     TOKENIZER,
     OfficialCheckpoint,
 )
-from muq_plugins.lobes.encoder import MuQEncoder
+from muq_plugins.lobes.encoders.muq import MuQEncoder
 
 
 def save_official(
@@ -28,37 +24,7 @@ def save_official(
     encoder: MuQEncoder,
     checkpoint: OfficialCheckpoint | None = None,
 ) -> Path:
-    """Writes an encoder in the official layout, with safetensors.
-
-    Arguments
-    ---------
-    folder : str or Path
-        Where; an older one is replaced.
-    encoder : MuQEncoder
-        The encoder.
-    checkpoint : OfficialCheckpoint or None
-        What it was loaded from: its settings and tensors that the encoder has no use
-        for are written again. Without it, there is no head and no tokenizer in the
-        folder, which the official class needs for training only.
-
-    Returns
-    -------
-    Path
-        The folder.
-
-    Raises
-    ------
-    ValueError
-        If the official code cannot compute this encoder.
-
-    Example
-    -------
-    >>> encoder = MuQEncoder(32, num_layers=1, num_heads=4, ffn_width=64,
-    ...                      conv_channels=4)
-    >>> folder = save_official(getfixture("tmp_path") / "official", encoder)
-    >>> sorted(path.name for path in folder.iterdir())
-    ['config.json', 'model.safetensors']
-    """
+    """Writes an encoder in the official layout, with safetensors."""
     tensors, config = official_tensors(encoder, checkpoint)
     return save_folder(folder, tensors, config)
 
@@ -66,35 +32,7 @@ def save_official(
 def official_tensors(
     encoder: MuQEncoder, checkpoint: OfficialCheckpoint | None = None
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """An encoder as the official class has it.
-
-    Arguments
-    ---------
-    encoder : MuQEncoder
-        The encoder.
-    checkpoint : OfficialCheckpoint or None
-        What it was loaded from; see `save_official`.
-
-    Returns
-    -------
-    tensors : dict
-        By the names of the official class.
-    config : dict
-        The settings of that class.
-
-    Raises
-    ------
-    ValueError
-        If the official code cannot compute this encoder.
-
-    Example
-    -------
-    >>> encoder = MuQEncoder(32, num_layers=1, num_heads=4, ffn_width=64,
-    ...                      conv_channels=4)
-    >>> tensors, config = official_tensors(encoder)
-    >>> config["encoder_dim"], "model.conv.linear.bias" in tensors
-    (32, True)
-    """
+    """An encoder as the official class has it."""
     if not isinstance(encoder, MuQEncoder):
         raise ValueError(
             f"The official layout cannot hold a {type(encoder).__name__}, only a "

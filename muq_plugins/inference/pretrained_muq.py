@@ -8,9 +8,6 @@ One line of a YAML file changes::
         output_norm: True
         freeze: True
         input_sample_rate: 16000
-
-Authors
- * The MuQ for SpeechBrain team 2026
 """
 
 from __future__ import annotations
@@ -24,8 +21,9 @@ from torch import Tensor, nn
 
 from muq_plugins.inference.lora import add_lora, lora_modules
 from muq_plugins.inference.muq import MuQ
-from muq_plugins.lobes.encoder import EncoderOutput, MuQEncoder
-from muq_plugins.lobes.padded import normalize_clips, resample_clips
+from muq_plugins.lobes.encoders.base import EncoderOutput
+from muq_plugins.lobes.encoders.muq import MuQEncoder
+from muq_plugins.lobes.lengths import normalize_clips, resample_clips
 
 
 class PretrainedMuQ(nn.Module):
@@ -267,19 +265,6 @@ class HuggingFaceNames:
 
     Some scripts call ``wav2vec2.model.feature_extractor._freeze_parameters()``,
     which here freezes the convolutional front end.
-
-    Arguments
-    ---------
-    lobe : PretrainedMuQ
-        The encoder of the recipe.
-
-    Example
-    -------
-    >>> class Lobe:
-    ...     def freeze_front_end(self):
-    ...         print("frozen")
-    >>> HuggingFaceNames(Lobe()).feature_extractor._freeze_parameters()
-    frozen
     """
 
     def __init__(self, lobe: PretrainedMuQ):

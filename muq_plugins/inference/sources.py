@@ -1,8 +1,4 @@
-"""Where a model comes from: a folder on this machine, or the Hugging Face hub.
-
-Authors
- * The MuQ for SpeechBrain team 2026
-"""
+"""Where a model comes from: a folder on this machine, or the Hugging Face hub."""
 
 from __future__ import annotations
 
@@ -25,33 +21,6 @@ def find_model(
 
     A folder of that name wins over a model on the hub. Only ``config.json`` and one
     file of weights are downloaded, safetensors where there are any.
-
-    Arguments
-    ---------
-    source : str or Path
-        A run folder (``results/<experiment>/<seed>``), an inference folder, a folder
-        in the official layout, or a hub id such as ``OpenMuQ/MuQ-large-msd-iter``.
-    revision : str or None
-        Branch, tag or commit on the hub.
-    cache_dir : str, Path or None
-        Where downloads are kept; None is the usual place of the hub.
-
-    Returns
-    -------
-    Path
-        The folder with ``config.json`` and the weights.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is no model: nothing random ever takes its place.
-
-    Example
-    -------
-    >>> find_model("nowhere")
-    Traceback (most recent call last):
-    ...
-    FileNotFoundError: No trained MuQ model in nowhere: ...
     """
     path = Path(source)
     for folder in (path, path / "inference"):

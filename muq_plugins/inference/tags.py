@@ -1,8 +1,4 @@
-"""Tags without training: texts whose latents are compared with those of audio.
-
-Authors
- * The MuQ for SpeechBrain team 2026
-"""
+"""Tags without training: texts whose latents are compared with those of audio."""
 
 from __future__ import annotations
 
@@ -24,34 +20,6 @@ def read_tags(path: str | Path) -> tuple[list[str], list[str]]:
 
     Tags that differ in spaces, in capital letters, or in how Unicode writes the same
     letters are one tag, spelt as where it comes first.
-
-    Arguments
-    ---------
-    path : str or Path
-        A UTF-8 text file; empty lines are left out.
-
-    Returns
-    -------
-    tags : list of str
-        Each tag once, in their order.
-    repeated : list of str
-        For each line that repeats a tag, words that say which.
-
-    Raises
-    ------
-    ValueError
-        If the file holds no tags, or is not UTF-8 text.
-    OSError
-        If it cannot be read.
-
-    Example
-    -------
-    >>> path = getfixture("tmp_path") / "tags.txt"
-    >>> _ = path.write_text("solo  cello\\n\\npiano\\nSolo cello\\n")
-    >>> read_tags(path)[0]
-    ['solo cello', 'piano']
-    >>> print(read_tags(path)[1][0])
-    line 4, "Solo cello", repeats line 1, "solo cello"
     """
     first: dict[str, tuple[int, str]] = {}
     repeated = []
@@ -67,32 +35,7 @@ def read_tags(path: str | Path) -> tuple[list[str], list[str]]:
 
 
 def read_prompts(path: str | Path) -> list[str]:
-    """Reads prompts: sentences with ``{tag}`` where the tag goes, one in each line.
-
-    Arguments
-    ---------
-    path : str or Path
-        A UTF-8 text file; empty lines are left out.
-
-    Returns
-    -------
-    list of str
-        The prompts.
-
-    Raises
-    ------
-    ValueError
-        If there are none, if one has no place for the tag, or the file is not UTF-8.
-    OSError
-        If it cannot be read.
-
-    Example
-    -------
-    >>> path = getfixture("tmp_path") / "prompts.txt"
-    >>> _ = path.write_text("{tag}\\na recording of {tag}\\n")
-    >>> read_prompts(path)
-    ['{tag}', 'a recording of {tag}']
-    """
+    """Reads prompts: sentences with ``{tag}`` where the tag goes, one in each line."""
     prompts = []
     for number, prompt in _lines(path):
         if PLACE not in prompt:
@@ -112,31 +55,7 @@ def read_prompts(path: str | Path) -> list[str]:
 def embed_tags(
     model: TextModel, tags: list[str], prompts: tuple[str, ...] | list[str] = (PLACE,)
 ) -> Tensor:
-    """Embeds tags; with several prompts, the mean direction of all of them.
-
-    Arguments
-    ---------
-    model : TextModel
-        Embeds the texts.
-    tags : list of str
-        The tags.
-    prompts : sequence of str
-        With ``{tag}`` where the tag goes.
-
-    Returns
-    -------
-    Tensor
-        Unit vectors (tags, latent_width), float32, on the CPU.
-
-    Example
-    -------
-    >>> class Letters:
-    ...     def embed_text(self, texts):
-    ...         return torch.tensor([[t.count("a"), t.count("b")] for t in texts])
-    >>> embed_tags(Letters(), ["aab", "b"], ["{tag}", "a {tag}"])
-    tensor([[0.9239, 0.3827],
-            [0.3827, 0.9239]])
-    """
+    """Embeds tags; with several prompts, the mean direction of all of them."""
     texts = [prompt.replace(PLACE, tag) for tag in tags for prompt in prompts]
     latents = torch.cat(
         [

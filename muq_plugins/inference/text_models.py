@@ -1,9 +1,6 @@
 """Small text models of our own: a SentencePiece tokenizer and a RoBERTa config.
 
 What is made is a folder of the transformers library, as a download would be.
-
-Authors
- * The MuQ for SpeechBrain team 2026
 """
 
 from __future__ import annotations
@@ -48,50 +45,6 @@ def make_text_model(
 
     The same texts give the same tokenizer. Characters that it has not seen are
     spelt in bytes, so that nothing is unknown to it.
-
-    Arguments
-    ---------
-    folder : str or Path
-        Where; an older one is replaced.
-    texts : sequence of str
-        What SentencePiece (a unigram model, arXiv 1808.06226) is trained on.
-    vocab_size : int
-        Pieces at most; few texts have fewer.
-    width : int
-        Of the hidden states.
-    num_layers : int
-        Of the transformer.
-    num_heads : int
-        Of its attention.
-    ffn_width : int
-        Of its feed-forward networks.
-    dropout : float
-        Of hidden states and attention.
-    max_tokens : int
-        Longest text.
-
-    Returns
-    -------
-    Path
-        The folder, with ``config.json`` and the tokenizer; random weights are for
-        ``TextTower.from_folder(folder, pretrained=False)`` to make.
-
-    Raises
-    ------
-    ValueError
-        If there are no texts, or SentencePiece cannot learn from them.
-
-    Example
-    -------
-    >>> from transformers import AutoTokenizer
-    >>> folder = getfixture("tmp_path") / "text_model"
-    >>> texts = ["slow flute", "fast oboe", "慢速的长笛"] * 20
-    >>> _ = make_text_model(folder, texts, 400, 32, 2, 4, 64)
-    >>> sorted(path.name for path in folder.iterdir())
-    ['config.json', 'tokenizer.json', 'tokenizer_config.json']
-    >>> tokenizer = AutoTokenizer.from_pretrained(folder)
-    >>> tokenizer.decode(tokenizer("slow 🎻").input_ids, skip_special_tokens=True)
-    'slow 🎻'
     """
     pieces = train_pieces(texts, vocab_size)
     tokenizer = PreTrainedTokenizerFast(
@@ -120,31 +73,7 @@ def make_text_model(
 
 
 def train_pieces(texts: Sequence[str], vocab_size: int) -> list[tuple[str, float]]:
-    """Trains SentencePiece.
-
-    Arguments
-    ---------
-    texts : sequence of str
-        To learn from.
-    vocab_size : int
-        Pieces at most, with the 256 bytes and `SPECIAL`.
-
-    Returns
-    -------
-    list of (str, float)
-        Pieces and their log-probabilities, in the order of their ids.
-
-    Raises
-    ------
-    ValueError
-        If there are no texts, or SentencePiece cannot learn from them.
-
-    Example
-    -------
-    >>> pieces = train_pieces(["slow flute", "fast flute"] * 20, vocab_size=280)
-    >>> [piece for piece, _ in pieces[:5]]
-    ['<s>', '<pad>', '</s>', '<unk>', '<0x00>']
-    """
+    """Trains SentencePiece."""
     if not any(text.strip() for text in texts):
         raise ValueError("There are no texts to train a tokenizer on.")
     longest = max(len(text.encode("utf-8")) for text in texts)
@@ -177,24 +106,7 @@ def train_pieces(texts: Sequence[str], vocab_size: int) -> list[tuple[str, float
 
 
 def build_tokenizer(pieces: list[tuple[str, float]]) -> Tokenizer:
-    """Makes a fast tokenizer that cuts texts as SentencePiece does.
-
-    Arguments
-    ---------
-    pieces : list of (str, float)
-        From `train_pieces`.
-
-    Returns
-    -------
-    Tokenizer
-        It puts ``<s>`` and ``</s>`` around a text, as RoBERTa wants it.
-
-    Example
-    -------
-    >>> pieces = train_pieces(["slow flute", "fast flute"] * 20, vocab_size=280)
-    >>> build_tokenizer(pieces).encode("flute").tokens
-    ['<s>', '▁flute', '</s>']
-    """
+    """Makes a fast tokenizer that cuts texts as SentencePiece does."""
     tokenizer = Tokenizer(
         models.Unigram(pieces, unk_id=_IDS["unk"], byte_fallback=True)
     )

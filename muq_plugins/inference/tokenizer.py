@@ -1,8 +1,4 @@
-"""Trained tokenizers: saving them, and putting one into a target.
-
-Authors
- * The MuQ for SpeechBrain team 2026
-"""
+"""Trained tokenizers: saving them, and putting one into a target."""
 
 from __future__ import annotations
 
@@ -21,74 +17,18 @@ KIND = "tokenizer"
 
 
 def save_tokenizer(folder: str | Path, target: Target, hyperparameters: str) -> Path:
-    """Writes the inference folder of a tokenizer.
-
-    Arguments
-    ---------
-    folder : str or Path
-        Where; an older one is replaced.
-    target : Target
-        Trained features and quantizer.
-    hyperparameters : str
-        The YAML of the experiment, which can build them again.
-
-    Returns
-    -------
-    Path
-        The folder.
-
-    Example
-    -------
-    >>> from muq_plugins.lobes import LogMel, ResidualVQ, StackedFrames
-    >>> target = Target(StackedFrames(LogMel()), ResidualVQ(512, 2, 16))
-    >>> folder = save_tokenizer(getfixture("tmp_path") / "inference", target, "")
-    >>> load_tokenizer(target, folder)
-    """
+    """Writes the inference folder of a tokenizer."""
     return save_folder(folder, target.state_dict(), _describe(target), hyperparameters)
 
 
 def is_saved_tokenizer(folder: str | Path, hyperparameters: str) -> bool:
-    """Tells whether `save_tokenizer` has finished for the same experiment.
-
-    Arguments
-    ---------
-    folder : str or Path
-        The inference folder.
-    hyperparameters : str
-        The YAML of the experiment.
-
-    Returns
-    -------
-    bool
-        False if there is nothing, or the tokenizer of another experiment.
-
-    Example
-    -------
-    >>> is_saved_tokenizer("nowhere", "seed: 1")
-    False
-    """
+    """Tells whether `save_tokenizer` has finished for the same experiment."""
     path = Path(folder) / HYPERPARAMETERS
     return path.is_file() and path.read_text(encoding="utf-8") == hyperparameters
 
 
 def load_tokenizer(target: Target, source: str | Path) -> None:
-    """Loads a trained tokenizer into a target, strictly.
-
-    Arguments
-    ---------
-    target : Target
-        Where it goes, in place.
-    source : str or Path
-        The folder of a tokenizer run, or its inference folder.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is no tokenizer: an untrained one never takes its place.
-    ValueError
-        If it does not fit; the differing settings are named. If the target has
-        several views: which of them a tokenizer belongs to, nobody says.
-    """
+    """Loads a trained tokenizer into a target, strictly."""
     if not isinstance(target, Target):
         raise ValueError(
             f"A {type(target).__name__} takes no trained tokenizer: its quantizers are "

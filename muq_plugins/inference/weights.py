@@ -1,8 +1,4 @@
-"""Reading weights as data, and loading them strictly.
-
-Authors
- * The MuQ for SpeechBrain team 2026
-"""
+"""Reading weights as data, and loading them strictly."""
 
 from __future__ import annotations
 
@@ -21,24 +17,7 @@ SPELLINGS = {
 
 
 def read_tensors(path: str | Path) -> dict[str, Tensor]:
-    """Reads a file of tensors; a pickle can hold nothing but tensors.
-
-    Arguments
-    ---------
-    path : str or Path
-        A safetensors file, or one written by ``torch.save``.
-
-    Returns
-    -------
-    dict
-        Tensors by name, on the CPU, with one spelling of weight normalisation.
-
-    Raises
-    ------
-    ValueError
-        If the file is damaged, holds something else than named tensors, or would
-        execute code.
-    """
+    """Reads a file of tensors; a pickle can hold nothing but tensors."""
     path = Path(path)
     try:
         if path.suffix == ".safetensors":
@@ -70,32 +49,7 @@ def load_strictly(
     where: str | Path,
     optional: Callable[[str], bool] = lambda name: False,
 ) -> None:
-    """Loads tensors: each must be there, be known, and have the right shape.
-
-    Arguments
-    ---------
-    module : nn.Module
-        Where they go, in place.
-    state : dict
-        Tensors by name.
-    where : str or Path
-        Where they come from, for messages.
-    optional : callable
-        ``optional(name)`` is True for tensors that may be missing.
-
-    Raises
-    ------
-    ValueError
-        If they do not fit; every difference is named.
-
-    Example
-    -------
-    >>> load_strictly(nn.Linear(2, 1, bias=False), {}, "a.safetensors")
-    Traceback (most recent call last):
-    ...
-    ValueError: a.safetensors does not fit Linear:
-      missing: weight
-    """
+    """Loads tensors: each must be there, be known, and have the right shape."""
     expected = module.state_dict()
     # The module may be spelt either way too: that depends on versions of libraries.
     ours = {_one_spelling(name): name for name in expected}

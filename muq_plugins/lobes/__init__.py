@@ -1,23 +1,19 @@
-"""Lobes: plain modules, wired by YAML or imported by anybody.
-
-Authors
- * The MuQ for SpeechBrain team 2026
-"""
+"""Lobes: plain modules, wired by YAML or imported by anybody."""
 
 from muq_plugins.lobes.conformer import Conformer
 from muq_plugins.lobes.encodec import EncodecFeatures, EncodecQuantizer
-from muq_plugins.lobes.encoder import EncoderOutput, MuQEncoder
 from muq_plugins.lobes.encoders import (
     PretrainedSpeechEncoder,
     ResampledEncoder,
     SpeechBrainConformer,
     WaveformTransformer,
 )
-from muq_plugins.lobes.features import KeptFrames, LogMel, StackedFrames
+from muq_plugins.lobes.encoders.base import EncoderOutput
+from muq_plugins.lobes.encoders.muq import MuQEncoder
+from muq_plugins.lobes.features import KeptFrames, StackedFrames, TeacherFeatures
 from muq_plugins.lobes.front_end import ResidualFrontEnd
-from muq_plugins.lobes.heads import MultiCodebookHead
-from muq_plugins.lobes.masking import BlockMasking, Masking
-from muq_plugins.lobes.mfcc import Mfcc
+from muq_plugins.lobes.masking import BlockMasking, Masking, SpanMasking
+from muq_plugins.lobes.mel import LogMel, Mfcc
 from muq_plugins.lobes.mulan import (
     AudioTower,
     ContrastiveLoss,
@@ -39,10 +35,13 @@ from muq_plugins.lobes.quantizers import (
     ResidualVQ,
     VirtualCodes,
 )
-from muq_plugins.lobes.span_masking import SpanMasking
-from muq_plugins.lobes.stages import MaskedPrediction, StageOutput, TokenizerTraining
+from muq_plugins.lobes.stages import (
+    MaskedPrediction,
+    MultiCodebookHead,
+    StageOutput,
+    TokenizerTraining,
+)
 from muq_plugins.lobes.target import MultiViewTarget, Target
-from muq_plugins.lobes.teacher import TeacherFeatures
 
 __all__ = [
     "AudioTower",

@@ -7,9 +7,6 @@ the attention is rotated, before the projections of queries and keys.
 Attention goes through ``scaled_dot_product_attention``, so its scores are never
 stored, and a mask keeps padded frames from influencing the others, in the
 convolution modules as well.
-
-Authors
- * The MuQ for SpeechBrain team 2026
 """
 
 from __future__ import annotations
@@ -26,22 +23,7 @@ ROTARY_BASE = 10000
 
 
 class FeedForward(nn.Module):
-    """Two linear layers with a swish between them.
-
-    Arguments
-    ---------
-    width : int
-        Size of input and output.
-    ffn_width : int
-        Size between the layers.
-    dropout : float
-        Dropout after each layer.
-
-    Example
-    -------
-    >>> FeedForward(32, 128, dropout=0.0)(torch.randn(2, 25, 32)).shape
-    torch.Size([2, 25, 32])
-    """
+    """Two linear layers with a swish between them."""
 
     def __init__(self, width: int, ffn_width: int, dropout: float):
         super().__init__()
@@ -50,41 +32,13 @@ class FeedForward(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, hidden: Tensor) -> Tensor:
-        """Applies the layers.
-
-        Arguments
-        ---------
-        hidden : Tensor
-            (batch, frames, width).
-
-        Returns
-        -------
-        Tensor
-            (batch, frames, width).
-        """
+        """Applies the layers."""
         hidden = self.dropout(_swish(self.intermediate_dense(hidden)))
         return self.dropout(self.output_dense(hidden))
 
 
 class RotarySelfAttention(nn.Module):
-    """Self-attention whose input is rotated before Q and K are projected.
-
-    Arguments
-    ---------
-    width : int
-        Size of the hidden states.
-    num_heads : int
-        Number of heads; it must divide the width.
-    dropout : float
-        Dropout of the attention weights.
-
-    Example
-    -------
-    >>> attention = RotarySelfAttention(32, num_heads=4, dropout=0.0)
-    >>> rotation = rotary_rotation(25, 8, torch.device("cpu"))
-    >>> attention(torch.randn(2, 25, 32), rotation).shape
-    torch.Size([2, 25, 32])
-    """
+    """Self-attention whose input is rotated before Q and K are projected."""
 
     def __init__(self, width: int, num_heads: int, dropout: float):
         super().__init__()
@@ -106,22 +60,7 @@ class RotarySelfAttention(nn.Module):
         rotation: tuple[Tensor, Tensor],
         mask: Tensor | None = None,
     ) -> Tensor:
-        """Attends.
-
-        Arguments
-        ---------
-        hidden : Tensor
-            (batch, frames, width).
-        rotation : tuple
-            Cosine and sine (frames, head size) from `rotary_rotation`.
-        mask : Tensor or None
-            Boolean (batch, frames), True on the clip's own frames.
-
-        Returns
-        -------
-        Tensor
-            (batch, frames, width).
-        """
+        """Attends."""
         batch, frames, width = hidden.shape
         heads = (batch, frames, self.num_heads, width // self.num_heads)
         cosine, sine = (part[:, None].to(hidden.dtype) for part in rotation)
@@ -150,28 +89,7 @@ class RotarySelfAttention(nn.Module):
 def rotary_rotation(
     frames: int, head_size: int, device: torch.device
 ) -> tuple[Tensor, Tensor]:
-    """Cosines and sines of rotary positions (RoFormer, arXiv 2104.09864).
-
-    Arguments
-    ---------
-    frames : int
-        Number of positions.
-    head_size : int
-        Size of a head; dimension i is paired with i + head_size / 2.
-    device : torch.device
-        Where the result lies.
-
-    Returns
-    -------
-    tuple
-        Cosine and sine, each (frames, head_size) float32.
-
-    Example
-    -------
-    >>> cosine, sine = rotary_rotation(3, 4, torch.device("cpu"))
-    >>> sine[1]
-    tensor([0.8415, 0.0100, 0.8415, 0.0100])
-    """
+    """Cosines and sines of rotary positions (RoFormer, arXiv 2104.09864)."""
     exponents = torch.arange(0, head_size, 2, device=device).float() / head_size
     positions = torch.arange(frames, device=device).float()
     angles = torch.outer(positions, 1.0 / ROTARY_BASE**exponents)
@@ -180,23 +98,7 @@ def rotary_rotation(
 
 
 class ConvolutionModule(nn.Module):
-    """Gated pointwise, then depthwise convolution with batch normalisation.
-
-    Arguments
-    ---------
-    width : int
-        Size of the hidden states.
-    kernel_size : int
-        Frames that the depthwise convolution sees; odd.
-    dropout : float
-        Dropout at the end.
-
-    Example
-    -------
-    >>> module = ConvolutionModule(32, kernel_size=31, dropout=0.0)
-    >>> module(torch.randn(2, 25, 32)).shape
-    torch.Size([2, 25, 32])
-    """
+    """Gated pointwise, then depthwise convolution with batch normalisation."""
 
     def __init__(self, width: int, kernel_size: int, dropout: float):
         super().__init__()
@@ -220,20 +122,7 @@ class ConvolutionModule(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, hidden: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Applies the module.
-
-        Arguments
-        ---------
-        hidden : Tensor
-            (batch, frames, width).
-        mask : Tensor or None
-            Boolean (batch, frames), True on the clip's own frames.
-
-        Returns
-        -------
-        Tensor
-            (batch, frames, width).
-        """
+        """Applies the module."""
         # A pointwise convolution is a linear map of the last axis, which saves
         # two transpositions; only the weights keep the convolution's shape.
         hidden = linear(self.layer_norm(hidden), self.pointwise_conv1.weight[..., 0])
@@ -246,28 +135,7 @@ class ConvolutionModule(nn.Module):
 
 
 class ConformerLayer(nn.Module):
-    """Half a feed-forward, attention, convolution, half a feed-forward.
-
-    Arguments
-    ---------
-    width : int
-        Size of the hidden states.
-    num_heads : int
-        Number of attention heads.
-    ffn_width : int
-        Size inside the feed-forward modules.
-    conv_kernel_size : int
-        Kernel of the depthwise convolution, in frames.
-    dropout : float
-        Dropout everywhere.
-
-    Example
-    -------
-    >>> layer = ConformerLayer(32, 4, 128, 31, dropout=0.0)
-    >>> rotation = rotary_rotation(25, 8, torch.device("cpu"))
-    >>> layer(torch.randn(2, 25, 32), rotation).shape
-    torch.Size([2, 25, 32])
-    """
+    """Half a feed-forward, attention, convolution, half a feed-forward."""
 
     def __init__(
         self,
@@ -294,22 +162,7 @@ class ConformerLayer(nn.Module):
         rotation: tuple[Tensor, Tensor],
         mask: Tensor | None = None,
     ) -> Tensor:
-        """Applies the layer.
-
-        Arguments
-        ---------
-        hidden : Tensor
-            (batch, frames, width).
-        rotation : tuple
-            Cosine and sine from `rotary_rotation`.
-        mask : Tensor or None
-            Boolean (batch, frames), True on the clip's own frames.
-
-        Returns
-        -------
-        Tensor
-            (batch, frames, width).
-        """
+        """Applies the layer."""
         hidden = hidden + 0.5 * self.ffn1(self.ffn1_layer_norm(hidden))
         attended = self.self_attn(self.self_attn_layer_norm(hidden), rotation, mask)
         hidden = hidden + self.self_attn_dropout(attended)

@@ -2,9 +2,6 @@
 
 MERT predicts the codes of this codec. The model is that of transformers, which is
 imported when it is used.
-
-Authors
- * The MuQ for SpeechBrain team 2026
 """
 
 from __future__ import annotations

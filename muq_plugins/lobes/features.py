@@ -3,125 +3,18 @@
 Every class here follows the Features contract: ``feats, lens = features(wavs,
 wav_lens)`` with feats (batch, frames, size) and relative lens (batch,), and the
 attributes ``sample_rate``, ``frame_rate`` and ``output_size``.
-
-Authors
- * The MuQ for SpeechBrain team 2026
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from muq_plugins.lobes.lengths import absolute_lengths, relative_lengths
-from muq_plugins.lobes.mel import MelDecibels
 from muq_plugins.lobes.parts import part
-
-# Statistics of the Million Song Dataset, published with MusicFM and MuQ
-# (arXiv 2501.01108): one mean and one standard deviation for all mel bands.
-MSD_MEAN = 6.768444971712967
-MSD_STD = 18.417922652295623
-
-
-@part(unsaved=("mean", "std"))
-class LogMel(MelDecibels):
-    """Normalised log-mel spectrogram in dB, as MuQ and MusicFM compute it.
-
-    The spectrogram is that of `MelDecibels`; one mean and one deviation for all
-    bands normalise it.
-
-    Arguments
-    ---------
-    sample_rate : int
-        Rate of the waveforms, in Hz.
-    n_fft : int
-        Window and FFT size, in samples.
-    hop_length : int
-        Samples between frames.
-    n_mels : int
-        Number of mel bands, from 0 Hz to half the sample rate.
-    mean : float
-        Global mean in dB that is subtracted (a buffer).
-    std : float
-        Global standard deviation in dB that is divided by (a buffer).
-
-    Example
-    -------
-    >>> features = LogMel()
-    >>> feats, lens = features(torch.randn(2, 24000), torch.tensor([1.0, 0.5]))
-    >>> feats.shape, lens
-    (torch.Size([2, 100, 128]), tensor([1.0000, 0.5000]))
-    """
-
-    def __init__(
-        self,
-        sample_rate: int = 24000,
-        n_fft: int = 2048,
-        hop_length: int = 240,
-        n_mels: int = 128,
-        mean: float = MSD_MEAN,
-        std: float = MSD_STD,
-    ):
-        super().__init__(sample_rate, n_fft, hop_length, n_mels)
-        self.output_size = n_mels
-        self.register_buffer("mean", torch.zeros(()))
-        self.register_buffer("std", torch.ones(()))
-        self.set_statistics(mean, std)
-
-    def set_statistics(self, mean: float, std: float) -> None:
-        """Replaces the normalisation, for example by one measured on a corpus.
-
-        Arguments
-        ---------
-        mean : float
-            Global mean of the log-mel values, in dB.
-        std : float
-            Global standard deviation, in dB.
-
-        Raises
-        ------
-        ValueError
-            If a value is not finite or the deviation is not positive.
-
-        Example
-        -------
-        >>> features = LogMel()
-        >>> features.set_statistics(0.0, 20.0)
-        >>> features.std
-        tensor(20.)
-        """
-        statistics = torch.tensor([mean, std], dtype=torch.float64)
-        if not torch.isfinite(statistics).all() or std <= 0:
-            raise ValueError(
-                f"Log-mel statistics must be finite with a positive deviation, "
-                f"got mean {mean} and std {std}. Measure them again on a corpus "
-                f"that is not silent."
-            )
-        self.mean.fill_(mean)
-        self.std.fill_(std)
-
-    def forward(
-        self, wavs: Tensor, wav_lens: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """Computes the normalised log-mel spectrogram.
-
-        Arguments
-        ---------
-        wavs : Tensor
-            Waveforms (batch, samples) at `sample_rate`, -1..1.
-        wav_lens : Tensor or None
-            Relative lengths (batch,); None when nothing is padded.
-
-        Returns
-        -------
-        feats : Tensor
-            (batch, frames, n_mels) float32 at `frame_rate`.
-        lens : Tensor
-            Relative lengths (batch,) in frames.
-        """
-        feats = (self.decibels(wavs, wav_lens) - self.mean) / self.std
-        lengths = self.frame_lengths(wavs, wav_lens)
-        return feats, relative_lengths(lengths, feats.shape[1], feats)
 
 
 @part
@@ -271,3 +164,92 @@ class KeptFrames(nn.Module):
         frames = feats.shape[1] // self.every
         feats = feats[:, : frames * self.every : self.every]
         return feats, relative_lengths(lengths, frames, feats)
+
+
+@part(unsaved=("encoder",))
+class TeacherFeatures(nn.Module):
+    """The output of one block of a frozen encoder (MuQ_iter, arXiv 2501.01108).
+
+    Follows the Features contract. The teacher is used, not owned: it is no submodule,
+    so that its weights are neither trained, nor saved again with each tokenizer and
+    checkpoint, nor given other log-mel statistics. Instead the ``config`` names it by
+    its fingerprint. It always hears audio in evaluation mode, in float32 whatever the
+    precision around it, so that codes do not depend on who computes them.
+
+    Blocks are counted from 1 as in the paper: ``layer=10`` is ``hidden_states[10]``,
+    the output of the tenth block; ``hidden_states[0]``, what comes out of the front
+    end, is no block. (The authors' iterative code takes the entry 9 of that list for
+    what the paper calls the tenth layer: ``layer=9`` here.) The latents are taken as
+    they are, as the authors do: each block ends with a layer normalisation, so they
+    have no scale that would have to be measured.
+
+    Arguments
+    ---------
+    encoder : nn.Module
+        The teacher: any module that follows the Encoder contract. It is frozen and
+        put in evaluation mode.
+    layer : int
+        Block whose output is used, from 1.
+    fingerprint : str
+        What tells this teacher from others, for ``config``.
+
+    Raises
+    ------
+    ValueError
+        If there is no such block.
+
+    Example
+    -------
+    >>> from muq_plugins.lobes import MuQEncoder
+    >>> encoder = MuQEncoder(32, num_layers=2, num_heads=4, ffn_width=64,
+    ...                      conv_channels=4)
+    >>> features = TeacherFeatures(encoder, layer=1, fingerprint="a1b2")
+    >>> feats, lens = features(torch.randn(1, 24000))
+    >>> feats.shape, features.config, list(features.state_dict())
+    (torch.Size([1, 25, 32]), {'teacher': 'a1b2', 'layer': 1}, [])
+    """
+
+    def __init__(self, encoder: nn.Module, layer: int, fingerprint: str):
+        super().__init__()
+        blocks = encoder.num_layers
+        if not 1 <= layer <= blocks:
+            raise ValueError(
+                f"There is no layer {layer}: the teacher has the blocks 1 to {blocks}. "
+                f"Blocks are counted from 1, as in the paper; the front end is none."
+            )
+        # In a tuple, where nn.Module does not look for submodules.
+        self._teacher = (encoder.eval().requires_grad_(False),)
+        self.layer = layer
+        self.config: dict[str, Any] = {"teacher": fingerprint, "layer": layer}
+        self.sample_rate = encoder.sample_rate
+        self.frame_rate = encoder.frame_rate
+        self.output_size = encoder.width
+
+    def _apply(self, fn: Callable, recurse: bool = True) -> TeacherFeatures:
+        """Lets the teacher follow to another device."""
+        self._teacher[0]._apply(fn, recurse)
+        return super()._apply(fn, recurse)
+
+    @torch.no_grad()
+    def forward(
+        self, wavs: Tensor, wav_lens: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Computes the latents.
+
+        Arguments
+        ---------
+        wavs : Tensor
+            Waveforms (batch, samples) at `sample_rate`, -1..1.
+        wav_lens : Tensor or None
+            Relative lengths (batch,); None when nothing is padded.
+
+        Returns
+        -------
+        feats : Tensor
+            (batch, frames, width) float32 at `frame_rate`.
+        lens : Tensor
+            Relative lengths (batch,) in frames.
+        """
+        with torch.autocast(wavs.device.type, enabled=False):
+            out = self._teacher[0](wavs, wav_lens)
+        return out.hidden_states[self.layer], out.lens

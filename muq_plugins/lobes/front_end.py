@@ -1,9 +1,6 @@
 """Residual 2-D convolutional front end of MuQ and MusicFM.
 
 Parameter names equal those of the official ``Conv2dSubsampling`` module.
-
-Authors
- * The MuQ for SpeechBrain team 2026
 """
 
 from __future__ import annotations
@@ -13,8 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from muq_plugins.lobes.lengths import length_mask
-from muq_plugins.lobes.linear import Linear, onednn_applies
-from muq_plugins.lobes.tracing import is_traced
+from muq_plugins.lobes.linear import Linear, is_traced, onednn_applies
 
 # Mel frames that go through the convolutions at a time when nothing is learned: the
 # activations of 10 s stay near a CPU's caches, those of an hour fit in no memory.
@@ -28,19 +24,6 @@ class ResidualBlock2d(nn.Module):
     """3x3 convolutions with a strided convolutional shortcut.
 
     Both axes are halved (rounded up).
-
-    Arguments
-    ---------
-    in_channels : int
-        Channels of the input.
-    out_channels : int
-        Channels of the output.
-
-    Example
-    -------
-    >>> block = ResidualBlock2d(1, 8)
-    >>> block(torch.randn(2, 1, 128, 100)).shape
-    torch.Size([2, 8, 64, 50])
     """
 
     def __init__(self, in_channels: int, out_channels: int):
@@ -53,21 +36,7 @@ class ResidualBlock2d(nn.Module):
         self.bn3 = nn.BatchNorm2d(out_channels)
 
     def forward(self, images: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """Applies the block.
-
-        Arguments
-        ---------
-        images : Tensor
-            (batch, channels, mels, frames).
-        lengths : Tensor or None
-            Own frames (batch,) of the OUTPUT; frames beyond are zero, inside
-            the block as well, as if each clip ended there.
-
-        Returns
-        -------
-        Tensor
-            (batch, channels, ceil(mels / 2), ceil(frames / 2)).
-        """
+        """Applies the block."""
         hidden = torch.relu(self.bn1(self.conv1(images)))
         mask = length_mask(lengths, hidden.shape[-1])
         if mask is not None:
@@ -76,18 +45,7 @@ class ResidualBlock2d(nn.Module):
         return out if mask is None else out * mask[:, None, None]
 
     def folded(self, dtype: torch.dtype) -> FoldedBlock2d:
-        """The same computation in evaluation mode, for inference.
-
-        Arguments
-        ---------
-        dtype : torch.dtype
-            Precision of the convolutions.
-
-        Returns
-        -------
-        FoldedBlock2d
-            Each batch normalisation is part of the convolution before it.
-        """
+        """The same computation in evaluation mode, for inference."""
         pairs = (
             (self.conv1, self.bn1),
             (self.conv2, self.bn2),
@@ -97,25 +55,8 @@ class ResidualBlock2d(nn.Module):
 
 
 class FoldedBlock2d:
-    """A `ResidualBlock2d` for inference: fewer passes over memory, none of them kept.
-
-    Arguments
-    ---------
-    first : tuple of Tensor
-        Weight and bias of the first convolution of the block.
-    second : tuple of Tensor
-        Of the second one.
-    shortcut : tuple of Tensor
-        Of the shortcut.
-
-    Example
-    -------
-    >>> block = ResidualBlock2d(1, 8).eval()
-    >>> images = torch.randn(2, 1, 128, 100)
-    >>> with torch.no_grad():
-    ...     folded = block.folded(torch.float32)(images)
-    ...     torch.allclose(folded, block(images), atol=1e-5)
-    True
+    """A `ResidualBlock2d` for inference: fewer passes over memory, none of them
+    kept.
     """
 
     def __init__(

@@ -3,47 +3,18 @@
 SpeechBrain describes the true length of every clip of a padded batch as a
 share of the longest one. The lobes turn that share into whole samples or
 frames here, and nowhere else, so that all of them round in the same way.
-
-Authors
- * The MuQ for SpeechBrain team 2026
 """
 
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+from torchaudio import functional as AF
 
 
 def absolute_lengths(lens: Tensor | None, size: int, batch: int) -> Tensor | None:
-    """Turns relative lengths into whole numbers of samples or frames.
-
-    Arguments
-    ---------
-    lens : Tensor or None
-        Relative lengths (batch,), each in 0..1. None means that every clip
-        fills the batch.
-    size : int
-        Number of samples or frames that the relative length 1 stands for.
-    batch : int
-        Number of clips, to check the shape of ``lens``.
-
-    Returns
-    -------
-    Tensor or None
-        Lengths (batch,) int64, or None when no clip is padded.
-
-    Raises
-    ------
-    ValueError
-        If ``lens`` has another shape or leaves the range 0..1.
-
-    Example
-    -------
-    >>> absolute_lengths(torch.tensor([1.0, 0.5]), 960, batch=2)
-    tensor([960, 480])
-    >>> absolute_lengths(torch.tensor([1.0, 1.0]), 960, batch=2) is None
-    True
-    """
+    """Turns relative lengths into whole numbers of samples or frames."""
     if lens is None:
         return None
     if lens.shape != (batch,):
@@ -65,54 +36,55 @@ def absolute_lengths(lens: Tensor | None, size: int, batch: int) -> Tensor | Non
 
 
 def relative_lengths(lengths: Tensor | None, size: int, like: Tensor) -> Tensor:
-    """The inverse of `absolute_lengths`.
-
-    Arguments
-    ---------
-    lengths : Tensor or None
-        Lengths (batch,) int64, or None when every clip has ``size`` frames.
-    size : int
-        Number of frames that the relative length 1 stands for.
-    like : Tensor
-        Any tensor (batch, ...) that tells the batch size and the device.
-
-    Returns
-    -------
-    Tensor
-        Relative lengths (batch,) float32.
-
-    Example
-    -------
-    >>> relative_lengths(torch.tensor([4, 2]), 4, torch.zeros(2, 4))
-    tensor([1.0000, 0.5000])
-    """
+    """The inverse of `absolute_lengths`."""
     if lengths is None:
         return torch.ones(like.shape[0], device=like.device)
     return (lengths.cpu().double() / max(size, 1)).float().to(lengths.device)
 
 
 def length_mask(lengths: Tensor | None, size: int) -> Tensor | None:
-    """Marks the positions that belong to a clip.
-
-    Arguments
-    ---------
-    lengths : Tensor or None
-        Lengths (batch,) int64, or None when no clip is padded.
-    size : int
-        Number of positions in the padded batch.
-
-    Returns
-    -------
-    Tensor or None
-        Boolean mask (batch, size), True on the clip's own positions; None when
-        no clip is padded, which lets callers skip the masking altogether.
-
-    Example
-    -------
-    >>> length_mask(torch.tensor([3, 1]), 3)
-    tensor([[ True,  True,  True],
-            [ True, False, False]])
-    """
+    """Marks the positions that belong to a clip."""
     if lengths is None:
         return None
     return torch.arange(size, device=lengths.device) < lengths[:, None]
+
+
+def normalize_clips(hidden: Tensor, lens: Tensor) -> Tensor:
+    """Gives each clip mean 0 and variance 1 over its frames and dimensions.
+
+    Without padding it equals ``layer_norm`` over the last two axes.
+    """
+    batch, frames, width = hidden.shape[-3:]
+    lengths = absolute_lengths(lens, frames, batch)
+    mask = length_mask(lengths, frames)
+    if mask is None:
+        return F.layer_norm(hidden, (frames, width))
+    mask, count = mask[..., None], lengths[:, None, None] * width
+    centred = hidden.float()
+    centred = centred - centred.sum((-2, -1), keepdim=True) / count
+    centred = torch.where(mask, centred, 0)
+    variance = centred.square().sum((-2, -1), keepdim=True) / count
+    return (centred / (variance + 1e-5).sqrt()).to(hidden.dtype)
+
+
+def resample_clips(
+    wavs: Tensor, wav_lens: Tensor | None, rate: int, new_rate: int
+) -> tuple[Tensor, Tensor | None]:
+    """Resamples a padded batch; every clip becomes what it would become alone."""
+    if wavs.dim() != 2:
+        raise ValueError(
+            f"Waveforms must have the shape (batch, samples), got "
+            f"{tuple(wavs.shape)}: mix down to mono and add a batch axis."
+        )
+    lengths = absolute_lengths(wav_lens, wavs.shape[1], wavs.shape[0])
+    mask = length_mask(lengths, wavs.shape[1])
+    wavs = wavs.float()
+    if mask is not None:
+        # The filter looks beyond the end, where a clip that is alone has silence.
+        wavs = torch.where(mask, wavs, 0)
+    with torch.autocast(wavs.device.type, enabled=False):
+        wavs = AF.resample(wavs.contiguous(), rate, new_rate)
+    if lengths is None:
+        return wavs, None
+    lengths = (-(-lengths * new_rate // rate)).clamp(max=wavs.shape[1])
+    return wavs, relative_lengths(lengths, wavs.shape[1], wavs)

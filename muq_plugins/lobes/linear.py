@@ -5,9 +5,6 @@ units of some processors or less. oneDNN, which is also part of torch and comput
 convolutions, uses them. It is reached here through the operator that torch.compile
 uses, and only where it applies: float32 on a CPU, outside autocast. Everywhere else
 this is `torch.nn.functional.linear`.
-
-Authors
- * The MuQ for SpeechBrain team 2026
 """
 
 from __future__ import annotations
@@ -16,32 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from muq_plugins.lobes.tracing import is_traced
-
 
 def linear(vectors: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Computes ``vectors @ weight.T + bias``.
-
-    Arguments
-    ---------
-    vectors : Tensor
-        (..., input size).
-    weight : Tensor
-        (output size, input size).
-    bias : Tensor or None
-        (output size,).
-
-    Returns
-    -------
-    Tensor
-        (..., output size).
-
-    Example
-    -------
-    >>> linear(torch.ones(2, 3), torch.ones(4, 3), torch.ones(4))
-    tensor([[4., 4., 4., 4.],
-            [4., 4., 4., 4.]])
-    """
+    """Computes ``vectors @ weight.T + bias``."""
     if not onednn_applies(vectors, weight):
         return F.linear(vectors, weight, bias)
     if torch.is_grad_enabled():
@@ -50,51 +24,15 @@ def linear(vectors: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tenso
 
 
 class Linear(nn.Linear):
-    """`torch.nn.Linear`, computed by `linear`.
-
-    Example
-    -------
-    >>> layer = Linear(8, 4)
-    >>> layer(torch.randn(2, 25, 8)).shape
-    torch.Size([2, 25, 4])
-    """
+    """`torch.nn.Linear`, computed by `linear`."""
 
     def forward(self, vectors: Tensor) -> Tensor:
-        """Applies the layer.
-
-        Arguments
-        ---------
-        vectors : Tensor
-            (..., input size).
-
-        Returns
-        -------
-        Tensor
-            (..., output size).
-        """
+        """Applies the layer."""
         return linear(vectors, self.weight, self.bias)
 
 
 def onednn_applies(inputs: Tensor, weight: Tensor) -> bool:
-    """Whether oneDNN's operators may take the place of torch's.
-
-    Arguments
-    ---------
-    inputs : Tensor
-        What goes into the operator.
-    weight : Tensor
-        Its weight.
-
-    Returns
-    -------
-    bool
-        True for float32 on a CPU, outside autocast, compilers and exporters.
-
-    Example
-    -------
-    >>> onednn_applies(torch.zeros(2, 3).double(), torch.zeros(4, 3).double())
-    False
-    """
+    """Whether oneDNN's operators may take the place of torch's."""
     return (
         # Compilers and exporters know common operators, not these.
         not is_traced()
@@ -136,3 +74,12 @@ class _OneDNNLinear(torch.autograd.Function):
         if ctx.has_bias and ctx.needs_input_grad[2]:
             to_bias = rows.sum(0)
         return to_vectors, to_weight, to_bias
+
+
+def is_traced() -> bool:
+    """Whether the code is being compiled, traced or exported instead of executed.
+
+    Lobes leave out what only speeds up ordinary execution then: compilers do such
+    things themselves, and exported graphs must hold operators that others know.
+    """
+    return torch.compiler.is_compiling() or torch.jit.is_tracing()

@@ -1,8 +1,4 @@
-"""Masking: what the student does not get to hear.
-
-Authors
- * The MuQ for SpeechBrain team 2026
-"""
+"""Masking: what the student does not get to hear."""
 
 from __future__ import annotations
 
@@ -205,3 +201,178 @@ class BlockMasking(Masking):
         mask = chosen.repeat_interleave(self.block_frames, dim=1)
         masked = torch.where(replaced, noise * self.noise_std, wavs)
         return masked, mask[:, : samples // self.frame_samples]
+
+
+class SpanMasking(Masking):
+    """Replaces spans of the encoder's spectrogram by a learned vector.
+
+    The masking of wav2vec 2.0 (arXiv 2006.11477) and HuBERT (arXiv 2106.07447), at
+    the input of the encoder: every frame begins a span with the same probability,
+    and spans may overlap. A span is also begun by frames that lie before the clip,
+    so that each frame, the first ones too, is masked with exactly the given
+    ``probability`` p: a span of L frames begins with 1 - (1 - p)^(1 / L). No span is
+    forced, so in a very short clip there may be none. (wav2vec 2.0 begins spans of
+    200 ms at 6.5 % of frames of 20 ms, HuBERT at 8 %: a p of 0.49 and 0.57.)
+
+    The vector that stands in for masked frames is trained with everything else. It
+    begins at zero, which is the mean of a normalised spectrogram.
+
+    The encoder has to offer its two steps: ``features``, which follows the Features
+    contract, and ``out = encode(feats, lens)``, so that ``encoder(wavs, wav_lens)``
+    is one after the other.
+
+    Arguments
+    ---------
+    probability : float
+        Probability of each frame to be masked: the expected share of them.
+    span_seconds : float
+        Length of a span; a whole number of frames.
+    size : int
+        Values in a frame of the spectrogram: mel bands.
+    sample_rate : int
+        Rate of the waveforms, in Hz.
+    hop_length : int
+        Samples between frames of the spectrogram.
+    frame_rate : float
+        Rate of the mask, in Hz: all spectrogram frames in a frame of it are masked
+        together.
+
+    Raises
+    ------
+    ValueError
+        If a span is not a whole number of frames, or a frame not one of
+        spectrogram frames.
+
+    Example
+    -------
+    >>> from muq_plugins.lobes import MuQEncoder
+    >>> masking = SpanMasking(probability=0.5, span_seconds=0.2)
+    >>> encoder = MuQEncoder(32, num_layers=1, num_heads=4, ffn_width=64)
+    >>> wavs, keys = torch.randn(2, 48000), torch.tensor([1, 2])
+    >>> out, mask = masking.encode(encoder, wavs, None, keys)
+    >>> out.last_hidden_state.shape, mask.shape
+    (torch.Size([2, 50, 32]), torch.Size([2, 50]))
+    """
+
+    def __init__(
+        self,
+        probability: float = 0.57,
+        span_seconds: float = 0.2,
+        size: int = 128,
+        sample_rate: int = 24000,
+        hop_length: int = 240,
+        frame_rate: float = 25.0,
+    ):
+        super().__init__()
+        self._check_probability(probability)
+        self.span_frames = self._whole_frames("span", span_seconds, frame_rate)
+        self.feature_rate = sample_rate / hop_length
+        self.ratio = round(self.feature_rate / frame_rate)
+        if self.ratio < 1 or abs(self.feature_rate - self.ratio * frame_rate) > 1e-6:
+            raise ValueError(
+                f"A spectrogram at {self.feature_rate:g} Hz cannot be masked at "
+                f"{frame_rate:g} Hz: a frame of the mask must hold a whole number of "
+                f"spectrogram frames. Change hop_length or frame_rate."
+            )
+        self.probability = probability
+        self.sample_rate = sample_rate
+        self.frame_rate = frame_rate
+        self.vector = nn.Parameter(torch.zeros(size))
+
+    def check(self, encoder: nn.Module) -> None:
+        """Refuses an encoder without the spectrogram that this masking is made for.
+
+        Arguments
+        ---------
+        encoder : nn.Module
+            Any module that follows the Encoder contract.
+
+        Raises
+        ------
+        ValueError
+            If it has no features that can be masked, or those of another size or
+            rate.
+        """
+        name = type(encoder).__name__
+        features = getattr(encoder, "features", None)
+        if features is None or not hasattr(encoder, "encode"):
+            raise ValueError(
+                f"SpanMasking masks the spectrogram that an encoder listens to, but "
+                f"{name} offers none (`features` and `encode`): use a masking of "
+                f"waveforms such as BlockMasking, or another encoder."
+            )
+        if features.output_size != len(self.vector):
+            raise ValueError(
+                f"SpanMasking replaces frames of {len(self.vector)} values, but the "
+                f"features of {name} have {features.output_size}: set size to "
+                f"{features.output_size}."
+            )
+        if features.frame_rate != self.feature_rate:
+            raise ValueError(
+                f"SpanMasking expects a spectrogram at {self.feature_rate:g} Hz, but "
+                f"the features of {name} come at {features.frame_rate:g} Hz: give both "
+                f"the same hop_length."
+            )
+
+    def encode(
+        self,
+        encoder: nn.Module,
+        wavs: Tensor,
+        wav_lens: Tensor | None,
+        clip_keys: Tensor,
+    ):
+        """Has the encoder listen to a masked spectrogram; see `Masking.encode`.
+
+        Arguments
+        ---------
+        encoder : nn.Module
+            Offers ``features`` and ``encode``.
+        wavs : Tensor
+            (batch, samples).
+        wav_lens : Tensor or None
+            Relative lengths (batch,); None when nothing is padded.
+        clip_keys : Tensor
+            One key (batch,) int64 per clip: equal keys, equal masks.
+
+        Returns
+        -------
+        out : EncoderOutput
+            What the encoder makes of it.
+        mask : Tensor
+            Boolean (batch, frames), True where a frame was masked.
+        """
+        feats, lens = encoder.features(wavs, wav_lens)
+        masked, mask = self(feats, clip_keys)
+        return encoder.encode(masked, lens), mask
+
+    def forward(self, feats: Tensor, clip_keys: Tensor) -> tuple[Tensor, Tensor]:
+        """Masks a batch of spectrograms.
+
+        Arguments
+        ---------
+        feats : Tensor
+            (batch, spectrogram frames, size).
+        clip_keys : Tensor
+            One key (batch,) int64 per clip: equal keys, equal masks.
+
+        Returns
+        -------
+        masked : Tensor
+            (batch, spectrogram frames, size), a copy.
+        mask : Tensor
+            Boolean (batch, frames), True where a frame was replaced. Spectrogram
+            frames left over at the end are masked like a frame, but are none.
+        """
+        keys = self._rows(feats, clip_keys)
+        size = feats.shape[1]
+        frames = -(-size // self.ratio)
+        generator = self._generator(feats.device)
+        # The first numbers are for frames before the clip: see above.
+        drawn = feats.new_empty(len(feats), frames + self.span_frames - 1)
+        for row, key in enumerate(keys):
+            drawn[row].uniform_(generator=generator.manual_seed(key))
+        begins = drawn < 1 - (1 - self.probability) ** (1 / self.span_frames)
+        mask = begins.unfold(1, self.span_frames, 1).any(-1)
+        replaced = mask.repeat_interleave(self.ratio, dim=1)[:, :size]
+        masked = torch.where(replaced[..., None], self.vector, feats)
+        return masked, mask[:, : size // self.ratio]

@@ -1,8 +1,4 @@
-"""Mel spectrogram in dB: what log-mel features and cepstral coefficients share.
-
-Authors
- * The MuQ for SpeechBrain team 2026
-"""
+"""Mel spectrogram in dB: what log-mel features and cepstral coefficients share."""
 
 from __future__ import annotations
 
@@ -11,7 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchaudio import functional as AF
 
-from muq_plugins.lobes.lengths import absolute_lengths
+from muq_plugins.lobes.lengths import absolute_lengths, relative_lengths
+from muq_plugins.lobes.parts import part
 
 # Frames that are transformed at a time.
 CPU_FRAMES = 1024
@@ -29,22 +26,6 @@ class MelDecibels(nn.Module):
     clip, not of the batch, so that padding never changes a clip's own frames.
     And everything is computed in float32 under any autocast: dB values of
     quiet music do not survive half precision.
-
-    Arguments
-    ---------
-    sample_rate : int
-        Rate of the waveforms, in Hz.
-    n_fft : int
-        Window and FFT size, in samples.
-    hop_length : int
-        Samples between frames.
-    n_mels : int
-        Number of mel bands, from 0 Hz to half the sample rate.
-
-    Example
-    -------
-    >>> MelDecibels(24000, 2048, 240, 128).decibels(torch.randn(2, 24000)).shape
-    torch.Size([2, 100, 128])
     """
 
     def __init__(self, sample_rate: int, n_fft: int, hop_length: int, n_mels: int):
@@ -70,32 +51,7 @@ class MelDecibels(nn.Module):
         self.register_buffer("filterbank", filterbank, persistent=False)
 
     def decibels(self, wavs: Tensor, wav_lens: Tensor | None = None) -> Tensor:
-        """Log-mel spectrogram before the normalisation.
-
-        Arguments
-        ---------
-        wavs : Tensor
-            Waveforms (batch, samples).
-        wav_lens : Tensor or None
-            Relative lengths (batch,); None when nothing is padded.
-
-        Returns
-        -------
-        Tensor
-            dB values (batch, samples // hop_length, n_mels), float32.
-
-        Raises
-        ------
-        ValueError
-            If a waveform is not (batch, samples) or a clip is shorter than
-            half a window, which leaves nothing to reflect.
-
-        Example
-        -------
-        >>> mel = MelDecibels(24000, 2048, 240, 128)
-        >>> mel.decibels(torch.zeros(1, 2400)).max()
-        tensor(-100.)
-        """
+        """Log-mel spectrogram before the normalisation."""
         if wavs.dim() != 2:
             raise ValueError(
                 f"Waveforms must have the shape (batch, samples), got "
@@ -145,26 +101,7 @@ class MelDecibels(nn.Module):
         return power.transpose(1, 2) @ self.filterbank
 
     def frame_lengths(self, wavs: Tensor, wav_lens: Tensor | None) -> Tensor | None:
-        """Tells how many frames each clip has.
-
-        Arguments
-        ---------
-        wavs : Tensor
-            Waveforms (batch, samples).
-        wav_lens : Tensor or None
-            Relative lengths (batch,); None when nothing is padded.
-
-        Returns
-        -------
-        Tensor or None
-            Lengths (batch,) int64 in frames; None when no clip is padded.
-
-        Example
-        -------
-        >>> mel = MelDecibels(24000, 2048, 240, 128)
-        >>> mel.frame_lengths(torch.zeros(2, 24000), torch.tensor([1.0, 0.5]))
-        tensor([100,  50])
-        """
+        """Tells how many frames each clip has."""
         lengths = absolute_lengths(wav_lens, wavs.shape[1], wavs.shape[0])
         return None if lengths is None else lengths // self.hop_length
 
@@ -185,3 +122,206 @@ def _reflect(wavs: Tensor, lengths: Tensor | None, pad: int) -> Tensor:
     source = last - (last - positions.abs()).abs()
     inside = positions < lengths[:, None] + pad
     return wavs.gather(1, source.clamp(min=0)) * inside
+
+
+# Statistics of the Million Song Dataset, published with MusicFM and MuQ
+# (arXiv 2501.01108): one mean and one standard deviation for all mel bands.
+MSD_MEAN = 6.768444971712967
+
+
+MSD_STD = 18.417922652295623
+
+
+@part(unsaved=("mean", "std"))
+class LogMel(MelDecibels):
+    """Normalised log-mel spectrogram in dB, as MuQ and MusicFM compute it.
+
+    The spectrogram is that of `MelDecibels`; one mean and one deviation for all
+    bands normalise it.
+
+    Arguments
+    ---------
+    sample_rate : int
+        Rate of the waveforms, in Hz.
+    n_fft : int
+        Window and FFT size, in samples.
+    hop_length : int
+        Samples between frames.
+    n_mels : int
+        Number of mel bands, from 0 Hz to half the sample rate.
+    mean : float
+        Global mean in dB that is subtracted (a buffer).
+    std : float
+        Global standard deviation in dB that is divided by (a buffer).
+
+    Example
+    -------
+    >>> features = LogMel()
+    >>> feats, lens = features(torch.randn(2, 24000), torch.tensor([1.0, 0.5]))
+    >>> feats.shape, lens
+    (torch.Size([2, 100, 128]), tensor([1.0000, 0.5000]))
+    """
+
+    def __init__(
+        self,
+        sample_rate: int = 24000,
+        n_fft: int = 2048,
+        hop_length: int = 240,
+        n_mels: int = 128,
+        mean: float = MSD_MEAN,
+        std: float = MSD_STD,
+    ):
+        super().__init__(sample_rate, n_fft, hop_length, n_mels)
+        self.output_size = n_mels
+        self.register_buffer("mean", torch.zeros(()))
+        self.register_buffer("std", torch.ones(()))
+        self.set_statistics(mean, std)
+
+    def set_statistics(self, mean: float, std: float) -> None:
+        """Replaces the normalisation, for example by one measured on a corpus.
+
+        Arguments
+        ---------
+        mean : float
+            Global mean of the log-mel values, in dB.
+        std : float
+            Global standard deviation, in dB.
+
+        Raises
+        ------
+        ValueError
+            If a value is not finite or the deviation is not positive.
+
+        Example
+        -------
+        >>> features = LogMel()
+        >>> features.set_statistics(0.0, 20.0)
+        >>> features.std
+        tensor(20.)
+        """
+        statistics = torch.tensor([mean, std], dtype=torch.float64)
+        if not torch.isfinite(statistics).all() or std <= 0:
+            raise ValueError(
+                f"Log-mel statistics must be finite with a positive deviation, "
+                f"got mean {mean} and std {std}. Measure them again on a corpus "
+                f"that is not silent."
+            )
+        self.mean.fill_(mean)
+        self.std.fill_(std)
+
+    def forward(
+        self, wavs: Tensor, wav_lens: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Computes the normalised log-mel spectrogram.
+
+        Arguments
+        ---------
+        wavs : Tensor
+            Waveforms (batch, samples) at `sample_rate`, -1..1.
+        wav_lens : Tensor or None
+            Relative lengths (batch,); None when nothing is padded.
+
+        Returns
+        -------
+        feats : Tensor
+            (batch, frames, n_mels) float32 at `frame_rate`.
+        lens : Tensor
+            Relative lengths (batch,) in frames.
+        """
+        feats = (self.decibels(wavs, wav_lens) - self.mean) / self.std
+        lengths = self.frame_lengths(wavs, wav_lens)
+        return feats, relative_lengths(lengths, feats.shape[1], feats)
+
+
+@part
+class Mfcc(MelDecibels):
+    """Mel-frequency cepstral coefficients with their first two derivatives.
+
+    HuBERT (arXiv 2106.07447) clusters 39 values per frame: 13 coefficients of a
+    spectrogram with windows of 25 ms, and their deltas and delta-deltas. Padding
+    never changes a clip's own frames: at its end the last frame is held for the
+    derivatives. Everything is computed in float32 under any autocast.
+
+    Arguments
+    ---------
+    sample_rate : int
+        Rate of the waveforms, in Hz.
+    n_fft : int
+        Window and FFT size, in samples.
+    hop_length : int
+        Samples between frames.
+    n_mels : int
+        Number of mel bands.
+    num_coefficients : int
+        Coefficients, of which the first tells the loudness.
+
+    Raises
+    ------
+    ValueError
+        If there are more coefficients than mel bands.
+
+    Example
+    -------
+    >>> features = Mfcc()
+    >>> feats, lens = features(torch.randn(2, 24000), torch.tensor([1.0, 0.5]))
+    >>> feats.shape, features.frame_rate
+    (torch.Size([2, 100, 39]), 100.0)
+    """
+
+    def __init__(
+        self,
+        sample_rate: int = 24000,
+        n_fft: int = 600,
+        hop_length: int = 240,
+        n_mels: int = 40,
+        num_coefficients: int = 13,
+    ):
+        super().__init__(sample_rate, n_fft, hop_length, n_mels)
+        if not 1 <= num_coefficients <= n_mels:
+            raise ValueError(
+                f"num_coefficients must be between 1 and the {n_mels} mel bands, got "
+                f"{num_coefficients}."
+            )
+        self.output_size = 3 * num_coefficients
+        self.config["num_coefficients"] = num_coefficients
+        transform = AF.create_dct(num_coefficients, n_mels, norm="ortho")
+        self.register_buffer("transform", transform, persistent=False)
+
+    def forward(
+        self, wavs: Tensor, wav_lens: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Computes coefficients, deltas and delta-deltas.
+
+        Arguments
+        ---------
+        wavs : Tensor
+            Waveforms (batch, samples) at `sample_rate`, -1..1.
+        wav_lens : Tensor or None
+            Relative lengths (batch,); None when nothing is padded.
+
+        Returns
+        -------
+        feats : Tensor
+            (batch, frames, 3 * num_coefficients) float32 at `frame_rate`.
+        lens : Tensor
+            Relative lengths (batch,) in frames.
+        """
+        lengths = self.frame_lengths(wavs, wav_lens)
+        decibels = self.decibels(wavs, wav_lens)
+        with torch.autocast(wavs.device.type, enabled=False):
+            parts = [decibels @ self.transform]
+            for _ in range(2):
+                held = _hold_last(parts[-1], lengths)
+                deltas = AF.compute_deltas(held.transpose(1, 2))
+                parts.append(deltas.transpose(1, 2))
+            feats = torch.cat(parts, dim=-1)
+        return feats, relative_lengths(lengths, feats.shape[1], feats)
+
+
+def _hold_last(feats: Tensor, lengths: Tensor | None) -> Tensor:
+    """Fills the padding of (batch, frames, size) with each clip's last frame."""
+    if lengths is None:
+        return feats
+    frames = torch.arange(feats.shape[1], device=feats.device)
+    source = torch.minimum(frames, lengths[:, None] - 1).clamp(min=0)
+    return feats.gather(1, source[..., None].expand_as(feats))

@@ -1,8 +1,5 @@
 """One module per training stage: the only thing that a Brain, DDP or another
 training loop needs to know.
-
-Authors
- * The MuQ for SpeechBrain team 2026
 """
 
 from __future__ import annotations
@@ -12,15 +9,73 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from muq_plugins.lobes import codes as statistics
 from muq_plugins.lobes.codes import count_codes
-from muq_plugins.lobes.heads import codebook_cross_entropy, codebook_hits
 from muq_plugins.lobes.lengths import absolute_lengths, length_mask
+from muq_plugins.lobes.linear import Linear
 from muq_plugins.lobes.masking import Masking
 from muq_plugins.lobes.quantizers.base import Quantizer
 from muq_plugins.lobes.target import PADDING_CODE, Crops
+
+
+class MultiCodebookHead(nn.Module):
+    """One linear layer that predicts an entry of each codebook.
+
+    Arguments
+    ---------
+    width : int
+        Size of the hidden states.
+    num_codebooks : int
+        Number of codebooks N.
+    codebook_size : int
+        Entries of each codebook V.
+
+    Example
+    -------
+    >>> import torch
+    >>> head = MultiCodebookHead(32, num_codebooks=8, codebook_size=1024)
+    >>> head(torch.randn(7, 32)).shape
+    torch.Size([7, 8, 1024])
+    """
+
+    def __init__(self, width: int, num_codebooks: int, codebook_size: int):
+        super().__init__()
+        self.width = width
+        self.num_codebooks = num_codebooks
+        self.codebook_size = codebook_size
+        self.linear = Linear(width, num_codebooks * codebook_size)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Predicts.
+
+        Arguments
+        ---------
+        hidden : Tensor
+            Hidden states (..., width), of the masked frames only.
+
+        Returns
+        -------
+        Tensor
+            Logits (..., N, V).
+        """
+        logits = self.linear(hidden)
+        return logits.unflatten(-1, (self.num_codebooks, self.codebook_size))
+
+
+def codebook_cross_entropy(logits: Tensor, codes: Tensor) -> Tensor:
+    """Cross-entropy of each codebook at each frame, in nats."""
+    losses = F.cross_entropy(
+        logits.float().flatten(0, 1), codes.flatten(), reduction="none"
+    )
+    return losses.view(codes.shape)
+
+
+def codebook_hits(logits: Tensor, codes: Tensor) -> Tensor:
+    """Tells where the most likely entry is the right one."""
+    return logits.argmax(dim=-1) == codes
 
 
 @dataclass
@@ -56,28 +111,12 @@ class StageOutput:
 
 
 class Measure(NamedTuple):
-    """What a number of a stage means, for whoever shows it.
+    """What a number of a stage means, for whoever shows it."""
 
-    Arguments
-    ---------
-    title : str
-        What it is, as the title of a chart.
-    unit : str
-        Its unit; empty for none.
-    better : int
-        -1 if lower is better, +1 if higher is.
-    references : tuple of str
-        Numbers of the same row that give it a meaning, such as "chance".
-
-    Example
-    -------
-    >>> MaskedPrediction.measures["cross_entropy"].references
-    ('chance', 'code_entropy')
-    """
-
-    title: str
-    unit: str = ""
-    better: int = -1
+    title: str  # what it is, as the title of a chart
+    unit: str = ""  # its unit; empty for none
+    better: int = -1  # -1 if lower is better, +1 if higher is
+    # numbers of the same row that give it a meaning, such as "chance"
     references: tuple[str, ...] = ()
 
 
@@ -86,13 +125,7 @@ CHANCE_MARGIN = 0.02
 
 
 def is_at_chance(loss: float, chance: float) -> bool:
-    """Whether a loss is no better than that of guessing.
-
-    Example
-    -------
-    >>> is_at_chance(5.53, chance=5.55), is_at_chance(4.8, chance=5.55)
-    (True, False)
-    """
+    """Whether a loss is no better than that of guessing."""
     return loss >= (1 - CHANCE_MARGIN) * chance
 
 
@@ -263,8 +296,10 @@ class MaskedPrediction(nn.Module):
 
     Example
     -------
-    >>> from muq_plugins.lobes import (BlockMasking, LogMel, MuQEncoder,
-    ...     MultiCodebookHead, RandomProjection, StackedFrames, Target)
+    >>> from muq_plugins.lobes import (
+    ...     BlockMasking, LogMel, MuQEncoder, MultiCodebookHead, RandomProjection,
+    ...     StackedFrames, Target,
+    ... )
     >>> stage = MaskedPrediction(
     ...     BlockMasking(),
     ...     Target(StackedFrames(LogMel()), RandomProjection(512, 2, 64)),

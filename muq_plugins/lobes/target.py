@@ -1,8 +1,4 @@
-"""The target: what the student has to predict.
-
-Authors
- * The MuQ for SpeechBrain team 2026
-"""
+"""The target: what the student has to predict."""
 
 from __future__ import annotations
 

@@ -7,9 +7,6 @@
 
 What is finished is never run again: a study that was stopped goes on, one with more
 seeds or experiments runs the new ones, and `--only_report True` looks at what is there.
-
-Authors
- * The MuQ for SpeechBrain team 2026
 """
 
 import os
@@ -26,7 +23,7 @@ from muq_plugins.evaluation.study import (
     study_report,
 )
 from muq_plugins.experiment import ExperimentError, load_experiment, run_script
-from muq_plugins.experiment.study import is_complete, run_study, study_command
+from muq_plugins.experiment.runner import is_complete, run_study, study_command
 
 
 def main(argv):

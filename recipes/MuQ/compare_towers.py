@@ -5,9 +5,6 @@
 
 Encoders are pre-trained first, unless a study has done so already. What is finished is
 never run again; `--only_report True` looks at what is there.
-
-Authors
- * The MuQ for SpeechBrain team 2026
 """
 
 import os
@@ -20,7 +17,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 from muq_plugins.evaluation.study import describe_machine
 from muq_plugins.evaluation.towers import compare_towers
 from muq_plugins.experiment import ExperimentError, load_experiment, run_script
-from muq_plugins.experiment.study import is_complete, run_study, study_command
+from muq_plugins.experiment.runner import is_complete, run_study, study_command
 
 
 def main(argv):

@@ -5,9 +5,6 @@ The recipes do the same before training unless ``mel_statistics`` is set:
 
 > python recipes/MuQ/measure_statistics.py hparams/mel_rvq.yaml
 > python recipes/MuQ/measure_statistics.py hparams/mel_rvq.yaml --data_folder /my/music
-
-Authors
- * The MuQ for SpeechBrain team 2026
 """
 
 from muq_plugins.data.mel_statistics import mel_statistics

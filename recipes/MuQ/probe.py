@@ -10,9 +10,6 @@ or on a folder with a CSV file of labels:
     --labels_csv /my/labels.csv --group artist --tasks "[{label: genre}]"
 
 Features and finished tasks are kept: a probe that was interrupted goes on.
-
-Authors
- * The MuQ for SpeechBrain team 2026
 """
 
 import os
@@ -27,10 +24,7 @@ from speechbrain.utils.distributed import infer_device
 from muq_plugins.evaluation.probe import ProbeError
 from muq_plugins.evaluation.probing.clips import corpus_clips, csv_clips
 from muq_plugins.evaluation.probing.report import probing_headline, probing_report
-from muq_plugins.evaluation.probing.run import (
-    make_tasks,
-    probe_encoder,
-)
+from muq_plugins.evaluation.probing.run import make_tasks, probe_encoder
 from muq_plugins.experiment import (
     ExperimentError,
     load_experiment,

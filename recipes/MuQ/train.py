@@ -11,9 +11,6 @@ first unless one is given:
 Then again on what the model has learned, as often as wanted:
 
 > python recipes/MuQ/train.py hparams/muq_iter.yaml --teacher results/muq/1234
-
-Authors
- * The MuQ for SpeechBrain team 2026
 """
 
 import copy

@@ -8,9 +8,6 @@ first unless one is given. Or on any folder of recordings and a file of captions
 > python recipes/MuQ/train_mulan.py hparams/muq_mulan.yaml --encoder results/muq/1234
 > python recipes/MuQ/train_mulan.py hparams/muq_mulan.yaml --data_folder /my/music \
 >     --captions_file captions.json
-
-Authors
- * The MuQ for SpeechBrain team 2026
 """
 
 import os
@@ -30,10 +27,11 @@ from train import train as pretrain
 
 from muq_plugins.brains import MuLanBrain
 from muq_plugins.data.captions import add_captions
+from muq_plugins.data.clips import training_loader
 from muq_plugins.data.mel_statistics import normalise
-from muq_plugins.data.preparation import prepare_manifests, training_loader
-from muq_plugins.evaluation.mulan import evaluate_mulan, save_scores
+from muq_plugins.data.preparation import prepare_manifests
 from muq_plugins.evaluation.run_report import headline, mulan_report
+from muq_plugins.evaluation.zero_shot.scores import evaluate_mulan, save_scores
 from muq_plugins.experiment import (
     ExperimentError,
     load_experiment,

@@ -5,9 +5,6 @@ On the embedded corpus, or on any folder of recordings:
 
 > python recipes/MuQ/train_tokenizer.py hparams/mel_rvq.yaml
 > python recipes/MuQ/train_tokenizer.py hparams/mel_rvq.yaml --data_folder /my/music
-
-Authors
- * The MuQ for SpeechBrain team 2026
 """
 
 import os

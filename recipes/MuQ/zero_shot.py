@@ -12,9 +12,6 @@ captions and of captions by their clips:
 
 Latents of audio are kept: an evaluation that was interrupted goes on, and other prompts
 or tags need no new ones.
-
-Authors
- * The MuQ for SpeechBrain team 2026
 """
 
 import dataclasses
@@ -31,8 +28,8 @@ from speechbrain.utils.distributed import infer_device
 
 from muq_plugins.data.audio import AudioError
 from muq_plugins.data.datasets import DatasetError
-from muq_plugins.evaluation.zero_shot.latents import audio_latents, text_latents
-from muq_plugins.evaluation.zero_shot.report import save_zero_shot, zero_shot_report
+from muq_plugins.evaluation.zero_shot.clips import audio_latents, text_latents
+from muq_plugins.evaluation.zero_shot.page import save_zero_shot, zero_shot_report
 from muq_plugins.evaluation.zero_shot.scores import (
     caption_scores,
     class_accuracy,

@@ -7,9 +7,13 @@ import pytest
 
 from muq_plugins.experiment import resolve_experiment
 from muq_plugins.experiment.checks import check_callables
-from muq_plugins.experiment.references import REFERENCE
-from muq_plugins.experiment.run_options import TRAINING_SETTINGS
-from muq_plugins.experiment.tree import parse_yaml, tag_of, walk
+from muq_plugins.experiment.extends import (
+    REFERENCE,
+    TRAINING_SETTINGS,
+    parse_yaml,
+    tag_of,
+    walk,
+)
 
 ROOT = Path(__file__).parents[2]
 EXPERIMENTS = sorted((ROOT / "hparams").rglob("*.yaml"))

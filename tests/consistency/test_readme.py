@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from muq_plugins.experiment import resolve_experiment
-from muq_plugins.experiment.arguments import parse_arguments
+from muq_plugins.experiment.command_line import parse_arguments
 from muq_plugins.inference.commands.main import parse
 
 ROOT = Path(__file__).parents[2]

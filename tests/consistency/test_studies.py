@@ -6,7 +6,7 @@ import pytest
 
 from muq_plugins.evaluation.study import collect_study, study_headline, study_report
 from muq_plugins.experiment import load_experiment
-from muq_plugins.experiment.study import plan_runs
+from muq_plugins.experiment.runner import plan_runs
 
 ROOT = Path(__file__).parents[2]
 STUDIES = sorted((ROOT / "hparams").glob("study_*.yaml"))

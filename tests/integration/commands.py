@@ -1,8 +1,4 @@
-"""Running the project's commands from a test.
-
-Authors
- * The MuQ for SpeechBrain team 2026
-"""
+"""Running the project's commands from a test."""
 
 import importlib
 import os

@@ -19,7 +19,7 @@ from muq_plugins.experiment import (
     load_hparams,
     resolve_experiment,
 )
-from muq_plugins.experiment.tree import parse_yaml
+from muq_plugins.experiment.extends import parse_yaml
 from muq_plugins.inference.muq import save_muq
 from muq_plugins.lobes import MuQEncoder
 from tests.integration.commands import ROOT, recipe, recipe_here, run_command

@@ -1,7 +1,5 @@
-"""Probing as a user does: a CSV of labels, an encoder, a report; again from the cache.
-
-Authors
- * The MuQ for SpeechBrain team 2026
+"""Probing as a user does: a CSV of labels, an encoder, a report; again from the
+cache.
 """
 
 import json

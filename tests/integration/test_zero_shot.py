@@ -1,8 +1,4 @@
-"""Zero-shot evaluation from the command line, with a tiny model on made recordings.
-
-Authors
- * The MuQ for SpeechBrain team 2026
-"""
+"""Zero-shot evaluation from the command line, with a tiny model on made recordings."""
 
 import json
 
@@ -14,7 +10,7 @@ from transformers import ByT5Tokenizer, RobertaConfig, RobertaModel
 
 from muq_plugins.data.jsonio import write_json
 from muq_plugins.data.manifest import load_manifest
-from muq_plugins.evaluation.mulan import evaluate_mulan
+from muq_plugins.evaluation.zero_shot.scores import evaluate_mulan
 from muq_plugins.experiment import ExperimentError
 from muq_plugins.inference.mulan import MuQMuLan, save_mulan
 from muq_plugins.lobes import AudioTower, MuQEncoder, TextTower

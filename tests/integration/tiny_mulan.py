@@ -1,8 +1,4 @@
-"""A real MuQ-MuLan that is too small to know anything, and music to use it on.
-
-Authors
- * The MuQ for SpeechBrain team 2026
-"""
+"""A real MuQ-MuLan that is too small to know anything, and music to use it on."""
 
 import numpy as np
 import soundfile

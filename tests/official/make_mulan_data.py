@@ -5,9 +5,6 @@ the official package computes with the weights that `tests.official.seeded` give
 the weights themselves are made again by the tests.
 
     python -m tests.official.make_mulan_data [--official-python PYTHON]
-
-Authors
- * The MuQ for SpeechBrain team 2026
 """
 
 import argparse

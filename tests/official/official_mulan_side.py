@@ -6,9 +6,6 @@ class and writes what that computes. It imports nothing of ours.
 
     python official_mulan_side.py make --text FOLDER --out FOLDER [--audio-layers 1]
     python official_mulan_side.py run --model FOLDER --out FILE
-
-Authors
- * The MuQ for SpeechBrain team 2026
 """
 
 import argparse

@@ -6,9 +6,6 @@ hidden states. It imports nothing of ours.
 
     python official_side.py make --size small --out FOLDER
     python official_side.py run --model FOLDER --wavs FILE --out FILE
-
-Authors
- * The MuQ for SpeechBrain team 2026
 """
 
 import argparse

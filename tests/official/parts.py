@@ -1,8 +1,4 @@
-"""An official checkpoint taken apart into our lobes, to compute its masked loss.
-
-Authors
- * The MuQ for SpeechBrain team 2026
-"""
+"""An official checkpoint taken apart into our lobes, to compute its masked loss."""
 
 import torch
 

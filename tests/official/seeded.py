@@ -2,9 +2,6 @@
 
 Imported by both sides of the comparison with the official package, so it imports
 nothing of ours and nothing of theirs.
-
-Authors
- * The MuQ for SpeechBrain team 2026
 """
 
 import math

@@ -1,8 +1,5 @@
 """A small text model in the files of ``xlm-roberta-base``, which are written here as
 its authors have written them, not as the transformers library would today.
-
-Authors
- * The MuQ for SpeechBrain team 2026
 """
 
 import base64

@@ -1,8 +1,4 @@
-"""One tiny encoder of each kind, for tests of all that must hold for every one.
-
-Authors
- * The MuQ for SpeechBrain team 2026
-"""
+"""One tiny encoder of each kind, for tests of all that must hold for every one."""
 
 import torch
 from transformers import AutoConfig, AutoModel, Wav2Vec2FeatureExtractor

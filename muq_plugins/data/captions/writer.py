@@ -1,8 +1,4 @@
-"""Captions for training: another wording each time a clip is heard.
-
-Authors
- * The MuQ for SpeechBrain team 2026
-"""
+"""Captions for training: another wording each time a clip is heard."""
 
 from __future__ import annotations
 
@@ -10,17 +6,31 @@ import random
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from muq_plugins.data.captions.fixed import full_caption, values_of
-from muq_plugins.data.captions.tags import KINDS, sample_tags, tags_of
-from muq_plugins.data.captions.templates import fill, fitting_templates
-from muq_plugins.data.captions.texts import (
+import numpy as np
+
+from muq_plugins.data.captions.labels import (
+    KINDS,
+    SEPARATORS,
+    Tag,
     check_entries,
     has_texts,
+    listed,
     own_text,
+    sample_tags,
+    sentences_of,
     tag_list,
+    tag_values,
+    tags_of,
 )
-from muq_plugins.data.captions.words import LANGUAGES
-from muq_plugins.data.sampling import keyed_integer
+from muq_plugins.data.captions.wording import (
+    FULL,
+    LANGUAGES,
+    family_names,
+    fill,
+    fitting_templates,
+    instrument_names,
+)
+from muq_plugins.data.clips import keyed_integer
 
 
 class CaptionWriter:
@@ -41,37 +51,6 @@ class CaptionWriter:
     of texts, ``tempo_bpm`` a number or a word, and null is as if it were not there.
     ``families`` lists all families of a clip for `tag_table`, which reads ``family``
     where it is missing; captions name the ``family`` alone.
-
-    Arguments
-    ---------
-    entries : dict
-        Clip id to entry of a manifest.
-    languages : sequence of str
-        Any of "en" and "zh", of which each caption has one.
-    tag_dropout : dict or None
-        Kind of tags ("instruments", "family", "key", "tempo", "metre", "composer")
-        to the probability that a caption says nothing of it.
-    plain_tags : float
-        Probability of a plain list of tags, 0..1.
-    seed : int
-        Seed of the experiment.
-
-    Raises
-    ------
-    ValueError
-        If a clip has nothing to write a caption from, or labels or texts that are
-        none, or an argument is wrong.
-
-    Example
-    -------
-    >>> entry = {"instruments": ["flute", "viola"], "tempo_bpm": 70.0, "key": "D major"}
-    >>> writer = CaptionWriter({"song": entry}, seed=1)
-    >>> for key in (0, 2, 3, 5):
-    ...     print(writer.caption("song", key))
-    Instrumental music, slow.
-    viola, a major key
-    D大调，中提琴，平缓
-    一首节奏平缓的大调的曲子，乐器有中提琴。
     """
 
     def __init__(
@@ -91,20 +70,7 @@ class CaptionWriter:
         self.seed = seed
 
     def caption(self, clip_id: str, clip_key: int) -> str:
-        """Writes the caption of one hearing.
-
-        Arguments
-        ---------
-        clip_id : str
-            One of the entries.
-        clip_key : int
-            The key of the hearing, see `muq_plugins.data.sampling.clip_key`.
-
-        Returns
-        -------
-        str
-            A list of tags or a sentence.
-        """
+        """Writes the caption of one hearing."""
         entry = self.entries[clip_id]
         draw = keyed_integer(1 << 62, self.seed, "caption", clip_key, clip_id)
         rng = random.Random(draw)
@@ -120,50 +86,12 @@ class CaptionWriter:
         return fill(rng.choice(fitting_templates(language, values)), values)
 
     def full_caption(self, clip_id: str, clip_key: int) -> str:
-        """Says everything that is known about a clip, in one of the languages.
-
-        Arguments
-        ---------
-        clip_id : str
-            One of the entries.
-        clip_key : int
-            Chooses the language.
-
-        Returns
-        -------
-        str
-            See `muq_plugins.data.captions.full_caption`.
-
-        Example
-        -------
-        >>> writer = CaptionWriter({"song": {"tempo_bpm": 150}}, languages=["zh"])
-        >>> writer.full_caption("song", 0)
-        '音乐，节奏快速。'
-        """
+        """Says everything that is known about a clip, in one of the languages."""
         place = keyed_integer(len(self.languages), "language", clip_key, clip_id)
         return full_caption(self.entries[clip_id], self.languages[place])
 
     def captions(self, clip_ids: Iterable[str], per_clip: int) -> list[str]:
-        """Writes several captions of clips, as a text corpus.
-
-        Arguments
-        ---------
-        clip_ids : iterable of str
-            Any of the entries.
-        per_clip : int
-            Captions of each clip.
-
-        Returns
-        -------
-        list of str
-            In the order of the clips.
-
-        Example
-        -------
-        >>> writer = CaptionWriter({"song": {"caption": "A calm song."}})
-        >>> writer.captions(["song"], per_clip=2)
-        ['A calm song.', 'A calm song.']
-        """
+        """Writes several captions of clips, as a text corpus."""
         return [
             self.caption(clip_id, key)
             for clip_id in clip_ids
@@ -189,3 +117,56 @@ def _check_dropout(dropout: dict[str, float]) -> dict[str, float]:
                 f"{', '.join(KINDS)}, and a probability is 0..1."
             )
     return dict(dropout)
+
+
+# What stands before the last of several instruments.
+_AND = {"en": " and ", "zh": "和"}
+# Kinds of tags that clips are compared by (see `TAG_LABELS`), and what names them.
+TAGGED = {"instrument": instrument_names, "family": family_names}
+
+
+def full_caption(entry: dict[str, Any], language: str) -> str:
+    """Says everything that is known about a clip."""
+    if has_texts(entry):
+        return (sentences_of(entry) or [", ".join(listed(entry, "tags"))])[0]
+    return fill(FULL[language], values_of(tags_of(entry, language), language))
+
+
+def caption_languages(entries: dict[str, dict[str, Any]]) -> tuple[str, ...]:
+    """The languages that the full captions of some clips differ in."""
+    return ("own",) if all(map(has_texts, entries.values())) else LANGUAGES
+
+
+def tag_table(
+    entries: dict[str, dict[str, Any]], kind: str
+) -> tuple[list[str], np.ndarray]:
+    """Which tags there are, and which clips have them.
+
+    Instruments are those of ``instruments``. Families are those of ``families``, where
+    the embedded corpus has all families of a clip; the ``family`` that captions name
+    is taken where an entry has none.
+    """
+    named = [set(tag_values(entry, kind)) for entry in entries.values()]
+    tags = sorted(set().union(*named))
+    truth = [[tag in names for tag in tags] for names in named]
+    return tags, np.array(truth, dtype=bool).reshape(len(named), len(tags))
+
+
+def tag_texts(tags: list[str], kind: str, language: str) -> list[str]:
+    """What a model is asked about tags."""
+    return [TAGGED[kind](tag, language)[0] for tag in tags]
+
+
+def values_of(
+    tags: Sequence[Tag], language: str, rng: random.Random | None = None
+) -> dict[str, str]:
+    """What is put into a template."""
+    names: dict[str, list[str]] = {}
+    for tag in tags:
+        name = rng.choice(tag.names) if rng else tag.names[0]
+        names.setdefault(tag.kind, []).append(name)
+    comma = SEPARATORS[language][-1]
+    return {
+        kind: _AND[language].join(filter(None, [comma.join(several), last]))
+        for kind, (*several, last) in names.items()
+    }

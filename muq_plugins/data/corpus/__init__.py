@@ -4,15 +4,12 @@ Compositions that ship in music21 (`pieces`, `scores`) are played in seeded
 arrangements (`arrangement`, `programs`) on a soundfont (`soundfont`, `sampler`,
 `render`), labelled and captioned (`clips`, `captions`) and collected until each split
 is long enough (`schedule`, `build`). The same instruments play single notes (`notes`).
-
-Authors
- * The MuQ for SpeechBrain team 2026
 """
 
+from muq_plugins.data.corpus.arrangement import FAMILIES, INSTRUMENTS, family_of
 from muq_plugins.data.corpus.build import build_corpus
 from muq_plugins.data.corpus.notes import build_notes
 from muq_plugins.data.corpus.pieces import SPLITS, split_of
-from muq_plugins.data.corpus.programs import FAMILIES, INSTRUMENTS, family_of
 
 __all__ = [
     "FAMILIES",

@@ -1,19 +1,110 @@
-"""Draw how a take of a piece is played: excerpt, tempo, key, instruments, dynamics.
-
-Authors
- * The MuQ for SpeechBrain team 2026
-"""
+"""Draw how a take of a piece is played: excerpt, tempo, key, instruments, dynamics."""
 
 import random
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from muq_plugins.data.corpus.programs import (
-    FAMILIES,
-    INSTRUMENTS,
-    family_of,
-)
 from muq_plugins.data.corpus.scores import MusicalScore
+
+
+class Instrument(NamedTuple):
+    """A General MIDI instrument."""
+
+    name: str  # its name
+    low: int  # lowest MIDI pitch that it is given
+    high: int  # highest MIDI pitch that it is given
+
+
+# The families of General MIDI, with its string ensembles among the strings.
+FAMILIES = {
+    "piano": (0, 1, 2, 3, 4, 5, 6, 7),
+    "chromatic percussion": (8, 9, 10, 11, 12, 13, 14, 15),
+    "organ": (16, 17, 18, 19, 20, 21, 22, 23),
+    "guitar": (24, 25, 26, 27, 28, 29, 30),
+    "strings": (40, 41, 42, 43, 44, 45, 48, 49, 50, 51),
+    "brass": (56, 57, 58, 59, 60, 61, 62, 63),
+    "reed": (64, 65, 66, 67, 68, 69, 70, 71),
+    "pipe": (72, 73, 74, 75, 76, 77, 79),
+}
+
+INSTRUMENTS = {
+    0: Instrument("acoustic grand piano", 28, 98),
+    1: Instrument("bright acoustic piano", 28, 98),
+    2: Instrument("electric grand piano", 28, 98),
+    3: Instrument("honky-tonk piano", 28, 98),
+    4: Instrument("electric piano", 28, 98),
+    5: Instrument("chorused electric piano", 28, 98),
+    6: Instrument("harpsichord", 29, 89),
+    7: Instrument("clavinet", 29, 89),
+    8: Instrument("celesta", 60, 100),
+    9: Instrument("glockenspiel", 67, 103),
+    10: Instrument("music box", 60, 96),
+    11: Instrument("vibraphone", 53, 89),
+    12: Instrument("marimba", 43, 91),
+    13: Instrument("xylophone", 60, 96),
+    14: Instrument("tubular bells", 55, 82),
+    15: Instrument("dulcimer", 48, 86),
+    16: Instrument("drawbar organ", 36, 96),
+    17: Instrument("percussive organ", 36, 96),
+    18: Instrument("rock organ", 36, 96),
+    19: Instrument("church organ", 33, 96),
+    20: Instrument("reed organ", 36, 96),
+    21: Instrument("accordion", 41, 91),
+    22: Instrument("harmonica", 55, 91),
+    23: Instrument("bandoneon", 41, 91),
+    24: Instrument("nylon-string guitar", 40, 83),
+    25: Instrument("steel-string guitar", 40, 83),
+    26: Instrument("jazz guitar", 40, 83),
+    27: Instrument("clean electric guitar", 40, 84),
+    28: Instrument("muted electric guitar", 40, 84),
+    29: Instrument("overdriven guitar", 40, 84),
+    30: Instrument("distortion guitar", 40, 84),
+    40: Instrument("violin", 55, 96),
+    41: Instrument("viola", 48, 84),
+    42: Instrument("cello", 36, 76),
+    43: Instrument("contrabass", 28, 60),
+    44: Instrument("tremolo strings", 36, 90),
+    45: Instrument("pizzicato strings", 36, 90),
+    48: Instrument("string ensemble", 36, 91),
+    49: Instrument("slow string ensemble", 36, 91),
+    50: Instrument("synth strings", 36, 91),
+    51: Instrument("slow synth strings", 36, 91),
+    56: Instrument("trumpet", 54, 86),
+    57: Instrument("trombone", 38, 74),
+    58: Instrument("tuba", 28, 60),
+    59: Instrument("muted trumpet", 54, 86),
+    60: Instrument("French horn", 36, 77),
+    61: Instrument("brass section", 36, 86),
+    62: Instrument("synth brass", 36, 88),
+    63: Instrument("soft synth brass", 36, 88),
+    64: Instrument("soprano saxophone", 56, 88),
+    65: Instrument("alto saxophone", 49, 81),
+    66: Instrument("tenor saxophone", 44, 76),
+    67: Instrument("baritone saxophone", 36, 69),
+    68: Instrument("oboe", 58, 91),
+    69: Instrument("English horn", 52, 81),
+    70: Instrument("bassoon", 34, 72),
+    71: Instrument("clarinet", 50, 89),
+    72: Instrument("piccolo", 62, 100),
+    73: Instrument("flute", 58, 96),
+    74: Instrument("recorder", 58, 96),
+    75: Instrument("pan flute", 55, 89),
+    76: Instrument("blown bottle", 55, 89),
+    77: Instrument("shakuhachi", 52, 84),
+    79: Instrument("ocarina", 57, 91),
+}
+
+_FAMILY_OF = {
+    program: family for family, members in FAMILIES.items() for program in members
+}
+
+
+def family_of(program: int) -> str:
+    """Tell the family of an instrument."""
+    if program not in _FAMILY_OF:
+        raise ValueError(f"Program {program} is none of the corpus's instruments.")
+    return _FAMILY_OF[program]
+
 
 MIXED = "mixed"
 
@@ -30,85 +121,32 @@ _NOTE_VELOCITY = 12
 
 
 class PlayedNote(NamedTuple):
-    """A note as it is played.
+    """A note as it is played."""
 
-    Arguments
-    ---------
-    start : float
-        Onset, in seconds.
-    duration : float
-        Length, in seconds.
-    pitch : int
-        MIDI pitch, 0 to 127.
-    velocity : int
-        MIDI velocity, 1 to 127.
-
-    Example
-    -------
-    >>> PlayedNote(start=0.0, duration=0.5, pitch=60, velocity=80).velocity
-    80
-    """
-
-    start: float
-    duration: float
-    pitch: int
-    velocity: int
+    start: float  # onset, in seconds
+    duration: float  # length, in seconds
+    pitch: int  # MIDI pitch, 0 to 127
+    velocity: int  # MIDI velocity, 1 to 127
 
 
 class Part(NamedTuple):
-    """What one player plays.
+    """What one player plays."""
 
-    Arguments
-    ---------
-    program : int
-        General MIDI program of the instrument.
-    gain : float
-        Level beside the other parts, in dB.
-    notes : list of PlayedNote
-        In order of their onset.
-
-    Example
-    -------
-    >>> Part(program=73, gain=-3.0, notes=[PlayedNote(0.0, 0.5, 72, 80)]).program
-    73
-    """
-
-    program: int
-    gain: float
-    notes: list[PlayedNote]
+    program: int  # general MIDI program of the instrument
+    gain: float  # level beside the other parts, in dB
+    notes: list[PlayedNote]  # in order of their onset
 
 
 @dataclass(frozen=True)
 class Arrangement:
-    """A take, ready to be rendered.
+    """A take, ready to be rendered."""
 
-    Arguments
-    ---------
-    excerpt : MusicalScore
-        The music as it is written, before transposition.
-    parts : list of Part
-        The music as it is played.
-    family : str
-        Family of all instruments, or "mixed".
-    tempo : float
-        Quarter notes per minute.
-    transposition : int
-        Semitones, the same for all parts. Notes are moved by octaves too, where that
-        suits their instrument.
-
-    Example
-    -------
-    >>> from muq_plugins.data.corpus.scores import Note
-    >>> score = MusicalScore([[Note(0.0, 60.0, 60)]], [0.0], 60.0, [(0.0, "4/4")])
-    >>> arrangement = arrange(score, "brass", 60.0, random.Random(1))
-    >>> arrangement.families, len(arrangement.parts)
-    (['brass'], 1)
-    """
-
-    excerpt: MusicalScore
-    parts: list[Part]
-    family: str
-    tempo: float
+    excerpt: MusicalScore  # the music as it is written, before transposition
+    parts: list[Part]  # the music as it is played
+    family: str  # family of all instruments, or "mixed"
+    tempo: float  # quarter notes per minute
+    # semitones, the same for all parts. Notes are moved by octaves too, where that
+    # suits their instrument
     transposition: int
 
     @property
@@ -125,36 +163,7 @@ class Arrangement:
 def arrange(
     score: MusicalScore, family: str, longest: float, rng: random.Random
 ) -> Arrangement:
-    """Draw an arrangement of a piece, or of an excerpt if it is long.
-
-    Arguments
-    ---------
-    score : MusicalScore
-        The whole piece.
-    family : str
-        Family that every instrument is of, or "mixed" for any of at least two.
-    longest : float
-        Seconds; what lasts longer is cut to an excerpt.
-    rng : random.Random
-        Where the draws come from.
-
-    Returns
-    -------
-    Arrangement
-        What to render.
-
-    Example
-    -------
-    >>> from muq_plugins.data.corpus.scores import Note
-    >>> part = [Note(float(i), 1.0, 60) for i in range(400)]
-    >>> bars = [4.0 * i for i in range(100)]
-    >>> score = MusicalScore([part, part], bars, 400.0, [(0.0, "4/4")])
-    >>> arrangement = arrange(score, "mixed", 60.0, random.Random(1))
-    >>> 20 < arrangement.excerpt.end * 60 / arrangement.tempo < 60
-    True
-    >>> len(arrangement.families)
-    2
-    """
+    """Draw an arrangement of a piece, or of an excerpt if it is long."""
     tempo = _draw_tempo(score, rng)
     excerpt = _draw_excerpt(score, tempo, longest, rng)
     programs = _draw_programs(len(excerpt.parts), family, rng)

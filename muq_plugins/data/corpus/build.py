@@ -1,8 +1,4 @@
-"""Build the embedded corpus: real compositions, rendered from pip packages alone.
-
-Authors
- * The MuQ for SpeechBrain team 2026
-"""
+"""Build the embedded corpus: real compositions, rendered from pip packages alone."""
 
 import json
 import os
@@ -17,9 +13,9 @@ from joblib.externals.loky import get_reusable_executor
 from speechbrain.utils.logger import get_logger
 from tqdm import tqdm
 
-from muq_plugins.data.corpus.clips import AUDIO, make_clips_in_worker
 from muq_plugins.data.corpus.pieces import SPLITS, check_collections, find_pieces
 from muq_plugins.data.corpus.schedule import SplitSchedule
+from muq_plugins.data.corpus.takes import AUDIO, make_clips_in_worker
 from muq_plugins.data.jsonio import write_json
 
 logger = get_logger(__name__)
@@ -52,47 +48,6 @@ def build_corpus(
     arguments and package versions give the same files bit for bit, with any number
     of workers. What is finished is not made again: a build that was interrupted goes
     on, a complete corpus is returned at once. Let one process call it at a time.
-
-    Arguments
-    ---------
-    folder : str or os.PathLike
-        Where to build; made if missing.
-    minutes : float
-        Audio of all splits together: 56 % train, 22 % valid, 22 % test. The last clip
-        of each may pass its share; from 8 minutes on, valid and test have at least 4
-        pieces each.
-    seed : int
-        Decides which pieces come first and how they are played.
-    workers : int, optional
-        Processes; by default one for each CPU core, at most 8. With 1, everything
-        happens in this process.
-    progress : bool
-        Show a progress bar.
-    collections : sequence of str, optional
-        Which of `pieces.COLLECTIONS` to play; by default chorales and classical works.
-
-    Returns
-    -------
-    pathlib.Path
-        The folder.
-
-    Raises
-    ------
-    ValueError
-        If an argument is out of range, the collections have too few pieces, or the
-        folder holds a corpus of other settings or other data.
-    ImportError
-        If music21 or pretty_midi is missing.
-    OSError
-        If the folder cannot be written.
-
-    Example
-    -------
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as name:
-    ...     folder = build_corpus(name, minutes=0.5, workers=1, progress=False)
-    ...     sorted(path.name for path in folder.iterdir())
-    ['audio', 'corpus.json', 'test.json', 'train.json', 'valid.json']
     """
     folder = Path(folder)
     settings = _check_settings(minutes, seed, workers, collections)

@@ -1,16 +1,6 @@
-"""Say in words what a clip of the embedded corpus sounds like.
-
-Authors
- * The MuQ for SpeechBrain team 2026
-"""
+"""Say in words what a clip of the embedded corpus sounds like."""
 
 import random
-
-# Indexed by pitch class: the spelling with the fewest sharps or flats.
-_TONICS = {
-    "major": ("C", "Db", "D", "Eb", "E", "F", "F#", "G", "Ab", "A", "Bb", "B"),
-    "minor": ("C", "C#", "D", "Eb", "E", "F", "F#", "G", "G#", "A", "Bb", "B"),
-}
 
 _TEMPO_WORDS = (  # up to so many quarter notes a minute
     (66.0, ("very slow", "solemn")),
@@ -45,29 +35,6 @@ _TEMPLATES = (
 )
 
 
-def key_name(tonic: int, mode: str) -> str:
-    """Name a key in its conventional spelling.
-
-    Arguments
-    ---------
-    tonic : int
-        Pitch class, taken modulo 12.
-    mode : str
-        "major" or "minor".
-
-    Returns
-    -------
-    str
-        For example "Bb major".
-
-    Example
-    -------
-    >>> key_name(8, "major"), key_name(8 + 12, "minor")
-    ('Ab major', 'G# minor')
-    """
-    return f"{_TONICS[mode][tonic % 12]} {mode}"
-
-
 def write_caption(
     composer: str,
     instruments: list[str],
@@ -78,38 +45,7 @@ def write_caption(
     rng: random.Random,
     voices: int = 2,
 ) -> str:
-    """Write a caption from the labels of a clip.
-
-    Arguments
-    ---------
-    composer : str
-        Full name.
-    instruments : list of str
-        Names of the instruments.
-    family : str
-        Their family, or "mixed".
-    key : str
-        As `key_name` gives it.
-    tempo : float
-        Quarter notes per minute.
-    time_signature : str
-        For example "3/4".
-    rng : random.Random
-        Chooses among the wordings.
-    voices : int
-        Parts of the composition: a tune of one is not called polyphonic or classical.
-
-    Returns
-    -------
-    str
-        One or two sentences.
-
-    Example
-    -------
-    >>> rng = random.Random(1)
-    >>> write_caption("Verdi", ["flute", "oboe"], "mixed", "Bb major", 80.0, "3/4", rng)
-    'Flute and oboe playing music by Verdi: slow, in 3/4 time and B-flat major.'
-    """
+    """Write a caption from the labels of a clip."""
     words = next(words for limit, words in _TEMPO_WORDS if tempo < limit)
     listed = " and ".join(filter(None, [", ".join(instruments[:-1]), instruments[-1]]))
     template = rng.choice(_TEMPLATES)

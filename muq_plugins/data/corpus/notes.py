@@ -4,9 +4,6 @@ Every instrument of the embedded corpus plays every pitch of its range once. The
 are disjoint by source, as those of NSynth (arXiv 1704.01279) are: instruments whose
 recordings in the soundfont are the same, in whole or in part, are one source, and a
 source is in one part only.
-
-Authors
- * The MuQ for SpeechBrain team 2026
 """
 
 import json
@@ -19,11 +16,9 @@ import numpy as np
 from speechbrain.utils.logger import get_logger
 from tqdm import tqdm
 
-from muq_plugins.data.corpus.clips import AUDIO
-from muq_plugins.data.corpus.programs import INSTRUMENTS, family_of
-from muq_plugins.data.corpus.render import level, write_flac
-from muq_plugins.data.corpus.sampler import SAMPLE_RATE
-from muq_plugins.data.corpus.soundfont import load_soundfont
+from muq_plugins.data.corpus.arrangement import INSTRUMENTS, family_of
+from muq_plugins.data.corpus.soundfont import SAMPLE_RATE, load_soundfont
+from muq_plugins.data.corpus.takes import AUDIO, level, write_flac
 from muq_plugins.data.jsonio import write_json
 
 logger = get_logger(__name__)
@@ -82,36 +77,6 @@ def build_notes(
     The same arguments give the same files bit for bit. Notes that are there are not
     made again: a build that was interrupted goes on, a complete one is returned at
     once. Let one process call it at a time.
-
-    Arguments
-    ---------
-    folder : str or os.PathLike
-        Where to build; made if missing.
-    step : int
-        Semitones between the notes of an instrument: with 1, 2965 notes in all.
-    seed : int
-        Decides the velocities.
-    progress : bool
-        Show a progress bar.
-
-    Returns
-    -------
-    pathlib.Path
-        The folder.
-
-    Raises
-    ------
-    ValueError
-        If the step is less than 1, or the folder holds notes of other settings or
-        other data.
-    OSError
-        If the folder cannot be written.
-
-    Example
-    -------
-    >>> folder = build_notes(getfixture("tmp_path"), step=24, progress=False)
-    >>> sorted(path.name for path in folder.iterdir())
-    ['audio', 'notes.json', 'test.json', 'train.json', 'valid.json']
     """
     folder = Path(folder)
     if step < 1:
@@ -149,26 +114,7 @@ def build_notes(
 
 
 def note_manifests(step: int = 1, seed: int = 1234) -> dict[str, dict[str, dict]]:
-    """The notes of each part with their labels.
-
-    Arguments
-    ---------
-    step, seed
-        See `build_notes`.
-
-    Returns
-    -------
-    dict of dict
-        "train", "valid" and "test": note id to manifest entry.
-
-    Example
-    -------
-    >>> manifests = note_manifests()
-    >>> {part: len(manifest) for part, manifest in manifests.items()}
-    {'train': 1920, 'valid': 312, 'test': 733}
-    >>> manifests["test"]["073-060"]["instrument"], family_of(73)
-    ('flute', 'pipe')
-    """
+    """The notes of each part with their labels."""
     return {
         part: {
             f"{program:03d}-{pitch:03d}": _entry(program, pitch, programs[0], seed)
@@ -182,28 +128,7 @@ def note_manifests(step: int = 1, seed: int = 1234) -> dict[str, dict[str, dict]
 
 
 def render_note(program: int, pitch: int, velocity: int) -> np.ndarray:
-    """Play a note for a second and a half, with half a second to die away.
-
-    Arguments
-    ---------
-    program : int
-        General MIDI program.
-    pitch : int
-        MIDI pitch.
-    velocity : int
-        1 to 127, which is -20 dBFS RMS.
-
-    Returns
-    -------
-    numpy.ndarray
-        Two seconds (samples,), float32 at `SAMPLE_RATE`.
-
-    Example
-    -------
-    >>> loud, quiet = render_note(73, 72, 127), render_note(73, 72, 40)
-    >>> len(loud), float(loud.std()) > 9 * float(quiet.std())
-    (48000, True)
-    """
+    """Play a note for a second and a half, with half a second to die away."""
     audio = np.zeros(round(SECONDS * SAMPLE_RATE), dtype=np.float32)
     sound = load_soundfont().play(program, pitch, _HELD)[: len(audio)]
     audio[: len(sound)] = sound

@@ -6,9 +6,6 @@ composer died more than a century ago and its file claims no rights to the music
 among others, the Essen folk songs (non-commercial licence), Palestrina (licensing
 agreement), Monteverdi (a publisher's notice in some files) and every edition under
 a Creative Commons licence that asks for attribution.
-
-Authors
- * The MuQ for SpeechBrain team 2026
 """
 
 import hashlib
@@ -57,33 +54,13 @@ _LEFT_OUT = {
 
 @dataclass(frozen=True)
 class Piece:
-    """One file of music21's corpus.
+    """One file of music21's corpus."""
 
-    Arguments
-    ---------
-    path : str
-        Where it is inside music21's corpus, e.g. "bach/bwv227.1.mxl".
-    work : str
-        The composition that it belongs to, e.g. "bach/bwv227": what is split.
-    composer : str
-        Full name.
-    title : str
-        Title with the catalogue number.
-    takes : int
-        How many takes are made of it at a time.
-
-    Example
-    -------
-    >>> piece = Piece("bach/bwv227.1.mxl", "bach/bwv227", "Bach", "BWV 227.1", 1)
-    >>> piece.slug
-    'bach-bwv227.1'
-    """
-
-    path: str
-    work: str
-    composer: str
-    title: str
-    takes: int
+    path: str  # where it is inside music21's corpus, e.g. "bach/bwv227.1.mxl"
+    work: str  # the composition that it belongs to, e.g. "bach/bwv227": what is split
+    composer: str  # full name
+    title: str  # title with the catalogue number
+    takes: int  # how many takes are made of it at a time
 
     @property
     def slug(self) -> str:
@@ -92,23 +69,7 @@ class Piece:
 
 
 def corpus_folder() -> Path:
-    """Find the scores inside the music21 package, without importing it.
-
-    Returns
-    -------
-    pathlib.Path
-        The folder of music21's corpus.
-
-    Raises
-    ------
-    FileNotFoundError
-        If music21 was installed without its corpus.
-
-    Example
-    -------
-    >>> (corpus_folder() / "bach").is_dir()
-    True
-    """
+    """Find the scores inside the music21 package, without importing it."""
     folder = Path(find_spec("music21").origin).parent / "corpus"
     if not (folder / "bach").is_dir():
         raise FileNotFoundError(
@@ -119,35 +80,7 @@ def corpus_folder() -> Path:
 
 
 def find_pieces(collections: Sequence[str] | None = None) -> list[Piece]:
-    """List the compositions of the corpus.
-
-    Arguments
-    ---------
-    collections : sequence of str or None
-        Which of `COLLECTIONS`: Bach's "chorales" (four voices), "classical" works
-        (mostly string quartets), "fiddle tunes" (one voice; Ryan's Mammoth Collection,
-        Boston 1883). None for the chorales and the classical works.
-
-    Returns
-    -------
-    list of Piece
-        In order of their path.
-
-    Raises
-    ------
-    ValueError
-        If a collection is unknown, or none is named.
-
-    Example
-    -------
-    >>> pieces = find_pieces()
-    >>> len(pieces) > 400
-    True
-    >>> next(p for p in pieces if p.work == "mozart/k458").title
-    'String Quartet No. 17, K. 458, movement 1'
-    >>> find_pieces(["fiddle tunes"])[1].title
-    '7th Regiment Reel'
-    """
+    """List the compositions of the corpus."""
     root = corpus_folder()
     pieces: list[Piece] = []
     for name in check_collections(_USUAL if collections is None else collections):
@@ -156,28 +89,7 @@ def find_pieces(collections: Sequence[str] | None = None) -> list[Piece]:
 
 
 def check_collections(collections: Sequence[str]) -> list[str]:
-    """Refuses names of collections that do not exist.
-
-    Arguments
-    ---------
-    collections : sequence of str
-        As an experiment names them.
-
-    Returns
-    -------
-    list of str
-        Each once, in the order of `COLLECTIONS`.
-
-    Raises
-    ------
-    ValueError
-        If a collection is unknown, or none is named.
-
-    Example
-    -------
-    >>> check_collections(["classical", "chorales"])
-    ['chorales', 'classical']
-    """
+    """Refuses names of collections that do not exist."""
     is_list = isinstance(collections, (list, tuple))
     unknown = [name for name in collections if name not in COLLECTIONS]
     if not is_list or unknown or not collections:
@@ -232,21 +144,6 @@ def split_of(work: str) -> str:
 
     It depends on nothing else, so what a model was trained on is never in the test
     set of another size or seed.
-
-    Arguments
-    ---------
-    work : str
-        `Piece.work`.
-
-    Returns
-    -------
-    str
-        "train" (about 80 % of the works), "valid" or "test" (about 10 % each).
-
-    Example
-    -------
-    >>> split_of("bach/bwv244")
-    'train'
     """
     digest = hashlib.sha256(work.encode("utf-8")).digest()
     share = int.from_bytes(digest[:8], "big") / 2**64

@@ -1,8 +1,4 @@
-"""Decide which takes of which pieces the embedded corpus holds, and for how long.
-
-Authors
- * The MuQ for SpeechBrain team 2026
-"""
+"""Decide which takes of which pieces the embedded corpus holds, and for how long."""
 
 import hashlib
 import itertools
@@ -11,9 +7,8 @@ import random
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from muq_plugins.data.corpus.arrangement import MIXED
+from muq_plugins.data.corpus.arrangement import FAMILIES, MIXED
 from muq_plugins.data.corpus.pieces import Piece, split_of
-from muq_plugins.data.corpus.programs import FAMILIES
 
 # What is held out is to judge by: from a tenth of the pieces each, valid and test get
 # more takes, shorter ones and fewer mixed ones, so that each family is heard often.
@@ -32,32 +27,14 @@ _TYPICAL_CLIP = 0.6  # of the longest, before any is known
 
 @dataclass(frozen=True)
 class Visit:
-    """Takes to make of one piece, which is parsed once for all of them.
+    """Takes to make of one piece, which is parsed once for all of them."""
 
-    Arguments
-    ---------
-    split : str
-        "train", "valid" or "test".
-    piece : Piece
-        The piece.
-    longest : float
-        Seconds that a take may last.
-    first_take : int
-        Number of the first take; those before it were made at earlier visits.
-    families : tuple of str
-        For each take, the family of its instruments, or "mixed".
-
-    Example
-    -------
-    >>> piece = Piece("bach/bwv300.mxl", "bach/bwv300", "Bach", "Chorale", 1)
-    >>> Visit("train", piece, 60.0, 1, ("brass",)).clip_ids
-    ['bach-bwv300-take01']
-    """
-
-    split: str
-    piece: Piece
-    longest: float
+    split: str  # "train", "valid" or "test"
+    piece: Piece  # the piece
+    longest: float  # seconds that a take may last
+    # number of the first take; those before it were made at earlier visits
     first_take: int
+    # for each take, the family of its instruments, or "mixed"
     families: tuple[str, ...]
 
     @property
@@ -75,32 +52,6 @@ class SplitSchedule:
     Ask `next_visits` for work, render it, give every clip to `accept`, and repeat
     until `next_visits` is empty. What is asked for depends on durations alone, never
     on who rendered first.
-
-    Arguments
-    ---------
-    split : str
-        "train", "valid" or "test".
-    pieces : list of Piece
-        The pieces of all splits.
-    minutes : float
-        Size of all splits together.
-    seed : int
-        Decides the order.
-
-    Raises
-    ------
-    ValueError
-        If there are too few works for the split.
-
-    Example
-    -------
-    >>> piece = Piece("bach/bwv300.mxl", "bach/bwv300", "Bach", "Chorale", 1)
-    >>> split = split_of(piece.work)
-    >>> schedule = SplitSchedule(split, [piece], minutes=1.0, seed=0)
-    >>> [visit.first_take for visit in schedule.next_visits()]
-    [0]
-    >>> schedule.accept(piece.work, duration=60.0), schedule.next_visits()
-    (True, [])
     """
 
     def __init__(self, split: str, pieces: list[Piece], minutes: float, seed: int):
@@ -125,14 +76,7 @@ class SplitSchedule:
         self._visits = _visits(split, pieces, (least, most), seed)
 
     def next_visits(self) -> list[Visit]:
-        """Give the next pieces to visit.
-
-        Returns
-        -------
-        list of Visit
-            Nearly enough for the minutes that are missing, to render at a time;
-            empty when the split is complete.
-        """
+        """Give the next pieces to visit."""
         missing = self.wanted - self.seconds
         works = self._least_works - len(self._works)
         if missing <= 0 and works <= 0:
@@ -145,20 +89,7 @@ class SplitSchedule:
         return batch
 
     def accept(self, work: str, duration: float) -> bool:
-        """Count a clip, unless there are enough.
-
-        Arguments
-        ---------
-        work : str
-            The composition that it is from.
-        duration : float
-            Seconds.
-
-        Returns
-        -------
-        bool
-            Whether it belongs to the corpus.
-        """
+        """Count a clip, unless there are enough."""
         new_work = work not in self._works
         if self.seconds >= self.wanted and not (
             new_work and len(self._works) < self._least_works

@@ -1,8 +1,4 @@
-"""The notes of a composition, as music21 reads them, and their key.
-
-Authors
- * The MuQ for SpeechBrain team 2026
-"""
+"""The notes of a composition, as music21 reads them, and their key."""
 
 import warnings
 from dataclasses import dataclass
@@ -12,54 +8,21 @@ from muq_plugins.data.corpus.pieces import Piece, corpus_folder
 
 
 class Note(NamedTuple):
-    """One sounding note.
+    """One sounding note."""
 
-    Arguments
-    ---------
-    start : float
-        Onset, in quarter notes.
-    duration : float
-        Length, in quarter notes.
-    pitch : int
-        MIDI pitch, 0 to 127.
-
-    Example
-    -------
-    >>> Note(start=0.0, duration=1.0, pitch=60).pitch
-    60
-    """
-
-    start: float
-    duration: float
-    pitch: int
+    start: float  # onset, in quarter notes
+    duration: float  # length, in quarter notes
+    pitch: int  # MIDI pitch, 0 to 127
 
 
 @dataclass(frozen=True)
 class MusicalScore:
-    """The notes of a piece, part by part.
+    """The notes of a piece, part by part."""
 
-    Arguments
-    ---------
-    parts : list of list of Note
-        The notes of each part in order of their onset.
-    bars : list of float
-        Where each bar starts, in quarter notes.
-    end : float
-        Where the last note ends, in quarter notes.
-    signatures : list of tuple of (float, str)
-        Time signatures: where each starts, in quarter notes, and e.g. "3/4".
-
-    Example
-    -------
-    >>> notes = [Note(0.0, 4.0, 60), Note(4.0, 4.0, 62)]
-    >>> score = MusicalScore([notes], [0.0, 4.0], 8.0, [(0.0, "4/4")])
-    >>> score.excerpt(4.0, 8.0).parts
-    [[Note(start=0.0, duration=4.0, pitch=62)]]
-    """
-
-    parts: list[list[Note]]
-    bars: list[float]
-    end: float
+    parts: list[list[Note]]  # the notes of each part in order of their onset
+    bars: list[float]  # where each bar starts, in quarter notes
+    end: float  # where the last note ends, in quarter notes
+    # time signatures: where each starts, in quarter notes, and e.g. "3/4"
     signatures: list[tuple[float, str]]
 
     @property
@@ -82,19 +45,8 @@ class MusicalScore:
         return max(shares, key=shares.get)
 
     def excerpt(self, start: float, end: float) -> "MusicalScore":
-        """Cut out what sounds in a span of time, which then begins at its first note.
-
-        Arguments
-        ---------
-        start : float
-            In quarter notes. A note that sounds on from before is cut.
-        end : float
-            In quarter notes. A note that sounds on is cut.
-
-        Returns
-        -------
-        MusicalScore
-            The excerpt; parts that are silent in it are left out.
+        """Cut out what sounds in a span of time, which then begins at its
+        first note.
         """
         parts = []
         for part in self.parts:
@@ -127,28 +79,6 @@ def read_score(piece: Piece) -> MusicalScore:
 
     Repeats are played once, grace notes and chord symbols are left out, tied notes
     become one and transposing instruments sound as they do.
-
-    Arguments
-    ---------
-    piece : Piece
-        What to read.
-
-    Returns
-    -------
-    MusicalScore
-        Its notes.
-
-    Raises
-    ------
-    ValueError
-        If no part of it has a note.
-
-    Example
-    -------
-    >>> piece = Piece("bach/bwv300.mxl", "bach/bwv300", "Bach", "Chorale", 1)
-    >>> score = read_score(piece)
-    >>> len(score.parts), score.time_signature, score.bars[:3], score.end
-    (4, '4/4', [0.0, 1.0, 5.0], 64.0)
     """
     from music21 import converter
 
@@ -176,28 +106,7 @@ def read_score(piece: Piece) -> MusicalScore:
 
 
 def estimate_key(notes: list[Note]) -> tuple[int, str, float]:
-    """Estimate the key with music21's default analysis (Aarden and Essen).
-
-    Arguments
-    ---------
-    notes : list of Note
-        What sounds.
-
-    Returns
-    -------
-    tonic : int
-        Pitch class, 0 (C) to 11 (B).
-    mode : str
-        "major" or "minor".
-    confidence : float
-        Correlation of the pitch classes' durations with the profile of the key.
-
-    Example
-    -------
-    >>> scale = [60, 62, 64, 65, 67, 69, 71, 72, 67, 64, 60]
-    >>> estimate_key([Note(i, 1.0, pitch) for i, pitch in enumerate(scale)])[:2]
-    (0, 'major')
-    """
+    """Estimate the key with music21's default analysis (Aarden and Essen)."""
     from music21 import note as m21note
     from music21 import stream
     from music21.analysis.discrete import AardenEssen
@@ -242,3 +151,15 @@ def _notes_of(part) -> list[Note]:
             if tie and tie.type in ("start", "continue"):
                 tied[pitch] = index
     return notes
+
+
+def key_name(tonic: int, mode: str) -> str:
+    """Name a key in its conventional spelling."""
+    return f"{_TONICS[mode][tonic % 12]} {mode}"
+
+
+# Indexed by pitch class: the spelling with the fewest sharps or flats.
+_TONICS = {
+    "major": ("C", "Db", "D", "Eb", "E", "F", "F#", "G", "Ab", "A", "Bb", "B"),
+    "minor": ("C", "C#", "D", "Eb", "E", "F", "F#", "G", "G#", "A", "Bb", "B"),
+}

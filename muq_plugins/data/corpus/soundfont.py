@@ -10,12 +10,10 @@ key label is to be true needs notes in tune.
 What is played: samples with their loops, tuning, attenuation and volume envelope
 (SoundFont 2.01 specification, sections 7 to 9). What is not: filters, vibrato,
 modulators, panning and drums.
-
-Authors
- * The MuQ for SpeechBrain team 2026
 """
 
 import struct
+from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -23,7 +21,63 @@ from pathlib import Path
 import numpy as np
 from scipy.signal import firwin, resample_poly
 
-from muq_plugins.data.corpus.sampler import Zone
+SAMPLE_RATE = 24000
+
+_FULL_RANGE = 100.0  # dB, what decay and release times refer to
+
+
+@dataclass(frozen=True)
+class Zone:
+    """One recorded note of an instrument, and the keys that it is played for."""
+
+    keys: range  # MIDI pitches
+    # (samples,) float32, oversampled; up to the end of the loop if there is one
+    samples: np.ndarray = field(repr=False)
+    rate: float  # sampling rate of `samples` in Hz
+    root: float  # MIDI pitch, with fractions, at which it sounds as recorded
+    scale: float  # semitones from one key to the next
+    loop: int  # length of the loop at the end of `samples`; 0 for none
+    gain: float  # amplitude factor
+    # times of the envelope in seconds; decay and release are those of 100 dB
+    attack: float
+    # times of the envelope in seconds; decay and release are those of 100 dB
+    hold: float
+    # times of the envelope in seconds; decay and release are those of 100 dB
+    decay: float
+    sustain: float  # attenuation that the decay ends at, in dB
+    # times of the envelope in seconds; decay and release are those of 100 dB
+    release: float
+
+    def play(self, pitch: int, duration: float) -> np.ndarray:
+        """Play a note."""
+        frames = int(np.ceil((duration + self.release) * SAMPLE_RATE))
+        step = 2.0 ** ((pitch - self.root) * self.scale / 12.0) * self.rate
+        position = np.arange(frames) * (step / SAMPLE_RATE)
+        end = len(self.samples) - 1  # the last one is there to interpolate towards
+        inside = int(np.searchsorted(position, end))
+        if self.loop:
+            start = end - self.loop
+            position[inside:] = start + (position[inside:] - start) % self.loop
+        else:
+            position = position[:inside]
+        index = position.astype(np.int64)
+        below, above = self.samples[index], self.samples[index + 1]
+        fraction = (position - index).astype(np.float32)
+        audio = below + (above - below) * fraction
+        return audio * self._envelope(len(audio), duration)
+
+    def _envelope(self, frames: int, duration: float) -> np.ndarray:
+        """Amplitude: linear attack, then decay and release linear in dB."""
+        time = np.arange(frames, dtype=np.float32) / SAMPLE_RATE
+        held = np.minimum(time, duration) - (self.attack + self.hold)
+        attenuation = np.clip(held * (_FULL_RANGE / self.decay), 0.0, self.sustain)
+        released = np.maximum(time - duration, 0.0)
+        attenuation += released * (_FULL_RANGE / self.release)
+        envelope = np.exp(attenuation * (-np.log(10.0) / 20.0), dtype=np.float32)
+        rise = int(self.attack * SAMPLE_RATE)
+        envelope[:rise] *= time[:rise] / self.attack
+        return envelope * np.float32(self.gain)
+
 
 # The tables of a SoundFont 2 file, as the specification names and lays them out.
 _TABLES = {
@@ -62,24 +116,7 @@ _LONGEST_RELEASE = 1.0  # seconds
 
 
 class SoundFont:
-    """Reads the instruments of a SoundFont 2 file as they are asked for.
-
-    Arguments
-    ---------
-    path : str or pathlib.Path
-        The file. Presets must only name instruments, as those of TimGM6mb do.
-
-    Raises
-    ------
-    ValueError
-        If it is not a SoundFont 2 file.
-
-    Example
-    -------
-    >>> font = SoundFont(soundfont_path())
-    >>> len(font.play(program=0, pitch=60, duration=1.0)) > 24000
-    True
-    """
+    """Reads the instruments of a SoundFont 2 file as they are asked for."""
 
     def __init__(self, path: str | Path):
         data = Path(path).read_bytes()
@@ -91,28 +128,7 @@ class SoundFont:
         self._samples: dict[tuple, np.ndarray] = {}
 
     def zones(self, program: int) -> list[Zone]:
-        """Give the zones of an instrument.
-
-        Arguments
-        ---------
-        program : int
-            General MIDI program, 0 to 127.
-
-        Returns
-        -------
-        list of Zone
-            In the order of the file.
-
-        Raises
-        ------
-        ValueError
-            If the font does not have it.
-
-        Example
-        -------
-        >>> len(load_soundfont().zones(73))
-        10
-        """
+        """Give the zones of an instrument."""
         if program not in self._zones:
             presets = self._tables["phdr"]
             found = np.flatnonzero(
@@ -134,30 +150,6 @@ class SoundFont:
         """Play a note on an instrument, with all zones of its key.
 
         A key that the font forgot (E4 of the alto saxophone) takes the nearest zone.
-
-        Arguments
-        ---------
-        program : int
-            General MIDI program, 0 to 127.
-        pitch : int
-            MIDI pitch.
-        duration : float
-            Seconds.
-
-        Returns
-        -------
-        numpy.ndarray
-            (samples,) float32 at `SAMPLE_RATE`.
-
-        Raises
-        ------
-        ValueError
-            If the font does not have the instrument.
-
-        Example
-        -------
-        >>> load_soundfont().play(73, pitch=72, duration=0.5).dtype
-        dtype('float32')
         """
         zones = self.zones(program)
         fitting = [zone for zone in zones if pitch in zone.keys]
@@ -255,23 +247,7 @@ class SoundFont:
 
 
 def soundfont_path() -> Path:
-    """Find the soundfont inside the pretty_midi package, without importing it.
-
-    Returns
-    -------
-    pathlib.Path
-        The SoundFont 2 file.
-
-    Raises
-    ------
-    FileNotFoundError
-        If pretty_midi was installed without it.
-
-    Example
-    -------
-    >>> soundfont_path().name
-    'TimGM6mb.sf2'
-    """
+    """Find the soundfont inside the pretty_midi package, without importing it."""
     path = Path(find_spec("pretty_midi").origin).parent / "TimGM6mb.sf2"
     if not path.is_file():
         raise FileNotFoundError(
@@ -283,16 +259,5 @@ def soundfont_path() -> Path:
 
 @lru_cache(maxsize=1)
 def load_soundfont() -> SoundFont:
-    """Load the soundfont of pretty_midi, once a process.
-
-    Returns
-    -------
-    SoundFont
-        The instruments.
-
-    Example
-    -------
-    >>> load_soundfont() is load_soundfont()
-    True
-    """
+    """Load the soundfont of pretty_midi, once a process."""
     return SoundFont(soundfont_path())

@@ -2,16 +2,12 @@
 
 One file for each data set (`magnatagatune`, `mtg_jamendo`, `gtzan`) reads its published
 annotations and finds its audio; `common` writes what they have found.
-
-Authors
- * The MuQ for SpeechBrain team 2026
 """
 
-from muq_plugins.data.datasets.common import TaggedData
-from muq_plugins.data.datasets.files import DatasetError
 from muq_plugins.data.datasets.gtzan import prepare_gtzan
 from muq_plugins.data.datasets.magnatagatune import prepare_magnatagatune
 from muq_plugins.data.datasets.mtg_jamendo import prepare_mtg_jamendo
+from muq_plugins.data.datasets.tagged import DatasetError, TaggedData
 
 __all__ = [
     "DatasetError",

@@ -4,9 +4,6 @@ The split is that of Kereliuk, Sturm and Larsen ("Deep learning and music advers
 arXiv 1507.04761): 443, 197 and 290 of the 1000 recordings. Its three files are in
 github.com/coreyker/dnn-mgr (folder `gtzan`) and elsewhere; each line is a path such as
 `blues/blues.00012.wav`. The audio comes as `genres/blues/blues.00012.wav` or `.au`.
-
-Authors
- * The MuQ for SpeechBrain team 2026
 """
 
 from __future__ import annotations
@@ -14,13 +11,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from muq_plugins.data.datasets.common import (
+from muq_plugins.data.datasets.tagged import (
     PARTS,
+    DatasetError,
     TaggedClip,
     TaggedData,
+    read_text,
     write_manifests,
 )
-from muq_plugins.data.datasets.files import DatasetError, read_text
 
 GENRES = (
     "blues",
@@ -49,41 +47,6 @@ def prepare_gtzan(
     """Write the manifests of GTZAN.
 
     Every clip has one tag, its genre, which is also its label "genre".
-
-    Arguments
-    ---------
-    annotation_folder : str or pathlib.Path
-        Folder of `train_filtered.txt`, `valid_filtered.txt` and `test_filtered.txt`.
-    audio_folder : str or pathlib.Path
-        Folder of the ten folders of audio.
-    manifest_folder : str or pathlib.Path
-        Where a folder with the manifests is made, named after the split.
-    parts : sequence of str
-        Which parts to write.
-    leave_out_missing : bool
-        See `muq_plugins.data.datasets.common.write_manifests`.
-
-    Returns
-    -------
-    TaggedData
-        The manifests; tags are the genres, sorted.
-
-    Raises
-    ------
-    DatasetError
-        If a file is missing or not what it should be.
-
-    Example
-    -------
-    >>> import soundfile
-    >>> root = getfixture("tmp_path")
-    >>> (root / "jazz").mkdir()
-    >>> soundfile.write(root / "jazz" / "jazz.00001.wav", [0.0] * 24000, 24000)
-    >>> for part in PARTS:
-    ...     text = f"jazz/jazz.0000{PARTS.index(part)}.wav"
-    ...     _ = (root / f"{part}_filtered.txt").write_text(text)
-    >>> sorted(prepare_gtzan(root, root, root, parts=["valid"]).manifests)
-    ['valid']
     """
     clips = []
     for part in PARTS:

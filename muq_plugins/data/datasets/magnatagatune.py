@@ -11,28 +11,62 @@ The two splits are not comparable, and which one a number is on must be said wit
 - "lee-won" (Lee et al., arXiv 1703.01789; the toolkit of Won et al., arXiv 2006.00751):
   lists of clips with at least one of the 50 tags and 29.1 s of audio, in the folder
   `MTAT_split` of github.com/jongpillee/music_dataset_split.
-
-Authors
- * The MuQ for SpeechBrain team 2026
 """
 
 from __future__ import annotations
 
 import csv
+import pickletools
 import re
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from muq_plugins.data.datasets.common import (
+from muq_plugins.data.datasets.tagged import (
     PARTS,
+    DatasetError,
     TaggedClip,
     TaggedData,
+    read_text,
     write_manifests,
 )
-from muq_plugins.data.datasets.files import DatasetError, read_text
-from muq_plugins.data.datasets.pickled_lists import read_pickled_texts
+
+TEXTS = {"STRING", "BINSTRING", "SHORT_BINSTRING", "UNICODE", "BINUNICODE"}
+TEXTS |= {"SHORT_BINUNICODE", "BINUNICODE8"}
+# What a list of texts needs besides: its marks, its memory and its frame.
+LIST = {"MARK", "LIST", "EMPTY_LIST", "APPEND", "APPENDS", "STOP", "PROTO", "FRAME"}
+MEMORY = {"PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"}
+
+
+def read_pickled_texts(path: str | Path) -> list[str]:
+    """The texts of a pickled list."""
+    path = Path(path)
+    if not path.is_file():
+        raise DatasetError(f"{path} does not exist.")
+    texts = []
+    lists = 0
+    try:
+        for operation, argument, _ in pickletools.genops(path.read_bytes()):
+            if operation.name in TEXTS:
+                texts.append(argument)
+            elif operation.name not in LIST | MEMORY:
+                raise DatasetError(
+                    f"{path} holds more than a list of texts: its operation "
+                    f"{operation.name} is refused, since it could run a program. Get "
+                    "the published file."
+                )
+            lists += operation.name in ("LIST", "EMPTY_LIST")
+    except DatasetError:
+        raise
+    except ValueError as error:
+        raise DatasetError(
+            f"{path} is no complete pickle ({error}). Get it again."
+        ) from error
+    if lists != 1:
+        raise DatasetError(f"{path} holds {lists} lists instead of one.")
+    return texts
+
 
 SPLITS = ("folders", "lee-won")
 FOLDERS = {
@@ -63,50 +97,7 @@ def prepare_magnatagatune(
     parts: Sequence[str] = PARTS,
     leave_out_missing: bool = False,
 ) -> TaggedData:
-    """Write the manifests of one split with the 50 most frequent tags.
-
-    Arguments
-    ---------
-    annotation_folder : str or pathlib.Path
-        Folder of `annotations_final.csv`.
-    audio_folder : str or pathlib.Path
-        Folder of the folders `0` to `f` of audio.
-    manifest_folder : str or pathlib.Path
-        Where a folder with the manifests is made, named after the split.
-    split : str
-        "folders" or "lee-won".
-    split_folder : str or pathlib.Path
-        For "lee-won": folder of `top50_tags.txt`, `train_list_pub.cP`,
-        `valid_list_pub.cP` and `test_list_pub.cP`, and perhaps of `y_valid_pub.npy` and
-        `y_test_pub.npy`, which the annotations are then checked against.
-    parts : sequence of str
-        Which parts to write.
-    leave_out_missing : bool
-        See `muq_plugins.data.datasets.common.write_manifests`.
-
-    Returns
-    -------
-    TaggedData
-        The manifests; tags are the most frequent first (two are equally frequent, so
-        the splits may differ in their order), and each clip has the label "song", as
-        several clips are of one song.
-
-    Raises
-    ------
-    DatasetError
-        If an argument is unknown, or a file is missing or not what it should be.
-
-    Example
-    -------
-    >>> import soundfile
-    >>> root = getfixture("tmp_path")
-    >>> (root / "f").mkdir()
-    >>> soundfile.write(root / "f" / "a-0-29.mp3", np.zeros(24000), 24000)
-    >>> text = "clip_id\\tcalm\\tmp3_path\\n2\\t1\\tf/a-0-29.mp3"
-    >>> _ = (root / ANNOTATIONS).write_text(text)
-    >>> prepare_magnatagatune(root, root, root, parts=["test"]).tags
-    ['calm']
-    """
+    """Write the manifests of one split with the 50 most frequent tags."""
     if split not in SPLITS:
         raise DatasetError(f"split must be {' or '.join(SPLITS)}, got {split!r}.")
     if (split == "lee-won") != (split_folder is not None):
@@ -145,35 +136,7 @@ def prepare_magnatagatune(
 
 
 def read_annotations(path: str | Path) -> tuple[list[str], np.ndarray, list[str]]:
-    """Read `annotations_final.csv`.
-
-    Arguments
-    ---------
-    path : str or pathlib.Path
-        The file.
-
-    Returns
-    -------
-    tags : list of str
-        Names of the columns.
-    matrix : numpy.ndarray
-        bool (clips, tags).
-    paths : list of str
-        Audio of every clip.
-
-    Raises
-    ------
-    DatasetError
-        If it is missing or not in its published form.
-
-    Example
-    -------
-    >>> path = getfixture("tmp_path") / "annotations_final.csv"
-    >>> _ = path.write_text("clip_id\\tcalm\\tmp3_path\\n2\\t1\\tf/a-0-29.mp3")
-    >>> tags, matrix, paths = read_annotations(path)
-    >>> tags, matrix.tolist(), paths
-    (['calm'], [[True]], ['f/a-0-29.mp3'])
-    """
+    """Read `annotations_final.csv`."""
     lines = read_text(path, SOURCE).splitlines()
     rows = list(csv.reader(lines, delimiter="\t"))
     if not rows or rows[0][:1] != ["clip_id"] or rows[0][-1] != "mp3_path":

@@ -5,9 +5,6 @@ Published in github.com/MTG/mtg-jamendo-dataset as
 names, then for each song `TRACK_ID ARTIST_ID ALBUM_ID PATH DURATION TAGS`, divided by
 tabs, with as many further columns as it has further tags. The audio comes as
 `87/4887.mp3`, or in the small edition as `87/4887.low.mp3`.
-
-Authors
- * The MuQ for SpeechBrain team 2026
 """
 
 from __future__ import annotations
@@ -15,13 +12,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from muq_plugins.data.datasets.common import (
+from muq_plugins.data.datasets.tagged import (
     PARTS,
+    DatasetError,
     TaggedClip,
     TaggedData,
+    read_text,
     write_manifests,
 )
-from muq_plugins.data.datasets.files import DatasetError, read_text
 
 # Name of each set in file names, and what its tags start with.
 TAG_SETS = {
@@ -47,52 +45,7 @@ def prepare_mtg_jamendo(
     parts: Sequence[str] = PARTS,
     leave_out_missing: bool = False,
 ) -> TaggedData:
-    """Write the manifests of one set of tags and one split.
-
-    Arguments
-    ---------
-    annotation_folder : str or pathlib.Path
-        The folder `data/splits` of the published repository.
-    audio_folder : str or pathlib.Path
-        Folder of the folders `00` to `99` of audio.
-    manifest_folder : str or pathlib.Path
-        Where a folder with the manifests is made, named after the split.
-    tag_set : str
-        "top50", "genre", "instrument" or "moodtheme".
-    split : int
-        0 to 4; nearly everybody uses 0.
-    tag_order : str
-        "sorted", as in the data set's own files, or "first appearance" in the files of
-        train, valid and test, as MARBLE numbers them.
-    parts : sequence of str
-        Which parts to write.
-    leave_out_missing : bool
-        See `muq_plugins.data.datasets.common.write_manifests`.
-
-    Returns
-    -------
-    TaggedData
-        The manifests; tags are written as published ("genre---rock"), and each clip
-        has the label "artist".
-
-    Raises
-    ------
-    DatasetError
-        If an argument is unknown, or a file is missing or not what it should be.
-
-    Example
-    -------
-    >>> import soundfile
-    >>> root = getfixture("tmp_path")
-    >>> (root / "split-0").mkdir()
-    >>> soundfile.write(root / "0.mp3", [0.0] * 24000, 24000)
-    >>> for number, word in enumerate(FILE_PARTS.values()):
-    ...     path = root / "split-0" / f"autotagging_genre-{word}.tsv"
-    ...     song = ["track", "artist", "album", f"{number}.mp3", "1.0", "genre---rock"]
-    ...     _ = path.write_text("\\n".join(map("\\t".join, [COLUMNS, song])))
-    >>> prepare_mtg_jamendo(root, root, root, "genre", parts=["train"]).tags
-    ['genre---rock']
-    """
+    """Write the manifests of one set of tags and one split."""
     if tag_set not in TAG_SETS:
         raise DatasetError(f"tag_set must be {' or '.join(TAG_SETS)}, got {tag_set!r}.")
     if split not in SPLITS:
@@ -119,23 +72,7 @@ def prepare_mtg_jamendo(
 
 
 def spoken_tag(tag: str) -> str:
-    """What a tag says, for a prompt.
-
-    Arguments
-    ---------
-    tag : str
-        As published.
-
-    Returns
-    -------
-    str
-        Without its kind.
-
-    Example
-    -------
-    >>> spoken_tag("mood/theme---uplifting")
-    'uplifting'
-    """
+    """What a tag says, for a prompt."""
     return tag.rpartition("---")[2]
 
 

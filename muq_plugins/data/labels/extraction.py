@@ -70,33 +70,6 @@ def extract_labels(
     Any number of processes, on any number of machines, may run this at the same time
     with the same arguments; none of them needs to know of the others. It returns in all
     of them when the labels are complete.
-
-    Arguments
-    ---------
-    folder : str or Path
-        Where the labels go; the only thing that the workers share.
-    target : Target
-        Features and quantizer, on the device that computes.
-    windows : LabelWindows
-        How tracks are cut.
-    manifest : dict
-        Clip id to entry.
-    shard_minutes : float
-        Audio in a shard, the unit of work.
-    latents : bool
-        Whether to store the features as well, as 16-bit floats.
-    max_bad_fraction : float
-        Share of files that may turn out unreadable.
-
-    Returns
-    -------
-    Throughput
-        What this worker did.
-
-    Raises
-    ------
-    UserError
-        If the folder holds other labels, or they do not stand the final check.
     """
     folder = Path(folder)
     description = describe(target, windows, manifest, shard_minutes, latents)

@@ -131,18 +131,11 @@ class ComputedTarget(TrackTarget):
 
 @dataclass
 class ComputedLabels:
-    """Labels that are computed during training, whenever they are needed.
+    """Labels that are computed during training, whenever they are needed."""
 
-    Arguments
-    ---------
-    window_seconds : float
-        Each frame is labelled in one window of its track, this long.
-    context_seconds : float
-        What is heard on either side of a window in addition.
-    """
-
+    # each frame is labelled in one window of its track, this long
     window_seconds: float
-    context_seconds: float
+    context_seconds: float  # what is heard on either side of a window in addition
 
     def target_for(self, target: Target, manifests: Manifests) -> ComputedTarget:
         """The target to train on: the codes that `StoredLabels` gives too."""
@@ -154,32 +147,16 @@ class ComputedLabels:
 
 @dataclass
 class StoredLabels:
-    """Labels that are extracted once, and read during training.
+    """Labels that are extracted once, and read during training."""
 
-    Arguments
-    ---------
-    folder : str or Path
-        Where they are kept.
-    window_seconds : float
-        Each frame is labelled in one window of its track, this long.
-    context_seconds : float
-        What is heard on either side of a window in addition.
-    shard_minutes : float
-        Audio in a shard, the unit of work of an extraction.
-    latents : bool
-        Whether an extraction stores what was quantized as well.
-    max_bad_fraction : float
-        Share of files that may turn out unreadable.
-    stale_seconds : float or None
-        Of earlier versions, and ignored: a dead worker's shard is free at once.
-    """
-
-    folder: str | Path
+    folder: str | Path  # where they are kept
+    # each frame is labelled in one window of its track, this long
     window_seconds: float
-    context_seconds: float
-    shard_minutes: float = 30.0
-    latents: bool = False
-    max_bad_fraction: float = 0.01
+    context_seconds: float  # what is heard on either side of a window in addition
+    shard_minutes: float = 30.0  # audio in a shard, the unit of work of an extraction
+    latents: bool = False  # whether an extraction stores what was quantized as well
+    max_bad_fraction: float = 0.01  # share of files that may turn out unreadable
+    # of earlier versions, and ignored: a dead worker's shard is free at once
     stale_seconds: InitVar[float | None] = None
 
     def __post_init__(self, stale_seconds: float | None):

@@ -5,9 +5,6 @@ not depend on the crop that somebody happens to ask for, so each frame belongs t
 window of its track, and its label is computed from that window and a little audio on
 either side. Stored labels and labels that are computed on the fly both follow this
 definition, and window for window the same computation: they are equal.
-
-Authors
- * The MuQ for SpeechBrain team 2026
 """
 
 from __future__ import annotations
@@ -26,34 +23,13 @@ class LabelWindows:
     """Cuts tracks into windows, one after another.
 
     The last window takes what is left over, and is up to twice as long as the others.
-
-    Arguments
-    ---------
-    window_frames : int
-        Frames that a window has labels for.
-    context_frames : int
-        Frames on either side that are heard in addition, where the track has them.
-    frame_samples : int
-        Samples of a frame.
-    sample_rate : int
-        Of the audio, in Hz.
-
-    Raises
-    ------
-    ValueError
-        If a number is out of range.
-
-    Example
-    -------
-    >>> windows = LabelWindows(100, 25, 960, 24000)
-    >>> windows.spans(250 * 960), windows.spans(0)
-    ([(0, 100), (100, 250)], [(0, 0)])
     """
 
-    window_frames: int
+    window_frames: int  # frames that a window has labels for
+    # frames on either side that are heard in addition, where the track has them
     context_frames: int
-    frame_samples: int
-    sample_rate: int
+    frame_samples: int  # samples of a frame
+    sample_rate: int  # of the audio, in Hz
 
     def __post_init__(self):
         if self.window_frames < 1 or self.context_frames < 0:
@@ -64,27 +40,7 @@ class LabelWindows:
 
     @classmethod
     def in_seconds(cls, target: Target, window: float, context: float) -> LabelWindows:
-        """Windows of a target, from seconds.
-
-        Arguments
-        ---------
-        target : Target
-            What is computed; it knows its rates.
-        window : float
-            Seconds that a window has labels for.
-        context : float
-            Seconds on either side that are heard in addition.
-
-        Returns
-        -------
-        LabelWindows
-            In the target's frames.
-
-        Raises
-        ------
-        ValueError
-            If a frame is not a whole number of samples, or a length not one of frames.
-        """
+        """Windows of a target, from seconds."""
         samples = round(target.sample_rate / target.frame_rate)
         if samples * target.frame_rate != target.sample_rate:
             raise ValueError(
@@ -100,45 +56,14 @@ class LabelWindows:
         return cls(round(frames[0]), round(frames[1]), samples, target.sample_rate)
 
     def spans(self, samples: int) -> list[tuple[int, int]]:
-        """The windows of a track.
-
-        Arguments
-        ---------
-        samples : int
-            Length of the track. A frame that it does not fill has no label.
-
-        Returns
-        -------
-        list of (int, int)
-            First frame, and the frame after the last one, of each window.
-        """
+        """The windows of a track."""
         frames = samples // self.frame_samples
         count = max(1, frames // self.window_frames)
         starts = [number * self.window_frames for number in range(count)]
         return list(zip(starts, [*starts[1:], frames], strict=True))
 
     def covering(self, samples: int, first: int, last: int) -> list[tuple[int, int]]:
-        """The windows that hold some frames of a track.
-
-        Arguments
-        ---------
-        samples : int
-            Length of the track.
-        first : int
-            First frame.
-        last : int
-            The frame after the last one.
-
-        Returns
-        -------
-        list of (int, int)
-            As `spans` gives them.
-
-        Example
-        -------
-        >>> LabelWindows(100, 25, 960, 24000).covering(500 * 960, 190, 210)
-        [(100, 200), (200, 300)]
-        """
+        """The windows that hold some frames of a track."""
         return [
             span for span in self.spans(samples) if span[0] < last and first < span[1]
         ]
@@ -146,29 +71,7 @@ class LabelWindows:
     def read(
         self, path: str, samples: int, span: tuple[int, int]
     ) -> tuple[Tensor, int]:
-        """Reads the audio of one window with its context.
-
-        Arguments
-        ---------
-        path : str
-            The file.
-        samples : int
-            Length of the track, as the manifest says.
-        span : (int, int)
-            The window, from `spans`.
-
-        Returns
-        -------
-        wav : Tensor
-            Waveform (samples,).
-        offset : int
-            Frames of context before the window.
-
-        Raises
-        ------
-        AudioError
-            If the file cannot be read, or is shorter than the manifest says.
-        """
+        """Reads the audio of one window with its context."""
         begin = max(0, span[0] - self.context_frames) * self.frame_samples
         end = min(samples, (span[1] + self.context_frames) * self.frame_samples)
         if span[1] == samples // self.frame_samples:
@@ -195,31 +98,6 @@ def window_labels(
 
     A window is computed alone, so that no digit depends on what stands beside it in a
     batch.
-
-    Arguments
-    ---------
-    target : Target
-        Features and quantizer.
-    windows : LabelWindows
-        How the track is cut.
-    path : str
-        The file.
-    samples : int
-        Length of the track.
-    span : (int, int)
-        The window, from `LabelWindows.spans`.
-
-    Returns
-    -------
-    codes : Tensor
-        (frames, N) int64, on the CPU.
-    feats : Tensor
-        What was quantized (frames, size), on the CPU.
-
-    Raises
-    ------
-    AudioError
-        If the file cannot be read, or is shorter than the manifest says.
     """
     if span[0] == span[1]:  # a track that is shorter than a frame
         codes = torch.zeros(0, target.num_codebooks, dtype=torch.int64)
@@ -234,23 +112,5 @@ def window_labels(
 
 
 def track_samples(entry: dict, sample_rate: int) -> int:
-    """The length of a track that crops and labels are counted by.
-
-    Arguments
-    ---------
-    entry : dict
-        Of a manifest.
-    sample_rate : int
-        In Hz.
-
-    Returns
-    -------
-    int
-        Samples, as `ClipDataset` counts them.
-
-    Example
-    -------
-    >>> track_samples({"wav": "a.wav", "duration": 1.5}, 24000)
-    36000
-    """
+    """The length of a track that crops and labels are counted by."""
     return round(entry["duration"] * sample_rate)

@@ -1,9 +1,6 @@
 """The figures of a report, one function each: from metrics or arrays to a PNG.
 
 Codebooks and levels are numbered from 1, as a person counts.
-
-Authors
- * The MuQ for SpeechBrain team 2026
 """
 
 from muq_plugins.evaluation.figures.codebooks import (

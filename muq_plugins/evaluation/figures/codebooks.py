@@ -1,8 +1,4 @@
-"""What each codebook does: how it is used, what it adds, how well it is predicted.
-
-Authors
- * The MuQ for SpeechBrain team 2026
-"""
+"""What each codebook does: how it is used, what it adds, how well it is predicted."""
 
 import math
 from pathlib import Path
@@ -31,30 +27,8 @@ def accuracy_per_codebook(
     path: str | Path,
     code_counts: torch.Tensor | np.ndarray | None = None,
 ) -> None:
-    """Draw masked accuracy and cross-entropy of every codebook in the last validation.
-
-    Arguments
-    ---------
-    rows : list of dict
-        Rows of the pretrain stage, as `read_metrics` returns them.
-    path : str or pathlib.Path
-        The PNG to write.
-    code_counts : torch.Tensor or numpy.ndarray
-        Counts (N, V): with them the accuracy of always guessing the most frequent
-        code is drawn too.
-
-    Raises
-    ------
-    ValueError
-        If no validation row has numbers per codebook.
-
-    Example
-    -------
-    >>> path = Path(getfixture("tmpdir")) / "accuracy.png"
-    >>> row = {"kind": "valid", "step": 9, "accuracy_per_codebook": [0.3, 0.1]}
-    >>> accuracy_per_codebook([row | {"cross_entropy_per_codebook": [3.1, 4.7]}], path)
-    >>> path.exists()
-    True
+    """Draw masked accuracy and cross-entropy of every codebook in the last
+    validation.
     """
     row = _valid_rows_with(rows, "accuracy_per_codebook")[-1]
     accuracy = np.array(row["accuracy_per_codebook"], dtype=float)
@@ -76,22 +50,7 @@ def accuracy_per_codebook(
 
 
 def code_histograms(code_counts: torch.Tensor | np.ndarray, path: str | Path) -> None:
-    """Draw how often each code is used, most frequent first, one panel a codebook.
-
-    Arguments
-    ---------
-    code_counts : torch.Tensor or numpy.ndarray
-        Counts (N, V).
-    path : str or pathlib.Path
-        The PNG to write.
-
-    Example
-    -------
-    >>> path = Path(getfixture("tmpdir")) / "codes.png"
-    >>> code_histograms(np.ones((2, 16)), path)
-    >>> path.exists()
-    True
-    """
+    """Draw how often each code is used, most frequent first, one panel a codebook."""
     counts = np.asarray(code_counts, dtype=float)
     num_codebooks, size = counts.shape
     usage = codes.usage(counts).tolist()
@@ -147,29 +106,7 @@ def code_histograms(code_counts: torch.Tensor | np.ndarray, path: str | Path) ->
 
 
 def error_by_level(rows: list[dict], path: str | Path) -> None:
-    """Draw the reconstruction error after each codebook, first and last validation.
-
-    Arguments
-    ---------
-    rows : list of dict
-        Rows of the tokenizer stage, as `read_metrics` returns them.
-    path : str or pathlib.Path
-        The PNG to write.
-
-    Raises
-    ------
-    ValueError
-        If no validation row has errors per level.
-
-    Example
-    -------
-    >>> path = Path(getfixture("tmpdir")) / "error.png"
-    >>> row = {"kind": "valid", "step": 100}
-    >>> row["reconstruction_error_per_level"] = [0.8, 0.5, 0.3]
-    >>> error_by_level([row], path)
-    >>> path.exists()
-    True
-    """
+    """Draw the reconstruction error after each codebook, first and last validation."""
     valid = _valid_rows_with(rows, "reconstruction_error_per_level")
     last = valid[-1]["reconstruction_error_per_level"]
     levels = np.arange(len(last))

@@ -1,8 +1,4 @@
-"""Curves over the steps of a training.
-
-Authors
- * The MuQ for SpeechBrain team 2026
-"""
+"""Curves over the steps of a training."""
 
 from pathlib import Path
 
@@ -38,26 +34,6 @@ def loss_curves(rows: list[dict], path: str | Path) -> None:
     chance, and the codes' own entropy, which is what a counting model gets. Tokenizer:
     the three terms of the loss. Audio and text: the contrastive loss and the accuracy
     within a batch, with what guessing gives.
-
-    Arguments
-    ---------
-    rows : list of dict
-        Rows of one stage, as `read_metrics` returns them.
-    path : str or pathlib.Path
-        The PNG to write.
-
-    Raises
-    ------
-    ValueError
-        If the rows are not of exactly one stage.
-
-    Example
-    -------
-    >>> path = Path(getfixture("tmpdir")) / "loss.png"
-    >>> row = {"stage": "pretrain", "kind": "valid", "step": 1, "cross_entropy": 5.0}
-    >>> loss_curves([row], path)
-    >>> path.exists()
-    True
     """
     stages = {row.get("stage") for row in rows}
     if stages == {"pretrain"}:
@@ -74,23 +50,7 @@ def loss_curves(rows: list[dict], path: str | Path) -> None:
 
 
 def optimisation_curves(rows: list[dict], path: str | Path) -> None:
-    """Draw learning rate, gradient norm and speed against the steps.
-
-    Arguments
-    ---------
-    rows : list of dict
-        Rows of one stage, as `read_metrics` returns them.
-    path : str or pathlib.Path
-        The PNG to write.
-
-    Example
-    -------
-    >>> path = Path(getfixture("tmpdir")) / "optimisation.png"
-    >>> row = {"kind": "train", "step": 1, "lr": 5e-4, "grad_norm": 1.0}
-    >>> optimisation_curves([row], path)
-    >>> path.exists()
-    True
-    """
+    """Draw learning rate, gradient norm and speed against the steps."""
     panels = {
         "lr": "Learning rate",
         "grad_norm": "Gradient norm",

@@ -1,8 +1,4 @@
-"""What each layer knows: curves over the layers of an encoder, and learned mixtures.
-
-Authors
- * The MuQ for SpeechBrain team 2026
-"""
+"""What each layer knows: curves over the layers of an encoder, and learned mixtures."""
 
 from __future__ import annotations
 
@@ -36,34 +32,7 @@ COLORS = {TRAINED: VALID, UNTRAINED: NEUTRAL, LOG_MEL: COUNTING}
 
 
 def layer_curves(results: list[TaskResult], reader: str, path: str | Path) -> None:
-    """Draw the score of every layer, one panel for each task.
-
-    Arguments
-    ---------
-    results : list of TaskResult
-        At least one.
-    reader : str
-        "linear" or "hidden layer".
-    path : str or pathlib.Path
-        The PNG to write.
-
-    Raises
-    ------
-    ValueError
-        If there is no result.
-
-    Example
-    -------
-    >>> from muq_plugins.evaluation.probing.result import Row
-    >>> rows = [Row(TRAINED, "linear", i, 0.2 * i, 0.1, 0.9, {}) for i in range(4)]
-    >>> clips = {"train": 9, "valid": 3, "test": 3}
-    >>> result = TaskResult("key", "single", None, None, "balanced_accuracy", 0.1,
-    ...                     ["C", "D"], clips, 3, rows)
-    >>> path = Path(getfixture("tmpdir")) / "layers.png"
-    >>> layer_curves([result], "linear", path)
-    >>> path.exists()
-    True
-    """
+    """Draw the score of every layer, one panel for each task."""
     if not results:
         raise ValueError("there is no probe result to draw")
     lines = ceil(len(results) / COLUMNS)
@@ -86,33 +55,7 @@ def layer_curves(results: list[TaskResult], reader: str, path: str | Path) -> No
 
 
 def mixture_weights(results: list[TaskResult], reader: str, path: str | Path) -> None:
-    """Draw how much of each layer the learned mixtures use, one line for each task.
-
-    Arguments
-    ---------
-    results : list of TaskResult
-        At least one with a mixture of the trained encoder.
-    reader : str
-        "linear" or "hidden layer".
-    path : str or pathlib.Path
-        The PNG to write.
-
-    Raises
-    ------
-    ValueError
-        If no result has a mixture.
-
-    Example
-    -------
-    >>> from muq_plugins.evaluation.probing.result import Row
-    >>> row = Row(TRAINED, "linear", MIXTURE, 0.5, 0.4, 0.6, {}, weights=[0.2, 0.8])
-    >>> result = TaskResult("key", "single", None, None, "balanced_accuracy", 0.1,
-    ...                     ["C", "D"], {}, 3, [row])
-    >>> path = Path(getfixture("tmpdir")) / "mixture.png"
-    >>> mixture_weights([result], "linear", path)
-    >>> path.exists()
-    True
-    """
+    """Draw how much of each layer the learned mixtures use, one line for each task."""
     mixtures = {
         result.label: row.weights
         for result in results

@@ -1,8 +1,4 @@
-"""What each codebook of a tokenizer adds, on several kinds of audio.
-
-Authors
- * The MuQ for SpeechBrain team 2026
-"""
+"""What each codebook of a tokenizer adds, on several kinds of audio."""
 
 import math
 from pathlib import Path
@@ -14,28 +10,7 @@ from muq_plugins.evaluation.figures.style import NEUTRAL, VALID, new_figure
 
 
 def errors_of_levels(errors: dict[str, list[float]], path: str | Path) -> None:
-    """Draw the reconstruction error after each codebook.
-
-    Arguments
-    ---------
-    errors : dict of list of float
-        Errors after 0..N codebooks, by what they were measured on. The first is what
-        the figure is about, and has its numbers written beside it.
-    path : str or pathlib.Path
-        The PNG to write.
-
-    Raises
-    ------
-    ValueError
-        If there is nothing to draw.
-
-    Example
-    -------
-    >>> path = Path(getfixture("tmpdir")) / "levels.png"
-    >>> errors_of_levels({"songs": [0.8, 0.5, 0.3], "training": [0.8, 0.4, 0.2]}, path)
-    >>> path.exists()
-    True
-    """
+    """Draw the reconstruction error after each codebook."""
     if not errors:
         raise ValueError("there are no errors to draw")
     with new_figure(path, width=8, height=3.4) as figure:

@@ -1,8 +1,4 @@
-"""A clip as the tokenizer hears it.
-
-Authors
- * The MuQ for SpeechBrain team 2026
-"""
+"""A clip as the tokenizer hears it."""
 
 from pathlib import Path
 
@@ -17,32 +13,7 @@ def mel_reconstruction(
     path: str | Path,
     frame_rate: float = 100.0,
 ) -> None:
-    """Draw a log-mel above its reconstructions, with the error beside each.
-
-    Arguments
-    ---------
-    mel : numpy.ndarray
-        Normalised log-mel (frames, mels).
-    reconstructions : dict of numpy.ndarray
-        Reconstructions (frames, mels) by what they were decoded from.
-    path : str or pathlib.Path
-        The PNG to write.
-    frame_rate : float
-        Mel frames per second.
-
-    Raises
-    ------
-    ValueError
-        If a reconstruction has not the shape of the original.
-
-    Example
-    -------
-    >>> path = Path(getfixture("tmpdir")) / "mel.png"
-    >>> mel = np.random.default_rng(0).normal(size=(50, 16))
-    >>> mel_reconstruction(mel, {"1 level": 0.5 * mel}, path)
-    >>> path.exists()
-    True
-    """
+    """Draw a log-mel above its reconstructions, with the error beside each."""
     mel = np.asarray(mel, dtype=float)
     for name, decoded in reconstructions.items():
         if np.shape(decoded) != mel.shape:

@@ -1,48 +1,15 @@
-"""How well a label can be read off different features.
-
-Authors
- * The MuQ for SpeechBrain team 2026
-"""
+"""How well a label can be read off different features."""
 
 from pathlib import Path
 
 from matplotlib.ticker import PercentFormatter
 
-from muq_plugins.evaluation.figures.style import (
-    CHANCE,
-    INK,
-    NEUTRAL,
-    VALID,
-    new_figure,
-)
+from muq_plugins.evaluation.figures.style import CHANCE, INK, NEUTRAL, VALID, new_figure
 from muq_plugins.evaluation.probe_result import ProbeResult
 
 
 def probe_bars(results: list[ProbeResult], path: str | Path) -> None:
-    """Draw the balanced accuracy of every kind of features with its 95% interval.
-
-    Arguments
-    ---------
-    results : list of ProbeResult
-        At least one result; the last one, the trained encoder, is highlighted.
-    path : str or pathlib.Path
-        The PNG to write.
-
-    Raises
-    ------
-    ValueError
-        If there is no result.
-
-    Example
-    -------
-    >>> from muq_plugins.evaluation.probe import fit_probe
-    >>> x = [[0.0], [1.0], [0.1], [0.9], [0.2], [0.8]]
-    >>> y = ["Organ", "Brass"] * 3
-    >>> path = Path(getfixture("tmpdir")) / "probe.png"
-    >>> probe_bars([fit_probe(x, y, x, y, name="one number")], path)
-    >>> path.exists()
-    True
-    """
+    """Draw the balanced accuracy of every kind of features with its 95% interval."""
     if not results:
         raise ValueError("there is no probe result to draw")
     scores = [result.balanced_accuracy for result in results]

@@ -1,9 +1,6 @@
 """What experiments have reached: every seed, means with intervals, and differences.
 
 The functions know nothing of studies: they draw lists of numbers with names.
-
-Authors
- * The MuQ for SpeechBrain team 2026
 """
 
 from __future__ import annotations
@@ -34,26 +31,11 @@ REFERENCES = ((NEUTRAL, "-"), (COUNTING, (0, (5, 2))), (CHANCE, (0, (1, 2))))
 
 
 class Dots(NamedTuple):
-    """The numbers of one experiment.
+    """The numbers of one experiment."""
 
-    Arguments
-    ---------
-    label : str
-        Its name.
-    values : list of float
-        One for each seed.
-    interval : tuple of float or None
-        Low and high end, around the mean.
-
-    Example
-    -------
-    >>> Dots("Mel-RVQ", [0.5, 0.6], (0.4, 0.7)).label
-    'Mel-RVQ'
-    """
-
-    label: str
-    values: list[float]
-    interval: tuple[float, float] | None
+    label: str  # its name
+    values: list[float]  # one for each seed
+    interval: tuple[float, float] | None  # low and high end, around the mean
 
 
 def scores_by_experiment(
@@ -63,35 +45,7 @@ def scores_by_experiment(
     names: tuple[str, str],
     path: str | Path,
 ) -> None:
-    """Draw the scores of experiments beside their differences to a base.
-
-    Arguments
-    ---------
-    scores : list of Dots
-        At least one.
-    differences : list of Dots or None
-        The difference of each; None for the base itself.
-    references : dict of float
-        At most three levels to compare with, by name.
-    names : tuple of str
-        Names of the two axes.
-    path : str or pathlib.Path
-        The PNG to write.
-
-    Raises
-    ------
-    ValueError
-        If there is nothing to draw.
-
-    Example
-    -------
-    >>> path = Path(getfixture("tmpdir")) / "scores.png"
-    >>> scores = [Dots("Mel-RVQ", [0.5, 0.6], (0.4, 0.7)), Dots("VQ", [0.4], None)]
-    >>> differences = [None, Dots("VQ", [-0.1], None)]
-    >>> scores_by_experiment(scores, differences, {"chance": 0}, ("a", "b"), path)
-    >>> path.exists()
-    True
-    """
+    """Draw the scores of experiments beside their differences to a base."""
     if not scores:
         raise ValueError("there is no score to draw")
     with new_figure(path, width=8, height=1.5 + 0.46 * len(scores)) as figure:
@@ -129,34 +83,7 @@ def scores_by_number(
     names: tuple[str, str],
     path: str | Path,
 ) -> None:
-    """Draw the scores of experiments against the number that they differ in.
-
-    Arguments
-    ---------
-    x : list of float
-        Number of each experiment, above 0.
-    scores : list of Dots
-        Their scores, at least one.
-    references : dict of float
-        At most three levels to compare with, by name.
-    names : tuple of str
-        Names of the two axes.
-    path : str or pathlib.Path
-        The PNG to write.
-
-    Raises
-    ------
-    ValueError
-        If there is nothing to draw.
-
-    Example
-    -------
-    >>> path = Path(getfixture("tmpdir")) / "scores.png"
-    >>> scores = [Dots("1", [0.5, 0.6], (0.4, 0.7)), Dots("2", [0.7], None)]
-    >>> scores_by_number([1, 2], scores, {}, ("codebooks", "score"), path)
-    >>> path.exists()
-    True
-    """
+    """Draw the scores of experiments against the number that they differ in."""
     if not scores:
         raise ValueError("there is no score to draw")
     with new_figure(path, width=8, height=3.9) as figure:
@@ -186,31 +113,7 @@ def code_use(
     perplexity: list[list[float]],
     path: str | Path,
 ) -> None:
-    """Draw how evenly the codes of each target are used, codebook by codebook.
-
-    Arguments
-    ---------
-    labels : list of str
-        Names of the targets, at least one.
-    usage : list of list of float
-        Share of the codes that occur, of each target and codebook.
-    perplexity : list of list of float
-        Perplexity as a share of the codebook size, likewise.
-    path : str or pathlib.Path
-        The PNG to write.
-
-    Raises
-    ------
-    ValueError
-        If there is nothing to draw.
-
-    Example
-    -------
-    >>> path = Path(getfixture("tmpdir")) / "use.png"
-    >>> code_use(["Mel-RVQ"], [[1.0, 0.9]], [[0.5, 0.6]], path)
-    >>> path.exists()
-    True
-    """
+    """Draw how evenly the codes of each target are used, codebook by codebook."""
     if not labels:
         raise ValueError("there is no target to draw")
     with new_figure(path, width=8, height=1.5 + 0.42 * len(labels)) as figure:

@@ -1,8 +1,4 @@
-"""Curves of many experiments: one panel each, so that no line hides another.
-
-Authors
- * The MuQ for SpeechBrain team 2026
-"""
+"""Curves of many experiments: one panel each, so that no line hides another."""
 
 from __future__ import annotations
 
@@ -32,26 +28,11 @@ ZERO = {"color": CHANCE, "linestyle": (0, (1, 2)), "linewidth": 1.4}
 
 
 class Curves(NamedTuple):
-    """The curves of one experiment.
+    """The curves of one experiment."""
 
-    Arguments
-    ---------
-    label : str
-        Its name.
-    x : list of float
-        Places of the points.
-    values : list of list of float
-        One curve for each seed.
-
-    Example
-    -------
-    >>> Curves("Mel-RVQ", [1, 2], [[3.0, 2.0]]).label
-    'Mel-RVQ'
-    """
-
-    label: str
-    x: list[float]
-    values: list[list[float]]
+    label: str  # its name
+    x: list[float]  # places of the points
+    values: list[list[float]]  # one curve for each seed
 
 
 def panels_of_curves(
@@ -63,39 +44,7 @@ def panels_of_curves(
     zero: str = "",
     shares: bool = False,
 ) -> None:
-    """Draw the curves of experiments, one panel each with the base behind it.
-
-    Arguments
-    ---------
-    curves : list of Curves
-        At least one.
-    base : Curves or None
-        What is drawn into the panels of all others.
-    names : tuple of str
-        Names of the two axes.
-    path : str or pathlib.Path
-        The PNG to write.
-    reference : Curves or None
-        Another curve to draw into all panels.
-    zero : str
-        Name of the level zero, drawn as a line; empty for none.
-    shares : bool
-        Whether the values are shares, to be shown as percentages.
-
-    Raises
-    ------
-    ValueError
-        If there is nothing to draw.
-
-    Example
-    -------
-    >>> path = Path(getfixture("tmpdir")) / "curves.png"
-    >>> base = Curves("a", [1, 2], [[3, 2]])
-    >>> curves = [base, Curves("b", [1, 2], [[3, 1], [3, 2]])]
-    >>> panels_of_curves(curves, base, ("update", "nat"), path)
-    >>> path.exists()
-    True
-    """
+    """Draw the curves of experiments, one panel each with the base behind it."""
     if not curves:
         raise ValueError("there is no curve to draw")
     lines, columns = ceil(len(curves) / COLUMNS), min(COLUMNS, len(curves))

@@ -2,9 +2,6 @@
 
 Figures are drawn through matplotlib's objects and never through pyplot, whose global
 state would leak into the notebook or the training that asks for a report.
-
-Authors
- * The MuQ for SpeechBrain team 2026
 """
 
 import io
@@ -63,28 +60,7 @@ STYLE = {
 
 @contextmanager
 def new_figure(path: str | Path, width: float, height: float) -> Iterator[Figure]:
-    """Draw a figure in the common style and save it as PNG.
-
-    Arguments
-    ---------
-    path : str or pathlib.Path
-        The file to write.
-    width, height : float
-        Size in inches; the report shows up to 8 inches without scaling down.
-
-    Yields
-    ------
-    matplotlib.figure.Figure
-        An empty figure, saved when the context ends without an error.
-
-    Example
-    -------
-    >>> path = Path(getfixture("tmpdir")) / "line.png"
-    >>> with new_figure(path, width=4, height=3) as figure:
-    ...     _ = figure.add_subplot().plot([1, 2, 3])
-    >>> path.exists()
-    True
-    """
+    """Draw a figure in the common style and save it as PNG."""
     with rc_context(STYLE):
         figure = Figure(figsize=(width, height), layout="constrained")
         figure.get_layout_engine().set(w_pad=0.1, h_pad=0.08)
@@ -95,52 +71,12 @@ def new_figure(path: str | Path, width: float, height: float) -> Iterator[Figure
 
 
 def percent_tick(value: float, position: int | None = None) -> str:
-    """Write a share as percentage with as few digits as it needs.
-
-    Arguments
-    ---------
-    value : float
-        Share, 0..1.
-    position : int
-        Not used: matplotlib gives it to whatever writes the numbers of an axis.
-
-    Returns
-    -------
-    str
-        The percentage.
-
-    Example
-    -------
-    >>> percent_tick(0.25), percent_tick(0.001)
-    ('25%', '0.1%')
-    """
+    """Write a share as percentage with as few digits as it needs."""
     return f"{100 * value:.3g}%"
 
 
 def reference_line(axes: Axes, value: float, label: str, color: str, va="bottom"):
-    """Draw a horizontal line and write its name beside it, outside of the axes.
-
-    Arguments
-    ---------
-    axes : matplotlib.axes.Axes
-        Where to draw.
-    value : float
-        Height of the line.
-    label : str
-        What the line is.
-    color : str
-        Colour of line and label.
-    va : str
-        "bottom" if the label stands on the height of the line, "top" if it hangs from
-        it: of two lines that may be close, one stands and one hangs.
-
-    Example
-    -------
-    >>> axes = Figure().add_subplot()
-    >>> reference_line(axes, 5.55, "chance", CHANCE)
-    >>> axes.texts[0].get_text()
-    'chance'
-    """
+    """Draw a horizontal line and write its name beside it, outside of the axes."""
     axes.axhline(value, color=color, linewidth=1.2, linestyle=(0, (5, 3)), zorder=1.5)
     axes.annotate(
         label,

@@ -1,9 +1,6 @@
 """What the metrics of a run mean, in plain words, for the log and for the report.
 
 Codebooks and levels are numbered from 1 in everything that a person reads.
-
-Authors
- * The MuQ for SpeechBrain team 2026
 """
 
 from muq_plugins.evaluation.health.mulan import mulan_verdicts

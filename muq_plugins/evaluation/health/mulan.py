@@ -1,8 +1,4 @@
-"""Do audio and text of a model find each other?
-
-Authors
- * The MuQ for SpeechBrain team 2026
-"""
+"""Do audio and text of a model find each other?"""
 
 from __future__ import annotations
 
@@ -19,26 +15,7 @@ from muq_plugins.lobes.stages import is_at_chance
 
 
 def mulan_verdicts(rows: list[dict], scores: dict[str, Any]) -> list[Verdict]:
-    """Judge the training of two towers.
-
-    Arguments
-    ---------
-    rows : list of dict
-        Rows of `metrics.jsonl`; those of other stages are ignored.
-    scores : dict
-        From `muq_plugins.evaluation.mulan.evaluate_mulan`; empty if there are none.
-
-    Returns
-    -------
-    list of Verdict
-        Problems first, then warnings, then what is good.
-
-    Example
-    -------
-    >>> row = {"kind": "valid", "stage": "mulan", "step": 9, "loss": 3.0, "chance": 3.0}
-    >>> mulan_verdicts([row], {})[0].message[:35]
-    'the model is stuck at chance: contr'
-    """
+    """Judge the training of two towers."""
     rows = select(rows, stage="mulan")
     verdicts = non_finite_verdicts(rows)
     valid = select(rows, kind="valid")

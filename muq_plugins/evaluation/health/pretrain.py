@@ -1,8 +1,4 @@
-"""Has the pre-trained model learned more than to count codes?
-
-Authors
- * The MuQ for SpeechBrain team 2026
-"""
+"""Has the pre-trained model learned more than to count codes?"""
 
 import numpy as np
 import torch
@@ -31,33 +27,7 @@ TRAIN_ROWS = 20
 def pretrain_verdicts(
     rows: list[dict], code_counts: torch.Tensor | np.ndarray | None = None
 ) -> list[Verdict]:
-    """Judge a pre-training.
-
-    Arguments
-    ---------
-    rows : list of dict
-        Rows of `metrics.jsonl`; those of other stages are ignored.
-    code_counts : torch.Tensor or numpy.ndarray
-        Counts (N, V) of the target's codes on unseen clips. With them the accuracy is
-        compared with always guessing the most frequent code.
-
-    Returns
-    -------
-    list of Verdict
-        Problems first, then warnings, then what is good.
-
-    Raises
-    ------
-    ValueError
-        If rows and counts have different numbers of codebooks.
-
-    Example
-    -------
-    >>> row = {"kind": "valid", "stage": "pretrain", "step": 100, "accuracy": 0.01}
-    >>> row |= {"cross_entropy": 5.54, "code_entropy": 4.8, "chance": 5.545}
-    >>> pretrain_verdicts([row])[0].message[:30]
-    'the model is stuck at chance: '
-    """
+    """Judge a pre-training."""
     rows = select(rows, stage="pretrain")
     verdicts = non_finite_verdicts(rows)
     valid = select(rows, kind="valid")
@@ -73,24 +43,7 @@ def pretrain_verdicts(
 
 
 def probe_verdicts(results: list) -> list[Verdict]:
-    """Judge whether pre-training has improved the encoder.
-
-    Arguments
-    ---------
-    results : list of ProbeResult
-        Rows of `family_probe`; those named "untrained encoder" and "trained encoder"
-        are compared.
-
-    Returns
-    -------
-    list of Verdict
-        One verdict, or none if there is nothing to compare.
-
-    Example
-    -------
-    >>> probe_verdicts([])
-    []
-    """
+    """Judge whether pre-training has improved the encoder."""
     by_name = {result.name: result for result in results}
     trained = by_name.get("trained encoder")
     untrained = by_name.get("untrained encoder")

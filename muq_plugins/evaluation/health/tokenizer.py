@@ -1,8 +1,4 @@
-"""Has the tokenizer learned codes that are worth predicting?
-
-Authors
- * The MuQ for SpeechBrain team 2026
-"""
+"""Has the tokenizer learned codes that are worth predicting?"""
 
 import math
 
@@ -36,28 +32,7 @@ FRAMES_PER_CODE = 10
 def tokenizer_verdicts(
     rows: list[dict], code_counts: torch.Tensor | np.ndarray | None = None
 ) -> list[Verdict]:
-    """Judge the training of a tokenizer.
-
-    Arguments
-    ---------
-    rows : list of dict
-        Rows of `metrics.jsonl`; those of other stages are ignored.
-    code_counts : torch.Tensor or numpy.ndarray
-        Counts (N, V) on unseen clips. With them the size of the sample is judged too.
-
-    Returns
-    -------
-    list of Verdict
-        Problems first, then warnings, then what is good.
-
-    Example
-    -------
-    >>> row = {"kind": "valid", "stage": "tokenizer", "step": 100, "loss": 0.9}
-    >>> row |= {"usage": [0.9, 0.03], "dead_codes": [26, 248], "perplexity": [150, 2]}
-    >>> row |= {"reconstruction_error_per_level": [0.8, 0.4, 0.3]}
-    >>> [verdict.level for verdict in tokenizer_verdicts([row])]
-    ['problem', 'good']
-    """
+    """Judge the training of a tokenizer."""
     rows = select(rows, stage="tokenizer")
     verdicts = non_finite_verdicts(rows)
     valid = select(rows, kind="valid")

@@ -4,7 +4,4 @@ In the order of the data: `clips` (what is labelled), `windows`, `features` and 
 (what the encoder says, once), `splitting` and `tasks` (who trains and who tests),
 `readers`, `metrics` and `reading` (the probes), `result` and `storage` (what is kept),
 `run`, `verdicts` and `report`.
-
-Authors
- * The MuQ for SpeechBrain team 2026
 """

@@ -4,9 +4,6 @@ The name of a file is a hash of everything that its content depends on: the weig
 the encoder, the clips with the size and time of their files, and the windows. So
 features of another encoder or of a changed recording are never found by mistake, and
 nothing has to be deleted by hand.
-
-Authors
- * The MuQ for SpeechBrain team 2026
 """
 
 from __future__ import annotations
@@ -40,34 +37,12 @@ CHUNK = 64
 
 @dataclass(frozen=True)
 class FeatureSettings:
-    """How clips become features.
+    """How clips become features."""
 
-    Arguments
-    ---------
-    folder : str or pathlib.Path
-        Where they are kept.
-    window_seconds : float
-        Length of a window.
-    max_windows : int
-        Most windows of a clip.
-    batch_size : int
-        Windows encoded at once; does not change the features.
-
-    Raises
-    ------
-    ProbeError
-        If a number is not positive.
-
-    Example
-    -------
-    >>> FeatureSettings("features").max_windows
-    3
-    """
-
-    folder: str | Path
-    window_seconds: float = 10.0
-    max_windows: int = 3
-    batch_size: int = 8
+    folder: str | Path  # where they are kept
+    window_seconds: float = 10.0  # length of a window
+    max_windows: int = 3  # most windows of a clip
+    batch_size: int = 8  # windows encoded at once; does not change the features
 
     def __post_init__(self):
         for name in ("window_seconds", "max_windows", "batch_size"):
@@ -79,23 +54,11 @@ class FeatureSettings:
 
 @dataclass(frozen=True)
 class Features:
-    """Features of all clips.
+    """Features of all clips."""
 
-    Arguments
-    ---------
-    values : numpy.ndarray
-        (clips, layers, size) float32; not finite where the clip could not be read.
-    key : str
-        Hash of all that they depend on.
-
-    Example
-    -------
-    >>> Features(np.array([[[1.0]], [[np.nan]]]), "1ec3").usable.tolist()
-    [True, False]
-    """
-
+    # (clips, layers, size) float32; not finite where the clip could not be read
     values: np.ndarray
-    key: str
+    key: str  # hash of all that they depend on
 
     @property
     def usable(self) -> np.ndarray:
@@ -110,45 +73,7 @@ def cached_features(
     name: str = "features",
     progress: bool = False,
 ) -> Features:
-    """Compute the features of clips, or read what was computed before.
-
-    Arguments
-    ---------
-    extractor : Extractor
-        What computes them.
-    clips : list of Clip
-        The clips.
-    settings : FeatureSettings
-        The windows and the folder.
-    name : str
-        What the features are, for messages and the names of files.
-    progress : bool
-        Show a progress bar.
-
-    Returns
-    -------
-    Features
-        In the order of the clips.
-
-    Raises
-    ------
-    ProbeError
-        If a clip is missing, none can be read, or the features are not finite.
-
-    Example
-    -------
-    >>> import soundfile
-    >>> from muq_plugins.evaluation.probing.features import LogMelStatistics
-    >>> from muq_plugins.lobes import MuQEncoder
-    >>> folder = getfixture("tmp_path")
-    >>> soundfile.write(folder / "a.wav", np.zeros(24000), 24000)
-    >>> log_mel = LogMelStatistics(MuQEncoder(32, 1, 4, 64, conv_channels=4))
-    >>> clips = [Clip("a", str(folder / "a.wav"), 1.0)]
-    >>> cached_features(log_mel, clips, FeatureSettings(folder)).values.shape
-    (1, 1, 256)
-    >>> [path.suffix for path in folder.glob("features-*")]
-    ['.npz']
-    """
+    """Compute the features of clips, or read what was computed before."""
     slug = name.replace(" ", "_")
     chunks, keys = [], []
     starts = range(0, len(clips), CHUNK)

@@ -1,7 +1,5 @@
-"""Labelled clips to probe on: the embedded corpus, or any folder with a CSV of labels.
-
-Authors
- * The MuQ for SpeechBrain team 2026
+"""Labelled clips to probe on: the embedded corpus, or any folder with a CSV of
+labels.
 """
 
 from __future__ import annotations
@@ -24,53 +22,18 @@ NAMED = 5
 
 @dataclass(frozen=True)
 class Clip:
-    """One recording with its labels.
+    """One recording with its labels."""
 
-    Arguments
-    ---------
-    name : str
-        What messages call it.
-    wav : str
-        The file.
-    duration : float
-        Seconds.
-    part : str or None
-        "train", "valid" or "test"; None if it is not decided yet.
-    labels : dict
-        Everything that is known about it: a text or number, or a list of them.
-
-    Example
-    -------
-    >>> Clip("a", "a.flac", 2.5, "train", {"family": "organ"}).labels["family"]
-    'organ'
-    """
-
-    name: str
-    wav: str
-    duration: float
-    part: str | None = None
+    name: str  # what messages call it
+    wav: str  # the file
+    duration: float  # seconds
+    part: str | None = None  # "train", "valid" or "test"; None if it is not decided yet
+    # everything that is known about it: a text or number, or a list of them
     labels: dict[str, Any] = field(default_factory=dict)
 
 
 def corpus_clips(manifests: Manifests) -> list[Clip]:
-    """The clips of three manifests.
-
-    Arguments
-    ---------
-    manifests : Manifests
-        With labels, as those of the embedded corpus.
-
-    Returns
-    -------
-    list of Clip
-        Part by part, each in the order of its ids.
-
-    Example
-    -------
-    >>> entry = {"wav": "a.flac", "duration": 30.0, "family": "organ"}
-    >>> corpus_clips(Manifests(Path("."), {"a": entry}, {}, {}))[0].part
-    'train'
-    """
+    """The clips of three manifests."""
     return [
         Clip(name, entry["wav"], entry["duration"], part, entry)
         for part in PARTS
@@ -79,32 +42,7 @@ def corpus_clips(manifests: Manifests) -> list[Clip]:
 
 
 def corpus_of(label: str, corpora: Sequence[list[Clip]]) -> int:
-    """Which of several corpora a label is probed for on.
-
-    Arguments
-    ---------
-    label : str
-        The label.
-    corpora : sequence of list of Clip
-        The clips of each.
-
-    Returns
-    -------
-    int
-        The first corpus with a clip that has the label.
-
-    Raises
-    ------
-    ProbeError
-        If no clip has it.
-
-    Example
-    -------
-    >>> music, notes = Clip("a", "", 9.0, labels={"key": "C"}), Clip("b", "", 2.0)
-    >>> notes.labels["pitch"] = 60
-    >>> corpus_of("pitch", [[music], [notes]])
-    1
-    """
+    """Which of several corpora a label is probed for on."""
     for index, clips in enumerate(corpora):
         if any(label in clip.labels for clip in clips):
             return index
@@ -118,40 +56,7 @@ def csv_clips(
     path_column: str = "path",
     split_column: str | None = None,
 ) -> list[Clip]:
-    """The clips that a CSV file lists.
-
-    Arguments
-    ---------
-    path : str or pathlib.Path
-        A CSV file with a header, in UTF-8; each line is a recording.
-    audio_folder : str or pathlib.Path or None
-        Folder that the recordings' paths start from; None is that of the CSV file.
-    path_column : str
-        The column with the path of the recording.
-    split_column : str or None
-        A column with "train", "valid" or "test"; None if there is none.
-
-    Returns
-    -------
-    list of Clip
-        In the order of the file. Empty cells are no labels.
-
-    Raises
-    ------
-    ProbeError
-        If the file lists nothing, a column or recording is missing, a recording is
-        listed twice, or a split has another name.
-
-    Example
-    -------
-    >>> import numpy as np, soundfile
-    >>> folder = getfixture("tmp_path")
-    >>> soundfile.write(folder / "a.wav", np.zeros(8000), 8000)
-    >>> _ = (folder / "labels.csv").write_text("path,vowel,singer\\na.wav,oh,\\n")
-    >>> clip = csv_clips(folder / "labels.csv")[0]
-    >>> clip.duration, clip.labels
-    (1.0, {'path': 'a.wav', 'vowel': 'oh'})
-    """
+    """The clips that a CSV file lists."""
     path = Path(path)
     if not path.is_file():
         raise ProbeError(f"There is no file {path}: check labels_csv.")
@@ -186,25 +91,7 @@ def csv_clips(
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """The end of a message about a column that does not exist.
-
-    Arguments
-    ---------
-    name : str
-        The wrong name.
-    known : iterable of str
-        The right ones.
-
-    Returns
-    -------
-    str
-        A clause with the nearest name, and a sentence with all.
-
-    Example
-    -------
-    >>> nearest("instument", ["instrument", "vowel"])
-    "; the nearest one is 'instrument'. There are: instrument, vowel."
-    """
+    """The end of a message about a column that does not exist."""
     known = [str(candidate) for candidate in known]
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.0)
     if not close:

@@ -2,9 +2,6 @@
 
 As with the features, the name of a file is a hash of everything that its content
 depends on.
-
-Authors
- * The MuQ for SpeechBrain team 2026
 """
 
 from __future__ import annotations
@@ -32,38 +29,7 @@ def kept_reading(
     data: TaskData,
     read: Callable[[], list[tuple[Row, np.ndarray]]],
 ) -> list[tuple[Row, np.ndarray]]:
-    """Read a label off features, unless that was done before.
-
-    Arguments
-    ---------
-    folder : str, pathlib.Path or None
-        Where it is kept; None keeps nothing.
-    about : list
-        What it depends on beside the data: the key of the features and the settings.
-    data : TaskData
-        Clips and targets.
-    read : callable
-        Gives rows, each with its predictions.
-
-    Returns
-    -------
-    list of tuple
-        What `read` gives.
-
-    Example
-    -------
-    >>> from muq_plugins.evaluation.probing.clips import Clip
-    >>> from muq_plugins.evaluation.probing.tasks import ProbeTask, task_data
-    >>> clips = [Clip(str(i), "", 1.0, None, {"x": "ab"[i % 2]}) for i in range(40)]
-    >>> data = task_data(ProbeTask("x"), clips)
-    >>> row = Row("trained encoder", "linear", 3, 0.5, 0.4, 0.6, {"accuracy": 0.5})
-    >>> read = lambda: [(row, np.array([[0, 1]]))]
-    >>> folder = getfixture("tmp_path")
-    >>> [(first, _)] = kept_reading(folder, ["1ec3"], data, read)
-    >>> [(again, _)] = kept_reading(folder, ["1ec3"], data, lambda: None)
-    >>> first == again == row
-    True
-    """
+    """Read a label off features, unless that was done before."""
     if folder is None:
         return read()
     content = {

@@ -1,8 +1,4 @@
-"""How good predictions are, class by class, and how sure one can be of it.
-
-Authors
- * The MuQ for SpeechBrain team 2026
-"""
+"""How good predictions are, class by class, and how sure one can be of it."""
 
 from __future__ import annotations
 
@@ -37,30 +33,7 @@ METRIC_NAMES = {
 
 
 def metrics(targets: np.ndarray, scores: np.ndarray) -> dict[str, float]:
-    """All metrics of a test part, each class counting the same.
-
-    Arguments
-    ---------
-    targets : numpy.ndarray
-        Numbers of the classes (clips,), or 0 and 1 (clips, classes).
-    scores : numpy.ndarray
-        Predicted numbers of the classes (clips,), or any score that is the higher the
-        likelier (clips, classes).
-
-    Returns
-    -------
-    dict of float
-        Balanced accuracy (the mean recall of the classes that occur), accuracy and
-        macro F1; or macro average precision and macro ROC-AUC over the classes that
-        some but not all clips have.
-
-    Example
-    -------
-    >>> metrics(np.array([0, 0, 1]), np.array([0, 1, 1]))["balanced_accuracy"]
-    0.75
-    >>> metrics(np.array([[1], [0]]), np.array([[0.9], [0.2]]))["roc_auc"]
-    1.0
-    """
+    """All metrics of a test part, each class counting the same."""
     if targets.ndim == 1:
         with warnings.catch_warnings():
             # Of predicted classes that no test clip has: that is what they should cost.
@@ -83,23 +56,7 @@ def metrics(targets: np.ndarray, scores: np.ndarray) -> dict[str, float]:
 
 
 def chance(targets: np.ndarray) -> float:
-    """What the best answer that is always the same reaches in the primary metric.
-
-    Arguments
-    ---------
-    targets : numpy.ndarray
-        See `metrics`.
-
-    Returns
-    -------
-    float
-        1 / number of classes that occur; or the mean share of clips with a class.
-
-    Example
-    -------
-    >>> chance(np.array([0, 1, 1, 2])), chance(np.array([[1, 0], [0, 0]]))
-    (0.3333333333333333, 0.5)
-    """
+    """What the best answer that is always the same reaches in the primary metric."""
     if targets.ndim == 1:
         return 1 / len(np.unique(targets))
     shares = targets.mean(axis=0)
@@ -107,27 +64,7 @@ def chance(targets: np.ndarray) -> float:
 
 
 def draws(targets: np.ndarray, scores: np.ndarray, groups: Sequence[str]) -> np.ndarray:
-    """The primary metric in many resamplings of the pieces, always the same ones.
-
-    Arguments
-    ---------
-    targets, scores : numpy.ndarray
-        See `metrics`.
-    groups : sequence of str
-        Piece of every clip.
-
-    Returns
-    -------
-    numpy.ndarray
-        (draws,); of two results on the same clips they are pairs. Those of the average
-        precision are shifted so that their mean is its value on the whole part.
-
-    Example
-    -------
-    >>> y = np.array([[1], [0], [1], [0]])
-    >>> draws(y, np.array([[0.9], [0.1], [0.8], [0.3]]), list("abcd")).shape
-    (500,)
-    """
+    """The primary metric in many resamplings of the pieces, always the same ones."""
     if targets.ndim == 1:
         return bootstrap(targets.tolist(), scores.tolist(), list(groups))
     weights = intervals.draws(groups, RANKED_DRAWS)
@@ -150,28 +87,6 @@ def weighted_average_precision(
     """Average precision of one class under many weightings of the clips at once.
 
     Clips with the same score are found together, as in scikit-learn.
-
-    Arguments
-    ---------
-    targets : numpy.ndarray
-        0 or 1 (clips,).
-    scores : numpy.ndarray
-        (clips,).
-    weights : numpy.ndarray
-        (draws, clips).
-
-    Returns
-    -------
-    numpy.ndarray
-        (draws,); not a number where no weight is on a clip with the class.
-
-    Example
-    -------
-    >>> y, scores = np.array([1, 0, 1]), np.array([0.9, 0.9, 0.1])
-    >>> weighted_average_precision(y, scores, np.ones((1, 3))).tolist()
-    [0.5833333333333333]
-    >>> float(average_precision_score(y, scores))
-    0.5833333333333333
     """
     order = np.argsort(-scores, kind="stable")
     last = np.append(np.flatnonzero(np.diff(scores[order])), len(scores) - 1)

@@ -5,9 +5,6 @@ Those are a learned mixture of layers, and a hidden layer.
 The mixture is that of SUPERB (arXiv 2105.01051): a weight for every layer, softmax over
 them, learned with the rest. Each layer is standardised first, so that a weight says how
 much a layer is used and not how loud it is. With one layer nothing is mixed.
-
-Authors
- * The MuQ for SpeechBrain team 2026
 """
 
 from __future__ import annotations
@@ -28,53 +25,20 @@ READERS = (LINEAR, HIDDEN)
 
 @dataclass(frozen=True)
 class ReaderSettings:
-    """Which probes there are, and how they are trained.
+    """Which probes there are, and how they are trained."""
 
-    Arguments
-    ---------
-    readers : sequence of str
-        "linear", "hidden layer" or both.
-    mixture : bool
-        Whether they also read a learned mixture of all layers.
-    folds : int
-        Of the cross-validation that chooses the penalty and the layer for logistic
-        regressions.
-    hidden_size : int
-        Width of the hidden layer, for probes that have one.
-    dropout : float
-        In the hidden layer.
-    lr : float
-        Learning rate of Adam.
-    mixture_lr : float
-        That of the layer weights, which are few and start equal.
-    batch_size : int
-        Clips in an update.
-    max_epochs : int
-        Most passes over the training part.
-    patience : int
-        Passes without a better validation loss after which it stops.
-
-    Raises
-    ------
-    ProbeError
-        If a number makes no sense, or a reader is unknown.
-
-    Example
-    -------
-    >>> ReaderSettings(patience=5).hidden_size
-    512
-    """
-
-    readers: Sequence[str] = READERS
-    mixture: bool = True
+    readers: Sequence[str] = READERS  # "linear", "hidden layer" or both
+    mixture: bool = True  # whether they also read a learned mixture of all layers
+    # of the cross-validation that chooses the penalty and the layer for logistic
+    # regressions
     folds: int = FOLDS
-    hidden_size: int = 512
-    dropout: float = 0.2
-    lr: float = 1e-3
-    mixture_lr: float = 3e-2
-    batch_size: int = 64
-    max_epochs: int = 200
-    patience: int = 20
+    hidden_size: int = 512  # width of the hidden layer, for probes that have one
+    dropout: float = 0.2  # in the hidden layer
+    lr: float = 1e-3  # learning rate of Adam
+    mixture_lr: float = 3e-2  # that of the layer weights, which are few and start equal
+    batch_size: int = 64  # clips in an update
+    max_epochs: int = 200  # most passes over the training part
+    patience: int = 20  # passes without a better validation loss after which it stops
 
     def __post_init__(self):
         if LINEAR not in self.readers or set(self.readers) - set(READERS):
@@ -92,25 +56,7 @@ class ReaderSettings:
 
 
 class LayerReader(nn.Module):
-    """Standardised layers, their mixture, and a linear or one-hidden-layer probe.
-
-    Arguments
-    ---------
-    mean, std : Tensor
-        Of every feature of the training part (layers, size).
-    outputs : int
-        Number of classes.
-    hidden_size : int
-        Width of the hidden layer; 0 for none.
-    dropout : float
-        In the hidden layer.
-
-    Example
-    -------
-    >>> reader = LayerReader(torch.zeros(3, 8), torch.ones(3, 8), 4, hidden_size=16)
-    >>> reader(torch.randn(2, 3, 8)).shape, reader.weights.tolist()[0]
-    (torch.Size([2, 4]), 0.3333333432674408)
-    """
+    """Standardised layers, their mixture, and a linear or one-hidden-layer probe."""
 
     def __init__(
         self,
@@ -141,60 +87,22 @@ class LayerReader(nn.Module):
         return self.mixture.softmax(0).detach()
 
     def forward(self, x: Tensor) -> Tensor:
-        """Read features.
-
-        Arguments
-        ---------
-        x : Tensor
-            (clips, layers, size).
-
-        Returns
-        -------
-        Tensor
-            Logits (clips, outputs).
-        """
+        """Read features."""
         x = (x - self.mean) / self.std
         return self.head(torch.einsum("nls,l->ns", x, self.mixture.softmax(0)))
 
 
 @dataclass(frozen=True)
 class Fit:
-    """A trained probe.
+    """A trained probe."""
 
-    Arguments
-    ---------
-    reader : LayerReader
-        At its best validation loss.
-    epochs : int
-        Passes until then.
-    loss : float
-        That loss.
-
-    Example
-    -------
-    >>> reader = LayerReader(torch.zeros(1, 1), torch.ones(1, 1), 2)
-    >>> Fit(reader, 3, 0.5).scores(np.zeros((4, 1, 1))).shape
-    (4, 2)
-    """
-
-    reader: LayerReader
-    epochs: int
-    loss: float
+    reader: LayerReader  # at its best validation loss
+    epochs: int  # passes until then
+    loss: float  # that loss
 
     @torch.no_grad()
     def scores(self, x: np.ndarray) -> np.ndarray:
-        """Logits of the classes.
-
-        Arguments
-        ---------
-        x : numpy.ndarray
-            (clips, layers, size).
-
-        Returns
-        -------
-        numpy.ndarray
-            (clips, classes).
-        """
+        """Logits of the classes."""
         return self.reader(torch.as_tensor(x, dtype=torch.float32)).numpy()
 
 
@@ -208,42 +116,7 @@ def fit_reader(
     settings: ReaderSettings,
     seed: int = 0,
 ) -> Fit:
-    """Train a probe, and stop when unseen clips stop to profit.
-
-    Arguments
-    ---------
-    x : numpy.ndarray
-        Training features (clips, layers, size).
-    targets : numpy.ndarray
-        Numbers of the classes (clips,): classes weigh the same in the cross-entropy
-        however many clips they have. Or 0 and 1 (clips, classes): binary
-        cross-entropy.
-    valid_x, valid_targets : numpy.ndarray
-        Likewise, to decide when to stop.
-    classes : int
-        Number of classes.
-    hidden : bool
-        Whether there is a hidden layer.
-    settings : ReaderSettings
-        How to train.
-    seed : int
-        Of weights, dropout and order; the global random state stays as it is.
-
-    Returns
-    -------
-    Fit
-        The probe at its best.
-
-    Example
-    -------
-    >>> y = np.arange(40) % 2
-    >>> x = np.random.default_rng(0).normal(size=(40, 2, 3))
-    >>> x[:, 1] += 3 * y[:, None]
-    >>> settings = ReaderSettings(max_epochs=50)
-    >>> fit = fit_reader(x[::4], y[::4], x[1::4], y[1::4], 2, False, settings)
-    >>> fit.reader.weights.shape
-    torch.Size([2])
-    """
+    """Train a probe, and stop when unseen clips stop to profit."""
     x, valid_x = (torch.as_tensor(part, dtype=torch.float32) for part in (x, valid_x))
     targets, valid_targets = map(torch.as_tensor, (targets, valid_targets))
     std = x.std(dim=0, correction=0)

@@ -4,9 +4,6 @@ For one class a clip, single layers are read by the logistic regression of
 `muq_plugins.evaluation.probe`, which finds its penalty by cross-validation on the
 training part. Everything else is trained by gradient and stopped by the validation
 part.
-
-Authors
- * The MuQ for SpeechBrain team 2026
 """
 
 from __future__ import annotations
@@ -46,43 +43,7 @@ def probe_task(
     seeds: Sequence[int],
     folder: str | Path | None = None,
 ) -> tuple[TaskResult, dict[str, np.ndarray]]:
-    """Probe for one label.
-
-    Arguments
-    ---------
-    data : TaskData
-        Clips and targets.
-    features : dict of Features
-        By name; "trained encoder" is compared with the others.
-    settings : ReaderSettings
-        How probes are trained by gradient.
-    seeds : sequence of int
-        Their seeds; the first one also deals out folds.
-    folder : str, pathlib.Path or None
-        Where what was read off each kind of features is kept, so that encoders with
-        the same references share them; None keeps nothing.
-
-    Returns
-    -------
-    result : TaskResult
-        The scores.
-    predictions : dict of numpy.ndarray
-        "targets" and "groups" of the test clips, and what each row predicts (seeds,
-        clips) or (seeds, clips, classes) under "features/reader/layer".
-
-    Example
-    -------
-    >>> from muq_plugins.evaluation.probing.clips import Clip
-    >>> from muq_plugins.evaluation.probing.tasks import ProbeTask, task_data
-    >>> clips = [Clip(str(i), "", 1.0, None, {"x": "ab"[i % 2]}) for i in range(40)]
-    >>> values = np.zeros((40, 1, 3)) + (np.arange(40) % 2)[:, None, None]
-    >>> features = {"log-mel statistics": Features(values, "1ec3")}
-    >>> settings = ReaderSettings(hidden_size=4, max_epochs=20, lr=0.1)
-    >>> data = task_data(ProbeTask("x"), clips)
-    >>> result, predictions = probe_task(data, features, settings, [0])
-    >>> sorted(predictions)[-1], predictions["groups"].shape
-    ('targets', (8,))
-    """
+    """Probe for one label."""
     rows: list[Row] = []
     draws: dict[tuple, np.ndarray] = {}
     targets, groups = data.targets["test"], data.groups["test"]

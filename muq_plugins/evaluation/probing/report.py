@@ -1,8 +1,4 @@
-"""The report of a probe, made from the files in its folder and nothing else.
-
-Authors
- * The MuQ for SpeechBrain team 2026
-"""
+"""The report of a probe, made from the files in its folder and nothing else."""
 
 from __future__ import annotations
 
@@ -28,41 +24,7 @@ FACTS = 6
 
 
 def probing_report(folder: str | Path, subtitle: str = "") -> Path:
-    """Write the report of a probe.
-
-    Arguments
-    ---------
-    folder : str or pathlib.Path
-        Folder with ``scores.json`` and, if it was saved, ``hyperparams.yaml``.
-    subtitle : str
-        Which encoder.
-
-    Returns
-    -------
-    pathlib.Path
-        The HTML page, ``report.html`` in the folder.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is no ``scores.json``.
-    ValueError
-        If it holds no results.
-
-    Example
-    -------
-    >>> from muq_plugins.evaluation.probing.result import Row
-    >>> from muq_plugins.evaluation.probing.storage import save_results
-    >>> rows = [Row(TRAINED, reader, 0, 0.5, 0.4, 0.6, {"accuracy": 0.5}, chosen=True)
-    ...         for reader in (LINEAR, HIDDEN)]
-    >>> clips = {"train": 9, "valid": 3, "test": 3}
-    >>> result = TaskResult("key", "single", "piece", None, "balanced_accuracy", 0.1,
-    ...                     ["C", "D"], clips, 3, rows)
-    >>> folder = getfixture("tmp_path")
-    >>> _ = save_results(folder, [result])
-    >>> probing_report(folder).name
-    'report.html'
-    """
+    """Write the report of a probe."""
     folder = Path(folder)
     results = load_results(folder)
     if not results:
@@ -90,27 +52,7 @@ def probing_report(folder: str | Path, subtitle: str = "") -> Path:
 
 
 def probing_headline(results: list[TaskResult]) -> list[str]:
-    """One line for each task, for the terminal.
-
-    Arguments
-    ---------
-    results : list of TaskResult
-        The results.
-
-    Returns
-    -------
-    list of str
-        The lines.
-
-    Example
-    -------
-    >>> from muq_plugins.evaluation.probing.result import Row
-    >>> row = Row(TRAINED, LINEAR, 3, 0.5, 0.4, 0.6, {}, chosen=True)
-    >>> result = TaskResult("key", "single", None, None, "balanced_accuracy", 0.1,
-    ...                     ["C", "D"], {}, 3, [row])
-    >>> probing_headline([result])
-    ['key 50.0% (chance 10.0%)']
-    """
+    """One line for each task, for the terminal."""
     return [str(_fact(result)) for result in results]
 
 

@@ -1,8 +1,4 @@
-"""Probing: every task on every layer, beside what an encoder has to beat.
-
-Authors
- * The MuQ for SpeechBrain team 2026
-"""
+"""Probing: every task on every layer, beside what an encoder has to beat."""
 
 from __future__ import annotations
 
@@ -46,30 +42,7 @@ FORMAT = 1
 
 
 def make_tasks(tasks: Sequence[dict], group: str | None) -> list[ProbeTask]:
-    """The tasks that an experiment file lists.
-
-    Arguments
-    ---------
-    tasks : sequence of dict
-        Arguments of each `ProbeTask`.
-    group : str or None
-        The group of those that name none.
-
-    Returns
-    -------
-    list of ProbeTask
-        The tasks.
-
-    Raises
-    ------
-    ProbeError
-        If there is none, a label occurs twice, or an argument is unknown.
-
-    Example
-    -------
-    >>> [task.group for task in make_tasks([{"label": "key"}], "piece")]
-    ['piece']
-    """
+    """The tasks that an experiment file lists."""
     known = [field.name for field in dataclasses.fields(ProbeTask)]
     for task in tasks:
         if not isinstance(task, dict) or "label" not in task or set(task) - set(known):
@@ -84,26 +57,7 @@ def make_tasks(tasks: Sequence[dict], group: str | None) -> list[ProbeTask]:
 
 
 def probe_folder(parent: str | Path, encoder: str | Path) -> str:
-    """A folder of its own for the probe of each encoder.
-
-    Arguments
-    ---------
-    parent : str or pathlib.Path
-        Folder of all probes.
-    encoder : str or pathlib.Path
-        A folder, or the id of a model on a hub.
-
-    Returns
-    -------
-    str
-        Folder in `parent`: the last two parts of the encoder's path, and a hash of the
-        whole, since two runs may end alike.
-
-    Example
-    -------
-    >>> probe_folder("results/probe", "OpenMuQ/MuQ-large-msd-iter")
-    'results/probe/OpenMuQ-MuQ-large-msd-iter-d5ffad1c'
-    """
+    """A folder of its own for the probe of each encoder."""
     path = Path(encoder)
     whole = str(path.resolve() if path.exists() else path)
     digest = hashlib.sha256(whole.encode()).hexdigest()[:8]
@@ -122,41 +76,7 @@ def probe_encoder(
     seeds: Sequence[int],
     progress: bool = False,
 ) -> list[TaskResult]:
-    """Probe an encoder beside its untrained self and log-mel statistics.
-
-    Arguments
-    ---------
-    folder : str or pathlib.Path
-        Where the scores go.
-    encoder : nn.Module
-        The trained encoder, on its device.
-    untrained_seed : int
-        Seed of its untrained self.
-    tasks : sequence of ProbeTask
-        The tasks.
-    corpora : sequence of list of Clip
-        The clips of one or more corpora. A label is probed for on the first one that
-        has it; a corpus without any of the labels is not heard.
-    feature_settings : FeatureSettings
-        How clips become features, and where those are kept, with what is read off
-        them: other encoders have the same references.
-    settings : ReaderSettings
-        How probes are trained by gradient.
-    seeds : sequence of int
-        Their seeds.
-    progress : bool
-        Show progress bars.
-
-    Returns
-    -------
-    list of TaskResult
-        In the order of the tasks.
-
-    Raises
-    ------
-    ProbeError
-        If the clips do not allow a task.
-    """
+    """Probe an encoder beside its untrained self and log-mel statistics."""
     if not seeds:
         raise ProbeError("seeds must list at least one number.")
     places = [corpus_of(task.label, corpora) for task in tasks]
@@ -192,45 +112,7 @@ def probe_tasks(
     settings: ReaderSettings,
     seeds: Sequence[int],
 ) -> list[TaskResult]:
-    """Probe for all labels, and keep each as soon as it is finished.
-
-    Arguments
-    ---------
-    folder : str or pathlib.Path
-        Where ``scores.json`` and the finished tasks go. Those that are there already,
-        for the same features and settings, are not probed for again.
-    tasks : sequence of ProbeTask
-        The tasks.
-    clips : list of Clip
-        The clips.
-    features : dict of Features
-        By name; "trained encoder" is compared with the others.
-    settings : ReaderSettings
-        How probes are trained by gradient.
-    seeds : sequence of int
-        Their seeds; the first one also deals out folds and parts.
-
-    Returns
-    -------
-    list of TaskResult
-        In the order of the tasks.
-
-    Raises
-    ------
-    ProbeError
-        If the clips do not allow a task.
-
-    Example
-    -------
-    >>> clips = [Clip(str(i), "", 1.0, None, {"x": "ab"[i % 2]}) for i in range(40)]
-    >>> values = np.zeros((40, 2, 3)) + (np.arange(40) % 2)[:, None, None]
-    >>> features = {"trained encoder": Features(values, "1ec3")}
-    >>> settings = ReaderSettings(hidden_size=4, max_epochs=20, lr=0.1)
-    >>> results = probe_tasks(
-    ...     getfixture("tmp_path"), [ProbeTask("x")], clips, features, settings, [0])
-    >>> results[0].row("trained encoder", "linear").value
-    1.0
-    """
+    """Probe for all labels, and keep each as soon as it is finished."""
     results = list(_results(folder, tasks, clips, features, settings, seeds))
     save_results(folder, results)
     return results

@@ -1,8 +1,4 @@
-"""Dealing out whole groups of clips to a training, validation and test part.
-
-Authors
- * The MuQ for SpeechBrain team 2026
-"""
+"""Dealing out whole groups of clips to a training, validation and test part."""
 
 from __future__ import annotations
 
@@ -30,35 +26,6 @@ def split_groups(
     A class that only one group has can be either. So, of many random deals, the one is
     taken whose training and test part share most classes, and then the one whose parts
     have the right sizes. Only labels are looked at, no features.
-
-    Arguments
-    ---------
-    labels : dict of list of str
-        Classes of every clip, by its position.
-    groups : dict of str
-        Group of every clip.
-    group_name : str or None
-        What the groups are, for messages.
-    seed : int
-        Seed of the deals.
-
-    Returns
-    -------
-    dict of str
-        "train", "valid" or "test" for every clip; "valid" only from
-        five groups on.
-
-    Raises
-    ------
-    ProbeError
-        If there is one group only, or no deal leaves a class in both parts.
-
-    Example
-    -------
-    >>> labels = {clip: ["ab"[clip % 2]] for clip in range(8)}
-    >>> groups = {clip: ["Eva", "Tom"][clip // 4] for clip in range(8)}
-    >>> sorted(set(split_groups(labels, groups, "singer", 0).values()))
-    ['test', 'train']
     """
     names = sorted(set(groups.values()))
     if len(names) < 2:
@@ -102,25 +69,7 @@ def split_groups(
 
 
 def stopping_clips(train: list[int], labels: dict) -> tuple[list[int], list[int]]:
-    """Hold out training clips to decide when a training stops.
-
-    Arguments
-    ---------
-    train : list of int
-        Positions of the training clips.
-    labels : dict of list of str
-        Classes of every clip, by its position.
-
-    Returns
-    -------
-    train, valid : list of int
-        The first clip of every class and combination of classes stays in training.
-
-    Example
-    -------
-    >>> stopping_clips(list(range(6)), {i: ["a"] for i in range(6)})
-    ([0, 1, 2, 3, 5], [4])
-    """
+    """Hold out training clips to decide when a training stops."""
     seen: dict[tuple[str, ...], int] = {}
     kept, held_out = [], []
     for index in train:

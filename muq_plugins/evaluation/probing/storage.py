@@ -1,8 +1,4 @@
-"""The files of a probe: all scores, and each finished task with its predictions.
-
-Authors
- * The MuQ for SpeechBrain team 2026
-"""
+"""The files of a probe: all scores, and each finished task with its predictions."""
 
 from __future__ import annotations
 
@@ -22,27 +18,7 @@ TASKS_FOLDER = "tasks"
 
 
 def save_results(folder: str | Path, results: list[TaskResult]) -> Path:
-    """Write all scores of a probe into one JSON file.
-
-    Arguments
-    ---------
-    folder : str or pathlib.Path
-        Folder of the probe.
-    results : list of TaskResult
-        One for each task.
-
-    Returns
-    -------
-    pathlib.Path
-        The file.
-
-    Example
-    -------
-    >>> folder = getfixture("tmp_path")
-    >>> _ = save_results(folder, [])
-    >>> load_results(folder)
-    []
-    """
+    """Write all scores of a probe into one JSON file."""
     path = Path(folder) / SCORES_FILE
     content = json.dumps([asdict(result) for result in results], indent=1)
     replace_file(path, content.encode())
@@ -50,23 +26,7 @@ def save_results(folder: str | Path, results: list[TaskResult]) -> Path:
 
 
 def load_results(folder: str | Path) -> list[TaskResult]:
-    """Load what `save_results` has written.
-
-    Arguments
-    ---------
-    folder : str or pathlib.Path
-        Folder of the probe.
-
-    Returns
-    -------
-    list of TaskResult
-        One for each task.
-
-    Raises
-    ------
-    FileNotFoundError
-        If the probe has not finished.
-    """
+    """Load what `save_results` has written."""
     path = Path(folder) / SCORES_FILE
     if not path.is_file():
         raise FileNotFoundError(f"There is no {path}: the probe has not finished.")
@@ -76,19 +36,7 @@ def load_results(folder: str | Path) -> list[TaskResult]:
 def save_task(
     folder: str | Path, key: str, result: TaskResult, predictions: dict
 ) -> None:
-    """Keep a finished task, for a restart, with its predictions.
-
-    Arguments
-    ---------
-    folder : str or pathlib.Path
-        Folder of the probe.
-    key : str
-        Hash of all that the result depends on.
-    result : TaskResult
-        The scores.
-    predictions : dict of numpy.ndarray
-        "targets" and "groups" of the test clips, and for every row what was predicted.
-    """
+    """Keep a finished task, for a restart, with its predictions."""
     path = _task_path(folder, result.label)
     content = io.BytesIO()
     np.savez_compressed(content, **predictions)
@@ -98,27 +46,7 @@ def save_task(
 
 
 def load_task(folder: str | Path, key: str, label: str) -> TaskResult | None:
-    """A task that was finished before.
-
-    Arguments
-    ---------
-    folder : str or pathlib.Path
-        Folder of the probe.
-    key : str
-        Hash of all that the result depends on.
-    label : str
-        The task.
-
-    Returns
-    -------
-    TaskResult or None
-        None if there is none, or it depends on other things.
-
-    Example
-    -------
-    >>> load_task(getfixture("tmp_path"), "1ec3", "family") is None
-    True
-    """
+    """A task that was finished before."""
     path = _task_path(folder, label)
     if not path.is_file():
         return None
@@ -127,25 +55,7 @@ def load_task(folder: str | Path, key: str, label: str) -> TaskResult | None:
 
 
 def load_predictions(folder: str | Path, label: str) -> dict[str, np.ndarray]:
-    """The predictions of a finished task.
-
-    Arguments
-    ---------
-    folder : str or pathlib.Path
-        Folder of the probe.
-    label : str
-        The task.
-
-    Returns
-    -------
-    dict of numpy.ndarray
-        As they were given to `save_task`.
-
-    Raises
-    ------
-    FileNotFoundError
-        If the task has not finished.
-    """
+    """The predictions of a finished task."""
     path = _task_path(folder, label).with_suffix(".npz")
     if not path.is_file():
         raise FileNotFoundError(f"There is no {path}: the task has not finished.")

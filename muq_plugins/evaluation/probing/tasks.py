@@ -1,7 +1,5 @@
-"""What is probed for, and on which clips: labels, classes, and parts without overlap.
-
-Authors
- * The MuQ for SpeechBrain team 2026
+"""What is probed for, and on which clips: labels, classes, and parts without
+overlap.
 """
 
 from __future__ import annotations
@@ -28,39 +26,18 @@ FEWEST = 2
 
 @dataclass(frozen=True)
 class ProbeTask:
-    """A label to probe for, as an experiment file lists it.
+    """A label to probe for, as an experiment file lists it."""
 
-    Arguments
-    ---------
-    label : str
-        Key of the manifest or column of the CSV file.
-    kind : str
-        "single": one class a clip. "multi": any number of classes a clip, a list in
-        the manifest or a cell like "flute;harp".
-    group : str or None
-        Key or column of what must not be in two parts: the piece, the sample library,
-        the singer. None if every clip stands for itself.
-    ignore : sequence of str
-        Values that are no class.
-    level : str or None
-        "acoustic" if the sound tells the label, "semantic" if only the music does;
-        used for the question which layers know what.
-
-    Raises
-    ------
-    ProbeError
-        If kind or level is unknown.
-
-    Example
-    -------
-    >>> ProbeTask("family", group="piece", ignore=["mixed"]).kind
-    'single'
-    """
-
-    label: str
+    label: str  # key of the manifest or column of the CSV file
+    # "single": one class a clip. "multi": any number of classes a clip, a list in the
+    # manifest or a cell like "flute;harp"
     kind: Literal["single", "multi"] = "single"
+    # key or column of what must not be in two parts: the piece, the sample library, the
+    # singer. None if every clip stands for itself
     group: str | None = None
-    ignore: Sequence[str] = ()
+    ignore: Sequence[str] = ()  # values that are no class
+    # "acoustic" if the sound tells the label, "semantic" if only the music does; used
+    # for the question which layers know what
     level: Literal["acoustic", "semantic"] | None = None
 
     def __post_init__(self):
@@ -77,52 +54,21 @@ class ProbeTask:
 
 @dataclass(frozen=True)
 class TaskData:
-    """The clips of a task, ready to probe.
+    """The clips of a task, ready to probe."""
 
-    Arguments
-    ---------
-    task : ProbeTask
-        The task.
-    classes : list of str
-        Names of the classes.
-    parts : dict of numpy.ndarray
-        For "train", "valid" and "test": positions in the list of all clips.
-    targets : dict of numpy.ndarray
-        For each part: numbers of the classes (clips,), or for "multi" 0 and 1
-        (clips, classes).
-    groups : dict of list of str
-        For each part: the group of every clip.
-    notes : list of str
-        What was left out or decided, for the report.
-
-    Example
-    -------
-    >>> clips = [Clip(str(i), "", 1.0, None, {"x": "ab"[i % 2]}) for i in range(40)]
-    >>> data = task_data(ProbeTask("x"), clips)
-    >>> data.classes, {part: len(found) for part, found in data.parts.items()}
-    (['a', 'b'], {'train': 24, 'valid': 8, 'test': 8})
-    """
-
-    task: ProbeTask
-    classes: list[str]
+    task: ProbeTask  # the task
+    classes: list[str]  # names of the classes
+    # for "train", "valid" and "test": positions in the list of all clips
     parts: dict[str, np.ndarray]
+    # for each part: numbers of the classes (clips,), or for "multi" 0 and 1 (clips,
+    # classes)
     targets: dict[str, np.ndarray]
-    groups: dict[str, list[str]]
+    groups: dict[str, list[str]]  # for each part: the group of every clip
+    # what was left out or decided, for the report
     notes: list[str] = field(default_factory=list)
 
     def names(self, part: str) -> list[str]:
-        """The classes of the clips of a part, for a task with one class a clip.
-
-        Arguments
-        ---------
-        part : str
-            "train", "valid" or "test".
-
-        Returns
-        -------
-        list of str
-            The name of every clip's class.
-        """
+        """The classes of the clips of a part, for a task with one class a clip."""
         return [self.classes[number] for number in self.targets[part]]
 
 
@@ -134,35 +80,6 @@ def task_data(
     Clips that come with a part keep it. Otherwise whole groups are dealt out. Where
     there is no validation part worth the name, every fifth training clip of each class
     takes its place: it decides when to stop and which layer, never a score.
-
-    Arguments
-    ---------
-    task : ProbeTask
-        The task.
-    clips : list of Clip
-        All clips.
-    usable : sequence of bool or None
-        Whether each clip has features; None if all have.
-    seed : int
-        Seed of the parts.
-
-    Returns
-    -------
-    TaskData
-        Classes, parts and targets.
-
-    Raises
-    ------
-    ProbeError
-        If no clip has the label or the group, or less than two classes are left that
-        can be both learned and tested.
-
-    Example
-    -------
-    >>> clips = [Clip(str(i), "", 1.0, None, {"x": "same"}) for i in range(9)]
-    >>> task_data(ProbeTask("x"), clips)
-    Traceback (most recent call last):
-    muq_plugins.evaluation.probe.ProbeError: The label 'x' has one class only: 'same'...
     """
     notes: list[str] = []
     labels = _labels(task, clips)

@@ -1,8 +1,4 @@
-"""What the scores of a probe mean, in plain words that are computed.
-
-Authors
- * The MuQ for SpeechBrain team 2026
-"""
+"""What the scores of a probe mean, in plain words that are computed."""
 
 from __future__ import annotations
 
@@ -10,12 +6,7 @@ import numpy as np
 
 from muq_plugins.evaluation.health import Verdict
 from muq_plugins.evaluation.probing.metrics import METRIC_NAMES
-from muq_plugins.evaluation.probing.result import (
-    LINEAR,
-    TRAINED,
-    UNTRAINED,
-    TaskResult,
-)
+from muq_plugins.evaluation.probing.result import LINEAR, TRAINED, UNTRAINED, TaskResult
 
 DRAWS = 2000
 # Resampling fewer pieces says nothing about other pieces.
@@ -23,23 +14,7 @@ FEWEST_GROUPS = 5
 
 
 def probing_verdicts(results: list[TaskResult]) -> list[Verdict]:
-    """Judge the trained encoder, task by task, and which layers know what.
-
-    Arguments
-    ---------
-    results : list of TaskResult
-        The results.
-
-    Returns
-    -------
-    list of Verdict
-        One for each task, more where plain log-mel statistics are ahead.
-
-    Example
-    -------
-    >>> probing_verdicts([])
-    []
-    """
+    """Judge the trained encoder, task by task, and which layers know what."""
     verdicts = []
     for result in results:
         verdicts += _task_verdicts(result)
@@ -54,28 +29,6 @@ def depth_verdict(results: list[TaskResult]) -> list[Verdict]:
     semantic labels lies above that of acoustic ones. Labels that the encoder does not
     know better than chance have no best layer and are left out, and so are those whose
     test part has too few pieces to resample.
-
-    Arguments
-    ---------
-    results : list of TaskResult
-        The results; their ``level`` says which labels are which.
-
-    Returns
-    -------
-    list of Verdict
-        Supported, refuted or undecided; none if there is nothing to compare.
-
-    Example
-    -------
-    >>> from muq_plugins.evaluation.probing.result import Row
-    >>> def known(label, level, best):
-    ...     row = Row(TRAINED, LINEAR, 0, 0.5, 0.4, 0.6, {}, chosen=True)
-    ...     return TaskResult(label, "single", None, level, "balanced_accuracy", 0.1,
-    ...                       ["C", "D"], {}, 9, [row], best_layers=best)
-    >>> low, high = [0.9, 0.1, 0.0], [0.0, 0.0, 1.0]
-    >>> results = [known("family", "acoustic", low), known("key", "semantic", high)]
-    >>> depth_verdict(results)[0].message[:56]
-    'acoustic labels low, semantic labels high: supported at '
     """
     rng = np.random.default_rng(0)
     layers: dict[str, list] = {"acoustic": [], "semantic": []}

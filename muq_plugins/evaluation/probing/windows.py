@@ -1,8 +1,4 @@
-"""What is heard of a clip: windows, evenly spread over it.
-
-Authors
- * The MuQ for SpeechBrain team 2026
-"""
+"""What is heard of a clip: windows, evenly spread over it."""
 
 from __future__ import annotations
 
@@ -19,38 +15,7 @@ SHORTEST_SECONDS = 0.2
 def clip_windows(
     clip: Clip, window_seconds: float, max_windows: int, sample_rate: int
 ) -> list[Tensor]:
-    """Read the windows of a clip.
-
-    Arguments
-    ---------
-    clip : Clip
-        The clip.
-    window_seconds : float
-        Length of a window; a shorter clip is one window.
-    max_windows : int
-        Most windows of a clip; a single one is taken from its middle.
-    sample_rate : int
-        Wanted rate, in Hz.
-
-    Returns
-    -------
-    list of Tensor
-        Windows (samples,) that do not overlap.
-
-    Raises
-    ------
-    AudioError
-        If the file cannot be read.
-
-    Example
-    -------
-    >>> import soundfile
-    >>> path = str(getfixture("tmp_path") / "a.wav")
-    >>> soundfile.write(path, np.zeros(8000), 8000)
-    >>> clip = Clip("a", path, 1.0)
-    >>> [len(window) for window in clip_windows(clip, 0.4, 3, 8000)]
-    [3200, 3200]
-    """
+    """Read the windows of a clip."""
     room = max(0.0, clip.duration - window_seconds)
     number = min(max_windows, max(1, int(clip.duration / window_seconds)))
     starts = [room / 2] if number == 1 else np.linspace(0, room, number).tolist()

@@ -1,7 +1,5 @@
-"""The parts of reports: each reads rows or arrays, draws its figures and explains them.
-
-Authors
- * The MuQ for SpeechBrain team 2026
+"""The parts of reports: each reads rows or arrays, draws its figures and explains
+them.
 """
 
 from muq_plugins.evaluation.sections.common import codes_section, optimisation_section

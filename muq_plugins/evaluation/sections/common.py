@@ -1,8 +1,4 @@
-"""Sections that the reports of all stages have.
-
-Authors
- * The MuQ for SpeechBrain team 2026
-"""
+"""Sections that the reports of all stages have."""
 
 from pathlib import Path
 
@@ -16,28 +12,7 @@ from muq_plugins.lobes import codes
 def codes_section(
     code_counts: np.ndarray, folder: Path, heard: str = "unseen clips"
 ) -> Section:
-    """How often each code is used.
-
-    Arguments
-    ---------
-    code_counts : numpy.ndarray
-        Counts (N, V).
-    folder : pathlib.Path
-        Where the figure goes.
-    heard : str
-        What they were counted on.
-
-    Returns
-    -------
-    Section
-        Histograms and a table.
-
-    Example
-    -------
-    >>> section = codes_section(np.ones((2, 4)), Path(getfixture("tmpdir")))
-    >>> section.table.rows[0]
-    ['1', '100.0%', '4', '1.39', '0']
-    """
+    """How often each code is used."""
     path = folder / "codes.png"
     figures.code_histograms(code_counts, path)
     frames, size = int(code_counts.sum(axis=1).max()), code_counts.shape[1]
@@ -67,27 +42,7 @@ def codes_section(
 
 
 def optimisation_section(rows: list[dict], folder: Path) -> Section:
-    """Learning rate, gradient norm and speed.
-
-    Arguments
-    ---------
-    rows : list of dict
-        Rows of one stage.
-    folder : pathlib.Path
-        Where the figure goes.
-
-    Returns
-    -------
-    Section
-        Three curves.
-
-    Example
-    -------
-    >>> row = {"kind": "train", "step": 1, "lr": 5e-4, "grad_norm": 1.0}
-    >>> section = optimisation_section([row], Path(getfixture("tmpdir")))
-    >>> section.figures[0].path.name
-    'optimisation.png'
-    """
+    """Learning rate, gradient norm and speed."""
     path = folder / "optimisation.png"
     figures.optimisation_curves(rows, path)
     return Section(
@@ -106,23 +61,7 @@ def optimisation_section(rows: list[dict], folder: Path) -> Section:
 
 
 def codebook_table(columns: dict[str, list[str]]) -> Table:
-    """A table with one line for each codebook.
-
-    Arguments
-    ---------
-    columns : dict of list of str
-        Cells of all codebooks by the name of their column.
-
-    Returns
-    -------
-    Table
-        The columns after a first one that numbers the codebooks from 1.
-
-    Example
-    -------
-    >>> codebook_table({"Usage": ["98%", "95%"]}).rows
-    [['1', '98%'], ['2', '95%']]
-    """
+    """A table with one line for each codebook."""
     rows = zip(*columns.values(), strict=True)
     return Table(
         ["Codebook", *columns],

@@ -1,8 +1,4 @@
-"""What a model of audio and text has learned, as sections of a report.
-
-Authors
- * The MuQ for SpeechBrain team 2026
-"""
+"""What a model of audio and text has learned, as sections of a report."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -15,27 +11,7 @@ LANGUAGES = {"en": "English", "zh": "Chinese", "own": "as given"}
 
 
 def contrastive_section(rows: list[dict], folder: Path) -> Section:
-    """Contrastive loss over the training.
-
-    Arguments
-    ---------
-    rows : list of dict
-        Rows of the mulan stage.
-    folder : pathlib.Path
-        Where the figure goes.
-
-    Returns
-    -------
-    Section
-        Loss and accuracy within a batch.
-
-    Example
-    -------
-    >>> folder = Path(getfixture("tmpdir"))
-    >>> row = {"stage": "mulan", "kind": "valid", "step": 1, "loss": 3.0}
-    >>> contrastive_section([row], folder).figures[0].path.name
-    'loss.png'
-    """
+    """Contrastive loss over the training."""
     path = folder / "loss.png"
     figures.loss_curves(rows, path)
     return Section(
@@ -57,28 +33,7 @@ def contrastive_section(rows: list[dict], folder: Path) -> Section:
 
 
 def retrieval_section(scores: dict[str, Any]) -> Section:
-    """Retrieval of unseen clips by their captions, and back.
-
-    Arguments
-    ---------
-    scores : dict
-        From `muq_plugins.evaluation.mulan.evaluate_mulan`.
-
-    Returns
-    -------
-    Section
-        One table.
-
-    Example
-    -------
-    >>> number = {"value": 0.5, "low": 0.4, "high": 0.6}
-    >>> names = ("recall_at_1", "recall_at_5", "recall_at_10", "map_at_10")
-    >>> one = dict.fromkeys((*names, "median_rank"), number)
-    >>> one["chance"] = dict.fromkeys(one, 0.01)
-    >>> scores = {"clips": 9, "pieces": 3, "retrieval": {"en": {"text to music": one}}}
-    >>> retrieval_section(scores).table.rows[0][:3]
-    ['text to music, English', '50.0% (40.0% to 60.0%)', '50.0% (40.0% to 60.0%)']
-    """
+    """Retrieval of unseen clips by their captions, and back."""
     names = {
         "recall_at_1": "Recall at 1",
         "recall_at_5": "Recall at 5",
@@ -110,23 +65,7 @@ def retrieval_section(scores: dict[str, Any]) -> Section:
 
 
 def tagging_sections(scores: dict[str, Any]) -> list[Section]:
-    """Zero-shot tagging with the names of instruments and families.
-
-    Arguments
-    ---------
-    scores : dict
-        From `muq_plugins.evaluation.mulan.evaluate_mulan`.
-
-    Returns
-    -------
-    list of Section
-        Empty if the clips have no such labels; else means, and every tag.
-
-    Example
-    -------
-    >>> tagging_sections({"tagging": {}})
-    []
-    """
+    """Zero-shot tagging with the names of instruments and families."""
     if not scores["tagging"]:
         return []
     means, tags = [], []

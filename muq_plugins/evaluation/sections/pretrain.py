@@ -1,8 +1,4 @@
-"""What a pre-training has learned, as sections of a report.
-
-Authors
- * The MuQ for SpeechBrain team 2026
-"""
+"""What a pre-training has learned, as sections of a report."""
 
 from pathlib import Path
 
@@ -17,27 +13,7 @@ from muq_plugins.lobes import codes
 
 
 def cross_entropy_section(rows: list[dict], folder: Path) -> Section:
-    """Masked cross-entropy over the training.
-
-    Arguments
-    ---------
-    rows : list of dict
-        Rows of the pretrain stage.
-    folder : pathlib.Path
-        Where the figure goes.
-
-    Returns
-    -------
-    Section
-        Curve, chance and counting model.
-
-    Example
-    -------
-    >>> folder = Path(getfixture("tmpdir"))
-    >>> row = {"stage": "pretrain", "kind": "valid", "step": 1, "cross_entropy": 5.0}
-    >>> cross_entropy_section([row], folder).figures[0].path.name
-    'loss.png'
-    """
+    """Masked cross-entropy over the training."""
     path = folder / "loss.png"
     figures.loss_curves(rows, path)
     test = ""
@@ -68,30 +44,7 @@ def cross_entropy_section(rows: list[dict], folder: Path) -> Section:
 def prediction_section(
     rows: list[dict], code_counts: np.ndarray | None, folder: Path
 ) -> Section:
-    """Accuracy and cross-entropy of every codebook in the last validation.
-
-    Arguments
-    ---------
-    rows : list of dict
-        Rows of the pretrain stage, with a validation row.
-    code_counts : numpy.ndarray
-        Counts (N, V), or None.
-    folder : pathlib.Path
-        Where the figure goes.
-
-    Returns
-    -------
-    Section
-        Bars and a table.
-
-    Example
-    -------
-    >>> folder = Path(getfixture("tmpdir"))
-    >>> row = {"kind": "valid", "step": 9, "accuracy_per_codebook": [0.3, 0.1]}
-    >>> row["cross_entropy_per_codebook"] = [3.1, 4.7]
-    >>> prediction_section([row], None, folder).table.rows
-    [['1', '30.0%', '3.10'], ['2', '10.0%', '4.70']]
-    """
+    """Accuracy and cross-entropy of every codebook in the last validation."""
     path = folder / "accuracy_per_codebook.png"
     figures.accuracy_per_codebook(rows, path, code_counts)
     row = select(rows, kind="valid")[-1]
@@ -123,30 +76,7 @@ def prediction_section(
 
 
 def probe_sections(results: list[ProbeResult], folder: Path) -> list[Section]:
-    """How well a label can be read off the encoder.
-
-    Arguments
-    ---------
-    results : list of ProbeResult
-        Results, the trained encoder last.
-    folder : pathlib.Path
-        Where the figure goes.
-
-    Returns
-    -------
-    list of Section
-        The comparison, and the classes one by one.
-
-    Example
-    -------
-    >>> from muq_plugins.evaluation.probe import fit_probe
-    >>> x = np.array([[0.0], [1.0], [0.1], [0.9], [0.2], [0.8]])
-    >>> y = ["Organ", "Brass"] * 3
-    >>> result = fit_probe(x, y, x, y, name="one number")
-    >>> folder = Path(getfixture("tmpdir"))
-    >>> [section.title for section in probe_sections([result], folder)]
-    ['Does it know what it hears?', 'Class by class']
-    """
+    """How well a label can be read off the encoder."""
     path = folder / "probe.png"
     figures.probe_bars(results, path)
     last = results[-1]

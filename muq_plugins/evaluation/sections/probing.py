@@ -1,8 +1,4 @@
-"""What a probe of all layers has found, as sections of a report.
-
-Authors
- * The MuQ for SpeechBrain team 2026
-"""
+"""What a probe of all layers has found, as sections of a report."""
 
 from __future__ import annotations
 
@@ -29,26 +25,7 @@ EXPLANATIONS = {
 
 
 def scores_section(results: list[TaskResult]) -> Section:
-    """All tasks beside their references.
-
-    Arguments
-    ---------
-    results : list of TaskResult
-        The results.
-
-    Returns
-    -------
-    Section
-        A table with one line for each task and reader.
-
-    Example
-    -------
-    >>> row = Row(TRAINED, LINEAR, 3, 0.5, 0.4, 0.6, {}, chosen=True)
-    >>> result = TaskResult("key", "single", None, None, "balanced_accuracy", 0.1,
-    ...                     ["C", "D"], {}, 3, [row])
-    >>> scores_section([result]).table.rows[0][:5]
-    ['key (linear)', '10.0%', '-', '-', '50.0% (40.0% to 60.0%)']
-    """
+    """All tasks beside their references."""
     rows = []
     for result in results:
         for reader in (LINEAR, HIDDEN):
@@ -90,30 +67,7 @@ def scores_section(results: list[TaskResult]) -> Section:
 
 
 def layer_section(results: list[TaskResult], reader: str, folder: Path) -> Section:
-    """The curves over the layers.
-
-    Arguments
-    ---------
-    results : list of TaskResult
-        The results.
-    reader : str
-        "linear" or "hidden layer".
-    folder : pathlib.Path
-        Where the figure goes.
-
-    Returns
-    -------
-    Section
-        The figure.
-
-    Example
-    -------
-    >>> row = Row(TRAINED, LINEAR, 0, 0.5, 0.4, 0.6, {}, chosen=True)
-    >>> result = TaskResult("key", "single", None, None, "balanced_accuracy", 0.1,
-    ...                     ["C", "D"], {}, 3, [row])
-    >>> layer_section([result], LINEAR, Path(getfixture("tmpdir"))).title
-    'Layer by layer: linear probe'
-    """
+    """The curves over the layers."""
     path = folder / f"layers_{reader.replace(' ', '_')}.png"
     figures.layer_curves(results, reader, path)
     best = "; ".join(
@@ -138,25 +92,7 @@ def layer_section(results: list[TaskResult], reader: str, folder: Path) -> Secti
 
 
 def mixture_section(results: list[TaskResult], folder: Path) -> list[Section]:
-    """What the learned mixtures of layers are made of.
-
-    Arguments
-    ---------
-    results : list of TaskResult
-        The results.
-    folder : pathlib.Path
-        Where the figure goes.
-
-    Returns
-    -------
-    list of Section
-        One, or none if the encoder has no layers to mix.
-
-    Example
-    -------
-    >>> mixture_section([], Path("."))
-    []
-    """
+    """What the learned mixtures of layers are made of."""
     if not any(result.row(TRAINED, HIDDEN, MIXTURE) for result in results):
         return []
     path = folder / "mixture.png"
@@ -179,28 +115,7 @@ def mixture_section(results: list[TaskResult], folder: Path) -> list[Section]:
 
 
 def task_section(result: TaskResult) -> Section:
-    """All scores of a task.
-
-    Arguments
-    ---------
-    result : TaskResult
-        The result.
-
-    Returns
-    -------
-    Section
-        A table with one line for each kind of features, reader and layer.
-
-    Example
-    -------
-    >>> metrics = {"balanced_accuracy": 0.5}
-    >>> row = Row(TRAINED, LINEAR, 3, 0.5, 0.4, 0.6, metrics, chosen=True)
-    >>> clips = {"train": 9, "valid": 3, "test": 3}
-    >>> result = TaskResult("key", "single", "piece", None, "balanced_accuracy", 0.1,
-    ...                     ["C", "D"], clips, 3, [row])
-    >>> task_section(result).table.rows[0]
-    ['trained encoder', 'linear', '3 (chosen)', '50.0% (40.0% to 60.0%)', '-']
-    """
+    """All scores of a task."""
     others = [name for name in result.rows[0].metrics if name != result.metric]
     group = f"{result.group!r}" if result.group else "clip"
     many = len(result.classes) > 30

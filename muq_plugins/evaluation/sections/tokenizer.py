@@ -1,8 +1,4 @@
-"""What a tokenizer has learned, as sections of a report.
-
-Authors
- * The MuQ for SpeechBrain team 2026
-"""
+"""What a tokenizer has learned, as sections of a report."""
 
 from pathlib import Path
 
@@ -11,27 +7,7 @@ from muq_plugins.evaluation.report import Picture, Section
 
 
 def tokenizer_loss_section(rows: list[dict], folder: Path) -> Section:
-    """The loss terms of the tokenizer over its training.
-
-    Arguments
-    ---------
-    rows : list of dict
-        Rows of the tokenizer stage.
-    folder : pathlib.Path
-        Where the figure goes.
-
-    Returns
-    -------
-    Section
-        Three curves.
-
-    Example
-    -------
-    >>> row = {"stage": "tokenizer", "kind": "valid", "step": 1}
-    >>> section = tokenizer_loss_section([row], Path(getfixture("tmpdir")))
-    >>> section.figures[0].path.name
-    'tokenizer_loss.png'
-    """
+    """The loss terms of the tokenizer over its training."""
     path = folder / "tokenizer_loss.png"
     figures.loss_curves(rows, path)
     return Section(
@@ -52,29 +28,7 @@ def tokenizer_loss_section(rows: list[dict], folder: Path) -> Section:
 
 
 def levels_section(rows: list[dict], diagnostics: dict, folder: Path) -> Section:
-    """What each level of the tokenizer adds.
-
-    Arguments
-    ---------
-    rows : list of dict
-        Rows of the tokenizer stage, with a validation row.
-    diagnostics : dict of numpy.ndarray
-        Arrays of `load_diagnostics`; the spectrograms are shown if they are there.
-    folder : pathlib.Path
-        Where the figures go.
-
-    Returns
-    -------
-    Section
-        Error by level, and a clip with its reconstructions.
-
-    Example
-    -------
-    >>> row = {"kind": "valid", "step": 100}
-    >>> row["reconstruction_error_per_level"] = [0.8, 0.5, 0.3]
-    >>> len(levels_section([row], {}, Path(getfixture("tmpdir"))).figures)
-    1
-    """
+    """What each level of the tokenizer adds."""
     path = folder / "error_by_level.png"
     figures.error_by_level(rows, path)
     pictures = [
@@ -94,30 +48,7 @@ def decoding_section(
     folder: Path,
     frame_rate: float = 100.0,
 ) -> Section:
-    """What each codebook of a finished tokenizer adds, on several kinds of audio.
-
-    Arguments
-    ---------
-    errors : dict of list of float
-        Errors after 0..N codebooks, by what they were measured on.
-    diagnostics : dict of numpy.ndarray
-        Arrays of `load_diagnostics`; the spectrograms are shown if they are there.
-    folder : pathlib.Path
-        Where the figures go.
-    frame_rate : float
-        Of the spectrograms, in Hz.
-
-    Returns
-    -------
-    Section
-        Error by level, and a clip with its reconstructions.
-
-    Example
-    -------
-    >>> folder = Path(getfixture("tmpdir"))
-    >>> decoding_section({"songs": [0.8, 0.5]}, {}, folder).figures[0].path.name
-    'error_by_level.png'
-    """
+    """What each codebook of a finished tokenizer adds, on several kinds of audio."""
     path = folder / "error_by_level.png"
     figures.errors_of_levels(errors, path)
     picture = Picture(

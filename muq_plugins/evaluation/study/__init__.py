@@ -1,8 +1,4 @@
-"""Studies: from what runs have found to the report that compares them.
-
-Authors
- * The MuQ for SpeechBrain team 2026
-"""
+"""Studies: from what runs have found to the report that compares them."""
 
 from muq_plugins.evaluation.machine import describe_machine
 from muq_plugins.evaluation.study.collect import collect_study

@@ -1,8 +1,4 @@
-"""Answers to the questions of a study: computed, never written.
-
-Authors
- * The MuQ for SpeechBrain team 2026
-"""
+"""Answers to the questions of a study: computed, never written."""
 
 from __future__ import annotations
 
@@ -25,38 +21,15 @@ from muq_plugins.evaluation.study.study import Study
 
 @dataclass(frozen=True)
 class Answer:
-    """What the runs say about a question.
+    """What the runs say about a question."""
 
-    Arguments
-    ---------
-    question : Question
-        The question.
-    answer : str
-        "supported", "refuted", "undecided" or "unfinished".
-    measure : Measure or None
-        What was compared; None if it has not finished.
-    compared : str
-        The same, for a person.
-    numbers : str
-        The number with its interval, or why there is none.
-    estimate : Estimate or Ratio or None
-        The number; None if there is none.
-
-    Example
-    -------
-    >>> question = Question("Is a better than b?", "gain", "better", ["a", "b"])
-    >>> gain = Measure("gain", "Gain", 1, "nat")
-    >>> answer = Answer(question, "undecided", gain, "gain, a - b", "one seed", None)
-    >>> print(answer.verdict)
-    undecided: Is a better than b? Undecided at this budget: one seed (gain, a - b).
-    """
-
-    question: Question
+    question: Question  # the question
+    # "supported", "refuted", "undecided" or "unfinished"
     answer: Literal["supported", "refuted", "undecided", "unfinished"]
-    measure: Measure | None
-    compared: str
-    numbers: str
-    estimate: Estimate | Ratio | None
+    measure: Measure | None  # what was compared; None if it has not finished
+    compared: str  # the same, for a person
+    numbers: str  # the number with its interval, or why there is none
+    estimate: Estimate | Ratio | None  # the number; None if there is none
 
     @property
     def unit(self) -> str:
@@ -81,34 +54,6 @@ def answer_question(study: Study, question: Question) -> Answer:
 
     The answer is "supported" if the whole 95 % interval lies on the side that the
     question asks about, "refuted" if it lies on the other side, else "undecided".
-
-    Arguments
-    ---------
-    study : Study
-        The study.
-    question : Question
-        One of its questions.
-
-    Returns
-    -------
-    Answer
-        The answer; "unfinished" if a run that it needs is missing.
-
-    Raises
-    ------
-    ValueError
-        If the question names a measure that the study does not have.
-
-    Example
-    -------
-    >>> from pathlib import Path
-    >>> from muq_plugins.evaluation.study.record import Experiment
-    >>> experiments = {name: Experiment(name, "muq.yaml", {}) for name in "ab"}
-    >>> question = Question("Is a better than b?", "gain", "better", ["a", "b"])
-    >>> study = Study(Path("study.json"), "T", "", {}, {}, "a", [1], experiments, [],
-    ...               [question], {}, [], [("a", 1), ("b", 1)])
-    >>> print(answer_question(study, question).verdict)
-    unfinished: Is a better than b? Not finished, missing: a (seed 1), b (seed 1).
     """
     missing = [
         f"{study.label(name)} (seed {seed})"
@@ -133,30 +78,7 @@ def answer_question(study: Study, question: Question) -> Answer:
 
 
 def not_comparable(study: Study, measure: Measure, experiments: list[str]) -> str:
-    """Why a measure says nothing about some experiments.
-
-    Arguments
-    ---------
-    study : Study
-        The study.
-    measure : Measure
-        The measure.
-    experiments : list of str
-        Names of experiments.
-
-    Returns
-    -------
-    str
-        The reason, empty if there is none.
-
-    Example
-    -------
-    >>> from pathlib import Path
-    >>> study = Study(Path("study.json"), "T", "", {}, {}, "a", [1], {}, [], [], {},
-    ...               [], [])
-    >>> not_comparable(study, measure_named(study, "loss_area"), ["a", "b"])
-    ''
-    """
+    """Why a measure says nothing about some experiments."""
     runs = [run for name in experiments for run in study.runs_of(name)]
     sizes = sorted({run.codebook_size for run in runs})
     if measure.same_size_only and len(sizes) > 1:
@@ -169,26 +91,7 @@ def not_comparable(study: Study, measure: Measure, experiments: list[str]) -> st
 
 
 def show_interval(measure: Measure, found: Estimate) -> str:
-    """Write an interval for a person.
-
-    Arguments
-    ---------
-    measure : Measure
-        What was estimated.
-    found : Estimate
-        Of more than one seed.
-
-    Returns
-    -------
-    str
-        Its ends in brackets.
-
-    Example
-    -------
-    >>> measure = Measure("gain", "Gain", 1, "nat")
-    >>> show_interval(measure, Estimate(0.2, {1: 0.1, 2: 0.3}, 0.1, None))
-    '[0.100, 0.300]'
-    """
+    """Write an interval for a person."""
     return f"[{measure.show(found.low)}, {measure.show(found.high)}]"
 
 

@@ -1,8 +1,4 @@
-"""From run folders to the one file that a study's report is made from.
-
-Authors
- * The MuQ for SpeechBrain team 2026
-"""
+"""From run folders to the one file that a study's report is made from."""
 
 from __future__ import annotations
 
@@ -33,37 +29,7 @@ def collect_study(
     probes: Iterable[str],
     missing: Iterable[tuple[str, int]],
 ) -> Path:
-    """Writes ``study.json``: what a study asks and what its runs have given.
-
-    Arguments
-    ---------
-    folder : str or Path
-        Folder of the study.
-    about : dict
-        Name, title, questions, groups, ... of the study, as they go into the file.
-    runs : iterable of (str, int, str or Path)
-        Experiment, seed and run folder of everything that has finished.
-    probes : iterable of str
-        Names of the probes in each run folder.
-    missing : iterable of (str, int)
-        Experiment and seed of what has not finished.
-
-    Returns
-    -------
-    Path
-        The file.
-
-    Raises
-    ------
-    ValueError
-        If two runs were probed on different clips.
-
-    Example
-    -------
-    >>> path = collect_study(getfixture("tmp_path"), {"study": "x"}, [], [], [("a", 1)])
-    >>> json.loads(path.read_text())["missing"]
-    [['a', 1]]
-    """
+    """Writes ``study.json``: what a study asks and what its runs have given."""
     probes = list(probes)
     tasks: dict[str, dict] = {}
     records = []
@@ -97,23 +63,7 @@ def collect_study(
 
 
 def run_record(run_folder: str | Path) -> dict[str, Any]:
-    """The numbers of a finished pre-training that a study compares.
-
-    Arguments
-    ---------
-    run_folder : str or Path
-        Folder of a run of ``train.py``.
-
-    Returns
-    -------
-    dict
-        Plain values; what belongs to a tokenizer is None if none was trained.
-
-    Raises
-    ------
-    ValueError
-        If the run has not been tested.
-    """
+    """The numbers of a finished pre-training that a study compares."""
     run_folder = Path(run_folder)
     rows = select(read_metrics(run_folder / METRICS_FILE), stage="pretrain")
     test = _last(rows, "test", run_folder)

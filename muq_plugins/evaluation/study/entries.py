@@ -1,7 +1,5 @@
-"""Reading JSON strictly: an error names the file and the key, and nothing is guessed.
-
-Authors
- * The MuQ for SpeechBrain team 2026
+"""Reading JSON strictly: an error names the file and the key, and nothing is
+guessed.
 """
 
 from __future__ import annotations
@@ -13,27 +11,7 @@ from typing import Any, NoReturn
 
 
 class Entry:
-    """A value of a JSON file, and where it stands.
-
-    Arguments
-    ---------
-    value : Any
-        The value.
-    file : str or pathlib.Path
-        The file, for errors.
-    place : str
-        Where in the file, for example "runs[3].seed"; empty for the whole.
-
-    Example
-    -------
-    >>> entry = Entry({"runs": [{"seed": 1}]}, "study.json")
-    >>> entry["runs"].elements()[0]["seed"].whole()
-    1
-    >>> entry["runs"].elements()[0]["name"]
-    Traceback (most recent call last):
-    ...
-    ValueError: study.json: runs[0] has no key 'name'
-    """
+    """A value of a JSON file, and where it stands."""
 
     def __init__(self, value: Any, file: str | Path, place: str = ""):
         self.value, self.file, self.place = value, file, place
@@ -44,39 +22,12 @@ class Entry:
         return self.mapping()[key]
 
     def optional(self, key: str) -> Entry | None:
-        """A value that may be null or left out.
-
-        Arguments
-        ---------
-        key : str
-            Its key.
-
-        Returns
-        -------
-        Entry or None
-            None if there is no value.
-
-        Example
-        -------
-        >>> Entry({"seconds": None}, "study.json").optional("seconds") is None
-        True
-        """
+        """A value that may be null or left out."""
         entry = self.mapping().get(key)
         return None if entry is None or entry.value is None else entry
 
     def mapping(self) -> dict[str, Entry]:
-        """What a JSON object holds.
-
-        Returns
-        -------
-        dict of Entry
-            Its values, in order.
-
-        Example
-        -------
-        >>> list(Entry({"a": 1}, "study.json").mapping())
-        ['a']
-        """
+        """What a JSON object holds."""
         if not isinstance(self.value, dict):
             self.fail("an object")
         dot = "." if self.place else ""
@@ -86,18 +37,7 @@ class Entry:
         }
 
     def elements(self) -> list[Entry]:
-        """What a JSON array holds.
-
-        Returns
-        -------
-        list of Entry
-            Its values.
-
-        Example
-        -------
-        >>> [entry.whole() for entry in Entry([1, 2], "study.json").elements()]
-        [1, 2]
-        """
+        """What a JSON array holds."""
         if not isinstance(self.value, list):
             self.fail("a list")
         return [
@@ -106,35 +46,13 @@ class Entry:
         ]
 
     def text(self) -> str:
-        """A string that is not empty.
-
-        Returns
-        -------
-        str
-            The string.
-
-        Example
-        -------
-        >>> Entry("targets", "study.json").text()
-        'targets'
-        """
+        """A string that is not empty."""
         if not isinstance(self.value, str) or not self.value.strip():
             self.fail("a text")
         return self.value
 
     def number(self) -> float:
-        """A finite number.
-
-        Returns
-        -------
-        float
-            The number.
-
-        Example
-        -------
-        >>> Entry(3.9, "study.json").number()
-        3.9
-        """
+        """A finite number."""
         if isinstance(self.value, bool) or not isinstance(self.value, int | float):
             self.fail("a number")
         if not math.isfinite(self.value):
@@ -142,18 +60,7 @@ class Entry:
         return float(self.value)
 
     def whole(self) -> int:
-        """A number without a fraction, not negative.
-
-        Returns
-        -------
-        int
-            The number.
-
-        Example
-        -------
-        >>> Entry(8, "study.json").whole()
-        8
-        """
+        """A number without a fraction, not negative."""
         if isinstance(self.value, bool) or not isinstance(self.value, int):
             self.fail("a whole number")
         if self.value < 0:
@@ -161,43 +68,14 @@ class Entry:
         return self.value
 
     def numbers(self) -> list[float]:
-        """A list of finite numbers, at least one.
-
-        Returns
-        -------
-        list of float
-            The numbers.
-
-        Example
-        -------
-        >>> Entry([0.5, 1], "study.json").numbers()
-        [0.5, 1.0]
-        """
+        """A list of finite numbers, at least one."""
         values = [entry.number() for entry in self.elements()]
         if not values:
             self.fail("at least one number")
         return values
 
     def fail(self, expected: str) -> NoReturn:
-        """Refuse the value.
-
-        Arguments
-        ---------
-        expected : str
-            What should be there instead.
-
-        Raises
-        ------
-        ValueError
-            Always.
-
-        Example
-        -------
-        >>> Entry("x", "study.json", "runs[0].seed").fail("a whole number")
-        Traceback (most recent call last):
-        ...
-        ValueError: study.json: runs[0].seed must be a whole number, got 'x'
-        """
+        """Refuse the value."""
         shown = repr(self.value)
         shown = shown if len(shown) < 80 else f"{shown[:77]}..."
         raise ValueError(f"{self.file}: {self._name()} must be {expected}, got {shown}")
@@ -207,32 +85,7 @@ class Entry:
 
 
 def read_entry(path: str | Path) -> Entry:
-    """Read a JSON file.
-
-    Arguments
-    ---------
-    path : str or pathlib.Path
-        The file.
-
-    Returns
-    -------
-    Entry
-        What it holds.
-
-    Raises
-    ------
-    FileNotFoundError
-        If it does not exist.
-    ValueError
-        If it is not complete JSON.
-
-    Example
-    -------
-    >>> path = getfixture("tmp_path") / "study.json"
-    >>> _ = path.write_text('{"format": 1}')
-    >>> read_entry(path)["format"].whole()
-    1
-    """
+    """Read a JSON file."""
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"there is no {path}: the study has not been collected")

@@ -1,8 +1,4 @@
-"""Means, differences and slopes with intervals, from seeds and test pieces together.
-
-Authors
- * The MuQ for SpeechBrain team 2026
-"""
+"""Means, differences and slopes with intervals, from seeds and test pieces together."""
 
 from __future__ import annotations
 
@@ -24,29 +20,13 @@ NORMAL = float(stats.norm.ppf((1 + LEVEL) / 2))
 
 
 class Estimate(NamedTuple):
-    """A number with its 95 % interval.
+    """A number with its 95 % interval."""
 
-    Arguments
-    ---------
-    value : float
-        The mean over seeds.
-    per_seed : dict of float
-        The number of every seed.
-    from_seeds : float or None
-        Half the width of the interval that the seeds alone give; None for one seed.
-    from_pieces : float or None
-        Half the width that the choice of test pieces alone gives; None without clips.
-
-    Example
-    -------
-    >>> estimate = Estimate(2.0, {1: 1.0, 2: 3.0}, 3.0, 4.0)
-    >>> estimate.low, estimate.high
-    (-3.0, 7.0)
-    """
-
-    value: float
-    per_seed: dict[int, float]
+    value: float  # the mean over seeds
+    per_seed: dict[int, float]  # the number of every seed
+    # half the width of the interval that the seeds alone give; None for one seed
     from_seeds: float | None
+    # half the width that the choice of test pieces alone gives; None without clips
     from_pieces: float | None
 
     @property
@@ -68,22 +48,10 @@ class Estimate(NamedTuple):
 
 
 class Term(NamedTuple):
-    """One side of a comparison.
+    """One side of a comparison."""
 
-    Arguments
-    ---------
-    experiment : str
-        Name of an experiment.
-    features : str
-        What was probed; of no importance for measures without probe.
-
-    Example
-    -------
-    >>> Term("bestrq").features
-    'trained encoder'
-    """
-
-    experiment: str
+    experiment: str  # name of an experiment
+    # what was probed; of no importance for measures without probe
     features: str = TRAINED
 
 
@@ -96,27 +64,6 @@ def estimate(
     `slope_weights`. The seeds give a t interval around the mean of the sums. The test
     pieces, drawn again for all at once, give the standard error of that mean. The two
     are taken as independent.
-
-    Arguments
-    ---------
-    study : Study
-        The study.
-    measure : Measure
-        What is compared.
-    weights : dict of float
-        Weight of each term.
-
-    Returns
-    -------
-    Estimate or None
-        Over the seeds that all terms have; None if they share none.
-
-    Example
-    -------
-    >>> from pathlib import Path
-    >>> study = Study(Path("study.json"), "T", "", {}, {}, "a", [1], {}, [], [], {},
-    ...               [], [])
-    >>> estimate(study, Measure("gain", "Gain", 1, "nat"), {Term("a"): 1.0})
     """
     runs = {
         term: {r.seed: r for r in study.runs_of(term.experiment)} for term in weights
@@ -146,47 +93,13 @@ def estimate(
 
 
 def mean_and_std(values: Sequence[float]) -> tuple[float, float | None]:
-    """Mean and standard deviation over seeds.
-
-    Arguments
-    ---------
-    values : sequence of float
-        One number for each seed, at least one.
-
-    Returns
-    -------
-    mean : float
-        The mean.
-    std : float or None
-        The standard deviation (n - 1 in the denominator); None for one seed.
-
-    Example
-    -------
-    >>> mean_and_std([1.0, 2.0, 3.0]), mean_and_std([1.0])
-    ((2.0, 1.0), (1.0, None))
-    """
+    """Mean and standard deviation over seeds."""
     std = float(np.std(values, ddof=1)) if len(values) > 1 else None
     return float(np.mean(values)), std
 
 
 def t_half_width(values: Sequence[float]) -> float | None:
-    """Half the width of Student's 95 % interval around a mean.
-
-    Arguments
-    ---------
-    values : sequence of float
-        One number for each seed.
-
-    Returns
-    -------
-    float or None
-        None for one seed, which says nothing about others.
-
-    Example
-    -------
-    >>> round(t_half_width([1.0, 2.0, 3.0]), 3)
-    2.484
-    """
+    """Half the width of Student's 95 % interval around a mean."""
     count = len(values)
     if count < 2:
         return None
@@ -195,67 +108,22 @@ def t_half_width(values: Sequence[float]) -> float | None:
 
 
 def slope_weights(x: Sequence[float]) -> list[float]:
-    """Weights whose sum with the values of y is the slope of y per doubling of x.
-
-    Arguments
-    ---------
-    x : sequence of float
-        Numbers above 0, at least two different ones.
-
-    Returns
-    -------
-    list of float
-        The weights of the line of least squares over log2(x).
-
-    Example
-    -------
-    >>> slope_weights([1, 2, 4])
-    [-0.5, 0.0, 0.5]
-    """
+    """Weights whose sum with the values of y is the slope of y per doubling of x."""
     doublings = np.log2(x)
     centred = doublings - doublings.mean()
     return (centred / (centred**2).sum()).tolist()
 
 
 class Ratio(NamedTuple):
-    """A ratio of standard deviations with its 95 % interval.
+    """A ratio of standard deviations with its 95 % interval."""
 
-    Arguments
-    ---------
-    value, low, high : float
-        The ratio and the ends of its interval.
-
-    Example
-    -------
-    >>> Ratio(0.5, 0.1, 2.5).value
-    0.5
-    """
-
-    value: float
-    low: float
-    high: float
+    value: float  # the ratio and the ends of its interval
+    low: float  # the ratio and the ends of its interval
+    high: float  # the ratio and the ends of its interval
 
 
 def spread_ratio(ours: Sequence[float], theirs: Sequence[float]) -> Ratio | None:
-    """How much more one experiment varies over seeds than another.
-
-    Arguments
-    ---------
-    ours, theirs : sequence of float
-        One number for each seed, at least two each.
-
-    Returns
-    -------
-    Ratio or None
-        Ours over theirs, with the interval of the F distribution; None if one of them
-        does not vary at all.
-
-    Example
-    -------
-    >>> ratio = spread_ratio([1.0, 2.0, 3.0], [2.0, 4.0, 6.0])
-    >>> print(f"{ratio.value:.2f} [{ratio.low:.2f}, {ratio.high:.2f}]")
-    0.50 [0.08, 3.12]
-    """
+    """How much more one experiment varies over seeds than another."""
     variances = np.var(ours, ddof=1), np.var(theirs, ddof=1)
     if min(variances) == 0:
         return None

@@ -1,8 +1,4 @@
-"""Experiments that a report shows together: figures, tables and how to read them.
-
-Authors
- * The MuQ for SpeechBrain team 2026
-"""
+"""Experiments that a report shows together: figures, tables and how to read them."""
 
 from __future__ import annotations
 
@@ -18,10 +14,7 @@ from muq_plugins.evaluation.report import Picture, Section
 from muq_plugins.evaluation.study import tables
 from muq_plugins.evaluation.study.cells import has_features
 from muq_plugins.evaluation.study.estimates import Estimate, Term, estimate
-from muq_plugins.evaluation.study.measures import (
-    headline_measure,
-    probe_score,
-)
+from muq_plugins.evaluation.study.measures import headline_measure, probe_score
 from muq_plugins.evaluation.study.record import Group
 from muq_plugins.evaluation.study.study import Study
 
@@ -46,30 +39,7 @@ CODES_TEXT = (
 
 
 def group_sections(study: Study, group: Group, folder: Path) -> list[Section]:
-    """Everything about a group of experiments.
-
-    Arguments
-    ---------
-    study : Study
-        The study.
-    group : Group
-        One of its groups.
-    folder : pathlib.Path
-        Where figures go.
-
-    Returns
-    -------
-    list of Section
-        Scores, learning curves, codes, and with probes the layers.
-
-    Example
-    -------
-    >>> from muq_plugins.evaluation.study.simulation import small_study
-    >>> study = small_study()
-    >>> folder = Path(getfixture("tmpdir"))
-    >>> [s.title for s in group_sections(study, study.groups[0], folder)][0]
-    'Targets: what can be read off the encoders'
-    """
+    """Everything about a group of experiments."""
     if not _finished(study, group):
         return [Section(group.title, "No run of this group has finished.")]
     stem = re.sub(r"\W+", "_", group.title.lower()).strip("_")
@@ -110,24 +80,7 @@ def group_sections(study: Study, group: Group, folder: Path) -> list[Section]:
 
 
 def references(study: Study) -> dict[str, float]:
-    """The levels that probe scores are compared with.
-
-    Arguments
-    ---------
-    study : Study
-        The study.
-
-    Returns
-    -------
-    dict of float
-        Score of the untrained encoder, of log-mel statistics, and of chance.
-
-    Example
-    -------
-    >>> from muq_plugins.evaluation.study.simulation import small_study
-    >>> list(references(small_study()))
-    ['untrained encoder', 'log-mel statistics', 'chance']
-    """
+    """The levels that probe scores are compared with."""
     measure = headline_measure(study)
     if not study.tasks:
         return {"a model that only counts codes": 0.0}

@@ -1,8 +1,4 @@
-"""What runs are compared by: each measure makes one number of a run.
-
-Authors
- * The MuQ for SpeechBrain team 2026
-"""
+"""What runs are compared by: each measure makes one number of a run."""
 
 from __future__ import annotations
 
@@ -19,35 +15,15 @@ from muq_plugins.evaluation.study.study import Study
 
 @dataclass(frozen=True)
 class Measure:
-    """A number of a run, and which way is better.
+    """A number of a run, and which way is better."""
 
-    Arguments
-    ---------
-    name : str
-        Its name in `study.json`.
-    title : str
-        Its name for a person.
-    better : int
-        1 if higher is better, -1 if lower is.
-    unit : str
-        "points" (hundredths) or "nat".
-    formula : callable
-        From a study and a run to the number; None for what is probed.
-    tasks : tuple of str
-        Tasks that are probed for it; empty for other measures.
-
-    Example
-    -------
-    >>> measure = Measure("accuracy", "Masked accuracy", 1, "points")
-    >>> measure.show(0.0123), measure.show_change(-0.0123)
-    ('1.2', '-1.2')
-    """
-
-    name: str
-    title: str
-    better: int
-    unit: str
+    name: str  # its name in `study.json`
+    title: str  # its name for a person
+    better: int  # 1 if higher is better, -1 if lower is
+    unit: str  # "points" (hundredths) or "nat"
+    # from a study and a run to the number; None for what is probed
     formula: Callable[[Study, Run], float] | None = None
+    # tasks that are probed for it; empty for other measures
     tasks: tuple[str, ...] = ()
 
     @property
@@ -71,57 +47,18 @@ class Measure:
         return self.title[0].lower() + self.title[1:]
 
     def value(self, study: Study, run: Run, features: str = TRAINED) -> float:
-        """Compute it.
-
-        Arguments
-        ---------
-        study : Study
-            The study.
-        run : Run
-            One of its runs.
-        features : str
-            What was probed; of no importance for other measures.
-
-        Returns
-        -------
-        float
-            The number.
-        """
+        """Compute it."""
         if self.tasks:
             return probe_score(study, run, self.tasks, features)
         return self.formula(study, run)
 
     def show(self, value: float, form: str = "") -> str:
-        """Write a value without its unit.
-
-        Arguments
-        ---------
-        value : float
-            The number.
-        form : str
-            "+" to write the sign of positive numbers too.
-
-        Returns
-        -------
-        str
-            In hundredths with one decimal, or nats with three.
-        """
+        """Write a value without its unit."""
         is_share = self.unit == "points"
         return format(100 * value if is_share else value, form + self._decimals())
 
     def show_change(self, value: float) -> str:
-        """Write a difference without its unit.
-
-        Arguments
-        ---------
-        value : float
-            The difference.
-
-        Returns
-        -------
-        str
-            With its sign.
-        """
+        """Write a difference without its unit."""
         return self.show(value, "+")
 
     def _decimals(self) -> str:
@@ -129,37 +66,7 @@ class Measure:
 
 
 def measure_named(study: Study, name: str) -> Measure:
-    """Find a measure.
-
-    Arguments
-    ---------
-    study : Study
-        The study; its tasks are measures too.
-    name : str
-        "probe", "probe:" and a task, "gain", "gain_area", "loss_area" or "accuracy".
-
-    Returns
-    -------
-    Measure
-        The measure.
-
-    Raises
-    ------
-    ValueError
-        If the study has no such measure.
-
-    Example
-    -------
-    >>> from pathlib import Path
-    >>> study = Study(Path("study.json"), "T", "", {}, {}, "a", [1], {}, [], [], {},
-    ...               [], [])
-    >>> measure_named(study, "gain").better
-    1
-    >>> measure_named(study, "probe")
-    Traceback (most recent call last):
-    ...
-    ValueError: study.json: unknown measure 'probe'; this study has accuracy, gain, ...
-    """
+    """Find a measure."""
     of_run = [
         Measure("accuracy", "Masked accuracy", 1, "points", _accuracy),
         Measure("gain", "Gain over counting", 1, "nat", _gain),
@@ -183,26 +90,7 @@ def measure_named(study: Study, name: str) -> Measure:
 
 
 def headline_measure(study: Study) -> Measure:
-    """What a study is judged by first.
-
-    Arguments
-    ---------
-    study : Study
-        The study.
-
-    Returns
-    -------
-    Measure
-        The probe score, or the gain over counting if nothing was probed.
-
-    Example
-    -------
-    >>> from pathlib import Path
-    >>> study = Study(Path("study.json"), "T", "", {}, {}, "a", [1], {}, [], [], {},
-    ...               [], [])
-    >>> headline_measure(study).name
-    'gain'
-    """
+    """What a study is judged by first."""
     return measure_named(study, "probe" if study.tasks else "gain")
 
 
@@ -213,36 +101,7 @@ def probe_score(
     features: str = TRAINED,
     layer: int | None = None,
 ) -> float:
-    """The mean over tasks of how far features are between chance and no error.
-
-    Arguments
-    ---------
-    study : Study
-        The study.
-    run : Run
-        One of its runs.
-    tasks : tuple of str
-        Names of tasks.
-    features : str
-        Which features.
-    layer : int
-        A layer; None for the one that validation has chosen for each task.
-
-    Returns
-    -------
-    float
-        0 is chance, 1 is no error.
-
-    Example
-    -------
-    >>> from muq_plugins.evaluation.study.record import Score, Task
-    >>> class study:
-    ...     tasks = {"key": Task("key", None, 0.5, [], None, None)}
-    >>> class run:
-    ...     probe = {"key": {"trained encoder": Score([0.5, 0.75], 1, None)}}
-    >>> probe_score(study, run, ("key",)), probe_score(study, run, ("key",), layer=0)
-    (0.5, 0.0)
-    """
+    """The mean over tasks of how far features are between chance and no error."""
     scores = []
     for name in tasks:
         score = run.probe[name][features]

@@ -1,8 +1,4 @@
-"""Reading `study.json`, and refusing what does not fit together.
-
-Authors
- * The MuQ for SpeechBrain team 2026
-"""
+"""Reading `study.json`, and refusing what does not fit together."""
 
 from __future__ import annotations
 
@@ -13,12 +9,7 @@ import numpy as np
 
 from muq_plugins.evaluation.study.entries import Entry, read_entry
 from muq_plugins.evaluation.study.reading_runs import read_run
-from muq_plugins.evaluation.study.record import (
-    Experiment,
-    Group,
-    Question,
-    Task,
-)
+from muq_plugins.evaluation.study.record import Experiment, Group, Question, Task
 from muq_plugins.evaluation.study.study import Study
 
 STUDY_FILE = "study.json"
@@ -28,62 +19,12 @@ MEASURES = ("probe", "gain", "gain_area", "loss_area", "accuracy")
 
 
 def read_study(folder: str | Path) -> Study:
-    """Read what a study has found.
-
-    Arguments
-    ---------
-    folder : str or pathlib.Path
-        Folder with `study.json`.
-
-    Returns
-    -------
-    Study
-        Its content, checked.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is no such file.
-    ValueError
-        If it is damaged, has another format, or does not fit together.
-
-    Example
-    -------
-    >>> folder = getfixture("tmp_path")
-    >>> _ = (folder / "study.json").write_text('{"format": 2}')
-    >>> read_study(folder)
-    Traceback (most recent call last):
-    ...
-    ValueError: ...study.json: format must be 1, the one this version reads, got 2
-    """
+    """Read what a study has found."""
     return parse_study(read_entry(Path(folder) / STUDY_FILE))
 
 
 def parse_study(content: Entry) -> Study:
-    """Make a study of what its file holds.
-
-    Arguments
-    ---------
-    content : Entry
-        The whole of the file.
-
-    Returns
-    -------
-    Study
-        Its content, checked.
-
-    Raises
-    ------
-    ValueError
-        If it is of another format, or does not fit together.
-
-    Example
-    -------
-    >>> from muq_plugins.evaluation.study.simulation import Simulated, simulate_study
-    >>> content = simulate_study({"mel_rvq": Simulated("Mel-RVQ")})
-    >>> parse_study(Entry(content, "study.json")).seeds
-    [1, 2, 3]
-    """
+    """Make a study of what its file holds."""
     if content["format"].value != FORMAT:
         content["format"].fail(f"{FORMAT}, the one this version reads")
     experiments = {

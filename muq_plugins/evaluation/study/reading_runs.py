@@ -1,8 +1,4 @@
-"""Reading the runs of a study, and refusing what does not fit together.
-
-Authors
- * The MuQ for SpeechBrain team 2026
-"""
+"""Reading the runs of a study, and refusing what does not fit together."""
 
 from __future__ import annotations
 
@@ -23,32 +19,7 @@ ROUNDING = 1e-4
 
 
 def read_run(entry: Entry, tasks: dict[str, Task]) -> Run:
-    """Read one run.
-
-    Arguments
-    ---------
-    entry : Entry
-        One of the runs of `study.json`.
-    tasks : dict of Task
-        What every run was probed for, by name.
-
-    Returns
-    -------
-    Run
-        Its numbers, checked.
-
-    Raises
-    ------
-    ValueError
-        If one is missing, or they do not fit together.
-
-    Example
-    -------
-    >>> from muq_plugins.evaluation.study.simulation import Simulated, simulate_study
-    >>> content = simulate_study({"mel_rvq": Simulated("Mel-RVQ")}, probed=False)
-    >>> read_run(Entry(content["runs"][0], "study.json"), {}).updates
-    800
-    """
+    """Read one run."""
     learning, optional = entry["learning"], entry.optional
     updates = [e.whole() for e in learning["updates"].elements()]
     losses = [e.number() for e in learning["cross_entropy"].elements()]

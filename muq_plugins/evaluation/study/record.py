@@ -1,8 +1,4 @@
-"""What a study is made of: experiments, groups, questions, tasks and runs.
-
-Authors
- * The MuQ for SpeechBrain team 2026
-"""
+"""What a study is made of: experiments, groups, questions, tasks and runs."""
 
 from __future__ import annotations
 
@@ -13,58 +9,23 @@ import numpy as np
 
 @dataclass(frozen=True, eq=False)
 class Task:
-    """A label that was read off the encoders.
+    """A label that was read off the encoders."""
 
-    Arguments
-    ---------
-    name : str
-        For example "corpus/family".
-    level : str or None
-        "acoustic", "semantic" or None.
-    chance : float
-        What guessing reaches in balanced accuracy.
-    classes : list of str
-        The classes.
-    targets : numpy.ndarray
-        Class of every test clip (clips,).
-    pieces : numpy.ndarray
-        Number of the piece that every test clip is from (clips,).
-
-    Example
-    -------
-    >>> Task("key", None, 0.5, ["C", "D"], np.array([0, 1]), np.array([0, 0])).pieces
-    array([0, 0])
-    """
-
-    name: str
-    level: str | None
-    chance: float
-    classes: list[str]
-    targets: np.ndarray
-    pieces: np.ndarray
+    name: str  # for example "corpus/family"
+    level: str | None  # "acoustic", "semantic" or None
+    chance: float  # what guessing reaches in balanced accuracy
+    classes: list[str]  # the classes
+    targets: np.ndarray  # class of every test clip (clips,)
+    pieces: np.ndarray  # number of the piece that every test clip is from (clips,)
 
 
 @dataclass(frozen=True, eq=False)
 class Score:
-    """What a probe has read off one kind of features.
+    """What a probe has read off one kind of features."""
 
-    Arguments
-    ---------
-    layers : list of float
-        Balanced accuracy of every hidden state on the test part.
-    chosen : int
-        Position of the one that validation has chosen.
-    hits : numpy.ndarray or None
-        Whether each test clip was recognised from it (clips,); None if unknown.
-
-    Example
-    -------
-    >>> Score([0.2, 0.5], 1, np.array([1, 0])).value
-    0.5
-    """
-
-    layers: list[float]
-    chosen: int
+    layers: list[float]  # balanced accuracy of every hidden state on the test part
+    chosen: int  # position of the one that validation has chosen
+    # whether each test clip was recognised from it (clips,); None if unknown
     hits: np.ndarray | None
 
     @property
@@ -75,145 +36,66 @@ class Score:
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """One training: an experiment with one seed.
+    """One training: an experiment with one seed."""
 
-    Arguments
-    ---------
-    experiment : str
-        Name of the experiment.
-    seed : int
-        Its seed.
-    updates : int
-        Optimizer steps.
-    audio_seconds : float
-        Seconds of audio that were trained on.
-    training_seconds : float
-        How long it took.
-    tokenizer_updates, tokenizer_audio_seconds, tokenizer_seconds : float or None
-        The same of the tokenizer; None if none was trained.
-    parameters : int or None
-        Values in the saved encoder.
-    num_codebooks, codebook_size : int
-        The target's codes.
-    learning_updates : list of int
-        Steps at which it was validated.
-    learning_cross_entropy : list of float
-        Masked cross-entropy there, in nat, mean over codebooks.
-    cross_entropy, accuracy, code_entropy : float
-        Masked prediction and the codes' own entropy on the test part.
-    usage, perplexity : list of float
-        Of every codebook, on the test part.
-    reconstruction_error : float or None
-        Of all levels together; None if the codes cannot be decoded.
-    probe : dict
-        Score by task and features.
-
-    Example
-    -------
-    >>> names = Run.__dataclass_fields__
-    >>> list(names)[:2]
-    ['experiment', 'seed']
-    """
-
-    experiment: str
-    seed: int
-    updates: int
-    audio_seconds: float
-    training_seconds: float
+    experiment: str  # name of the experiment
+    seed: int  # its seed
+    updates: int  # optimizer steps
+    audio_seconds: float  # seconds of audio that were trained on
+    training_seconds: float  # how long it took
+    # the same of the tokenizer; None if none was trained
     tokenizer_updates: float | None
+    # the same of the tokenizer; None if none was trained
     tokenizer_audio_seconds: float | None
+    # the same of the tokenizer; None if none was trained
     tokenizer_seconds: float | None
-    parameters: int | None
-    num_codebooks: int
-    codebook_size: int
-    learning_updates: list[int]
+    parameters: int | None  # values in the saved encoder
+    num_codebooks: int  # the target's codes
+    codebook_size: int  # the target's codes
+    learning_updates: list[int]  # steps at which it was validated
+    # masked cross-entropy there, in nat, mean over codebooks
     learning_cross_entropy: list[float]
+    # masked prediction and the codes' own entropy on the test part
     cross_entropy: float
-    accuracy: float
-    code_entropy: float
-    usage: list[float]
-    perplexity: list[float]
+    accuracy: float  # masked prediction and the codes' own entropy on the test part
+    code_entropy: float  # masked prediction and the codes' own entropy on the test part
+    usage: list[float]  # of every codebook, on the test part
+    perplexity: list[float]  # of every codebook, on the test part
+    # of all levels together; None if the codes cannot be decoded
     reconstruction_error: float | None
-    probe: dict[str, dict[str, Score]]
+    probe: dict[str, dict[str, Score]]  # score by task and features
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """What was varied.
+    """What was varied."""
 
-    Arguments
-    ---------
-    label : str
-        Its name for a person.
-    file : str
-        Its experiment file.
-    overrides : dict
-        What the study has changed in it.
-
-    Example
-    -------
-    >>> Experiment("Mel-RVQ", "muq.yaml", {}).label
-    'Mel-RVQ'
-    """
-
-    label: str
-    file: str
-    overrides: dict
+    label: str  # its name for a person
+    file: str  # its experiment file
+    overrides: dict  # what the study has changed in it
 
 
 @dataclass(frozen=True)
 class Group:
-    """Experiments that are shown together.
+    """Experiments that are shown together."""
 
-    Arguments
-    ---------
-    title : str
-        Heading.
-    experiments : list of str
-        Names of the experiments.
-    x_name : str or None
-        The number that is varied, or None if the experiments are of different kinds.
-    x : list of float
-        That number of every experiment; empty without one.
-
-    Example
-    -------
-    >>> Group("Codebooks", ["n1", "n2"], "codebooks", [1, 2]).x
-    [1, 2]
-    """
-
-    title: str
-    experiments: list[str]
+    title: str  # heading
+    experiments: list[str]  # names of the experiments
+    # the number that is varied, or None if the experiments are of different kinds
     x_name: str | None = None
+    # that number of every experiment; empty without one
     x: list[float] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
 class Question:
-    """A question that the study answers.
+    """A question that the study answers."""
 
-    Arguments
-    ---------
-    text : str
-        The question, so that "supported" is a yes.
-    measure : str
-        What is compared.
-    kind : str
-        "better": the first experiment is better than the second. "rises": the measure
-        gets better with a number. "less_spread": the first varies less over seeds.
-    experiments : list of str
-        Two, or all along the number.
-    x : list of float
-        The number of every experiment, of a question of the kind "rises".
-
-    Example
-    -------
-    >>> Question("Is a better than b?", "probe", "better", ["a", "b"]).kind
-    'better'
-    """
-
-    text: str
-    measure: str
+    text: str  # the question, so that "supported" is a yes
+    measure: str  # what is compared
+    # "better": the first experiment is better than the second. "rises": the measure
+    # gets better with a number. "less_spread": the first varies less over seeds
     kind: str
-    experiments: list[str]
+    experiments: list[str]  # two, or all along the number
+    # the number of every experiment, of a question of the kind "rises"
     x: list[float] = field(default_factory=list)

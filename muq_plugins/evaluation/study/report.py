@@ -1,8 +1,4 @@
-"""The report of a study, made from `study.json` and nothing else.
-
-Authors
- * The MuQ for SpeechBrain team 2026
-"""
+"""The report of a study, made from `study.json` and nothing else."""
 
 from __future__ import annotations
 
@@ -26,34 +22,7 @@ FEWEST_PIECES = 5
 
 
 def study_report(folder: str | Path) -> Path:
-    """Write the report of a study.
-
-    Arguments
-    ---------
-    folder : str or pathlib.Path
-        Folder with `study.json`. `report.html`, `report.md` and the figures go there.
-
-    Returns
-    -------
-    pathlib.Path
-        The HTML page.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is no `study.json`.
-    ValueError
-        If it is damaged, of another format, or does not fit together.
-
-    Example
-    -------
-    >>> from muq_plugins.evaluation.study.simulation import Simulated, simulate_study
-    >>> folder = getfixture("tmp_path")
-    >>> content = simulate_study({"mel_rvq": Simulated("Mel-RVQ")})
-    >>> _ = (folder / "study.json").write_text(json.dumps(content))
-    >>> study_report(folder).name
-    'report.html'
-    """
+    """Write the report of a study."""
     folder = Path(folder)
     study = read_study(folder)
     answers = [answer_question(study, question) for question in study.questions]
@@ -77,34 +46,7 @@ def study_report(folder: str | Path) -> Path:
 
 
 def study_headline(folder: str | Path) -> list[str]:
-    """What came out, line by line, for the terminal.
-
-    Arguments
-    ---------
-    folder : str or pathlib.Path
-        Folder with `study.json`.
-
-    Returns
-    -------
-    list of str
-        The numbers that matter, then warnings and answers.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is no `study.json`.
-    ValueError
-        If it is damaged, of another format, or does not fit together.
-
-    Example
-    -------
-    >>> from muq_plugins.evaluation.study.simulation import Simulated, simulate_study
-    >>> folder = getfixture("tmp_path")
-    >>> content = simulate_study({"mel_rvq": Simulated("Mel-RVQ")})
-    >>> _ = (folder / "study.json").write_text(json.dumps(content))
-    >>> study_headline(folder)[0]
-    'runs 3 of 3 (experiments: 1, seeds: 3)'
-    """
+    """What came out, line by line, for the terminal."""
     study = read_study(folder)
     answers = [answer_question(study, question) for question in study.questions]
     lines = [*study_facts(study), *study_verdicts(study, answers)]
@@ -112,24 +54,7 @@ def study_headline(folder: str | Path) -> list[str]:
 
 
 def study_facts(study: Study) -> list[Fact]:
-    """The numbers that head the report.
-
-    Arguments
-    ---------
-    study : Study
-        The study.
-
-    Returns
-    -------
-    list of Fact
-        How much was run, and the base beside the highest.
-
-    Example
-    -------
-    >>> from muq_plugins.evaluation.study.simulation import small_study
-    >>> print(study_facts(small_study())[1])
-    budget 800 updates (25,600 s of audio for each run)
-    """
+    """The numbers that head the report."""
     facts = [
         Fact(
             "Runs",
@@ -177,26 +102,7 @@ def study_facts(study: Study) -> list[Fact]:
 
 
 def study_verdicts(study: Study, answers: list[Answer]) -> list[Verdict]:
-    """Whether the study can be trusted, then its answers.
-
-    Arguments
-    ---------
-    study : Study
-        The study.
-    answers : list of Answer
-        The answers to its questions.
-
-    Returns
-    -------
-    list of Verdict
-        What is wrong first.
-
-    Example
-    -------
-    >>> from muq_plugins.evaluation.study.simulation import small_study
-    >>> print(study_verdicts(small_study(), [])[0])
-    good: all 6 runs had the same budget: 800 updates and 25,600 seconds of audio.
-    """
+    """Whether the study can be trusted, then its answers."""
     verdicts = [budget_verdict(study)] if study.runs else []
     if study.missing:
         names = [f"{study.label(name)} (seed {seed})" for name, seed in study.missing]
@@ -234,24 +140,7 @@ def study_verdicts(study: Study, answers: list[Answer]) -> list[Verdict]:
 
 
 def budget_verdict(study: Study) -> Verdict:
-    """Whether all runs had the same updates and seconds of audio.
-
-    Arguments
-    ---------
-    study : Study
-        A study with at least one run.
-
-    Returns
-    -------
-    Verdict
-        Good, or a problem that names the runs that differ from most.
-
-    Example
-    -------
-    >>> from muq_plugins.evaluation.study.simulation import small_study
-    >>> budget_verdict(small_study()).level
-    'good'
-    """
+    """Whether all runs had the same updates and seconds of audio."""
     budgets = [(run.updates, run.audio_seconds) for run in study.runs]
     usual = max(sorted(set(budgets)), key=budgets.count)
     words = f"{usual[0]:,} updates and {usual[1]:,.10g} seconds of audio"

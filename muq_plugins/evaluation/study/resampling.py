@@ -1,7 +1,5 @@
-"""Balanced accuracy from hits, and how much of it hangs on the choice of test pieces.
-
-Authors
- * The MuQ for SpeechBrain team 2026
+"""Balanced accuracy from hits, and how much of it hangs on the choice of test
+pieces.
 """
 
 from __future__ import annotations
@@ -16,25 +14,7 @@ DRAWS = 1000
 
 
 def balanced_accuracy(hits: np.ndarray, targets: np.ndarray) -> float:
-    """The mean recall of the classes that occur.
-
-    Arguments
-    ---------
-    hits : numpy.ndarray
-        1 for every clip that was recognised, else 0 (clips,).
-    targets : numpy.ndarray
-        Class of every clip (clips,).
-
-    Returns
-    -------
-    float
-        0..1.
-
-    Example
-    -------
-    >>> balanced_accuracy(np.array([1, 0, 1]), np.array([0, 0, 1]))
-    0.75
-    """
+    """The mean recall of the classes that occur."""
     totals = np.bincount(targets)
     recognised = np.bincount(targets, weights=hits)
     return float((recognised[totals > 0] / totals[totals > 0]).mean())
@@ -47,24 +27,6 @@ def resampled_accuracy(
 
     Pieces are drawn with replacement. The draws are the same for every call with as
     many pieces, so that two results on the same clips are pairs.
-
-    Arguments
-    ---------
-    hits, targets : numpy.ndarray
-        See `balanced_accuracy`.
-    pieces : numpy.ndarray
-        Number of the piece that every clip is from (clips,).
-
-    Returns
-    -------
-    numpy.ndarray
-        (1000,); the mean is over the classes that a draw has.
-
-    Example
-    -------
-    >>> hits, targets = np.array([1, 0, 1, 1]), np.array([0, 0, 1, 1])
-    >>> resampled_accuracy(hits, targets, np.array([0, 1, 2, 3])).shape
-    (1000,)
     """
     _, piece = np.unique(pieces, return_inverse=True)
     shape = piece.max() + 1, targets.max() + 1

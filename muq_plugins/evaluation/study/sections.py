@@ -1,8 +1,4 @@
-"""The parts of a study's report.
-
-Authors
- * The MuQ for SpeechBrain team 2026
-"""
+"""The parts of a study's report."""
 
 from __future__ import annotations
 
@@ -14,27 +10,7 @@ from muq_plugins.evaluation.study.study import Study
 
 
 def answers_section(answers: list[Answer]) -> Section:
-    """All questions with the numbers behind their answers.
-
-    Arguments
-    ---------
-    answers : list of Answer
-        The answers.
-
-    Returns
-    -------
-    Section
-        A table, and how the answers come about.
-
-    Example
-    -------
-    >>> from muq_plugins.evaluation.study.answers import answer_question
-    >>> from muq_plugins.evaluation.study.simulation import small_study
-    >>> study = small_study()
-    >>> section = answers_section([answer_question(study, study.questions[0])])
-    >>> section.table.rows[0][:2]
-    ['Is Mel-RVQ a better target?', 'supported']
-    """
+    """All questions with the numbers behind their answers."""
     rows = []
     for answer in answers:
         found = answer.estimate
@@ -87,24 +63,7 @@ def answers_section(answers: list[Answer]) -> Section:
 
 
 def budget_section(study: Study) -> Section:
-    """What every experiment cost.
-
-    Arguments
-    ---------
-    study : Study
-        The study.
-
-    Returns
-    -------
-    Section
-        A table.
-
-    Example
-    -------
-    >>> from muq_plugins.evaluation.study.simulation import small_study
-    >>> budget_section(small_study()).title
-    'Was the budget the same?'
-    """
+    """What every experiment cost."""
     return Section(
         "Was the budget the same?",
         "Updates and seconds of audio must be equal for all. The training of a "
@@ -115,24 +74,7 @@ def budget_section(study: Study) -> Section:
 
 
 def tasks_section(study: Study) -> Section:
-    """What was probed for.
-
-    Arguments
-    ---------
-    study : Study
-        A study with tasks.
-
-    Returns
-    -------
-    Section
-        A table.
-
-    Example
-    -------
-    >>> from muq_plugins.evaluation.study.simulation import small_study
-    >>> tasks_section(small_study()).title
-    'What was probed for?'
-    """
+    """What was probed for."""
     return Section(
         "What was probed for?",
         "Pieces of the test part are in no other part; intervals resample them.",
@@ -141,24 +83,7 @@ def tasks_section(study: Study) -> Section:
 
 
 def experiments_section(study: Study) -> Section:
-    """Which files were run.
-
-    Arguments
-    ---------
-    study : Study
-        The study.
-
-    Returns
-    -------
-    Section
-        A table.
-
-    Example
-    -------
-    >>> from muq_plugins.evaluation.study.simulation import small_study
-    >>> experiments_section(small_study()).table.rows[1]
-    ['bestrq', 'BEST-RQ', 'muq.yaml', '-']
-    """
+    """Which files were run."""
     rows = []
     for name, experiment in study.experiments.items():
         changes = [f"{key}: {value}" for key, value in experiment.overrides.items()]

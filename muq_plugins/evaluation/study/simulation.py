@@ -2,9 +2,6 @@
 
 Tests hold the statistics of the report against them. A study can be planned with them:
 simulate it with the difference that is hoped for, and see whether it is found.
-
-Authors
- * The MuQ for SpeechBrain team 2026
 """
 
 from __future__ import annotations
@@ -32,35 +29,17 @@ RECALL = {LOG_MEL: 0.5, UNTRAINED: 0.45}
 
 @dataclass(frozen=True)
 class Simulated:
-    """The truth about an experiment.
+    """The truth about an experiment."""
 
-    Arguments
-    ---------
-    label : str
-        Its name for a person.
-    recall : float
-        Share of all clips of the world that its encoders recognise, on average.
-    gain : float
-        By how many nats its cross-entropy ends below the entropy of the codes.
-    spread : float
-        Standard deviation of the gain over seeds.
-    num_codebooks, codebook_size : int
-        Its codes.
-    tokenizer_seconds : float or None
-        How long its tokenizer takes; None if it has none to train.
-
-    Example
-    -------
-    >>> Simulated("Mel-RVQ").recall
-    0.7
-    """
-
-    label: str
+    label: str  # its name for a person
+    # share of all clips of the world that its encoders recognise, on average
     recall: float = 0.7
+    # by how many nats its cross-entropy ends below the entropy of the codes
     gain: float = 0.5
-    spread: float = 0.02
-    num_codebooks: int = 8
-    codebook_size: int = 64
+    spread: float = 0.02  # standard deviation of the gain over seeds
+    num_codebooks: int = 8  # its codes
+    codebook_size: int = 64  # its codes
+    # how long its tokenizer takes; None if it has none to train
     tokenizer_seconds: float | None = None
 
 
@@ -79,34 +58,6 @@ def simulate_study(
     A clip is recognised if a sum is above zero: of the experiment's ability, and of
     random effects of the seed, the piece, the clip, of experiment and piece together,
     and of encoder and clip together.
-
-    Arguments
-    ---------
-    experiments : dict of Simulated
-        The truth; the first one is the base.
-    groups, questions : sequence of dict
-        As in `study.json`.
-    seeds : sequence of int
-        Seeds.
-    pieces : int
-        Pieces of the test part, four clips each.
-    seed_effect : float
-        Standard deviation of the effect of a seed, in the unit of the probit.
-    number : int
-        Which of the many studies with this truth.
-    probed : bool
-        Whether there are probes.
-
-    Returns
-    -------
-    dict
-        What `study.json` would hold.
-
-    Example
-    -------
-    >>> study = simulate_study({"mel_rvq": Simulated("Mel-RVQ")}, seeds=[1, 2])
-    >>> [run["seed"] for run in study["runs"]]
-    [1, 2]
     """
     rng = np.random.default_rng([number, 5])
     clips = {name: _Clips(rng, classes, pieces) for name, (_, classes) in TASKS.items()}
@@ -154,18 +105,7 @@ def simulate_study(
 
 
 def small_study() -> Study:
-    """A simulated study for examples: two targets, one group and one question.
-
-    Returns
-    -------
-    Study
-        The study.
-
-    Example
-    -------
-    >>> list(small_study().experiments)
-    ['mel_rvq', 'bestrq']
-    """
+    """A simulated study for examples: two targets, one group and one question."""
     content = simulate_study(
         {
             "mel_rvq": Simulated("Mel-RVQ", tokenizer_seconds=27.0),

@@ -1,8 +1,4 @@
-"""The tables of a study: means over seeds, differences to the base, costs.
-
-Authors
- * The MuQ for SpeechBrain team 2026
-"""
+"""The tables of a study: means over seeds, differences to the base, costs."""
 
 from __future__ import annotations
 
@@ -27,27 +23,7 @@ from muq_plugins.evaluation.study.study import Study
 
 
 def probe_table(study: Study, group: Group) -> Table:
-    """What can be read off the encoders of a group.
-
-    Arguments
-    ---------
-    study : Study
-        A study with tasks.
-    group : Group
-        One of its groups.
-
-    Returns
-    -------
-    Table
-        One line for each experiment, then the references.
-
-    Example
-    -------
-    >>> from muq_plugins.evaluation.study.simulation import small_study
-    >>> study = small_study()
-    >>> probe_table(study, study.groups[0]).rows[-1]
-    ['chance', '0.0', '-', '25.0', '50.0']
-    """
+    """What can be read off the encoders of a group."""
     probe = measure_named(study, "probe")
     rows = []
     for name in group.experiments:
@@ -77,27 +53,7 @@ def probe_table(study: Study, group: Group) -> Table:
 
 
 def codes_table(study: Study, group: Group) -> Table:
-    """The targets of a group, and how well they are predicted.
-
-    Arguments
-    ---------
-    study : Study
-        The study.
-    group : Group
-        One of its groups.
-
-    Returns
-    -------
-    Table
-        One line for each experiment.
-
-    Example
-    -------
-    >>> from muq_plugins.evaluation.study.simulation import small_study
-    >>> study = small_study()
-    >>> codes_table(study, study.groups[0]).rows[0][:2]
-    ['Mel-RVQ', '8 x 64']
-    """
+    """The targets of a group, and how well they are predicted."""
     gain = measure_named(study, "gain")
     asked = {question.measure for question in study.questions}
     others = [
@@ -133,24 +89,7 @@ def codes_table(study: Study, group: Group) -> Table:
 
 
 def budget_table(study: Study) -> Table:
-    """What every experiment was given, and what its tokenizer cost besides.
-
-    Arguments
-    ---------
-    study : Study
-        The study.
-
-    Returns
-    -------
-    Table
-        One line for each experiment.
-
-    Example
-    -------
-    >>> from muq_plugins.evaluation.study.simulation import small_study
-    >>> budget_table(small_study()).rows[0][:4]
-    ['Mel-RVQ', '3 of 3', '800', '25,600']
-    """
+    """What every experiment was given, and what its tokenizer cost besides."""
     rows = []
     for name in study.experiments:
         runs = study.runs_of(name)
@@ -184,24 +123,7 @@ def budget_table(study: Study) -> Table:
 
 
 def tasks_table(study: Study) -> Table:
-    """What was probed for.
-
-    Arguments
-    ---------
-    study : Study
-        A study with tasks.
-
-    Returns
-    -------
-    Table
-        One line for each task.
-
-    Example
-    -------
-    >>> from muq_plugins.evaluation.study.simulation import small_study
-    >>> tasks_table(small_study()).rows[0]
-    ['corpus/family', 'acoustic', '4', '160', '40', '25.0']
-    """
+    """What was probed for."""
     return Table(
         ["Task", "Kind", "Classes", "Test clips", "Test pieces", "Chance (%)"],
         [

@@ -2,7 +2,4 @@
 
 Tagging, classes and retrieval both ways: `clips` says what there is to know, `latents`
 keeps what the model hears, `scores` compares it with texts, `report` writes it down.
-
-Authors
- * The MuQ for SpeechBrain team 2026
 """

@@ -1,61 +1,119 @@
-"""Clips with what is known of them: tags, captions, and the group each belongs to.
-
-Authors
- * The MuQ for SpeechBrain team 2026
-"""
+"""Clips with what is known of them: tags, captions, and the group each belongs to."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import hashlib
+import io
+import json
+import os
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
+from torch import Tensor
+from tqdm import tqdm
 
-from muq_plugins.data.datasets.common import (
+from muq_plugins.data.atomic import replace_file
+from muq_plugins.data.datasets.mtg_jamendo import spoken_tag
+from muq_plugins.data.datasets.tagged import (
     PARTS,
     TAGS_FILE,
+    DatasetError,
     TaggedData,
     read_tag_order,
 )
-from muq_plugins.data.datasets.files import DatasetError
-from muq_plugins.data.datasets.mtg_jamendo import spoken_tag
 from muq_plugins.data.manifest import load_manifest
 from muq_plugins.data.preparation import Manifests
+
+# Raised whenever a change of the code changes the latents.
+FORMAT = 1
+# Recordings in a file: what an interruption can cost.
+CHUNK = 64
+
+
+class AudioModel(Protocol):
+    """What latents of recordings need of a model, such as `MuQMuLan`."""
+
+    fingerprint: str
+
+    def embed_file(self, path: str) -> Tensor:
+        """Embeds a recording of any length."""
+
+
+class TextModel(Protocol):
+    """What latents of texts need of a model, such as `MuQMuLan`."""
+
+    def embed_text(self, texts: list[str]) -> Tensor:
+        """Embeds texts."""
+
+
+def text_latents(model: TextModel, texts: list[str]) -> np.ndarray:
+    """Latents of texts as they are, to compare with those of `audio_latents`."""
+    return model.embed_text(texts).detach().float().cpu().numpy()
+
+
+def audio_latents(
+    model: AudioModel,
+    files: Sequence[str | Path],
+    folder: str | Path,
+    progress: bool = False,
+) -> np.ndarray:
+    """Latents of recordings, computed where they are not kept already.
+
+    How a recording becomes a latent is the model's: `MuQMuLan` cuts it into clips of
+    its training length, completes the last one with the start, and takes the mean.
+    """
+    parts = []
+    for start in tqdm(range(0, len(files), CHUNK), disable=not progress, unit="chunk"):
+        some = [str(file) for file in files[start : start + CHUNK]]
+        path = Path(folder) / f"{_key(model, some)}.npy"
+        if not path.is_file():
+            latents = np.stack([_embed(model, file) for file in some])
+            content = io.BytesIO()
+            np.save(content, latents, allow_pickle=False)
+            replace_file(path, content.getvalue())
+        parts.append(np.load(path, allow_pickle=False))
+    return np.concatenate(parts)
+
+
+def _embed(model: AudioModel, file: str) -> np.ndarray:
+    latent = model.embed_file(file).detach().float().cpu().numpy().reshape(-1)
+    if not np.isfinite(latent).all():
+        raise DatasetError(
+            f"The latent of {file} is not finite: the model is broken, or the "
+            "recording is."
+        )
+    return latent
+
+
+def _key(model: AudioModel, files: list[str]) -> str:
+    """A hash of all that the latents of these recordings depend on."""
+    known = []
+    for file in files:
+        try:
+            status = os.stat(file)
+        except OSError as error:
+            raise DatasetError(
+                f"{file} is not there: {error.strerror}. Restore it, or prepare the "
+                "data again."
+            ) from error
+        known.append([file, status.st_size, status.st_mtime_ns])
+    about = {"format": FORMAT, "model": model.fingerprint, "files": known}
+    return hashlib.sha256(json.dumps(about).encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True)
 class LabelledClips:
-    """Clips to test a model on.
+    """Clips to test a model on."""
 
-    Arguments
-    ---------
-    name : str
-        The data set, its split and part, as a reader should know them.
-    files : list of str
-        Audio of every clip.
-    tags : list of str
-        All tags, each once; empty without tags.
-    truth : numpy.ndarray
-        bool (clips, tags): which clip has which tag.
-    captions : list of str
-        Of every clip; empty without captions.
-    groups : list of str
-        Of every clip: the bootstrap draws groups.
-
-    Example
-    -------
-    >>> clips = LabelledClips("two", ["a", "b"], ["calm"], np.ones((2, 1)), [], ["a"])
-    >>> clips.spoken
-    ['calm']
-    """
-
-    name: str
-    files: list[str]
-    tags: list[str]
-    truth: np.ndarray
-    captions: list[str]
-    groups: list[str]
+    name: str  # the data set, its split and part, as a reader should know them
+    files: list[str]  # audio of every clip
+    tags: list[str]  # all tags, each once; empty without tags
+    truth: np.ndarray  # bool (clips, tags): which clip has which tag
+    captions: list[str]  # of every clip; empty without captions
+    groups: list[str]  # of every clip: the bootstrap draws groups
 
     @property
     def spoken(self) -> list[str]:
@@ -66,35 +124,7 @@ class LabelledClips:
 def tagged_folder(
     annotation_folder: str | Path, audio_folder: str | Path
 ) -> TaggedData:
-    """Manifests that are there already, one's own or those of a prepare function.
-
-    Arguments
-    ---------
-    annotation_folder : str or pathlib.Path
-        Folder of `test.json` and others. With a `tags.json` the tags are those it
-        lists, else those that occur, sorted.
-    audio_folder : str or pathlib.Path
-        What "{data_root}" stands for in them.
-
-    Returns
-    -------
-    TaggedData
-        The manifests.
-
-    Raises
-    ------
-    DatasetError
-        If the folder holds none.
-
-    Example
-    -------
-    >>> from muq_plugins.data.jsonio import write_json
-    >>> folder = getfixture("tmp_path")
-    >>> clip = {"wav": "{data_root}/a.wav", "duration": 1.0}
-    >>> write_json(folder / "test.json", {"a": clip})
-    >>> list(tagged_folder(folder, folder).manifests)
-    ['test']
-    """
+    """Manifests that are there already, one's own or those of a prepare function."""
     folder = Path(annotation_folder)
     paths = {part: folder / f"{part}.json" for part in PARTS}
     paths = {part: path for part, path in paths.items() if path.is_file()}
@@ -114,41 +144,7 @@ def labelled_clips(
     caption_key: str | None = None,
     group_key: str | None = None,
 ) -> LabelledClips:
-    """The clips of one part of a data set.
-
-    Arguments
-    ---------
-    prepare : callable
-        Makes the manifests: `tagged_folder`, a function of `muq_plugins.data.datasets`,
-        or `muq_plugins.data.preparation.prepare_manifests`.
-    part : str
-        "train", "valid" or "test".
-    tag_key : str or None
-        Key of the entries with a list of tags; None for none.
-    caption_key : str or None
-        Key of the entries with a text; None for none.
-    group_key : str or None
-        Key of the entries with what clips share that are alike, such as the piece or
-        the artist. None: every clip stands for itself.
-
-    Returns
-    -------
-    LabelledClips
-        The clips.
-
-    Raises
-    ------
-    DatasetError
-        If the part or a key is missing, or no clip has a tag.
-
-    Example
-    -------
-    >>> clip = {"wav": "a.wav", "duration": 1.0, "instruments": ["oboe"]}
-    >>> def corpus():
-    ...     return Manifests(Path("corpus"), {}, {}, {"a": clip})
-    >>> labelled_clips(corpus, tag_key="instruments").tags
-    ['oboe']
-    """
+    """The clips of one part of a data set."""
     if part not in PARTS:
         raise DatasetError(f"part must be one of {', '.join(PARTS)}, got {part!r}.")
     data = prepare()

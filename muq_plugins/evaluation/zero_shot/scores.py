@@ -1,18 +1,33 @@
-"""Latents of audio against those of texts: tags, classes, and retrieval both ways.
-
-Authors
- * The MuQ for SpeechBrain team 2026
-"""
+"""Latents of audio against those of texts: tags, classes, and retrieval both ways."""
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Protocol
+
 import numpy as np
 
-from muq_plugins.data.datasets.files import DatasetError
+from muq_plugins.data.captions import (
+    TAGGED,
+    caption_languages,
+    full_caption,
+    tag_table,
+    tag_texts,
+)
+from muq_plugins.data.datasets.tagged import DatasetError
+from muq_plugins.data.jsonio import write_json
 from muq_plugins.evaluation.intervals import draws, interval
 from muq_plugins.evaluation.retrieval import RetrievalScores, retrieval_scores
 from muq_plugins.evaluation.tagging import TaggingScores, tagging_scores
-from muq_plugins.evaluation.zero_shot.clips import LabelledClips
+from muq_plugins.evaluation.zero_shot.clips import (
+    AudioModel,
+    LabelledClips,
+    TextModel,
+    audio_latents,
+    text_latents,
+)
 
 TO_MUSIC, TO_TEXT = "text to music", "music to text"
 
@@ -20,56 +35,14 @@ TO_MUSIC, TO_TEXT = "text to music", "music to text"
 def tag_scores(
     clips: LabelledClips, audio: np.ndarray, texts: np.ndarray
 ) -> TaggingScores:
-    """How well similarities to the texts of tags tell which clip has which tag.
-
-    Arguments
-    ---------
-    clips : LabelledClips
-        Clips with tags.
-    audio : numpy.ndarray
-        Latents of the clips (clips, latent_width).
-    texts : numpy.ndarray
-        Latents of the tags (tags, latent_width).
-
-    Returns
-    -------
-    TaggingScores
-        ROC-AUC and average precision, with intervals over groups of clips.
-
-    Example
-    -------
-    >>> clips = LabelledClips("two", ["a", "b"], ["calm"], np.array([[1], [0]]), [],
-    ...                       ["a", "b"])
-    >>> tag_scores(clips, np.eye(2), np.eye(2)[:1]).roc_auc.value
-    1.0
-    """
+    """How well similarities to the texts of tags tell which clip has which tag."""
     return tagging_scores(audio @ texts.T, clips.truth, clips.tags, clips.groups)
 
 
 def class_accuracy(
     clips: LabelledClips, audio: np.ndarray, texts: np.ndarray
 ) -> dict[str, float] | None:
-    """Share of the clips whose only tag is the one with the most similar text.
-
-    Arguments
-    ---------
-    clips, audio, texts
-        See `tag_scores`.
-
-    Returns
-    -------
-    dict or None
-        "value", "low" and "high" (an interval over groups of clips) and "chance"; None
-        unless every clip has exactly one tag. Tags that are the most similar together
-        share a hit.
-
-    Example
-    -------
-    >>> clips = LabelledClips("two", ["a", "b"], ["calm", "loud"], np.eye(2), [],
-    ...                       ["a", "b"])
-    >>> class_accuracy(clips, np.eye(2), np.eye(2))["value"]
-    1.0
-    """
+    """Share of the clips whose only tag is the one with the most similar text."""
     if not (clips.truth.sum(axis=1) == 1).all():
         return None
     near = audio @ texts.T
@@ -83,36 +56,8 @@ def class_accuracy(
 def caption_scores(
     clips: LabelledClips, audio: np.ndarray, captions: list[str], texts: np.ndarray
 ) -> dict[str, RetrievalScores]:
-    """Retrieval both ways. A caption that several clips share is one text of them all.
-
-    Arguments
-    ---------
-    clips : LabelledClips
-        Clips with captions.
-    audio : numpy.ndarray
-        Latents of the clips (clips, latent_width).
-    captions : list of str
-        All captions, each once, as `distinct_captions` gives them.
-    texts : numpy.ndarray
-        Their latents (captions, latent_width).
-
-    Returns
-    -------
-    dict
-        "text to music" and "music to text", each `RetrievalScores`.
-
-    Raises
-    ------
-    DatasetError
-        If a clip has a caption that is not listed.
-
-    Example
-    -------
-    >>> clips = LabelledClips("two", ["a", "b"], [], np.zeros((2, 0)), ["x", "y"],
-    ...                       ["a", "b"])
-    >>> scores = caption_scores(clips, np.eye(2), ["x", "y"], np.eye(2))
-    >>> scores["text to music"].recall[1].value
-    1.0
+    """Retrieval both ways. A caption that several clips share is one text of
+    them all.
     """
     # Numbers instead of texts: many clips make very many pairs to compare.
     _, number = np.unique([*captions, *clips.captions], return_inverse=True)
@@ -130,22 +75,71 @@ def caption_scores(
 
 
 def distinct_captions(clips: LabelledClips) -> list[str]:
-    """The captions of clips, each once.
-
-    Arguments
-    ---------
-    clips : LabelledClips
-        Clips with captions.
-
-    Returns
-    -------
-    list of str
-        In the order of their first clips.
-
-    Example
-    -------
-    >>> clips = LabelledClips("two", ["a", "b"], [], np.zeros((2, 0)), ["x", "x"], [])
-    >>> distinct_captions(clips)
-    ['x']
-    """
+    """The captions of clips, each once."""
     return list(dict.fromkeys(clips.captions))
+
+
+SCORES_FILE = "mulan.json"
+
+
+class MusicTextModel(AudioModel, TextModel, Protocol):
+    """What is evaluated: anything that embeds files and texts in one space."""
+
+
+def evaluate_mulan(
+    model: MusicTextModel,
+    entries: dict[str, dict[str, Any]],
+    latents_folder: str | Path,
+    progress: bool = False,
+) -> dict[str, Any]:
+    """Retrieves and tags the clips of a manifest.
+
+    A full caption that several clips share is one text that fits them all. Intervals
+    are bootstrapped over pieces, or over clips where the manifest names no ``piece``.
+    """
+    clips = LabelledClips(
+        name="",
+        files=[entry["wav"] for entry in entries.values()],
+        tags=[],
+        truth=np.zeros((len(entries), 0), dtype=bool),
+        captions=[],
+        groups=[entry.get("piece", clip_id) for clip_id, entry in entries.items()],
+    )
+    audio = audio_latents(model, clips.files, latents_folder, progress)
+    languages = caption_languages(entries)
+    retrieval = {}
+    for language in languages:
+        captions = [full_caption(entry, language) for entry in entries.values()]
+        captioned = replace(clips, captions=captions)
+        texts = distinct_captions(captioned)
+        found = caption_scores(captioned, audio, texts, text_latents(model, texts))
+        retrieval[language] = {name: one.to_dict() for name, one in found.items()}
+    tagging = {}
+    for kind in TAGGED:
+        tags, truth = tag_table(entries, kind)
+        if not (truth.any(axis=0) & ~truth.all(axis=0)).any():
+            continue  # nothing to tell apart
+        tagged = replace(clips, tags=tags, truth=truth)
+        tagging[kind] = {}
+        for language in languages:
+            texts = text_latents(model, tag_texts(tags, kind, language))
+            tagging[kind][language] = tag_scores(tagged, audio, texts).to_dict()
+    return {
+        "clips": len(entries),
+        "pieces": len(set(clips.groups)),
+        "retrieval": retrieval,
+        "tagging": tagging,
+    }
+
+
+def save_scores(run_folder: str | Path, scores: dict[str, Any]) -> Path:
+    """Saves scores where the report of the run looks for them."""
+    path = Path(run_folder) / SCORES_FILE
+    write_json(path, scores)
+    return path
+
+
+def load_scores(run_folder: str | Path) -> dict[str, Any]:
+    """Loads what `save_scores` has saved."""
+    path = Path(run_folder) / SCORES_FILE
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}

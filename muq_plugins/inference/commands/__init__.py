@@ -2,7 +2,4 @@
 
 Nothing here imports torch before a sub-command needs it: help comes at once, and
 ``doctor`` runs where torch or torchaudio are broken.
-
-Authors
- * The MuQ for SpeechBrain team 2026
 """

@@ -1,8 +1,4 @@
-"""The embeddings in a folder, as one collection.
-
-Authors
- * The MuQ for SpeechBrain team 2026
-"""
+"""The embeddings in a folder, as one collection."""
 
 from __future__ import annotations
 
@@ -23,49 +19,16 @@ from muq_plugins.inference.commands.records import (
 
 @dataclass
 class Embedded:
-    """A file of embeddings.
+    """A file of embeddings."""
 
-    Arguments
-    ---------
-    file : Path
-        Where it lies.
-    name : str
-        Its path below the folder, without the format's extension.
-    facts : dict
-        What it says about itself.
-    means : numpy.ndarray
-        Mean over time of each of its layers (layers, width).
-
-    Example
-    -------
-    >>> Embedded(Path("out/a.wav.npz"), "a.wav", {"path": "music/a.wav"}, None).name
-    'a.wav'
-    """
-
-    file: Path
-    name: str
-    facts: dict[str, Any]
-    means: np.ndarray
+    file: Path  # where it lies
+    name: str  # its path below the folder, without the format's extension
+    facts: dict[str, Any]  # what it says about itself
+    means: np.ndarray  # mean over time of each of its layers (layers, width)
 
 
 def load_folder(folder: str | Path) -> list[Embedded]:
-    """Reads all embeddings of a folder tree.
-
-    Arguments
-    ---------
-    folder : str or Path
-        What ``muq-plugins embed`` has written.
-
-    Returns
-    -------
-    list of Embedded
-        All of one model, each audio file once.
-
-    Raises
-    ------
-    CommandError
-        If there are none, if one is damaged, or if they are of different models.
-    """
+    """Reads all embeddings of a folder tree."""
     if not os.path.isdir(folder):
         raise CommandError(f"{folder} is not a folder: give the --out of an `embed`.")
     entries: dict[str, Embedded] = {}
@@ -106,32 +69,7 @@ def load_folder(folder: str | Path) -> list[Embedded]:
 
 
 def find_query(entries: list[Embedded], query: str) -> Embedded | None:
-    """Finds one of the embedded files.
-
-    Arguments
-    ---------
-    entries : list of Embedded
-        All of them.
-    query : str
-        The path of its audio, its own path, or the end of one of them.
-
-    Returns
-    -------
-    Embedded or None
-        The file; None if none has this path.
-
-    Raises
-    ------
-    CommandError
-        If several do.
-
-    Example
-    -------
-    >>> entries = [Embedded(Path(f"out/{name}.npz"), name, {"path": f"in/{name}"}, None)
-    ...            for name in ("a/x.wav", "b/x.wav")]
-    >>> find_query(entries, "in/a/x.wav").name, find_query(entries, "c.wav")
-    ('a/x.wav', None)
-    """
+    """Finds one of the embedded files."""
     absolute = os.path.abspath(query)
     found = []
     for entry in entries:
@@ -150,21 +88,5 @@ def find_query(entries: list[Embedded], query: str) -> Embedded | None:
 
 
 def model_of(entry: Embedded) -> str:
-    """The model that a file was made with, in words.
-
-    Arguments
-    ---------
-    entry : Embedded
-        The file.
-
-    Returns
-    -------
-    str
-        Its name and fingerprint.
-
-    Example
-    -------
-    >>> model_of(Embedded(Path(), "", {"model": "muq", "fingerprint": "1ec3"}, None))
-    'muq (1ec3)'
-    """
+    """The model that a file was made with, in words."""
     return f"{entry.facts['model']} ({entry.facts['fingerprint']})"

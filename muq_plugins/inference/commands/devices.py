@@ -1,8 +1,4 @@
-"""Where and in which precision a command computes.
-
-Authors
- * The MuQ for SpeechBrain team 2026
-"""
+"""Where and in which precision a command computes."""
 
 from __future__ import annotations
 
@@ -12,28 +8,7 @@ from muq_plugins.inference.commands.options import CommandError
 
 
 def pick_device(name: str | None) -> str:
-    """Checks --device, or chooses one.
-
-    Arguments
-    ---------
-    name : str or None
-        What was given.
-
-    Returns
-    -------
-    str
-        A device that is there; CUDA devices with their index.
-
-    Raises
-    ------
-    CommandError
-        If there is no such device.
-
-    Example
-    -------
-    >>> pick_device("cpu")
-    'cpu'
-    """
+    """Checks --device, or chooses one."""
     import torch
 
     if name is None:
@@ -64,25 +39,7 @@ def pick_device(name: str | None) -> str:
 
 
 def pick_dtype(name: str, device: str) -> str:
-    """Resolves --dtype auto.
-
-    Arguments
-    ---------
-    name : str
-        One of `DTYPES`.
-    device : str
-        From `pick_device`.
-
-    Returns
-    -------
-    str
-        ``float32`` or ``bfloat16``.
-
-    Example
-    -------
-    >>> pick_dtype("auto", "cpu")
-    'float32'
-    """
+    """Resolves --dtype auto."""
     import torch
 
     if name != "auto":
@@ -95,27 +52,7 @@ def pick_dtype(name: str, device: str) -> str:
 
 
 def autocast(dtype: str, device: str) -> Any:
-    """The context in which a model computes.
-
-    Arguments
-    ---------
-    dtype : str
-        From `pick_dtype`.
-    device : str
-        From `pick_device`.
-
-    Returns
-    -------
-    torch.autocast
-        A context manager; for float32 it switches autocast off.
-
-    Example
-    -------
-    >>> import torch
-    >>> with autocast("bfloat16", "cpu"):
-    ...     (torch.ones(2, 2) @ torch.ones(2, 2)).dtype
-    torch.bfloat16
-    """
+    """The context in which a model computes."""
     import torch
 
     kind = torch.device(device).type

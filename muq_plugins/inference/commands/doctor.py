@@ -1,9 +1,6 @@
 """``muq-plugins doctor``: what is installed, and whether it works.
 
 People run it when something is broken: nothing here is imported that can be.
-
-Authors
- * The MuQ for SpeechBrain team 2026
 """
 
 from __future__ import annotations
@@ -36,28 +33,11 @@ TOLERANCE = 1e-4
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    """Adds what the sub-command takes: nothing.
-
-    Arguments
-    ---------
-    parser : ArgumentParser
-        The parser of the sub-command.
-    """
+    """Adds what the sub-command takes: nothing."""
 
 
 def run(arguments: Namespace) -> int:
-    """Prints the report.
-
-    Arguments
-    ---------
-    arguments : Namespace
-        From `add_arguments`.
-
-    Returns
-    -------
-    int
-        Exit code: 0 if everything works, else 1.
-    """
+    """Prints the report."""
     problems: list[str] = []
     print(
         f"{DISTRIBUTION} {_version(DISTRIBUTION) or '(not installed)'}, Python "
@@ -97,20 +77,7 @@ def run(arguments: Namespace) -> int:
 
 
 def find_devices() -> Iterator[tuple[str, str]]:
-    """Lists what torch can compute on.
-
-    Yields
-    ------
-    device : str
-        What --device takes.
-    words : str
-        What it is.
-
-    Example
-    -------
-    >>> next(find_devices())[0]
-    'cpu'
-    """
+    """Lists what torch can compute on."""
     import torch
 
     yield "cpu", f"{torch.get_num_threads()} threads"
@@ -128,31 +95,10 @@ def find_devices() -> Iterator[tuple[str, str]]:
 
 
 def self_test(device: str) -> None:
-    """Runs tiny models.
-
-    Arguments
-    ---------
-    device : str
-        On which device.
-
-    Raises
-    ------
-    RuntimeError
-        If a result is wrong.
-
-    Example
-    -------
-    >>> self_test("cpu")
-    """
+    """Runs tiny models."""
     import torch
 
-    from muq_plugins.lobes import (
-        LogMel,
-        MuQEncoder,
-        ResidualVQ,
-        StackedFrames,
-        Target,
-    )
+    from muq_plugins.lobes import LogMel, MuQEncoder, ResidualVQ, StackedFrames, Target
 
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(0)

@@ -1,8 +1,4 @@
-"""``muq-plugins embed``: hidden states of audio files.
-
-Authors
- * The MuQ for SpeechBrain team 2026
-"""
+"""``muq-plugins embed``: hidden states of audio files."""
 
 from __future__ import annotations
 
@@ -39,13 +35,7 @@ OVERLAP = 1 / 6  # of a window
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    """Adds what the sub-command takes.
-
-    Arguments
-    ---------
-    parser : ArgumentParser
-        The parser of the sub-command.
-    """
+    """Adds what the sub-command takes."""
     add_file_arguments(parser, MUQ_MODELS)
     parser.add_argument(
         "--layer",
@@ -65,23 +55,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(arguments: Namespace) -> int:
-    """Embeds the files of a command.
-
-    Arguments
-    ---------
-    arguments : Namespace
-        From `add_arguments`.
-
-    Returns
-    -------
-    int
-        Exit code: 1 if a file could not be used, else 0.
-
-    Raises
-    ------
-    CommandError
-        If the command cannot be carried out.
-    """
+    """Embeds the files of a command."""
     check_installation()
     from muq_plugins.inference.commands import running
     from muq_plugins.inference.commands.inputs import find_inputs
@@ -101,25 +75,7 @@ def run(arguments: Namespace) -> int:
 
 
 def load_model(source: str, device: str | None) -> MuQ:
-    """Loads MODEL.
-
-    Arguments
-    ---------
-    source : str
-        What `MuQ.from_pretrained` takes.
-    device : str or None
-        From --device.
-
-    Returns
-    -------
-    MuQ
-        The model.
-
-    Raises
-    ------
-    CommandError
-        If there is no such model or device.
-    """
+    """Loads MODEL."""
     check_installation()
     device = pick_device(device)
     from muq_plugins.inference.muq import MuQ
@@ -131,36 +87,7 @@ def load_model(source: str, device: str | None) -> MuQ:
 
 
 class Embedding:
-    """The work of ``embed``: see `muq_plugins.inference.commands.running.Work`.
-
-    Arguments
-    ---------
-    model : MuQ
-        The model.
-    name : str
-        What it is called in the outputs.
-    layers : tuple of int or str
-        From `parse_layers`.
-    pool : str
-        One of `POOLS`.
-    dtype : str
-        From --dtype.
-    batch_seconds : float
-        Longer audio is streamed.
-
-    Example
-    -------
-    >>> import torch
-    >>> from muq_plugins.inference.muq import save_muq
-    >>> from muq_plugins.lobes import MuQEncoder
-    >>> encoder = MuQEncoder(32, num_layers=2, num_heads=4, ffn_width=64,
-    ...                      conv_channels=4)
-    >>> model = load_model(str(save_muq(getfixture("tmp_path"), encoder)), "cpu")
-    >>> work = Embedding(model, "tiny", (0, -1), "mean", "float32", 60.0)
-    >>> wavs, lens = torch.randn(2, 24000), torch.tensor([1.0, 0.5])
-    >>> work.batch(wavs, lens)[1]["embedding"].shape
-    (2, 32)
-    """
+    """The work of ``embed``: see `muq_plugins.inference.commands.running.Work`."""
 
     def __init__(
         self,
@@ -194,18 +121,7 @@ class Embedding:
         }
 
     def settings(self, duration: float) -> dict[str, Any]:
-        """All that decides what the output for a file of this duration is.
-
-        Arguments
-        ---------
-        duration : float
-            Seconds.
-
-        Returns
-        -------
-        dict
-            As JSON can hold it.
-        """
+        """All that decides what the output for a file of this duration is."""
         streamed = duration > self.batch_seconds
         return {
             "command": "embed",
@@ -219,20 +135,7 @@ class Embedding:
         }
 
     def batch(self, wavs: Tensor, wav_lens: Tensor) -> list[dict[str, np.ndarray]]:
-        """Embeds a padded batch.
-
-        Arguments
-        ---------
-        wavs : Tensor
-            (batch, samples).
-        wav_lens : Tensor
-            Relative lengths (batch,).
-
-        Returns
-        -------
-        list of dict
-            The arrays of each clip.
-        """
+        """Embeds a padded batch."""
         states, lens = self._encode(wavs, wav_lens)
         results = []
         lengths = (lens * states.shape[2]).round().int().tolist()
@@ -246,20 +149,7 @@ class Embedding:
     def stream(
         self, blocks: Iterable[Tensor], advance: Callable[[float], None]
     ) -> dict[str, np.ndarray]:
-        """Embeds audio in windows, in constant memory if the mean is asked for.
-
-        Arguments
-        ---------
-        blocks : iterable of Tensor
-            Consecutive waveforms (samples,).
-        advance : callable
-            To be told how many seconds are done now.
-
-        Returns
-        -------
-        dict
-            The arrays.
-        """
+        """Embeds audio in windows, in constant memory if the mean is asked for."""
         import torch
 
         from muq_plugins.inference.long_audio import embed_windows

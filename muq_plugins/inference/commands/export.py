@@ -1,8 +1,4 @@
-"""``muq-plugins export``: a model for other runtimes.
-
-Authors
- * The MuQ for SpeechBrain team 2026
-"""
+"""``muq-plugins export``: a model for other runtimes."""
 
 from __future__ import annotations
 
@@ -18,13 +14,7 @@ log-mel spectrogram is part of it."""
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    """Adds what the sub-command takes.
-
-    Arguments
-    ---------
-    parser : ArgumentParser
-        The parser of the sub-command.
-    """
+    """Adds what the sub-command takes."""
     parser.add_argument("model", metavar="MODEL", help=MUQ_MODELS)
     parser.add_argument("path", metavar="OUT", help="the file to write, *.onnx")
     parser.add_argument("--format", choices=("onnx",), default="onnx")
@@ -48,23 +38,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(arguments: Namespace) -> int:
-    """Exports a model.
-
-    Arguments
-    ---------
-    arguments : Namespace
-        From `add_arguments`.
-
-    Returns
-    -------
-    int
-        Exit code 0.
-
-    Raises
-    ------
-    CommandError
-        If the command cannot be carried out.
-    """
+    """Exports a model."""
     from muq_plugins.inference.commands.embed import load_model
 
     model = load_model(arguments.model, "cpu")

@@ -1,8 +1,4 @@
-"""``muq-plugins index``: an index of music, for `search` and `serve`.
-
-Authors
- * The MuQ for SpeechBrain team 2026
-"""
+"""``muq-plugins index``: an index of music, for `search` and `serve`."""
 
 from __future__ import annotations
 
@@ -31,13 +27,7 @@ command for each."""
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    """Adds what the sub-command takes.
-
-    Arguments
-    ---------
-    parser : ArgumentParser
-        The parser of the sub-command.
-    """
+    """Adds what the sub-command takes."""
     parser.add_argument(
         "folder", metavar="FOLDER", help="the music; it is searched to its depths"
     )
@@ -59,23 +49,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(arguments: Namespace) -> int:
-    """Makes an index, or brings it up to date.
-
-    Arguments
-    ---------
-    arguments : Namespace
-        From `add_arguments`.
-
-    Returns
-    -------
-    int
-        Exit code: 1 if a file could not be used, else 0.
-
-    Raises
-    ------
-    CommandError
-        If the command cannot be carried out.
-    """
+    """Makes an index, or brings it up to date."""
     check_installation()
     if not os.path.isdir(arguments.folder):
         raise CommandError(f"{arguments.folder} is not a folder: give one with music.")
@@ -114,28 +88,7 @@ def run(arguments: Namespace) -> int:
 
 
 def parse_limit(text: str) -> int:
-    """Reads --faiss-above.
-
-    Arguments
-    ---------
-    text : str
-        What was given.
-
-    Returns
-    -------
-    int
-        Number of files.
-
-    Raises
-    ------
-    ArgumentTypeError
-        If it is no number of files.
-
-    Example
-    -------
-    >>> parse_limit("0")
-    0
-    """
+    """Reads --faiss-above."""
     if not text.isdecimal():
         raise ArgumentTypeError(f"must be a whole number, at least 0, got {text!r}")
     return int(text)

@@ -1,8 +1,4 @@
-"""Which audio files a command works on, and where each one's output goes.
-
-Authors
- * The MuQ for SpeechBrain team 2026
-"""
+"""Which audio files a command works on, and where each one's output goes."""
 
 from __future__ import annotations
 
@@ -20,23 +16,10 @@ _MAGIC = "*?["
 
 @dataclass(frozen=True)
 class AudioInput:
-    """An audio file of a command.
+    """An audio file of a command."""
 
-    Arguments
-    ---------
-    path : str
-        How to open it.
-    name : str
-        Its place in the tree of outputs, without the format's extension.
-
-    Example
-    -------
-    >>> AudioInput("music/a/b.wav", "a/b.wav").name
-    'a/b.wav'
-    """
-
-    path: str
-    name: str
+    path: str  # how to open it
+    name: str  # its place in the tree of outputs, without the format's extension
 
 
 def find_inputs(sources: list[str]) -> tuple[list[AudioInput], list[str]]:
@@ -44,37 +27,6 @@ def find_inputs(sources: list[str]) -> tuple[list[AudioInput], list[str]]:
 
     A file's output is named like the file; one from a folder keeps its path below
     that folder, one from a pattern its path below the part without wildcards.
-
-    Arguments
-    ---------
-    sources : list of str
-        As given on the command line. What exists under a name with wildcards is
-        taken as it is.
-
-    Returns
-    -------
-    inputs : list of AudioInput
-        Each output once.
-    problems : list of str
-        Folders that could not be read, and what is not a regular file.
-
-    Raises
-    ------
-    CommandError
-        If a source does not exist or holds no audio, if nothing is left that can be
-        opened, or if two files would have the same output.
-
-    Example
-    -------
-    >>> folder = getfixture("tmp_path")
-    >>> (folder / "a").mkdir()
-    >>> (folder / "a" / "b.wav").touch()
-    >>> [found.name for found in find_inputs([str(folder)])[0]]
-    ['a/b.wav']
-    >>> find_inputs(["nowhere"])
-    Traceback (most recent call last):
-    ...
-    muq_plugins.inference.commands.options.CommandError: nowhere does not exist...
     """
     inputs: list[AudioInput] = []
     problems: list[str] = []
@@ -114,7 +66,7 @@ def find_inputs(sources: list[str]) -> tuple[list[AudioInput], list[str]]:
 
 def _in_folder(folder: str, below: str) -> tuple[list[AudioInput], list[str]]:
     """The audio files of a tree; `below` is the place of their outputs."""
-    from muq_plugins.data.scan_files import find_audio
+    from muq_plugins.data.scan import find_audio
 
     names, unreadable, _ = find_audio(folder)
     found = [

@@ -1,8 +1,4 @@
-"""``muq-plugins inspect-tokenizer``: how a tokenizer does on any audio, as a report.
-
-Authors
- * The MuQ for SpeechBrain team 2026
-"""
+"""``muq-plugins inspect-tokenizer``: how a tokenizer does on any audio, as a report."""
 
 from __future__ import annotations
 
@@ -30,13 +26,7 @@ inspection.json."""
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    """Adds what the sub-command takes.
-
-    Arguments
-    ---------
-    parser : ArgumentParser
-        The parser of the sub-command.
-    """
+    """Adds what the sub-command takes."""
     parser.add_argument(
         "model",
         metavar="TOKENIZER",
@@ -64,23 +54,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(arguments: Namespace) -> int:
-    """Inspects a tokenizer.
-
-    Arguments
-    ---------
-    arguments : Namespace
-        From `add_arguments`.
-
-    Returns
-    -------
-    int
-        Exit code: 1 if a file could not be used, else 0.
-
-    Raises
-    ------
-    CommandError
-        If the command cannot be carried out.
-    """
+    """Inspects a tokenizer."""
     check_installation()
     if arguments.max_files < 1:
         raise CommandError(f"--max-files {arguments.max_files}: give at least 1.")
@@ -112,36 +86,7 @@ def run(arguments: Namespace) -> int:
 
 
 def find_clips(sources: list[str], most: int) -> tuple[list[Clip], list[str]]:
-    """The clips that files, folders, patterns and manifests stand for.
-
-    Arguments
-    ---------
-    sources : list of str
-        As given on the command line.
-    most : int
-        How many at most, evenly chosen.
-
-    Returns
-    -------
-    clips : list of Clip
-        The clips.
-    problems : list of str
-        Why others are none.
-
-    Raises
-    ------
-    CommandError
-        If a source does not exist or holds no audio.
-
-    Example
-    -------
-    >>> import numpy, soundfile
-    >>> folder = getfixture("tmp_path")
-    >>> for name in "abc":
-    ...     soundfile.write(folder / f"{name}.wav", numpy.zeros(800), 8000)
-    >>> [clip.name for clip in find_clips([str(folder)], most=2)[0]]
-    ['a.wav', 'b.wav']
-    """
+    """The clips that files, folders, patterns and manifests stand for."""
     from muq_plugins.data.audio import AudioError, audio_info
     from muq_plugins.data.manifest import load_manifest
     from muq_plugins.evaluation.probing.clips import Clip

@@ -1,8 +1,4 @@
-"""The hidden states that a command asks for.
-
-Authors
- * The MuQ for SpeechBrain team 2026
-"""
+"""The hidden states that a command asks for."""
 
 from __future__ import annotations
 
@@ -14,28 +10,7 @@ ALL_LAYERS = "all"
 
 
 def parse_layers(text: str) -> tuple[int, ...] | str:
-    """Reads --layer: an index, several with commas, or "all".
-
-    Arguments
-    ---------
-    text : str
-        What was given.
-
-    Returns
-    -------
-    tuple of int or str
-        The indices as given, or `ALL_LAYERS`.
-
-    Raises
-    ------
-    argparse.ArgumentTypeError
-        If it is something else.
-
-    Example
-    -------
-    >>> parse_layers("6,-1"), parse_layers("all")
-    ((6, -1), 'all')
-    """
+    """Reads --layer: an index, several with commas, or "all"."""
     if text == ALL_LAYERS:
         return ALL_LAYERS
     try:
@@ -49,32 +24,7 @@ def parse_layers(text: str) -> tuple[int, ...] | str:
 def resolve_layers(
     layers: tuple[int, ...] | str, num_states: int, model: str
 ) -> list[int]:
-    """Turns layers as given into indices from 0, each once.
-
-    Arguments
-    ---------
-    layers : tuple of int or str
-        From `parse_layers`.
-    num_states : int
-        Hidden states of the model, the front end's included.
-    model : str
-        Its name, for the message.
-
-    Returns
-    -------
-    list of int
-        Indices, in the order given.
-
-    Raises
-    ------
-    CommandError
-        If the model has no such hidden state.
-
-    Example
-    -------
-    >>> resolve_layers((6, -1, 12), 13, "muq")
-    [6, 12]
-    """
+    """Turns layers as given into indices from 0, each once."""
     if layers == ALL_LAYERS:
         return list(range(num_states))
     for layer in layers:

@@ -1,8 +1,4 @@
-"""The console command ``muq-plugins`` and its sub-commands.
-
-Authors
- * The MuQ for SpeechBrain team 2026
-"""
+"""The console command ``muq-plugins`` and its sub-commands."""
 
 from __future__ import annotations
 
@@ -39,26 +35,7 @@ COMMANDS = {
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs a command.
-
-    Arguments
-    ---------
-    argv : list of str or None
-        What stands behind ``muq-plugins``; None takes it from the command line.
-
-    Returns
-    -------
-    int
-        Exit code: 0 for success, 1 if a part of the work failed, 2 for a mistake in
-        the command, 130 for Ctrl-C.
-
-    Example
-    -------
-    >>> main(["embed", "--help"])
-    Traceback (most recent call last):
-    ...
-    SystemExit: 0
-    """
+    """Runs a command."""
     arguments = parse(sys.argv[1:] if argv is None else argv)
     try:
         return arguments.run(arguments)
@@ -71,28 +48,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
-    """Reads a command without carrying it out.
-
-    Arguments
-    ---------
-    argv : list of str
-        What stands behind ``muq-plugins``.
-
-    Returns
-    -------
-    argparse.Namespace
-        Its values; ``run`` carries it out.
-
-    Raises
-    ------
-    SystemExit
-        If there is no such command, after saying what is wrong.
-
-    Example
-    -------
-    >>> parse(["doctor"]).command
-    'doctor'
-    """
+    """Reads a command without carrying it out."""
     return _parser().parse_args(_join_layers(argv))
 
 

@@ -1,8 +1,4 @@
-"""What the sub-commands for music and text share: the model, and the index.
-
-Authors
- * The MuQ for SpeechBrain team 2026
-"""
+"""What the sub-commands for music and text share: the model, and the index."""
 
 from __future__ import annotations
 
@@ -26,20 +22,7 @@ MULAN_MODELS = (
 
 
 def add_index_arguments(parser: ArgumentParser) -> None:
-    """Adds what every sub-command takes that searches an index.
-
-    Arguments
-    ---------
-    parser : ArgumentParser
-        The parser of the sub-command.
-
-    Example
-    -------
-    >>> parser = ArgumentParser()
-    >>> add_index_arguments(parser)
-    >>> parser.parse_args(["--index", "music.index"]).exact
-    False
-    """
+    """Adds what every sub-command takes that searches an index."""
     parser.add_argument(
         "--index",
         metavar="INDEX",
@@ -58,53 +41,14 @@ def add_index_arguments(parser: ArgumentParser) -> None:
 
 
 def parse_count(text: str) -> int:
-    """Reads a number of things that must be at least 1.
-
-    Arguments
-    ---------
-    text : str
-        What was given.
-
-    Returns
-    -------
-    int
-        The number.
-
-    Raises
-    ------
-    ArgumentTypeError
-        If it is no such number.
-
-    Example
-    -------
-    >>> parse_count("10")
-    10
-    """
+    """Reads a number of things that must be at least 1."""
     if not (text.isdecimal() and int(text)):
         raise ArgumentTypeError(f"must be a whole number, at least 1, got {text!r}")
     return int(text)
 
 
 def load_mulan(source: str, device: str | None) -> MuQMuLan:
-    """Loads a model of music and text.
-
-    Arguments
-    ---------
-    source : str
-        What `MuQMuLan.from_pretrained` takes.
-    device : str or None
-        From --device.
-
-    Returns
-    -------
-    MuQMuLan
-        The model.
-
-    Raises
-    ------
-    CommandError
-        If there is no such model or device.
-    """
+    """Loads a model of music and text."""
     check_installation()
     device = pick_device(device)
     from muq_plugins.inference.mulan import MuQMuLan
@@ -116,25 +60,7 @@ def load_mulan(source: str, device: str | None) -> MuQMuLan:
 
 
 def open_index(folder: str, exact: bool) -> MusicIndex:
-    """Opens an index that holds something.
-
-    Arguments
-    ---------
-    folder : str
-        From --index.
-    exact : bool
-        From --exact.
-
-    Returns
-    -------
-    MusicIndex
-        The index.
-
-    Raises
-    ------
-    CommandError
-        If it cannot be used, or is empty.
-    """
+    """Opens an index that holds something."""
     from muq_plugins.inference.index import MusicIndex
 
     with index_errors():
@@ -151,27 +77,7 @@ def open_index(folder: str, exact: bool) -> MusicIndex:
 def load_model_of(
     index: MusicIndex, source: str | None, device: str | None
 ) -> MuQMuLan:
-    """Loads the model that an index was made with.
-
-    Arguments
-    ---------
-    index : MusicIndex
-        The index.
-    source : str or None
-        From --model; None for where the model was.
-    device : str or None
-        From --device.
-
-    Returns
-    -------
-    MuQMuLan
-        The model.
-
-    Raises
-    ------
-    CommandError
-        If it is not there any more, or another one.
-    """
+    """Loads the model that an index was made with."""
     name = source or index.model
     try:
         model = load_mulan(name, device)
@@ -189,48 +95,13 @@ def load_model_of(
 
 
 def lasting_name(source: str) -> str:
-    """What a model is called in an index, which is used from other folders too.
-
-    Arguments
-    ---------
-    source : str
-        From --model.
-
-    Returns
-    -------
-    str
-        The absolute path of a folder; an id on the hub as it is.
-
-    Example
-    -------
-    >>> lasting_name("OpenMuQ/MuQ-MuLan-large")
-    'OpenMuQ/MuQ-MuLan-large'
-    """
+    """What a model is called in an index, which is used from other folders too."""
     return os.path.abspath(source) if os.path.exists(source) else source
 
 
 @contextmanager
 def index_errors() -> Iterator[None]:
-    """Lets an error of an index end the command.
-
-    Yields
-    ------
-    None
-
-    Raises
-    ------
-    CommandError
-        Instead of `MusicIndexError`.
-
-    Example
-    -------
-    >>> from muq_plugins.inference.index import MusicIndexError
-    >>> with index_errors():
-    ...     raise MusicIndexError("music.sqlite is damaged.")
-    Traceback (most recent call last):
-    ...
-    muq_plugins.inference.commands.options.CommandError: music.sqlite is damaged.
-    """
+    """Lets an error of an index end the command."""
     from muq_plugins.inference.index import MusicIndexError
 
     try:

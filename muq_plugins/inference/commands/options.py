@@ -1,8 +1,4 @@
-"""Options that sub-commands share, and the error that ends a command.
-
-Authors
- * The MuQ for SpeechBrain team 2026
-"""
+"""Options that sub-commands share, and the error that ends a command."""
 
 from __future__ import annotations
 
@@ -18,21 +14,7 @@ MUQ_MODELS = (
 
 
 class CommandError(Exception):
-    """What ends a command; its message is all that the user sees.
-
-    Arguments
-    ---------
-    message : str
-        What is wrong, and what to do.
-    code : int
-        Exit code: 2 for a mistake in the command, 1 for work that failed.
-
-    Example
-    -------
-    >>> error = CommandError("The disk is full: free some space.", code=1)
-    >>> str(error), error.code
-    ('The disk is full: free some space.', 1)
-    """
+    """What ends a command; its message is all that the user sees."""
 
     def __init__(self, message: str, code: int = 2):
         super().__init__(message)
@@ -40,23 +22,7 @@ class CommandError(Exception):
 
 
 def add_file_arguments(parser: argparse.ArgumentParser, model: str) -> None:
-    """Adds what every sub-command takes that makes one output for each audio file.
-
-    Arguments
-    ---------
-    parser : argparse.ArgumentParser
-        The parser of the sub-command.
-    model : str
-        What MODEL can be.
-
-    Example
-    -------
-    >>> parser = argparse.ArgumentParser()
-    >>> add_file_arguments(parser, "a folder")
-    >>> arguments = parser.parse_args(["model", "a.wav", "b", "--out", "c"])
-    >>> arguments.inputs, arguments.format, arguments.batch_seconds
-    (['a.wav', 'b'], 'npz', 60.0)
-    """
+    """Adds what every sub-command takes that makes one output for each audio file."""
     parser.add_argument("model", metavar="MODEL", help=model)
     parser.add_argument(
         "inputs",
@@ -95,26 +61,14 @@ def add_file_arguments(parser: argparse.ArgumentParser, model: str) -> None:
 
 
 def add_device_argument(parser: argparse.ArgumentParser) -> None:
-    """Adds --device.
-
-    Arguments
-    ---------
-    parser : argparse.ArgumentParser
-        The parser of the sub-command.
-    """
+    """Adds --device."""
     parser.add_argument(
         "--device", help="cpu, cuda:0, mps, ... (default: a CUDA GPU if there is one)"
     )
 
 
 def add_dtype_argument(parser: argparse.ArgumentParser) -> None:
-    """Adds --dtype.
-
-    Arguments
-    ---------
-    parser : argparse.ArgumentParser
-        The parser of the sub-command.
-    """
+    """Adds --dtype."""
     parser.add_argument(
         "--dtype",
         choices=DTYPES,
@@ -125,28 +79,7 @@ def add_dtype_argument(parser: argparse.ArgumentParser) -> None:
 
 
 def parse_batch_seconds(text: str) -> float:
-    """Reads --batch-seconds.
-
-    Arguments
-    ---------
-    text : str
-        What was given.
-
-    Returns
-    -------
-    float
-        Seconds.
-
-    Raises
-    ------
-    argparse.ArgumentTypeError
-        If it is not a number of at least 1.
-
-    Example
-    -------
-    >>> parse_batch_seconds("30")
-    30.0
-    """
+    """Reads --batch-seconds."""
     try:
         seconds = float(text)
     except ValueError:
@@ -159,17 +92,7 @@ def parse_batch_seconds(text: str) -> float:
 
 
 def check_installation() -> None:
-    """Says in one line what `doctor` explains, instead of a traceback.
-
-    Raises
-    ------
-    CommandError
-        If torch, torchaudio or SpeechBrain cannot be imported.
-
-    Example
-    -------
-    >>> check_installation()
-    """
+    """Says in one line what `doctor` explains, instead of a traceback."""
     try:
         import_module("speechbrain")  # which imports torch and torchaudio
     except Exception as error:  # a broken package can raise anything

@@ -2,9 +2,6 @@
 
 One file for each audio file. A folder of them reads as one table, for example with
 ``pandas.read_parquet(folder)``, which is why every row repeats the path of its audio.
-
-Authors
- * The MuQ for SpeechBrain team 2026
 """
 
 from __future__ import annotations
@@ -22,19 +19,7 @@ FACTS = b"facts"
 
 
 def write(path: Path, facts: str, arrays: dict[str, np.ndarray]) -> None:
-    """Writes one file.
-
-    Arguments
-    ---------
-    path : Path
-        Where.
-    facts : str
-        JSON object, kept in the metadata of the table; its ``path`` is a column.
-    arrays : dict
-        ``embedding`` (layers, width) with ``layers`` (layers,): one row a layer.
-        With ``times`` (frames,) the embedding is (layers, frames, width): one row for
-        each frame of each layer. ``codes`` (frames, codebooks): one row a frame.
-    """
+    """Writes one file."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -56,22 +41,7 @@ def write(path: Path, facts: str, arrays: dict[str, np.ndarray]) -> None:
 
 
 def read(path: Path, with_arrays: bool) -> tuple[str, dict[str, np.ndarray]]:
-    """Reads one file.
-
-    Arguments
-    ---------
-    path : Path
-        What `write` has written, or another parquet file.
-    with_arrays : bool
-        Whether the arrays are needed too.
-
-    Returns
-    -------
-    facts : str
-        The JSON object; empty if the file has none.
-    arrays : dict
-        As they were given to `write`; empty unless they are needed.
-    """
+    """Reads one file."""
     import pyarrow.parquet as pq
 
     schema = pq.read_schema(path)

@@ -2,9 +2,6 @@
 
 Every format holds the same: ``facts``, a JSON object that says what was computed from
 what, and named arrays. A file is complete or not there.
-
-Authors
- * The MuQ for SpeechBrain team 2026
 """
 
 from __future__ import annotations
@@ -27,54 +24,21 @@ FACTS = "facts"
 
 
 class RecordError(ValueError):
-    """An output file that cannot be read.
-
-    Example
-    -------
-    >>> print(RecordError("a.npz is damaged."))
-    a.npz is damaged.
-    """
+    """An output file that cannot be read."""
 
 
 @dataclass
 class Record:
-    """What one output file holds.
+    """What one output file holds."""
 
-    Arguments
-    ---------
-    facts : dict
-        What was computed from what, as JSON can hold it. Empty if the file was not
-        made by this command.
-    arrays : dict
-        Name to numpy array.
-
-    Example
-    -------
-    >>> Record({"path": "a.wav"}, {"embedding": np.zeros((1, 4))}).facts["path"]
-    'a.wav'
-    """
-
+    # what was computed from what, as JSON can hold it. Empty if the file was not made
+    # by this command
     facts: dict[str, Any]
-    arrays: dict[str, np.ndarray]
+    arrays: dict[str, np.ndarray]  # name to numpy array
 
 
 def check_format(name: str) -> None:
-    """Refuses a format whose package is not installed, before any work.
-
-    Arguments
-    ---------
-    name : str
-        One of `FORMATS`.
-
-    Raises
-    ------
-    CommandError
-        Naming the package.
-
-    Example
-    -------
-    >>> check_format("npz")
-    """
+    """Refuses a format whose package is not installed, before any work."""
     if name == "parquet" and importlib.util.find_spec("pyarrow") is None:
         raise CommandError(
             "Parquet needs pyarrow, which is not installed: run `pip install pyarrow`, "
@@ -83,27 +47,7 @@ def check_format(name: str) -> None:
 
 
 def write_record(path: str | Path, record: Record) -> None:
-    """Writes an output file; it is complete or not there.
-
-    Arguments
-    ---------
-    path : str or Path
-        The file; its extension is the format. Folders above it are made.
-    record : Record
-        What it will hold.
-
-    Raises
-    ------
-    CommandError
-        If it cannot be written.
-
-    Example
-    -------
-    >>> path = getfixture("tmp_path") / "a.wav.npz"
-    >>> write_record(path, Record({"path": "a.wav"}, {"codes": np.zeros((2, 8))}))
-    >>> read_record(path).arrays["codes"].shape
-    (2, 8)
-    """
+    """Writes an output file; it is complete or not there."""
     path = Path(path)
     # Hidden, and of this process: two that share a folder must not mix their bytes.
     temporary = path.with_name(f".{os.getpid()}.unfinished")
@@ -128,75 +72,17 @@ def write_record(path: str | Path, record: Record) -> None:
 
 
 def read_record(path: str | Path) -> Record:
-    """Reads an output file.
-
-    Arguments
-    ---------
-    path : str or Path
-        The file.
-
-    Returns
-    -------
-    Record
-        Its content; without facts if it is a file of something else.
-
-    Raises
-    ------
-    RecordError
-        If it is damaged.
-    """
+    """Reads an output file."""
     return _read(path, with_arrays=True)
 
 
 def read_facts(path: str | Path) -> dict[str, Any]:
-    """Reads what an output file says about itself, without its arrays.
-
-    Arguments
-    ---------
-    path : str or Path
-        The file.
-
-    Returns
-    -------
-    dict
-        The facts; empty if it is a file of something else.
-
-    Raises
-    ------
-    RecordError
-        If it is damaged.
-
-    Example
-    -------
-    >>> path = getfixture("tmp_path") / "a.wav.safetensors"
-    >>> write_record(path, Record({"path": "a.wav"}, {"codes": np.zeros((2, 8))}))
-    >>> read_facts(path)
-    {'path': 'a.wav'}
-    """
+    """Reads what an output file says about itself, without its arrays."""
     return _read(path, with_arrays=False).facts
 
 
 def find_records(folder: str | Path) -> list[Path]:
-    """Finds the output files of a folder tree.
-
-    Arguments
-    ---------
-    folder : str or Path
-        The top of the tree.
-
-    Returns
-    -------
-    list of Path
-        Files with the extension of a format, sorted; hidden ones left out.
-
-    Example
-    -------
-    >>> folder = getfixture("tmp_path")
-    >>> (folder / "a.wav.npz").touch()
-    >>> (folder / "a.wav").touch()
-    >>> [path.name for path in find_records(folder)]
-    ['a.wav.npz']
-    """
+    """Finds the output files of a folder tree."""
     return sorted(
         path
         for path in Path(folder).rglob("*")

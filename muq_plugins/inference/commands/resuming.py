@@ -1,8 +1,4 @@
-"""What is done already is not done again.
-
-Authors
- * The MuQ for SpeechBrain team 2026
-"""
+"""What is done already is not done again."""
 
 from __future__ import annotations
 
@@ -26,56 +22,22 @@ READERS = 8
 
 @dataclass
 class Job:
-    """An output that has to be made.
+    """An output that has to be made."""
 
-    Arguments
-    ---------
-    input : AudioInput
-        The audio.
-    output : Path
-        Where its output goes.
-    duration : float
-        Seconds.
-    facts : dict
-        What the output will say about the audio.
-
-    Example
-    -------
-    >>> Job(AudioInput("a.wav", "a.wav"), Path("out/a.wav.npz"), 3.0, {}).duration
-    3.0
-    """
-
-    input: AudioInput
-    output: Path
-    duration: float
-    facts: dict[str, Any]
+    input: AudioInput  # the audio
+    output: Path  # where its output goes
+    duration: float  # seconds
+    facts: dict[str, Any]  # what the output will say about the audio
 
 
 @dataclass
 class Plan:
-    """What there is to do.
+    """What there is to do."""
 
-    Arguments
-    ---------
-    todo : list of Job
-        Outputs to make.
-    num_done : int
-        Outputs that are there already.
-    seconds_done : float
-        Their audio.
-    problems : list of str
-        Files that cannot be opened.
-
-    Example
-    -------
-    >>> Plan().num_done
-    0
-    """
-
-    todo: list[Job] = field(default_factory=list)
-    num_done: int = 0
-    seconds_done: float = 0.0
-    problems: list[str] = field(default_factory=list)
+    todo: list[Job] = field(default_factory=list)  # outputs to make
+    num_done: int = 0  # outputs that are there already
+    seconds_done: float = 0.0  # their audio
+    problems: list[str] = field(default_factory=list)  # files that cannot be opened
 
 
 def plan_jobs(
@@ -87,25 +49,6 @@ def plan_jobs(
 
     An output is done if it can be read, was made with the same settings, and its audio
     file has the size and the time of change that it had then.
-
-    Arguments
-    ---------
-    settings : callable
-        From the duration of a file, all that decides about its output.
-    inputs : list of AudioInput
-        The audio files.
-    arguments : Namespace
-        With ``out``, ``format`` and ``overwrite``.
-
-    Returns
-    -------
-    Plan
-        What there is to do.
-
-    Raises
-    ------
-    CommandError
-        If outputs were made with other settings, naming the difference.
     """
     plan, conflicts = Plan(), []
 

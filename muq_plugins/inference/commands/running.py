@@ -1,8 +1,4 @@
-"""Work on many audio files: resuming, batches, progress, and files that are bad.
-
-Authors
- * The MuQ for SpeechBrain team 2026
-"""
+"""Work on many audio files: resuming, batches, progress, and files that are bad."""
 
 from __future__ import annotations
 
@@ -30,30 +26,7 @@ from muq_plugins.inference.printing import shown
 def run(
     work: Work, inputs: list[AudioInput], problems: list[str], arguments: Namespace
 ) -> int:
-    """Makes one output for each input that has none yet.
-
-    Arguments
-    ---------
-    work : Work
-        What to compute.
-    inputs : list of AudioInput
-        The audio files.
-    problems : list of str
-        What went wrong before; it is reported with what goes wrong here.
-    arguments : Namespace
-        From `add_file_arguments`.
-
-    Returns
-    -------
-    int
-        Exit code: 1 if there were problems, else 0.
-
-    Raises
-    ------
-    CommandError
-        If an output was made with other settings, cannot be written, or if a batch
-        does not fit into memory.
-    """
+    """Makes one output for each input that has none yet."""
     begin = time.monotonic()
     plan = plan_jobs(work.settings, inputs, arguments)
     problems = problems + plan.problems
@@ -93,31 +66,7 @@ def compute(
     limit: float,
     advance: Callable[[float], Any],
 ) -> Iterator[tuple[Job, dict[str, np.ndarray] | str]]:
-    """Computes outputs, reading one batch ahead.
-
-    Arguments
-    ---------
-    work : Work
-        What to compute.
-    jobs : list of Job
-        For what.
-    limit : float
-        Seconds of audio in a batch; what is longer is streamed.
-    advance : callable
-        Is told how many seconds are done now.
-
-    Yields
-    ------
-    job : Job
-        Each one, in an order of its own.
-    arrays : dict or str
-        The output, or why there is none.
-
-    Raises
-    ------
-    CommandError
-        If a batch does not fit into memory.
-    """
+    """Computes outputs, reading one batch ahead."""
     batches = make_batches(jobs, limit)
     for batch, wavs in ahead((batch, _read(work, batch, limit)) for batch in batches):
         try:

@@ -1,7 +1,5 @@
-"""``muq-plugins search``: the indexed files that a text or an example describes best.
-
-Authors
- * The MuQ for SpeechBrain team 2026
+"""``muq-plugins search``: the indexed files that a text or an example describes
+best.
 """
 
 from __future__ import annotations
@@ -37,13 +35,7 @@ scores of texts are lower than those of examples."""
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    """Adds what the sub-command takes.
-
-    Arguments
-    ---------
-    parser : ArgumentParser
-        The parser of the sub-command.
-    """
+    """Adds what the sub-command takes."""
     parser.add_argument(
         "text", metavar="TEXT", nargs="?", help='such as "calm solo cello"'
     )
@@ -72,23 +64,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(arguments: Namespace) -> int:
-    """Prints the files that a query finds.
-
-    Arguments
-    ---------
-    arguments : Namespace
-        From `add_arguments`.
-
-    Returns
-    -------
-    int
-        Exit code 0, also if nothing was found.
-
-    Raises
-    ------
-    CommandError
-        If the command cannot be carried out.
-    """
+    """Prints the files that a query finds."""
     check_installation()
     if (arguments.text is None) == (arguments.audio is None):
         raise CommandError(
@@ -111,27 +87,7 @@ def run(arguments: Namespace) -> int:
 
 
 def embed(index: MusicIndex, arguments: Namespace) -> tuple[np.ndarray, Entry | None]:
-    """The latent of the query of a command.
-
-    Arguments
-    ---------
-    index : MusicIndex
-        The index.
-    arguments : Namespace
-        From `add_arguments`.
-
-    Returns
-    -------
-    latent : numpy.ndarray
-        (latent_width,).
-    itself : Entry or None
-        The query, if it is a file of the index.
-
-    Raises
-    ------
-    CommandError
-        If the query is empty or cannot be read, or the model is not that of the index.
-    """
+    """The latent of the query of a command."""
     import numpy as np
 
     from muq_plugins.data.audio import AudioError, audio_info
@@ -158,20 +114,7 @@ def embed(index: MusicIndex, arguments: Namespace) -> tuple[np.ndarray, Entry | 
 
 
 def find_itself(index: MusicIndex, path: str) -> Entry | None:
-    """Finds an example in the index, which keeps links below an indexed folder.
-
-    Arguments
-    ---------
-    index : MusicIndex
-        The index.
-    path : str
-        The example; links may lead to it.
-
-    Returns
-    -------
-    Entry or None
-        None if it is not indexed.
-    """
+    """Finds an example in the index, which keeps links below an indexed folder."""
     real = os.path.realpath(path)
     parts = Path(os.path.abspath(path)).parts
     # Of the folders above it, any may be the one that was indexed: its own path is

@@ -1,8 +1,4 @@
-"""``muq-plugins serve``: a page to search an index and to listen to what is found.
-
-Authors
- * The MuQ for SpeechBrain team 2026
-"""
+"""``muq-plugins serve``: a page to search an index and to listen to what is found."""
 
 from __future__ import annotations
 
@@ -28,13 +24,7 @@ only this machine can open it."""
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    """Adds what the sub-command takes.
-
-    Arguments
-    ---------
-    parser : ArgumentParser
-        The parser of the sub-command.
-    """
+    """Adds what the sub-command takes."""
     add_index_arguments(parser)
     parser.add_argument(
         "--top",
@@ -60,23 +50,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(arguments: Namespace) -> int:
-    """Serves the page until Ctrl-C.
-
-    Arguments
-    ---------
-    arguments : Namespace
-        From `add_arguments`.
-
-    Returns
-    -------
-    int
-        Exit code 0.
-
-    Raises
-    ------
-    CommandError
-        If the command cannot be carried out.
-    """
+    """Serves the page until Ctrl-C."""
     check_installation()
     try:
         import uvicorn
@@ -116,31 +90,7 @@ def run(arguments: Namespace) -> int:
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Takes a port, before anything slow is loaded.
-
-    Arguments
-    ---------
-    host : str
-        From --host.
-    port : int
-        From --port.
-
-    Returns
-    -------
-    socket.socket
-        Listening.
-
-    Raises
-    ------
-    CommandError
-        If the port or address cannot be had.
-
-    Example
-    -------
-    >>> with listen("127.0.0.1", 0) as listening:
-    ...     listening.getsockname()[0]
-    '127.0.0.1'
-    """
+    """Takes a port, before anything slow is loaded."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         return socket.create_server((host, port), family=family)
@@ -152,28 +102,7 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def parse_port(text: str) -> int:
-    """Reads --port.
-
-    Arguments
-    ---------
-    text : str
-        What was given.
-
-    Returns
-    -------
-    int
-        A port, 0..65535.
-
-    Raises
-    ------
-    ArgumentTypeError
-        If it is none.
-
-    Example
-    -------
-    >>> parse_port("8000")
-    8000
-    """
+    """Reads --port."""
     if not (text.isdecimal() and int(text) < 1 << 16):
         raise ArgumentTypeError(f"must be a port, 0 to 65535, got {text!r}")
     return int(text)

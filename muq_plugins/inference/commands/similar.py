@@ -1,8 +1,4 @@
-"""``muq-plugins similar``: the embedded files that are closest to one.
-
-Authors
- * The MuQ for SpeechBrain team 2026
-"""
+"""``muq-plugins similar``: the embedded files that are closest to one."""
 
 from __future__ import annotations
 
@@ -29,13 +25,7 @@ BATCH_SECONDS = 60.0
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    """Adds what the sub-command takes.
-
-    Arguments
-    ---------
-    parser : ArgumentParser
-        The parser of the sub-command.
-    """
+    """Adds what the sub-command takes."""
     parser.add_argument(
         "folder", metavar="EMBEDDINGS", help="the folder that `embed` has written"
     )
@@ -62,23 +52,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(arguments: Namespace) -> int:
-    """Prints the files that are closest to one.
-
-    Arguments
-    ---------
-    arguments : Namespace
-        From `add_arguments`.
-
-    Returns
-    -------
-    int
-        Exit code 0.
-
-    Raises
-    ------
-    CommandError
-        If the command cannot be carried out.
-    """
+    """Prints the files that are closest to one."""
     from muq_plugins.inference.commands.collection import find_query, load_folder
     from muq_plugins.inference.printing import shown
 
@@ -108,30 +82,7 @@ def run(arguments: Namespace) -> int:
 def rank(
     entries: list[Embedded], vector: np.ndarray, layer: int
 ) -> list[tuple[Embedded, float]]:
-    """Sorts files by cosine similarity.
-
-    Arguments
-    ---------
-    entries : list of Embedded
-        What is sorted.
-    vector : numpy.ndarray
-        What they are compared with (width,).
-    layer : int
-        Which of their layers, by the model's index.
-
-    Returns
-    -------
-    list of (Embedded, float)
-        The most similar first.
-
-    Example
-    -------
-    >>> import numpy as np
-    >>> from muq_plugins.inference.commands.collection import Embedded
-    >>> entry = Embedded(Path(), "a", {"layers": [2]}, np.array([[0.0, 2.0]]))
-    >>> rank([entry], np.array([1.0, 1.0]), layer=2)[0][1]
-    0.7071...
-    """
+    """Sorts files by cosine similarity."""
     import numpy as np
 
     def unit(vector: np.ndarray) -> np.ndarray:

@@ -1,8 +1,4 @@
-"""``muq-plugins tag``: how well each tag of a list describes audio files.
-
-Authors
- * The MuQ for SpeechBrain team 2026
-"""
+"""``muq-plugins tag``: how well each tag of a list describes audio files."""
 
 from __future__ import annotations
 
@@ -39,13 +35,7 @@ Tagged = list[tuple[str, float]]
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    """Adds what the sub-command takes.
-
-    Arguments
-    ---------
-    parser : ArgumentParser
-        The parser of the sub-command.
-    """
+    """Adds what the sub-command takes."""
     parser.add_argument(
         "inputs",
         metavar="FILE",
@@ -81,23 +71,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(arguments: Namespace) -> int:
-    """Prints the tags of the files of a command.
-
-    Arguments
-    ---------
-    arguments : Namespace
-        From `add_arguments`.
-
-    Returns
-    -------
-    int
-        Exit code: 1 if a file could not be used, else 0.
-
-    Raises
-    ------
-    CommandError
-        If the command cannot be carried out.
-    """
+    """Prints the tags of the files of a command."""
     check_installation()
     from tqdm import tqdm
 
@@ -140,28 +114,7 @@ def tag_files(
     latents: Tensor,
     problems: list[str],
 ) -> Iterator[tuple[AudioInput, Tagged]]:
-    """Ranks tags for each file.
-
-    Arguments
-    ---------
-    model : MuQMuLan
-        Embeds the audio.
-    inputs : list of AudioInput
-        The audio files.
-    tags : list of str
-        The tags.
-    latents : Tensor
-        Theirs (tags, latent_width).
-    problems : list of str
-        Gets a line for each file that cannot be used.
-
-    Yields
-    ------
-    item : AudioInput
-        Each file that can be used.
-    tagged : list of (str, float)
-        All tags with their scores, the best first.
-    """
+    """Ranks tags for each file."""
     from muq_plugins.data.audio import AudioError
     from muq_plugins.inference.printing import shown
 

@@ -1,8 +1,4 @@
-"""``muq-plugins tokenize``: Mel-RVQ codes of audio files.
-
-Authors
- * The MuQ for SpeechBrain team 2026
-"""
+"""``muq-plugins tokenize``: Mel-RVQ codes of audio files."""
 
 from __future__ import annotations
 
@@ -34,13 +30,7 @@ INT16_LIMIT = 2**15
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    """Adds what the sub-command takes.
-
-    Arguments
-    ---------
-    parser : ArgumentParser
-        The parser of the sub-command.
-    """
+    """Adds what the sub-command takes."""
     add_file_arguments(
         parser,
         "the folder of a tokenizer run, or the tokenizer file that the authors of MuQ "
@@ -49,23 +39,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(arguments: Namespace) -> int:
-    """Tokenizes the files of a command.
-
-    Arguments
-    ---------
-    arguments : Namespace
-        From `add_arguments`.
-
-    Returns
-    -------
-    int
-        Exit code: 1 if a file could not be used, else 0.
-
-    Raises
-    ------
-    CommandError
-        If the command cannot be carried out.
-    """
+    """Tokenizes the files of a command."""
     check_installation()
     from muq_plugins.inference.commands import running
     from muq_plugins.inference.commands.inputs import find_inputs
@@ -85,30 +59,7 @@ def run(arguments: Namespace) -> int:
 
 
 class Tokenizing:
-    """The work of ``tokenize``: see `muq_plugins.inference.commands.running.Work`.
-
-    Arguments
-    ---------
-    tokenizer : MelRVQ
-        The tokenizer.
-    name : str
-        What it is called in the outputs.
-    device : str
-        Where it is.
-    batch_seconds : float
-        Longer audio is tokenized in pieces of this length.
-
-    Example
-    -------
-    >>> import torch
-    >>> from muq_plugins.inference.mel_rvq import MelRVQ
-    >>> from muq_plugins.lobes import LogMel, ResidualVQ, StackedFrames
-    >>> tokenizer = MelRVQ(StackedFrames(LogMel()), ResidualVQ(512, 2, 16))
-    >>> work = Tokenizing(tokenizer, "tiny", "cpu", 60.0)
-    >>> wavs, lens = torch.randn(2, 24000), torch.tensor([1.0, 0.5])
-    >>> work.batch(wavs, lens)[1]["codes"].shape
-    (12, 2)
-    """
+    """The work of ``tokenize``: see `muq_plugins.inference.commands.running.Work`."""
 
     def __init__(self, tokenizer: MelRVQ, name: str, device: str, batch_seconds: float):
         from muq_plugins.lobes.parts import fingerprint
@@ -131,35 +82,11 @@ class Tokenizing:
         }
 
     def settings(self, duration: float) -> dict[str, Any]:
-        """All that decides what the output for a file is.
-
-        Arguments
-        ---------
-        duration : float
-            Seconds; pieces have the codes of the whole, so this changes nothing.
-
-        Returns
-        -------
-        dict
-            As JSON can hold it.
-        """
+        """All that decides what the output for a file is."""
         return {"command": "tokenize", "fingerprint": self.fingerprint}
 
     def batch(self, wavs: Tensor, wav_lens: Tensor) -> list[dict[str, np.ndarray]]:
-        """Tokenizes a padded batch.
-
-        Arguments
-        ---------
-        wavs : Tensor
-            (batch, samples).
-        wav_lens : Tensor
-            Relative lengths (batch,).
-
-        Returns
-        -------
-        list of dict
-            The arrays of each clip.
-        """
+        """Tokenizes a padded batch."""
         from muq_plugins.lobes.target import PADDING_CODE
 
         codes = self.tokenizer(wavs, wav_lens).cpu()
@@ -170,20 +97,7 @@ class Tokenizing:
     def stream(
         self, blocks: Iterable[Tensor], advance: Callable[[float], None]
     ) -> dict[str, np.ndarray]:
-        """Tokenizes audio in pieces.
-
-        Arguments
-        ---------
-        blocks : iterable of Tensor
-            Consecutive waveforms (samples,).
-        advance : callable
-            To be told how many seconds are done now.
-
-        Returns
-        -------
-        dict
-            The arrays.
-        """
+        """Tokenizes audio in pieces."""
         import torch
 
         kept = []
@@ -210,33 +124,7 @@ def tokenize_pieces(
     piece: int,
     context: int,
 ) -> Iterator[Tensor]:
-    """Codes of a stream, the same as those of the whole.
-
-    Arguments
-    ---------
-    tokenize : callable
-        Codes (frames, codebooks) of a waveform (samples,).
-    blocks : iterable of Tensor
-        Waveform in pieces (samples,) of any size.
-    frame_samples : int
-        Samples of a frame.
-    piece : int
-        Frames to tokenize at a time.
-    context : int
-        Frames on either side that a frame's code depends on.
-
-    Returns
-    -------
-    Iterator of Tensor
-        Codes (frames, codebooks) of consecutive pieces.
-
-    Example
-    -------
-    >>> import torch
-    >>> blocks = torch.arange(20.0).split(3)
-    >>> list(tokenize_pieces(lambda wav: wav[::2, None], blocks, 2, 4, 1))[1].T
-    tensor([[ 8., 10., 12., 14.]])
-    """
+    """Codes of a stream, the same as those of the whole."""
     import torch
 
     buffer, start = torch.zeros(0), 0  # `start` is the frame at which it begins

@@ -1,8 +1,4 @@
-"""An index of music: latents of audio files on disk, searched by a latent.
-
-Authors
- * The MuQ for SpeechBrain team 2026
-"""
+"""An index of music: latents of audio files on disk, searched by a latent."""
 
 from muq_plugins.inference.index.entries import Entry, MusicIndexError
 from muq_plugins.inference.index.music_index import Match, MusicIndex

@@ -2,9 +2,6 @@
 
 SQLite makes every change whole or not at all, also when its process is killed. Latents
 have a checksum, since SQLite itself does not notice a changed bit in them.
-
-Authors
- * The MuQ for SpeechBrain team 2026
 """
 
 from __future__ import annotations
@@ -28,30 +25,7 @@ _REVISION = "SELECT value FROM facts WHERE name = 'revision'"
 
 
 class Database:
-    """An open index file; safe to use from several threads.
-
-    Arguments
-    ---------
-    folder : str or Path
-        The folder of the index.
-
-    Raises
-    ------
-    MusicIndexError
-        If there is none, or it is damaged.
-
-    Example
-    -------
-    >>> from muq_plugins.inference.index.storage import create
-    >>> folder = getfixture("tmp_path")
-    >>> create(folder, model="results/muq_mulan/1234", fingerprint="1ec3", width=2)
-    >>> database = Database(folder)
-    >>> database.put("/music/a.wav", 48, 0, 1.0, np.array([0.6, 0.8]))
-    >>> len(database), database.find("/music/a.wav").id
-    (1, 1)
-    >>> database.latents()[1]
-    array([[0.6, 0.8]], dtype=float32)
-    """
+    """An open index file; safe to use from several threads."""
 
     def __init__(self, folder: str | Path):
         self.folder = Path(folder)
@@ -83,86 +57,35 @@ class Database:
             self._connection.close()
 
     def check(self) -> None:
-        """Looks through the structure of the file.
-
-        Raises
-        ------
-        MusicIndexError
-            If it is damaged.
-        """
+        """Looks through the structure of the file."""
         [[words]] = self._read("PRAGMA quick_check(1)")
         if words != "ok":
             raise damaged(self.path, words)
 
     def ids(self) -> np.ndarray:
-        """The numbers of all files.
-
-        Returns
-        -------
-        numpy.ndarray
-            (files,), int64, rising.
-        """
+        """The numbers of all files."""
         rows = self._read("SELECT id FROM files ORDER BY id")
         return np.array([row[0] for row in rows], dtype=np.int64)
 
     def entries(self, limit: int = -1) -> list[Entry]:
-        """The files.
-
-        Arguments
-        ---------
-        limit : int
-            How many at most; -1 for all.
-
-        Returns
-        -------
-        list of Entry
-            In the order of their ids.
-        """
+        """The files."""
         query = f"SELECT {_ENTRY} FROM files ORDER BY id LIMIT ?"
         return [_entry(row) for row in self._read(query, (limit,))]
 
     def entry(self, id: int) -> Entry | None:
-        """One file.
-
-        Arguments
-        ---------
-        id : int
-            Its number.
-
-        Returns
-        -------
-        Entry or None
-            None if no file has this number.
-        """
+        """One file."""
         rows = self._read(f"SELECT {_ENTRY} FROM files WHERE id = ?", (id,))
         return _entry(rows[0]) if rows else None
 
     def find(self, path: str) -> Entry | None:
-        """The file at a place.
-
-        Arguments
-        ---------
-        path : str
-            Absolute.
-
-        Returns
-        -------
-        Entry or None
-            None if it is not in the index.
-        """
+        """The file at a place."""
         rows = self._read(
             f"SELECT {_ENTRY} FROM files WHERE path = ?", (os.fsencode(path),)
         )
         return _entry(rows[0]) if rows else None
 
     def common_folder(self) -> str:
-        """The folder that all files are in, so that it need not be shown with each.
-
-        Returns
-        -------
-        str
-            Its path; empty without files.
-        """
+        """The folder that all files are in, so that it need not be shown with each."""
         # What the first and the last path have in common, all between them have.
         [ends] = self._read("SELECT min(path), max(path) FROM files")
         paths = [os.path.dirname(os.fsdecode(path)) for path in ends if path]
@@ -171,25 +94,7 @@ class Database:
     def latents(
         self, ids: Iterable[int] | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Reads latents.
-
-        Arguments
-        ---------
-        ids : iterable of int or None
-            Of which files; None for all.
-
-        Returns
-        -------
-        ids : numpy.ndarray
-            (files,), int64, rising; those that are not in the index are left out.
-        latents : numpy.ndarray
-            (files, width), float32.
-
-        Raises
-        ------
-        MusicIndexError
-            If one is damaged.
-        """
+        """Reads latents."""
         columns = "SELECT id, latent, checksum FROM files"
         if ids is None:
             rows = self._read(f"{columns} ORDER BY id")
@@ -207,26 +112,7 @@ class Database:
     def put(
         self, path: str, bytes: int, modified: int, duration: float, latent: np.ndarray
     ) -> None:
-        """Adds a file, or replaces what the index knows of it.
-
-        Arguments
-        ---------
-        path : str
-            Absolute.
-        bytes : int
-            Its size.
-        modified : int
-            When it was changed last, in nanoseconds.
-        duration : float
-            Seconds.
-        latent : numpy.ndarray
-            (width,).
-
-        Raises
-        ------
-        MusicIndexError
-            If the latent has another width.
-        """
+        """Adds a file, or replaces what the index knows of it."""
         if latent.shape != (self.width,):
             raise MusicIndexError(
                 f"{self.path} holds latents of the width {self.width}, got one of the "
@@ -243,26 +129,14 @@ class Database:
             )
 
     def remove(self, paths: Iterable[str]) -> None:
-        """Takes files out; what is known to be wrong with them too.
-
-        Arguments
-        ---------
-        paths : iterable of str
-            Absolute; those that the index does not know do not matter.
-        """
+        """Takes files out; what is known to be wrong with them too."""
         names = [(os.fsencode(path),) for path in paths]
         with self._changing() as connection:
             connection.executemany("DELETE FROM files WHERE path = ?", names)
             connection.executemany("DELETE FROM problems WHERE path = ?", names)
 
     def put_model(self, name: str) -> None:
-        """Notes where the model is loaded from now.
-
-        Arguments
-        ---------
-        name : str
-            The same model, in another place.
-        """
+        """Notes where the model is loaded from now."""
         with translated(self.path), self._lock, self._connection as connection:
             connection.execute(
                 "UPDATE facts SET value = ? WHERE name = 'model'", (name,)
@@ -270,15 +144,7 @@ class Database:
         self.model = name
 
     def put_problem(self, path: str, reason: str) -> None:
-        """Notes a file that cannot be read; its latent of before is out of date.
-
-        Arguments
-        ---------
-        path : str
-            Absolute.
-        reason : str
-            What is wrong with it.
-        """
+        """Notes a file that cannot be read; its latent of before is out of date."""
         name = os.fsencode(path)
         with self._changing() as connection:
             connection.execute("DELETE FROM files WHERE path = ?", (name,))
@@ -287,13 +153,7 @@ class Database:
             )
 
     def problems(self) -> dict[str, str]:
-        """The files that could not be read.
-
-        Returns
-        -------
-        dict
-            Path to reason.
-        """
+        """The files that could not be read."""
         rows = self._read("SELECT path, reason FROM problems ORDER BY path")
         return {os.fsdecode(path): reason for path, reason in rows}
 

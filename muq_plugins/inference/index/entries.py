@@ -1,8 +1,4 @@
-"""The files of an index, and the error that says why an index cannot be used.
-
-Authors
- * The MuQ for SpeechBrain team 2026
-"""
+"""The files of an index, and the error that says why an index cannot be used."""
 
 from __future__ import annotations
 
@@ -13,43 +9,18 @@ from muq_plugins.inference.printing import shown
 
 
 class MusicIndexError(ValueError):
-    """An index that cannot be used, or not in this way.
-
-    Example
-    -------
-    >>> print(MusicIndexError("music.sqlite is damaged."))
-    music.sqlite is damaged.
-    """
+    """An index that cannot be used, or not in this way."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A file of the index.
+    """A file of the index."""
 
-    Arguments
-    ---------
-    id : int
-        Its number; another one after each change of the file.
-    path : str
-        Where it lies, absolute.
-    bytes : int
-        Its size when it was indexed.
-    modified : int
-        When it was changed last before that, in nanoseconds.
-    duration : float
-        Seconds.
-
-    Example
-    -------
-    >>> Entry(1, "/music/caf\\udce9.wav", 48, 0, 1.0).shown == "/music/caf\\ufffd.wav"
-    True
-    """
-
-    id: int
-    path: str
-    bytes: int
-    modified: int
-    duration: float
+    id: int  # its number; another one after each change of the file
+    path: str  # where it lies, absolute
+    bytes: int  # its size when it was indexed
+    modified: int  # when it was changed last before that, in nanoseconds
+    duration: float  # seconds
 
     @property
     def shown(self) -> str:
@@ -57,18 +28,7 @@ class Entry:
         return shown(self.path)
 
     def is_current(self) -> bool:
-        """Tells whether the file is still the one that was indexed.
-
-        Returns
-        -------
-        bool
-            True if size and time of change are what they were.
-
-        Example
-        -------
-        >>> Entry(1, "/nowhere.wav", 48, 0, 1.0).is_current()
-        False
-        """
+        """Tells whether the file is still the one that was indexed."""
         try:
             status = os.stat(self.path)
         except OSError:

@@ -1,8 +1,4 @@
-"""Nearest latents in a FAISS index, for more of them than one compares one by one.
-
-Authors
- * The MuQ for SpeechBrain team 2026
-"""
+"""Nearest latents in a FAISS index, for more of them than one compares one by one."""
 
 from __future__ import annotations
 
@@ -30,23 +26,7 @@ TRAINED_ON = 128
 
 
 class FaissNeighbours:
-    """Latents in the cells of a FAISS index; a query looks into the nearest cells.
-
-    Arguments
-    ---------
-    index : faiss.Index
-        From `build` or `load`.
-    path : Path or None
-        Where it was read from, for messages.
-
-    Example
-    -------
-    >>> _ = require_faiss()
-    >>> latents = np.eye(40, dtype=np.float32)
-    >>> neighbours = FaissNeighbours.build(np.arange(40) + 7, latents)
-    >>> neighbours.search(latents[1], top=1)
-    array([8])
-    """
+    """Latents in the cells of a FAISS index; a query looks into the nearest cells."""
 
     def __init__(self, index, path: Path | None = None):
         self.index = index
@@ -56,25 +36,7 @@ class FaissNeighbours:
 
     @classmethod
     def build(cls, ids: np.ndarray, latents: np.ndarray) -> FaissNeighbours:
-        """Divides latents into cells.
-
-        Arguments
-        ---------
-        ids : numpy.ndarray
-            (files,).
-        latents : numpy.ndarray
-            (files, width), float32.
-
-        Returns
-        -------
-        FaissNeighbours
-            The index.
-
-        Raises
-        ------
-        MusicIndexError
-            If FAISS is not installed.
-        """
+        """Divides latents into cells."""
         faiss = require_faiss()
         width = latents.shape[1]
         cells = min(len(ids), round(CELLS * len(ids) ** 0.5))
@@ -88,23 +50,7 @@ class FaissNeighbours:
 
     @classmethod
     def load(cls, path: str | Path) -> FaissNeighbours:
-        """Reads a file.
-
-        Arguments
-        ---------
-        path : str or Path
-            What `save` has written.
-
-        Returns
-        -------
-        FaissNeighbours
-            The index.
-
-        Raises
-        ------
-        MusicIndexError
-            If the file is damaged, or FAISS is not installed.
-        """
+        """Reads a file."""
         faiss = require_faiss()
         try:
             index = faiss.read_index(os.fspath(path))
@@ -117,18 +63,7 @@ class FaissNeighbours:
         return cls(index, Path(path))
 
     def save(self, path: str | Path) -> None:
-        """Writes the index; the file is complete or not there.
-
-        Arguments
-        ---------
-        path : str or Path
-            Where.
-
-        Raises
-        ------
-        MusicIndexError
-            If it cannot be written.
-        """
+        """Writes the index; the file is complete or not there."""
         path = Path(path)
         unfinished = path.with_name(f".{path.name}.unfinished")
         try:
@@ -145,13 +80,7 @@ class FaissNeighbours:
             unfinished.unlink(missing_ok=True)
 
     def ids(self) -> np.ndarray:
-        """What is in it.
-
-        Returns
-        -------
-        numpy.ndarray
-            (files,), rising.
-        """
+        """What is in it."""
         faiss = require_faiss()
         lists = self.index.invlists
         found = [
@@ -162,21 +91,7 @@ class FaissNeighbours:
         return np.sort(np.concatenate(found)) if found else np.zeros(0, np.int64)
 
     def update(self, ids: np.ndarray, fetch: Fetch) -> bool:
-        """Adds what is new and removes what is gone.
-
-        Arguments
-        ---------
-        ids : numpy.ndarray
-            All that shall be in it (files,), rising.
-        fetch : callable
-            From some of these ids to ids (n,), rising, and latents (n, width); those
-            that have gone meanwhile are left out.
-
-        Returns
-        -------
-        bool
-            Whether anything has changed.
-        """
+        """Adds what is new and removes what is gone."""
         present = self.ids()
         gone = np.setdiff1d(present, ids)
         new, latents = fetch(np.setdiff1d(ids, present))
@@ -187,36 +102,12 @@ class FaissNeighbours:
         return bool(len(gone) or len(new))
 
     def fits(self, count: int) -> bool:
-        """Tells whether there are as many cells as so many latents should have.
-
-        Arguments
-        ---------
-        count : int
-            Number of latents.
-
-        Returns
-        -------
-        bool
-            False if there are many more or fewer than when the cells were made.
-        """
+        """Tells whether there are as many cells as so many latents should have."""
         made_for = (self.index.nlist / CELLS) ** 2
         return made_for / GROWTH <= count <= made_for * GROWTH
 
     def search(self, query: np.ndarray, top: int) -> np.ndarray:
-        """The files with the largest dot products in the nearest cells.
-
-        Arguments
-        ---------
-        query : numpy.ndarray
-            (width,), float32.
-        top : int
-            How many at most.
-
-        Returns
-        -------
-        numpy.ndarray
-            Their ids, the best first.
-        """
+        """The files with the largest dot products in the nearest cells."""
         top = min(top, self.index.ntotal)
         if not top:
             return np.zeros(0, np.int64)  # FAISS refuses to look for nothing
@@ -225,23 +116,7 @@ class FaissNeighbours:
 
 
 def require_faiss() -> ModuleType:
-    """Imports FAISS.
-
-    Returns
-    -------
-    module
-        ``faiss``.
-
-    Raises
-    ------
-    MusicIndexError
-        If it is not installed, saying how to install it.
-
-    Example
-    -------
-    >>> require_faiss().__name__
-    'faiss'
-    """
+    """Imports FAISS."""
     try:
         return import_module("faiss")
     except ImportError as error:

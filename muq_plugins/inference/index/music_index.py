@@ -1,8 +1,4 @@
-"""Searching an index of music.
-
-Authors
- * The MuQ for SpeechBrain team 2026
-"""
+"""Searching an index of music."""
 
 from __future__ import annotations
 
@@ -24,52 +20,16 @@ DIGITS = 6
 
 
 class Match(NamedTuple):
-    """An answer to a query.
+    """An answer to a query."""
 
-    Arguments
-    ---------
-    entry : Entry
-        The file.
-    score : float
-        Dot product of its latent and that of the query; 1 is the same.
-
-    Example
-    -------
-    >>> Match(Entry(1, "/music/a.wav", 48, 0, 1.0), 0.5).score
-    0.5
-    """
-
-    entry: Entry
-    score: float
+    entry: Entry  # the file
+    score: float  # dot product of its latent and that of the query; 1 is the same
 
 
 class MusicIndex:
     """An index that is open for searching, from one thread or several.
 
     It follows changes that `update_index` makes meanwhile.
-
-    Arguments
-    ---------
-    folder : str or Path
-        The folder of the index.
-    exact : bool
-        Compare with all latents, even if there is a FAISS file.
-
-    Raises
-    ------
-    MusicIndexError
-        If there is no index, it is damaged, or it needs FAISS.
-
-    Example
-    -------
-    >>> from muq_plugins.inference.index.storage import create
-    >>> folder = getfixture("tmp_path")
-    >>> create(folder, model="results/muq_mulan/1234", fingerprint="1ec3", width=2)
-    >>> index = MusicIndex(folder)
-    >>> index.database.put("/a.wav", 48, 0, 1.0, np.array([1.0, 0.0]))
-    >>> index.database.put("/b.wav", 48, 0, 1.0, np.array([0.0, 1.0]))
-    >>> [(match.entry.path, match.score) for match in index.search([0.0, 1.0])]
-    [('/b.wav', 1.0), ('/a.wav', 0.0)]
     """
 
     def __init__(self, folder: str | Path, exact: bool = False):
@@ -100,46 +60,13 @@ class MusicIndex:
         return self.database.model
 
     def check_model(self, fingerprint: str, name: str) -> None:
-        """Refuses a model that the index was not made with.
-
-        Arguments
-        ---------
-        fingerprint : str
-            Of the model.
-        name : str
-            What it is called in the message.
-
-        Raises
-        ------
-        MusicIndexError
-            If it is another one.
-        """
+        """Refuses a model that the index was not made with."""
         check_model(self.database, fingerprint, name)
 
     def search(
         self, latent: np.ndarray, top: int = 10, without: Entry | None = None
     ) -> list[Match]:
-        """The files whose latents are closest to one.
-
-        Arguments
-        ---------
-        latent : array
-            (width,).
-        top : int
-            How many at most, at least 1.
-        without : Entry or None
-            A file to leave out, such as the query itself.
-
-        Returns
-        -------
-        list of Match
-            The best first.
-
-        Raises
-        ------
-        MusicIndexError
-            If the latent has another width or is not finite, or the index is damaged.
-        """
+        """The files whose latents are closest to one."""
         query = np.asarray(latent, dtype=np.float32)
         if query.shape != (self.database.width,) or not np.isfinite(query).all():
             raise MusicIndexError(
@@ -159,23 +86,7 @@ class MusicIndex:
         return sorted(matches, key=lambda match: -round(match.score, DIGITS))[:top]
 
     def latent(self, entry: Entry) -> np.ndarray:
-        """The latent of a file of the index, for a search by example.
-
-        Arguments
-        ---------
-        entry : Entry
-            The file.
-
-        Returns
-        -------
-        numpy.ndarray
-            (width,).
-
-        Raises
-        ------
-        MusicIndexError
-            If the file is not in the index any more.
-        """
+        """The latent of a file of the index, for a search by example."""
         _, latents = self.database.latents([entry.id])
         if not len(latents):
             raise MusicIndexError(f"{entry.shown} is not in {self.folder} any more.")
@@ -190,45 +101,12 @@ class MusicIndex:
 
 
 def faiss_path(database: Database) -> Path:
-    """Where the FAISS file of an index is, if it has one.
-
-    Arguments
-    ---------
-    database : Database
-        The index.
-
-    Returns
-    -------
-    Path
-        The file; an index that takes the place of this one has another.
-
-    Example
-    -------
-    >>> from muq_plugins.inference.index.storage import create
-    >>> create(getfixture("tmp_path"), "results/muq_mulan/1234", "1ec3", width=2)
-    >>> faiss_path(Database(getfixture("tmp_path"))).suffix
-    '.faiss'
-    """
+    """Where the FAISS file of an index is, if it has one."""
     return database.folder / f"latents-{database.id}.faiss"
 
 
 def check_model(database: Database, fingerprint: str, name: str) -> None:
-    """Refuses a model that an index was not made with.
-
-    Arguments
-    ---------
-    database : Database
-        The index.
-    fingerprint : str
-        Of the model.
-    name : str
-        What it is called in the message.
-
-    Raises
-    ------
-    MusicIndexError
-        If it is another one.
-    """
+    """Refuses a model that an index was not made with."""
     if fingerprint != database.fingerprint:
         raise MusicIndexError(
             f"{database.folder} is an index of another model: it was made with "

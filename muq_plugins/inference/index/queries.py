@@ -1,8 +1,4 @@
-"""What can be asked of an index of music: a text, or an example.
-
-Authors
- * The MuQ for SpeechBrain team 2026
-"""
+"""What can be asked of an index of music: a text, or an example."""
 
 from __future__ import annotations
 
@@ -20,32 +16,7 @@ LISTED = 3
 
 
 def check_text(text: str) -> str:
-    """Refuses a query without content.
-
-    Arguments
-    ---------
-    text : str
-        Any language, any length.
-
-    Returns
-    -------
-    str
-        The text without spaces around it, as tokenizers take it.
-
-    Raises
-    ------
-    MusicIndexError
-        If there is nothing in the text.
-
-    Example
-    -------
-    >>> check_text(" calm solo cello ")
-    'calm solo cello'
-    >>> check_text(" ")
-    Traceback (most recent call last):
-    ...
-    muq_plugins.inference.index.entries.MusicIndexError: The query is empty: ...
-    """
+    """Refuses a query without content."""
     text = text.strip()
     if not text:
         raise MusicIndexError(
@@ -56,54 +27,13 @@ def check_text(text: str) -> str:
 
 
 def embed_query(model: TextModel, text: str) -> np.ndarray:
-    """The latent of a text.
-
-    Arguments
-    ---------
-    model : TextModel
-        Embeds it; it says how much of a long text it has used.
-    text : str
-        From `check_text`.
-
-    Returns
-    -------
-    numpy.ndarray
-        (latent_width,), float32.
-
-    Example
-    -------
-    >>> import torch
-    >>> class Model:
-    ...     def embed_text(self, texts):
-    ...         return torch.tensor([[len(text), 1.0] for text in texts])
-    >>> embed_query(Model(), "piano")
-    array([5., 1.], dtype=float32)
-    """
+    """The latent of a text."""
     latent = model.embed_text([text])[0]
     return np.asarray(latent.detach().float().cpu(), dtype=np.float32)
 
 
 def find_example(index: MusicIndex, name: str) -> Entry:
-    """Finds a file of an index by its name.
-
-    Arguments
-    ---------
-    index : MusicIndex
-        The index.
-    name : str
-        Its path, also below the folder that all files are in, or the end of it; upper
-        and lower case are the same.
-
-    Returns
-    -------
-    Entry
-        The file.
-
-    Raises
-    ------
-    MusicIndexError
-        If no file has this name, or several.
-    """
+    """Finds a file of an index by its name."""
     wanted = name.strip().casefold()
     if not wanted:
         raise MusicIndexError("The name is empty: give the name of an indexed file.")

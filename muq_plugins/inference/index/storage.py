@@ -1,8 +1,4 @@
-"""The SQLite file of an index: making it, opening it, and what can be wrong with it.
-
-Authors
- * The MuQ for SpeechBrain team 2026
-"""
+"""The SQLite file of an index: making it, opening it, and what can be wrong with it."""
 
 from __future__ import annotations
 
@@ -35,52 +31,12 @@ _SCHEMA = (
 
 
 def exists(folder: str | Path) -> bool:
-    """Tells whether a folder holds an index, be it damaged.
-
-    Arguments
-    ---------
-    folder : str or Path
-        Any path.
-
-    Returns
-    -------
-    bool
-        Whether it does.
-
-    Example
-    -------
-    >>> exists("nowhere")
-    False
-    """
+    """Tells whether a folder holds an index, be it damaged."""
     return Path(folder, FILE).is_file()
 
 
 def create(folder: str | Path, model: str, fingerprint: str, width: int) -> None:
-    """Makes an index without files; it is complete or not there.
-
-    Arguments
-    ---------
-    folder : str or Path
-        An existing folder.
-    model : str
-        Where the model of the index is loaded from.
-    fingerprint : str
-        Of its weights.
-    width : int
-        Of its latents.
-
-    Raises
-    ------
-    MusicIndexError
-        If it cannot be written.
-
-    Example
-    -------
-    >>> folder = getfixture("tmp_path")
-    >>> create(folder, model="results/muq_mulan/1234", fingerprint="1ec3", width=512)
-    >>> exists(folder)
-    True
-    """
+    """Makes an index without files; it is complete or not there."""
     path = Path(folder, FILE)
     unfinished = path.with_name(f".{FILE}.unfinished")
     facts = {
@@ -103,25 +59,7 @@ def create(folder: str | Path, model: str, fingerprint: str, width: int) -> None
 
 
 def connect(path: Path) -> tuple[sqlite3.Connection, dict[str, str]]:
-    """Opens the file of an index.
-
-    Arguments
-    ---------
-    path : Path
-        The file.
-
-    Returns
-    -------
-    connection : sqlite3.Connection
-        For use in any thread, one at a time.
-    facts : dict
-        What `create` has noted.
-
-    Raises
-    ------
-    MusicIndexError
-        If it is not an index, or damaged.
-    """
+    """Opens the file of an index."""
     if not path.is_file():
         raise MusicIndexError(
             f"{path.parent} is not an index of music: it has no {FILE}. Make one with "
@@ -148,30 +86,7 @@ def connect(path: Path) -> tuple[sqlite3.Connection, dict[str, str]]:
 
 @contextmanager
 def translated(path: Path) -> Iterator[None]:
-    """Puts errors of SQLite and of the disk into our words.
-
-    Arguments
-    ---------
-    path : Path
-        The file that is used inside.
-
-    Yields
-    ------
-    None
-
-    Raises
-    ------
-    MusicIndexError
-        Instead of these errors.
-
-    Example
-    -------
-    >>> with translated(Path("index/music.sqlite")):
-    ...     raise sqlite3.DatabaseError("file is not a database")
-    Traceback (most recent call last):
-    ...
-    muq_plugins.inference.index.entries.MusicIndexError: index/music.sqlite is dam...
-    """
+    """Puts errors of SQLite and of the disk into our words."""
     try:
         yield
     except (sqlite3.OperationalError, OSError) as error:
@@ -184,25 +99,7 @@ def translated(path: Path) -> Iterator[None]:
 
 
 def damaged(path: Path, words: str) -> MusicIndexError:
-    """The error for a file that is damaged.
-
-    Arguments
-    ---------
-    path : Path
-        The file.
-    words : str
-        What is wrong with it.
-
-    Returns
-    -------
-    MusicIndexError
-        To be raised.
-
-    Example
-    -------
-    >>> print(damaged(Path("index/music.sqlite"), "cut off"))
-    index/music.sqlite is damaged (cut off): remove index and make the index again...
-    """
+    """The error for a file that is damaged."""
     return MusicIndexError(
         f"{path} is damaged ({words}): remove {path.parent} and make the index again "
         f"with `muq-plugins index`."

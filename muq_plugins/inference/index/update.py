@@ -1,8 +1,4 @@
-"""Making an index of music, and bringing it up to date.
-
-Authors
- * The MuQ for SpeechBrain team 2026
-"""
+"""Making an index of music, and bringing it up to date."""
 
 from __future__ import annotations
 
@@ -17,7 +13,7 @@ import numpy as np
 
 from muq_plugins.data.audio import AudioError, audio_info
 from muq_plugins.data.locking import alone
-from muq_plugins.data.scan_files import find_audio
+from muq_plugins.data.scan import find_audio
 from muq_plugins.inference.contracts import AudioModel
 from muq_plugins.inference.index import storage
 from muq_plugins.inference.index.database import Database
@@ -33,25 +29,13 @@ from muq_plugins.inference.printing import shown
 
 @dataclass
 class Changes:
-    """What an update has done.
+    """What an update has done."""
 
-    Arguments
-    ---------
-    added, changed, removed, unchanged : int
-        Files below the folder that was indexed.
-    problems : list of str
-        Files and folders that could not be read, and why.
-
-    Example
-    -------
-    >>> Changes(added=2).problems
-    []
-    """
-
-    added: int = 0
-    changed: int = 0
-    removed: int = 0
-    unchanged: int = 0
+    added: int = 0  # files below the folder that was indexed
+    changed: int = 0  # files below the folder that was indexed
+    removed: int = 0  # files below the folder that was indexed
+    unchanged: int = 0  # files below the folder that was indexed
+    # files and folders that could not be read, and why
     problems: list[str] = field(default_factory=list)
 
 
@@ -76,34 +60,6 @@ def update_index(
     Files of other folders stay in it. Each file is on disk as soon as it is embedded:
     after a kill, the same call goes on. Other processes that update the same index
     wait for their turn.
-
-    Arguments
-    ---------
-    folder : str or Path
-        The folder of the index; it is made if needed.
-    music : str or Path
-        The folder tree.
-    model : AudioModel
-        Embeds the files.
-    name : str
-        Where the model was loaded from, for those who search later.
-    faiss_above : int
-        With more files, a FAISS index is made too.
-    begin : callable
-        Is told how many files there are to embed.
-    advance : callable
-        Is called after each of them.
-
-    Returns
-    -------
-    Changes
-        What was done, and what could not be read.
-
-    Raises
-    ------
-    MusicIndexError
-        If there is no music, or the index is damaged, of another model, cannot be
-        written, or needs FAISS.
     """
     root = os.path.realpath(music)
     try:

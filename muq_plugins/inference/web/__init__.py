@@ -1,5 +1,1 @@
-"""The web page of ``muq-plugins serve``.
-
-Authors
- * The MuQ for SpeechBrain team 2026
-"""
+"""The web page of ``muq-plugins serve``."""

@@ -2,9 +2,6 @@
 
 Everything that the page needs is inside it: it works without a network. Audio is named
 by its number in the index and by nothing else, so that no other file can be asked for.
-
-Authors
- * The MuQ for SpeechBrain team 2026
 """
 
 from __future__ import annotations
@@ -56,34 +53,7 @@ Number = Annotated[int, Query(ge=1, lt=1 << 63)]
 def make_app(
     index: MusicIndex, model: TextModel, top: int = 10, host: str = "127.0.0.1"
 ) -> FastAPI:
-    """Makes the web application.
-
-    Arguments
-    ---------
-    index : MusicIndex
-        What is searched.
-    model : TextModel
-        The model that it was made with.
-    top : int
-        Results on a page.
-    host : str
-        Address that it is served on; requests for another host are refused, unless it
-        is served on all addresses.
-
-    Returns
-    -------
-    FastAPI
-        For uvicorn, or any other server.
-
-    Example
-    -------
-    >>> from muq_plugins.inference.index.storage import create
-    >>> folder = getfixture("tmp_path")
-    >>> create(folder, model="results/muq_mulan/1234", fingerprint="1ec3", width=2)
-    >>> app = make_app(MusicIndex(folder), model=None)
-    >>> [route.path for route in app.routes]
-    ['/', '/audio/{id}']
-    """
+    """Makes the web application."""
     # No generated pages about the interface: they would load scripts from elsewhere.
     app = FastAPI(openapi_url=None)
     own = f"[{host}]" if ":" in host else host

@@ -7,10 +7,12 @@ arguments that build the same encoder again, and ``features`` the log-mel spectr
 in it, or None.
 """
 
+from muq_plugins.lobes.encoders.base import ResampledEncoder
 from muq_plugins.lobes.encoders.pretrained_speech import PretrainedSpeechEncoder
-from muq_plugins.lobes.encoders.resampled import ResampledEncoder
-from muq_plugins.lobes.encoders.speechbrain_conformer import SpeechBrainConformer
-from muq_plugins.lobes.encoders.waveform_transformer import WaveformTransformer
+from muq_plugins.lobes.encoders.speechbrain import (
+    SpeechBrainConformer,
+    WaveformTransformer,
+)
 
 # Saved folders call it by this name.
 from muq_plugins.lobes.parts import build as build_encoder

@@ -1,9 +1,6 @@
 """A pre-trained speech encoder that goes on training on our targets.
 
 The model is one that SpeechBrain's HuBERT, Wav2Vec2 and WavLM wrappers load.
-
-Authors
- * The MuQ for SpeechBrain team 2026
 """
 
 from __future__ import annotations
@@ -18,10 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from muq_plugins.lobes.encoder import EncoderOutput
-from muq_plugins.lobes.encoders.common import centre_frames, encoder_output
-from muq_plugins.lobes.lengths import absolute_lengths
-from muq_plugins.lobes.padded import resample_clips
+from muq_plugins.lobes.encoders.base import EncoderOutput, centre_frames, encoder_output
+from muq_plugins.lobes.lengths import absolute_lengths, resample_clips
 from muq_plugins.lobes.parts import part
 from muq_plugins.lobes.quantizers.base import private_randomness
 

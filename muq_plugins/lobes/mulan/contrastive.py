@@ -1,8 +1,4 @@
-"""What contrastive losses share: each clip must find its own text, and back.
-
-Authors
- * The MuQ for SpeechBrain team 2026
-"""
+"""What contrastive losses share: each clip must find its own text, and back."""
 
 from __future__ import annotations
 
@@ -10,10 +6,100 @@ import math
 from abc import ABC, abstractmethod
 
 import torch
+import torch.distributed as dist
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from muq_plugins.lobes.mulan.pairs import check_pairs, negative_pairs
-from muq_plugins.lobes.mulan.pooling import precise
+from muq_plugins.lobes.mulan.towers import precise
+from muq_plugins.lobes.parts import part
+
+
+def gather_with_gradient(tensor: Tensor) -> Tensor:
+    """Collects the rows of all processes on each of them.
+
+    All processes must call it, with the same number of columns; their numbers of rows
+    may differ. The gradient of a process's rows is the sum of those that the losses
+    of all processes give them. So if each process computes the same loss of all rows,
+    the mean that DistributedDataParallel takes over the processes is the exact
+    gradient of that loss.
+
+    Arguments
+    ---------
+    tensor : Tensor
+        This process's rows (rows, columns).
+
+    Returns
+    -------
+    Tensor
+        Rows of all processes in the order of their ranks; without a process group,
+        the tensor itself.
+
+    Example
+    -------
+    >>> gather_with_gradient(torch.ones(2, 3)).shape
+    torch.Size([2, 3])
+    """
+    if not (dist.is_available() and dist.is_initialized()):
+        return tensor
+    return _Gather.apply(tensor)
+
+
+class _Gather(torch.autograd.Function):
+    """Gathers rows forwards, and sums their gradients backwards."""
+
+    @staticmethod
+    def forward(ctx, tensor):
+        count = torch.tensor([len(tensor)], device=tensor.device)
+        counts = [torch.empty_like(count) for _ in range(dist.get_world_size())]
+        dist.all_gather(counts, count)
+        ctx.counts = torch.cat(counts).tolist()
+        # Collectives want equal shapes: short ones are filled up, and cut again.
+        most = max(ctx.counts)
+        filled = F.pad(tensor, (0, 0, 0, most - len(tensor))).contiguous()
+        parts = [torch.empty_like(filled) for _ in ctx.counts]
+        dist.all_gather(parts, filled)
+        return torch.cat(
+            [part[:rows] for part, rows in zip(parts, ctx.counts, strict=True)]
+        )
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, gradient):
+        gradient = gradient.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(gradient)
+        return gradient.split(ctx.counts)[dist.get_rank()]
+
+
+def own_pairs(logits: Tensor) -> Tensor:
+    """Marks each clip's own text."""
+    return torch.eye(len(logits), dtype=torch.bool, device=logits.device)
+
+
+def negative_pairs(
+    pairs: int, identities: Tensor | None, device: torch.device | str
+) -> Tensor:
+    """Marks which texts are negatives of which clips."""
+    same = torch.eye(pairs, dtype=torch.bool, device=device)
+    if identities is not None:
+        for column in identities.to(device).T:
+            same |= column[:, None] == column
+    return ~same
+
+
+def check_pairs(audio: Tensor, text: Tensor, identities: Tensor | None) -> None:
+    """Refuses what are not pairs."""
+    if audio.shape != text.shape or audio.dim() != 2 or len(audio) == 0:
+        raise ValueError(
+            f"Latents of audio and text have the shapes {tuple(audio.shape)} and "
+            f"{tuple(text.shape)}: pairs need one row of the same size in each."
+        )
+    if identities is not None and (
+        identities.dim() != 2 or len(identities) != len(audio)
+    ):
+        raise ValueError(
+            f"identities have the shape {tuple(identities.shape)}: {len(audio)} pairs "
+            f"need {len(audio)} rows of one number for each kind of identity."
+        )
 
 
 class ContrastiveLoss(nn.Module, ABC):
@@ -178,3 +264,203 @@ class ContrastiveLoss(nn.Module, ABC):
             Boolean (n,): all of them, unless a loss says otherwise.
         """
         return torch.ones_like(negatives, dtype=torch.bool)
+
+
+@part
+class InfoNCE(ContrastiveLoss):
+    """Cross-entropy of the own text among all texts, and back (CLIP, arXiv 2103.00020).
+
+    Arguments
+    ---------
+    temperature : float
+        What similarities are multiplied by at the start.
+    max_temperature : float
+        What they are multiplied by at most.
+
+    Example
+    -------
+    >>> loss = InfoNCE()
+    >>> loss(torch.eye(4), torch.eye(4)) < loss.chance(4)
+    tensor(True)
+    """
+
+    def compare(self, logits: Tensor, negatives: Tensor) -> Tensor:
+        """Computes the loss from similarities; see `ContrastiveLoss.compare`.
+
+        Arguments
+        ---------
+        logits : Tensor
+            (pairs, pairs).
+        negatives : Tensor
+            Boolean (pairs, pairs).
+
+        Returns
+        -------
+        Tensor
+            Scalar.
+        """
+        return softmax_losses(logits, negatives | own_pairs(logits)).mean()
+
+    def chance_per_pair(self, negatives: Tensor) -> Tensor:
+        """One among the negatives and itself.
+
+        Arguments
+        ---------
+        negatives : Tensor
+            How many negatives each pair has (n,) float64.
+
+        Returns
+        -------
+        Tensor
+            (n,) float64.
+        """
+        return (negatives + 1).log()
+
+
+@part
+class DecoupledContrastive(ContrastiveLoss):
+    """InfoNCE without the own pair in its denominators (arXiv 2110.06848).
+
+    The loss of MuQ-MuLan. It has no lower limit: a pair that is told apart perfectly
+    goes on pulling. The mean is over the pairs that have negatives.
+
+    Arguments
+    ---------
+    temperature : float
+        What similarities are multiplied by at the start.
+    max_temperature : float
+        What they are multiplied by at most.
+
+    Example
+    -------
+    >>> loss = DecoupledContrastive()
+    >>> loss(torch.eye(4), torch.eye(4)) < loss.chance(4)
+    tensor(True)
+    """
+
+    def compare(self, logits: Tensor, negatives: Tensor) -> Tensor:
+        """Computes the loss from similarities; see `ContrastiveLoss.compare`.
+
+        Arguments
+        ---------
+        logits : Tensor
+            (pairs, pairs).
+        negatives : Tensor
+            Boolean (pairs, pairs).
+
+        Returns
+        -------
+        Tensor
+            Scalar.
+        """
+        counted = self.counts(negatives.sum(1))
+        # An empty sum has no logarithm: such a pair is compared with itself, which
+        # gives a loss and a gradient of zero.
+        alone = own_pairs(logits) & ~counted[:, None]
+        losses = softmax_losses(logits, negatives | alone)
+        return losses.sum() / counted.sum().clamp(min=1)
+
+    def chance_per_pair(self, negatives: Tensor) -> Tensor:
+        """One against the negatives.
+
+        Arguments
+        ---------
+        negatives : Tensor
+            How many negatives each pair has (n,) float64.
+
+        Returns
+        -------
+        Tensor
+            (n,) float64.
+        """
+        return negatives.log()
+
+    def counts(self, negatives: Tensor) -> Tensor:
+        """Those that have negatives.
+
+        Arguments
+        ---------
+        negatives : Tensor
+            How many negatives each pair has (n,).
+
+        Returns
+        -------
+        Tensor
+            Boolean (n,).
+        """
+        return negatives > 0
+
+
+@part
+class SigmoidContrastive(ContrastiveLoss):
+    """Each clip and text apart: do they belong together? (SigLIP, arXiv 2303.15343)
+
+    Arguments
+    ---------
+    temperature : float
+        What similarities are multiplied by at the start.
+    max_temperature : float
+        What they are multiplied by at most.
+    bias : float
+        What is added to them at the start. Nearly all combinations are negatives,
+        which a learned bias says once for all of them.
+
+    Example
+    -------
+    >>> loss = SigmoidContrastive(bias=-2.0)
+    >>> loss(torch.eye(4), torch.eye(4)) < loss.chance(4)
+    tensor(True)
+    """
+
+    def __init__(
+        self,
+        temperature: float = 10.0,
+        max_temperature: float = 100.0,
+        bias: float = -10.0,
+    ):
+        super().__init__(temperature, max_temperature)
+        self.bias = nn.Parameter(torch.tensor(float(bias)))
+
+    def compare(self, logits: Tensor, negatives: Tensor) -> Tensor:
+        """Computes the loss from similarities; see `ContrastiveLoss.compare`.
+
+        Arguments
+        ---------
+        logits : Tensor
+            (pairs, pairs).
+        negatives : Tensor
+            Boolean (pairs, pairs).
+
+        Returns
+        -------
+        Tensor
+            Scalar: the sum over clips and texts, per pair.
+        """
+        own = own_pairs(logits)
+        logits = logits + precise(self.bias)
+        losses = -F.logsigmoid(torch.where(own, logits, -logits))
+        return torch.where(own | negatives, losses, 0).sum() / len(logits)
+
+    def chance_per_pair(self, negatives: Tensor) -> Tensor:
+        """All logits are the same, and the bias is at its best for the batch.
+
+        Arguments
+        ---------
+        negatives : Tensor
+            How many negatives each pair has (n,) float64.
+
+        Returns
+        -------
+        Tensor
+            (n,) float64.
+        """
+        mean = negatives.mean()
+        # Of 1 + mean decisions a pair, one is a yes: the entropy of that share.
+        return (1 + mean).log() + negatives * torch.log1p(1 / mean.clamp(min=1e-300))
+
+
+def softmax_losses(logits: Tensor, candidates: Tensor) -> Tensor:
+    """Minus the own logit plus the log-sum-exp of the candidates, both ways."""
+    masked = logits.masked_fill(~candidates, -math.inf)
+    both = 0.5 * (masked.logsumexp(dim=1) + masked.logsumexp(dim=0))
+    return both - logits.diagonal()

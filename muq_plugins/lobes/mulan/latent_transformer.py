@@ -1,8 +1,4 @@
-"""The transformer between a pre-trained model and the common space.
-
-Authors
- * The MuQ for SpeechBrain team 2026
-"""
+"""The transformer between a pre-trained model and the common space."""
 
 from __future__ import annotations
 
@@ -21,21 +17,6 @@ class CosineAttention(nn.Module):
 
     Both are brought to length 1 and multiplied by a learned scale per dimension.
     Nothing tells positions apart: the model below has put them into the vectors.
-
-    Arguments
-    ---------
-    width : int
-        Size of the vectors.
-    num_heads : int
-        Number of heads.
-    head_width : int
-        Size of each head; heads and their size need not make up the width.
-
-    Example
-    -------
-    >>> import torch
-    >>> CosineAttention(32, num_heads=2, head_width=8)(torch.randn(2, 5, 32)).shape
-    torch.Size([2, 5, 32])
     """
 
     def __init__(self, width: int, num_heads: int, head_width: int):
@@ -50,20 +31,7 @@ class CosineAttention(nn.Module):
         self.out = Linear(inner, width, bias=False)
 
     def forward(self, hidden: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Attends.
-
-        Arguments
-        ---------
-        hidden : Tensor
-            (batch, positions, width).
-        mask : Tensor or None
-            Boolean (batch, positions), True where a position may be attended to.
-
-        Returns
-        -------
-        Tensor
-            (batch, positions, width).
-        """
+        """Attends."""
         hidden = self.norm(hidden)
         query, key, value = (
             part.unflatten(-1, self.heads).transpose(1, 2)
@@ -82,21 +50,7 @@ class CosineAttention(nn.Module):
 
 
 class GatedFeedForward(nn.Module):
-    """A feed-forward module with a gate (GEGLU, arXiv 2002.05202).
-
-    Arguments
-    ---------
-    width : int
-        Size of the vectors.
-    inner : int
-        Size between the layers.
-
-    Example
-    -------
-    >>> import torch
-    >>> GatedFeedForward(32, inner=85)(torch.randn(2, 5, 32)).shape
-    torch.Size([2, 5, 32])
-    """
+    """A feed-forward module with a gate (GEGLU, arXiv 2002.05202)."""
 
     def __init__(self, width: int, inner: int):
         super().__init__()
@@ -105,42 +59,13 @@ class GatedFeedForward(nn.Module):
         self.contract = Linear(inner, width, bias=False)
 
     def forward(self, hidden: Tensor) -> Tensor:
-        """Applies the layers.
-
-        Arguments
-        ---------
-        hidden : Tensor
-            (batch, positions, width).
-
-        Returns
-        -------
-        Tensor
-            (batch, positions, width).
-        """
+        """Applies the layers."""
         values, gates = self.expand(self.norm(hidden)).chunk(2, dim=-1)
         return self.contract(values * F.gelu(gates))
 
 
 class LatentLayer(nn.Module):
-    """Attention and feed-forward, each added to what goes into it.
-
-    Arguments
-    ---------
-    width : int
-        Size of the vectors.
-    num_heads : int
-        Attention heads.
-    head_width : int
-        Size of each head.
-    inner : int
-        Size inside the feed-forward module.
-
-    Example
-    -------
-    >>> import torch
-    >>> LatentLayer(32, 2, 8, inner=85)(torch.randn(2, 5, 32)).shape
-    torch.Size([2, 5, 32])
-    """
+    """Attention and feed-forward, each added to what goes into it."""
 
     def __init__(self, width: int, num_heads: int, head_width: int, inner: int):
         super().__init__()
@@ -148,20 +73,7 @@ class LatentLayer(nn.Module):
         self.feed_forward = GatedFeedForward(width, inner)
 
     def forward(self, hidden: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Applies the layer.
-
-        Arguments
-        ---------
-        hidden : Tensor
-            (batch, positions, width).
-        mask : Tensor or None
-            Boolean (batch, positions), True on own positions.
-
-        Returns
-        -------
-        Tensor
-            (batch, positions, width).
-        """
+        """Applies the layer."""
         hidden = hidden + self.attention(hidden, mask)
         return hidden + self.feed_forward(hidden)
 

@@ -1,16 +1,82 @@
-"""Text models of the transformers library: which fit, and what of them learns.
-
-Authors
- * The MuQ for SpeechBrain team 2026
-"""
+"""Text models of the transformers library: which fit, and what of them learns."""
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Sequence
 from pathlib import Path
 
-from torch import nn
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 
 from muq_plugins.lobes.quantizers.base import private_randomness
+
+logger = logging.getLogger(__name__)
+
+
+def tokenize(tokenizer, texts: Sequence[str], max_tokens: int) -> tuple[Tensor, Tensor]:
+    """Turns texts into tokens; too long ones are cut, with one warning for all."""
+    _check_texts(texts)
+    # Whole, to know how much is cut; and without padding, which tokenizers put on
+    # either side.
+    encoded = tokenizer(
+        list(texts),
+        truncation=False,
+        padding=False,
+        return_special_tokens_mask=True,
+        return_attention_mask=False,
+        verbose=False,
+    )
+    rows, cut = [], {}
+    both = (encoded["input_ids"], encoded["special_tokens_mask"])
+    for text, whole, special in zip(texts, *both, strict=True):
+        row = _cut(whole, special, max_tokens)
+        rows.append(torch.tensor(row))
+        if len(row) < len(whole):
+            cut.setdefault(text, []).append(len(whole) - len(row))
+    if cut:
+        counts = [count for counts in cut.values() for count in counts]
+        logger.warning(
+            f"{len(counts)} of {len(rows)} texts are longer than {max_tokens} tokens: "
+            f"{sum(counts)} tokens at their ends are left out. The first of these "
+            f"texts begins with {next(iter(cut))[:40]!r}."
+        )
+    tokens = pad_sequence(rows, batch_first=True, padding_value=tokenizer.pad_token_id)
+    return tokens, torch.tensor([len(row) for row in rows])
+
+
+def _check_texts(texts: Sequence[str]) -> None:
+    """Refuses what has no latent."""
+    if isinstance(texts, str):
+        raise ValueError(f"Texts must be a list, got the single text {texts[:40]!r}.")
+    if not texts:
+        raise ValueError("There is no text: give at least one.")
+    for index, text in enumerate(texts):
+        if not isinstance(text, str) or not text.strip():
+            raise ValueError(
+                f"Text {index} of {len(texts)} is {text!r}: every text must say "
+                f"something."
+            )
+        try:
+            text.encode("utf-8")
+        except UnicodeEncodeError as error:
+            raise ValueError(
+                f"Text {index} of {len(texts)} is {text[:40]!r}: its character "
+                f"{error.start} is half of one (a lone surrogate), which no tokenizer "
+                f"reads; decode its source as UTF-8."
+            ) from None
+
+
+def _cut(ids: list[int], special: list[int], limit: int) -> list[int]:
+    """Leaves out the last ordinary tokens of a text that is too long."""
+    excess = len(ids) - limit
+    if excess <= 0:
+        return ids
+    ordinary = [place for place, flag in enumerate(special) if not flag]
+    dropped = set(ordinary[len(ordinary) - excess :])
+    return [token for place, token in enumerate(ids) if place not in dropped]
+
 
 # Kinds of models whose layers have the same names and whose positions begin after the
 # number of the padding token.
@@ -23,41 +89,7 @@ def load_text_model(
     revision: str | None = None,
     cache_dir: str | Path | None = None,
 ):
-    """Loads a model and its tokenizer, and executes nothing that was downloaded.
-
-    Arguments
-    ---------
-    source : str or Path
-        Model id on the Hugging Face hub, or a folder with config.json and the files
-        of a tokenizer.
-    pretrained : bool
-        False builds the model of the config with random weights.
-    revision : str or None
-        Branch, tag or commit on the hub.
-    cache_dir : str or Path or None
-        Where downloads go; None is the usual place of the hub.
-
-    Returns
-    -------
-    model : nn.Module
-        The model in float32, without what pools for other tasks.
-    tokenizer : PreTrainedTokenizerBase
-        Its tokenizer.
-
-    Raises
-    ------
-    OSError
-        If there is no model or no tokenizer.
-    ValueError
-        If it is a model of another kind.
-
-    Example
-    -------
-    >>> load_text_model("no/where/at/all")
-    Traceback (most recent call last):
-    ...
-    OSError: No text model can be loaded from no/where/at/all: ...
-    """
+    """Loads a model and its tokenizer, and executes nothing that was downloaded."""
     from transformers import AutoConfig, AutoModel, AutoTokenizer
 
     where = {
@@ -89,36 +121,7 @@ def load_text_model(
 
 
 def readable_tokens(model: nn.Module, tokenizer, max_tokens: int | None = None) -> int:
-    """How many tokens of a text a model reads.
-
-    Arguments
-    ---------
-    model : nn.Module
-        The model.
-    tokenizer : PreTrainedTokenizerBase
-        Its tokenizer.
-    max_tokens : int or None
-        The wanted number; None for all that the model can read.
-
-    Returns
-    -------
-    int
-        The number.
-
-    Raises
-    ------
-    ValueError
-        If model and tokenizer do not fit together, or the number is out of range.
-
-    Example
-    -------
-    >>> from transformers import ByT5Tokenizer, RobertaConfig, RobertaModel
-    >>> tokenizer = ByT5Tokenizer(extra_ids=0)  # bytes: needs no vocabulary
-    >>> model = RobertaModel(RobertaConfig(vocab_size=len(tokenizer), pad_token_id=0,
-    ...     hidden_size=32, num_hidden_layers=2, num_attention_heads=4))
-    >>> readable_tokens(model, tokenizer)
-    511
-    """
+    """How many tokens of a text a model reads."""
     config = model.config
     _check_kind(config, type(model).__name__)
     if tokenizer.pad_token_id != config.pad_token_id:
@@ -142,34 +145,7 @@ def readable_tokens(model: nn.Module, tokenizer, max_tokens: int | None = None) 
 
 
 def frozen_parts(model: nn.Module, trainable: str | int) -> list[nn.Module]:
-    """The parts of a model that do not learn.
-
-    Arguments
-    ---------
-    model : nn.Module
-        The model.
-    trainable : str or int
-        "all", "none", or the number of upper layers that learn.
-
-    Returns
-    -------
-    list of nn.Module
-        The others.
-
-    Raises
-    ------
-    ValueError
-        If it is none of these.
-
-    Example
-    -------
-    >>> from transformers import ByT5Tokenizer, RobertaConfig, RobertaModel
-    >>> tokenizer = ByT5Tokenizer(extra_ids=0)  # bytes: needs no vocabulary
-    >>> model = RobertaModel(RobertaConfig(vocab_size=len(tokenizer), pad_token_id=0,
-    ...     hidden_size=32, num_hidden_layers=2, num_attention_heads=4))
-    >>> [type(part).__name__ for part in frozen_parts(model, trainable=1)]
-    ['RobertaEmbeddings', 'RobertaLayer', 'RobertaPooler']
-    """
+    """The parts of a model that do not learn."""
     layers = list(model.encoder.layer)
     # What pools for other tasks is not used.
     unused = [] if getattr(model, "pooler", None) is None else [model.pooler]

@@ -1,8 +1,4 @@
-"""Stage *mulan*: two towers learn to agree.
-
-Authors
- * The MuQ for SpeechBrain team 2026
-"""
+"""Stage *mulan*: two towers learn to agree."""
 
 from __future__ import annotations
 
@@ -13,9 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from muq_plugins.lobes.mulan.contrastive import ContrastiveLoss
-from muq_plugins.lobes.mulan.gathering import gather_with_gradient
-from muq_plugins.lobes.mulan.pairs import negative_pairs
+from muq_plugins.lobes.mulan.contrastive import (
+    ContrastiveLoss,
+    gather_with_gradient,
+    negative_pairs,
+)
 from muq_plugins.lobes.stages import Measure, StageOutput
 
 

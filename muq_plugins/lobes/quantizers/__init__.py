@@ -1,15 +1,10 @@
-"""Quantizers: feature vectors in, codes out.
+"""Quantizers: feature vectors in, codes out."""
 
-Authors
- * The MuQ for SpeechBrain team 2026
-"""
-
-from muq_plugins.lobes.quantizers.base import Quantizer, QuantizerOutput
+from muq_plugins.lobes.quantizers.base import Quantizer, QuantizerOutput, VirtualCodes
 from muq_plugins.lobes.quantizers.finite_scalar import FiniteScalarQuantization
 from muq_plugins.lobes.quantizers.kmeans import KMeans
 from muq_plugins.lobes.quantizers.random_projection import RandomProjection
 from muq_plugins.lobes.quantizers.residual_vq import ResidualVQ, VectorQuantizer
-from muq_plugins.lobes.quantizers.virtual_codes import VirtualCodes
 
 __all__ = [
     "FiniteScalarQuantization",

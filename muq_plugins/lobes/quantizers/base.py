@@ -1,8 +1,4 @@
-"""What every quantizer offers, and the search that all of them share.
-
-Authors
- * The MuQ for SpeechBrain team 2026
-"""
+"""What every quantizer offers, and the search that all of them share."""
 
 from __future__ import annotations
 
@@ -15,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from muq_plugins.lobes.linear import linear
+from muq_plugins.lobes.parts import part
 
 # Similarities of this many vectors with all entries are held at a time: 32 MB
 # for 1024 entries, whatever the length of the audio.
@@ -116,24 +113,6 @@ def nearest_entries(vectors: Tensor, codebook: Tensor) -> Tensor:
     arXiv 2110.04627), which DAC and MuQ use: the closest entry on the unit
     sphere. It is a matrix product, so no (vectors, entries, size) tensor is
     ever made.
-
-    Arguments
-    ---------
-    vectors : Tensor
-        (..., size).
-    codebook : Tensor
-        (entries, size); it need not be normalised.
-
-    Returns
-    -------
-    Tensor
-        Index of the closest entry (...,) int64.
-
-    Example
-    -------
-    >>> codebook = torch.tensor([[1.0, 0.0], [0.0, 5.0]])
-    >>> nearest_entries(torch.tensor([[0.1, 0.2], [3.0, 1.0]]), codebook)
-    tensor([1, 0])
     """
     with torch.autocast(vectors.device.type, enabled=False):
         directions = F.normalize(codebook.float(), dim=-1)
@@ -148,26 +127,7 @@ def nearest_entries(vectors: Tensor, codebook: Tensor) -> Tensor:
 
 
 def nearest_centres(vectors: Tensor, centres: Tensor) -> Tensor:
-    """Finds the closest centre by Euclidean distance, in float32.
-
-    Arguments
-    ---------
-    vectors : Tensor
-        (..., size).
-    centres : Tensor
-        (entries, size).
-
-    Returns
-    -------
-    Tensor
-        Index of the closest centre (...,) int64.
-
-    Example
-    -------
-    >>> centres = torch.tensor([[1.0, 0.0], [0.0, 5.0]])
-    >>> nearest_centres(torch.tensor([[0.1, 0.2], [3.0, 1.0]]), centres)
-    tensor([0, 0])
-    """
+    """Finds the closest centre by Euclidean distance, in float32."""
     with torch.autocast(vectors.device.type, enabled=False):
         # Seen from the middle of the centres the numbers are small, and squares of
         # small numbers lose the fewest digits.
@@ -184,24 +144,7 @@ def nearest_centres(vectors: Tensor, centres: Tensor) -> Tensor:
 
 
 def check_decodable(codes: Tensor, num_codebooks: int) -> None:
-    """Refuses codes of more codebooks than there are.
-
-    Arguments
-    ---------
-    codes : Tensor
-        (..., n) int64.
-    num_codebooks : int
-        Number of codebooks N.
-
-    Raises
-    ------
-    ValueError
-        If n is not in 1..N.
-
-    Example
-    -------
-    >>> check_decodable(torch.zeros(5, 2), num_codebooks=8)
-    """
+    """Refuses codes of more codebooks than there are."""
     if not 1 <= codes.shape[-1] <= num_codebooks:
         raise ValueError(
             f"Cannot decode {codes.shape[-1]} codes per frame: this quantizer "
@@ -211,29 +154,7 @@ def check_decodable(codes: Tensor, num_codebooks: int) -> None:
 
 @torch.no_grad()
 def decoding_errors(quantizer: Quantizer, feats: Tensor, codes: Tensor) -> Tensor:
-    """Measures what is lost when only the first codes of each vector are decoded.
-
-    Arguments
-    ---------
-    quantizer : Quantizer
-        One that can decode.
-    feats : Tensor
-        Feature vectors (..., size).
-    codes : Tensor
-        Their codes (..., N).
-
-    Returns
-    -------
-    Tensor
-        Mean absolute error (N + 1,) after 0..N codes.
-
-    Example
-    -------
-    >>> from muq_plugins.lobes import ResidualVQ
-    >>> quantizer, feats = ResidualVQ(4, 2, 8), torch.ones(3, 4)
-    >>> decoding_errors(quantizer, feats, quantizer.encode(feats)).shape
-    torch.Size([3])
-    """
+    """Measures what is lost when only the first codes of each vector are decoded."""
     errors = [feats.abs().mean()] + [
         (feats - quantizer.decode(codes[..., : level + 1])).abs().mean()
         for level in range(codes.shape[-1])
@@ -249,20 +170,80 @@ def private_randomness() -> Iterator[None]:
     as the student, begins with the same weights whatever the quantizer has drawn. Two
     quantizers of a kind that are made one right after the other are therefore equal:
     seed in between if they must differ.
-
-    Yields
-    ------
-    None
-        For the ``with`` block.
-
-    Example
-    -------
-    >>> state = torch.get_rng_state()
-    >>> with private_randomness():
-    ...     layer = nn.Linear(2, 2)
-    >>> torch.equal(state, torch.get_rng_state())
-    True
     """
     # Modules are made on the CPU, so no other device's state can move.
     with torch.random.fork_rng(devices=[]):
         yield
+
+
+@part
+class VirtualCodes(Quantizer):
+    """Another quantizer with entries on top that nothing is ever closest to.
+
+    A random quantizer leaves many entries unused. The authors of MuQ (arXiv
+    2501.01108) wonder whether such virtual classes help the student; here their
+    number is chosen, with the codes as they are.
+
+    Arguments
+    ---------
+    quantizer : Quantizer
+        The one that chooses the codes.
+    codebook_size : int
+        Entries of each codebook V, the virtual ones included.
+
+    Raises
+    ------
+    ValueError
+        If that is less than the quantizer has.
+
+    Example
+    -------
+    >>> from muq_plugins.lobes import RandomProjection
+    >>> quantizer = VirtualCodes(RandomProjection(512, 2, 64), codebook_size=128)
+    >>> quantizer.codebook_size
+    128
+    """
+
+    def __init__(self, quantizer: Quantizer, codebook_size: int):
+        if codebook_size < quantizer.codebook_size:
+            raise ValueError(
+                f"codebook_size is {codebook_size}, less than the "
+                f"{quantizer.codebook_size} entries of the {type(quantizer).__name__}: "
+                f"virtual codes come on top of them."
+            )
+        super().__init__(quantizer.input_size, quantizer.num_codebooks, codebook_size)
+        self.quantizer = quantizer
+
+    def encode(self, feats: Tensor) -> Tensor:
+        """Lets the quantizer choose the codes.
+
+        Arguments
+        ---------
+        feats : Tensor
+            Feature vectors (..., input_size).
+
+        Returns
+        -------
+        Tensor
+            Codes (..., N) int64.
+        """
+        return self.quantizer.encode(feats)
+
+    def forward(self, feats: Tensor) -> QuantizerOutput:
+        """Quantizes.
+
+        Arguments
+        ---------
+        feats : Tensor
+            Feature vectors (..., input_size).
+
+        Returns
+        -------
+        QuantizerOutput
+            That of the quantizer.
+        """
+        return self.quantizer(feats)
+
+    def after_update(self) -> None:
+        """Tells the quantizer that the optimizer has made an update."""
+        self.quantizer.after_update()

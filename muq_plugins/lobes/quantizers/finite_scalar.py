@@ -1,8 +1,4 @@
-"""Finite scalar quantization: codes without codebooks.
-
-Authors
- * The MuQ for SpeechBrain team 2026
-"""
+"""Finite scalar quantization: codes without codebooks."""
 
 from __future__ import annotations
 

@@ -1,8 +1,4 @@
-"""K-means: the target of HuBERT.
-
-Authors
- * The MuQ for SpeechBrain team 2026
-"""
+"""K-means: the target of HuBERT."""
 
 from __future__ import annotations
 

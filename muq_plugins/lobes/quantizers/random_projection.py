@@ -1,8 +1,4 @@
-"""Random-projection quantizer: the target of BEST-RQ and MusicFM.
-
-Authors
- * The MuQ for SpeechBrain team 2026
-"""
+"""Random-projection quantizer: the target of BEST-RQ and MusicFM."""
 
 from __future__ import annotations
 

@@ -3,14 +3,12 @@
 Parameter names equal those of the official class, so that its tokenizer files
 load as they are. The method is in the section on Mel-RVQ of the paper; the
 factorised, L2-normalised codebooks come from DAC (arXiv 2306.06546).
-
-Authors
- * The MuQ for SpeechBrain team 2026
 """
 
 from __future__ import annotations
 
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -23,7 +21,53 @@ from muq_plugins.lobes.quantizers.base import (
     nearest_entries,
     private_randomness,
 )
-from muq_plugins.lobes.quantizers.stale_codes import StaleCodes
+
+
+class StaleCodes:
+    """Watches which entries are used and revives the unused ones.
+
+    An entry that went unused for ``tolerance`` updates in a row takes the place
+    of a random normalised vector of the current batch, as in the official
+    code. Unlike there, an update is counted once however many micro-batches
+    and processes it is made of: usage is shared by all ranks, and all of them
+    copy the vectors of the first one, so the codebooks stay equal everywhere.
+    """
+
+    def __init__(self, tolerance: int):
+        if tolerance < 1:
+            raise ValueError(
+                f"stale_tolerance must be at least 1 update, got {tolerance}."
+            )
+        self.tolerance = tolerance
+        self._used: Tensor | None = None
+        self._candidates: Tensor | None = None
+
+    def observe(self, codes: Tensor, vectors: Tensor, entries: int) -> None:
+        """Notes what one micro-batch used."""
+        used = torch.bincount(codes.flatten(), minlength=entries) > 0
+        self._used = used if self._used is None else self._used | used
+        if self._candidates is None:
+            # Rows of the first micro-batch, evenly spread: the same ones
+            # whether later micro-batches run here or on other ranks.
+            flat = vectors.detach().flatten(0, -2)
+            rows = torch.arange(entries, device=flat.device) * len(flat) // entries
+            self._candidates = F.normalize(flat[rows], dim=-1)
+
+    @torch.no_grad()
+    def replace(self, codebook: Tensor, counter: Tensor) -> None:
+        """Ends an update: counts, and replaces what is stale, in place."""
+        if self._used is None or self._candidates is None:
+            return  # nothing was quantized in training mode since the last update
+        used, candidates = self._used.to(counter.dtype), self._candidates
+        if dist.is_available() and dist.is_initialized():
+            dist.all_reduce(used, op=dist.ReduceOp.MAX)
+            dist.broadcast(candidates, src=0)
+        counter.add_(1).mul_(1 - used)
+        stale = counter >= self.tolerance
+        codebook[stale] = candidates[stale].to(codebook.dtype)
+        counter[stale] = 0
+        self._used = self._candidates = None
+
 
 HIDDEN_SIZE = 128  # width between the layers of a deeper projection
 
@@ -34,19 +78,6 @@ class WeightNormLinear(nn.Module):
     It is the weight-normalised convolution of kernel 1 of the official code,
     with its parameter names and shapes (``weight_g``, ``weight_v``, ``bias``),
     applied to the last axis.
-
-    Arguments
-    ---------
-    input_size : int
-        Size of the input vectors.
-    output_size : int
-        Size of the output vectors.
-
-    Example
-    -------
-    >>> layer = WeightNormLinear(512, 16)
-    >>> layer(torch.randn(2, 25, 512)).shape
-    torch.Size([2, 25, 16])
     """
 
     def __init__(self, input_size: int, output_size: int):
@@ -59,45 +90,13 @@ class WeightNormLinear(nn.Module):
         self.bias = nn.Parameter(convolution.bias.detach().clone())
 
     def forward(self, vectors: Tensor) -> Tensor:
-        """Applies the map.
-
-        Arguments
-        ---------
-        vectors : Tensor
-            (..., input_size).
-
-        Returns
-        -------
-        Tensor
-            (..., output_size).
-        """
+        """Applies the map."""
         weight = torch._weight_norm(self.weight_v, self.weight_g, 0)
         return linear(vectors, weight.squeeze(-1), self.bias)
 
 
 def in_projection(input_size: int, output_size: int, depth: int) -> nn.Module:
-    """Builds the projection from features down to a codebook's space.
-
-    Arguments
-    ---------
-    input_size : int
-        Size of the feature vectors.
-    output_size : int
-        Size of the codebook entries.
-    depth : int
-        Number of linear layers; with more than one, ReLU stands between them
-        and the hidden width is 128, as in the paper's ablation.
-
-    Returns
-    -------
-    nn.Module
-        A `WeightNormLinear`, or several with the official parameter names.
-
-    Example
-    -------
-    >>> in_projection(512, 16, depth=3)(torch.randn(5, 512)).shape
-    torch.Size([5, 16])
-    """
+    """Builds the projection from features down to a codebook's space."""
     if depth < 1:
         raise ValueError(f"projection_depth must be at least 1, got {depth}.")
     if depth == 1:
@@ -114,27 +113,7 @@ def in_projection(input_size: int, output_size: int, depth: int) -> nn.Module:
 
 
 def out_projection(input_size: int, output_size: int, depth: int) -> nn.Module:
-    """Builds the projection from a codebook's space back to features.
-
-    Arguments
-    ---------
-    input_size : int
-        Size of the codebook entries.
-    output_size : int
-        Size of the feature vectors.
-    depth : int
-        Number of linear layers, as for `in_projection`.
-
-    Returns
-    -------
-    nn.Module
-        A `WeightNormLinear`, or several with the official parameter names.
-
-    Example
-    -------
-    >>> out_projection(16, 512, depth=2)(torch.randn(5, 16)).shape
-    torch.Size([5, 512])
-    """
+    """Builds the projection from a codebook's space back to features."""
     if depth < 1:
         raise ValueError(f"projection_depth must be at least 1, got {depth}.")
     if depth == 1:
@@ -151,27 +130,7 @@ def out_projection(input_size: int, output_size: int, depth: int) -> nn.Module:
 
 
 class VectorQuantizer(nn.Module):
-    """One level: project down, look up the closest entry, project up.
-
-    Arguments
-    ---------
-    input_size : int
-        Size of the feature vectors.
-    codebook_size : int
-        Number of entries V.
-    codebook_dim : int
-        Size of the projected vectors and of the entries.
-    projection_depth : int
-        Linear layers in each of the two projections.
-    stale_tolerance : int
-        Updates that an entry may go unused before it is replaced.
-
-    Example
-    -------
-    >>> level = VectorQuantizer(512, codebook_size=64)
-    >>> level.encode(torch.randn(3, 512)).shape
-    torch.Size([3])
-    """
+    """One level: project down, look up the closest entry, project up."""
 
     def __init__(
         self,
@@ -189,54 +148,15 @@ class VectorQuantizer(nn.Module):
         self.stale_codes = StaleCodes(stale_tolerance)
 
     def encode(self, residual: Tensor) -> Tensor:
-        """Chooses an entry for every vector.
-
-        Arguments
-        ---------
-        residual : Tensor
-            What the levels before left over (..., input_size).
-
-        Returns
-        -------
-        Tensor
-            Codes (...,) int64.
-        """
+        """Chooses an entry for every vector."""
         return nearest_entries(self.in_proj(residual), self.codebook.weight)
 
     def decode(self, codes: Tensor) -> Tensor:
-        """Turns codes back into feature vectors.
-
-        Arguments
-        ---------
-        codes : Tensor
-            (...,) int64.
-
-        Returns
-        -------
-        Tensor
-            (..., input_size).
-        """
+        """Turns codes back into feature vectors."""
         return self.out_proj(self.codebook(codes))
 
     def forward(self, residual: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Quantizes with a straight-through gradient.
-
-        Arguments
-        ---------
-        residual : Tensor
-            What the levels before left over (..., input_size).
-
-        Returns
-        -------
-        decoded : Tensor
-            (..., input_size).
-        codes : Tensor
-            (...,) int64.
-        commitment_loss : Tensor
-            Scalar: pulls the projected vectors towards their entries.
-        codebook_loss : Tensor
-            Scalar: pulls the entries towards the projected vectors.
-        """
+        """Quantizes with a straight-through gradient."""
         projected = self.in_proj(residual)
         codes = nearest_entries(projected, self.codebook.weight)
         if self.training:

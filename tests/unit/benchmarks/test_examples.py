@@ -1,8 +1,4 @@
-"""Search by an audio example: what counts as found, and what is left out.
-
-Authors
- * The MuQ for SpeechBrain team 2026
-"""
+"""Search by an audio example: what counts as found, and what is left out."""
 
 import csv
 import json

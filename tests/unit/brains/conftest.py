@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from muq_plugins.brains import AtomicCheckpointer, StageBrain
-from muq_plugins.data.preparation import evaluation_loader, training_loader
+from muq_plugins.data.clips import evaluation_loader, training_loader
 from muq_plugins.lobes.stages import StageOutput
 
 

@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from muq_plugins.brains import AtomicCheckpointer, MuLanBrain
-from muq_plugins.brains.mulan import identities_of
-from muq_plugins.brains.statistics import RunningStatistics
+from muq_plugins.brains.logbook import RunningStatistics
+from muq_plugins.brains.stages import identities_of
 from muq_plugins.data.captions import CaptionWriter
 from muq_plugins.data.preparation import Manifests
 from muq_plugins.lobes.stages import StageOutput

@@ -1,8 +1,4 @@
-"""Tests of the audio reader.
-
-Authors
- * The MuQ for SpeechBrain team 2026
-"""
+"""Tests of the audio reader."""
 
 import pickle
 

@@ -1,13 +1,9 @@
-"""Tests of batches of clips.
-
-Authors
- * The MuQ for SpeechBrain team 2026
-"""
+"""Tests of batches of clips."""
 
 import pytest
 import torch
 
-from muq_plugins.data.batch import Clip, collate_clips
+from muq_plugins.data.clips import Clip, collate_clips
 
 
 def clip(name, samples, key=0, failures=()):

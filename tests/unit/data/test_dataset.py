@@ -1,8 +1,4 @@
-"""Tests of crops, fixed windows and substitutes.
-
-Authors
- * The MuQ for SpeechBrain team 2026
-"""
+"""Tests of crops, fixed windows and substitutes."""
 
 import itertools
 
@@ -13,9 +9,13 @@ import torch
 from torch.utils.data import BatchSampler
 
 from muq_plugins.data.audio import read_audio
-from muq_plugins.data.batch import collate_clips, make_loader
-from muq_plugins.data.dataset import ClipDataset
-from muq_plugins.data.sampling import ClipSampler, clip_key
+from muq_plugins.data.clips import (
+    ClipDataset,
+    ClipSampler,
+    clip_key,
+    collate_clips,
+    make_loader,
+)
 
 
 @pytest.fixture

@@ -1,8 +1,4 @@
-"""Tests of manifests, clip ids and splits.
-
-Authors
- * The MuQ for SpeechBrain team 2026
-"""
+"""Tests of manifests, clip ids and splits."""
 
 import json
 

@@ -11,15 +11,10 @@ import soundfile
 import torch
 
 from muq_plugins.data import preparation
+from muq_plugins.data.clips import evaluation_loader, training_loader
 from muq_plugins.data.corpus import build_notes
 from muq_plugins.data.mel_statistics import mel_statistics, normalise
-from muq_plugins.data.preparation import (
-    Manifests,
-    evaluation_loader,
-    prepare_manifests,
-    prepare_notes,
-    training_loader,
-)
+from muq_plugins.data.preparation import Manifests, prepare_manifests, prepare_notes
 from muq_plugins.experiment import load_experiment
 from muq_plugins.lobes import LogMel, RandomProjection, StackedFrames
 

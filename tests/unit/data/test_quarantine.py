@@ -1,13 +1,9 @@
-"""Tests of the log of files that went bad during training.
-
-Authors
- * The MuQ for SpeechBrain team 2026
-"""
+"""Tests of the log of files that went bad during training."""
 
 import pytest
 
+from muq_plugins.brains.logbook import QuarantineLog, TooManyBadFiles
 from muq_plugins.data.jsonio import read_json_lines
-from muq_plugins.data.quarantine import QuarantineLog, TooManyBadFiles
 
 
 def test_files_are_counted_once_and_written(tmp_path):

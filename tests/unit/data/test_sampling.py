@@ -1,15 +1,11 @@
-"""Tests of keys and of the order of the clips.
-
-Authors
- * The MuQ for SpeechBrain team 2026
-"""
+"""Tests of keys and of the order of the clips."""
 
 import collections
 import itertools
 
 import pytest
 
-from muq_plugins.data.sampling import ClipSampler, clip_key, keyed_integer
+from muq_plugins.data.clips import ClipSampler, clip_key, keyed_integer
 
 
 def take(sampler, count):

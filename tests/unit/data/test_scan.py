@@ -1,8 +1,4 @@
-"""Tests of scanning a folder of music.
-
-Authors
- * The MuQ for SpeechBrain team 2026
-"""
+"""Tests of scanning a folder of music."""
 
 import json
 import os
@@ -11,7 +7,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from muq_plugins.data import scan_files
+from muq_plugins.data import scan as scan_files
 from muq_plugins.data.audio import AudioCheck
 from muq_plugins.data.manifest import load_manifest
 from muq_plugins.data.scan import scan_folder

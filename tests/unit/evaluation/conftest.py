@@ -1,8 +1,4 @@
-"""Runs that never happened: metrics and diagnostics with realistic curves.
-
-Authors
- * The MuQ for SpeechBrain team 2026
-"""
+"""Runs that never happened: metrics and diagnostics with realistic curves."""
 
 import math
 

@@ -1,8 +1,4 @@
-"""The family probe reads the right window, averages valid frames and compares.
-
-Authors
- * The MuQ for SpeechBrain team 2026
-"""
+"""The family probe reads the right window, averages valid frames and compares."""
 
 import math
 

@@ -1,8 +1,4 @@
-"""Every figure is drawn, for 1 to 16 codebooks, and leaves no global state.
-
-Authors
- * The MuQ for SpeechBrain team 2026
-"""
+"""Every figure is drawn, for 1 to 16 codebooks, and leaves no global state."""
 
 import sys
 

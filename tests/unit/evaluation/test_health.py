@@ -1,8 +1,4 @@
-"""Each verdict appears when it should, and only then.
-
-Authors
- * The MuQ for SpeechBrain team 2026
-"""
+"""Each verdict appears when it should, and only then."""
 
 import math
 

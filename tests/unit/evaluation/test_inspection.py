@@ -1,8 +1,4 @@
-"""Inspecting a tokenizer: equal to a plain count, whole and by parts; the report.
-
-Authors
- * The MuQ for SpeechBrain team 2026
-"""
+"""Inspecting a tokenizer: equal to a plain count, whole and by parts; the report."""
 
 import json
 

@@ -1,8 +1,4 @@
-"""The metrics log survives kills, resumes and values that JSON does not have.
-
-Authors
- * The MuQ for SpeechBrain team 2026
-"""
+"""The metrics log survives kills, resumes and values that JSON does not have."""
 
 import json
 import math
@@ -13,12 +9,7 @@ import pytest
 import torch
 
 from muq_plugins.evaluation import metrics_log
-from muq_plugins.evaluation.metrics_log import (
-    MetricsLog,
-    read_metrics,
-    select,
-    series,
-)
+from muq_plugins.evaluation.metrics_log import MetricsLog, read_metrics, select, series
 
 
 def row(step, kind="train", **values):

@@ -11,10 +11,14 @@ from muq_plugins.data.captions import full_caption
 from muq_plugins.evaluation.figures import loss_curves
 from muq_plugins.evaluation.health import mulan_verdicts
 from muq_plugins.evaluation.metrics_log import MetricsLog
-from muq_plugins.evaluation.mulan import evaluate_mulan, load_scores, save_scores
 from muq_plugins.evaluation.run_report import headline, mulan_report
 from muq_plugins.evaluation.sections.mulan import retrieval_section
-from muq_plugins.evaluation.zero_shot import latents
+from muq_plugins.evaluation.zero_shot import clips as latents
+from muq_plugins.evaluation.zero_shot.scores import (
+    evaluate_mulan,
+    load_scores,
+    save_scores,
+)
 
 NAMES = ["flute", "oboe", "tuba", "viola"]
 FAMILIES = ["pipe", "reed", "brass", "strings"]

@@ -1,8 +1,4 @@
-"""The linear probe finds what is there, and is unsure where it should be.
-
-Authors
- * The MuQ for SpeechBrain team 2026
-"""
+"""The linear probe finds what is there, and is unsure where it should be."""
 
 import numpy as np
 import pytest

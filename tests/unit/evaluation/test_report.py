@@ -1,8 +1,4 @@
-"""Reports are complete, stand alone, and are made from the run folder only.
-
-Authors
- * The MuQ for SpeechBrain team 2026
-"""
+"""Reports are complete, stand alone, and are made from the run folder only."""
 
 import json
 import re

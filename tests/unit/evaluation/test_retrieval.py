@@ -1,8 +1,4 @@
-"""Retrieval scores by hand, ties over all orders, chance, and intervals over groups.
-
-Authors
- * The MuQ for SpeechBrain team 2026
-"""
+"""Retrieval scores by hand, ties over all orders, chance, and intervals over groups."""
 
 import itertools
 

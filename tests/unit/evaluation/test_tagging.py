@@ -1,8 +1,4 @@
-"""Tagging scores: by hand, as scikit-learn, and as the published ones of MediaEval.
-
-Authors
- * The MuQ for SpeechBrain team 2026
-"""
+"""Tagging scores: by hand, as scikit-learn, and as the published ones of MediaEval."""
 
 import csv
 import os

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from muq_plugins.evaluation.mulan import save_scores
 from muq_plugins.evaluation.towers import MEASURES, compare_towers
+from muq_plugins.evaluation.zero_shot.scores import save_scores
 
 OTHERS = [("MuQ", "BEST-RQ"), ("MuQ", "Untrained")]
 

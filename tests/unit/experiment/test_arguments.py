@@ -4,8 +4,8 @@ import pytest
 from speechbrain.utils.run_opts import RunOptions
 
 from muq_plugins.experiment import ExperimentError
-from muq_plugins.experiment.arguments import parse_arguments
-from muq_plugins.experiment.run_options import (
+from muq_plugins.experiment.command_line import parse_arguments
+from muq_plugins.experiment.extends import (
     COMMAND_LINE_OPTIONS,
     FLAG_OPTIONS,
     LIST_OPTIONS,

@@ -4,7 +4,7 @@ import pytest
 from hyperpyyaml import load_hyperpyyaml
 
 from muq_plugins.experiment import ExperimentError, resolve_experiment
-from muq_plugins.experiment.tree import parse_yaml
+from muq_plugins.experiment.extends import parse_yaml
 
 BASE = """\
 # The base experiment

@@ -1,8 +1,4 @@
-"""Tokenizers of every kind from their folders, with the codes that they had.
-
-Authors
- * The MuQ for SpeechBrain team 2026
-"""
+"""Tokenizers of every kind from their folders, with the codes that they had."""
 
 import json
 

@@ -1,8 +1,4 @@
-"""Tiny MuQ-MuLan models, and the official one of the golden tensors.
-
-Authors
- * The MuQ for SpeechBrain team 2026
-"""
+"""Tiny MuQ-MuLan models, and the official one of the golden tensors."""
 
 import json
 import shutil

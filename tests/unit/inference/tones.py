@@ -1,8 +1,4 @@
-"""A model of music and text that knows only pitch: its answers can be foreseen.
-
-Authors
- * The MuQ for SpeechBrain team 2026
-"""
+"""A model of music and text that knows only pitch: its answers can be foreseen."""
 
 import logging
 import re

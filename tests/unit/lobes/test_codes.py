@@ -1,8 +1,4 @@
-"""Code statistics against brute force.
-
-Authors
- * The MuQ for SpeechBrain team 2026
-"""
+"""Code statistics against brute force."""
 
 import math
 from collections import Counter

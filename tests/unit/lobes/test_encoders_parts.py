@@ -22,9 +22,8 @@ from muq_plugins.lobes import (
     WaveformTransformer,
 )
 from muq_plugins.lobes.codes import entropy
-from muq_plugins.lobes.encoder import EncoderOutput
-from muq_plugins.lobes.encoders.common import centre_frames
-from muq_plugins.lobes.padded import resample_clips
+from muq_plugins.lobes.encoders.base import EncoderOutput, centre_frames
+from muq_plugins.lobes.lengths import resample_clips
 from muq_plugins.lobes.parts import build, describe
 from tests.unit.tiny_encoders import (
     TINY,

@@ -5,7 +5,7 @@ import torch
 import torchaudio
 
 from muq_plugins.lobes import LogMel, StackedFrames
-from muq_plugins.lobes.features import MSD_MEAN, MSD_STD
+from muq_plugins.lobes.mel import MSD_MEAN, MSD_STD
 
 
 @pytest.mark.parametrize("samples", [24000, 24011, 31337])

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torchaudio.transforms import Resample
 
-from muq_plugins.lobes.padded import normalize_clips, resample_clips
+from muq_plugins.lobes.lengths import normalize_clips, resample_clips
 
 
 def test_resampling_is_that_of_torchaudio():

@@ -6,7 +6,7 @@ from speechbrain.lobes.models.discrete.dac import ResidualVectorQuantize
 
 from muq_plugins.lobes import LogMel, RandomProjection, ResidualVQ, StackedFrames
 from muq_plugins.lobes.quantizers.base import SEARCH_CHUNK, nearest_entries
-from muq_plugins.lobes.quantizers.stale_codes import StaleCodes
+from muq_plugins.lobes.quantizers.residual_vq import StaleCodes
 
 
 def dac_with_the_same_weights(quantizer):

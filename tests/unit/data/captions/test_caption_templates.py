@@ -6,12 +6,7 @@ import re
 import pytest
 
 from muq_plugins.data.captions import KINDS, LANGUAGES
-from muq_plugins.data.captions.templates import (
-    FULL,
-    TEMPLATES,
-    fill,
-    fitting_templates,
-)
+from muq_plugins.data.captions.wording import FULL, TEMPLATES, fill, fitting_templates
 
 VALUES = {
     "instruments": "flute and oboe",

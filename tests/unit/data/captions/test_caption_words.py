@@ -2,10 +2,10 @@
 
 import pytest
 
-from muq_plugins.data.captions import words
+from muq_plugins.data.captions import wording as words
 from muq_plugins.data.corpus import FAMILIES, INSTRUMENTS
-from muq_plugins.data.corpus.captions import key_name
 from muq_plugins.data.corpus.pieces import COLLECTIONS, find_pieces
+from muq_plugins.data.corpus.scores import key_name
 
 
 def is_chinese(text):

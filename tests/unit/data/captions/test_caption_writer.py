@@ -6,7 +6,7 @@ import random
 import pytest
 
 from muq_plugins.data.captions import CaptionWriter
-from muq_plugins.data.captions.tags import COUNT_ODDS, Tag, sample_tags, tags_of
+from muq_plugins.data.captions.labels import COUNT_ODDS, Tag, sample_tags, tags_of
 
 ENTRY = {
     "wav": "song.flac",

@@ -1,15 +1,16 @@
-"""Arrangements: what is drawn stays in its bounds and follows the score.
-
-Authors
- * The MuQ for SpeechBrain team 2026
-"""
+"""Arrangements: what is drawn stays in its bounds and follows the score."""
 
 import random
 
 import pytest
 
-from muq_plugins.data.corpus.arrangement import MIXED, arrange
-from muq_plugins.data.corpus.programs import FAMILIES, INSTRUMENTS, family_of
+from muq_plugins.data.corpus.arrangement import (
+    FAMILIES,
+    INSTRUMENTS,
+    MIXED,
+    arrange,
+    family_of,
+)
 from muq_plugins.data.corpus.scores import MusicalScore, Note
 
 

@@ -1,8 +1,4 @@
-"""The embedded corpus as a whole: labels, audio, determinism, resuming, errors.
-
-Authors
- * The MuQ for SpeechBrain team 2026
-"""
+"""The embedded corpus as a whole: labels, audio, determinism, resuming, errors."""
 
 import importlib.metadata
 import json
@@ -21,9 +17,8 @@ import torch
 from speechbrain.dataio.dataset import DynamicItemDataset
 
 from muq_plugins.data.corpus import FAMILIES, SPLITS, build, build_corpus, split_of
-from muq_plugins.data.corpus.captions import key_name
 from muq_plugins.data.corpus.pieces import find_pieces
-from muq_plugins.data.corpus.scores import estimate_key, read_score
+from muq_plugins.data.corpus.scores import estimate_key, key_name, read_score
 
 SETTINGS = {"minutes": 3.0, "seed": 7}
 

@@ -1,15 +1,12 @@
-"""Captions and names of keys.
-
-Authors
- * The MuQ for SpeechBrain team 2026
-"""
+"""Captions and names of keys."""
 
 import random
 
 import pytest
 
-from muq_plugins.data.corpus.captions import key_name, write_caption
-from muq_plugins.data.corpus.programs import FAMILIES
+from muq_plugins.data.corpus.arrangement import FAMILIES
+from muq_plugins.data.corpus.captions import write_caption
+from muq_plugins.data.corpus.scores import key_name
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,4 @@
-"""Single notes: in tune, labelled, apart by their recordings, resumed, errors.
-
-Authors
- * The MuQ for SpeechBrain team 2026
-"""
+"""Single notes: in tune, labelled, apart by their recordings, resumed, errors."""
 
 import json
 

@@ -1,8 +1,4 @@
-"""Which pieces there are and how they are split.
-
-Authors
- * The MuQ for SpeechBrain team 2026
-"""
+"""Which pieces there are and how they are split."""
 
 import collections
 

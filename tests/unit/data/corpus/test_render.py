@@ -1,15 +1,11 @@
-"""Mixing, levelling and writing.
-
-Authors
- * The MuQ for SpeechBrain team 2026
-"""
+"""Mixing, levelling and writing."""
 
 import numpy as np
 import pytest
 import soundfile
 
 from muq_plugins.data.corpus.arrangement import Part, PlayedNote
-from muq_plugins.data.corpus.render import level, render, write_flac
+from muq_plugins.data.corpus.takes import level, render, write_flac
 
 
 def part(program, pitch, gain=0.0, velocity=84):

@@ -1,15 +1,11 @@
-"""The schedule: order, sizes and balance of the families.
-
-Authors
- * The MuQ for SpeechBrain team 2026
-"""
+"""The schedule: order, sizes and balance of the families."""
 
 import collections
 
 import pytest
 
+from muq_plugins.data.corpus.arrangement import FAMILIES
 from muq_plugins.data.corpus.pieces import SPLITS, find_pieces, split_of
-from muq_plugins.data.corpus.programs import FAMILIES
 from muq_plugins.data.corpus.schedule import SplitSchedule
 
 

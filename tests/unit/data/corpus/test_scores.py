@@ -1,8 +1,4 @@
-"""Which pieces, and their notes as music21 reads them.
-
-Authors
- * The MuQ for SpeechBrain team 2026
-"""
+"""Which pieces, and their notes as music21 reads them."""
 
 import pytest
 from music21 import converter

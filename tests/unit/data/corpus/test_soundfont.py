@@ -1,15 +1,15 @@
-"""The sampler: notes in tune, that decay and release, on every instrument.
-
-Authors
- * The MuQ for SpeechBrain team 2026
-"""
+"""The sampler: notes in tune, that decay and release, on every instrument."""
 
 import numpy as np
 import pytest
 
-from muq_plugins.data.corpus.programs import INSTRUMENTS
-from muq_plugins.data.corpus.sampler import SAMPLE_RATE, Zone
-from muq_plugins.data.corpus.soundfont import SoundFont, load_soundfont
+from muq_plugins.data.corpus.arrangement import INSTRUMENTS
+from muq_plugins.data.corpus.soundfont import (
+    SAMPLE_RATE,
+    SoundFont,
+    Zone,
+    load_soundfont,
+)
 
 
 def tuning(audio, pitch):

@@ -1,8 +1,4 @@
-"""Audio for fixtures in the layout of published data sets.
-
-Authors
- * The MuQ for SpeechBrain team 2026
-"""
+"""Audio for fixtures in the layout of published data sets."""
 
 import numpy as np
 import pytest

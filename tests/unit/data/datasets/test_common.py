@@ -1,19 +1,15 @@
-"""What all data sets share: audio that is missing or broken, and the order of tags.
-
-Authors
- * The MuQ for SpeechBrain team 2026
-"""
+"""What all data sets share: audio that is missing or broken, and the order of tags."""
 
 import json
 
 import pytest
 
-from muq_plugins.data.datasets.common import (
+from muq_plugins.data.datasets.tagged import (
+    DatasetError,
     TaggedClip,
     read_tag_order,
     write_manifests,
 )
-from muq_plugins.data.datasets.files import DatasetError
 from muq_plugins.data.manifest import load_manifest
 
 CLIPS = [

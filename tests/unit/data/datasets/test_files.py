@@ -1,12 +1,8 @@
-"""Annotation files that cannot be read.
-
-Authors
- * The MuQ for SpeechBrain team 2026
-"""
+"""Annotation files that cannot be read."""
 
 import pytest
 
-from muq_plugins.data.datasets.files import DatasetError, read_text
+from muq_plugins.data.datasets.tagged import DatasetError, read_text
 
 
 def test_a_mark_of_utf_8_is_no_text(tmp_path):

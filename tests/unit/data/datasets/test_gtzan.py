@@ -1,8 +1,4 @@
-"""GTZAN in its published layout, made by the test.
-
-Authors
- * The MuQ for SpeechBrain team 2026
-"""
+"""GTZAN in its published layout, made by the test."""
 
 import pytest
 

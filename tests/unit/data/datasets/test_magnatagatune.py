@@ -1,8 +1,4 @@
-"""MagnaTagATune in its published layout, made by the test.
-
-Authors
- * The MuQ for SpeechBrain team 2026
-"""
+"""MagnaTagATune in its published layout, made by the test."""
 
 import csv
 import pickle

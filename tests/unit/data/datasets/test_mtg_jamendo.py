@@ -1,8 +1,4 @@
-"""MTG-Jamendo in its published layout, made by the test.
-
-Authors
- * The MuQ for SpeechBrain team 2026
-"""
+"""MTG-Jamendo in its published layout, made by the test."""
 
 import pytest
 

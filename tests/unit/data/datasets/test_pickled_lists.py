@@ -1,15 +1,11 @@
-"""Pickles are looked at, never loaded.
-
-Authors
- * The MuQ for SpeechBrain team 2026
-"""
+"""Pickles are looked at, never loaded."""
 
 import pickle
 
 import pytest
 
-from muq_plugins.data.datasets.files import DatasetError
-from muq_plugins.data.datasets.pickled_lists import read_pickled_texts
+from muq_plugins.data.datasets.magnatagatune import read_pickled_texts
+from muq_plugins.data.datasets.tagged import DatasetError
 
 
 def test_a_list_as_python_2_wrote_it(tmp_path):

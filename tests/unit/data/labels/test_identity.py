@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from muq_plugins.data.batch import collate_clips
-from muq_plugins.data.dataset import ClipDataset
+from muq_plugins.data.clips import ClipDataset, collate_clips
 from muq_plugins.data.labels import (
     ComputedLabels,
     ComputedTarget,
@@ -17,13 +16,7 @@ from muq_plugins.data.labels.description import describe
 from muq_plugins.data.labels.windows import track_samples
 from muq_plugins.data.preparation import Manifests
 from muq_plugins.errors import UserError
-from muq_plugins.lobes import (
-    LogMel,
-    ResidualVQ,
-    StackedFrames,
-    Target,
-    TeacherFeatures,
-)
+from muq_plugins.lobes import LogMel, ResidualVQ, StackedFrames, Target, TeacherFeatures
 from tests.unit.data.labels.conftest import TRACKS
 from tests.unit.tiny_encoders import TINY, tiny_encoder
 

@@ -1,8 +1,4 @@
-"""Features: averages over valid frames, kept on disk, never stale.
-
-Authors
- * The MuQ for SpeechBrain team 2026
-"""
+"""Features: averages over valid frames, kept on disk, never stale."""
 
 import os
 

@@ -1,8 +1,4 @@
-"""CSV files of labels: what is read, and every mistake as a message.
-
-Authors
- * The MuQ for SpeechBrain team 2026
-"""
+"""CSV files of labels: what is read, and every mistake as a message."""
 
 import numpy as np
 import pytest

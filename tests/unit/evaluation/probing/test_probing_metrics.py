@@ -1,8 +1,4 @@
-"""Metrics equal scikit-learn's, and intervals come from resampled pieces.
-
-Authors
- * The MuQ for SpeechBrain team 2026
-"""
+"""Metrics equal scikit-learn's, and intervals come from resampled pieces."""
 
 import numpy as np
 import pytest

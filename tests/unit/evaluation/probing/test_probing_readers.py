@@ -1,8 +1,4 @@
-"""Trained probes: mixtures find the layer that knows, hidden layers bend lines.
-
-Authors
- * The MuQ for SpeechBrain team 2026
-"""
+"""Trained probes: mixtures find the layer that knows, hidden layers bend lines."""
 
 import numpy as np
 import pytest

@@ -1,8 +1,4 @@
-"""Probing from features to the report: every row, restarts, and the report alone.
-
-Authors
- * The MuQ for SpeechBrain team 2026
-"""
+"""Probing from features to the report: every row, restarts, and the report alone."""
 
 import dataclasses
 import json
@@ -20,11 +16,7 @@ from muq_plugins.evaluation.probing.cache import Features, FeatureSettings
 from muq_plugins.evaluation.probing.clips import Clip
 from muq_plugins.evaluation.probing.readers import ReaderSettings
 from muq_plugins.evaluation.probing.report import probing_headline, probing_report
-from muq_plugins.evaluation.probing.run import (
-    probe_encoder,
-    probe_folder,
-    probe_tasks,
-)
+from muq_plugins.evaluation.probing.run import probe_encoder, probe_folder, probe_tasks
 from muq_plugins.evaluation.probing.storage import load_results
 from muq_plugins.evaluation.probing.tasks import ProbeTask, task_data
 from muq_plugins.evaluation.probing.verdicts import probing_verdicts

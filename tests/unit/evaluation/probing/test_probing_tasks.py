@@ -1,8 +1,4 @@
-"""Tasks: classes that can be learned and tested, parts that share no group.
-
-Authors
- * The MuQ for SpeechBrain team 2026
-"""
+"""Tasks: classes that can be learned and tested, parts that share no group."""
 
 import numpy as np
 import pytest

@@ -1,8 +1,4 @@
-"""A simulated study with known effects, and how to change its file.
-
-Authors
- * The MuQ for SpeechBrain team 2026
-"""
+"""A simulated study with known effects, and how to change its file."""
 
 import copy
 import json

@@ -1,8 +1,4 @@
-"""Estimates and answers are right where the truth is known.
-
-Authors
- * The MuQ for SpeechBrain team 2026
-"""
+"""Estimates and answers are right where the truth is known."""
 
 import copy
 

@@ -1,8 +1,4 @@
-"""`study.json` is read as it is, or refused with the file and the key.
-
-Authors
- * The MuQ for SpeechBrain team 2026
-"""
+"""`study.json` is read as it is, or refused with the file and the key."""
 
 import json
 

@@ -1,8 +1,4 @@
-"""The report of a study is complete and made from its JSON alone.
-
-Authors
- * The MuQ for SpeechBrain team 2026
-"""
+"""The report of a study is complete and made from its JSON alone."""
 
 import json
 import re
@@ -14,11 +10,7 @@ from muq_plugins.evaluation.figures import style
 from muq_plugins.evaluation.study import study_headline, study_report
 from muq_plugins.evaluation.study.report import study_verdicts
 from muq_plugins.evaluation.study.simulation import Simulated, simulate_study
-from muq_plugins.evaluation.study.tables import (
-    budget_table,
-    codes_table,
-    probe_table,
-)
+from muq_plugins.evaluation.study.tables import budget_table, codes_table, probe_table
 
 QUESTIONS = [
     {

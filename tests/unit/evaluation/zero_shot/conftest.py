@@ -1,8 +1,4 @@
-"""Three clips with tags and captions.
-
-Authors
- * The MuQ for SpeechBrain team 2026
-"""
+"""Three clips with tags and captions."""
 
 import pytest
 

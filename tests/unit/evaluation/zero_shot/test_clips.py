@@ -1,8 +1,4 @@
-"""Labels of clips, in an order that is kept, and what a manifest may lack.
-
-Authors
- * The MuQ for SpeechBrain team 2026
-"""
+"""Labels of clips, in an order that is kept, and what a manifest may lack."""
 
 import pytest
 

@@ -1,8 +1,4 @@
-"""Latents of recordings are kept for one model and one state of the files.
-
-Authors
- * The MuQ for SpeechBrain team 2026
-"""
+"""Latents of recordings are kept for one model and one state of the files."""
 
 import os
 
@@ -10,7 +6,7 @@ import pytest
 import torch
 
 from muq_plugins.data.datasets import DatasetError
-from muq_plugins.evaluation.zero_shot.latents import CHUNK, audio_latents
+from muq_plugins.evaluation.zero_shot.clips import CHUNK, audio_latents
 
 
 class Sizes:

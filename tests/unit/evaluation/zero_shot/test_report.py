@@ -1,14 +1,10 @@
-"""The page and the headline show every number beside chance.
-
-Authors
- * The MuQ for SpeechBrain team 2026
-"""
+"""The page and the headline show every number beside chance."""
 
 import json
 
 import numpy as np
 
-from muq_plugins.evaluation.zero_shot.report import save_zero_shot, zero_shot_report
+from muq_plugins.evaluation.zero_shot.page import save_zero_shot, zero_shot_report
 from muq_plugins.evaluation.zero_shot.scores import caption_scores, tag_scores
 
 

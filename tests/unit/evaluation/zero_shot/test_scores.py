@@ -1,8 +1,4 @@
-"""Similarities of clips and texts, scored by hand.
-
-Authors
- * The MuQ for SpeechBrain team 2026
-"""
+"""Similarities of clips and texts, scored by hand."""
 
 import json
 

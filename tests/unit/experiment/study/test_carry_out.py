@@ -12,8 +12,13 @@ import time
 
 import pytest
 
-from muq_plugins.experiment.study import Command, PlannedRun, carry_out, is_finished
-from muq_plugins.experiment.study.carry_out import FINISHED_FILE
+from muq_plugins.experiment import runner as carry_out
+from muq_plugins.experiment.runner import (
+    FINISHED_FILE,
+    Command,
+    PlannedRun,
+    is_finished,
+)
 
 NOTE = """
 import os, sys, time
@@ -138,7 +143,8 @@ def test_without_a_device_nothing_can_run(recipes):
 DRIVER = """
 import sys
 from pathlib import Path
-from muq_plugins.experiment.study import Command, PlannedRun, carry_out
+from muq_plugins.experiment.runner import Command, PlannedRun
+from muq_plugins.experiment import runner as carry_out
 
 folder = Path(sys.argv[1])
 arguments = [str(folder / "notes"), "a-train"]

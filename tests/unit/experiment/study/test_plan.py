@@ -3,7 +3,7 @@
 import pytest
 
 from muq_plugins.experiment import ExperimentError
-from muq_plugins.experiment.study import plan_runs
+from muq_plugins.experiment.runner import plan_runs
 
 
 @pytest.fixture

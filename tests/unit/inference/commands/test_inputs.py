@@ -85,7 +85,7 @@ def test_inputs_without_audio_are_refused(tree, source, message):
 def test_a_folder_that_cannot_be_listed_is_a_problem(tree, monkeypatch):
     """Simulated, since root may list every folder."""
     found = ["a.wav"], [("deep", "Permission denied")], {}
-    monkeypatch.setattr("muq_plugins.data.scan_files.find_audio", lambda top: found)
+    monkeypatch.setattr("muq_plugins.data.scan.find_audio", lambda top: found)
     inputs, problems = find_inputs([str(tree / "x")])
     assert [item.name for item in inputs] == ["a.wav"]
     assert "deep: cannot be listed (Permission denied)" in problems[0]

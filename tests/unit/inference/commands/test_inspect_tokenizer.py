@@ -1,8 +1,4 @@
-"""``inspect-tokenizer``: files, folders and manifests; what is left out; mistakes.
-
-Authors
- * The MuQ for SpeechBrain team 2026
-"""
+"""``inspect-tokenizer``: files, folders and manifests; what is left out; mistakes."""
 
 import json
 

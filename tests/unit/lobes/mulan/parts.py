@@ -1,8 +1,4 @@
-"""Tiny towers, and what measures them.
-
-Authors
- * The MuQ for SpeechBrain team 2026
-"""
+"""Tiny towers, and what measures them."""
 
 import weakref
 

@@ -1,8 +1,4 @@
-"""What one of several processes computes, for tests that compare it with one alone.
-
-Authors
- * The MuQ for SpeechBrain team 2026
-"""
+"""What one of several processes computes, for tests that compare it with one alone."""
 
 import multiprocessing
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from muq_plugins.lobes import DecoupledContrastive, InfoNCE, SigmoidContrastive
-from muq_plugins.lobes.mulan.pairs import negative_pairs
+from muq_plugins.lobes.mulan.contrastive import negative_pairs
 
 LOSSES = [DecoupledContrastive, InfoNCE, SigmoidContrastive]
 

@@ -2,7 +2,7 @@
 
 import torch
 
-from muq_plugins.lobes.mulan.pooling import LatentProjection, mean_of_own
+from muq_plugins.lobes.mulan.towers import LatentProjection, mean_of_own
 
 
 def test_means_leave_padding_out_whatever_it_holds():

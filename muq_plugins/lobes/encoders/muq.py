@@ -1,33 +1,31 @@
-"""SpeechBrain's conformer behind MuQ's front end.
-
-Authors
- * The MuQ for SpeechBrain team 2026
-"""
+"""The MuQ encoder: waveforms in, hidden states out."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
-from muq_plugins.lobes.encoder import EncoderOutput
-from muq_plugins.lobes.encoders.common import encoder_output
-from muq_plugins.lobes.features import LogMel
+from muq_plugins.lobes.conformer import Conformer
+from muq_plugins.lobes.encoders.base import EncoderOutput
 from muq_plugins.lobes.front_end import ResidualFrontEnd
-from muq_plugins.lobes.lengths import absolute_lengths, length_mask
+from muq_plugins.lobes.lengths import absolute_lengths, length_mask, relative_lengths
+from muq_plugins.lobes.mel import LogMel
 from muq_plugins.lobes.parts import part
 
 
 @part
-class SpeechBrainConformer(nn.Module):
-    """Log-mel, residual 2-D convolutions and the conformer of SpeechBrain.
+class MuQEncoder(nn.Module):
+    """Log-mel, residual 2-D convolutions and a conformer (arXiv 2501.01108).
 
-    It follows the Encoder contract like `muq_plugins.lobes.MuQEncoder`, from which it
-    differs in the conformer alone: positions are relative (Transformer-XL) instead of
-    rotary, and the convolution modules normalise each frame instead of the batch.
-    Padded frames never influence the others, and are zero in the output.
+    Follows the Encoder contract: ``out = encoder(wavs, wav_lens)`` with the
+    attributes ``sample_rate``, ``frame_rate`` and ``width``. It also offers its two
+    steps, ``feats, lens = encoder.features(wavs, wav_lens)`` and
+    ``out = encoder.encode(feats, lens)``, for whoever changes the spectrogram in
+    between, such as `SpanMasking`; other encoders need not. Padded frames never
+    influence the others, and are zero in the output. The defaults are the
+    paper's model of 316 million parameters.
 
     Arguments
     ---------
@@ -42,9 +40,11 @@ class SpeechBrainConformer(nn.Module):
     conv_channels : int
         Channels of the 2-D front end.
     conv_kernel_size : int
-        Kernel of the depthwise convolutions, in frames; odd.
+        Kernel of the depthwise convolutions, in frames.
     dropout : float
         Dropout everywhere.
+    gradient_checkpointing : bool
+        Recompute layers in the backward pass to save memory.
     sample_rate : int
         Rate of the waveforms, in Hz.
     n_fft : int
@@ -54,16 +54,10 @@ class SpeechBrainConformer(nn.Module):
     n_mels : int
         Mel bands.
 
-    Raises
-    ------
-    ValueError
-        If the heads do not divide the width, or a size that must be odd or even is not.
-
     Example
     -------
-    >>> import torch
-    >>> encoder = SpeechBrainConformer(32, num_layers=2, num_heads=4, ffn_width=64,
-    ...                                conv_channels=4).eval()
+    >>> encoder = MuQEncoder(32, num_layers=2, num_heads=4, ffn_width=64,
+    ...                      conv_channels=4).eval()
     >>> out = encoder(torch.randn(2, 24000), torch.tensor([1.0, 0.5]))
     >>> out.last_hidden_state.shape, len(out.hidden_states), encoder.frame_rate
     (torch.Size([2, 25, 32]), 3, 25.0)
@@ -78,26 +72,13 @@ class SpeechBrainConformer(nn.Module):
         conv_channels: int = 512,
         conv_kernel_size: int = 31,
         dropout: float = 0.1,
+        gradient_checkpointing: bool = False,
         sample_rate: int = 24000,
         n_fft: int = 2048,
         hop_length: int = 240,
         n_mels: int = 128,
     ):
         super().__init__()
-        if width % num_heads or width % 2:
-            raise ValueError(
-                f"The width {width} must be even and a multiple of the number of heads "
-                f"({num_heads})."
-            )
-        if conv_kernel_size % 2 == 0:
-            raise ValueError(
-                f"conv_kernel_size must be odd to keep the frames aligned, "
-                f"got {conv_kernel_size}."
-            )
-        # Only who uses it needs the seconds in which SpeechBrain is imported.
-        from speechbrain.lobes.models.transformer.Conformer import ConformerEncoder
-        from speechbrain.nnet.attention import RelPosEncXL
-
         # Everything needed to build the same encoder again, as plain numbers.
         self.config: dict[str, Any] = {
             "width": width,
@@ -107,6 +88,7 @@ class SpeechBrainConformer(nn.Module):
             "conv_channels": conv_channels,
             "conv_kernel_size": conv_kernel_size,
             "dropout": dropout,
+            "gradient_checkpointing": gradient_checkpointing,
             "sample_rate": sample_rate,
             "n_fft": n_fft,
             "hop_length": hop_length,
@@ -114,23 +96,20 @@ class SpeechBrainConformer(nn.Module):
         }
         self.features = LogMel(sample_rate, n_fft, hop_length, n_mels)
         self.conv = ResidualFrontEnd(n_mels, conv_channels, width)
-        self.dropout = nn.Dropout(dropout)
-        self.positions = RelPosEncXL(width)
-        self.conformer = ConformerEncoder(
-            num_layers,
+        self.conformer = Conformer(
             width,
-            ffn_width,
+            num_layers,
             num_heads,
-            kernel_size=conv_kernel_size,
-            dropout=dropout,
-            attention_type="RelPosMHAXL",
-            output_hidden_states=True,
+            ffn_width,
+            conv_kernel_size,
+            dropout,
+            gradient_checkpointing,
         )
         self.sample_rate = sample_rate
         self.frame_rate = self.features.frame_rate / self.conv.subsampling
         self.width = width
         self.num_layers = num_layers
-        self.min_samples = n_fft // 2 + 1
+        self.min_samples = n_fft // 2 + 1  # the shortest clip that can be reflected
 
     def forward(self, wavs: Tensor, wav_lens: Tensor | None = None) -> EncoderOutput:
         """Encodes waveforms.
@@ -167,40 +146,18 @@ class SpeechBrainConformer(nn.Module):
 
         Example
         -------
-        >>> import torch
-        >>> encoder = SpeechBrainConformer(32, 1, 4, 64, conv_channels=4)
+        >>> encoder = MuQEncoder(32, num_layers=1, num_heads=4, ffn_width=64)
         >>> encoder.encode(torch.zeros(1, 100, 128)).last_hidden_state.shape
         torch.Size([1, 25, 32])
         """
         lengths = absolute_lengths(lens, feats.shape[1], feats.shape[0])
         hidden, lengths = self.conv(feats, lengths)
+        states = self.conformer(hidden, lengths)
         mask = length_mask(lengths, hidden.shape[1])
-        with _masked_convolutions(self.conformer, mask):
-            last, _, states = self.conformer(
-                self.dropout(hidden),
-                src_key_padding_mask=None if mask is None else ~mask,
-                pos_embs=self.positions(hidden),
-            )
-        # SpeechBrain lists what comes before the final normalisation.
-        return encoder_output([*states[:-1], last], lengths)
-
-
-@contextmanager
-def _masked_convolutions(conformer: nn.Module, mask: Tensor | None) -> Iterator[None]:
-    """Gives the depthwise convolutions zeros beyond the end of a clip.
-
-    SpeechBrain masks only what comes out of a convolution module, so the last frames
-    of a clip would hear half a kernel of the padding's biases.
-    """
-    hooks = []
-    if mask is not None:
-        for layer in conformer.layers:
-            gate = layer.convolution_module.bottleneck
-            hooks.append(
-                gate.register_forward_hook(lambda _, __, out: out * mask[:, None])
-            )
-    try:
-        yield
-    finally:
-        for hook in hooks:
-            hook.remove()
+        if mask is not None:
+            states = [torch.where(mask[..., None], state, 0) for state in states]
+        return EncoderOutput(
+            last_hidden_state=states[-1],
+            hidden_states=tuple(states),
+            lens=relative_lengths(lengths, hidden.shape[1], hidden),
+        )

@@ -1,7 +1,5 @@
-"""What every data set becomes: manifests with tags, and the order of the tags.
-
-Authors
- * The MuQ for SpeechBrain team 2026
+"""The annotation files of data sets, and the error that says what is wrong with
+them.
 """
 
 from __future__ import annotations
@@ -15,11 +13,31 @@ from pathlib import Path
 from speechbrain.utils.logger import get_logger
 
 from muq_plugins.data.audio import AudioError, audio_info
-from muq_plugins.data.datasets.files import DatasetError, read_text
 from muq_plugins.data.jsonio import write_json
 from muq_plugins.data.manifest import clip_ids, manifest_entry
 
 logger = get_logger(__name__)
+
+
+class DatasetError(ValueError):
+    """Files of a data set that are missing or not what they should be."""
+
+
+def read_text(path: str | Path, where_from: str) -> str:
+    """The text of an annotation file."""
+    path = Path(path)
+    if not path.is_file():
+        raise DatasetError(
+            f"{path} does not exist. Get it from {where_from}, or give the folder that "
+            "holds it."
+        )
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DatasetError(
+            f"{path} is no text in UTF-8 ({error}). Get it again from {where_from}."
+        ) from error
+
 
 PARTS = ("train", "valid", "test")
 # The order of the tags: scores without it cannot be told apart.
@@ -29,58 +47,23 @@ LEFT_OUT_FILE = "left_out.json"
 
 @dataclass(frozen=True)
 class TaggedClip:
-    """A recording as the annotations list it.
+    """A recording as the annotations list it."""
 
-    Arguments
-    ---------
-    path : str
-        Its file, relative to the folder of the audio, with "/".
-    part : str
-        "train", "valid" or "test".
-    tags : list of str
-        Its tags, in the order of all tags.
-    labels : dict
-        What else is known, such as "artist".
-
-    Example
-    -------
-    >>> TaggedClip("blues/blues.00000.wav", "train", ["blues"]).labels
-    {}
-    """
-
-    path: str
-    part: str
-    tags: list[str]
-    labels: dict = field(default_factory=dict)
+    path: str  # its file, relative to the folder of the audio, with "/"
+    part: str  # "train", "valid" or "test"
+    tags: list[str]  # its tags, in the order of all tags
+    labels: dict = field(default_factory=dict)  # what else is known, such as "artist"
 
 
 @dataclass(frozen=True)
 class TaggedData:
-    """The manifests of a data set.
+    """The manifests of a data set."""
 
-    Arguments
-    ---------
-    name : str
-        The data set with its split: numbers without it cannot be compared.
-    manifests : dict of str to pathlib.Path
-        By part.
-    audio_folder : pathlib.Path
-        The data root of the manifests.
-    tags : list of str
-        All tags, in the order of `tags.json`.
-    left_out : list of dict
-        Clips that are not in the manifests: "path", "reason" and "detail".
-
-    Example
-    -------
-    >>> TaggedData("mine", {}, Path("audio"), ["calm"], []).tags
-    ['calm']
-    """
-
-    name: str
-    manifests: dict[str, Path]
-    audio_folder: Path
-    tags: list[str]
+    name: str  # the data set with its split: numbers without it cannot be compared
+    manifests: dict[str, Path]  # by part
+    audio_folder: Path  # the data root of the manifests
+    tags: list[str]  # all tags, in the order of `tags.json`
+    # clips that are not in the manifests: "path", "reason" and "detail"
     left_out: list[dict]
 
 
@@ -95,53 +78,7 @@ def write_manifests(
     parts: Sequence[str] = PARTS,
     leave_out_missing: bool = False,
 ) -> TaggedData:
-    """Find the audio of clips and write their manifests.
-
-    Arguments
-    ---------
-    name : str
-        The data set with its split.
-    manifest_folder : str or pathlib.Path
-        Where a folder named after the data set and its split is made, with
-        `train.json`, ..., `tags.json` and `left_out.json`: splits are never mixed up.
-    audio_folder : str or pathlib.Path
-        The folder that the paths of the clips start from.
-    clips : iterable of TaggedClip
-        The clips of all parts.
-    tags : sequence of str
-        All tags, in the order in which they are to be kept.
-    endings : sequence of str
-        Names under which a file may be there, tried in turn: "" is that of the
-        annotations, another one replaces its extension.
-    known_unreadable : iterable of str
-        Paths that are broken where they are published: left out if they cannot be
-        read. Any other such file is an error.
-    parts : sequence of str
-        Which parts to write; the audio of the others is not needed.
-    leave_out_missing : bool
-        List clips without a file in `left_out.json` and go on, where that is meant.
-
-    Returns
-    -------
-    TaggedData
-        The manifests.
-
-    Raises
-    ------
-    DatasetError
-        If a part is unknown or empty, a clip or tag comes twice, a clip has an unknown
-        tag, or a file is missing or cannot be read.
-
-    Example
-    -------
-    >>> import soundfile
-    >>> root = getfixture("tmp_path")
-    >>> soundfile.write(root / "a.wav", [0.0] * 24000, 24000)
-    >>> clips = [TaggedClip("a.wav", "test", ["calm"])]
-    >>> data = write_manifests("mine", root, root, clips, ["calm"], parts=["test"])
-    >>> data.manifests["test"].parent.name, data.left_out
-    ('mine', [])
-    """
+    """Find the audio of clips and write their manifests."""
     audio_folder = Path(audio_folder)
     folder = Path(manifest_folder) / re.sub(r"[^a-z0-9]+", "-", name.lower())
     parts, tags = list(parts), list(tags)
@@ -190,29 +127,7 @@ def write_manifests(
 
 
 def read_tag_order(manifest_folder: str | Path) -> list[str]:
-    """The order of the tags that `write_manifests` has kept.
-
-    Arguments
-    ---------
-    manifest_folder : str or pathlib.Path
-        Folder of the manifests.
-
-    Returns
-    -------
-    list of str
-        All tags.
-
-    Raises
-    ------
-    DatasetError
-        If there is no such file.
-
-    Example
-    -------
-    >>> write_json(getfixture("tmp_path") / "tags.json", ["calm", "loud"])
-    >>> read_tag_order(getfixture("tmp_path"))
-    ['calm', 'loud']
-    """
+    """The order of the tags that `write_manifests` has kept."""
     path = Path(manifest_folder) / TAGS_FILE
     return json.loads(read_text(path, "the prepare function of the data set"))
 

@@ -1,8 +1,4 @@
-"""Make the clips of one piece: audio, and labels beside it.
-
-Authors
- * The MuQ for SpeechBrain team 2026
-"""
+"""Turn an arrangement into audio: play its parts, balance them, set the level."""
 
 import json
 import os
@@ -11,15 +7,82 @@ import threading
 import time
 from pathlib import Path
 
-from muq_plugins.data.corpus.arrangement import Arrangement, arrange
-from muq_plugins.data.corpus.captions import key_name, write_caption
+import numpy as np
+import soundfile
+
+from muq_plugins.data.corpus.arrangement import INSTRUMENTS, Arrangement, Part, arrange
+from muq_plugins.data.corpus.captions import write_caption
 from muq_plugins.data.corpus.pieces import Piece
-from muq_plugins.data.corpus.programs import INSTRUMENTS
-from muq_plugins.data.corpus.render import render, write_flac
-from muq_plugins.data.corpus.sampler import SAMPLE_RATE
 from muq_plugins.data.corpus.schedule import Visit
-from muq_plugins.data.corpus.scores import estimate_key, read_score
+from muq_plugins.data.corpus.scores import estimate_key, key_name, read_score
+from muq_plugins.data.corpus.soundfont import SAMPLE_RATE, load_soundfont
 from muq_plugins.data.jsonio import write_json
+
+_SILENCE = 1e-3  # of the peak: -60 dB
+_RMS = 0.1  # -20 dBFS
+_PEAK = 0.95
+
+
+def render(parts: list[Part]) -> np.ndarray:
+    """Play the parts of an arrangement together, without any effect."""
+    tracks = [_play_part(part) for part in parts]
+    audio = np.zeros(max(len(track) for track in tracks), dtype=np.float32)
+    for track in tracks:
+        audio[: len(track)] += track
+    return level(_trim_end(audio))
+
+
+def level(audio: np.ndarray) -> np.ndarray:
+    """Bring audio to -20 dBFS RMS, or less where the peak would pass 0.95.
+
+    The soundfont's instruments differ by 20 dB. A common RMS does not give them away
+    by their loudness, and leaves headroom for all but the most percussive music, which
+    the limit of the peak then keeps from clipping.
+    """
+    rms = float(np.sqrt(np.mean(np.square(audio, dtype=np.float64))))
+    peak = float(np.abs(audio).max())
+    if not (np.isfinite(peak) and peak > 0.0):
+        raise ValueError(f"The audio is silent or not finite: its peak is {peak}.")
+    return (audio * min(_RMS / rms, _PEAK / peak)).astype(np.float32)
+
+
+def write_flac(path: Path, audio: np.ndarray) -> None:
+    """Write audio as 16-bit FLAC, completely or not at all."""
+    unfinished = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    # Rounded here, so that the file does not depend on how libsndfile rounds.
+    samples = np.round(audio * 32767.0).astype(np.int16)
+    soundfile.write(unfinished, samples, SAMPLE_RATE, format="FLAC", subtype="PCM_16")
+    os.replace(unfinished, path)
+
+
+def _play_part(part: Part) -> np.ndarray:
+    """One part at an RMS of its gain over the time that it sounds.
+
+    Without that, a glockenspiel that the labels name would not be heard beside brass.
+    """
+    font = load_soundfont()
+    sounds: dict[tuple[int, float], np.ndarray] = {}
+    notes = []
+    for note in part.notes:
+        key = (note.pitch, note.duration)
+        if key not in sounds:
+            sounds[key] = font.play(part.program, note.pitch, note.duration)
+        # The amplitude that SoundFont 2.01, 8.4.1, gives to a velocity.
+        gain = np.float32((note.velocity / 127.0) ** 2)
+        notes.append((round(note.start * SAMPLE_RATE), sounds[key], gain))
+    track = np.zeros(max(start + len(s) for start, s, _ in notes), dtype=np.float32)
+    for start, sound, gain in notes:
+        track[start : start + len(sound)] += sound * gain
+    sounding = track[track != 0.0]
+    rms = np.sqrt(np.mean(np.square(sounding, dtype=np.float64)))
+    return track * np.float32(10.0 ** (part.gain / 20.0) / rms)
+
+
+def _trim_end(audio: np.ndarray) -> np.ndarray:
+    """Cut what is under -60 dB of the peak at the end."""
+    loud = np.flatnonzero(np.abs(audio) > _SILENCE * np.abs(audio).max())
+    return audio[: loud[-1] + 1] if len(loud) else audio
+
 
 AUDIO = "audio"
 
@@ -31,39 +94,6 @@ def make_clips(visit: Visit, folder: Path, seed: int) -> list[dict]:
 
     A take is finished when its labels (JSON) lie beside its audio (FLAC): they are
     written last.
-
-    Arguments
-    ---------
-    visit : Visit
-        The piece and its takes.
-    folder : pathlib.Path
-        Folder of the corpus, with its folder for audio.
-    seed : int
-        Decides, with the piece and the number of the take, how it is played.
-
-    Returns
-    -------
-    list of dict
-        The manifest entry of each take.
-
-    Raises
-    ------
-    RuntimeError
-        If the piece cannot be rendered; names it.
-
-    Example
-    -------
-    >>> import tempfile
-    >>> piece = Piece("bach/bwv300.mxl", "bach/bwv300", "Bach", "Chorale", 1)
-    >>> visit = Visit("train", piece, 60.0, 0, ("reed",))
-    >>> with tempfile.TemporaryDirectory() as name:
-    ...     folder = Path(name)
-    ...     (folder / "audio").mkdir()
-    ...     clips = make_clips(visit, folder, seed=1)
-    ...     sorted(file.name for file in (folder / "audio").iterdir())
-    ['bach-bwv300-take00.flac', 'bach-bwv300-take00.json']
-    >>> clips[0]["family"], clips[0]["time_signature"]
-    ('reed', '4/4')
     """
     entries = []
     score = None
@@ -104,18 +134,6 @@ def make_clips_in_worker(
     """`make_clips`, in a process that ends with the one that started it.
 
     Without that, a killed build would leave its workers behind.
-
-    Arguments
-    ---------
-    visit, folder, seed
-        See `make_clips`.
-    parent : int
-        Id of the process that builds the corpus; may be this one.
-
-    Returns
-    -------
-    list of dict
-        See `make_clips`.
     """
     watched = any(thread.name == _WATCH for thread in threading.enumerate())
     if os.getpid() != parent and not watched:

@@ -1,7 +1,5 @@
-"""The report of a zero-shot evaluation: one JSON file, and a page made from it alone.
-
-Authors
- * The MuQ for SpeechBrain team 2026
+"""The report of a zero-shot evaluation: one JSON file, and a page made from it
+alone.
 """
 
 from __future__ import annotations
@@ -27,62 +25,14 @@ NAMES = {
 
 
 def save_zero_shot(folder: str | Path, scores: dict[str, Any]) -> Path:
-    """Keep what an evaluation found.
-
-    Arguments
-    ---------
-    folder : str or pathlib.Path
-        Where `zero_shot.json` goes.
-    scores : dict
-        "model", "fingerprint", "data", "clips" and "clip_seconds"; with tags "prompts",
-        "tagging" and, if each clip has one tag, "accuracy"; with captions "retrieval".
-
-    Returns
-    -------
-    pathlib.Path
-        The file.
-
-    Example
-    -------
-    >>> save_zero_shot(getfixture("tmp_path"), {"clips": 2}).name
-    'zero_shot.json'
-    """
+    """Keep what an evaluation found."""
     path = Path(folder) / SCORES_FILE
     write_json(path, scores)
     return path
 
 
 def zero_shot_report(folder: str | Path) -> tuple[Path, list[str]]:
-    """Write the report of a zero-shot evaluation.
-
-    Arguments
-    ---------
-    folder : str or pathlib.Path
-        Folder with `zero_shot.json` and, if it was saved, `hyperparams.yaml`.
-
-    Returns
-    -------
-    page : pathlib.Path
-        `report.html` in the folder.
-    headline : list of str
-        The numbers that matter, for the terminal.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is no `zero_shot.json`.
-
-    Example
-    -------
-    >>> near = {"value": 0.8, "low": 0.7, "high": 0.9}
-    >>> tags = {"roc_auc": near, "average_precision": near, "chance": 0.1, "clips": 9,
-    ...         "tags": [], "without_positive": [], "without_negative": []}
-    >>> _ = save_zero_shot(getfixture("tmp_path"), {"model": "m", "fingerprint": "f",
-    ...     "data": "mine", "clips": 9, "clip_seconds": 10.0, "prompts": ["{tag}"],
-    ...     "tagging": tags})
-    >>> zero_shot_report(getfixture("tmp_path"))[1][0]
-    'tagging ROC-AUC 0.800 [0.700, 0.900] (chance 0.500)'
-    """
+    """Write the report of a zero-shot evaluation."""
     folder = Path(folder)
     scores = json.loads((folder / SCORES_FILE).read_text("utf-8"))
     facts, verdicts, sections = [], [], [_about(scores)]

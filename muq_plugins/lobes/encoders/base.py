@@ -1,22 +1,93 @@
-"""Hidden states at another frame rate, said aloud.
-
-Authors
- * The MuQ for SpeechBrain team 2026
-"""
+"""What encoders have in common: how they end, and how waveforms become frames."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from fractions import Fraction
-from math import ceil
+from math import ceil, prod
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from muq_plugins.lobes.encoder import EncoderOutput
-from muq_plugins.lobes.encoders.common import encoder_output
-from muq_plugins.lobes.lengths import absolute_lengths
+from muq_plugins.lobes.lengths import absolute_lengths, length_mask, relative_lengths
 from muq_plugins.lobes.parts import part
+
+
+@dataclass
+class EncoderOutput:
+    """What an encoder says about a batch.
+
+    Arguments
+    ---------
+    last_hidden_state : Tensor
+        (batch, frames, width), after the final normalisation.
+    hidden_states : tuple of Tensor
+        num_layers + 1 tensors (batch, frames, width): index 0 is the front end,
+        index i the output of layer i, the last one equals `last_hidden_state`.
+    lens : Tensor
+        Relative lengths (batch,) in frames.
+
+    Example
+    -------
+    >>> state = torch.zeros(2, 25, 32)
+    >>> EncoderOutput(state, (state, state), torch.ones(2)).last_hidden_state.shape
+    torch.Size([2, 25, 32])
+    """
+
+    last_hidden_state: Tensor
+    hidden_states: tuple[Tensor, ...]
+    lens: Tensor
+
+
+def encoder_output(states: Sequence[Tensor], lengths: Tensor | None) -> EncoderOutput:
+    """Clears the frames beyond each clip."""
+    frames = states[0].shape[1]
+    mask = length_mask(lengths, frames)
+    if mask is not None:
+        states = [torch.where(mask[..., None], state, 0) for state in states]
+    return EncoderOutput(
+        last_hidden_state=states[-1],
+        hidden_states=tuple(states),
+        lens=relative_lengths(lengths, frames, states[0]),
+    )
+
+
+def receptive_field(kernel_sizes: Sequence[int], strides: Sequence[int]) -> int:
+    """Samples that one output of a stack of convolutions sees."""
+    if not kernel_sizes or len(kernel_sizes) != len(strides):
+        raise ValueError(
+            f"kernel_sizes and strides must be lists of one number per convolution, "
+            f"got {list(kernel_sizes)} and {list(strides)}."
+        )
+    size, jump = 1, 1
+    for kernel_size, stride in zip(kernel_sizes, strides, strict=True):
+        if not 1 <= stride <= kernel_size:
+            raise ValueError(
+                f"A kernel of {kernel_size} with a stride of {stride} leaves samples "
+                f"unheard: each stride must be between 1 and the kernel size."
+            )
+        size += (kernel_size - 1) * jump
+        jump *= stride
+    return size
+
+
+def centre_frames(
+    wavs: Tensor, kernel_sizes: Sequence[int], strides: Sequence[int]
+) -> Tensor:
+    """Pads waveforms with silence so that unpadded convolutions give aligned frames.
+
+    Frame t is then centred on the samples from ``t * stride`` to ``(t + 1) * stride``
+    (`stride` being that of the whole stack), and there are
+    ``ceil(samples / stride)`` frames: without it, the end of each clip is lost.
+    """
+    size, hop = receptive_field(kernel_sizes, strides), prod(strides)
+    samples = wavs.shape[1]
+    frames = -(-samples // hop)
+    left = (size - hop) // 2
+    return F.pad(wavs, (left, (frames - 1) * hop + size - samples - left))
 
 
 @part

@@ -2,9 +2,6 @@
 
 The options are split here, by exact name, because SpeechBrain's own parser accepts
 abbreviations (``--test 3`` skips the training) and loses "=" inside values.
-
-Authors
- * The MuQ for SpeechBrain team 2026
 """
 
 import contextlib
@@ -15,70 +12,30 @@ from typing import Any
 import speechbrain as sb
 from speechbrain.utils.run_opts import RunOptions
 
-from muq_plugins.experiment.run_options import (
+from muq_plugins.experiment.extends import (
     COMMAND_LINE_OPTIONS,
     FLAG_OPTIONS,
     LIST_OPTIONS,
     TRAINING_SETTINGS,
+    ExperimentError,
+    parse_yaml,
 )
-from muq_plugins.experiment.tree import ExperimentError, parse_yaml
 
 
 @dataclasses.dataclass(frozen=True)
 class CommandLine:
-    """What the command line of a training script says.
+    """What the command line of a training script says."""
 
-    Arguments
-    ---------
-    path : str
-        The experiment file.
-    run_opts : RunOptions
-        SpeechBrain's run options.
-    overrides : dict
-        New values of keys of the experiment file, by dotted key. Run options that
-        are training settings (``TRAINING_SETTINGS``) are here too, so that the
-        file saved with the results says what was run.
-
-    Example
-    -------
-    >>> parse_arguments(["hparams/muq.yaml", "--seed", "3"]).overrides
-    {'seed': 3}
-    """
-
-    path: str
-    run_opts: RunOptions
+    path: str  # the experiment file
+    run_opts: RunOptions  # speechBrain's run options
+    # new values of keys of the experiment file, by dotted key. Run options that are
+    # training settings (``TRAINING_SETTINGS``) are here too, so that the file saved
+    # with the results says what was run
     overrides: dict[str, Any]
 
 
 def parse_arguments(argv: list[str]) -> CommandLine:
-    """Split the command line into experiment file, run options and overrides.
-
-    Arguments
-    ---------
-    argv : list of str
-        Without the name of the script, as in ``sys.argv[1:]``. Options are
-        ``--key value`` or ``--key=value``; the values of overrides are YAML.
-
-    Returns
-    -------
-    CommandLine
-        Its parts.
-
-    Raises
-    ------
-    ExperimentError
-        If the command line cannot be understood.
-
-    Example
-    -------
-    >>> command = parse_arguments(
-    ...     ["muq.yaml", "--data_folder=/a/b=c", "--device", "cpu", "--lr", "1e-3"]
-    ... )
-    >>> command.overrides
-    {'data_folder': '/a/b=c', 'lr': 0.001}
-    >>> command.run_opts.device
-    'cpu'
-    """
+    """Split the command line into experiment file, run options and overrides."""
     path, options = _split(argv)
     run_options = {k: v for k, v in options.items() if k in COMMAND_LINE_OPTIONS}
     run_opts = _parse_run_options(path, run_options)

@@ -1,0 +1,389 @@
+"""What a study runs: a folder and some commands for every experiment and seed.
+
+A folder is named after everything that its run depends on, so studies that share a
+folder of runs share the runs too, and a changed setting never meets an old result.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from muq_plugins.experiment.experiment import Experiment, save_experiment
+from muq_plugins.experiment.extends import (
+    ExperimentError,
+    hint,
+    parse_yaml,
+    resolve_experiment,
+)
+
+EXPERIMENT_KEYS = ("experiment", "label", "overrides", "inputs", "script")
+PROBE_KEYS = ("experiment", "overrides")
+TRAIN = "train"
+TRAIN_SCRIPT = "train.py"
+
+
+@dataclass(frozen=True)
+class Command:
+    """One step of a run."""
+
+    name: str  # "train", or the name of a probe
+    script: str  # the recipe
+    arguments: list[str]  # its command line
+    key: str  # hash of the settings that its result depends on
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """One experiment with one seed."""
+
+    experiment: str  # its name in the study
+    seed: int  # of everything that is random in the run
+    folder: Path  # the run folder
+    commands: list[Command]  # in order
+    inputs: tuple[PlannedRun, ...] = ()  # runs that must have been trained before
+
+
+def plan_runs(
+    experiments: Mapping[str, Mapping[str, Any]],
+    seeds: Sequence[int],
+    budget: Mapping[str, Any],
+    probes: Mapping[str, Mapping[str, Any]] | None,
+    yaml_folder: str | Path,
+    runs_folder: str | Path,
+) -> list[PlannedRun]:
+    """All runs of a study, one seed after another."""
+    if not experiments or not seeds:
+        raise ExperimentError("A study needs at least one experiment and one seed.")
+    if len(set(seeds)) < len(seeds):
+        raise ExperimentError(f"seeds must differ from each other, got {list(seeds)}.")
+    for name, wanted in experiments.items():
+        _check_entry(name, wanted, yaml_folder, EXPERIMENT_KEYS)
+    for name, wanted in (probes or {}).items():
+        _check_entry(name, wanted, yaml_folder, PROBE_KEYS)
+    ordered = _with_inputs_first(experiments)
+    runs: dict[tuple[str, int], PlannedRun] = {}
+    for seed in seeds:
+        for name in ordered:
+            inputs = {
+                key: runs[other, seed]
+                for key, other in (experiments[name].get("inputs") or {}).items()
+            }
+            runs[name, seed] = _plan_run(
+                *(name, experiments[name], inputs, seed, budget, probes or {}),
+                *(yaml_folder, runs_folder),
+            )
+    return list(runs.values())
+
+
+def _check_entry(
+    name: str, wanted: Any, yaml_folder: str | Path, known: Sequence[str]
+) -> None:
+    if not isinstance(wanted, Mapping) or "experiment" not in wanted:
+        raise ExperimentError(
+            f"{name} must be a mapping with the key experiment (a YAML file) and any "
+            f"of {', '.join(known[1:])}, got {wanted!r}."
+        )
+    for key in wanted:
+        if key not in known:
+            raise ExperimentError(f"{name}: unknown key {key!r}{hint(key, known)}.")
+    path = Path(yaml_folder) / wanted["experiment"]
+    if not path.is_file():
+        raise ExperimentError(f"{name}: there is no experiment {path}.")
+
+
+def _with_inputs_first(experiments: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Names in such an order that each comes after those that it needs."""
+    needed = {}
+    for name, wanted in experiments.items():
+        needed[name] = list((wanted.get("inputs") or {}).values())
+        for other in needed[name]:
+            if other not in experiments:
+                raise ExperimentError(
+                    f"{name}: its input {other!r} is no experiment of this study"
+                    f"{hint(other, list(experiments))}."
+                )
+    ordered: list[str] = []
+    while len(ordered) < len(experiments):
+        ready = [
+            name
+            for name in experiments
+            if name not in ordered and set(needed[name]) <= set(ordered)
+        ]
+        if not ready:
+            circle = ", ".join(name for name in experiments if name not in ordered)
+            raise ExperimentError(
+                f"{circle}: these need each other's runs in a circle, so none can be "
+                f"the first: change their inputs."
+            )
+        ordered.append(ready[0])
+    return ordered
+
+
+def _plan_run(
+    name: str,
+    wanted: Mapping[str, Any],
+    inputs: Mapping[str, PlannedRun],
+    seed: int,
+    budget: Mapping[str, Any],
+    probes: Mapping[str, Mapping[str, Any]],
+    yaml_folder: str | Path,
+    runs_folder: str | Path,
+) -> PlannedRun:
+    folders = {key: str(run.folder) for key, run in inputs.items()}
+    overrides = {**(wanted.get("overrides") or {}), **folders}
+    if broken := sorted(set(overrides) & {*budget, "seed", "output_folder"}):
+        raise ExperimentError(
+            f"{name} overrides {', '.join(broken)}, which must be the same for all "
+            f"experiments of a study, or is set by it: take it out."
+        )
+    path = Path(yaml_folder) / wanted["experiment"]
+    settings = {**budget, **overrides, "seed": seed}
+    key = _key(path, settings)
+    folder = Path(runs_folder) / f"{path.stem}-{seed}-{key}"
+    arguments = [str(path), *_options({**settings, "output_folder": str(folder)})]
+    commands = [Command(TRAIN, wanted.get("script", TRAIN_SCRIPT), arguments, key)]
+    for probe, asked in probes.items():
+        path = Path(yaml_folder) / asked["experiment"]
+        settings = {**(asked.get("overrides") or {}), "encoder": str(folder)}
+        where = {"output_folder": str(folder / "probes" / probe)}
+        arguments = [str(path), *_options({**settings, **where})]
+        commands.append(Command(probe, "probe.py", arguments, _key(path, settings)))
+    return PlannedRun(name, seed, folder, commands, tuple(inputs.values()))
+
+
+def _key(path: Path, settings: Mapping[str, Any]) -> str:
+    """A hash of the merged experiment, and of those of its stages."""
+    text = resolve_experiment(path, dict(settings))
+    merged = text
+    for stage in parse_yaml(text, str(path)).values():
+        if isinstance(stage, Mapping) and "experiment" in stage:
+            merged += resolve_experiment(path.parent / stage["experiment"])
+    return hashlib.sha256(merged.encode()).hexdigest()[:8]
+
+
+def _options(settings: Mapping[str, Any]) -> list[str]:
+    """Settings as a command line."""
+    options = []
+    for key, value in settings.items():
+        options += [f"--{key}", value if isinstance(value, str) else json.dumps(value)]
+    return options
+
+
+FINISHED_FILE = "finished.json"
+LOCK_FILE = "study.lock"
+POLL_SECONDS = 0.2
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A command that ended with an error."""
+
+    run: PlannedRun  # its run
+    command: Command  # the command
+    log: Path  # what it printed
+
+
+def is_finished(run: PlannedRun, command: Command) -> bool:
+    """Tells whether a command of a run has been carried out."""
+    return _finished(run.folder).get(command.name) == command.key
+
+
+def is_complete(run: PlannedRun) -> bool:
+    """Tells whether all commands of a run have been carried out."""
+    return all(is_finished(run, command) for command in run.commands)
+
+
+def carry_out(
+    runs: Sequence[PlannedRun],
+    recipes: str | Path,
+    devices: Sequence[str],
+    say: Callable[[str], None] = print,
+) -> list[Failure]:
+    """Runs everything that is not finished yet.
+
+    A run waits until its inputs have been trained. One that fails does not stop the
+    others, except those that it is an input of. Ctrl-C stops the commands that are
+    running, each of which writes a checkpoint first.
+    """
+    if not devices:
+        raise ValueError("devices must name at least one device, for example [cpu].")
+    waiting = list(runs)
+    working: list[PlannedRun] = []
+    choice = threading.Lock()
+    stop = threading.Event()
+    failures: list[Failure] = []
+    environment = {
+        "OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // len(devices))),
+        **os.environ,
+    }
+
+    def take_next() -> PlannedRun | None:
+        while not stop.is_set():
+            with choice:
+                for run in waiting:
+                    if all(_is_trained(other) for other in run.inputs):
+                        waiting.remove(run)
+                        working.append(run)
+                        return run
+                if not working or not waiting:
+                    return None
+            stop.wait(POLL_SECONDS)
+        return None
+
+    def work(device: str) -> None:
+        while (run := take_next()) is not None:
+            try:
+                failure = _carry_out_run(run, recipes, device, environment, stop, say)
+            except OSError as error:  # such as a full disk: the others may still go on
+                say(f"{run.experiment}, seed {run.seed} FAILED: {error}")
+                failure = Failure(run, run.commands[0], run.folder)
+            with choice:
+                working.remove(run)
+            if failure is not None:
+                failures.append(failure)
+
+    threads = [threading.Thread(target=work, args=[device]) for device in devices]
+    for thread in threads:
+        thread.start()
+    try:
+        for thread in threads:
+            thread.join()
+    except KeyboardInterrupt:
+        stop.set()
+        for thread in threads:
+            thread.join()
+        raise
+    for run in waiting:
+        missing = next(other for other in run.inputs if not _is_trained(other))
+        say(
+            f"{run.experiment}, seed {run.seed} left out: it needs the run of "
+            f"{missing.experiment} in {missing.folder}"
+        )
+    return failures
+
+
+def _is_trained(run: PlannedRun) -> bool:
+    return all(is_finished(run, c) for c in run.commands if c.name == TRAIN)
+
+
+def _carry_out_run(run, recipes, device, environment, stop, say) -> Failure | None:
+    if is_complete(run):
+        return None
+    run.folder.mkdir(parents=True, exist_ok=True)
+    # The commands inherit the open file, so the lock outlives a study that is killed
+    # for as long as its last command runs on.
+    with open(run.folder / LOCK_FILE, "w") as lock:
+        if not _lock(lock, run, stop, say):
+            return None
+        for command in run.commands:
+            if is_finished(run, command):
+                continue
+            name = f"{run.experiment}, seed {run.seed}: {command.name}"
+            log = run.folder / f"{command.name}.log"
+            say(f"{name} on {device} ...")
+            start = time.monotonic()
+            status = _run(command, recipes, device, environment, stop, lock, log)
+            if stop.is_set():
+                return None
+            if status:
+                say(f"{name} FAILED with {status}; see {log}")
+                return Failure(run, command, log)
+            _note(run.folder, command)
+            say(f"{name} done in {time.monotonic() - start:.0f} s")
+    return None
+
+
+def _lock(lock, run, stop, say) -> bool:
+    """Waits until nobody else works in the folder; False if told to stop."""
+    told = False
+    while not stop.is_set():
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            if not told:
+                say(f"Waiting for another process that works in {run.folder} ...")
+                told = True
+            time.sleep(POLL_SECONDS)
+    return False
+
+
+def _run(command, recipes, device, environment, stop, lock, log) -> int:
+    """Runs one command to its end and returns its exit status."""
+    script = str(Path(recipes) / command.script)
+    options = ["--device", device, "--noprogressbar"]
+    with open(log, "w", encoding="utf-8") as output:
+        process = subprocess.Popen(
+            [sys.executable, script, *command.arguments, *options],
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env=environment,
+            pass_fds=[lock.fileno()],
+        )
+        while process.poll() is None:
+            if stop.wait(POLL_SECONDS):
+                process.terminate()
+                return process.wait()
+    return process.returncode
+
+
+def _finished(folder: Path) -> dict[str, str]:
+    path = folder / FINISHED_FILE
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+def _note(folder: Path, command: Command) -> None:
+    """Remembers that a command has finished, whole or not at all."""
+    content = json.dumps({**_finished(folder), command.name: command.key}, indent=1)
+    partial = folder / f"{FINISHED_FILE}.partial"
+    partial.write_text(content, encoding="utf-8")
+    os.replace(partial, folder / FINISHED_FILE)
+
+
+def run_study(
+    experiment: Experiment, recipes: str | Path
+) -> tuple[list[PlannedRun], list[Failure]]:
+    """Plans a study, saves it, and runs what is not finished."""
+    refuse_run_options(experiment)
+    hparams = experiment.hparams
+    runs = plan_runs(
+        hparams["experiments"],
+        hparams["seeds"],
+        hparams["budget"],
+        hparams.get("probes"),
+        experiment.path.parent,
+        hparams["runs_folder"],
+    )
+    save_experiment(experiment, hparams["output_folder"], study=True)
+    if hparams["only_report"]:
+        return runs, []
+    return runs, carry_out(runs, recipes, hparams["devices"])
+
+
+def refuse_run_options(experiment: Experiment) -> None:
+    """Refuses options that would reach none of the commands of a study."""
+    given = experiment.run_opts.overridden_args
+    if given:
+        raise ExperimentError(
+            f"{', '.join(sorted(given))}: a study takes no run options. Set devices "
+            f"for where it runs, and budget for training settings."
+        )
+
+
+def study_command(script: str, argv: Sequence[str]) -> str:
+    """The command that runs a study, also if this one only looks at it."""
+    words = re.sub(r" --only_report[ =]\S+", "", shlex.join(argv))
+    return f"python recipes/MuQ/{script} {words}"
