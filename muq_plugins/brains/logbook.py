@@ -15,7 +15,7 @@ from torch import Tensor
 from muq_plugins.brains.processes import gather, world_size
 from muq_plugins.data.clips import ClipBatch
 from muq_plugins.data.jsonio import append_json_line, open_json_lines, read_json_lines
-from muq_plugins.evaluation.metrics_log import MetricsLog
+from muq_plugins.evaluation.run_files import MetricsLog
 from muq_plugins.lobes.stages import StageOutput
 
 logger = get_logger(__name__)

@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from muq_plugins.evaluation.metrics_log import is_validated, select, series
 from muq_plugins.evaluation.probe_result import ProbeResult
 from muq_plugins.evaluation.report import Fact, number, percent
+from muq_plugins.evaluation.run_files import is_validated, select, series
 from muq_plugins.lobes import codes
 
 

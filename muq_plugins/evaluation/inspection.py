@@ -5,7 +5,6 @@ Also on audio that it was not trained on, for which its own training says nothin
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,17 +14,17 @@ from speechbrain.utils.logger import get_logger
 from torch import Tensor
 
 from muq_plugins.data.audio import AudioError
-from muq_plugins.evaluation.examples import reconstruction_examples
-from muq_plugins.evaluation.metrics_log import read_metrics, select
 from muq_plugins.evaluation.probing.clips import Clip
 from muq_plugins.evaluation.probing.windows import clip_windows
-from muq_plugins.evaluation.run_folder import (
+from muq_plugins.evaluation.run_files import (
     METRICS_FILE,
     load_diagnostics,
-    replace_file,
+    read_metrics,
     save_diagnostics,
+    select,
 )
-from muq_plugins.lobes import Target, TokenizerTraining, codes
+from muq_plugins.files import write_json
+from muq_plugins.lobes import StackedFrames, Target, TokenizerTraining, codes
 from muq_plugins.lobes.codes import count_codes
 from muq_plugins.lobes.quantizers.base import decoding_errors
 
@@ -91,9 +90,7 @@ def inspect_tokenizer(
     if folder is not None:
         examples = reconstruction_examples(target, example[None]) if can_decode else {}
         save_diagnostics(folder, code_counts=counts, **examples)
-        replace_file(
-            Path(folder) / INSPECTION_FILE, json.dumps(result, indent=1).encode()
-        )
+        write_json(Path(folder) / INSPECTION_FILE, result)
     return result
 
 
@@ -109,6 +106,30 @@ def own_test(run_folder: str | Path) -> dict[str, Any] | None:
     errors = rows[-1].get("reconstruction_error_per_level")
     counts = torch.as_tensor(counts)
     return {**_use(counts), "reconstruction_error_per_level": errors}
+
+
+@torch.no_grad()
+def reconstruction_examples(target: Target, wavs: Tensor) -> dict[str, Tensor]:
+    """One clip (1, samples) from the first, half and all levels of its codes.
+
+    Named as `save_diagnostics` takes them; empty if the target cannot decode codes to a
+    spectrogram.
+    """
+    features, quantizer = target.features, target.quantizer
+    if not isinstance(features, StackedFrames) or not hasattr(quantizer, "decode"):
+        return {}
+    device = next(target.buffers()).device
+    found = target(wavs.to(device))
+    feats, _ = features(wavs.to(device))
+    levels = sorted({1, max(1, quantizer.num_codebooks // 2), quantizer.num_codebooks})
+    decoded = [quantizer.decode(found[..., :level]) for level in levels]
+    return {
+        "mel": features.unstack(feats)[0].cpu(),
+        "reconstructions": torch.stack(
+            [features.unstack(feats)[0].cpu() for feats in decoded]
+        ),
+        "reconstruction_levels": torch.tensor(levels),
+    }
 
 
 def _use(counts: Tensor) -> dict[str, list]:

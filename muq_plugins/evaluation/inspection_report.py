@@ -11,7 +11,7 @@ from muq_plugins.evaluation.facts import usage_fact
 from muq_plugins.evaluation.health import announce, tokenizer_verdicts
 from muq_plugins.evaluation.inspection import INSPECTION_FILE
 from muq_plugins.evaluation.report import Fact, Section, number, write_report
-from muq_plugins.evaluation.run_folder import FIGURES_FOLDER, load_diagnostics
+from muq_plugins.evaluation.run_files import FIGURES_FOLDER, load_diagnostics
 
 HERE, THERE = "this audio", "test part of its own training"
 

@@ -6,7 +6,6 @@ from pathlib import Path
 
 from muq_plugins.data.jsonio import write_json
 from muq_plugins.evaluation.health import Verdict, announce
-from muq_plugins.evaluation.metrics_log import read_metrics, select
 from muq_plugins.evaluation.probe_result import ProbeResult, load_probe
 from muq_plugins.evaluation.report import (
     Fact,
@@ -16,7 +15,12 @@ from muq_plugins.evaluation.report import (
     percent,
     write_report,
 )
-from muq_plugins.evaluation.run_folder import METRICS_FILE, load_diagnostics
+from muq_plugins.evaluation.run_files import (
+    METRICS_FILE,
+    load_diagnostics,
+    read_metrics,
+    select,
+)
 from muq_plugins.lobes import codes
 
 ITERATIONS_FILE = "iterations.json"

@@ -19,14 +19,16 @@ from muq_plugins.evaluation.health import (
     tokenizer_verdicts,
     worst_first,
 )
-from muq_plugins.evaluation.metrics_log import is_validated, read_metrics, select
 from muq_plugins.evaluation.probe_result import load_probe
 from muq_plugins.evaluation.report import Section, write_report
-from muq_plugins.evaluation.run_folder import (
+from muq_plugins.evaluation.run_files import (
     FIGURES_FOLDER,
     HYPERPARAMETERS_FILE,
     METRICS_FILE,
+    is_validated,
     load_diagnostics,
+    read_metrics,
+    select,
 )
 from muq_plugins.evaluation.zero_shot.scores import load_scores
 

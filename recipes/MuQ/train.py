@@ -29,7 +29,7 @@ from muq_plugins.brains import PretrainBrain
 from muq_plugins.data.mel_statistics import normalise
 from muq_plugins.data.preparation import prepare_manifests
 from muq_plugins.evaluation.iterations import iterations_report
-from muq_plugins.evaluation.run_folder import save_diagnostics
+from muq_plugins.evaluation.run_files import save_diagnostics
 from muq_plugins.evaluation.run_probe import probe_run
 from muq_plugins.evaluation.run_report import headline, pretrain_report
 from muq_plugins.experiment import (

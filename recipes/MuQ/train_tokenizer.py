@@ -19,8 +19,8 @@ from speechbrain.utils.distributed import run_on_main
 
 from muq_plugins.data.mel_statistics import normalise
 from muq_plugins.data.preparation import prepare_manifests
-from muq_plugins.evaluation.examples import reconstruction_examples
-from muq_plugins.evaluation.run_folder import save_diagnostics
+from muq_plugins.evaluation.inspection import reconstruction_examples
+from muq_plugins.evaluation.run_files import save_diagnostics
 from muq_plugins.evaluation.run_report import headline, tokenizer_report
 from muq_plugins.experiment import load_experiment, run_script, save_experiment
 from muq_plugins.inference.tokenizer import is_saved_tokenizer, save_tokenizer

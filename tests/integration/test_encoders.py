@@ -10,7 +10,7 @@ import torch
 import yaml
 
 from muq_plugins import MuQ
-from muq_plugins.evaluation.metrics_log import read_metrics, select
+from muq_plugins.evaluation.run_files import read_metrics, select
 from muq_plugins.experiment import load_experiment, resolve_experiment
 from tests.integration.commands import ROOT, recipe_here
 from tests.unit.tiny_encoders import save_speech_model

@@ -10,7 +10,7 @@ from subprocess import PIPE, Popen
 import pytest
 import torch
 
-from muq_plugins.evaluation.metrics_log import read_metrics, select
+from muq_plugins.evaluation.run_files import read_metrics, select
 from tests.integration.commands import HERE, ROOT, recipe, run_command
 
 

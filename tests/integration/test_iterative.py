@@ -11,7 +11,7 @@ import torch
 import yaml
 
 from muq_plugins.errors import UserError
-from muq_plugins.evaluation.metrics_log import read_metrics, select
+from muq_plugins.evaluation.run_files import read_metrics, select
 from muq_plugins.experiment import (
     ExperimentError,
     each_model,

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from muq_plugins.evaluation.metrics_log import read_metrics, select
+from muq_plugins.evaluation.run_files import read_metrics, select
 from muq_plugins.experiment import load_experiment
 from tests.integration.commands import ROOT, recipe_here
 from tests.integration.test_targets import write_small

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from transformers import RobertaConfig, RobertaModel
 
 from muq_plugins.brains import MuLanBrain
-from muq_plugins.evaluation.metrics_log import read_metrics, select
+from muq_plugins.evaluation.run_files import read_metrics, select
 from muq_plugins.experiment import ExperimentError, load_hparams, resolve_experiment
 from muq_plugins.inference.mulan import MuQMuLan
 from muq_plugins.inference.text_models import make_text_model

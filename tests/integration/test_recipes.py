@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 import muq_plugins
 from muq_plugins.data.audio import read_audio
-from muq_plugins.evaluation.metrics_log import read_metrics, select
+from muq_plugins.evaluation.run_files import read_metrics, select
 from muq_plugins.lobes import LogMel, ResidualVQ, StackedFrames, Target
 from tests.integration.commands import HERE, ROOT, recipe
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 import yaml
 
-from muq_plugins.evaluation.metrics_log import read_metrics, select
+from muq_plugins.evaluation.run_files import read_metrics, select
 from muq_plugins.experiment import load_experiment
 from tests.integration.commands import HERE, ROOT, recipe, recipe_here
 

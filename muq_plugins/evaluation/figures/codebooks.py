@@ -18,7 +18,7 @@ from muq_plugins.evaluation.figures.style import (
     percent_tick,
     reference_line,
 )
-from muq_plugins.evaluation.metrics_log import select
+from muq_plugins.evaluation.run_files import select
 from muq_plugins.lobes import codes
 
 

@@ -16,7 +16,7 @@ from muq_plugins.evaluation.figures.style import (
     new_figure,
     reference_line,
 )
-from muq_plugins.evaluation.metrics_log import select, series
+from muq_plugins.evaluation.run_files import select, series
 
 # Training rows are noisy: the bold line is their mean over this share of the rows.
 SMOOTHING = 0.05

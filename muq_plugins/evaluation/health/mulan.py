@@ -10,7 +10,7 @@ from muq_plugins.evaluation.health.verdict import (
     non_finite_verdicts,
     worst_first,
 )
-from muq_plugins.evaluation.metrics_log import select
+from muq_plugins.evaluation.run_files import select
 from muq_plugins.lobes.stages import is_at_chance
 
 

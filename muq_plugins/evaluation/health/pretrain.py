@@ -11,7 +11,7 @@ from muq_plugins.evaluation.health.verdict import (
     non_finite_verdicts,
     worst_first,
 )
-from muq_plugins.evaluation.metrics_log import select, series
+from muq_plugins.evaluation.run_files import select, series
 from muq_plugins.lobes import codes
 from muq_plugins.lobes.stages import is_at_chance
 

@@ -13,7 +13,7 @@ from muq_plugins.evaluation.health.verdict import (
     non_finite_verdicts,
     worst_first,
 )
-from muq_plugins.evaluation.metrics_log import select
+from muq_plugins.evaluation.run_files import select
 
 # Below a tenth of its codes, or an effective number of codes (perplexity) below a
 # twentieth, a codebook carries next to no information: at V = 256 that is 13 codes.

@@ -17,7 +17,7 @@ from muq_plugins.evaluation.probing.result import (
 from muq_plugins.evaluation.probing.storage import load_results
 from muq_plugins.evaluation.probing.verdicts import probing_verdicts
 from muq_plugins.evaluation.report import Fact, percent, write_report
-from muq_plugins.evaluation.run_folder import FIGURES_FOLDER, HYPERPARAMETERS_FILE
+from muq_plugins.evaluation.run_files import FIGURES_FOLDER, HYPERPARAMETERS_FILE
 
 # The report shows this many numbers first.
 FACTS = 6

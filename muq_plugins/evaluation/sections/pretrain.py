@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 
 from muq_plugins.evaluation import figures
-from muq_plugins.evaluation.metrics_log import select
 from muq_plugins.evaluation.probe_result import ProbeResult
 from muq_plugins.evaluation.report import Picture, Section, Table, number, percent
+from muq_plugins.evaluation.run_files import select
 from muq_plugins.evaluation.sections.common import codebook_table
 from muq_plugins.lobes import codes
 

@@ -12,10 +12,14 @@ import numpy as np
 from safetensors import safe_open
 
 from muq_plugins.data.atomic import replace_file
-from muq_plugins.evaluation.metrics_log import read_metrics, select
 from muq_plugins.evaluation.probing.result import LINEAR, MIXTURE, TaskResult
 from muq_plugins.evaluation.probing.storage import load_predictions, load_results
-from muq_plugins.evaluation.run_folder import METRICS_FILE, load_diagnostics
+from muq_plugins.evaluation.run_files import (
+    METRICS_FILE,
+    load_diagnostics,
+    read_metrics,
+    select,
+)
 from muq_plugins.lobes import codes
 
 STUDY_FILE = "study.json"

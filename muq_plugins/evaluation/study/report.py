@@ -7,7 +7,7 @@ from pathlib import Path
 
 from muq_plugins.evaluation.health import Verdict, announce
 from muq_plugins.evaluation.report import Fact, Section, write_report
-from muq_plugins.evaluation.run_folder import FIGURES_FOLDER
+from muq_plugins.evaluation.run_files import FIGURES_FOLDER
 from muq_plugins.evaluation.study import sections
 from muq_plugins.evaluation.study.answers import Answer, answer_question
 from muq_plugins.evaluation.study.cells import against_base, different

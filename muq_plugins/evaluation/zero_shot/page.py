@@ -11,7 +11,7 @@ from typing import Any
 from muq_plugins.data.jsonio import write_json
 from muq_plugins.evaluation.health import Verdict, announce, worst_first
 from muq_plugins.evaluation.report import Fact, Section, Table, number, write_report
-from muq_plugins.evaluation.run_folder import HYPERPARAMETERS_FILE
+from muq_plugins.evaluation.run_files import HYPERPARAMETERS_FILE
 
 SCORES_FILE = "zero_shot.json"
 NAMES = {

@@ -13,7 +13,7 @@ from speechbrain.utils.run_opts import RunOptions
 from muq_plugins.brains import TrainingInterrupted
 from muq_plugins.brains.logbook import TooManyBadFiles
 from muq_plugins.brains.processes import share_clips
-from muq_plugins.evaluation.metrics_log import read_metrics
+from muq_plugins.evaluation.run_files import read_metrics
 
 ROOT = Path(__file__).resolve().parents[3]
 

@@ -5,7 +5,7 @@ import torch
 
 from muq_plugins.brains import FittingBrain, fit_centres
 from muq_plugins.data.clips import evaluation_loader, training_loader
-from muq_plugins.evaluation.metrics_log import read_metrics
+from muq_plugins.evaluation.run_files import read_metrics
 from muq_plugins.lobes import KMeans, Mfcc, TokenizerTraining
 
 HPARAMS = {

@@ -9,9 +9,12 @@ import torch
 
 from muq_plugins.evaluation.inspection import inspect_tokenizer, own_test
 from muq_plugins.evaluation.inspection_report import inspection_report
-from muq_plugins.evaluation.metrics_log import MetricsLog
 from muq_plugins.evaluation.probing.clips import Clip
-from muq_plugins.evaluation.run_folder import load_diagnostics, save_diagnostics
+from muq_plugins.evaluation.run_files import (
+    MetricsLog,
+    load_diagnostics,
+    save_diagnostics,
+)
 from muq_plugins.lobes import (
     KeptFrames,
     KMeans,

@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 
 from muq_plugins.evaluation.iterations import iterations_report
-from muq_plugins.evaluation.metrics_log import MetricsLog
 from muq_plugins.evaluation.probe import fit_probe
 from muq_plugins.evaluation.probe_result import save_probe
-from muq_plugins.evaluation.run_folder import save_diagnostics
+from muq_plugins.evaluation.run_files import MetricsLog, save_diagnostics
 
 
 def write_run(folder, accuracy, noise, clips=60):

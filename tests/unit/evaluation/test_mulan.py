@@ -10,7 +10,7 @@ import torch
 from muq_plugins.data.captions import full_caption
 from muq_plugins.evaluation.figures import loss_curves
 from muq_plugins.evaluation.health import mulan_verdicts
-from muq_plugins.evaluation.metrics_log import MetricsLog
+from muq_plugins.evaluation.run_files import MetricsLog
 from muq_plugins.evaluation.run_report import headline, mulan_report
 from muq_plugins.evaluation.sections.mulan import retrieval_section
 from muq_plugins.evaluation.zero_shot import clips as latents

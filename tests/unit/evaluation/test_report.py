@@ -11,11 +11,14 @@ import torch
 
 from muq_plugins.evaluation.figures import style
 from muq_plugins.evaluation.health import Verdict
-from muq_plugins.evaluation.metrics_log import MetricsLog
 from muq_plugins.evaluation.probe import fit_probe
 from muq_plugins.evaluation.probe_result import save_probe
 from muq_plugins.evaluation.report import Fact, Picture, Section, Table, write_report
-from muq_plugins.evaluation.run_folder import load_diagnostics, save_diagnostics
+from muq_plugins.evaluation.run_files import (
+    MetricsLog,
+    load_diagnostics,
+    save_diagnostics,
+)
 from muq_plugins.evaluation.run_report import (
     headline,
     pretrain_report,

@@ -4,7 +4,7 @@ import numpy as np
 import soundfile
 import torch
 
-from muq_plugins.evaluation.examples import reconstruction_examples
+from muq_plugins.evaluation.inspection import reconstruction_examples
 from muq_plugins.evaluation.probe_result import load_probe
 from muq_plugins.evaluation.run_probe import probe_run
 from muq_plugins.lobes import (

@@ -5,10 +5,9 @@ import json
 import numpy as np
 import pytest
 
-from muq_plugins.evaluation.metrics_log import MetricsLog
 from muq_plugins.evaluation.probing.result import Row, TaskResult
 from muq_plugins.evaluation.probing.storage import save_results, save_task
-from muq_plugins.evaluation.run_folder import save_diagnostics
+from muq_plugins.evaluation.run_files import MetricsLog, save_diagnostics
 from muq_plugins.evaluation.study import collect_study
 from muq_plugins.evaluation.study.collect import run_record
 from muq_plugins.evaluation.study.reading import read_study

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from muq_plugins.evaluation import metrics_log
-from muq_plugins.evaluation.metrics_log import MetricsLog, read_metrics, select, series
+from muq_plugins.evaluation import run_files
+from muq_plugins.evaluation.run_files import MetricsLog, read_metrics, select, series
 
 
 def row(step, kind="train", **values):
@@ -105,7 +105,7 @@ def test_a_full_disk_leaves_no_half_row(log, monkeypatch):
         file.write(data[:5])
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(metrics_log, "_write_all", write_part)
+    monkeypatch.setattr(run_files, "_write_all", write_part)
     with pytest.raises(OSError, match="No space left"):
         log.write(row(2))
     monkeypatch.undo()

@@ -1,10 +1,12 @@
-"""The metrics of a run: one JSON object per line, written so that a kill loses nothing.
+"""The files of a run folder that its report is made from, and how they are written.
 
-A row is on the disk before `MetricsLog.write` returns. What a kill can leave behind is
-handled by whoever comes next: half a last line is dropped, and rows beyond the
-checkpoint that a run resumes from are removed with `MetricsLog.truncate_after`.
+`metrics.jsonl` has one JSON object per line. A row is on the disk before
+`MetricsLog.write` returns. What a kill can leave behind is handled by whoever comes
+next: half a last line is dropped, and rows beyond the checkpoint that a run resumes
+from are removed with `MetricsLog.truncate_after`.
 """
 
+import io
 import json
 import math
 import os
@@ -12,7 +14,21 @@ from pathlib import Path
 
 import numpy as np
 
-from muq_plugins.data.atomic import replace_file
+from muq_plugins.files import replace_file
+
+METRICS_FILE = "metrics.jsonl"
+DIAGNOSTICS_FILE = "diagnostics.npz"
+PROBE_FILE = "probe.json"
+HYPERPARAMETERS_FILE = "hyperparams.yaml"
+FIGURES_FOLDER = "figures"
+
+# Name and number of axes of every array that the report knows how to show.
+DIAGNOSTIC_AXES = {
+    "code_counts": ("N", "V"),
+    "mel": ("frames", "mels"),
+    "reconstructions": ("K", "frames", "mels"),
+    "reconstruction_levels": ("K",),
+}
 
 
 class MetricsLog:
@@ -27,10 +43,11 @@ class MetricsLog:
         self._repair_last_line()
 
     def write(self, row: dict) -> None:
-        """Append one row and wait until it is on the disk.
+        """Append one row, with "kind" and "step", and wait until it is on the disk.
 
         JSON has no NaN and no infinity. Such a value is written as null and the key
-        that held it is named in the row's "non_finite" list.
+        that held it is named in the row's "non_finite" list. If the row cannot be
+        written (OSError), the file is as it was before.
         """
         missing = [key for key in ("kind", "step") if key not in row]
         if missing:
@@ -51,7 +68,7 @@ class MetricsLog:
                 raise
 
     def truncate_after(self, step: int) -> int:
-        """Drop the rows beyond a step, because training resumes from that step."""
+        """Drop the rows beyond the step that training resumes from; how many it was."""
         if not self.path.exists():
             return 0
         lines = self.path.read_bytes().splitlines(keepends=True)
@@ -75,7 +92,7 @@ class MetricsLog:
 
 
 def read_metrics(path: str | Path) -> list[dict]:
-    """Read the rows of a run, oldest step first.
+    """Read the rows of a `metrics.jsonl`, oldest step first.
 
     Half a last line (the run was killed, or is writing at this moment) is left out. Of
     several rows of the same stage, kind and step (the run was resumed) the last one
@@ -102,7 +119,7 @@ def read_metrics(path: str | Path) -> list[dict]:
 def select(
     rows: list[dict], kind: str | None = None, stage: str | None = None
 ) -> list[dict]:
-    """The rows of one kind, of one stage, or both."""
+    """The rows of one kind ("train", "valid" or "test"), of one stage, or both."""
     return [
         row
         for row in rows
@@ -117,10 +134,58 @@ def is_validated(rows: list[dict], key: str) -> bool:
 
 
 def series(rows: list[dict], key: str) -> tuple[np.ndarray, np.ndarray]:
-    """One quantity against the steps."""
+    """Steps (rows,) and values, as float64, NaN where not finite, of one quantity.
+
+    Rows without the key are left out.
+    """
     rows = [row for row in rows if key in row]
     steps = np.array([row["step"] for row in rows], dtype=np.int64)
     return steps, np.array([row[key] for row in rows], dtype=np.float64)
+
+
+def save_diagnostics(run_folder: str | Path, **arrays) -> Path:
+    """Save the arrays that the report of a run shows.
+
+    Any of `code_counts` (N, V): how often each code was chosen on unseen clips;
+    `mel` (frames, mels): normalised log-mel of one clip; `reconstructions`
+    (K, frames, mels): the same clip decoded from `reconstruction_levels` (K,) levels.
+    """
+    arrays = {
+        name: value.detach().cpu().numpy()
+        if hasattr(value, "detach")
+        else np.asarray(value)
+        for name, value in arrays.items()
+    }
+    sizes = {}
+    for name, array in arrays.items():
+        if name not in DIAGNOSTIC_AXES:
+            raise ValueError(
+                f"unknown diagnostic {name!r}: the report shows "
+                f"{', '.join(DIAGNOSTIC_AXES)}"
+            )
+        axes = DIAGNOSTIC_AXES[name]
+        if array.ndim != len(axes):
+            raise ValueError(f"{name} must be {axes}, got shape {array.shape}")
+        for axis, size in zip(axes, array.shape, strict=True):
+            if sizes.setdefault(axis, size) != size:
+                raise ValueError(
+                    f"{name} has shape {array.shape} for {axes}, but {axis} is "
+                    f"{sizes[axis]} in the other arrays"
+                )
+    content = io.BytesIO()
+    np.savez_compressed(content, **arrays)
+    path = Path(run_folder) / DIAGNOSTICS_FILE
+    replace_file(path, content.getvalue())
+    return path
+
+
+def load_diagnostics(run_folder: str | Path) -> dict[str, np.ndarray]:
+    """Load what `save_diagnostics` has saved; empty if the run has saved nothing."""
+    path = Path(run_folder) / DIAGNOSTICS_FILE
+    if not path.exists():
+        return {}
+    with np.load(path, allow_pickle=False) as arrays:
+        return dict(arrays)
 
 
 def _parse(line: bytes, path: Path, number: int) -> dict:
