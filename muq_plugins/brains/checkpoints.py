@@ -23,13 +23,16 @@ from speechbrain.utils.checkpoints import (
 from speechbrain.utils.distributed import ddp_barrier, ddp_broadcast, if_main_process
 from speechbrain.utils.logger import get_logger
 
+from muq_plugins.errors import UserError
+from muq_plugins.files import flush
+
 logger = get_logger(__name__)
 
 UNFINISHED = "unfinished"  # folder in which a checkpoint is written
 SIZES = "SIZES.json"  # what tells a complete checkpoint from a damaged one
 
 
-class CheckpointError(RuntimeError):
+class CheckpointError(UserError):
     """A checkpoint cannot be written or read; the message says what to do."""
 
 
@@ -274,21 +277,12 @@ def _publish(saved: Checkpoint, home: Path) -> Checkpoint:
     sizes = {file.name: file.stat().st_size for file in files}
     (saved.path / SIZES).write_text(json.dumps(sizes), encoding="utf-8")
     for path in [*files, saved.path / SIZES, saved.path]:
-        _flush(path)
+        flush(path)
     place = home / saved.path.name
     os.rename(saved.path, place)
-    _flush(home)
+    flush(home)
     parameters = {name: place / path.name for name, path in saved.paramfiles.items()}
     return saved._replace(path=place, paramfiles=parameters)
-
-
-def _flush(path: Path) -> None:
-    """Makes sure that a file or folder survives a power cut."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _plain(value: Any) -> Any:

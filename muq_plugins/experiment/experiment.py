@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import os
 import shlex
 import sys
@@ -11,19 +12,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import ruamel.yaml
 import torch.distributed as dist
 from hyperpyyaml import load_hyperpyyaml
+from ruamel.yaml.nodes import MappingNode
 from speechbrain.utils.run_opts import HELP_TEXTS, RunOptions
 
 from muq_plugins.errors import UserError
 from muq_plugins.experiment.checks import check_callables, check_placeholders
 from muq_plugins.experiment.command_line import parse_arguments
 from muq_plugins.experiment.extends import (
+    CALLABLE_TAGS,
     COMMAND_LINE_OPTIONS,
     TRAINING_SETTINGS,
     ExperimentError,
+    Location,
     parse_yaml,
     resolve_experiment,
+    spell,
 )
 from muq_plugins.experiment.run_folder import HYPERPARAMS, open_run
 from muq_plugins.files import replace_file
@@ -66,7 +72,35 @@ def load_hparams(text: str) -> dict[str, Any]:
     tree = parse_yaml(text, "the merged experiment")
     check_placeholders(tree)
     check_callables(tree)
-    return load_hyperpyyaml(text)
+    return load_hyperpyyaml(text, loader=_Loader)
+
+
+class _Loader(ruamel.yaml.Loader):
+    """Says which part of an experiment cannot be built."""
+
+    def construct_object(self, node, *args, **kwargs):
+        """Notes the way to each part while it is built."""
+        self.way = [*getattr(self, "way", []), node]
+        try:
+            return super().construct_object(node, *args, **kwargs)
+        except UserError:
+            raise
+        except (ValueError, OSError) as error:
+            if not node.tag.startswith(CALLABLE_TAGS):
+                raise
+            raise UserError(f"{spell(self._location())}: {error}") from error
+        finally:
+            self.way = self.way[:-1]
+
+    def _location(self) -> Location:
+        """The keys that lead to the part that is built."""
+        steps = []
+        for parent, child in itertools.pairwise(self.way):
+            items = enumerate(parent.value)
+            if isinstance(parent, MappingNode):
+                items = ((key.value, value) for key, value in parent.value)
+            steps += [key for key, value in items if value is child][:1]
+        return tuple(steps)
 
 
 def _print_help(argv: list[str]) -> None:

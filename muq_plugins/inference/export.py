@@ -21,6 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchaudio import functional as AF
 
+from muq_plugins.files import atomic
 from muq_plugins.inference.muq import MuQ
 from muq_plugins.lobes.encoders.muq import MuQEncoder
 from muq_plugins.lobes.lengths import length_mask
@@ -235,6 +236,6 @@ def _save(program, path: Path, beside: bool) -> None:
         # An older file must not be found beside newer weights.
         path.unlink(missing_ok=True)
         data.unlink(missing_ok=True)
-        if beside:
-            os.replace(Path(folder) / data.name, data)
-        os.replace(Path(folder) / path.name, path)
+        for whole in [data, path] if beside else [path]:
+            with atomic(whole) as partial:
+                os.rename(Path(folder) / whole.name, partial)

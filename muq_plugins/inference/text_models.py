@@ -21,7 +21,7 @@ from tokenizers import (
 )
 from transformers import PreTrainedTokenizerFast, RobertaConfig
 
-from muq_plugins.data.atomic import replace_model_folder
+from muq_plugins.files import atomic_folder
 
 # In the order of their ids, which are those of RoBERTa.
 SPECIAL = {"bos": "<s>", "pad": "<pad>", "eos": "</s>", "unk": "<unk>"}
@@ -66,7 +66,7 @@ def make_text_model(
         **{f"{name}_token_id": _IDS[name] for name in ("bos", "pad", "eos")},
     )
     folder = Path(folder)
-    with replace_model_folder(folder) as unfinished:
+    with atomic_folder(folder) as unfinished:
         config.save_pretrained(unfinished)
         tokenizer.save_pretrained(unfinished)
     return folder

@@ -7,9 +7,11 @@ import speechbrain as sb
 import torch
 from hyperpyyaml import load_hyperpyyaml
 
+from muq_plugins.errors import UserError
 from muq_plugins.experiment import (
     ExperimentError,
     load_experiment,
+    load_hparams,
     load_stage,
     run_script,
     save_experiment,
@@ -141,6 +143,31 @@ def test_scripts_show_the_traceback_of_other_errors():
 
     with pytest.raises(ZeroDivisionError):
         run_script(main)
+
+
+PARTS = """
+plain: 1
+encoder: !new:torch.nn.Sequential
+  - !new:torch.nn.ReLU
+  - !new:torch.nn.Conv1d {in_channels: 4, out_channels: !ref <groups>, kernel_size: 1,
+      groups: 3}
+groups: 4
+copied: !ref <encoder>
+nested: {source: !apply:os.listdir [/nonexistent]}
+"""
+
+
+@pytest.mark.parametrize(
+    ("kept", "message"),
+    [
+        (range(6), "^encoder.1: in_channels must be divisible by groups$"),
+        ([0, 1, 5, 7], "^nested.source: .*No such file or directory: '/nonexistent'$"),
+    ],
+)
+def test_what_cannot_be_built_names_its_key(kept, message):
+    text = "\n".join(PARTS.strip().split("\n")[number] for number in kept)
+    with pytest.raises(UserError, match=message):
+        load_hparams(text)
 
 
 def test_help_shows_the_keys_of_the_file_and_the_run_options(path, capsys):
