@@ -36,11 +36,13 @@ from muq_plugins.experiment import (
     each_model,
     load_experiment,
     load_stage,
+    note_inputs,
     run_script,
     save_experiment,
 )
 from muq_plugins.inference.muq import save_muq
 from muq_plugins.inference.tokenizer import load_tokenizer
+from muq_plugins.lobes.parts import fingerprint
 
 
 def train(experiment):
@@ -57,8 +59,12 @@ def train(experiment):
     tokenizer_folder = hparams["tokenizer_folder"]
     if tokenizer_folder is None and hparams["tokenizer"] is not None:
         tokenizer_folder = train_tokenizer(load_stage(experiment, hparams["tokenizer"]))
+    models = {}
     if tokenizer_folder is not None:
         load_tokenizer(stage.target, tokenizer_folder)
+        models["tokenizer"] = fingerprint(stage.target, {})
+    folder = hparams["output_folder"]
+    run_on_main(note_inputs, args=[folder, manifests.facts(), models])
     if hparams["labels"] is not None:
         device = run_opts.device or infer_device()
         stage.target = hparams["labels"].target_for(stage.target.to(device), manifests)

@@ -36,11 +36,13 @@ from muq_plugins.experiment import (
     ExperimentError,
     load_experiment,
     load_stage,
+    note_inputs,
     run_script,
     save_experiment,
 )
 from muq_plugins.inference.mulan import MuQMuLan, save_mulan
 from muq_plugins.inference.muq import MuQ
+from muq_plugins.lobes.parts import encoder_fingerprint
 
 # What the batch normalisation of an untrained encoder is measured on.
 BATCHES, CLIPS_AT_ONCE = 20, 16
@@ -90,6 +92,10 @@ def train_mulan(experiment):
             {**manifests.train, **manifests.valid, **manifests.test}
         )
     encoder = load_encoder(experiment, manifests)
+    models = {}
+    if hparams["encoder"] != "untrained":
+        models["encoder"] = encoder_fingerprint(encoder)
+    run_on_main(note_inputs, args=[folder, manifests.facts(), models])
 
     with preparation():
         # The text model: a given one, or a new one whose tokenizer learns from captions

@@ -22,7 +22,12 @@ from muq_plugins.data.preparation import prepare_manifests
 from muq_plugins.evaluation.inspection import reconstruction_examples
 from muq_plugins.evaluation.run_files import save_diagnostics
 from muq_plugins.evaluation.run_report import headline, tokenizer_report
-from muq_plugins.experiment import load_experiment, run_script, save_experiment
+from muq_plugins.experiment import (
+    load_experiment,
+    note_inputs,
+    run_script,
+    save_experiment,
+)
 from muq_plugins.inference.tokenizer import is_saved_tokenizer, save_tokenizer
 from muq_plugins.lobes import Target
 
@@ -37,6 +42,9 @@ def train_tokenizer(experiment):
     manifests = prepare_manifests(**hparams["data"])
     stage = hparams["modules"]["tokenizer"]
     normalise(stage.features, manifests, hparams["mel_statistics"])
+    teacher = getattr(stage.features, "config", {}).get("teacher")
+    models = {} if teacher is None else {"teacher": teacher}
+    run_on_main(note_inputs, args=[folder, manifests.facts(), models])
 
     brain = hparams["brain"](
         modules=hparams["modules"],
