@@ -7,7 +7,7 @@ import soundfile
 import torch
 from safetensors.torch import load_file, save_file
 
-from muq_plugins.evaluation.metrics_log import read_metrics, select
+from muq_plugins.evaluation.run_files import read_metrics, select
 from muq_plugins.files import read_json_lines
 from tests.integration.commands import HERE, recipe
 
