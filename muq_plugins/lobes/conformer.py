@@ -14,10 +14,10 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from muq_plugins.lobes.lengths import length_mask
 from muq_plugins.lobes.linear import Linear, linear
+from muq_plugins.lobes.recomputation import recompute_later
 
 ROTARY_BASE = 10000
 
@@ -246,7 +246,7 @@ class Conformer(nn.Module):
         states = [hidden]
         for layer in self.layers:
             if self.gradient_checkpointing and self.training:
-                hidden = checkpoint(layer, hidden, rotation, mask, use_reentrant=False)
+                hidden = recompute_later(layer, hidden, rotation, mask)
             else:
                 hidden = layer(hidden, rotation, mask)
             states.append(hidden)
