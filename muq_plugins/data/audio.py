@@ -27,9 +27,15 @@ REMEDIES = {
     "empty": "Replace it or remove it.",
     "truncated": "Copy or download it again.",
     "non-finite": "Export it again: it holds NaN or infinite samples.",
+    "out of range": "Scale it to -1..1: what was 16-bit integers, divide by 32768.",
     "too short": "Remove it, lower min_duration, or scan the folder again.",
     "silent": "Remove it or lower silence_dbfs.",
 }
+
+# 30 dB above full scale, as in `lobes.finite`: mixes in floating point go beyond 1, but
+# not that far. Samples of 16-bit integers do, unless the music is below -60 dBFS, which
+# would be silent in the right scale too.
+MAX_AMPLITUDE = 32.0
 
 # libsndfile reports this many frames when the header states no length.
 _UNKNOWN_LENGTH = 1 << 62
@@ -149,10 +155,7 @@ def read_audio(path, start=0.0, duration=None, sample_rate=24000):
         )
     if rate_in != rate_out:
         wav = _resampler(rate_in, rate_out)(wav)
-    wav = wav[first - period * rate_out : last - period * rate_out]
-    if not torch.isfinite(wav).all():
-        raise AudioError(path, "non-finite", f"in the window at {start:g} s")
-    return wav
+    return wav[first - period * rate_out : last - period * rate_out]
 
 
 def check_audio(path):
@@ -173,7 +176,7 @@ def _check_opened(file):
     # One buffer for the whole file: threads that allocate large blocks over and
     # over spend their time in page faults instead of decoding.
     buffer = np.empty((_BLOCK, file.channels), dtype=np.float32)
-    decoded, peak, failure = 0, 0.0, None
+    decoded, peak, failure, wrong = 0, 0.0, None, None
     while failure is None:
         try:
             block = file.read(out=buffer)
@@ -182,17 +185,18 @@ def _check_opened(file):
             continue
         if len(block) == 0:
             break
+        mono = _downmix(block)
+        wrong = wrong or _wrong_sample(mono, decoded, file.samplerate)
         decoded += len(block)
         # np.maximum keeps NaN, the built-in max may lose it.
-        peak = np.maximum(peak, np.abs(_downmix(block)).max())
+        peak = np.maximum(peak, np.abs(mono).max())
 
     reason, detail = None, ""
     if failure is not None or decoded < _promised_samples(file):
         reason = "truncated"
         detail = _stopped_early(file, decoded, failure)
-    elif not np.isfinite(peak):
-        reason = "non-finite"
-        detail = "NaN or infinite samples"
+    elif wrong is not None:
+        reason, detail = wrong
     elif _declared_incomplete(file.extra_info):
         reason = "truncated"
         detail = _declared_incomplete(file.extra_info)
@@ -252,7 +256,22 @@ def _read_mono(file, path, begin, end, needed):
     reached = begin + len(block)
     if len(block) == 0 or reached < min(needed, _promised_samples(file)):
         raise AudioError(path, "truncated", _stopped_early(file, reached, None))
-    return torch.from_numpy(_downmix(block))
+    mono = _downmix(block)
+    if wrong := _wrong_sample(mono, begin, file.samplerate):
+        raise AudioError(path, *wrong)
+    return torch.from_numpy(mono)
+
+
+def _wrong_sample(mono, begin, sample_rate):
+    """Reason and words for the first sample that is no audio, else None."""
+    # Not abs() first, which would store a copy; both keep NaN.
+    if max(-mono.min(), mono.max()) <= MAX_AMPLITUDE and not np.isnan(mono.max()):
+        return None
+    place = int(np.argmax(~(np.abs(mono) <= MAX_AMPLITUDE)))
+    at = f"at {(begin + place) / sample_rate:.4f} s"
+    if not np.isfinite(mono[place]):
+        return "non-finite", f"NaN or infinite {at}"
+    return "out of range", f"a sample of {mono[place]:g} {at}, beyond {MAX_AMPLITUDE:g}"
 
 
 def _downmix(block):

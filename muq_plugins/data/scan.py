@@ -17,7 +17,12 @@ from pathlib import Path
 from speechbrain.utils.logger import get_logger
 from tqdm import tqdm
 
-from muq_plugins.data.audio import AUDIO_EXTENSIONS, AudioCheck, check_audio
+from muq_plugins.data.audio import (
+    AUDIO_EXTENSIONS,
+    MAX_AMPLITUDE,
+    AudioCheck,
+    check_audio,
+)
 from muq_plugins.data.jsonio import (
     append_json_line,
     open_json_lines,
@@ -117,7 +122,10 @@ def _load_cache(cache_path):
     cache = {}
     for record in read_json_lines(cache_path):
         key = tuple(record.pop(name) for name in _CACHE_KEY)
-        cache[key] = AudioCheck(**record)
+        check = AudioCheck(**record)
+        # Earlier versions took any finite sample.
+        if check.reason is not None or check.peak <= MAX_AMPLITUDE:
+            cache[key] = check
     return cache
 
 

@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from muq_plugins.data.atomic import replace_model_folder
-from muq_plugins.inference.weights import load_strictly, read_tensors
+from muq_plugins.inference.weights import check_weights, load_strictly, read_tensors
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
@@ -37,6 +37,7 @@ def save_folder(
     tensors = {
         name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()
     }
+    check_weights(tensors, f"The model for {folder}")
     with replace_model_folder(folder) as unfinished:
         save_file(tensors, unfinished / WEIGHTS, metadata={"format": "pt"})
         text = json.dumps(config, indent=2) + "\n"
@@ -89,4 +90,6 @@ def load_weights(module: nn.Module, folder: str | Path) -> None:
 
 def pretrainer_hook(module: nn.Module, path: str | Path) -> None:
     """Lets SpeechBrain's Pretrainer load safetensors, strictly."""
-    load_strictly(module, load_file(path), path)
+    tensors = load_file(path)
+    check_weights(tensors, path)
+    load_strictly(module, tensors, path)

@@ -23,6 +23,7 @@ from muq_plugins.inference.official_mulan import (
 )
 from muq_plugins.inference.official_mulan_writing import save_official_mulan
 from muq_plugins.lobes import ContrastiveLoss
+from muq_plugins.lobes.finite import check_computed, check_wavs
 from muq_plugins.lobes.lengths import absolute_lengths
 
 __all__ = ["MuQMuLan", "save_mulan"]
@@ -254,12 +255,7 @@ class MuQMuLan(Pretrained):
         ValueError
             If the audio has another shape, no samples, or samples that are not finite.
         """
-        if wavs.dim() != 2 or not wavs.is_floating_point():
-            raise ValueError(
-                f"wavs must be floating point (batch, samples), got {wavs.dtype} of "
-                f"the shape {tuple(wavs.shape)}: mix down to mono, scale to -1..1, and "
-                f"add a first dimension to a single recording."
-            )
+        check_wavs(wavs, wav_lens)
         batch, samples = wavs.shape
         lengths = absolute_lengths(wav_lens, samples, batch)
         sizes = [samples] * batch if lengths is None else lengths.tolist()
@@ -267,10 +263,6 @@ class MuQMuLan(Pretrained):
         for index, wav in enumerate(tracks):
             if len(wav) == 0:
                 raise ValueError(f"Recording {index} of {batch} has no samples.")
-            if not torch.isfinite(wav).all():
-                raise ValueError(
-                    f"Recording {index} of {batch} holds NaN or infinite samples."
-                )
         if not tracks:
             raise ValueError("There is no audio: wavs has a batch of 0.")
         return self._average([wav] for wav in tracks)
@@ -318,14 +310,17 @@ class MuQMuLan(Pretrained):
         """
         tower = self.mods.text
         tokens, lengths = tower.tokenize(texts)
-        if tower.average_padding:
-            return tower.encode(tokens, lengths)
-        latents = []
-        for start in range(0, len(tokens), TEXTS_AT_ONCE):
-            some = lengths[start : start + TEXTS_AT_ONCE]
-            rows = tokens[start : start + TEXTS_AT_ONCE, : int(some.max())]
-            latents.append(tower.encode(rows, some))
-        return torch.cat(latents)
+        at_once = len(tokens) if tower.average_padding else TEXTS_AT_ONCE
+        parts = []
+        for start in range(0, len(tokens), at_once):
+            some = lengths[start : start + at_once]
+            rows = tokens[start : start + at_once]
+            if not tower.average_padding:
+                rows = rows[:, : int(some.max())]
+            parts.append(tower.encode(rows, some))
+        latents = torch.cat(parts)
+        check_computed(latents, tower)
+        return latents
 
     def similarity(self, audio: Tensor, text: Tensor) -> Tensor:
         """Compares latents by their dot products.
@@ -362,4 +357,5 @@ class MuQMuLan(Pretrained):
             recordings,
             round(self.clip_seconds * self.sample_rate),
         )
+        check_computed(latents, self.mods.audio)
         return latents.to(self.device)

@@ -22,6 +22,7 @@ from muq_plugins.inference.official import (
 from muq_plugins.inference.official_writing import save_official
 from muq_plugins.inference.sources import find_model
 from muq_plugins.lobes.encoders.base import EncoderOutput
+from muq_plugins.lobes.finite import check_computed
 
 
 class MuQ(Pretrained):
@@ -148,12 +149,21 @@ class MuQ(Pretrained):
         -------
         EncoderOutput
             ``last_hidden_state`` and ``hidden_states``, on the model's device.
+
+        Raises
+        ------
+        ValueError
+            If the audio is not of the kind above, or the hidden states are not finite.
         """
         wavs = wavs.to(self.device)
         wav_lens = None if wav_lens is None else wav_lens.to(self.device)
         if mask_padding or wav_lens is None:
-            return self.mods.encoder(wavs, wav_lens)
-        return replace(self.mods.encoder(wavs), lens=wav_lens)
+            out = self.mods.encoder(wavs, wav_lens)
+        else:
+            out = replace(self.mods.encoder(wavs), lens=wav_lens)
+        # What is not finite in one layer is not finite in the last.
+        check_computed(out.last_hidden_state, self.mods.encoder)
+        return out
 
     @torch.no_grad()
     def embed_long(

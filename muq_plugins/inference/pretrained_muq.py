@@ -23,6 +23,7 @@ from muq_plugins.inference.lora import add_lora, lora_modules
 from muq_plugins.inference.muq import MuQ
 from muq_plugins.lobes.encoders.base import EncoderOutput
 from muq_plugins.lobes.encoders.muq import MuQEncoder
+from muq_plugins.lobes.finite import check_wavs
 from muq_plugins.lobes.lengths import normalize_clips, resample_clips
 
 
@@ -234,6 +235,7 @@ class PretrainedMuQ(nn.Module):
         """Runs the encoder on waveforms at `input_sample_rate`."""
         if self.input_sample_rate == self.sample_rate:
             return self.encoder(wavs, wav_lens)
+        check_wavs(wavs, wav_lens)
         wavs, wav_lens = resample_clips(
             wavs, wav_lens, self.input_sample_rate, self.sample_rate
         )

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
+
+from muq_plugins.lobes.finite import not_finite
 
 # Weight normalisation has been saved under two pairs of names.
 SPELLINGS = {
@@ -33,7 +35,20 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
         ) from error
     if not isinstance(state, dict) or not all(map(torch.is_tensor, state.values())):
         raise ValueError(f"{path} must hold named tensors and nothing else.")
+    check_weights(state, path)
     return {_one_spelling(name): tensor for name, tensor in state.items()}
+
+
+def check_weights(state: Mapping[str, Tensor], where: str | Path) -> None:
+    """Refuses tensors that are not finite, which may look as if all were well."""
+    # A counter that nothing reads outgrows half precision.
+    bad = [name for name in not_finite(state) if "num_batches_tracked" not in name]
+    if bad:
+        more = f" and of {len(bad) - 1} more tensors" if len(bad) > 1 else ""
+        raise ValueError(
+            f"{where}: values of {bad[0]}{more} are NaN or infinite. The training has "
+            f"diverged or the file is damaged: take an earlier or another one."
+        )
 
 
 def _one_spelling(name: str) -> str:
@@ -43,13 +58,20 @@ def _one_spelling(name: str) -> str:
     return name
 
 
+def _is_other_kind(found: Tensor, expected: Tensor) -> bool:
+    """Whether the numbers mean something else; counters are halved with the rest."""
+    if found.is_floating_point():
+        return False
+    return expected.is_floating_point() or found.is_complex()
+
+
 def load_strictly(
     module: nn.Module,
     state: dict[str, Tensor],
     where: str | Path,
     optional: Callable[[str], bool] = lambda name: False,
 ) -> None:
-    """Loads tensors: each must be there, be known, and have the right shape."""
+    """Loads tensors: all must be there and known, of the right shape and kind."""
     expected = module.state_dict()
     # The module may be spelt either way too: that depends on versions of libraries.
     ours = {_one_spelling(name): name for name in expected}
@@ -61,6 +83,11 @@ def load_strictly(
         f"{name}: shape {tuple(state[name].shape)}, expected {tuple(tensor.shape)}"
         for name, tensor in expected.items()
         if name in state and state[name].shape != tensor.shape
+    ]
+    problems += [
+        f"{name}: {state[name].dtype}, expected {tensor.dtype}"
+        for name, tensor in expected.items()
+        if name in state and _is_other_kind(state[name], tensor)
     ]
     if problems:
         raise ValueError(

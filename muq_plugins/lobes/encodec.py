@@ -11,6 +11,7 @@ import logging
 import torch
 from torch import Tensor, nn
 
+from muq_plugins.lobes.finite import check_wavs
 from muq_plugins.lobes.lengths import absolute_lengths, relative_lengths
 from muq_plugins.lobes.parts import part
 from muq_plugins.lobes.quantizers.base import (
@@ -84,6 +85,7 @@ class EncodecFeatures(nn.Module):
         lens : Tensor
             Relative lengths (batch,) in frames.
         """
+        check_wavs(wavs, wav_lens)
         lengths = absolute_lengths(wav_lens, wavs.shape[1], wavs.shape[0])
         if lengths is not None:
             lengths = lengths // self.hop_length

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchaudio import functional as AF
 
+from muq_plugins.lobes.finite import check_wavs
 from muq_plugins.lobes.lengths import absolute_lengths, relative_lengths
 from muq_plugins.lobes.parts import part
 
@@ -52,11 +53,7 @@ class MelDecibels(nn.Module):
 
     def decibels(self, wavs: Tensor, wav_lens: Tensor | None = None) -> Tensor:
         """Log-mel spectrogram before the normalisation."""
-        if wavs.dim() != 2:
-            raise ValueError(
-                f"Waveforms must have the shape (batch, samples), got "
-                f"{tuple(wavs.shape)}: mix down to mono and add a batch axis."
-            )
+        check_wavs(wavs, wav_lens)
         lengths = absolute_lengths(wav_lens, wavs.shape[1], wavs.shape[0])
         frames = wavs.shape[1] // self.hop_length
         with torch.autocast(wavs.device.type, enabled=False):

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from muq_plugins.lobes import codes as statistics
 from muq_plugins.lobes.codes import count_codes
+from muq_plugins.lobes.finite import check_computed
 from muq_plugins.lobes.lengths import absolute_lengths, length_mask
 from muq_plugins.lobes.linear import Linear
 from muq_plugins.lobes.masking import Masking
@@ -231,6 +232,7 @@ class TokenizerTraining(nn.Module):
             (frames of all clips, size).
         """
         feats, lens = self.features(wavs, wav_lens)
+        check_computed(feats, self.features)
         lengths = absolute_lengths(lens, feats.shape[1], feats.shape[0])
         mask = length_mask(lengths, feats.shape[1])
         return feats.flatten(0, 1) if mask is None else feats[mask]

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from muq_plugins.lobes.finite import check_computed
 from muq_plugins.lobes.lengths import absolute_lengths, length_mask
 from muq_plugins.lobes.quantizers.base import Quantizer
 
@@ -93,6 +94,7 @@ class Target(nn.Module):
             Codes (batch, frames, N) int64; -1 beyond the end of a clip.
         """
         feats, lens = self.features(wavs, wav_lens)
+        check_computed(feats, self.features)
         codes = self.quantizer.encode(feats)
         lengths = absolute_lengths(lens, feats.shape[1], feats.shape[0])
         mask = length_mask(lengths, feats.shape[1])

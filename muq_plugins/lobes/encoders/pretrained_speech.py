@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from muq_plugins.lobes.encoders.base import EncoderOutput, centre_frames, encoder_output
+from muq_plugins.lobes.finite import check_wavs
 from muq_plugins.lobes.lengths import absolute_lengths, resample_clips
 from muq_plugins.lobes.parts import part
 from muq_plugins.lobes.quantizers.base import private_randomness
@@ -140,6 +141,7 @@ class PretrainedSpeechEncoder(nn.Module):
         EncoderOutput
             Hidden states at `frame_rate`; frames beyond a clip are zero.
         """
+        check_wavs(wavs, wav_lens)
         wavs, wav_lens = resample_clips(
             wavs, wav_lens, self.sample_rate, self.model_rate
         )

@@ -18,6 +18,7 @@ from muq_plugins.lobes.encoders.base import (
     encoder_output,
     receptive_field,
 )
+from muq_plugins.lobes.finite import check_wavs
 from muq_plugins.lobes.front_end import ResidualFrontEnd
 from muq_plugins.lobes.lengths import absolute_lengths, length_mask
 from muq_plugins.lobes.mel import LogMel
@@ -371,6 +372,7 @@ class WaveformTransformer(nn.Module):
             Hidden states at `frame_rate`, of which a clip has
             ``ceil(samples / hop_length)``; frames beyond a clip are zero.
         """
+        check_wavs(wavs, wav_lens)
         lengths = absolute_lengths(wav_lens, wavs.shape[1], wavs.shape[0])
         heard = length_mask(lengths, wavs.shape[1])
         if heard is not None:

@@ -1,6 +1,8 @@
 """Tests of the audio reader."""
 
+import math
 import pickle
+import re
 
 import numpy as np
 import pytest
@@ -9,11 +11,13 @@ import torch
 
 from muq_plugins.data.audio import (
     AUDIO_EXTENSIONS,
+    MAX_AMPLITUDE,
     AudioError,
     audio_info,
     check_audio,
     read_audio,
 )
+from muq_plugins.lobes import finite
 
 
 def tone(sample_rate, seconds, channels=1, seed=0):
@@ -188,9 +192,43 @@ def test_non_finite(tmp_path):
     soundfile.write(tmp_path / "a.wav", wav, 24000, subtype="FLOAT")
     assert check_audio(tmp_path / "a.wav").reason == "non-finite"
     assert len(read_audio(tmp_path / "a.wav", duration=0.5)) == 12000
-    with pytest.raises(AudioError, match="non-finite .* NaN or infinite") as error:
+    with pytest.raises(
+        AudioError, match=r"non-finite .NaN or infinite at 0\.5000 s"
+    ) as error:
         read_audio(tmp_path / "a.wav", start=0.25, duration=0.5)
     assert error.value.reason == "non-finite"
+
+
+@pytest.mark.parametrize(
+    "scale, seconds, reason, detail",
+    [
+        (1.0, 0.0, None, ""),
+        (16.0, 0.0, None, ""),  # a hot mix in floating point
+        (32768.0, 0.0, "out of range", r"a sample of 8.* at 0\..* s, beyond 32"),
+        (1.0, 2.75, "out of range", r"a sample of 1e\+25 at 2\.7500 s, beyond 32"),
+        (1.0, -2.75, "out of range", r"a sample of -1e\+25 at 2\.7500 s, beyond 32"),
+    ],
+)
+@pytest.mark.parametrize("rate", [24000, 44100])
+def test_amplitudes(tmp_path, rate, scale, seconds, reason, detail):
+    wav = tone(rate, 4.0)[:, 0] * scale
+    if seconds:
+        wav[round(abs(seconds) * rate)] = math.copysign(1e25, seconds)
+    path = tmp_path / "a.wav"
+    soundfile.write(path, wav, rate, subtype="FLOAT")
+    check = check_audio(path)
+    assert check.reason == reason and re.search(detail, check.detail)
+    if reason is None:
+        assert read_audio(path).abs().max() == pytest.approx(check.peak, rel=0.1)
+    else:
+        with pytest.raises(AudioError, match=f"a.wav: out of range .{detail}.*32768"):
+            read_audio(path, start=0.0, duration=3.0)
+    if seconds:
+        assert len(read_audio(path, start=3.0)) == 24000
+
+
+def test_the_amplitudes_of_files_are_those_of_lobes():
+    assert MAX_AMPLITUDE == finite.MAX_AMPLITUDE
 
 
 def test_peak_is_of_the_downmix(tmp_path):

@@ -88,6 +88,8 @@ def test_every_reason_for_quarantine(music):
     wav = np.full(48000, 0.5)
     wav[30000] = np.nan
     soundfile.write(music / "nan.wav", wav, 24000, subtype="FLOAT")
+    scaled = np.full(48000, 0.5 * 32768)
+    soundfile.write(music / "scaled.wav", scaled, 24000, subtype="FLOAT")
     (music / "link.wav").symlink_to(music / "nowhere.wav")
     os.mkfifo(music / "pipe.wav")
     report = scan(music)
@@ -99,11 +101,12 @@ def test_every_reason_for_quarantine(music):
         "silent.wav": "silent",
         "truncated.flac": "truncated",
         "nan.wav": "non-finite",
+        "scaled.wav": "out of range",
         "link.wav": "missing",
         "pipe.wav": "undecodable",
     }
     assert all(entry["detail"] for entry in quarantine)
-    assert report.usable == 6 and report.files == 14
+    assert report.usable == 6 and report.files == 15
     assert report.quarantined["undecodable"] == 2
     assert "left out: undecodable: 2" in report.summary()
 
@@ -119,6 +122,21 @@ def test_nothing_is_done_twice(music, decoded):
     report = scan(music)
     assert sorted(decoded) == ["1.wav", "new.wav"]
     assert report.hours == pytest.approx(15 / 3600)
+
+
+def test_a_cache_of_a_time_without_a_range_is_not_believed(music, decoded):
+    loud = np.full(48000, 14477.0)
+    soundfile.write(music / "loud.wav", loud, 24000, subtype="FLOAT")
+    scan(music)
+    cache = music.parent / "out" / "scan_cache.jsonl"
+    lines = [json.loads(line) for line in cache.read_text().splitlines()]
+    for line in lines:
+        if line["path"] == "loud.wav":
+            line |= {"reason": None, "detail": ""}
+    cache.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    decoded.clear()
+    assert scan(music).quarantined == {"out of range": 1}
+    assert decoded == ["loud.wav"]
 
 
 def test_thresholds_need_no_new_decoding(music, decoded):

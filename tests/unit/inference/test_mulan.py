@@ -134,15 +134,15 @@ def test_files_without_audio(model, tmp_path):
 @pytest.mark.parametrize(
     "wavs, lens, message",
     [
-        (torch.zeros(RATE), None, r"the shape \(24000,\).*add a first dimension"),
-        (torch.zeros(1, 2, RATE), None, r"the shape \(1, 2, 24000\): mix down"),
+        (torch.zeros(RATE), None, r"got \(24000,\).*add a batch axis"),
+        (torch.zeros(1, 2, RATE), None, r"got \(1, 2, 24000\): mix down"),
         (torch.zeros(1, RATE, dtype=torch.int16), None, "torch.int16"),
         (torch.zeros(2, 0), None, "Recording 0 of 2 has no samples"),
         (torch.zeros(0, RATE), None, "batch of 0"),
         (torch.zeros(2, RATE), torch.tensor([1.0, 0.0]), "Recording 1 of 2 has no"),
         (torch.zeros(2, RATE), torch.ones(3), "one length per clip"),
-        (torch.tensor([[0.0, float("nan")]]), None, "Recording 0 of 1 holds NaN"),
-        (torch.tensor([[0.0], [float("inf")]]), None, "Recording 1 of 2 holds NaN"),
+        (torch.tensor([[0.0, float("nan")]]), None, "Sample 1 of clip 0 .* is nan"),
+        (torch.tensor([[0.0], [float("inf")]]), None, "Sample 0 of clip 1 .* is inf"),
     ],
 )
 def test_bad_audio(model, wavs, lens, message):

@@ -1,0 +1,87 @@
+"""What is not finite, or not of the scale of audio, passes for nothing.
+
+A ReLU that a CPU has fused into a convolution turns NaN into 0, and the closest of
+some codebook entries is always one of them: what is not finite at the start looks like
+music at the end. So it is refused where it comes in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from muq_plugins.lobes.lengths import absolute_lengths, length_mask
+from muq_plugins.lobes.linear import is_traced
+
+# 30 dB above full scale: no music in floating point is that loud, but samples of 16-bit
+# integers are, unless they are below -60 dBFS throughout. `data.audio` has it too.
+MAX_AMPLITUDE = 32.0
+SCALING = {
+    torch.int16: "wavs.float() / 32768",
+    torch.int32: "wavs.double() / 2**31",
+    torch.int8: "wavs.float() / 128",
+    torch.uint8: "(wavs.float() - 128) / 128",
+}
+
+
+def is_finite(tensor: Tensor) -> bool:
+    """Whether all values are: one pass over memory, with nothing stored."""
+    if tensor.is_complex():
+        tensor = torch.view_as_real(tensor)
+    if tensor.numel() == 0 or not tensor.is_floating_point():
+        return True
+    if tensor.itemsize == 1:  # of the 8-bit floats there are no reductions
+        tensor = tensor.float()
+    return bool(torch.stack(tensor.detach().aminmax()).isfinite().all())
+
+
+def not_finite(tensors: Mapping[str, Tensor]) -> list[str]:
+    """The names of the tensors that hold NaN or infinite values."""
+    return [name for name, tensor in tensors.items() if not is_finite(tensor)]
+
+
+def check_wavs(wavs: Tensor, wav_lens: Tensor | None = None) -> None:
+    """Refuses what are not waveforms (batch, samples) in floating point, -1..1.
+
+    It costs one pass over the samples. Beyond the end of a clip anything is allowed.
+    """
+    if wavs.dim() != 2:
+        raise ValueError(
+            f"Waveforms must have the shape (batch, samples), got "
+            f"{tuple(wavs.shape)}: mix down to mono and add a batch axis."
+        )
+    if not wavs.is_floating_point():
+        remedy = SCALING.get(wavs.dtype, "real floating point numbers in -1..1")
+        raise ValueError(
+            f"Waveforms must be floating point in -1..1, got {wavs.dtype}: give "
+            f"{remedy} instead."
+        )
+    if is_traced() or wavs.numel() == 0:
+        return
+    low, high = wavs.detach().aminmax()
+    if bool(torch.maximum(-low, high) <= MAX_AMPLITUDE):
+        return
+    bad = ~(wavs.detach().abs() <= MAX_AMPLITUDE)
+    batch, samples = wavs.shape
+    mask = length_mask(absolute_lengths(wav_lens, samples, batch), samples)
+    bad = bad if mask is None else bad & mask
+    if not bad.any():
+        return
+    clip, sample = bad.nonzero()[0].tolist()
+    value = wavs[clip, sample].item()
+    raise ValueError(
+        f"Sample {sample} of clip {clip} (of {batch}) is {value:g}, but samples lie in "
+        f"-1..1: leave out what holds NaN or infinite samples, and divide what was "
+        f"made from 16-bit integers by 32768."
+    )
+
+
+def check_computed(values: Tensor, module: nn.Module) -> None:
+    """Refuses what a module has computed if it is not finite, though its input was."""
+    if not is_traced() and not is_finite(values):
+        raise ValueError(
+            f"{type(module).__name__} computes NaN or infinite values: its weights or "
+            f"statistics are damaged, or too large for {values.dtype}."
+        )
