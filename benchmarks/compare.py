@@ -27,7 +27,7 @@ from measure import Environment, Workers, measure_memory, measure_time
 from protocol import WorkerError
 from table import markdown
 
-from muq_plugins.evaluation.machine import cpu_name
+from muq_plugins.evaluation.study.collect import cpu_name
 
 HERE = Path(__file__).parent
 PARTS = ("inference", "training", "tokenizers")

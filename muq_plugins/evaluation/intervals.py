@@ -41,6 +41,7 @@ class Paired(NamedTuple):
     high: float
     from_seeds: float
     from_groups: float
+    per_seed: list[float]
 
 
 def draws(groups: Sequence, samples: int = 1000, seed: int = 0) -> np.ndarray:
@@ -102,7 +103,8 @@ def paired(per_seed: np.ndarray, draws: np.ndarray | None = None) -> Paired:
         deviation = float(np.std(np.mean(draws, axis=0), ddof=1))
         from_groups = float(stats.norm.ppf(ENDS[1])) * deviation
     half = math.hypot(from_seeds, 0.0 if math.isnan(from_groups) else from_groups)
-    return Paired(value, value - half, value + half, from_seeds, from_groups)
+    ends = value - half, value + half
+    return Paired(value, *ends, from_seeds, from_groups, list(map(float, per_seed)))
 
 
 def half_width(per_seed: np.ndarray) -> float:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
+import os
+import platform
 from collections.abc import Iterable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from safetensors import safe_open
 
-from muq_plugins.data.atomic import replace_file
+from muq_plugins.errors import UserError
 from muq_plugins.evaluation.probing.result import LINEAR, MIXTURE, TaskResult
 from muq_plugins.evaluation.probing.storage import load_predictions, load_results
 from muq_plugins.evaluation.run_files import (
@@ -20,10 +25,12 @@ from muq_plugins.evaluation.run_files import (
     read_metrics,
     select,
 )
+from muq_plugins.evaluation.study.faults import FORMAT
+from muq_plugins.evaluation.study.numbers import STUDY_FILE
+from muq_plugins.files import replace_file
 from muq_plugins.lobes import codes
 
-STUDY_FILE = "study.json"
-FORMAT = 1
+PACKAGES = ("torch", "speechbrain", "muq_plugins")
 
 
 def collect_study(
@@ -33,7 +40,11 @@ def collect_study(
     probes: Iterable[str],
     missing: Iterable[tuple[str, int]],
 ) -> Path:
-    """Writes ``study.json``: what a study asks and what its runs have given."""
+    """Writes ``study.json``: what a study asks (``about``) and what its runs gave.
+
+    ``runs`` are experiment, seed and folder of all that has finished, ``probes`` the
+    names of the probes in each folder, ``missing`` experiment and seed of the rest.
+    """
     probes = list(probes)
     tasks: dict[str, dict] = {}
     records = []
@@ -46,7 +57,7 @@ def collect_study(
                 name = f"{probe}/{result.label}"
                 task, score = _probe_record(probe_folder, result)
                 if tasks.setdefault(name, task) != task:
-                    raise ValueError(
+                    raise UserError(
                         f"{probe_folder} was probed for {result.label} on other clips "
                         f"than the runs before it: delete it and run the study again."
                     )
@@ -122,7 +133,7 @@ def _probe_record(folder: Path, result: TaskResult) -> tuple[dict, dict]:
     predictions = load_predictions(folder, result.label)
     targets = predictions["targets"]
     if targets.ndim > 1:
-        raise ValueError(
+        raise UserError(
             f"A study compares labels with one class a clip; {result.label} has "
             f"several: take it out of the tasks of {folder.name}."
         )
@@ -158,7 +169,7 @@ def _probe_record(folder: Path, result: TaskResult) -> tuple[dict, dict]:
 def _last(rows: list[dict], kind: str, folder: Path) -> dict:
     found = select(rows, kind=kind)
     if not found:
-        raise ValueError(f"{folder / METRICS_FILE} has no {kind} row: not finished.")
+        raise UserError(f"{folder / METRICS_FILE} has no {kind} row: not finished.")
     return found[-1]
 
 
@@ -175,3 +186,27 @@ def _short(value):
     if isinstance(value, list):
         return [_short(item) for item in value]
     return value if value is None else float(f"{value:.6g}")
+
+
+def describe_machine(devices: Iterable[str]) -> dict[str, str | int]:
+    """Machine, devices ("cpu", "cuda:0") and versions, to be printed beside figures."""
+    names = [
+        torch.cuda.get_device_name(device) if device.startswith("cuda") else device
+        for device in devices
+    ]
+    return {
+        "processor": cpu_name(),
+        "cores": os.cpu_count() or 1,
+        "device": ", ".join(names),
+        "python": platform.python_version(),
+        **{name: version(name) for name in PACKAGES},
+    }
+
+
+def cpu_name() -> str:
+    """Name of the processor, as the system gives it."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text("utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()

@@ -6,9 +6,8 @@ import json
 import pytest
 from matplotlib.figure import Figure
 
-from muq_plugins.evaluation.study.entries import Entry
-from muq_plugins.evaluation.study.reading import parse_study
-from muq_plugins.evaluation.study.simulation import Simulated, simulate_study
+from muq_plugins.evaluation.study.numbers import parse_study
+from tests.unit.evaluation.simulated_study import Simulated, simulate_study
 
 EXPERIMENTS = {
     "mel_rvq": Simulated("Mel-RVQ", tokenizer_seconds=27.0),
@@ -40,7 +39,7 @@ def content(simulated):
 @pytest.fixture(scope="session")
 def parsed():
     """From the content of a file to a study."""
-    return lambda content: parse_study(Entry(content, "study.json"))
+    return parse_study
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from muq_plugins.evaluation.probing.storage import save_results, save_task
 from muq_plugins.evaluation.run_files import MetricsLog, save_diagnostics
 from muq_plugins.evaluation.study import collect_study
 from muq_plugins.evaluation.study.collect import run_record
-from muq_plugins.evaluation.study.reading import read_study
+from muq_plugins.evaluation.study.numbers import read_study
 from muq_plugins.inference.muq import save_muq
 from muq_plugins.lobes import MuQEncoder
 

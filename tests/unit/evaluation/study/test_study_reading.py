@@ -6,12 +6,9 @@ import numpy as np
 import pytest
 from sklearn.metrics import balanced_accuracy_score
 
-from muq_plugins.evaluation.intervals import drawn_groups
-from muq_plugins.evaluation.study.reading import read_study
-from muq_plugins.evaluation.study.resampling import (
-    balanced_accuracy,
-    resampled_accuracy,
-)
+from muq_plugins.errors import UserError
+from muq_plugins.evaluation.study.faults import balanced_accuracy
+from muq_plugins.evaluation.study.numbers import along, read_study
 
 
 def change(content, place, value):
@@ -33,15 +30,16 @@ def test_everything_in_the_file_is_in_the_study(content, written):
     """Names, order and numbers survive."""
     content["questions"] = [QUESTION, {**QUESTION, "measure": "probe:notes/mode"}]
     study = read_study(written(content))
-    assert list(study.experiments) == list(content["experiments"])
-    assert study.groups[1].experiments == ["n2", "mel_rvq", "n16"]
-    assert study.groups[1].x == [2, 8, 16]
-    run, raw = study.runs[3], content["runs"][3]
-    for name in ("seed", "updates", "accuracy", "usage", "tokenizer_seconds"):
-        assert getattr(run, name) == raw[name]
+    assert study.names == list(content["experiments"])
+    assert along(study.about["groups"][1]["experiments"]) == ["n2", "mel_rvq", "n16"]
+    raw, row = content["runs"][3], study.rows(["bestrq"])[0]
+    assert study.runs["bestrq", 1] == raw
+    for name in ("updates", "accuracy", "training_seconds"):
+        assert study.values[name][row, 0] == raw[name]
+    assert np.isnan(study.values["tokenizer_seconds"][row, 0])
     score = raw["probe"]["notes/mode"]["trained encoder"]
-    assert run.probe["notes/mode"]["trained encoder"].value == score["value"]
-    assert study.is_finished("vq") and study.missing == []
+    assert study.values["notes/mode"][row, 0] == score["value"]
+    assert study.about["missing"] == []
 
 
 @pytest.mark.parametrize(
@@ -80,7 +78,7 @@ def test_everything_in_the_file_is_in_the_study(content, written):
 def test_what_does_not_fit_is_refused(content, written, place, value, message):
     """The error names the file, the key and the value."""
     change(content, place, value)
-    with pytest.raises(ValueError, match=f"study.json: .*{message}"):
+    with pytest.raises(UserError, match=f"study.json: .*{message}"):
         read_study(written(content))
 
 
@@ -105,7 +103,7 @@ def test_questions_that_cannot_be_answered_are_refused(
     """A question has one form, known experiments and a known measure."""
     asked = {**QUESTION, **question}
     content["questions"] = [{k: v for k, v in asked.items() if v is not None}]
-    with pytest.raises(ValueError, match=f"study.json: questions.0..*{message}"):
+    with pytest.raises(UserError, match=f"study.json: questions.0..*{message}"):
         read_study(written(content))
 
 
@@ -114,10 +112,10 @@ def test_a_file_that_was_cut_off_is_refused(content, written):
     folder = written(content)
     path = folder / "study.json"
     path.write_text(path.read_text("utf-8")[:-100], "utf-8")
-    with pytest.raises(ValueError, match="study.json is damaged .*run the study again"):
+    with pytest.raises(UserError, match="study.json is damaged .*run the study again"):
         read_study(folder)
     path.unlink()
-    with pytest.raises(FileNotFoundError, match="has not been collected"):
+    with pytest.raises(UserError, match="has not been collected"):
         read_study(folder)
 
 
@@ -126,7 +124,7 @@ def test_numbers_that_are_not_finite_are_refused_from_the_file(content, written)
     content["runs"][0]["cross_entropy"] = float("inf")
     folder = written(content)
     assert "Infinity" in json.dumps(content)
-    with pytest.raises(ValueError, match="runs.0..cross_entropy must be a finite"):
+    with pytest.raises(UserError, match="runs.0..cross_entropy must be a finite"):
         read_study(folder)
 
 
@@ -138,19 +136,3 @@ def test_balanced_accuracy_is_that_of_scikit_learn():
     hits = (predicted == targets).astype(float)
     expected = balanced_accuracy_score(targets, predicted)
     assert balanced_accuracy(hits, targets) == pytest.approx(expected, abs=1e-12)
-
-
-def test_resampled_accuracy_is_that_of_the_drawn_clips():
-    """Drawing pieces by weights equals copying their clips, also without a class."""
-    rng = np.random.default_rng(1)
-    pieces = np.repeat(np.arange(6), 5) * 3  # numbers need not be without gaps
-    targets, hits = rng.integers(0, 3, 30), rng.integers(0, 2, 30).astype(float)
-    targets[3] = 3  # one clip, which about a third of the draws do not have
-    copies = drawn_groups(6, 1000).astype(int)
-    has_class = copies[:, 0] > 0
-    assert 0.5 < has_class.mean() < 0.8
-    drawn = resampled_accuracy(hits, targets, pieces)
-    for draw in (0, 7, 999, has_class.argmax(), has_class.argmin()):
-        clips = np.repeat(np.arange(30), copies[draw][pieces // 3])
-        expected = balanced_accuracy(hits[clips], targets[clips])
-        assert drawn[draw] == pytest.approx(expected, abs=1e-12)

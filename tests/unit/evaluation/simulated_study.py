@@ -9,16 +9,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from scipy import stats
 
 from muq_plugins.evaluation.probing.result import LOG_MEL, TRAINED, UNTRAINED
-from muq_plugins.evaluation.study.entries import Entry
-from muq_plugins.evaluation.study.reading import parse_study
-from muq_plugins.evaluation.study.resampling import balanced_accuracy
-from muq_plugins.evaluation.study.study import Study
+from muq_plugins.evaluation.study.faults import balanced_accuracy
 
 UPDATES = 800
 LAYERS = 5
@@ -31,15 +27,12 @@ RECALL = {LOG_MEL: 0.5, UNTRAINED: 0.45}
 class Simulated:
     """The truth about an experiment."""
 
-    label: str  # its name for a person
-    # share of all clips of the world that its encoders recognise, on average
+    label: str
     recall: float = 0.7
-    # by how many nats its cross-entropy ends below the entropy of the codes
     gain: float = 0.5
-    spread: float = 0.02  # standard deviation of the gain over seeds
-    num_codebooks: int = 8  # its codes
-    codebook_size: int = 64  # its codes
-    # how long its tokenizer takes; None if it has none to train
+    spread: float = 0.02
+    num_codebooks: int = 8
+    codebook_size: int = 64
     tokenizer_seconds: float | None = None
 
 
@@ -102,26 +95,6 @@ def simulate_study(
         "runs": runs,
         "missing": [],
     }
-
-
-def small_study() -> Study:
-    """A simulated study for examples: two targets, one group and one question."""
-    content = simulate_study(
-        {
-            "mel_rvq": Simulated("Mel-RVQ", tokenizer_seconds=27.0),
-            "bestrq": Simulated("BEST-RQ", recall=0.6),
-        },
-        [{"title": "Targets", "experiments": ["mel_rvq", "bestrq"]}],
-        [
-            {
-                "question": "Is Mel-RVQ a better target?",
-                "measure": "probe",
-                "better": "mel_rvq",
-                "than": "bestrq",
-            }
-        ],
-    )
-    return parse_study(Entry(content, Path("study.json")))
 
 
 class _Clips:
