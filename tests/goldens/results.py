@@ -1,0 +1,22 @@
+"""Published results: their numbers, and what their reports say."""
+
+import hashlib
+
+from tests.goldens.parts import ROOT, write
+
+
+def digests() -> dict[str, str]:
+    """A hash of each published file of numbers and of its report."""
+    folder = ROOT / "docs" / "results"
+    paths = sorted([*folder.glob("*/*.json"), *folder.glob("*/report.md")])
+    return {
+        path.relative_to(folder).as_posix(): hashlib.sha256(
+            path.read_bytes()
+        ).hexdigest()
+        for path in paths
+    }
+
+
+def make() -> None:
+    """Writes the hashes of today."""
+    write("results.json", digests())
