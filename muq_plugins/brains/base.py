@@ -40,6 +40,7 @@ from muq_plugins.data.clips import (
     training_loader,
 )
 from muq_plugins.data.preparation import Manifests
+from muq_plugins.lobes.finite import is_finite
 from muq_plugins.lobes.stages import StageOutput
 
 logger = get_logger(__name__)
@@ -141,6 +142,7 @@ class StageBrain(sb.Brain):
         self.module: nn.Module = self.modules[self.stage_name]
         self.micro_batches = 0  # that this process has seen in the whole run
         self.grad_norm = 0.0
+        self.statistics_before: list[tuple[Tensor, Tensor]] = []  # now, then
         self.logbook = Logbook(
             self.hparams.output_folder, self.stage_name, self.hparams.max_bad_fraction
         )
@@ -307,6 +309,15 @@ class StageBrain(sb.Brain):
         place = position * world_size() + rank()
         torch.manual_seed(clip_key(self.hparams.seed, self.optimizer_step, str(place)))
 
+        if position == 0:
+            # Running statistics move in the forward pass, before anybody can know
+            # whether the update will be left out.
+            self.statistics_before = [
+                (buffer, buffer.clone())
+                for part in self.module.modules()
+                if part.training
+                for buffer in part.buffers(recurse=False)
+            ]
         batch = batch.to(self.device)
         self.on_fit_batch_start(batch, should_step)
         with self.no_sync(not should_step):
@@ -386,29 +397,50 @@ class StageBrain(sb.Brain):
         limit = self.max_grad_norm or math.inf
         norm = torch.nn.utils.clip_grad_norm_(parameters, limit)
         self.grad_norm = float(norm)
-        # In float16 the scaler itself skips such updates, to find its scale.
-        if not math.isfinite(self.grad_norm) and not self.scaler.is_enabled():
-            self.nonfinite_count += 1
-            if self.nonfinite_count > self.nonfinite_patience:
-                raise FloatingPointError(
-                    f"The gradient was not finite for {self.nonfinite_count} updates "
-                    f"in a row, up to step {self.optimizer_step}: lower the learning "
-                    f"rate or max_grad_norm, or train with --precision fp32."
-                )
-            logger.warning(
-                f"Step {self.optimizer_step}: the gradient is not finite, the update "
-                f"is left out ({self.nonfinite_count} of {self.nonfinite_patience})."
-            )
-            self.optimizer.zero_grad(set_to_none=True)
+        # The gradient is that of all processes, the running statistics are of each.
+        bad = not math.isfinite(self.grad_norm) or not self._statistics_are_finite()
+        (bad,) = any_of(bad, device=self.device)
+        if bad:
+            self._leave_out()
         else:
             self.nonfinite_count = 0
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
         after_update = getattr(self.module, "after_update", None)
-        if after_update is not None:
+        if after_update is not None and not bad:
             after_update()
         self.optimizer_step += 1
+
+    def _statistics_are_finite(self) -> bool:
+        """Whether the running statistics are, with one reduction for all of them."""
+        buffers = [
+            buffer.flatten()
+            for buffer, _ in self.statistics_before
+            if buffer.is_floating_point()
+        ]
+        return not buffers or is_finite(torch.cat(buffers))
+
+    def _leave_out(self) -> None:
+        """Undoes what an update that is not finite has done so far."""
+        for buffer, before in self.statistics_before:
+            buffer.copy_(before)
+        self.optimizer.zero_grad(set_to_none=True)
+        # In float16 the scaler finds its scale with such updates, but not below 1.
+        if self.scaler.is_enabled() and self.scaler.get_scale() >= 1:
+            return
+        self.nonfinite_count += 1
+        if self.nonfinite_count > self.nonfinite_patience:
+            raise FloatingPointError(
+                f"The gradient was not finite for {self.nonfinite_count} updates in a "
+                f"row, up to step {self.optimizer_step}: lower the learning rate or "
+                f"max_grad_norm, or train with --precision fp32."
+            )
+        logger.warning(
+            f"Step {self.optimizer_step}: the gradient or a running statistic is not "
+            f"finite, the update is left out ({self.nonfinite_count} of "
+            f"{self.nonfinite_patience})."
+        )
 
     def validate(self, loader: DataLoader, kind: str = "valid") -> RunningStatistics:
         """Evaluates the module and writes a metrics row.

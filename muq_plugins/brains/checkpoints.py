@@ -7,6 +7,7 @@ import os
 import random
 import shutil
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from speechbrain.utils.logger import get_logger
 
 from muq_plugins.errors import UserError
 from muq_plugins.files import flush
+from muq_plugins.lobes.finite import is_finite
 
 logger = get_logger(__name__)
 
@@ -103,12 +105,20 @@ class AtomicCheckpointer(Checkpointer):
         Raises
         ------
         CheckpointError
-            If it cannot be written, for example on a full disk. All earlier
-            checkpoints are still there.
+            If it cannot be written, for example on a full disk, or a tensor is not
+            finite. All earlier checkpoints are still there.
         """
         home, unfinished = self.checkpoints_dir, self.checkpoints_dir / UNFINISHED
         name = name or time.strftime("%Y-%m-%d+%H-%M-%S+") + str(time.time_ns())
-        name = ddp_broadcast(name, src=0)
+        # Every process must know, or the others would wait for this one.
+        name, bad = ddp_broadcast((name, self._not_finite()), src=0)
+        if bad is not None:
+            raise CheckpointError(
+                f"No checkpoint is written to {home}, because values of {bad} are NaN "
+                f"or infinite: training has diverged. The checkpoints before it are as "
+                f"they were. Train in another --output_folder with a lower learning "
+                f"rate or with --precision fp32."
+            )
         meta = {key: _plain(value) for key, value in (meta or {}).items()}
         saved = None
         try:
@@ -196,9 +206,12 @@ class AtomicCheckpointer(Checkpointer):
         candidates = self.find_checkpoints(
             importance_key, max_key, min_key, ckpt_predicate
         )
+        reason = ""
         for checkpoint in candidates:
             try:
                 self.load_checkpoint(checkpoint)
+                if bad := self._not_finite():
+                    raise ValueError(f"values of {bad} are NaN or infinite")
             except Exception as error:
                 if "loading state_dict" in str(error):
                     raise CheckpointError(
@@ -208,15 +221,37 @@ class AtomicCheckpointer(Checkpointer):
                     ) from error
                 logger.warning(f"Cannot load {checkpoint.path}: {error}")
                 damaged.append(checkpoint.path)
+                reason = f"; the last one: {error}"
             else:
                 return checkpoint
         if damaged:
             raise CheckpointError(
                 f"None of the checkpoints in {self.checkpoints_dir} can be loaded "
-                f"({', '.join(path.name for path in damaged)}). Delete the folder to "
-                f"start afresh, or restore it from a copy."
+                f"({', '.join(path.name for path in damaged)}{reason}). Delete "
+                f"the folder to start afresh, or restore it from a copy."
             )
         return None
+
+    def _not_finite(self) -> str | None:
+        """The first tensor of modules and optimizers that is not finite."""
+        states = {
+            name: part.state_dict()
+            for name, part in self.recoverables.items()
+            if hasattr(part, "state_dict")
+        }
+        return next((name for name, t in _tensors(states) if not is_finite(t)), None)
+
+
+def _tensors(state: Any, name: str = "") -> Iterator[tuple[str, torch.Tensor]]:
+    """All tensors in nested dictionaries and lists, with their names."""
+    if torch.is_tensor(state):
+        yield name, state
+    elif isinstance(state, dict):
+        for key, value in state.items():
+            yield from _tensors(value, f"{name}.{key}" if name else str(key))
+    elif isinstance(state, (list, tuple)):
+        for place, value in enumerate(state):
+            yield from _tensors(value, f"{name}.{place}")
 
 
 def newest(checkpoint: Checkpoint) -> tuple[int, float]:

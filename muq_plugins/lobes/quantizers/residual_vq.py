@@ -64,6 +64,7 @@ class StaleCodes:
             dist.broadcast(candidates, src=0)
         counter.add_(1).mul_(1 - used)
         stale = counter >= self.tolerance
+        stale &= candidates.isfinite().all(dim=-1)  # of an update that was left out
         codebook[stale] = candidates[stale].to(codebook.dtype)
         counter[stale] = 0
         self._used = self._candidates = None

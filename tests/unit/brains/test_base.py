@@ -245,6 +245,70 @@ def test_an_update_that_is_not_finite_is_left_out(make_brain):
         brain.optimizers_step()
 
 
+def spoil(brain, step, place, value=float("nan")):
+    """Makes one micro-batch of an update overflow."""
+
+    def hear(batch, should_step):
+        position = brain.micro_batches % brain.grad_accumulation_factor
+        if (brain.optimizer_step, position) == (step, place):
+            batch.wavs.fill_(value)
+
+    brain.on_fit_batch_start = hear
+
+
+def weights_after_updates(brain):
+    """A dictionary that fills as training goes on."""
+    seen = {}
+
+    def look(batch, outputs, loss, should_step):
+        if should_step:
+            seen[brain.optimizer_step] = weights(brain)
+
+    brain.on_fit_batch_end = look
+    return seen
+
+
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_a_batch_that_overflows_leaves_nothing_behind(make_brain, loaders, place):
+    brain = make_brain(clips_per_update=12)
+    spoil(brain, 2, place)
+    seen = weights_after_updates(brain)
+    brain.fit(*loaders(brain))
+    assert_equal(seen[3], seen[2])
+    assert seen[2]["norm.num_batches_tracked"] == 6
+    assert seen[6]["norm.num_batches_tracked"] == 15
+    assert all(value.isfinite().all() for value in seen[6].values())
+    assert brain.module.updates == 5  # nothing follows an update that was none
+    rows = read_metrics(brain.logbook.metrics_log.path)
+    assert all(row["loss"] > 0 for row in rows if row["kind"] == "valid")
+
+
+def test_statistics_that_overflow_alone_are_not_kept(make_brain, loaders):
+    brain = make_brain(nonfinite_patience=1)
+    brain.module.hidden.register_forward_hook(
+        lambda module, args, out: (
+            out
+            if brain.optimizer_step != 2 or not brain.module.training
+            else (brain.module.norm.running_var.fill_(float("inf")), out)[1]
+        )
+    )
+    seen = weights_after_updates(brain)
+    brain.fit(*loaders(brain))
+    assert_equal(seen[3], seen[2])
+    assert seen[6]["norm.running_var"].isfinite().all()
+
+
+def test_the_scaler_of_float16_finds_its_scale_or_gives_up(make_brain, loaders):
+    brain = make_brain(nonfinite_patience=2, optimizer_step_limit=50)
+    brain.scaler = torch.amp.GradScaler("cpu", init_scale=16.0)
+    before = weights(brain)
+    brain.on_fit_batch_start = lambda batch, _: batch.wavs.fill_(float("nan"))
+    with pytest.raises(FloatingPointError, match="3 updates in a row"):
+        brain.fit(*loaders(brain))
+    assert brain.scaler.get_scale() < 1
+    assert_equal(before, weights(brain))
+
+
 def test_ctrl_c_stops_after_the_update_with_a_checkpoint(make_brain, loaders):
     brain = make_brain()
 

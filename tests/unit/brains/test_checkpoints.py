@@ -47,6 +47,29 @@ def test_a_damaged_one_is_passed_over(saved, damage):
     assert model.weight[0, 0] == 1
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_what_is_not_finite_is_neither_saved_nor_loaded(saved, monkeypatch, value):
+    model, checkpointer, (first, second) = saved
+    optimizer = torch.optim.SGD(model.parameters(), lr=1.0, momentum=0.9)
+    checkpointer.add_recoverable("optimizer", optimizer, optional_load=True)
+    model(torch.ones(1, 2)).sum().backward()
+    optimizer.step()
+    optimizer.state[model.weight]["momentum_buffer"][0] = value
+    with pytest.raises(CheckpointError, match="optimizer.state.0.momentum_buffer are"):
+        checkpointer.save_checkpoint()
+    torch.nn.init.constant_(model.weight, value)
+    with pytest.raises(CheckpointError, match="values of model.weight are NaN or inf"):
+        checkpointer.save_checkpoint()
+    assert len(checkpointer.list_checkpoints()) == 2
+
+    torch.save(model.state_dict(), second.paramfiles["model"])
+    model.weight.data.zero_(), optimizer.state.clear()
+    assert checkpointer.recover_if_possible().path == first.path
+    torch.save({"weight": torch.full((2, 2), value)}, first.paramfiles["model"])
+    with pytest.raises(CheckpointError, match="None .* values of model.weight are NaN"):
+        checkpointer.recover_if_possible()
+
+
 def test_when_all_are_damaged_training_does_not_start_afresh(saved):
     _, checkpointer, checkpoints = saved
     for checkpoint in checkpoints:
