@@ -8,7 +8,6 @@ EXTRAS = {
     "export": ["onnx>=1.19,<2", "onnxscript>=0.7,<1"],
     "lora": ["peft>=0.18"],
     "parquet": ["pyarrow"],
-    "search": ["faiss-cpu>=1.8"],
     "web": ["fastapi>=0.115", "uvicorn>=0.30"],
 }
 # The tests cover the optional parts, run the exported graph, and ask the search page as
@@ -34,7 +33,7 @@ setup(
     packages=find_packages(include=["muq_plugins*"]),
     package_data={
         "muq_plugins.evaluation": ["templates/*"],
-        "muq_plugins.inference.web": ["templates/*"],
+        "muq_plugins.inference": ["templates/*"],
     },
     python_requires=">=3.10",
     install_requires=[
@@ -56,6 +55,7 @@ setup(
         "numpy",
         "scipy",
         "tqdm",
+        "typer>=0.20",  # which reads choices from Literal types
         # reports and probes
         "matplotlib>=3.7",
         "scikit-learn>=1.3",
@@ -67,6 +67,6 @@ setup(
     ],
     extras_require={**EXTRAS, "test": TEST, "dev": [*TEST, "pre-commit", "ruff"]},
     entry_points={
-        "console_scripts": ["muq-plugins = muq_plugins.inference.commands.main:main"]
+        "console_scripts": ["muq-plugins = muq_plugins.inference.cli.main:main"]
     },
 )

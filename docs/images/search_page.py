@@ -4,7 +4,7 @@ Needs playwright (`pip install playwright`), and a browser: a Chromium or Chrome
 installed already, or `playwright install chromium`. The page has to be served:
 
     muq-plugins index results/corpus-300min/audio --model results/muq_mulan/1234 \\
-        --output results/music.index
+        --out results/music.index
     muq-plugins serve --index results/music.index &
     python docs/images/search_page.py http://127.0.0.1:8000 "slow solo cello"
 """

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from muq_plugins.errors import UserError
 from muq_plugins.inference.contracts import TextModel
 
 # Stands for the tag in a line of a file of prompts.
@@ -16,10 +17,19 @@ BATCH = 64
 
 
 def read_tags(path: str | Path) -> tuple[list[str], list[str]]:
-    """Reads a list of tags, one in each line.
+    """Reads tags, one in each line, each once, and says which lines repeat one.
 
     Tags that differ in spaces, in capital letters, or in how Unicode writes the same
     letters are one tag, spelt as where it comes first.
+
+    Example
+    -------
+    >>> path = getfixture("tmp_path") / "tags.txt"
+    >>> _ = path.write_text("solo  cello\\n\\npiano\\nSolo cello\\n")
+    >>> read_tags(path)[0]
+    ['solo cello', 'piano']
+    >>> print(read_tags(path)[1][0])
+    line 4, "Solo cello", repeats line 1, "solo cello"
     """
     first: dict[str, tuple[int, str]] = {}
     repeated = []
@@ -30,7 +40,7 @@ def read_tags(path: str | Path) -> tuple[list[str], list[str]]:
                 f'line {number}, "{tag}", repeats line {place}, "{spelling}"'
             )
     if not first:
-        raise ValueError(f"{path} holds no tags: write one in each line.")
+        raise UserError(f"{path} holds no tags: write one in each line.")
     return [tag for _, tag in first.values()], repeated
 
 
@@ -39,13 +49,13 @@ def read_prompts(path: str | Path) -> list[str]:
     prompts = []
     for number, prompt in _lines(path):
         if PLACE not in prompt:
-            raise ValueError(
+            raise UserError(
                 f'{path}, line {number}: "{prompt}" has no {PLACE}, which is where the '
                 f"tag goes."
             )
         prompts.append(prompt)
     if not prompts:
-        raise ValueError(
+        raise UserError(
             f"{path} holds no prompts: write one in each line, with {PLACE} where the "
             f"tag goes."
         )
@@ -55,7 +65,19 @@ def read_prompts(path: str | Path) -> list[str]:
 def embed_tags(
     model: TextModel, tags: list[str], prompts: tuple[str, ...] | list[str] = (PLACE,)
 ) -> Tensor:
-    """Embeds tags; with several prompts, the mean direction of all of them."""
+    """Unit vectors (tags, latent_width) of tags, float32, on the CPU.
+
+    With several prompts, the mean direction of all of them.
+
+    Example
+    -------
+    >>> class Letters:
+    ...     def embed_text(self, texts):
+    ...         return torch.tensor([[t.count("a"), t.count("b")] for t in texts])
+    >>> embed_tags(Letters(), ["aab", "b"], ["{tag}", "a {tag}"])
+    tensor([[0.9239, 0.3827],
+            [0.3827, 0.9239]])
+    """
     texts = [prompt.replace(PLACE, tag) for tag in tags for prompt in prompts]
     latents = torch.cat(
         [
@@ -72,8 +94,15 @@ def _lines(path: str | Path) -> list[tuple[int, str]]:
     """The lines that are not empty, with their numbers from 1 on."""
     try:
         text = Path(path).read_text(encoding="utf-8-sig")
+    except FileNotFoundError as error:
+        raise UserError(
+            f"{path} does not exist: write the words into a text file, one in each "
+            f"line, and give its name."
+        ) from error
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}).") from error
     except UnicodeDecodeError as error:
-        raise ValueError(
+        raise UserError(
             f"{path} is not UTF-8 text ({error.reason} at byte {error.start}): save it "
             f"as UTF-8."
         ) from error

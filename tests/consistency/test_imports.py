@@ -17,7 +17,6 @@ ALLOWED = {
     "data": {"lobes", "errors", "files"},
     "evaluation": {"lobes", "data", "errors", "files"},
     "inference": {"lobes", "data", "errors", "files"},
-    "inference.commands": COMMANDS,
     "inference.cli": COMMANDS,
     "brains": {"lobes", "data", "evaluation", "inference", "errors", "files"},
     "experiment": {"errors", "files"},

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from muq_plugins.inference.commands.main import main
+from muq_plugins.inference.cli.main import main
 from muq_plugins.inference.index import MusicIndex
 from muq_plugins.inference.mulan import MuQMuLan
 from tests.integration.tiny_mulan import make_mulan, write_chord
@@ -28,7 +28,7 @@ def model(folder):
 
 @pytest.fixture(scope="module")
 def index(folder):
-    options = ["--model", str(folder / "mulan"), "--output", str(folder / "index")]
+    options = ["--model", str(folder / "mulan"), "--out", str(folder / "index")]
     assert main(["index", str(folder / "music"), *options]) == 0
     return folder / "index"
 
@@ -55,11 +55,11 @@ def test_tags_are_the_similarities_of_the_model(folder, model, tmp_path, capsys)
 
 
 def test_the_index_holds_the_latents_of_the_model(index, model):
-    database = MusicIndex(index).database
-    assert database.fingerprint == model.fingerprint
-    _, latents = database.latents()
-    for entry, latent in zip(database.entries(), latents, strict=True):
-        assert np.array_equal(latent, model.embed_file(entry.path).numpy())
+    opened = MusicIndex(index)
+    assert opened.store.fingerprint == model.fingerprint
+    for entry in opened.store.entries():
+        latent = model.embed_file(entry.path).numpy()
+        assert np.array_equal(opened.vector(entry), latent)
 
 
 @pytest.mark.parametrize("text", ["calm solo cello", "慢 piano 🎻", "cello " * 1700])
@@ -68,7 +68,7 @@ def test_a_text_finds_what_is_most_similar(index, model, text, capsys):
     latent = model.embed_text([text])
     expected = {
         entry.path: float(model.similarity(model.embed_file(entry.path)[None], latent))
-        for entry in MusicIndex(index).database.entries()
+        for entry in MusicIndex(index).store.entries()
     }
     ranked = sorted(expected, key=expected.get, reverse=True)
     assert [match["path"] for match in matches] == ranked

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from muq_plugins.inference.commands.main import main
+from muq_plugins.inference.cli.main import main
 from tests.integration.commands import ROOT, run_command
 from tests.integration.tiny_mulan import make_mulan, write_chord
 
@@ -52,14 +52,14 @@ def index(tmp_path_factory):
     for number, name in enumerate([*"abcde", LONG_NAME]):
         write_chord(folder / "music" / f"{name}.flac", number)
     command = ["index", str(folder / "music"), "--model", make_mulan(folder)]
-    assert main([*command, "--output", str(folder / "index")]) == 0
+    assert main([*command, "--out", str(folder / "index")]) == 0
     return folder / "index"
 
 
 @pytest.fixture(scope="module")
 def address(index):
     """Where `muq-plugins serve` serves the index."""
-    command = [sys.executable, "-m", "muq_plugins.inference.commands.main", "serve"]
+    command = [sys.executable, "-m", "muq_plugins.inference.cli.main", "serve"]
     options = ["--index", index, "--port", "0", "--device", "cpu"]
     server = subprocess.Popen([*command, *options], stdout=subprocess.PIPE, text=True)
     try:
@@ -193,7 +193,7 @@ def test_the_picture_in_the_readme(address, tmp_path):
     """The script that takes it, as one runs it."""
     picture = tmp_path / "page.png"
     path = ROOT / "docs" / "images" / "search_page.py"
-    options = ["--output", picture, "--width", 700, "--height", 500]
+    options = ["--out", picture, "--width", 700, "--height", 500]
     done = run_command(sys.executable, path, address, "slow solo cello", *options)
     assert f"{picture}: " in done.stdout
     with Image.open(picture) as image:

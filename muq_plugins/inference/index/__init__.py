@@ -1,14 +1,20 @@
-"""An index of music: latents of audio files on disk, searched by a latent."""
+"""An index of music: what audio files sound like, on disk, and searched."""
 
-from muq_plugins.inference.index.entries import Entry, MusicIndexError
-from muq_plugins.inference.index.music_index import Match, MusicIndex
-from muq_plugins.inference.index.update import Changes, update_index
+from muq_plugins.inference.index.search import Match, MusicIndex
+from muq_plugins.inference.index.store import Entry
+from muq_plugins.inference.index.update import (
+    Changes,
+    EncoderLayer,
+    prune_index,
+    update_index,
+)
 
 __all__ = [
     "Changes",
+    "EncoderLayer",
     "Entry",
     "Match",
     "MusicIndex",
-    "MusicIndexError",
+    "prune_index",
     "update_index",
 ]

@@ -2,40 +2,65 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import stat
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from muq_plugins.data.audio import AudioError, audio_info
-from muq_plugins.data.locking import alone
 from muq_plugins.data.scan import find_audio
+from muq_plugins.errors import UserError, shown
+from muq_plugins.files import locked
 from muq_plugins.inference.contracts import AudioModel
-from muq_plugins.inference.index import storage
-from muq_plugins.inference.index.database import Database
-from muq_plugins.inference.index.entries import Entry, MusicIndexError
-from muq_plugins.inference.index.faiss_neighbours import (
-    EXACT_UP_TO,
-    FaissNeighbours,
-    require_faiss,
-)
-from muq_plugins.inference.index.music_index import check_model, faiss_path
-from muq_plugins.inference.printing import shown
+from muq_plugins.inference.index.store import FILE, Entry, Store, create
+from muq_plugins.lobes.parts import encoder_fingerprint
+
+if TYPE_CHECKING:
+    from muq_plugins.inference.muq import MuQ
+
+BLOCK = 1 << 20
+
+
+class EncoderLayer:
+    """An encoder as the model of an index: unit means of one hidden state."""
+
+    def __init__(self, model: MuQ, layer: int):
+        self.model = model
+        self.layer = layer
+        self.encoder = model.mods.encoder
+        self.latent_width = self.encoder.width
+        self.fingerprint = encoder_fingerprint(self.encoder)
+
+    def embed_file(self, path: str) -> Tensor:
+        """The vector (width,) of a file of any length, in constant memory."""
+        seconds = audio_info(path).duration
+        least = self.encoder.min_samples / self.encoder.sample_rate
+        if seconds < least:
+            words = f"{seconds:.3f} s, a frame needs {least:.3f} s"
+            raise AudioError(path, "too short", words)
+        total, frames = 0.0, 0
+        for chunk in self.model.embed_long(path, layer=self.layer):
+            total = total + chunk.hidden.sum(dim=0, dtype=torch.float64)
+            frames += len(chunk.hidden)
+        return torch.nn.functional.normalize(total / frames, dim=0).float()
 
 
 @dataclass
 class Changes:
-    """What an update has done."""
+    """What an update has done to the files of a folder, and what it could not read."""
 
-    added: int = 0  # files below the folder that was indexed
-    changed: int = 0  # files below the folder that was indexed
-    removed: int = 0  # files below the folder that was indexed
-    unchanged: int = 0  # files below the folder that was indexed
-    # files and folders that could not be read, and why
+    added: int = 0
+    changed: int = 0
+    moved: int = 0
+    removed: int = 0
+    unchanged: int = 0
     problems: list[str] = field(default_factory=list)
 
 
@@ -51,50 +76,87 @@ def update_index(
     music: str | Path,
     model: AudioModel,
     name: str,
-    faiss_above: int = EXACT_UP_TO,
     begin: Callable[[int], Any] = lambda count: None,
     advance: Callable[[], Any] = lambda: None,
+    say: Callable[[str], Any] | None = None,
 ) -> Changes:
     """Makes an index hold exactly the audio files of a folder tree.
 
     Files of other folders stay in it. Each file is on disk as soon as it is embedded:
-    after a kill, the same call goes on. Other processes that update the same index
-    wait for their turn.
+    after a kill, the same call goes on. A file that has moved is known by its content.
+    Other processes that update the same index wait for their turn, which `say` is told.
+
+    `model` embeds the files; with an attribute ``layer`` it is an encoder. `name` is
+    where it was loaded from, for those who search later. `begin` is told how many
+    files there are to embed, and `advance` is called after each.
     """
     root = os.path.realpath(music)
     try:
         found, unlisted, _ = find_audio(root)
     except OSError as error:
-        raise MusicIndexError(str(error)) from error
+        raise UserError(str(error)) from error
     if not found:
-        raise MusicIndexError(
+        raise UserError(
             f"There are no audio files in {music}. What is indexed stays: if all of "
-            f"its music has really gone, remove the index."
+            f"its music has gone, run `muq-plugins index --prune --out {folder}`."
         )
-    folder = Path(folder)
+    folder, layer = Path(folder), getattr(model, "layer", None)
     _prepare(folder)
-    with alone(folder):
-        if not storage.exists(folder):
-            storage.create(folder, name, model.fingerprint, model.latent_width)
-        database = Database(folder)
+    with locked(folder, say=say):
+        if not (folder / FILE).is_file():
+            create(folder, name, model.fingerprint, model.latent_width, layer)
+        store = Store(folder)
         try:
-            database.check()
-            check_model(database, model.fingerprint, name)
-            if name != database.model:
-                database.put_model(name)
-            plan = _plan(database, root, found, unlisted)
-            known = len(database) - len(plan.gone)
-            if known + plan.changes.added > faiss_above:
-                require_faiss()  # rather now than after hours
-            database.remove(plan.gone)
+            check_model(store, model, name)
+            damaged = store.check()
+            if name != store.model:
+                store.put_model(name)
+            if root not in store.folders():
+                store.put_folder(root)
+            plan = _plan(store, root, found, unlisted, damaged)
+            store.remove(plan.gone)
             begin(len(plan.todo))
             for path, status in plan.todo:
-                _embed(database, model, path, status, plan.changes)
+                _embed(store, model, path, status, plan.changes)
                 advance()
-            _update_neighbours(database, faiss_above)
+            store.compact()
         finally:
-            database.close()
+            store.close()
     return plan.changes
+
+
+def prune_index(
+    folder: str | Path, say: Callable[[str], Any] | None = None
+) -> list[str]:
+    """Takes out the files of all folders that are not there any more; their paths."""
+    Store(folder).close()  # says if there is none, before a lock is made
+    with locked(folder, say=say):
+        store = Store(folder)
+        try:
+            known = [entry.path for entry in store.entries()]
+            gone = [path for path in known if _has_gone(path)]
+            store.remove([*gone, *filter(_has_gone, store.problems())])
+            store.compact()
+        finally:
+            store.close()
+    return gone
+
+
+def check_model(store: Store, model: AudioModel, name: str) -> None:
+    """Refuses a model, or a layer, that an index was not made with."""
+    there = f"{store.model} ({store.fingerprint})"
+    if model.fingerprint != store.fingerprint:
+        raise UserError(
+            f"{store.folder} is an index of another model: it was made with {there}, "
+            f"this is {name} ({model.fingerprint}). Vectors of different models cannot "
+            f"be compared: use that model, or make a new index with this one."
+        )
+    layer = getattr(model, "layer", None)
+    if layer != store.layer:
+        raise UserError(
+            f"{store.folder} holds layer {store.layer} of {there}, this is layer "
+            f"{layer}: give --layer {store.layer}, or make a new index."
+        )
 
 
 def _prepare(folder: Path) -> None:
@@ -103,36 +165,49 @@ def _prepare(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         others = [name for name in os.listdir(folder) if name[0] != "."]
     except OSError as error:
-        raise MusicIndexError(
-            f"{folder} cannot be used for an index: {error}"
-        ) from error
-    if others and not (folder / storage.FILE).exists():
-        raise MusicIndexError(
+        raise UserError(f"{folder} cannot be used for an index: {error}") from error
+    if others and not (folder / FILE).exists():
+        raise UserError(
             f"{folder} holds {min(others)} and is not an index: give a new folder."
         )
 
 
 def _plan(
-    database: Database, root: str, found: list[str], unlisted: list[tuple[str, str]]
+    store: Store,
+    root: str,
+    found: list[str],
+    unlisted: list[tuple[str, str]],
+    damaged: set[int],
 ) -> _Plan:
-    """Compares the files of a tree with those in the index."""
+    """Compares the files of a tree with those in the index; notes what has moved."""
     plan, paths = _Plan(), [os.path.join(root, name) for name in found]
-    known: dict[str, Entry] = {entry.path: entry for entry in database.entries()}
+    known: dict[str, Entry] = {entry.path: entry for entry in store.entries()}
+    by_size: dict[int, list[Entry]] = {}
+    for entry in known.values():
+        by_size.setdefault(entry.bytes, []).append(entry)
+    moved: set[str] = set()
     for path in paths:
         entry = known.get(path)
-        if entry is not None and entry.is_current():
+        if entry is not None and entry.is_current() and entry.id not in damaged:
             plan.changes.unchanged += 1
             continue
         try:
             # Before it is read: if it changes meanwhile, the next update sees it.
             status = os.stat(path)
         except OSError as error:
-            _problem(database, path, f"missing ({error.strerror}).", plan.changes)
+            _problem(store, path, f"missing ({error.strerror}).", plan.changes)
             continue
         if not stat.S_ISREG(status.st_mode):
             # To open a pipe is to wait for one who writes into it.
             words = "not a regular file. Leave it out."
-            _problem(database, path, words, plan.changes)
+            _problem(store, path, words, plan.changes)
+            continue
+        same = by_size.get(status.st_size, []) if entry is None else []
+        same = [x for x in same if x.path not in moved and x.id not in damaged]
+        if before := _moved_from(same, path, status):
+            store.move(before, path, status.st_mtime_ns, _content(path))
+            moved.add(before.path)
+            plan.changes.moved += 1
             continue
         plan.todo.append((path, status))
         if entry is None:
@@ -147,70 +222,89 @@ def _plan(
             f"{place}: cannot be listed ({reason}). What is indexed of it stays. "
             f"Check the permissions."
         )
-    there = set(paths)
-    for path in {**known, **database.problems()}:
-        if path in there or not _is_below(path, root):
+    there = {*paths, *moved}
+    for path in {**known, **store.problems()}:
+        if path in there or not is_below(path, root):
             continue
-        if not any(_is_below(path, place) for place in hidden):
+        if not any(is_below(path, place) for place in hidden):
             plan.gone.append(path)
             plan.changes.removed += path in known
     return plan
 
 
+def _moved_from(
+    same_size: list[Entry], path: str, status: os.stat_result
+) -> Entry | None:
+    """The file of the index that this one was, under a path that has gone."""
+    gone = [entry for entry in same_size if _has_gone(entry.path)]
+    content = None
+    for entry in gone:
+        if entry.content is None:  # indexed by a version that did not note it
+            name = os.path.basename(entry.path)
+            if (name, entry.modified) == (os.path.basename(path), status.st_mtime_ns):
+                return entry
+            continue
+        try:
+            content = content or _content(path)
+        except OSError:
+            return None  # to embed it will say why
+        if content == entry.content:
+            return entry
+    return None
+
+
 def _embed(
-    database: Database,
+    store: Store,
     model: AudioModel,
     path: str,
     status: os.stat_result,
     changes: Changes,
 ) -> None:
     """Puts one file into the index, or among the problems."""
-    was_known = database.find(path) is not None
+    was_known = store.find(path) is not None
     try:
         duration = audio_info(path).duration
-        latent = model.embed_file(path).detach().float().cpu().numpy().reshape(-1)
-    except AudioError as error:
+        content = _content(path)
+        vector = model.embed_file(path).detach().float().cpu().numpy().reshape(-1)
+    except (AudioError, OSError) as error:
         words = str(error)
     else:
-        if np.isfinite(latent).all():
-            database.put(path, status.st_size, status.st_mtime_ns, duration, latent)
+        if np.isfinite(vector).all():
+            modified = status.st_mtime_ns
+            store.put(path, status.st_size, modified, duration, vector, content)
             return
-        words = f"{path}: the model's latent is not finite. Leave the file out."
+        words = f"{path}: what the model makes of it is not finite. Leave the file out."
     changes.added -= not was_known
     changes.changed -= was_known
-    _problem(database, path, words.removeprefix(f"{path}: "), changes)
+    _problem(store, path, words.removeprefix(f"{path}: "), changes)
 
 
-def _problem(database: Database, path: str, words: str, changes: Changes) -> None:
+def _problem(store: Store, path: str, words: str, changes: Changes) -> None:
     words = shown(words)
-    database.put_problem(path, words)
+    store.put_problem(path, words)
     changes.problems.append(f"{shown(path)}: {words}")
 
 
-def _update_neighbours(database: Database, faiss_above: int) -> None:
-    """Makes the FAISS file hold what the index does, if there is to be one."""
-    path = faiss_path(database)
-    for file in database.folder.glob("latents-*.faiss"):
-        # The others are of an index that was here before.
-        if file != path or len(database) <= faiss_above:
-            file.unlink()
-    if len(database) > faiss_above and not _is_updated(path, database):
-        FaissNeighbours.build(*database.latents()).save(path)
+def _content(path: str) -> bytes:
+    """A hash of all bytes of a file."""
+    digest = hashlib.blake2b(digest_size=16)
+    with open(path, "rb") as file:
+        while block := file.read(BLOCK):
+            digest.update(block)
+    return digest.digest()
 
 
-def _is_updated(path: Path, database: Database) -> bool:
-    """Brings the FAISS file up to date; False if it has to be made anew."""
+def _has_gone(path: str) -> bool:
+    """Whether there is nothing; what may not be seen is not known to be gone."""
     try:
-        neighbours = FaissNeighbours.load(path)
-    except MusicIndexError:
-        return False  # missing or damaged
-    ids = database.ids()
-    if not neighbours.fits(len(ids)):
-        return False
-    if neighbours.update(ids, database.latents):
-        neighbours.save(path)
-    return True
+        os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:
+        pass
+    return False
 
 
-def _is_below(path: str, folder: str) -> bool:
+def is_below(path: str, folder: str) -> bool:
+    """Whether a path lies in a folder or deeper."""
     return path.startswith(os.path.join(folder, ""))

@@ -1,6 +1,7 @@
 """Bringing an index up to date: what changes, what stays, and what can go wrong."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -9,14 +10,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
-from muq_plugins.data.locking import alone
+from muq_plugins.errors import UserError
+from muq_plugins.files import locked
 from muq_plugins.inference.index import (
+    EncoderLayer,
     MusicIndex,
-    MusicIndexError,
-    faiss_neighbours,
+    prune_index,
     update_index,
 )
+from muq_plugins.inference.index.search import check_takes_texts
+from muq_plugins.inference.muq import MuQ, save_muq
+from muq_plugins.lobes import MuQEncoder
 from tests.unit.inference.tones import ToneModel, write_tone
 
 ROOT = Path(__file__).parents[4]
@@ -24,9 +30,9 @@ ROOT = Path(__file__).parents[4]
 
 def contents(folder):
     """Paths and latents, in the order of the paths."""
-    database = MusicIndex(folder).database
-    _, latents = database.latents()
-    paths = [entry.path for entry in database.entries()]
+    index = MusicIndex(folder)
+    paths = [entry.path for entry in index.store.entries()]
+    latents = np.stack([index.vector(entry) for entry in index.store.entries()])
     order = np.argsort(paths)
     return [paths[index] for index in order], latents[order]
 
@@ -91,15 +97,15 @@ def test_bad_files_are_listed_and_come_back(tmp_path, music, model):
     bad = [str(music / name) for name in ("bad.wav", "cut.flac", "empty.flac")]
     assert [problem.split(":")[0] for problem in changes.problems] == bad
     assert "cut.flac: truncated" in changes.problems[1]
-    database = MusicIndex(tmp_path / "index").database
-    assert list(database.problems()) == bad
+    store = MusicIndex(tmp_path / "index").store
+    assert list(store.problems()) == bad
     # They are listed each time, until they are repaired or removed.
     assert update(tmp_path, music, model).problems == changes.problems
     write_tone(cut, 220)
     (music / "bad.wav").unlink()
     changes = update(tmp_path, music, model)
     assert counts(changes) == (1, 0, 0, 4)
-    assert list(database.problems()) == [str(music / "empty.flac")]
+    assert list(store.problems()) == [str(music / "empty.flac")]
 
 
 def test_a_pipe_is_listed_and_not_opened(tmp_path, music, model):
@@ -135,7 +141,7 @@ def test_a_latent_that_is_not_finite_is_a_problem(tmp_path, music, model, monkey
     monkeypatch.setattr(ToneModel, "embed_file", broken)
     changes = update(tmp_path, music, model)
     assert counts(changes) == (3, 0, 0, 0)
-    assert "the model's latent is not finite" in changes.problems[0]
+    assert "what the model makes of it is not finite" in changes.problems[0]
 
 
 @pytest.mark.skipif(os.getuid() == 0, reason="root may list every folder")
@@ -169,10 +175,10 @@ def test_a_folder_without_music_removes_nothing(tmp_path, music, model):
     """Such as the place of a drive that is not connected."""
     update(tmp_path, music, model)
     music.rename(tmp_path / "elsewhere")
-    with pytest.raises(MusicIndexError, match="does not exist"):
+    with pytest.raises(UserError, match="does not exist"):
         update(tmp_path, music, model)
     music.mkdir()
-    with pytest.raises(MusicIndexError, match="no audio files.*indexed stays"):
+    with pytest.raises(UserError, match="no audio files.*indexed stays"):
         update(tmp_path, music, model)
     assert len(MusicIndex(tmp_path / "index")) == 4
 
@@ -184,76 +190,136 @@ def test_names_that_are_not_utf8(tmp_path, music, model):
     changes = update(tmp_path, music, model)
     assert counts(changes) == (4, 0, 0, 0)
     assert "bad\ufffd.wav: undecodable" in changes.problems[0]
-    entry = MusicIndex(tmp_path / "index").database.find(str(music / name))
+    entry = MusicIndex(tmp_path / "index").store.find(str(music / name))
     assert entry.shown.endswith("/caf\ufffd.wav")
 
 
 def test_another_model_is_refused(tmp_path, music, model):
     update(tmp_path, music, model)
-    with pytest.raises(MusicIndexError, match=r"tones \(70e5\), this is .*\(0ff0\)"):
+    with pytest.raises(UserError, match=r"tones \(70e5\), this is .*\(0ff0\)"):
         update_index(tmp_path / "index", music, ToneModel("0ff0"), "others")
 
 
 def test_a_folder_of_something_else_is_refused(tmp_path, music, model):
-    with pytest.raises(MusicIndexError, match="holds a.wav and is not an index"):
+    with pytest.raises(UserError, match="holds a.wav and is not an index"):
         update_index(music, music, model, "tones")
 
 
-def test_an_index_of_before_is_not_mixed_in(tmp_path, music, model):
-    """The FAISS file of an index that was removed."""
-    update(tmp_path, music, model, faiss_above=0)
-    (tmp_path / "index" / "music.sqlite").unlink()
-    [left] = (tmp_path / "index").iterdir()
-    with pytest.raises(MusicIndexError, match="is not an index"):
-        update(tmp_path, music, model)
-    (tmp_path / "index2").mkdir()
-    update_index(tmp_path / "index2", music, model, "tones")
-    left.rename(tmp_path / "index2" / left.name)
-    update_index(tmp_path / "index2", music, model, "tones", faiss_above=0)
-    assert left.name not in os.listdir(tmp_path / "index2")
-
-
-def test_the_faiss_file_follows(tmp_path, music, model):
-    """It is updated, made anew when it is damaged, and removed below the size."""
+def test_another_layer_is_refused(tmp_path, music, model):
+    model.layer = 3
     update(tmp_path, music, model)
-    assert MusicIndex(tmp_path / "index").is_exact
-    update(tmp_path, music, model, faiss_above=3)
-    [file] = (tmp_path / "index").glob("*.faiss")
-    write_tone(music / "b.wav", 1760)
-    (music / "a.wav").unlink()
-    write_tone(music / "e.wav", 660)
-    update(tmp_path, music, model, faiss_above=3)
-    index = MusicIndex(tmp_path / "index")
-    assert not index.is_exact
-    assert index._neighbours.ids().tolist() == index.database.ids().tolist()
-    file.write_bytes(file.read_bytes()[:-100])
-    with pytest.raises(MusicIndexError, match="faiss is damaged.*makes it again"):
-        MusicIndex(tmp_path / "index")
-    update(tmp_path, music, model, faiss_above=3)
-    [best, *_] = MusicIndex(tmp_path / "index").search(model.embed_text(["1760"])[0])
-    assert best.entry.path.endswith("b.wav")
-    update(tmp_path, music, model, faiss_above=4)
-    assert not file.exists()
+    other = ToneModel()
+    other.layer = 6
+    before = (tmp_path / "index" / "music.sqlite").read_bytes()
+    with pytest.raises(UserError, match=r"holds layer 3 of .* this is layer 6: give"):
+        update(tmp_path, music, other)
+    with pytest.raises(UserError, match="this is layer None"):
+        update(tmp_path, music, ToneModel())
+    assert (tmp_path / "index" / "music.sqlite").read_bytes() == before
 
 
-def test_many_more_files_get_new_cells(tmp_path, music, model):
-    update(tmp_path, music, model, faiss_above=0)
-    for number in range(8):
-        write_tone(music / f"{number}.wav", 200 + 100 * number)
-    cells = MusicIndex(tmp_path / "index")._neighbours.index.nlist
-    update(tmp_path, music, model, faiss_above=0)
-    assert MusicIndex(tmp_path / "index")._neighbours.index.nlist > cells
-
-
-def test_without_faiss_nothing_is_begun(tmp_path, music, model, monkeypatch):
-    def missing(name):
-        raise ImportError(name)
-
-    monkeypatch.setattr(faiss_neighbours, "import_module", missing)
-    with pytest.raises(MusicIndexError, match=r"pip install 'muq-plugins\[search\]'"):
-        update(tmp_path, music, model, faiss_above=3)
+def test_music_that_has_moved_is_the_same_music(tmp_path, music, model):
+    """In the tree, out of it, and with another name; it keeps its numbers."""
+    update(tmp_path, music, model)
+    before = {entry.content: entry.id for entry in entries(tmp_path)}
+    (music / "a.wav").rename(music / "deep" / "other name.wav")
+    model.embedded.clear()
+    changes = update(tmp_path, music, model)
+    assert counts(changes) == (0, 0, 0, 3) and changes.moved == 1
+    shutil.move(music, tmp_path / "moved")
+    os.utime(tmp_path / "moved" / "b.wav", (1, 1))  # a copy that keeps no times
+    changes = update(tmp_path, tmp_path / "moved", model)
+    assert counts(changes) == (0, 0, 0, 0) and changes.moved == 4
     assert model.embedded == []
-    update(tmp_path, music, model, faiss_above=4)
+    assert {entry.content: entry.id for entry in entries(tmp_path)} == before
+    assert counts(update(tmp_path, tmp_path / "moved", model)) == (0, 0, 0, 4)
+    update_index(tmp_path / "fresh", tmp_path / "moved", model, "tones")
+    assert_same(tmp_path / "index", tmp_path / "fresh")
+
+
+def entries(tmp_path):
+    return MusicIndex(tmp_path / "index").store.entries()
+
+
+def test_a_copy_has_not_moved(tmp_path, music, model):
+    """Nor has another file of the same size in the place of one that has gone."""
+    update(tmp_path, music, model)
+    shutil.copy(music / "a.wav", music / "copy.wav")
+    assert counts(update(tmp_path, music, model)) == (1, 0, 0, 4)
+    (music / "b.wav").unlink()
+    new = write_tone(music / "new.wav", 1760)
+    assert new.stat().st_size == (music / "a.wav").stat().st_size
+    assert counts(update(tmp_path, music, model)) == (1, 0, 1, 4)
+
+
+def test_music_of_an_older_index_has_moved(tmp_path, music, model):
+    """Without a hash of its content, the same name, size and time are enough."""
+    update(tmp_path, music, model)
+    store = MusicIndex(tmp_path / "index").store
+    with store._changing() as (connection, _):
+        connection.execute("UPDATE files SET content = NULL")
+    shutil.move(music, tmp_path / "moved")
+    assert update(tmp_path, tmp_path / "moved", model).moved == 4
+    assert None not in {entry.content for entry in entries(tmp_path)}
+
+
+def test_files_that_have_gone_are_pruned(tmp_path, music, model):
+    other = write_tone(tmp_path / "other" / "e.wav", 660)
+    update(tmp_path, music, model)
+    update(tmp_path, other.parent, model)
+    shutil.rmtree(music / "deep")
+    other.unlink()
+    gone = prune_index(tmp_path / "index")
+    assert gone == [str(music / "deep" / name) for name in ("c.wav", "d.wav")] + [
+        str(other)
+    ]
+    assert len(entries(tmp_path)) == 2
+    assert prune_index(tmp_path / "index") == []
+    with pytest.raises(UserError, match="is not an index of music"):
+        prune_index(tmp_path / "nowhere")
+
+
+def test_damaged_vectors_are_made_again(tmp_path, music, model):
+    update(tmp_path, music, model)
+    [path] = (tmp_path / "index").glob("*.f4")
+    content = bytearray(path.read_bytes())
+    content[150] ^= 1
+    path.write_bytes(content)
+    model.embedded.clear()
+    assert counts(update(tmp_path, music, model)) == (0, 1, 0, 3)
+    assert model.embedded == ["b.wav"]
+    path.unlink()
+    assert counts(update(tmp_path, music, model)) == (0, 4, 0, 0)
+    update_index(tmp_path / "fresh", music, model, "tones")
+    assert_same(tmp_path / "index", tmp_path / "fresh")
+
+
+@pytest.fixture
+def encoder(tmp_path):
+    """An encoder that knows no words."""
+    torch.manual_seed(0)
+    encoder = MuQEncoder(32, num_layers=2, num_heads=4, ffn_width=64, conv_channels=4)
+    return MuQ.from_pretrained(save_muq(tmp_path / "model", encoder))
+
+
+def test_an_index_of_an_encoder(tmp_path, music, encoder):
+    """Its vectors are the directions of what `embed` writes."""
+    write_tone(music / "click.wav", 220, seconds=0.02)
+    write_tone(music / "long.wav", 220, seconds=70)
+    changes = update_index(tmp_path / "index", music, EncoderLayer(encoder, 1), "muq")
+    assert counts(changes) == (5, 0, 0, 0)
+    assert "click.wav: too short (0.020 s, a frame needs" in changes.problems[0]
+    index = MusicIndex(tmp_path / "index")
+    assert index.store.layer == 1 and not index.takes_texts
+    for name in ("a.wav", "long.wav"):
+        entry = index.store.find(str(music / name))
+        chunks = [chunk.hidden for chunk in encoder.embed_long(entry.path, layer=1)]
+        mean = torch.cat(chunks).mean(0)
+        expected = torch.nn.functional.normalize(mean, dim=0).numpy()
+        assert np.abs(index.vector(entry) - expected).max() < 1e-6
+        assert index.search(expected, top=1)[0].score == pytest.approx(1, abs=1e-5)
+    with pytest.raises(UserError, match="holds layer 1 of muq, which knows no words"):
+        check_takes_texts(index)
 
 
 DRIVER = """
@@ -301,7 +367,7 @@ def test_a_kill_leaves_what_is_done(tmp_path, music, model):
 
 def test_updates_at_the_same_time_wait(tmp_path, music, model):
     (tmp_path / "index").mkdir()
-    with alone(tmp_path / "index"):
+    with locked(tmp_path / "index"):
         process = start(tmp_path / "index", music, 0.0)
         try:
             time.sleep(0.5)

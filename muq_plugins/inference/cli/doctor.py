@@ -1,0 +1,238 @@
+"""``muq-plugins doctor``: what is installed, and whether it works.
+
+People run it when something is broken: nothing here is imported that can be.
+"""
+
+from __future__ import annotations
+
+import importlib
+import time
+from collections.abc import Iterator
+from typing import Any
+
+DISTRIBUTION = "muq-plugins"
+# Packages whose versions must fit each other, and which break as a whole.
+PAIR = ("torch", "torchaudio")
+IMPORTED = (*PAIR, "speechbrain", "transformers", "hyperpyyaml")
+OPTIONAL = {
+    "pyarrow": "parquet",
+    "onnx": "export",
+    "onnxscript": "export",
+    "onnxruntime": "running what was exported",
+    "peft": "LoRA",
+    "fastapi": "serve",
+    "uvicorn": "serve",
+}
+TOLERANCE = 1e-4
+
+
+def doctor() -> int:
+    """What is installed, and whether it works.
+
+    Prints versions and devices, tests a tiny model, and says what to do about what is
+    broken. The exit code is 1 if anything is.
+    """
+    import platform
+
+    problems: list[str] = []
+    print(
+        f"{DISTRIBUTION} {_version(DISTRIBUTION) or '(not installed)'}, Python "
+        f"{platform.python_version()}, {platform.platform()}"
+    )
+    print("\nPackages")
+    broken = _report_packages(problems)
+    print("\nOptional packages")
+    for name, purpose in OPTIONAL.items():
+        found = _version(name) or f"not installed (pip install {name})"
+        print(f"  {name:<13} {found}, for {purpose}")
+    print("\nDevices")
+    devices = ["cpu"]
+    if "torch" in broken:
+        print("  unknown: torch cannot be imported")
+    else:
+        for device, words in find_devices():
+            print(f"  {device:<7} {words}")
+            devices += [device] if device.startswith("cuda:") else []
+    print("\nSelf-test: hidden states in float32, padding, codes")
+    if broken & set(PAIR):
+        print(f"  not run: {', '.join(sorted(broken))} cannot be imported")
+        devices = []
+    for device in devices:
+        start = time.perf_counter()
+        words = _try_self_test(device)
+        took = time.perf_counter() - start
+        print(f"  {device:<7} {words or 'ok'}, {took:.1f} s")
+        if words:
+            problems.append(f"The self-test on {device} failed: {words}")
+    print()
+    for problem in dict.fromkeys(problems):
+        print(problem)
+    if not problems:
+        print("Everything works.")
+    return 1 if problems else 0
+
+
+def find_devices() -> Iterator[tuple[str, str]]:
+    """What torch can compute on: what --device takes, and what it is."""
+    import torch
+
+    yield "cpu", f"{torch.get_num_threads()} threads"
+    for index in range(torch.cuda.device_count()):
+        yield f"cuda:{index}", _describe_gpu(index)
+    if torch.version.cuda and not torch.cuda.is_available():
+        try:
+            torch.cuda.init()
+            reason = "no device"
+        except RuntimeError as error:
+            reason = _first_line(error)
+        yield "cuda", f"not usable: {reason}"
+    if torch.backends.mps.is_available():
+        yield "mps", "Apple GPU"
+
+
+def self_test(device: str) -> None:
+    """Runs tiny models; a RuntimeError if a result is wrong."""
+    import torch
+
+    from muq_plugins.lobes import (
+        LogMel,
+        MuQEncoder,
+        ResidualVQ,
+        StackedFrames,
+        Target,
+    )
+
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(0)
+        encoder = MuQEncoder(
+            32, num_layers=2, num_heads=4, ffn_width=64, conv_channels=4
+        )
+        target = Target(StackedFrames(LogMel()), ResidualVQ(512, 2, 16))
+        wavs = torch.rand(2, 48000) - 0.5
+    encoder, target, wavs = (
+        encoder.eval().to(device),
+        target.to(device),
+        wavs.to(device),
+    )
+    with torch.no_grad():
+        alone = encoder(wavs[1:, :24000]).last_hidden_state[0]
+        lens = torch.tensor([1.0, 0.5], device=device)
+        padded = encoder(wavs, lens).last_hidden_state[1, : len(alone)]
+        codes = target(wavs, lens)
+    if not torch.isfinite(alone).all():
+        raise RuntimeError("hidden states are not finite")
+    difference = (padded - alone).abs().max().item()
+    if difference > TOLERANCE:
+        raise RuntimeError(f"padding changes hidden states by {difference:.1e}")
+    if not ((codes[0] >= 0) & (codes[0] < target.codebook_size)).all():
+        raise RuntimeError("codes are out of range")
+
+
+def _report_packages(problems: list[str]) -> set[str]:
+    """Prints versions, notes problems, and returns what cannot be imported."""
+    ranges = _ranges()
+    if not ranges:
+        problems.append(
+            f"{DISTRIBUTION} is not installed, so its requirements are unknown: run "
+            f"`pip install -e .` in its folder."
+        )
+    broken: set[str] = set()
+    causes: set[str] = set()  # one broken package makes others fail: tell it once
+    for name in dict.fromkeys([*IMPORTED, *ranges]):
+        version, allowed = _version(name), ranges.get(name)
+        wrong = []
+        if version is None:
+            wrong.append("not installed")
+        elif allowed is not None and not allowed.contains(version, prereleases=True):
+            wrong.append("not supported")
+        if version is not None and name in IMPORTED and (error := _try_import(name)):
+            same = error in causes
+            wrong.append(f"cannot be imported{' either' if same else f': {error}'}")
+            causes.add(error)
+            broken.add(name)
+        elif version is None and name in IMPORTED:
+            broken.add(name)
+        needed = f" (needs {allowed})" if allowed else ""
+        print(f"  {name:<13} {version or '-'}{needed}: {'; '.join(wrong) or 'ok'}")
+        if wrong:
+            problems.append(_remedy(name, ranges, broken))
+    return broken
+
+
+def _remedy(name: str, ranges: dict[str, Any], broken: set[str]) -> str:
+    """What to do about a package."""
+    if name in PAIR or (name == "speechbrain" and broken & set(PAIR)):
+        pair = " ".join(f"'{part}{ranges.get(part, '')}'" for part in PAIR)
+        return (
+            "torch and torchaudio must be in these ranges and built for the same CUDA "
+            f"version. Install both again, from the same index:\n  pip install "
+            f"--force-reinstall {pair}\nFor a build without CUDA add --index-url "
+            "https://download.pytorch.org/whl/cpu. SpeechBrain needs both of them."
+        )
+    needed = f"{name}{ranges.get(name, '')}"
+    return (
+        f"{name} is missing, unsupported or broken: run `pip install --upgrade "
+        f"'{needed}'`."
+    )
+
+
+def _ranges() -> dict[str, Any]:
+    """What each required package's version must be; empty if we are not installed."""
+    from importlib import metadata  # slow, and only needed here
+
+    try:
+        from packaging.requirements import Requirement
+
+        lines = metadata.requires(DISTRIBUTION) or []
+    except (ImportError, metadata.PackageNotFoundError):
+        return {}
+    requirements = [Requirement(line) for line in lines]
+    return {
+        requirement.name: requirement.specifier
+        for requirement in requirements
+        if requirement.marker is None or requirement.marker.evaluate({"extra": ""})
+    }
+
+
+def _version(name: str) -> str | None:
+    from importlib import metadata
+
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _try_import(name: str) -> str | None:
+    """Imports a package; the reason if that fails."""
+    try:
+        importlib.import_module(name)
+    except Exception as error:  # a broken package can raise anything
+        return _first_line(error)
+    return None
+
+
+def _try_self_test(device: str) -> str | None:
+    """Runs the self-test; the reason if it fails."""
+    try:
+        self_test(device)
+    except Exception as error:  # as above: this is what the command is for
+        return _first_line(error)
+    return None
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0] if lines else ''}"
+
+
+def _describe_gpu(index: int) -> str:
+    import torch
+
+    with torch.cuda.device(index):
+        free, total = torch.cuda.mem_get_info()
+        bfloat16 = torch.cuda.is_bf16_supported(including_emulation=False)
+    return (
+        f"{torch.cuda.get_device_name(index)}, {free / 2**30:.1f} of "
+        f"{total / 2**30:.1f} GiB free, bfloat16 {'yes' if bfloat16 else 'no'}"
+    )

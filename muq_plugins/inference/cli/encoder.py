@@ -1,0 +1,223 @@
+"""``muq-plugins embed`` and ``export``: what an encoder makes of audio files."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from muq_plugins.errors import UserError
+from muq_plugins.inference.cli import options
+from muq_plugins.inference.cli.options import load, pick_device
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
+
+    from muq_plugins.inference.muq import MuQ
+
+# Windows for audio that is streamed: what the paper's model has been trained on.
+WINDOW = 30.0
+OVERLAP = 1 / 6  # of a window
+
+
+def embed(
+    model: options.MuQModel,
+    inputs: options.Inputs,
+    out: options.Out,
+    layer: options.Layer = "-1",
+    pool: Annotated[
+        Literal["mean", "frames"],
+        typer.Option(help="the mean over time, or every frame"),
+    ] = "mean",
+    format: options.Format = "npz",
+    batch_seconds: options.BatchSeconds = 60.0,
+    dtype: options.Dtype = "auto",
+    device: options.Device = None,
+    overwrite: options.Overwrite = False,
+) -> int:
+    """Hidden states of audio files.
+
+    One output file each below --out, in the same tree, named <file name>.<format>. It
+    holds "embedding": (layers, width), the mean over time, or (layers, frames, width)
+    with "times" in seconds; "layers"; and "facts", a JSON object with the path, the
+    rates, the model and more. The same command goes on where it was; what is done is
+    not done again.
+    """
+    device = pick_device(device)
+    from muq_plugins.inference.cli.inputs import find_inputs
+    from muq_plugins.inference.cli.outputs import check_format
+    from muq_plugins.inference.cli.work import run_work
+    from muq_plugins.inference.muq import MuQ
+
+    layers = options.parse_layers(layer)
+    check_format(format)
+    found, problems = find_inputs(inputs)
+    encoder = load(MuQ.from_pretrained, model, device)
+    work = Embedding(encoder, model, layers, pool, dtype, batch_seconds)
+    return run_work(work, found, problems, out, format, batch_seconds, overwrite)
+
+
+def export(
+    model: options.MuQModel,
+    out: options.Out,
+    hidden_states: Annotated[
+        Literal["last", "all"], typer.Option(help="what comes out")
+    ] = "last",
+    wav_lens: Annotated[
+        bool,
+        typer.Option(
+            "--wav-lens", help="a second input for relative lengths of padded clips"
+        ),
+    ] = False,
+    opset: Annotated[int, typer.Option(help="version of the ONNX operators")] = 18,
+) -> None:
+    """A model as an ONNX file.
+
+    Waveforms in, hidden states out, at any length. The log-mel spectrogram is part of
+    it. --out is the file, *.onnx.
+    """
+    device = pick_device("cpu")
+    from muq_plugins.inference.export import export_onnx
+    from muq_plugins.inference.muq import MuQ
+
+    encoder = load(MuQ.from_pretrained, model, device)
+    try:
+        path = export_onnx(
+            encoder, out, hidden_states=hidden_states, wav_lens=wav_lens, opset=opset
+        )
+    except (ImportError, OSError, ValueError) as error:
+        raise UserError(str(error)) from error
+    files = [file for file in (path, Path(f"{path}.data")) if file.exists()]
+    size = sum(file.stat().st_size for file in files) / 1e6
+    print(f"{' and '.join(map(str, files))}: {size:.1f} MB", file=sys.stderr)
+
+
+class Embedding:
+    """The work of ``embed``, see `Work`."""
+
+    def __init__(
+        self,
+        model: MuQ,
+        name: str,
+        layers: tuple[int, ...] | str,
+        pool: str,
+        dtype: str,
+        batch_seconds: float,
+    ):
+        from muq_plugins.lobes.parts import encoder_fingerprint
+
+        encoder = model.mods.encoder
+        num_states = encoder.num_layers + 1
+        self.model = model
+        self.layers = options.resolve_layers(layers, num_states, name)
+        self.pool = pool
+        self.batch_seconds = batch_seconds
+        self.window = min(WINDOW, batch_seconds)
+        self.device = str(model.device)
+        self.dtype = _pick_dtype(dtype, self.device)
+        self.sample_rate = encoder.sample_rate
+        self.frame_rate = encoder.frame_rate
+        self.min_samples = encoder.min_samples
+        self.fingerprint = encoder_fingerprint(encoder)
+        self.about = {
+            "model": name,
+            "sample_rate": self.sample_rate,
+            "frame_rate": self.frame_rate,
+            "num_hidden_states": num_states,
+        }
+
+    def settings(self, duration: float) -> dict[str, Any]:
+        streamed = duration > self.batch_seconds
+        return {
+            "command": "embed",
+            "fingerprint": self.fingerprint,
+            "layers": self.layers,
+            "pool": self.pool,
+            "dtype": self.dtype,
+            "context": f"windows of {self.window:g} s"
+            if streamed
+            else "the whole file",
+        }
+
+    def batch(self, wavs: Tensor, wav_lens: Tensor) -> list[dict[str, np.ndarray]]:
+        """Embeds a padded batch; outputs are float32."""
+        states, lens = self._encode(wavs, wav_lens)
+        results = []
+        lengths = (lens * states.shape[2]).round().int().tolist()
+        for index, frames in enumerate(lengths):
+            hidden = states[:, index, :frames].float()
+            if self.pool == "mean":
+                hidden = hidden.mean(dim=1)
+            results.append(self._arrays(hidden.cpu(), frames))
+        return results
+
+    def stream(
+        self, blocks: Iterable[Tensor], advance: Callable[[float], None]
+    ) -> dict[str, np.ndarray]:
+        """Embeds audio in windows, in constant memory if the mean is asked for."""
+        import torch
+
+        from muq_plugins.inference.long_audio import embed_windows
+
+        def embed(wav: Tensor) -> Tensor:
+            # All layers in one pass: side by side they are one wide hidden state.
+            states, _ = self._encode(wav[None], None)
+            return states[:, 0].transpose(0, 1).flatten(1).float().cpu()
+
+        chunks = embed_windows(
+            embed,
+            blocks,
+            frame_samples=round(self.sample_rate / self.frame_rate),
+            frame_rate=self.frame_rate,
+            window=round(self.window * self.frame_rate),
+            overlap=round(self.window * OVERLAP * self.frame_rate),
+        )
+        frames, total, kept = 0, 0.0, []
+        for chunk in chunks:
+            frames += len(chunk.hidden)
+            if self.pool == "mean":
+                total = total + chunk.hidden.sum(dim=0, dtype=torch.float64)
+            else:
+                kept.append(chunk.hidden)
+            advance(len(chunk.hidden) / self.frame_rate)
+        size = len(self.layers), -1
+        if self.pool == "mean":
+            return self._arrays((total / frames).float().view(size), frames)
+        hidden = torch.cat(kept).unflatten(1, size).transpose(0, 1)
+        return self._arrays(hidden, frames)
+
+    def _encode(self, wavs: Tensor, wav_lens: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Hidden states (layers, batch, frames, width) and relative lengths."""
+        import torch
+
+        kind, low = self.device.partition(":")[0], self.dtype == "bfloat16"
+        with torch.autocast(kind, torch.bfloat16, enabled=low):
+            out = self.model(wavs, wav_lens)
+        return torch.stack(
+            [out.hidden_states[layer] for layer in self.layers]
+        ), out.lens
+
+    def _arrays(self, hidden: Tensor, frames: int) -> dict[str, np.ndarray]:
+        import numpy as np
+
+        arrays = {"embedding": hidden.numpy(), "layers": np.array(self.layers)}
+        if self.pool == "frames":
+            arrays["times"] = np.arange(frames) / self.frame_rate
+        return arrays
+
+
+def _pick_dtype(name: str, device: str) -> str:
+    """What --dtype auto is on a device."""
+    import torch
+
+    if name != "auto":
+        return name
+    if not device.startswith("cuda"):
+        return "float32"
+    with torch.cuda.device(device):
+        fast = torch.cuda.is_bf16_supported(including_emulation=False)
+    return "bfloat16" if fast else "float32"

@@ -1,0 +1,375 @@
+"""``muq-plugins index``, ``search`` and ``serve``: music that is found again."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from muq_plugins.errors import UserError, shown
+from muq_plugins.inference.cli import options
+from muq_plugins.inference.cli.options import load, pick_device
+
+if TYPE_CHECKING:
+    import socket
+
+    import numpy as np
+
+    from muq_plugins.inference.index import Entry, MusicIndex
+
+
+def index(
+    out: Annotated[
+        str,
+        typer.Option(
+            metavar="INDEX", help="the folder of the index; it is made if needed"
+        ),
+    ],
+    folder: Annotated[
+        str | None,
+        typer.Argument(help="the music; it is searched to its depths"),
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help=f"MuQ-MuLan, or an encoder to search by examples alone: "
+            f"{options.MULAN_MODELS}; or {options.MUQ_MODELS} (default: that of the "
+            f"index)",
+            show_default=False,
+        ),
+    ] = None,
+    layer: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="of an encoder: which hidden state, -1 is the last (default: that of "
+            "the index, or -1)",
+            show_default=False,
+        ),
+    ] = None,
+    prune: Annotated[
+        bool,
+        typer.Option(
+            "--prune",
+            help="also take out files of other folders that are not there any more",
+        ),
+    ] = False,
+    export: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PARQUET",
+            help="also write paths and vectors as a table",
+            show_default=False,
+        ),
+    ] = None,
+    device: options.Device = None,
+) -> int:
+    """An index of music, for search and serve.
+
+    Makes an index of the audio files below a folder, or brings it up to date: new and
+    changed files are embedded, moved ones recognised, removed ones taken out, the
+    others left alone. After an interruption the same command goes on. Several folders
+    can go into one index, with a command for each. Without a folder, only --prune and
+    --export are done.
+    """
+    if folder is None and not prune and export is None:
+        raise UserError("Give a folder with music, or --prune, or --export.")
+    if export is not None:
+        from muq_plugins.inference.cli.outputs import check_format
+
+        check_format("parquet")
+    code = 0
+    if folder is not None:
+        code = _update(out, folder, model, layer, pick_device(device))
+    if prune:
+        from muq_plugins.inference.index import prune_index
+
+        gone = prune_index(out, say=_say)
+        for path in gone:
+            _say(f"  {shown(path)}")
+        _say(f"{out}: {_files(len(gone))} taken out.")
+    if export is not None:
+        from muq_plugins.inference.index import MusicIndex
+        from muq_plugins.inference.index.search import export_parquet
+
+        try:
+            count = export_parquet(MusicIndex(out), export)
+        except OSError as error:
+            raise UserError(f"{export} cannot be written ({error}).") from error
+        _say(f"{export}: {_files(count)}.")
+    return code
+
+
+def search(
+    index: options.Index,
+    text: Annotated[
+        str | None,
+        typer.Argument(help='such as "calm solo cello"', show_default=False),
+    ] = None,
+    audio: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="an example instead of a text; if it is indexed itself, it is left "
+            "out",
+            show_default=False,
+        ),
+    ] = None,
+    model: options.IndexModel = None,
+    top: options.Top = 10,
+    min_score: Annotated[
+        float | None,
+        typer.Option(
+            metavar="S", help="leave out files with lower scores", show_default=False
+        ),
+    ] = None,
+    as_json: options.Json = False,
+    device: options.Device = None,
+) -> None:
+    """Indexed files that a text or an example describes.
+
+    A score is the dot product of the vectors of file and query, from -1 to 1; the
+    scores of texts are lower than those of examples. Texts need an index made with a
+    MuQ-MuLan; examples need an index of any model.
+    """
+    if (text is None) == (audio is None):
+        raise UserError(
+            'Give one query: a text such as "calm solo cello", or --audio and a file.'
+        )
+    device = pick_device(device)
+    opened = _open(index)
+    vector, itself = _embed_query(opened, text, audio, model, device)
+    found = opened.search(vector, top, without=itself)
+    if min_score is not None:
+        found = [match for match in found if match.score >= min_score]
+    if as_json:
+        query = {"text": text} if audio is None else {"audio": shown(audio)}
+        matches = [{"path": entry.shown, "score": score} for entry, score in found]
+        print(json.dumps({"query": query, "matches": matches}, indent=1))
+    elif found:
+        print("rank    score  path")
+        for place, (entry, score) in enumerate(found, start=1):
+            print(f"{place:4d}  {score:7.4f}  {entry.shown}")
+    elif min_score is not None:
+        print(
+            f"No matches: none of the {len(opened)} files has a score of "
+            f"{min_score:g} or more."
+        )
+    else:
+        print("No matches: the example is the only file of the index.")
+
+
+def serve(
+    index: options.Index,
+    model: options.IndexModel = None,
+    top: options.Top = 10,
+    host: Annotated[
+        str,
+        typer.Option(
+            help="address to listen on; 0.0.0.0 lets other machines listen to the "
+            "music too"
+        ),
+    ] = "127.0.0.1",
+    port: Annotated[
+        int,
+        typer.Option(
+            metavar="N", min=0, max=65535, help="to listen on; 0 for any that is free"
+        ),
+    ] = 8000,
+    device: options.Device = None,
+) -> None:
+    """A web page to search an index and to listen.
+
+    By a text or by one of its files. Only audio below the indexed folders is given
+    out. The page needs no network; by default only this machine can open it.
+    """
+    device = pick_device(device)
+    try:
+        import uvicorn
+
+        from muq_plugins.inference.web import make_app
+    except ImportError as error:
+        raise UserError(
+            f"The page needs FastAPI and uvicorn ({error}): run `pip install "
+            f"'muq-plugins[web]'` (or `pip install fastapi uvicorn`)."
+        ) from error
+    with _listen(host, port) as listening:
+        opened = _open(index)
+        texts = _load_model_of(opened, model, device) if opened.takes_texts else None
+        app = make_app(opened, texts, top=top, host=host)
+        place = f"[{host}]" if ":" in host else host
+        print(
+            f"Serving {len(opened)} files of {index} on "
+            f"http://{place}:{listening.getsockname()[1]} - Ctrl-C ends it.",
+            flush=True,
+        )
+        config = uvicorn.Config(
+            app,
+            log_level="warning",
+            http="h11",
+            # Queries are part of the address, and may be long.
+            h11_max_incomplete_event_size=1 << 20,
+            # A browser that is playing does not keep Ctrl-C from ending it.
+            timeout_graceful_shutdown=1,
+        )
+        try:
+            uvicorn.Server(config).run(sockets=[listening])
+        except KeyboardInterrupt:
+            pass  # which is how it ends
+
+
+def _update(
+    out: str, folder: str, model: str | None, layer: int | None, device: str
+) -> int:
+    """Brings an index up to date with a folder; 1 if a file could not be used."""
+    from tqdm import tqdm
+
+    from muq_plugins.inference.index import MusicIndex, update_index
+    from muq_plugins.inference.index.store import FILE, Store
+
+    if not os.path.isdir(folder):
+        raise UserError(f"{folder} is not a folder: give one with music.")
+    if os.path.exists(os.path.join(out, FILE)):
+        store = Store(out)
+        model, layer = model or store.model, store.layer if layer is None else layer
+        store.close()
+    if model is None:
+        raise UserError(f"There is no index in {out} yet: give --model to make one.")
+    embedder = _load_model(model, layer, device)
+    # The total is known when the folder has been compared with the index.
+    with tqdm(total=0, unit="file", disable=None) as bar:
+        changes = update_index(
+            out, folder, embedder, _lasting_name(model), bar.reset, bar.update, _say
+        )
+    size = len(MusicIndex(out))
+    _say(
+        f"{out}: {changes.added} new, {changes.changed} changed, {changes.moved} "
+        f"moved, {changes.removed} removed, {changes.unchanged} unchanged. Now "
+        f"{_files(size)}."
+    )
+    if changes.problems:
+        print("Could not be used:", *changes.problems, sep="\n  ", file=sys.stderr)
+    return 1 if changes.problems else 0
+
+
+def _open(folder: str) -> MusicIndex:
+    """Opens an index that holds something."""
+    from muq_plugins.inference.index import MusicIndex
+
+    opened = MusicIndex(folder)
+    if not len(opened):
+        problems = len(opened.store.problems())
+        raise UserError(
+            f"{folder} holds no files ({problems} could not be read): there is "
+            f"nothing to find. Run `muq-plugins index` again, which lists them."
+        )
+    return opened
+
+
+def _embed_query(
+    opened: MusicIndex,
+    text: str | None,
+    audio: str | None,
+    model: str | None,
+    device: str,
+) -> tuple[np.ndarray, Entry | None]:
+    """The vector of a query, and the query itself if it is a file of the index."""
+    import numpy as np
+
+    from muq_plugins.data.audio import AudioError, audio_info
+    from muq_plugins.inference.index.search import (
+        check_takes_texts,
+        check_text,
+        embed_query,
+        find_itself,
+    )
+
+    if audio is None:
+        check_takes_texts(opened)
+        text = check_text(text)  # before the model is loaded
+        return embed_query(_load_model_of(opened, model, device), text), None
+    itself = find_itself(opened, audio)
+    if itself is not None and itself.is_current():
+        return opened.vector(itself), itself
+    try:
+        audio_info(audio)
+        found = _load_model_of(opened, model, device).embed_file(audio)
+    except AudioError as error:
+        raise UserError(str(error)) from error
+    return np.asarray(found.detach().float().cpu()).reshape(-1), itself
+
+
+def _load_model(source: str, layer: int | None, device: str) -> Any:
+    """A MuQ-MuLan, or a layer of an encoder: whatever the model is."""
+    from muq_plugins.inference.folders import read_config
+    from muq_plugins.inference.official_mulan import is_official_mulan
+    from muq_plugins.inference.sources import find_model
+
+    try:
+        config = read_config(find_model(source))
+    except (OSError, ValueError):
+        config = {}  # the loader says what is wrong
+    if not config or config.get("kind") == "muq_mulan" or is_official_mulan(config):
+        from muq_plugins.inference.mulan import MuQMuLan
+
+        if layer is not None:
+            raise UserError(
+                f"--layer {layer}: {source} is a MuQ-MuLan, which has one latent: "
+                f"leave the option out."
+            )
+        return load(MuQMuLan.from_pretrained, source, device)
+    from muq_plugins.inference.index import EncoderLayer
+    from muq_plugins.inference.muq import MuQ
+
+    model = load(MuQ.from_pretrained, source, device)
+    states = model.mods.encoder.num_layers + 1
+    layers = (-1 if layer is None else layer,)
+    return EncoderLayer(model, options.resolve_layers(layers, states, source)[0])
+
+
+def _load_model_of(opened: MusicIndex, source: str | None, device: str) -> Any:
+    """The model that an index was made with, wherever it is now."""
+    from muq_plugins.inference.index.update import check_model
+
+    name = source or opened.model
+    try:
+        model = _load_model(name, opened.store.layer, device)
+    except UserError as error:
+        if source is not None:
+            raise
+        raise UserError(
+            f"{error}\n{opened.folder} was made with this model: if it is somewhere "
+            f"else now, give --model."
+        ) from error
+    check_model(opened.store, model, name)
+    return model
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """Takes a port, before anything slow is loaded."""
+    import socket
+
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family)
+    except OSError as error:
+        raise UserError(
+            f"Cannot listen on {host}, port {port} ({error.strerror or error}): choose "
+            f"another --port or --host."
+        ) from error
+
+
+def _lasting_name(source: str) -> str:
+    """What a model is called in an index, which is used from other folders too."""
+    return os.path.abspath(source) if os.path.exists(source) else source
+
+
+def _say(words: str) -> None:
+    print(words, file=sys.stderr)
+
+
+def _files(count: int) -> str:
+    return f"{count} file{'s' * (count != 1)}"

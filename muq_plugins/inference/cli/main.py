@@ -1,0 +1,125 @@
+"""The console command ``muq-plugins``: its sub-commands, and how each of them ends."""
+
+from __future__ import annotations
+
+import functools
+import os
+import signal
+import sys
+from collections.abc import Callable
+from typing import Annotated
+
+import typer
+
+from muq_plugins import __version__
+from muq_plugins.errors import UserError, shown
+from muq_plugins.inference.cli import doctor, encoder, index, tag, tokenizer
+
+NAME = "muq-plugins"
+COMMANDS = {
+    "embed": encoder.embed,
+    "tokenize": tokenizer.tokenize,
+    "tag": tag.tag,
+    "index": index.index,
+    "search": index.search,
+    "serve": index.serve,
+    "inspect-tokenizer": tokenizer.inspect,
+    "export": encoder.export,
+    "doctor": doctor.doctor,
+}
+INTERRUPTED = 128 + signal.SIGINT
+TERMINATED = 128 + signal.SIGTERM
+PIPE_CLOSED = 141  # 128 and SIGPIPE, which Windows does not have
+
+# Without rich: it would double the time that --help takes.
+app = typer.Typer(
+    help="Music representations from the command line.",
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs a command; None takes it from the command line.
+
+    Gives 0 for success, 1 if a part of the work failed, 2 for a mistake, 130 for
+    Ctrl-C, 143 for SIGTERM.
+    """
+    if argv is None:
+        signal.signal(signal.SIGTERM, _terminate)
+    try:
+        app(sys.argv[1:] if argv is None else argv, prog_name=NAME)
+    except SystemExit as end:
+        return end.code or 0
+    return 0
+
+
+def _terminate(*received: object) -> None:
+    """As an exception, so that what is half done is cleared away."""
+    print("Ended: the same command goes on.", file=sys.stderr)
+    sys.exit(TERMINATED)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(NAME, __version__)
+        raise typer.Exit()
+
+
+@app.callback()
+def _about(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version",
+            is_eager=True,
+            callback=_print_version,
+            help="Show the version and exit.",
+        ),
+    ] = False,
+) -> None:
+    pass
+
+
+def _ending(name: str, command: Callable[..., int | None]) -> Callable[..., None]:
+    """A command that ends with one line and a code, unless it has a bug."""
+
+    @functools.wraps(command)
+    def run(*args: object, **options: object) -> None:
+        try:
+            code = command(*args, **options)
+            sys.stdout.flush()
+        except UserError as error:
+            # Escape codes in a path must not reach the terminal.
+            print(shown(f"{NAME} {name}: {error}"), file=sys.stderr)
+            code = 2
+        except KeyboardInterrupt:
+            print("Interrupted: the same command goes on.", file=sys.stderr)
+            code = INTERRUPTED
+        except BrokenPipeError:
+            # Whoever reads has enough. What is left must not fail at the end again.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            code = PIPE_CLOSED
+        raise typer.Exit(code or 0)
+
+    return run
+
+
+for _name, _command in COMMANDS.items():
+    app.command(_name)(_ending(_name, _command))
+
+
+@app.command(hidden=True, context_settings={"ignore_unknown_options": True})
+def similar(rest: Annotated[list[str] | None, typer.Argument()] = None) -> None:
+    """Gone: `index` and `search --audio` do this."""
+    print(
+        f"{NAME} similar is gone: make an index with `{NAME} index FOLDER --model "
+        f"MODEL --out INDEX`, then `{NAME} search --audio FILE --index INDEX`.",
+        file=sys.stderr,
+    )
+    raise typer.Exit(2)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

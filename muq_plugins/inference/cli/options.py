@@ -1,0 +1,180 @@
+"""Each option of the command line once, by the same name everywhere."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Annotated, Any, Literal
+
+import typer
+
+from muq_plugins.errors import UserError
+
+FORMATS = ("npz", "safetensors", "parquet")
+ALL_LAYERS = "all"
+MUQ_MODELS = (
+    "a run folder, a folder in the layout of the official package, or an id on the "
+    "Hugging Face hub, such as OpenMuQ/MuQ-large-msd-iter"
+)
+MULAN_MODELS = (
+    "a run folder of train_mulan.py, a folder in the layout of the official package, "
+    "or an id on the Hugging Face hub, such as OpenMuQ/MuQ-MuLan-large"
+)
+TOKENIZERS = (
+    "the folder of a tokenizer run, or the tokenizer file that the authors of MuQ "
+    "publish"
+)
+AUDIO_FILES = (
+    "an audio file, a folder (searched to its depths), or a quoted glob pattern such "
+    "as 'music/**/*.flac'"
+)
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 1 <= seconds < float("inf"):
+        raise typer.BadParameter(
+            f"must be a number of seconds, at least 1, got {text!r}"
+        )
+    return seconds
+
+
+MuQModel = Annotated[str, typer.Argument(metavar="MODEL", help=MUQ_MODELS)]
+Tokenizer = Annotated[str, typer.Argument(metavar="TOKENIZER", help=TOKENIZERS)]
+Inputs = Annotated[list[str], typer.Argument(metavar="INPUT", help=AUDIO_FILES)]
+Out = Annotated[str, typer.Option(metavar="PATH", help="where the result goes")]
+Format = Annotated[
+    Literal["npz", "safetensors", "parquet"], typer.Option(help="of the outputs")
+]
+BatchSeconds = Annotated[
+    float,
+    typer.Option(
+        metavar="S",
+        parser=_seconds,
+        help="seconds of audio in one batch, padding included; longer files are "
+        "streamed in windows",
+    ),
+]
+Overwrite = Annotated[
+    bool,
+    typer.Option(
+        "--overwrite", help="make again what is there already, instead of going on"
+    ),
+]
+Layer = Annotated[
+    str,
+    typer.Option(
+        metavar="N",
+        help='hidden state: 0 is the front end, -1 the last; several as 3,6,-1; "all"',
+    ),
+]
+Device = Annotated[
+    str | None,
+    typer.Option(
+        help="cpu, cuda:0, mps, ... (default: a CUDA GPU if there is one)",
+        show_default=False,
+    ),
+]
+Dtype = Annotated[
+    Literal["auto", "float32", "bfloat16"],
+    typer.Option(
+        help="what the model computes in; auto: bfloat16 on a CUDA GPU that supports "
+        "it, else float32 (outputs are float32 always)"
+    ),
+]
+Index = Annotated[
+    str,
+    typer.Option(metavar="INDEX", help="the folder that `muq-plugins index` has made"),
+]
+IndexModel = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        help="where the model of the index is now, if it has moved since",
+        show_default=False,
+    ),
+]
+MuLanModel = Annotated[str, typer.Option("--model", help=MULAN_MODELS)]
+Top = Annotated[int, typer.Option(metavar="N", min=1, help="how many")]
+Json = Annotated[bool, typer.Option("--json", help="print JSON, not a table")]
+
+
+def parse_layers(text: str) -> tuple[int, ...] | str:
+    """Reads --layer: an index, several with commas, or "all"."""
+    if text == ALL_LAYERS:
+        return ALL_LAYERS
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError as error:
+        raise UserError(
+            f"--layer must be an index, several such as 3,6,-1, or "
+            f'"{ALL_LAYERS}", got {text!r}'
+        ) from error
+
+
+def resolve_layers(
+    layers: tuple[int, ...] | str, num_states: int, model: str
+) -> list[int]:
+    """Layers as given, turned into indices from 0, each once, in the order given."""
+    if layers == ALL_LAYERS:
+        return list(range(num_states))
+    for layer in layers:
+        if not -num_states <= layer < num_states:
+            raise UserError(
+                f"--layer {layer}: {model} has {num_states} hidden states, 0 (front "
+                f"end) to {num_states - 1} (behind the last layer), or -{num_states} "
+                f"to -1 counted from the end."
+            )
+    return list(dict.fromkeys(layer % num_states for layer in layers))
+
+
+def check_installation() -> None:
+    """Says in one line what `doctor` explains, instead of a traceback."""
+    try:
+        import_module("speechbrain")  # which imports torch and torchaudio
+    except Exception as error:  # a broken package can raise anything
+        raise UserError(
+            f"{error}\nRun `muq-plugins doctor`, which says what to install."
+        ) from error
+
+
+def pick_device(name: str | None) -> str:
+    """Checks --device, or chooses one; CUDA devices come with their index."""
+    check_installation()
+    import torch
+
+    if name is None:
+        return "cuda:0" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise UserError(
+            f"--device {name}: not a device. Give cpu, cuda, cuda:1 or mps."
+        ) from error
+    if device.type == "cuda":
+        count, index = torch.cuda.device_count(), device.index or 0
+        if index < count:
+            return f"cuda:{index}"
+        found = f"{count} CUDA device{'' if count == 1 else 's'}" if count else "none"
+    elif device.type == "mps":
+        if torch.backends.mps.is_available():
+            return name
+        found = "none"
+    elif device.type == "cpu":
+        return "cpu"
+    else:
+        raise UserError(f"--device {name}: only cpu, cuda and mps are supported.")
+    raise UserError(
+        f"--device {name}: there is no such device here (found: {found}). "
+        f"`muq-plugins doctor` lists the devices."
+    )
+
+
+def load(from_pretrained: Any, source: str, device: str) -> Any:
+    """Loads what a command uses: the one place where a wrong folder is a user's."""
+    try:
+        return from_pretrained(source, device)
+    except (OSError, ValueError) as error:
+        raise UserError(str(error)) from error

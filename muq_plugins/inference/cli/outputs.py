@@ -1,0 +1,207 @@
+"""Output files: facts and arrays in npz, safetensors or parquet.
+
+Every format holds the same: ``facts``, a JSON object that says what was computed from
+what, and named arrays. A file is complete or not there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import os
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from muq_plugins.errors import UserError
+from muq_plugins.files import atomic
+from muq_plugins.inference.cli.options import FORMATS
+
+if TYPE_CHECKING:  # pyarrow is optional
+    import pyarrow as pa
+
+FACTS = "facts"
+NAME_BYTES = 255  # what file systems take
+
+
+@dataclass
+class Record:
+    """What one output file holds; without facts it is a file of something else."""
+
+    facts: dict[str, Any]
+    arrays: dict[str, np.ndarray]
+
+
+def check_format(name: str) -> None:
+    """Refuses a format whose package is not installed, before any work."""
+    if name == "parquet" and importlib.util.find_spec("pyarrow") is None:
+        raise UserError(
+            "Parquet needs pyarrow, which is not installed: run `pip install pyarrow`, "
+            "or choose npz or safetensors."
+        )
+
+
+def output_path(folder: str | Path, name: str, format: str) -> Path:
+    """Where the output of an input goes: its place in the tree, with an extension.
+
+    A name that would be too long for a file system ends in a hash of itself instead.
+
+    Example
+    -------
+    >>> output_path("out", "a/b.wav", "npz").as_posix()
+    'out/a/b.wav.npz'
+    >>> len(output_path("out", "a/" + 84 * "\\u9577", "npz").name.encode())
+    253
+    """
+    path = Path(folder, f"{name}.{format}")
+    whole = os.fsencode(path.name)
+    if len(whole) <= NAME_BYTES:
+        return path
+    end = f"~{hashlib.sha256(whole).hexdigest()[:8]}.{format}"
+    begin = whole[: NAME_BYTES - len(end)].decode("utf-8", "ignore")
+    return path.with_name(begin + end)
+
+
+def write_record(path: Path, record: Record) -> None:
+    """Writes an output file; its extension is the format, folders above it are made."""
+    arrays = {
+        name: np.ascontiguousarray(array) for name, array in record.arrays.items()
+    }
+    # ASCII: names of files that are not UTF-8 have no other way to be written.
+    facts = json.dumps(record.facts)
+    try:
+        with atomic(path) as partial:
+            WRITERS[path.suffix[1:]](partial, facts, arrays)
+    except OSError as error:
+        raise UserError(
+            f"{path} cannot be written ({error.strerror or error}). What is done "
+            f"stays: with the cause removed, the same command goes on."
+        ) from error
+
+
+def read_record(path: Path, with_arrays: bool = True) -> Record:
+    """Reads an output file, or only what it says about itself."""
+    check_format(path.suffix[1:])
+    try:
+        facts, arrays = READERS[path.suffix[1:]](path, with_arrays)
+        return Record(json.loads(facts) if facts else {}, arrays)
+    except (
+        OSError,
+        ValueError,
+        EOFError,
+        zipfile.BadZipFile,
+        SafetensorError,
+    ) as error:
+        raise UserError(f"{path} is damaged ({error}).") from error
+
+
+def find_records(folder: str | Path) -> Iterator[Path]:
+    """The files of a tree that have the extension of a format, hidden ones left out."""
+    for top, _, names in os.walk(folder):
+        for name in sorted(names):
+            if name[0] != "." and os.path.splitext(name)[1][1:] in FORMATS:
+                yield Path(top, name)
+
+
+def _write_npz(path: Path, facts: str, arrays: dict[str, np.ndarray]) -> None:
+    with open(path, "wb") as file:  # given a name, numpy would add .npz to it
+        np.savez(file, **{FACTS: np.array(facts)}, **arrays)
+
+
+def _read_npz(path: Path, with_arrays: bool) -> tuple[str, dict[str, np.ndarray]]:
+    with np.load(path, allow_pickle=False) as file:
+        facts = str(file[FACTS]) if FACTS in file else ""
+        names = [name for name in file.files if name != FACTS]
+        return facts, {name: file[name] for name in names} if with_arrays else {}
+
+
+def _write_safetensors(path: Path, facts: str, arrays: dict[str, np.ndarray]) -> None:
+    save_file(arrays, path, metadata={FACTS: facts})
+
+
+def _read_safetensors(
+    path: Path, with_arrays: bool
+) -> tuple[str, dict[str, np.ndarray]]:
+    with safe_open(path, "np") as file:
+        facts = (file.metadata() or {}).get(FACTS, "")
+        names = file.keys() if with_arrays else []
+        return facts, {name: file.get_tensor(name) for name in names}
+
+
+def _write_parquet(path: Path, facts: str, arrays: dict[str, np.ndarray]) -> None:
+    """One row for each layer, frame of a layer, or frame of codes.
+
+    A folder of them reads as one table, so every row repeats the path of its audio.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    columns: dict[str, pa.Array] = {}
+    if "codes" in arrays:
+        columns["frame"] = pa.array(np.arange(len(arrays["codes"]), dtype=np.int32))
+        columns["codes"] = vectors_column(arrays["codes"])
+    else:
+        layers, embedding = arrays["layers"], arrays["embedding"]
+        frames = embedding.shape[1] if "times" in arrays else 1
+        columns["layer"] = pa.array(np.repeat(layers, frames))
+        if "times" in arrays:
+            columns["time"] = pa.array(np.tile(arrays["times"], len(layers)))
+        embedding = embedding.reshape(-1, embedding.shape[-1])
+        columns["embedding"] = vectors_column(embedding)
+    rows = len(next(iter(columns.values())))
+    name = json.loads(facts)["path"].encode("utf-8", "replace").decode()
+    columns = {"path": pa.array([name] * rows, pa.string()), **columns}
+    pq.write_table(
+        pa.table(columns).replace_schema_metadata({FACTS.encode(): facts}), path
+    )
+
+
+def _read_parquet(path: Path, with_arrays: bool) -> tuple[str, dict[str, np.ndarray]]:
+    import pyarrow.parquet as pq
+
+    schema = pq.read_schema(path)
+    facts = (schema.metadata or {}).get(FACTS.encode(), b"").decode()
+    if not facts or not with_arrays:
+        return facts, {}
+    # As a single file: below folders named key=value, these would become columns.
+    table = pq.ParquetFile(path).read()
+    if "codes" in table.column_names:
+        return facts, {"codes": _matrix(table["codes"])}
+    layer, embedding = table["layer"].to_numpy(), _matrix(table["embedding"])
+    layers = np.array(list(dict.fromkeys(layer.tolist())), dtype=layer.dtype)
+    arrays = {"layers": layers, "embedding": embedding}
+    if "time" in table.column_names:
+        arrays["times"] = table["time"].to_numpy()[: len(layer) // len(layers)]
+        arrays["embedding"] = embedding.reshape(len(layers), -1, embedding.shape[1])
+    return facts, arrays
+
+
+def vectors_column(rows: np.ndarray) -> pa.Array:
+    """A column of vectors of one size."""
+    import pyarrow as pa
+
+    return pa.FixedSizeListArray.from_arrays(pa.array(rows.ravel()), rows.shape[1])
+
+
+def _matrix(column: pa.ChunkedArray) -> np.ndarray:
+    array = column.combine_chunks()
+    return array.flatten().to_numpy().reshape(len(column), -1)
+
+
+WRITERS = {
+    "npz": _write_npz,
+    "safetensors": _write_safetensors,
+    "parquet": _write_parquet,
+}
+READERS = {
+    "npz": _read_npz,
+    "safetensors": _read_safetensors,
+    "parquet": _read_parquet,
+}

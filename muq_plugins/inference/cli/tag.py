@@ -1,0 +1,155 @@
+"""``muq-plugins tag``: how well each tag of a list describes audio files."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from muq_plugins.errors import UserError, shown
+from muq_plugins.inference.cli import options
+from muq_plugins.inference.cli.options import load, pick_device
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from muq_plugins.inference.cli.inputs import AudioInput
+    from muq_plugins.inference.mulan import MuQMuLan
+
+SHOWN = 5
+
+# A tag and its score.
+Tagged = list[tuple[str, float]]
+
+
+def tag(
+    inputs: options.Inputs,
+    tags: Annotated[
+        str,
+        typer.Option(
+            metavar="TEXT_FILE",
+            help="the tags, one in each line; what is repeated counts once",
+        ),
+    ],
+    model: options.MuLanModel,
+    prompts: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TEXT_FILE",
+            show_default=False,
+            help="sentences such as 'a recording of {tag}', one in each line; the "
+            "latent of a tag is their mean (default: the tag alone)",
+        ),
+    ] = None,
+    top: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            min=1,
+            show_default=False,
+            help=f"how many tags of each file (default: {SHOWN} in a table, else all)",
+        ),
+    ] = None,
+    as_json: options.Json = False,
+    as_csv: Annotated[
+        bool, typer.Option("--csv", help="print CSV: path, rank, tag, score")
+    ] = False,
+    device: options.Device = None,
+) -> int:
+    """Which tags of a list describe audio files.
+
+    Ranks the tags for each audio file, without any training on them: a score is the
+    dot product of the latents of the audio and of the tag, from -1 to 1. Scores of
+    different tags are on one scale only roughly: compare files by one tag rather than
+    tags of one file.
+    """
+    if as_json and as_csv:
+        raise UserError("--json and --csv: give one of them.")
+    device = pick_device(device)
+    from tqdm import tqdm
+
+    from muq_plugins.inference.cli.inputs import find_inputs
+    from muq_plugins.inference.mulan import MuQMuLan
+    from muq_plugins.inference.tags import PLACE, embed_tags, read_prompts, read_tags
+
+    found, problems = find_inputs(inputs)
+    words, repeated = read_tags(tags)
+    sentences = read_prompts(prompts) if prompts else [PLACE]
+    for line in repeated:
+        print(f"{tags}: {line}: counted once.", file=sys.stderr)
+    mulan = load(MuQMuLan.from_pretrained, model, device)
+    latents = embed_tags(mulan, words, sentences)
+    # Rows on a terminal show how far it is.
+    hidden = True if sys.stdout.isatty() else None
+    results = (
+        (shown(item.path), tagged[:top])
+        for item, tagged in tag_files(
+            mulan,
+            tqdm(found, unit="file", disable=hidden),
+            words,
+            latents,
+            problems,
+        )
+    )
+    if as_json:
+        _print_json(results)
+    elif as_csv:
+        _print_csv(results)
+    else:
+        _print_table(results, top or SHOWN)
+    if problems:
+        print("Could not be used:", *problems, sep="\n  ", file=sys.stderr)
+    return 1 if problems else 0
+
+
+def tag_files(
+    model: MuQMuLan,
+    inputs: list[AudioInput],
+    tags: list[str],
+    latents: Tensor,
+    problems: list[str],
+) -> Iterator[tuple[AudioInput, Tagged]]:
+    """All tags of each file that can be used with their scores, the best first.
+
+    `latents` (tags, latent_width) are those of the tags; `problems` gets a line for
+    each file that cannot be used.
+    """
+    from muq_plugins.data.audio import AudioError
+
+    for item in inputs:
+        try:
+            latent = model.embed_file(item.path).detach().float().cpu().view(-1)
+        except AudioError as error:
+            problems.append(shown(str(error)))
+            continue
+        scores = (latents @ latent).tolist()
+        pairs = zip(tags, scores, strict=True)
+        # Equal scores stay in the order of the list.
+        yield item, sorted(pairs, key=lambda pair: -pair[1])
+
+
+def _print_json(results: Iterator[tuple[str, Tagged]]) -> None:
+    files = [
+        {"path": path, "tags": [{"tag": tag, "score": score} for tag, score in tagged]}
+        for path, tagged in results
+    ]
+    print(json.dumps({"files": files}, ensure_ascii=False, indent=1))
+
+
+def _print_csv(results: Iterator[tuple[str, Tagged]]) -> None:
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    writer.writerow(["path", "rank", "tag", "score"])
+    for path, tagged in results:
+        for rank, (tag, score) in enumerate(tagged, start=1):
+            writer.writerow([path, rank, tag, f"{score:.6f}"])
+
+
+def _print_table(results: Iterator[tuple[str, Tagged]], top: int) -> None:
+    for path, tagged in results:
+        print(path)
+        for tag, score in tagged[:top]:
+            print(f"  {score:7.4f}  {tag}", flush=True)

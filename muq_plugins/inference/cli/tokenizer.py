@@ -1,0 +1,249 @@
+"""``muq-plugins tokenize`` and ``inspect-tokenizer``: codes of audio files."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from muq_plugins.errors import UserError, shown
+from muq_plugins.inference.cli import options
+from muq_plugins.inference.cli.options import load, pick_device
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
+
+    from muq_plugins.evaluation.probing.clips import Clip
+    from muq_plugins.lobes import Target
+
+INT16_LIMIT = 2**15
+# How far deltas of deltas of MFCC reach. Of log-mel, more context changes nothing.
+DELTA_FRAMES = 4
+
+
+def tokenize(
+    model: options.Tokenizer,
+    inputs: options.Inputs,
+    out: options.Out,
+    format: options.Format = "npz",
+    batch_seconds: options.BatchSeconds = 60.0,
+    device: options.Device = None,
+    overwrite: options.Overwrite = False,
+) -> int:
+    """Codes of audio files.
+
+    One output file each below --out, in the same tree, named <file name>.<format>. It
+    holds "codes" (frames, codebooks), and "facts", a JSON object with the path,
+    frame_rate, num_codebooks, codebook_size and more. Codes are computed in float32;
+    those of long files, which are read in pieces, are the codes of the whole file. The
+    same command goes on where it was; what is done is not done again.
+    """
+    device = pick_device(device)
+    from muq_plugins.inference.any_tokenizer import any_tokenizer
+    from muq_plugins.inference.cli.inputs import find_inputs
+    from muq_plugins.inference.cli.outputs import check_format
+    from muq_plugins.inference.cli.work import run_work
+
+    check_format(format)
+    found, problems = find_inputs(inputs)
+    tokenizer = load(any_tokenizer, model, device)
+    work = Tokenizing(tokenizer, model, device, batch_seconds)
+    return run_work(work, found, problems, out, format, batch_seconds, overwrite)
+
+
+def inspect(
+    model: options.Tokenizer,
+    inputs: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="INPUT",
+            help=f"{options.AUDIO_FILES}; or a manifest such as "
+            "results/corpus-300min/test.json",
+        ),
+    ],
+    out: options.Out,
+    max_files: Annotated[
+        int,
+        typer.Option(
+            metavar="N", min=1, help="files that are heard at most, evenly chosen"
+        ),
+    ] = 200,
+    device: options.Device = None,
+) -> int:
+    """A report of a trained tokenizer on any audio.
+
+    How its codes are used (usage, perplexity, entropy, histograms), how much each
+    codebook lowers the reconstruction error, and a spectrogram beside what a few
+    codebooks keep of it. Beside it stands what the run of the tokenizer has measured
+    on its own test part. Writes report.html, report.md and inspection.json into --out.
+    """
+    device = pick_device(device)
+    from muq_plugins.evaluation.inspection import inspect_tokenizer, own_test
+    from muq_plugins.evaluation.inspection_report import (
+        inspection_facts,
+        inspection_report,
+    )
+    from muq_plugins.inference.any_tokenizer import any_tokenizer
+
+    clips, problems = find_clips(inputs, max_files)
+    target = load(any_tokenizer, model, device)
+    try:
+        found = inspect_tokenizer(target, clips, out)
+        report = inspection_report(
+            out,
+            f"{model} on {', '.join(inputs)}",
+            own_test(model),
+            target.features.features.frame_rate,
+        )
+    except (OSError, ValueError) as error:
+        raise UserError(str(error)) from error
+    print("\n".join([*map(str, inspection_facts(found)), f"Report: {report}"]))
+    problems += found["skipped"]
+    if problems:
+        print("Left out:", *map(shown, problems), sep="\n  ", file=sys.stderr)
+    return 1 if problems else 0
+
+
+class Tokenizing:
+    """The work of ``tokenize``, see `Work`; any tokenizer of one spectrogram."""
+
+    def __init__(self, tokenizer: Target, name: str, device: str, batch_seconds: float):
+        from muq_plugins.lobes.parts import fingerprint
+
+        self.tokenizer = tokenizer
+        self.device = device
+        self.sample_rate = tokenizer.sample_rate
+        self.frame_samples = round(tokenizer.sample_rate / tokenizer.frame_rate)
+        mel = getattr(tokenizer.features, "features", None)
+        if not hasattr(mel, "n_fft"):
+            raise UserError(
+                f"{name}: its codes are made of {type(tokenizer.features).__name__}. "
+                f"Give a tokenizer of log-mel or MFCC frames."
+            )
+        # The reach of a frame to either side, which decides its code.
+        reach = mel.n_fft // 2 + DELTA_FRAMES * mel.hop_length
+        self.context = -(-reach // self.frame_samples)
+        self.min_samples = max(mel.n_fft // 2 + 1, self.frame_samples)
+        self.piece = round(batch_seconds * tokenizer.frame_rate)
+        config = {**tokenizer.features.config, **tokenizer.quantizer.config}
+        self.fingerprint = fingerprint(tokenizer, config)
+        self.about = {
+            "model": name,
+            "sample_rate": self.sample_rate,
+            "frame_rate": tokenizer.frame_rate,
+            "num_codebooks": tokenizer.num_codebooks,
+            "codebook_size": tokenizer.codebook_size,
+        }
+
+    def settings(self, duration: float) -> dict[str, Any]:
+        """Pieces have the codes of the whole, so the duration changes nothing."""
+        return {"command": "tokenize", "fingerprint": self.fingerprint}
+
+    def batch(self, wavs: Tensor, wav_lens: Tensor) -> list[dict[str, np.ndarray]]:
+        """Tokenizes a padded batch."""
+        from muq_plugins.lobes.target import PADDING_CODE
+
+        codes = self._codes(wavs, wav_lens)
+        return [
+            {"codes": self._small(clip[clip[:, 0] != PADDING_CODE])} for clip in codes
+        ]
+
+    def stream(
+        self, blocks: Iterable[Tensor], advance: Callable[[float], None]
+    ) -> dict[str, np.ndarray]:
+        """Tokenizes audio in pieces."""
+        import torch
+
+        kept = []
+        for codes in tokenize_pieces(
+            lambda wav: self._codes(wav[None], None)[0],
+            blocks,
+            self.frame_samples,
+            self.piece,
+            self.context,
+        ):
+            kept.append(codes)
+            advance(len(codes) * self.frame_samples / self.sample_rate)
+        return {"codes": self._small(torch.cat(kept))}
+
+    def _codes(self, wavs: Tensor, wav_lens: Tensor | None) -> Tensor:
+        wav_lens = None if wav_lens is None else wav_lens.to(self.device)
+        return self.tokenizer(wavs.to(self.device), wav_lens).cpu()
+
+    def _small(self, codes: Tensor) -> np.ndarray:
+        fits = self.tokenizer.codebook_size <= INT16_LIMIT
+        return codes.numpy().astype("int16" if fits else "int32")
+
+
+def tokenize_pieces(
+    tokenize: Callable[[Tensor], Tensor],
+    blocks: Iterable[Tensor],
+    frame_samples: int,
+    piece: int,
+    context: int,
+) -> Iterator[Tensor]:
+    """Codes (frames, codebooks) of a stream, the same as those of the whole.
+
+    Each piece of so many frames is tokenized with frames of context on either side,
+    which are what a frame's code depends on.
+    """
+    import torch
+
+    buffer, start = torch.zeros(0), 0  # `start` is the frame at which it begins
+    done = 0  # frames given out
+    for block in blocks:
+        buffer = torch.cat([buffer, block])
+        # A piece is cut once there is audio beyond its context: the rest is never
+        # too short for the spectrogram.
+        while len(buffer) > (size := (done - start + piece + context) * frame_samples):
+            yield tokenize(buffer[:size])[done - start :][:piece]
+            done += piece
+            keep = max(0, done - context)
+            buffer, start = buffer[(keep - start) * frame_samples :], keep
+    yield tokenize(buffer)[done - start :]
+
+
+def find_clips(sources: list[str], most: int) -> tuple[list[Clip], list[str]]:
+    """The clips that files, folders, patterns and manifests stand for, evenly chosen.
+
+    With them comes why others are none.
+    """
+    from muq_plugins.data.audio import AudioError, audio_info
+    from muq_plugins.data.manifest import load_manifest
+    from muq_plugins.evaluation.probing.clips import Clip
+    from muq_plugins.inference.cli.inputs import find_inputs
+
+    manifests = [source for source in sources if source.endswith(".json")]
+    files = [source for source in sources if source not in manifests]
+    clips: list[Clip] = []
+    for source in manifests:
+        try:
+            entries = load_manifest(source, Path(source).parent)
+        except (OSError, ValueError) as error:
+            raise UserError(str(error)) from error
+        clips += [
+            Clip(name, entry["wav"], entry["duration"])
+            for name, entry in entries.items()
+        ]
+    inputs, problems = find_inputs(files) if files else ([], [])
+    clips = _evenly([*clips, *inputs], most)
+    found = []
+    for clip in clips:
+        if not isinstance(clip, Clip):
+            try:
+                clip = Clip(clip.name, clip.path, audio_info(clip.path).duration)
+            except AudioError as error:
+                problems.append(str(error))
+                continue
+        found.append(clip)
+    return found, problems
+
+
+def _evenly(items: list, most: int) -> list:
+    if len(items) <= most:
+        return items
+    return [items[index * len(items) // most] for index in range(most)]

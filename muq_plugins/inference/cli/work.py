@@ -1,0 +1,323 @@
+"""Work on many audio files: resuming, batches read ahead, and files that are bad."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from muq_plugins.data.audio import AudioError, audio_info, read_audio
+from muq_plugins.errors import UserError, shown
+from muq_plugins.inference.cli.inputs import AudioInput
+from muq_plugins.inference.cli.outputs import (
+    Record,
+    find_records,
+    output_path,
+    read_record,
+    write_record,
+)
+from muq_plugins.inference.long_audio import read_blocks
+
+# Several headers at once: on a network drive each one is a wait.
+READERS = 8
+
+Item = TypeVar("Item")
+
+
+class Work(Protocol):
+    """What a command does with audio; shorter audio than `min_samples` has no frame."""
+
+    about: dict[str, Any]  # facts for the outputs that do not decide about resuming
+    sample_rate: int
+    min_samples: int
+    device: str
+
+    def settings(self, duration: float) -> dict[str, Any]:
+        """All that decides what the output for a file of this duration is."""
+
+    def batch(self, wavs: Tensor, wav_lens: Tensor) -> list[dict[str, np.ndarray]]:
+        """The arrays of each clip of a padded batch (batch, samples)."""
+
+    def stream(
+        self, blocks: Iterable[Tensor], advance: Callable[[float], None]
+    ) -> dict[str, np.ndarray]:
+        """The arrays of long audio, which says how many seconds are done."""
+
+
+@dataclass
+class Job:
+    """An output that has to be made, and what it will say about its audio."""
+
+    input: AudioInput
+    output: Path
+    duration: float
+    facts: dict[str, Any]
+
+
+@dataclass
+class Plan:
+    """What there is to do, and what is done already."""
+
+    todo: list[Job] = field(default_factory=list)
+    num_done: int = 0
+    seconds_done: float = 0.0
+    problems: list[str] = field(default_factory=list)
+
+
+def run_work(
+    work: Work,
+    inputs: list[AudioInput],
+    problems: list[str],
+    out: str,
+    format: str,
+    batch_seconds: float,
+    overwrite: bool,
+) -> int:
+    """Makes one output for each input that has none yet; 1 if there were problems."""
+    begin = time.monotonic()
+    plan = plan_work(work.settings, inputs, out, format, overwrite)
+    problems = problems + plan.problems
+    count, seconds = 0, 0.0
+    progress = tqdm(
+        total=plan.seconds_done + sum(job.duration for job in plan.todo),
+        initial=plan.seconds_done,
+        unit=" s",
+        bar_format="{l_bar}{bar}| {n:.0f} of {total:.0f} s of audio "
+        "[{elapsed}<{remaining}, {rate_noinv_fmt}]",
+        disable=None,  # no bar where nobody sees it move
+    )
+    try:
+        with progress:
+            for jobs, wavs in batches(work, plan.todo, batch_seconds):
+                results = _compute(work, jobs, wavs, batch_seconds, progress.update)
+                for job, arrays in zip(jobs, results, strict=True):
+                    if isinstance(arrays, str):
+                        problems.append(arrays)
+                        continue
+                    facts = {**work.settings(job.duration), **work.about, **job.facts}
+                    write_record(job.output, Record(facts, arrays))
+                    count, seconds = count + 1, seconds + job.duration
+    finally:
+        took = time.monotonic() - begin
+        print(
+            f"{shown(out)}: {_files(count)} made in {took:.1f} s "
+            f"({seconds:.0f} s of audio), {plan.num_done} were there already.",
+            file=sys.stderr,
+        )
+        if problems:
+            words = f"{_files(len(problems))} could not be used:"
+            print(words, *problems, sep="\n  ", file=sys.stderr)
+    return 1 if problems else 0
+
+
+def plan_work(
+    settings: Callable[[float], dict[str, Any]],
+    inputs: list[AudioInput],
+    out: str,
+    format: str,
+    overwrite: bool,
+) -> Plan:
+    """Compares the inputs with the outputs that are there, before anything is written.
+
+    An output is done if it can be read, was made with the same settings, and its audio
+    file has the size and the time of change that it had then. Other settings, also of
+    outputs for other files, are refused: a folder holds one kind of output.
+    """
+    plan, conflicts = Plan(), []
+    outputs = [output_path(out, item.name, format) for item in inputs]
+
+    def look(item: AudioInput, output: Path) -> Job | float | str | AudioError:
+        """A job, the seconds of what is done, a conflict, or a file that is bad."""
+        facts = None if overwrite else _facts_of(output)
+        if facts is not None:
+            if difference := _difference(facts, settings):
+                return f"{shown(output)} {difference}"
+            if facts["source"] == _source(item):
+                return facts["duration"]
+        try:
+            duration = audio_info(item.path).duration
+        except AudioError as error:
+            return error
+        about = {"path": item.path, "duration": duration, "source": _source(item)}
+        return Job(item, output, duration, about)
+
+    with ThreadPoolExecutor(READERS) as pool:
+        for found in pool.map(look, inputs, outputs):
+            if isinstance(found, Job):
+                plan.todo.append(found)
+            elif isinstance(found, AudioError):
+                plan.problems.append(shown(str(found)))
+            elif isinstance(found, str):
+                conflicts.append(found)
+            else:
+                plan.num_done += 1
+                plan.seconds_done += found
+    if conflicts:
+        more = f" The same holds for {len(conflicts) - 1} more." * (len(conflicts) > 1)
+        raise UserError(
+            f"{conflicts[0]}.{more} Give another --out, or --overwrite to make it "
+            f"again."
+        )
+    _refuse_mixture(out, set(outputs), format, settings)
+    return plan
+
+
+def _refuse_mixture(
+    out: str,
+    outputs: set[Path],
+    format: str,
+    settings: Callable[[float], dict[str, Any]],
+) -> None:
+    """Looks at one output of another file, which has what all others have."""
+    for path in find_records(out):
+        facts = None if path in outputs else _facts_of(path)
+        if not facts or "command" not in facts:
+            continue  # damaged, or of something else and not in the way
+        difference = _difference(facts, settings)
+        if not difference and path.suffix[1:] != format:
+            difference = f"is there as {path.suffix[1:]}, this is {format}"
+        if difference:
+            raise UserError(
+                f"{shown(path)} {difference}: outputs of two kinds in one folder "
+                f"cannot be told apart. Give another --out."
+            )
+        return
+
+
+def batches(
+    work: Work, jobs: list[Job], batch_seconds: float
+) -> Iterator[tuple[list[Job], list[Tensor | str]]]:
+    """Files of similar duration together, read while the batch before is computed.
+
+    The longest come first: what does not fit into memory shows at the beginning. With
+    each comes its waveform, or what is wrong with it; none if it is to be streamed.
+    """
+    groups: list[list[Job]] = []
+    for job in sorted(jobs, key=lambda job: -job.duration):
+        group = groups[-1] if groups else []
+        if group and group[0].duration * (len(group) + 1) <= batch_seconds:
+            group.append(job)
+        else:
+            groups.append([job])
+
+    def read(job: Job) -> Tensor | str:
+        try:
+            wav = read_audio(job.input.path, sample_rate=work.sample_rate)
+        except AudioError as error:
+            return shown(str(error))
+        if len(wav) >= work.min_samples:
+            return wav
+        least = work.min_samples / work.sample_rate
+        return (
+            f"{shown(job.input.path)}: {job.duration:.3f} s are too short for a "
+            f"frame, which needs {least:.3f} s. Leave the file out."
+        )
+
+    return ahead(
+        (group, [read(job) for job in group if job.duration <= batch_seconds])
+        for group in groups
+    )
+
+
+def ahead(items: Iterable[Item]) -> Iterator[Item]:
+    """Prepares the next item in a thread while the caller works on the current one."""
+    iterator, end = iter(items), object()
+    with ThreadPoolExecutor(1) as pool:
+        future = pool.submit(next, iterator, end)
+        while (item := future.result()) is not end:
+            future = pool.submit(next, iterator, end)
+            yield item
+
+
+def _compute(
+    work: Work,
+    jobs: list[Job],
+    wavs: list[Tensor | str],
+    batch_seconds: float,
+    advance: Callable[[float], Any],
+) -> list[dict[str, np.ndarray] | str]:
+    """The arrays of each file of a batch, or what is wrong with it."""
+    seconds, told = sum(job.duration for job in jobs), 0.0
+
+    def count(more: float) -> None:
+        nonlocal told
+        told += more
+        advance(more)
+
+    good = [wav for wav in wavs if isinstance(wav, Tensor)]
+    try:
+        if not wavs:
+            blocks = read_blocks(jobs[0].input.path, work.sample_rate)
+            return [work.stream(ahead(blocks), count)]
+        lengths = torch.tensor([len(wav) for wav in good], dtype=torch.float64)
+        padded = torch.nn.utils.rnn.pad_sequence(good, True) if good else None
+        results = iter(work.batch(padded, lengths / lengths.max()) if good else [])
+        return [wav if isinstance(wav, str) else next(results) for wav in wavs]
+    except AudioError as error:
+        return [shown(str(error))]
+    except RuntimeError as error:
+        # On a CPU, torch has no class of its own for this.
+        if not (
+            isinstance(error, torch.OutOfMemoryError)
+            or "can't allocate memory" in str(error)
+        ):
+            raise
+        raise UserError(
+            f"{seconds:.0f} s of audio do not fit into the memory of {work.device}: "
+            f"lower --batch-seconds (it is {batch_seconds:g}). What is done stays."
+        ) from error
+    finally:
+        advance(seconds - told)
+
+
+def _facts_of(output: Path) -> dict[str, Any] | None:
+    """The facts of an output; None if it is not there or not complete."""
+    if not output.exists():
+        return None
+    try:
+        return read_record(output, with_arrays=False).facts
+    except UserError:
+        return None
+
+
+def _difference(
+    facts: dict[str, Any], settings: Callable[[float], dict[str, Any]]
+) -> str:
+    """Words for how an output differs from what would be made now."""
+    if "duration" not in facts or "source" not in facts:
+        return "is a file of something else"
+    now = settings(facts["duration"])
+    if facts.get("command") != now["command"]:
+        return f"was made by `muq-plugins {facts.get('command')}`"
+    differences = [
+        f"{key} is {facts.get(key)} there, {value} now"
+        for key, value in now.items()
+        if facts.get(key) != value
+    ]
+    if not differences:
+        return ""
+    return f"was made with other settings: {'; '.join(differences)}"
+
+
+def _source(item: AudioInput) -> dict[str, int]:
+    """What tells a changed audio file from the one of before."""
+    try:
+        status = os.stat(item.path)
+    except OSError:
+        return {}
+    # Whole seconds: copies and archives lose the rest.
+    return {"bytes": status.st_size, "modified": int(status.st_mtime)}
+
+
+def _files(count: int) -> str:
+    return f"{count} file{'' if count == 1 else 's'}"

@@ -1,0 +1,273 @@
+"""Searching an index: what is closest to a vector, a text, or a file."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import threading
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from muq_plugins.errors import UserError
+from muq_plugins.files import atomic
+from muq_plugins.inference.contracts import TextModel
+from muq_plugins.inference.index.store import CHUNK, Entry, Store
+
+# Of a score; what comes after them is rounding error.
+DIGITS = 6
+# How many names a message lists.
+LISTED = 3
+
+
+class Match(NamedTuple):
+    """A file, and the dot product of its vector and that of the query."""
+
+    entry: Entry
+    score: float
+
+
+class MusicIndex:
+    """An index that is open for searching, from one thread or several.
+
+    Every vector is compared. It follows changes that `update_index` makes meanwhile.
+
+    Example
+    -------
+    >>> from muq_plugins.inference.index.store import create
+    >>> folder = getfixture("tmp_path")
+    >>> create(folder, "results/muq_mulan/1234", "1ec3", width=2, layer=None)
+    >>> index = MusicIndex(folder)
+    >>> index.store.put("/a.wav", 48, 0, 1.0, np.array([1.0, 0.0]))
+    >>> index.store.put("/b.wav", 48, 0, 1.0, np.array([0.0, 1.0]))
+    >>> [(match.entry.path, match.score) for match in index.search([0.0, 1.0])]
+    [('/b.wav', 1.0), ('/a.wav', 0.0)]
+    """
+
+    def __init__(self, folder: str | Path):
+        self.folder = Path(folder)
+        self.store = Store(self.folder)
+        self._lock = threading.Lock()
+        self._name, self._revision = "", -1
+        self._vectors = np.zeros((0, self.store.width), np.float32)
+        self._ids = np.zeros(0, np.int64)  # of each row, -1 for a dead one
+        self._refresh()
+
+    def __len__(self) -> int:
+        return len(self.store)
+
+    @property
+    def model(self) -> str:
+        """Where the model of the index is loaded from."""
+        return self.store.model
+
+    @property
+    def takes_texts(self) -> bool:
+        """Whether its model embeds texts beside audio."""
+        return self.store.layer is None
+
+    def search(
+        self, vector: np.ndarray, top: int = 10, without: Entry | None = None
+    ) -> list[Match]:
+        """The files whose vectors are closest to one, the best first.
+
+        `without` is left out, such as the query itself.
+        """
+        query = np.asarray(vector, dtype=np.float32)
+        if query.shape != (self.store.width,) or not np.isfinite(query).all():
+            raise UserError(
+                f"A query of {self.folder} is {self.store.width} finite numbers, got "
+                f"an array of the shape {query.shape}."
+            )
+        with self._lock:
+            self._refresh()
+            ids, vectors = self._ids, self._vectors
+            scores = vectors @ query
+            scores[np.isnan(scores)] = np.inf  # damaged, which shall be noticed
+            scores[ids < 0] = -np.inf
+            if without is not None:
+                scores[ids == without.id] = -np.inf
+            if top < len(scores):
+                # What rounding may have put in the wrong order belongs to them.
+                limit = np.partition(scores, -top)[-top] - 2 * 10.0**-DIGITS
+                found = np.flatnonzero((scores >= limit) & (scores > -np.inf))
+            else:
+                found = np.flatnonzero(scores > -np.inf)
+            # Without sums whose order depends on the place in memory.
+            exact = vectors[found].astype(np.float64) @ query
+            # Equals stay in the order of the index, whatever their rounding errors.
+            order = np.argsort(-exact.round(DIGITS), kind="stable")[:top]
+            return [
+                Match(entry, float(exact[place]))
+                for place in order
+                if (entry := self._entry(int(found[place]))) is not None
+            ]
+
+    def vector(self, entry: Entry) -> np.ndarray:
+        """The vector (width,) of a file of the index, for a search by example."""
+        with self._lock:
+            self._refresh()
+            rows = np.flatnonzero(self._ids == entry.id)
+            if not len(rows) or self._entry(int(rows[0])) is None:
+                raise UserError(f"{entry.shown} is not in {self.folder} any more.")
+            return np.array(self._vectors[rows[0]])
+
+    def all_vectors(self) -> Iterator[tuple[list[Entry], np.ndarray]]:
+        """All files with their vectors (files, width), some at a time."""
+        with self._lock:
+            self._refresh()
+            rows = np.flatnonzero(self._ids >= 0)
+            for begin in range(0, len(rows), CHUNK):
+                some = [
+                    (entry, row)
+                    for row in rows[begin : begin + CHUNK].tolist()
+                    if (entry := self._entry(row)) is not None
+                ]
+                if some:
+                    entries, places = zip(*some, strict=True)
+                    yield list(entries), self._vectors[list(places)]
+
+    def _entry(self, row: int) -> Entry | None:
+        """The file of a row, if it is there still; its vector must be what it was."""
+        entry = self.store.entry(int(self._ids[row]))
+        if entry and zlib.crc32(self._vectors[row].tobytes()) != entry.checksum:
+            raise UserError(
+                f"The vector of {entry.shown} in {self.folder} has changed on the "
+                f"disk: run `muq-plugins index` again, which embeds the file again."
+            )
+        return entry
+
+    def _refresh(self) -> None:
+        """Follows what has changed in the store."""
+        while True:
+            news = self.store.news(self._name, self._revision)
+            if news.vectors != self._name:
+                self._ids = self._ids[:0]
+            rows = max(len(self._ids), news.rows.max(initial=-1) + 1)
+            if news.vectors != self._name or rows > len(self._vectors):
+                self._vectors = self.store.vectors(news.vectors)
+            if rows > len(self._vectors):
+                if self.store.news(news.vectors, news.revision).vectors == news.vectors:
+                    raise UserError(
+                        f"{self.folder / news.vectors} holds {len(self._vectors)} of "
+                        f"{rows} vectors: run `muq-plugins index` again, which embeds "
+                        f"the files of the missing ones again."
+                    )
+                self._name = ""  # they were written anew at this moment
+                continue
+            if grown := len(self._vectors) - len(self._ids):
+                self._ids = np.concatenate([self._ids, np.full(grown, -1)])
+            self._ids[news.rows] = news.ids
+            self._name, self._revision = news.vectors, news.revision
+            return
+
+
+def check_text(text: str) -> str:
+    """The text of a query without spaces around it, as tokenizers take it."""
+    text = text.strip()
+    if not text:
+        raise UserError(
+            'The query is empty: describe the music, such as "calm solo cello".'
+        )
+    # What a terminal passes on may not be UTF-8, which tokenizers do not take.
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
+def check_takes_texts(index: MusicIndex) -> None:
+    """Refuses a text where nothing can embed one."""
+    if not index.takes_texts:
+        raise UserError(
+            f"{index.folder} holds layer {index.store.layer} of {index.model}, which "
+            f"knows no words: search by an example (--audio FILE), or make an index "
+            f"with a MuQ-MuLan."
+        )
+
+
+def embed_query(model: TextModel, text: str) -> np.ndarray:
+    """The vector (width,) of a text; the model says how much of a long one it used."""
+    latent = model.embed_text([text])[0]
+    return np.asarray(latent.detach().float().cpu(), dtype=np.float32)
+
+
+def find_example(index: MusicIndex, name: str) -> Entry:
+    """The file of an index with a name.
+
+    It is its path, also below the folder that all files are in, or the end of it; upper
+    and lower case are the same.
+    """
+    wanted = name.strip().casefold()
+    if not wanted:
+        raise UserError("The name is empty: give the name of an indexed file.")
+    entries = index.store.entries()
+    whole = os.path.join(index.store.common_folder(), name.strip())
+    found = []
+    for entry in entries:
+        if entry.shown == whole:
+            return entry
+        if f"/{entry.shown.casefold()}".endswith(f"/{wanted.lstrip('/')}"):
+            found.append(entry)
+    if len(found) == 1:
+        return found[0]
+    if found:
+        names = ", ".join(entry.shown for entry in found[:LISTED])
+        more = ", ..." if len(found) > LISTED else ""
+        raise UserError(
+            f"{len(found)} indexed files are called {name}: {names}{more}. Give more "
+            f"of the path."
+        )
+    names = {os.path.basename(entry.shown): entry for entry in entries}
+    close = difflib.get_close_matches(name, names, n=LISTED)
+    near = f" Close to it: {', '.join(close)}." if close else ""
+    raise UserError(f"No indexed file is called {name}.{near}")
+
+
+def find_itself(index: MusicIndex, path: str) -> Entry | None:
+    """An example, if it is a file of the index, which keeps links below a folder."""
+    real = os.path.realpath(path)
+    parts = Path(os.path.abspath(path)).parts
+    # Of the folders above it, any may be the one that was indexed: its own path is
+    # without links then, what lies below is as it was found.
+    for count in range(1, len(parts)):
+        top = os.path.realpath(os.path.join(*parts[:count]))
+        entry = index.store.find(os.path.join(top, *parts[count:]))
+        # After a link, a path with .. in it may be another file than it seems.
+        if entry is not None and os.path.realpath(entry.path) == real:
+            return entry
+    return index.store.find(real)
+
+
+def export_parquet(index: MusicIndex, path: str | Path) -> int:
+    """Writes all files and vectors as a table, for a vector database; their number."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    store, count = index.store, 0
+    facts = {
+        "model": store.model,
+        "fingerprint": store.fingerprint,
+        "embedded": "latent" if store.layer is None else f"layer {store.layer}",
+    }
+    numbers = {
+        "duration": pa.float64(),
+        "bytes": pa.int64(),
+        "modified": pa.int64(),  # nanoseconds
+    }
+    vector = pa.list_(pa.float32(), store.width)
+    columns = {"path": pa.string(), **numbers, "embedding": vector}
+    schema = pa.schema(columns, metadata=facts)
+    with atomic(path) as partial, pq.ParquetWriter(partial, schema) as writer:
+        for entries, vectors in index.all_vectors():
+            arrays = [
+                pa.array([entry.shown for entry in entries], pa.string()),
+                *(
+                    pa.array([getattr(entry, name) for entry in entries], kind)
+                    for name, kind in numbers.items()
+                ),
+                pa.FixedSizeListArray.from_arrays(vectors.ravel(), store.width),
+            ]
+            writer.write_table(pa.Table.from_arrays(arrays, schema=schema))
+            count += len(entries)
+    return count

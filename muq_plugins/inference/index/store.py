@@ -1,0 +1,496 @@
+"""The store of an index: SQLite for what is known, one mapped file for the vectors.
+
+SQLite is the truth: a vector that no row of it names is not there. Vectors are
+appended, and on disk before the commit that names them: a kill leaves at most some that
+nothing names. Each has a checksum, since nobody else would notice a changed bit.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import threading
+import uuid
+import zlib
+from collections.abc import Iterable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from muq_plugins.errors import UserError, shown
+from muq_plugins.files import atomic
+
+FILE = "music.sqlite"
+# In the header of the file: tells ours from other SQLite files ("MuQi").
+APPLICATION = 0x4D755169
+FORMAT = 2
+OLD_FORMAT = 1  # with the vectors inside, and a FAISS file beside it
+# Seconds to wait for another process that is writing.
+PATIENCE = 30.0
+# Vectors that are copied at once.
+CHUNK = 4096
+
+# What came with format 2. A file that has changed gets a new id, and ids are never used
+# again; `revision` counts changes, so that those who hold a view find what is new.
+_NEW_TABLES = (
+    "CREATE INDEX files_by_revision ON files (revision)",
+    "CREATE TABLE gone (row INTEGER PRIMARY KEY, revision INTEGER)",
+    "CREATE INDEX gone_by_revision ON gone (revision)",
+    "CREATE TABLE folders (path BLOB PRIMARY KEY)",
+    f"PRAGMA user_version = {FORMAT}",
+)
+_SCHEMA = (
+    "CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL)",
+    "CREATE TABLE files (id INTEGER PRIMARY KEY AUTOINCREMENT, path BLOB UNIQUE,"
+    " bytes INTEGER, modified INTEGER, duration REAL, checksum INTEGER,"
+    " row INTEGER, content BLOB, revision INTEGER)",
+    "CREATE TABLE problems (path BLOB PRIMARY KEY, reason TEXT NOT NULL)",
+    f"PRAGMA application_id = {APPLICATION}",
+    *_NEW_TABLES,
+)
+_ENTRY = "id, path, bytes, modified, duration, checksum, content"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A file of the index; `modified` in nanoseconds, `content` a hash of its bytes."""
+
+    id: int
+    path: str
+    bytes: int
+    modified: int
+    duration: float
+    checksum: int = 0
+    content: bytes | None = None
+
+    @property
+    def shown(self) -> str:
+        """The path as text that can be printed, also if its name is not UTF-8."""
+        return shown(self.path)
+
+    def is_current(self) -> bool:
+        """Whether the file has the size and time of change that it was indexed with."""
+        try:
+            status = os.stat(self.path)
+        except OSError:
+            return False
+        return (status.st_size, status.st_mtime_ns) == (self.bytes, self.modified)
+
+
+class News(NamedTuple):
+    """What has changed since a revision: rows with their new ids, -1 for none."""
+
+    vectors: str
+    revision: int
+    rows: np.ndarray
+    ids: np.ndarray
+
+
+def create(
+    folder: str | Path, model: str, fingerprint: str, width: int, layer: int | None
+) -> None:
+    """Makes an index without files; it is complete or not there.
+
+    `model` is where its model is loaded from; `layer` is None if what is embedded is
+    the latent of a MuQ-MuLan, else the hidden state of an encoder.
+    """
+    path = Path(folder, FILE)
+    facts = {
+        "model": model,
+        "fingerprint": fingerprint,
+        "width": str(width),
+        "layer": "" if layer is None else str(layer),
+        "vectors": _new_name(),
+        "revision": "0",
+    }
+    with translated(path):
+        Path(folder, facts["vectors"]).touch()
+        with atomic(path) as partial:
+            with closing(sqlite3.connect(partial)) as connection, connection:
+                for statement in _SCHEMA:
+                    connection.execute(statement)
+                connection.executemany("INSERT INTO facts VALUES (?, ?)", facts.items())
+
+
+class Store:
+    """An open index; safe to use from several threads. One process writes at a time.
+
+    Example
+    -------
+    >>> folder = getfixture("tmp_path")
+    >>> create(folder, "results/muq_mulan/1234", "1ec3", width=2, layer=None)
+    >>> store = Store(folder)
+    >>> store.put("/music/a.wav", 48, 0, 1.0, np.array([0.6, 0.8]))
+    >>> len(store), store.find("/music/a.wav").id
+    (1, 1)
+    """
+
+    def __init__(self, folder: str | Path):
+        self.folder = Path(folder)
+        self.path = self.folder / FILE
+        self._lock = threading.Lock()
+        self._connection = self._connect()
+        facts = dict(self._read("SELECT name, value FROM facts"))
+        try:
+            self.model = facts["model"]
+            self.fingerprint = facts["fingerprint"]
+            self.width = int(facts["width"])
+            self.layer = int(facts["layer"]) if facts["layer"] else None
+        except (KeyError, ValueError) as error:
+            raise damaged(self.path, f"what it says of itself: {facts}") from error
+
+    def __len__(self) -> int:
+        [[count]] = self._read("SELECT count(*) FROM files")
+        return count
+
+    def close(self) -> None:
+        """Lets go of the file."""
+        with self._lock:
+            self._connection.close()
+
+    def entries(self, limit: int = -1) -> list[Entry]:
+        """The files, in the order of their ids; -1 for all."""
+        query = f"SELECT {_ENTRY} FROM files ORDER BY id LIMIT ?"
+        return [_entry(row) for row in self._read(query, (limit,))]
+
+    def entry(self, id: int) -> Entry | None:
+        """The file with a number; None if there is none."""
+        rows = self._read(f"SELECT {_ENTRY} FROM files WHERE id = ?", (id,))
+        return _entry(rows[0]) if rows else None
+
+    def find(self, path: str) -> Entry | None:
+        """The file at an absolute path; None if it is not in the index."""
+        rows = self._read(
+            f"SELECT {_ENTRY} FROM files WHERE path = ?", (os.fsencode(path),)
+        )
+        return _entry(rows[0]) if rows else None
+
+    def problems(self) -> dict[str, str]:
+        """The files that could not be read, and why."""
+        rows = self._read("SELECT path, reason FROM problems ORDER BY path")
+        return {os.fsdecode(path): reason for path, reason in rows}
+
+    def folders(self) -> list[str]:
+        """The folders that have been indexed."""
+        return [os.fsdecode(path) for [path] in self._read("SELECT path FROM folders")]
+
+    def common_folder(self) -> str:
+        """The folder that all files are in, so that it need not be shown with each."""
+        # What the first and the last path have in common, all between them have. One
+        # question each: SQLite looks into its index for one end, not for two.
+        ends = [
+            row[0]
+            for end in ("min", "max")
+            for row in self._read(f"SELECT {end}(path) FROM files")
+        ]
+        return _common_folder(ends)
+
+    def vectors(self, name: str | None = None) -> np.ndarray:
+        """All vectors (rows, width), also dead ones, mapped and not read."""
+        path = self.folder / (name or self._vectors_name())
+        try:
+            rows = path.stat().st_size // (4 * self.width)
+            if not rows:
+                return np.zeros((0, self.width), np.float32)
+            return np.memmap(path, "<f4", "r", shape=(rows, self.width))
+        except FileNotFoundError:
+            return np.zeros((0, self.width), np.float32)
+        except OSError as error:
+            raise UserError(f"{path} cannot be read ({error.strerror}).") from error
+
+    def news(self, vectors: str, revision: int) -> News:
+        """What has changed since a revision; all of it if the vectors moved.
+
+        What it costs grows with the changes, not with the files.
+        """
+        with translated(self.path), self._lock, self._connection as connection:
+            connection.execute("BEGIN")  # one state for all questions
+            facts = dict(connection.execute("SELECT name, value FROM facts"))
+            since = (revision if vectors == facts["vectors"] else -1,)
+            pairs = [
+                *connection.execute(
+                    "SELECT row, id FROM files WHERE revision > ?", since
+                ),
+                *connection.execute(
+                    "SELECT row, -1 FROM gone WHERE revision > ?", since
+                ),
+            ]
+        rows, ids = np.array(pairs, dtype=np.int64).reshape(-1, 2).T
+        return News(facts["vectors"], int(facts["revision"]), rows, ids)
+
+    def put(
+        self,
+        path: str,
+        bytes: int,
+        modified: int,
+        duration: float,
+        vector: np.ndarray,
+        content: bytes | None = None,
+    ) -> None:
+        """Adds a file, or replaces what the index knows of it."""
+        if vector.shape != (self.width,):
+            raise UserError(
+                f"{self.folder} holds vectors of {self.width} numbers, got one of the "
+                f"shape {vector.shape}."
+            )
+        data, name = vector.astype("<f4").tobytes(), os.fsencode(path)
+        with self._changing() as (connection, revision):
+            row = self._append(data)
+            _forget(connection, [name], revision)
+            connection.execute(
+                "INSERT INTO files (path, bytes, modified, duration, checksum, row,"
+                " content, revision) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                (
+                    name,
+                    bytes,
+                    modified,
+                    duration,
+                    zlib.crc32(data),
+                    row,
+                    content,
+                    revision,
+                ),
+            )
+
+    def move(self, entry: Entry, path: str, modified: int, content: bytes) -> None:
+        """The same file is somewhere else now; it keeps its number and its vector."""
+        with self._changing() as (connection, _):
+            connection.execute(
+                "DELETE FROM problems WHERE path = ?", (os.fsencode(path),)
+            )
+            connection.execute(
+                "UPDATE files SET path = ?, modified = ?, content = ? WHERE id = ?",
+                (os.fsencode(path), modified, content, entry.id),
+            )
+
+    def remove(self, paths: Iterable[str]) -> None:
+        """Takes files out, and what is known to be wrong with them."""
+        with self._changing() as (connection, revision):
+            _forget(connection, [os.fsencode(path) for path in paths], revision)
+
+    def put_problem(self, path: str, reason: str) -> None:
+        """Notes a file that cannot be read; its vector of before is out of date."""
+        name = os.fsencode(path)
+        with self._changing() as (connection, revision):
+            _forget(connection, [name], revision)
+            connection.execute("INSERT INTO problems VALUES (?, ?)", (name, reason))
+
+    def put_folder(self, path: str) -> None:
+        """Notes a folder that is indexed."""
+        with self._changing() as (connection, _):
+            connection.execute(
+                "INSERT OR IGNORE INTO folders VALUES (?)", (os.fsencode(path),)
+            )
+
+    def put_model(self, name: str) -> None:
+        """Notes where the same model is loaded from now."""
+        with self._changing() as (connection, _):
+            connection.execute(
+                "UPDATE facts SET value = ? WHERE name = 'model'", (name,)
+            )
+        self.model = name
+
+    def check(self) -> set[int]:
+        """Looks through all of it; the numbers of files whose vectors are damaged.
+
+        For one who may write.
+        """
+        [[words]] = self._read("PRAGMA quick_check(1)")
+        if words != "ok":
+            raise damaged(self.path, words)
+        vectors = self.vectors()
+        rows = 1 + max(
+            self._read(f"SELECT coalesce(max(row), -1) FROM {table}")[0][0]
+            for table in ("files", "gone")
+        )
+        if len(vectors) < rows:
+            # Of a file that was cut, no row is given twice.
+            path = self.folder / self._vectors_name()
+            with translated(path), open(path, "ab") as file:
+                file.truncate(4 * self.width * rows)
+        return {
+            id
+            for id, row, checksum in self._read("SELECT id, row, checksum FROM files")
+            if row >= len(vectors) or zlib.crc32(vectors[row]) != checksum
+        }
+
+    def compact(self) -> None:
+        """Writes the vectors anew if more than a third of them is dead.
+
+        Those who have mapped the old ones keep them, and see another name.
+        """
+        vectors, old = self.vectors(), self._vectors_name()
+        pairs = self._read("SELECT row, id FROM files ORDER BY id")
+        if 3 * (len(vectors) - len(pairs)) > len(vectors):
+            rows = np.array([row for row, _ in pairs], dtype=np.int64)
+            chunks = (vectors[rows[i : i + CHUNK]] for i in range(0, len(rows), CHUNK))
+            with self._changing() as (connection, _):
+                name = _write_vectors(self.folder, (c.tobytes() for c in chunks))
+                numbered = ((row, id) for row, (_, id) in enumerate(pairs))
+                connection.executemany(
+                    "UPDATE files SET row = ? WHERE id = ?", numbered
+                )
+                connection.execute("DELETE FROM gone")
+                connection.execute(
+                    "UPDATE facts SET value = ? WHERE name = 'vectors'", (name,)
+                )
+            old = name
+        for path in self.folder.glob("vectors-*.f4"):
+            if path.name != old:  # of a compaction, perhaps one that was killed
+                path.unlink(missing_ok=True)
+
+    def _append(self, data: bytes) -> int:
+        """Writes a vector behind all others; its row."""
+        path = self.folder / self._facts()["vectors"]
+        with open(os.open(path, os.O_RDWR | os.O_CREAT, 0o666), "r+b") as file:
+            # Behind what a kill may have left half written.
+            row = -(-file.seek(0, os.SEEK_END) // len(data))
+            file.seek(row * len(data))
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        return row
+
+    def _facts(self) -> dict[str, str]:
+        return dict(self._connection.execute("SELECT name, value FROM facts"))
+
+    def _vectors_name(self) -> str:
+        [[name]] = self._read("SELECT value FROM facts WHERE name = 'vectors'")
+        return name
+
+    def _connect(self) -> sqlite3.Connection:
+        if not self.path.is_file():
+            raise UserError(
+                f"{self.folder} is not an index of music: it has no {FILE}. Make one "
+                f"with `muq-plugins index FOLDER --model MODEL --out {self.folder}`."
+            )
+        # rw, not rwc: a file that has gone is not made again without its content. What
+        # may only be read is opened for reading.
+        address = f"{self.path.absolute().as_uri()}?mode=rw"
+        with translated(self.path):
+            connection = sqlite3.connect(
+                address,
+                timeout=PATIENCE,
+                uri=True,
+                check_same_thread=False,
+                isolation_level=None,
+            )
+            [[application]] = connection.execute("PRAGMA application_id")
+            [[version]] = connection.execute("PRAGMA user_version")
+            if application != APPLICATION or not OLD_FORMAT <= version <= FORMAT:
+                connection.close()
+                raise UserError(
+                    f"{self.path} is not an index that this version can read (format "
+                    f"{version} of {application:#x}, expected {FORMAT} of "
+                    f"{APPLICATION:#x}): make a new index."
+                )
+            if version == OLD_FORMAT:
+                _migrate(self.folder, connection)
+        return connection
+
+    def _read(self, query: str, values: tuple = ()) -> list[tuple]:
+        with translated(self.path), self._lock:
+            return self._connection.execute(query, values).fetchall()
+
+    @contextmanager
+    def _changing(self) -> Iterator[tuple[sqlite3.Connection, int]]:
+        """A change, whole or not at all, and its number."""
+        with translated(self.path), self._lock, self._connection as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            revision = int(self._facts()["revision"]) + 1
+            yield connection, revision
+            connection.execute(
+                "UPDATE facts SET value = ? WHERE name = 'revision'", (str(revision),)
+            )
+
+
+def _migrate(folder: Path, connection: sqlite3.Connection) -> None:
+    """Takes the vectors out of an index of format 1: to embed again costs hours."""
+    with connection:
+        connection.execute("BEGIN IMMEDIATE")
+        [[version]] = connection.execute("PRAGMA user_version")
+        if version != OLD_FORMAT:
+            return  # another process was faster
+        [[width]] = connection.execute("SELECT value FROM facts WHERE name = 'width'")
+        size = 4 * int(width)
+        latents = connection.execute("SELECT latent FROM files ORDER BY id")
+        # One of another size is damaged, and found by its checksum.
+        name = _write_vectors(folder, (x[:size].ljust(size, b"\0") for [x] in latents))
+        for column in ("row INTEGER", "content BLOB", "revision INTEGER DEFAULT 0"):
+            connection.execute(f"ALTER TABLE files ADD COLUMN {column}")
+        ids = connection.execute("SELECT id FROM files ORDER BY id").fetchall()
+        connection.executemany(
+            "UPDATE files SET row = ? WHERE id = ?",
+            ((row, id) for row, [id] in enumerate(ids)),
+        )
+        connection.execute("ALTER TABLE files DROP COLUMN latent")
+        for statement in _NEW_TABLES:
+            connection.execute(statement)
+        [ends] = connection.execute("SELECT min(path), max(path) FROM files")
+        if top := _common_folder(ends):  # which was indexed is not known any more
+            connection.execute("INSERT INTO folders VALUES (?)", (os.fsencode(top),))
+        facts = {"vectors": name, "revision": "0", "layer": ""}
+        connection.executemany(
+            "INSERT OR REPLACE INTO facts VALUES (?, ?)", facts.items()
+        )
+    connection.execute("VACUUM")  # gives back what the vectors took
+    for path in folder.glob("latents-*.faiss"):
+        path.unlink(missing_ok=True)
+
+
+def _write_vectors(folder: Path, blocks: Iterable[bytes]) -> str:
+    """Writes a new file of vectors; its name."""
+    name = _new_name()
+    with atomic(folder / name) as partial, open(partial, "wb") as file:
+        file.writelines(blocks)
+    return name
+
+
+def _new_name() -> str:
+    return f"vectors-{uuid.uuid4().hex[:12]}.f4"
+
+
+def _forget(connection: sqlite3.Connection, names: list[bytes], revision: int) -> None:
+    """Takes files and problems out, and notes which rows are gone."""
+    for name in names:
+        connection.execute(
+            "INSERT INTO gone SELECT row, ? FROM files WHERE path = ?",
+            (revision, name),
+        )
+        connection.execute("DELETE FROM files WHERE path = ?", (name,))
+        connection.execute("DELETE FROM problems WHERE path = ?", (name,))
+
+
+def _common_folder(paths: Iterable[bytes | None]) -> str:
+    folders = [os.path.dirname(os.fsdecode(path)) for path in paths if path]
+    return os.path.commonpath(folders) if folders else ""
+
+
+def _entry(row: tuple) -> Entry:
+    id, path, *rest = row
+    return Entry(id, os.fsdecode(path), *rest)
+
+
+@contextmanager
+def translated(path: Path) -> Iterator[None]:
+    """Puts errors of SQLite and of the disk into our words."""
+    try:
+        yield
+    except (sqlite3.OperationalError, OSError) as error:
+        raise UserError(
+            f"{path} cannot be used ({error}). Check the disk, the permissions, and "
+            f"whether another program has it open. What is done stays."
+        ) from error
+    except sqlite3.DatabaseError as error:
+        raise damaged(path, str(error)) from error
+
+
+def damaged(path: Path, words: str) -> UserError:
+    """The error for an index that cannot be mended."""
+    return UserError(
+        f"{path} is damaged ({words}): remove {path.parent} and make the index again "
+        f"with `muq-plugins index`."
+    )

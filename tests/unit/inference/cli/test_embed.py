@@ -1,0 +1,341 @@
+"""Embedding: what is stored, batches and streams, resuming, and files that are bad."""
+
+import json
+import os
+import shutil
+
+import numpy as np
+import pytest
+import torch
+
+from muq_plugins import MuQ, MuQEncoder
+from muq_plugins.data.audio import read_audio
+from muq_plugins.inference.cli.encoder import Embedding
+from muq_plugins.inference.cli.main import main
+from muq_plugins.inference.cli.outputs import read_record
+
+
+@pytest.fixture
+def embed(model_folder, music, tmp_path):
+    """Runs the command on the music: ``embed("--pool", "frames")``."""
+
+    def run(*options, inputs=(str(music),), out="out", model=model_folder):
+        folder = str(tmp_path / out)
+        return main(["embed", model, *inputs, "--out", folder, *options])
+
+    return run
+
+
+def read_facts(path):
+    return read_record(path, with_arrays=False).facts
+
+
+@pytest.fixture
+def out(tmp_path):
+    return tmp_path / "out"
+
+
+def hidden(model_folder, path, layer=-1):
+    """Hidden states (frames, width) of one file on its own."""
+    model = MuQ.from_pretrained(model_folder)
+    return model(read_audio(path)[None]).hidden_states[layer][0]
+
+
+def test_mean_embeddings_of_a_folder(embed, out, music, model_folder):
+    """Files of unequal lengths in one batch equal those on their own."""
+    assert embed() == 0
+    for name in ("a.wav", "deep/b.flac", "deep/c.wav"):
+        record = read_record(out / f"{name}.npz")
+        expected = hidden(model_folder, music / name).mean(0)
+        assert record.arrays["embedding"].shape == (1, 32)
+        assert record.arrays["embedding"].dtype == np.float32
+        difference = record.arrays["embedding"][0] - expected.numpy()
+        assert abs(difference).max() < 1e-4
+        assert record.arrays["layers"].tolist() == [2]
+    facts = read_facts(out / "a.wav.npz")
+    assert facts["path"] == str(music / "a.wav")
+    assert facts["duration"] == 1.5
+    assert facts["model"] == model_folder
+    assert facts["sample_rate"] == 24000
+    assert facts["frame_rate"] == 25.0
+    assert facts["layers"] == [2]
+    assert facts["pool"] == "mean"
+    assert facts["dtype"] == "float32"
+    assert facts["context"] == "the whole file"
+
+
+def test_an_output_opens_without_this_package(embed, out):
+    embed()
+    with np.load(out / "a.wav.npz") as file:
+        assert sorted(file) == ["embedding", "facts", "layers"]
+        assert json.loads(str(file["facts"]))["pool"] == "mean"
+
+
+def test_every_frame_of_several_layers(embed, out, music, model_folder):
+    assert embed("--pool", "frames", "--layer", "-2,0", "--format", "safetensors") == 0
+    arrays = read_record(out / "deep" / "b.flac.safetensors").arrays
+    assert arrays["layers"].tolist() == [1, 0]
+    for index, layer in enumerate([1, 0]):
+        expected = hidden(model_folder, music / "deep" / "b.flac", layer).numpy()
+        assert arrays["embedding"][index].shape == expected.shape
+        assert abs(arrays["embedding"][index] - expected).max() < 1e-4
+    assert arrays["times"] == pytest.approx(np.arange(len(expected)) / 25)
+
+
+def test_all_layers(embed, out):
+    assert embed("--layer", "all") == 0
+    assert read_record(out / "a.wav.npz").arrays["embedding"].shape == (3, 32)
+
+
+@pytest.mark.parametrize("pool", ["mean", "frames"])
+def test_long_files_are_streamed(embed, out, music, write_wav, model_folder, pool):
+    path = write_wav(music / "long.wav", 7.03)
+    assert embed("--batch-seconds", "3", "--pool", pool, "--layer", "1,2") == 0
+    record = read_record(out / "long.wav.npz")
+    for index, layer in enumerate([1, 2]):
+        model = MuQ.from_pretrained(model_folder)
+        chunks = list(model.embed_long(path, window=3.0, overlap=0.5, layer=layer))
+        expected = torch.cat([chunk.hidden for chunk in chunks])
+        if pool == "mean":
+            expected = expected.mean(0)
+        else:
+            times = torch.cat([chunk.times for chunk in chunks])
+            assert record.arrays["times"] == pytest.approx(times.numpy())
+        difference = record.arrays["embedding"][index] - expected.numpy()
+        assert abs(difference).max() < 1e-5
+    assert record.facts["context"] == "windows of 3 s"
+    assert read_facts(out / "a.wav.npz")["context"] == "the whole file"
+
+
+def test_bfloat16(embed, out, music, model_folder):
+    assert embed("--dtype", "bfloat16") == 0
+    record = read_record(out / "a.wav.npz")
+    expected = hidden(model_folder, music / "a.wav").mean(0).numpy()
+    difference = abs(record.arrays["embedding"][0] - expected).max()
+    assert record.facts["dtype"] == "bfloat16"
+    assert record.arrays["embedding"].dtype == np.float32
+    assert 1e-4 < difference < 0.05
+
+
+def test_on_the_device_under_test(embed, out, music, write_wav, model_folder, device):
+    """--dtype auto may be bfloat16 there."""
+    path = write_wav(music / "long.wav", 4.0)
+    assert embed("--device", device, "--batch-seconds", "3") == 0
+    for name in ("a.wav", "long.wav"):
+        record = read_record(out / f"{name}.npz")
+        expected = hidden(model_folder, music / name).mean(0).numpy()
+        assert abs(record.arrays["embedding"][0] - expected).max() < 0.2
+    assert record.facts["path"] == str(path)
+
+
+def test_what_is_done_is_not_done_again(embed, out, music, monkeypatch, capsys):
+    assert embed() == 0
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*.npz")}
+    (out / "deep" / "c.wav.npz").unlink()
+    calls = []
+    forward = MuQEncoder.forward
+    monkeypatch.setattr(
+        MuQEncoder,
+        "forward",
+        lambda self, wavs, *args: (
+            calls.append(wavs.shape) or forward(self, wavs, *args)
+        ),
+    )
+    assert embed() == 0
+    assert calls == [(1, 0.4 * 24000)]
+    assert "1 file made" in capsys.readouterr().err
+    assert embed("--layer", "2") == 0
+    assert len(calls) == 1
+    assert "0 files made in 0.0 s (0 s of audio), 3 were there already" in (
+        capsys.readouterr().err
+    )
+    after = {path: path.stat().st_mtime_ns for path in out.rglob("*.npz")}
+    assert after.pop(out / "deep" / "c.wav.npz") > before.pop(
+        out / "deep" / "c.wav.npz"
+    )
+    assert after == before
+
+
+def test_incomplete_outputs_are_made_again(embed, out):
+    embed()
+    whole = (out / "a.wav.npz").read_bytes()
+    (out / "a.wav.npz").write_bytes(whole[:-5])
+    assert embed() == 0
+    read_record(out / "a.wav.npz")
+
+
+def test_outputs_of_changed_audio_are_made_again(embed, out, music, write_wav, capsys):
+    embed()
+    write_wav(music / "a.wav", 1.2)
+    assert embed() == 0
+    assert read_facts(out / "a.wav.npz")["duration"] == 1.2
+    os.utime(music / "a.wav", (1, 1))
+    assert embed() == 0
+    assert capsys.readouterr().err.count("1 file made") == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "difference"),
+    [
+        (["--layer", "0"], "layers is [2] there, [0] now"),
+        (["--pool", "frames"], "pool is mean there, frames now"),
+        (["--dtype", "bfloat16"], "dtype is float32 there, bfloat16 now"),
+        (
+            ["--batch-seconds", "1"],
+            "context is the whole file there, windows of 1 s now",
+        ),
+    ],
+)
+def test_other_settings_are_refused(embed, out, capsys, options, difference):
+    embed()
+    before = (out / "a.wav.npz").read_bytes()
+    assert embed(*options) == 2
+    message = capsys.readouterr().err
+    assert f"a.wav.npz was made with other settings: {difference}." in message
+    assert "Give another --out, or --overwrite" in message
+    assert (out / "a.wav.npz").read_bytes() == before
+    assert embed(*options, "--overwrite") == 0
+    assert (out / "a.wav.npz").read_bytes() != before
+
+
+def test_another_model_is_refused(embed, other_model_folder, capsys):
+    embed()
+    assert embed(model=other_model_folder) == 2
+    message = capsys.readouterr().err
+    assert "fingerprint is" in message
+    assert "The same holds for 2 more." in message
+
+
+def test_a_copy_of_a_model_is_the_same_model(embed, model_folder, tmp_path, capsys):
+    embed()
+    copy = tmp_path / "copy" / "inference"
+    shutil.copytree(model_folder, copy)
+    config = json.loads((copy / "config.json").read_text())
+    config["encoder"]["dropout"] = 0.3  # matters in training only
+    (copy / "config.json").write_text(json.dumps(config))
+    assert embed(model=str(tmp_path / "copy")) == 0
+    assert "3 were there already" in capsys.readouterr().err
+
+
+def test_the_layout_of_a_model_does_not_matter(embed, model_folder, tmp_path, capsys):
+    embed()
+    model = MuQ.from_pretrained(model_folder)
+    model.save_pretrained(tmp_path / "official")
+    assert embed(model=str(tmp_path / "official")) == 0
+    assert "3 were there already" in capsys.readouterr().err
+
+
+def test_files_of_something_else_are_not_overwritten(embed, out, capsys):
+    out.mkdir()
+    np.savez(out / "a.wav.npz", mine=np.zeros(3))
+    assert embed() == 2
+    assert "a.wav.npz is a file of something else." in capsys.readouterr().err
+    assert np.load(out / "a.wav.npz").files == ["mine"]
+
+
+def test_bad_files_are_reported_and_the_others_done(
+    embed, out, music, write_wav, capsys
+):
+    (music / "bad.wav").write_text("no audio")
+    write_wav(music / "tiny.wav", 0.04)
+    whole = write_wav(music / "cut.flac", 1.2).read_bytes()
+    (music / "cut.flac").write_bytes(whole[: len(whole) // 2])
+    long = write_wav(music / "long.flac", 4.0).read_bytes()
+    (music / "long.flac").write_bytes(long[: len(long) * 3 // 4])
+    assert embed("--batch-seconds", "3") == 1
+    assert sorted(path.name for path in out.rglob("*.*")) == [
+        "a.wav.npz",
+        "b.flac.npz",
+        "c.wav.npz",
+    ]
+    message = capsys.readouterr().err
+    assert "3 files made" in message
+    assert "4 files could not be used:" in message
+    assert "bad.wav: undecodable" in message
+    assert "cut.flac: truncated" in message
+    assert "long.flac: truncated" in message
+    assert "tiny.wav: 0.040 s are too short for a frame, which needs 0.043 s" in message
+
+
+def test_a_batch_that_is_all_bad_does_not_reach_the_model(embed, out, music, capsys):
+    for path in music.rglob("*.*"):
+        path.write_bytes(path.read_bytes()[:2000])
+    assert embed() == 1
+    assert "3 files could not be used" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(os.name != "posix", reason="file names are Unicode")
+def test_names_that_are_not_utf8(embed, out, music, write_wav, capsys):
+    name = os.fsdecode(b"caf\xe9.wav")
+    try:
+        os.rename(music / "a.wav", music / name)
+    except OSError:
+        pytest.skip("this file system takes only UTF-8")
+    (music / os.fsdecode(b"b\xe4d.wav")).write_text("no audio")
+    assert embed() == 1
+    assert read_facts(out / f"{name}.npz")["path"] == str(music / name)
+    assert "b\ufffdd.wav: undecodable" in capsys.readouterr().err
+
+
+def test_nothing_is_done_if_two_inputs_have_one_output(embed, out, music, capsys):
+    (music / "deep" / "a.wav").write_bytes((music / "a.wav").read_bytes())
+    inputs = [str(music / "a.wav"), str(music / "deep")]
+    assert embed(inputs=inputs) == 2
+    assert "would have the same output, a.wav" in capsys.readouterr().err
+    assert not out.exists()
+
+
+def test_memory_that_is_too_small_is_explained(embed, out, monkeypatch, capsys):
+    def fail(self, wavs, wav_lens):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(Embedding, "batch", fail)
+    assert embed() == 2
+    message = capsys.readouterr().err
+    assert "3 s of audio do not fit into the memory of cpu: lower --batch-seconds" in (
+        message
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--layer", "3"], "has 3 hidden states, 0 (front end) to 2"),
+        (["--layer", "-4"], "--layer -4: "),
+        (["--layer", "last"], "must be an index, several such as 3,6,-1"),
+        (["--device", "cuda:99"], "--device cuda:99: there is no such device here"),
+        (["--device", "gpu"], "--device gpu: not a device"),
+        (["--device", "meta"], "only cpu, cuda and mps are supported"),
+        (["--batch-seconds", "0.5"], "at least 1, got '0.5'"),
+        (["--batch-seconds", "inf"], "at least 1, got 'inf'"),
+        (["--batch-seconds", "nan"], "at least 1, got 'nan'"),
+        (["--format", "csv"], "'csv' is not one of"),
+        (["--modell", "x"], "--modell"),
+    ],
+)
+def test_mistakes_are_explained(embed, out, capsys, options, message):
+    assert embed(*options) == 2
+    assert message in capsys.readouterr().err
+    assert not out.exists()
+
+
+@pytest.mark.parametrize("options", [["--layer", "0"], ["--format", "safetensors"]])
+def test_a_folder_holds_one_kind_of_output(embed, out, music, capsys, options):
+    """Other files of another layer beside them could not be told apart."""
+    assert embed(inputs=[str(music / "deep")]) == 0
+    before = sorted(out.rglob("*"))
+    for more in ([], ["--overwrite"]):
+        assert embed(*options, *more, inputs=[str(music / "a.wav")]) == 2
+        assert "outputs of two kinds in one folder" in capsys.readouterr().err
+        assert sorted(out.rglob("*")) == before
+    assert embed(inputs=[str(music / "a.wav")]) == 0
+
+
+def test_a_name_of_many_bytes_does_not_stop_the_others(embed, out, music, write_wav):
+    """With its extension it is longer than a file system takes."""
+    name = "長" * 83 + ".wav"
+    write_wav(music / name, 1.6)
+    for _ in range(2):
+        assert embed() == 0
+        assert len(list(out.rglob("*.npz"))) == 4
+    assert str(music / name) in [read_facts(path)["path"] for path in out.glob("*.npz")]

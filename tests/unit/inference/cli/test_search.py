@@ -1,0 +1,157 @@
+"""Searching from the command line: texts, examples, and what cannot be searched."""
+
+import json
+import shutil
+
+import pytest
+
+from muq_plugins.inference.cli.main import main
+from tests.unit.inference.tones import make_model, use_tones, write_tone
+
+
+@pytest.fixture
+def music(tmp_path, monkeypatch):
+    """An indexed folder: rows of pitches."""
+    use_tones(monkeypatch)
+    for name, pitch in (("a", 220), ("b", 440), ("c", 880)):
+        write_tone(tmp_path / "music" / f"{name}.wav", pitch)
+    return tmp_path / "music"
+
+
+@pytest.fixture
+def index(music, tmp_path):
+    model, index = make_model(tmp_path / "model"), str(tmp_path / "index")
+    assert main(["index", str(music), "--model", model, "--out", index]) == 0
+    return index
+
+
+def rows(capsys, *arguments):
+    capsys.readouterr()
+    assert main(["search", *map(str, arguments), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)["matches"]
+    return [row["path"].rpartition("/")[2] for row in found]
+
+
+def message(capsys, *arguments):
+    capsys.readouterr()
+    assert main(["search", *map(str, arguments)]) == 2
+    return capsys.readouterr().err
+
+
+def test_a_text(index, music, capsys):
+    assert rows(capsys, "440 Hz", "--index", index)[0] == "b.wav"
+    assert rows(capsys, "880 Hz", "--index", index, "--top", 1) == ["c.wav"]
+    assert main(["search", "440 Hz", "--index", index]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split() == ["rank", "score", "path"]
+    rank, score, path = lines[1].split()
+    assert (rank, path) == ("1", str(music / "b.wav")) and 0.5 < float(score) <= 1
+
+
+@pytest.mark.parametrize("text", ["440 " * 2500, "🎻 440 🎻", "很慢的 440 медленно"])
+def test_long_and_mixed_texts(index, capsys, text):
+    assert rows(capsys, text, "--index", index)[0] == "b.wav"
+
+
+def test_an_example(index, music, tmp_path, capsys):
+    new = write_tone(tmp_path / "new.flac", 441)
+    assert rows(capsys, "--audio", new, "--index", index)[0] == "b.wav"
+    # An indexed file is not its own answer, and needs no model.
+    shutil.rmtree(tmp_path / "model")
+    assert set(rows(capsys, "--audio", music / "b.wav", "--index", index)) == {
+        "a.wav",
+        "c.wav",
+    }
+
+
+def test_an_example_that_is_indexed_as_a_link(music, tmp_path, monkeypatch, capsys):
+    """Links to a file and to a folder; the index holds where they are, not to what."""
+    for name, pitch in (("file", 220), ("folder/inside", 441)):
+        write_tone(tmp_path / "elsewhere" / f"{name}.wav", pitch)
+    (music / "link.wav").symlink_to(tmp_path / "elsewhere" / "file.wav")
+    (music / "links").symlink_to(tmp_path / "elsewhere" / "folder")
+    (tmp_path / "way").symlink_to(music)
+    model, index = make_model(tmp_path / "model"), str(tmp_path / "index")
+    assert main(["index", str(music), "--model", model, "--out", index]) == 0
+    shutil.rmtree(model)  # an indexed example needs none
+    monkeypatch.chdir(music)
+    for example in ("link.wav", music / "link.wav", tmp_path / "way" / "link.wav"):
+        found = rows(capsys, "--audio", example, "--index", index)
+        assert sorted(found) == ["a.wav", "b.wav", "c.wav", "inside.wav"]
+    for example in ("links/inside.wav", tmp_path / "way" / "links" / "inside.wav"):
+        found = rows(capsys, "--audio", example, "--index", index)
+        assert sorted(found) == ["a.wav", "b.wav", "c.wav", "link.wav"]
+
+
+def test_an_example_behind_a_link_and_back(index, music, tmp_path, capsys):
+    """After a link, .. is not the folder of the link: a.wav is another file here."""
+    (tmp_path / "elsewhere" / "folder").mkdir(parents=True)
+    write_tone(tmp_path / "elsewhere" / "a.wav", 880)
+    (music / "links").symlink_to(tmp_path / "elsewhere" / "folder")
+    example = music / "links" / ".." / "a.wav"
+    assert rows(capsys, "--audio", example, "--index", index)[0] == "c.wav"
+
+
+def test_an_indexed_file_that_has_changed_since(index, music, capsys):
+    write_tone(music / "a.wav", 880, seconds=0.5)
+    assert rows(capsys, "--audio", music / "a.wav", "--index", index)[0] == "c.wav"
+
+
+def test_no_matches(index, music, capsys):
+    capsys.readouterr()
+    assert main(["search", "440", "--index", index, "--min-score", "1.1"]) == 0
+    assert "No matches: none of the 3 files has a score of 1.1 or more." in (
+        capsys.readouterr().out
+    )
+    assert rows(capsys, "440", "--index", index, "--min-score", 1.1) == []
+    assert rows(capsys, "440", "--index", index, "--min-score", 0.7) == ["b.wav"]
+
+
+def test_the_only_file(index, music, tmp_path, capsys):
+    for name in "ab":
+        (music / f"{name}.wav").unlink()
+    model = str(tmp_path / "model")
+    assert main(["index", str(music), "--model", model, "--out", index]) == 0
+    capsys.readouterr()
+    assert main(["search", "--audio", str(music / "c.wav"), "--index", index]) == 0
+    assert "the example is the only file of the index" in capsys.readouterr().out
+
+
+def test_the_model_has_moved(index, tmp_path, capsys):
+    (tmp_path / "model").rename(tmp_path / "moved")
+    assert "somewhere else now, give --model" in message(
+        capsys, "440", "--index", index
+    )
+    moved = ["--index", index, "--model", tmp_path / "moved"]
+    assert rows(capsys, "440", *moved)[0] == "b.wav"
+
+
+def test_mistakes_are_explained(index, tmp_path, capsys):
+    at = ["--index", index]
+    for query in ("", " \n"):
+        assert "The query is empty: describe" in message(capsys, query, *at)
+    assert "Give one query" in message(capsys, *at)
+    assert "Give one query" in message(capsys, "440", "--audio", "a.wav", *at)
+    other = make_model(tmp_path / "other", "0ff0")
+    assert "an index of another model" in message(capsys, "440", *at, "--model", other)
+    missing = message(capsys, "--audio", tmp_path / "new.wav", *at)
+    assert "new.wav: missing" in missing
+    nowhere = message(capsys, "440", "--index", tmp_path / "nowhere")
+    assert "is not an index of music" in nowhere
+
+
+def test_an_index_without_files(tmp_path, monkeypatch, capsys):
+    use_tones(monkeypatch)
+    (tmp_path / "music").mkdir()
+    (tmp_path / "music" / "bad.wav").write_text("no audio")
+    model, index = make_model(tmp_path / "model"), str(tmp_path / "index")
+    command = ["index", str(tmp_path / "music"), "--model", model, "--out", index]
+    assert main(command) == 1
+    assert "holds no files (1 could not be read): there is nothing to find" in (
+        message(capsys, "440", "--index", index)
+    )
+
+
+def test_a_damaged_index(index, tmp_path, capsys):
+    (tmp_path / "index" / "music.sqlite").write_bytes(b"x" * 5000)
+    assert "music.sqlite is damaged" in message(capsys, "440", "--index", index)

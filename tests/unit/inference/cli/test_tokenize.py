@@ -1,0 +1,94 @@
+"""Tokenizing: pieces have the codes of the whole."""
+
+import numpy as np
+import pytest
+import torch
+
+from muq_plugins import MelRVQ
+from muq_plugins.data.audio import read_audio
+from muq_plugins.inference.cli.main import main
+from muq_plugins.inference.cli.outputs import read_record
+from muq_plugins.inference.cli.tokenizer import Tokenizing, tokenize_pieces
+from muq_plugins.lobes import LogMel, ResidualVQ, StackedFrames
+
+
+def test_codes_of_a_folder(tokenizer_folder, music, write_wav, tmp_path, capsys):
+    """Of short files in one batch, and of a long one, which is read in pieces."""
+    write_wav(music / "long.wav", 7.03)
+    out = tmp_path / "out"
+    command = ["tokenize", tokenizer_folder, str(music), "--out", str(out)]
+    assert main([*command, "--batch-seconds", "3"]) == 0
+    tokenizer = MelRVQ.from_pretrained(tokenizer_folder)
+    for name in ("a.wav", "deep/b.flac", "deep/c.wav", "long.wav"):
+        record = read_record(out / f"{name}.npz")
+        expected = tokenizer(read_audio(music / name)[None])[0]
+        assert record.arrays["codes"].dtype == np.int16
+        assert np.array_equal(record.arrays["codes"], expected.numpy())
+        assert record.facts["frame_rate"] == 25.0
+        assert record.facts["num_codebooks"] == 2
+        assert record.facts["codebook_size"] == 16
+        assert record.facts["path"] == str(music / name)
+    # Codes do not depend on the size of the pieces, so this is done already.
+    assert main([*command, "--batch-seconds", "5"]) == 0
+    assert "4 were there already" in capsys.readouterr().err
+
+
+def test_on_the_device_under_test(tokenizer_folder, music, tmp_path, device):
+    out = tmp_path / "out"
+    command = ["tokenize", tokenizer_folder, str(music), "--out", str(out)]
+    assert main([*command, "--device", device]) == 0
+    tokenizer = MelRVQ.from_pretrained(tokenizer_folder)
+    expected = tokenizer(read_audio(music / "a.wav")[None])[0].numpy()
+    codes = read_record(out / "a.wav.npz").arrays["codes"]
+    assert (codes == expected).mean() > 0.99  # other rounding on other devices
+
+
+def test_large_codebooks_need_more_bits():
+    quantizer = ResidualVQ(512, 1, 2**15 + 1)
+    tokenizer = MelRVQ(StackedFrames(LogMel()), quantizer)
+    work = Tokenizing(tokenizer, "large", "cpu", 60.0)
+    arrays = work.batch(torch.randn(1, 24000), torch.ones(1))
+    assert arrays[0]["codes"].dtype == np.int32
+
+
+@pytest.mark.parametrize("piece", [25, 64, 300])
+@pytest.mark.parametrize("samples", [960 * 100, 960 * 100 + 1, 960 * 101 - 1, 1025])
+def test_pieces_have_the_codes_of_the_whole(piece, samples):
+    torch.manual_seed(samples)
+    tokenizer = MelRVQ(StackedFrames(LogMel()), ResidualVQ(512, 4, 64))
+    wav = 0.1 * torch.randn(samples)
+    sizes = []
+
+    def tokenize(wav):
+        sizes.append(len(wav))
+        return tokenizer(wav[None])[0]
+
+    pieces = tokenize_pieces(tokenize, wav.split(7000), 960, piece, context=2)
+    assert torch.equal(torch.cat(list(pieces)), tokenizer(wav[None])[0])
+    assert max(sizes) <= (piece + 4) * 960 + 7000
+    assert len(sizes) == 1 or piece < 100
+
+
+def test_context_is_needed():
+    """The test above can fail."""
+    tokenizer = MelRVQ(StackedFrames(LogMel()), ResidualVQ(512, 4, 64))
+    wav = torch.randn(960 * 100)
+    pieces = tokenize_pieces(
+        lambda wav: tokenizer(wav[None])[0], wav.split(7000), 960, 25, context=0
+    )
+    assert not torch.equal(torch.cat(list(pieces)), tokenizer(wav[None])[0])
+
+
+def test_embeddings_and_codes_do_not_mix(
+    model_folder, tokenizer_folder, music, tmp_path, capsys
+):
+    rest = [str(music), "--out", str(tmp_path / "out")]
+    assert main(["embed", model_folder, *rest]) == 0
+    assert main(["tokenize", tokenizer_folder, *rest]) == 2
+    assert "a.wav.npz was made by `muq-plugins embed`." in capsys.readouterr().err
+
+
+def test_a_model_is_not_a_tokenizer(model_folder, music, tmp_path, capsys):
+    out = ["--out", str(tmp_path / "out")]
+    assert main(["tokenize", model_folder, str(music), *out]) == 2
+    assert "no quantizer" in capsys.readouterr().err

@@ -1,0 +1,208 @@
+"""Searching: the order, damage, changes meanwhile, examples by name, and export."""
+
+import os
+import shutil
+import threading
+
+import numpy as np
+import pytest
+
+from muq_plugins.errors import UserError
+from muq_plugins.inference.index import MusicIndex, update_index
+from muq_plugins.inference.index.search import (
+    check_text,
+    embed_query,
+    export_parquet,
+    find_example,
+)
+from muq_plugins.inference.index.store import create
+from tests.unit.inference.tones import write_tone
+
+
+@pytest.fixture
+def folder(tmp_path, music, model):
+    update_index(tmp_path / "index", music, model, "tones")
+    return tmp_path / "index"
+
+
+def names(matches):
+    return [match.entry.path.rpartition("/")[2] for match in matches]
+
+
+def search(folder, model, text, **options):
+    return MusicIndex(folder).search(embed_query(model, text), **options)
+
+
+def test_the_best_come_first(folder, model):
+    matches = search(folder, model, "440 Hz, much like 880")
+    assert set(names(matches[:2])) == {"c.wav", "d.wav"}
+    assert names(search(folder, model, "220", top=1)) == ["b.wav"]
+    latent = model.embed_text(["220"])[0].numpy()
+    assert matches == sorted(matches, key=lambda match: -round(match.score, 6))
+    [best] = MusicIndex(folder).search(latent, top=1)
+    expected = model.embed_file(best.entry.path)[0].numpy() @ latent
+    assert best.score == pytest.approx(float(expected), abs=1e-6)
+
+
+def test_an_example_is_not_its_own_answer(folder):
+    index = MusicIndex(folder)
+    example = find_example(index, "b.wav")
+    latent = index.vector(example)
+    assert names(index.search(latent, top=1)) == ["b.wav"]
+    found = names(index.search(latent, without=example))
+    assert sorted(found) == ["a.wav", "c.wav", "d.wav"]
+
+
+def test_equal_files_stay_in_order(tmp_path, music, model):
+    for name in "zyx":
+        shutil.copy(music / "a.wav", music / f"{name}.wav")
+    update_index(tmp_path / "index", music, model, "tones")
+    found = names(search(tmp_path / "index", model, "110", top=4))
+    assert found == ["a.wav", "x.wav", "y.wav", "z.wav"]
+
+
+def test_all_vectors_are_compared(tmp_path):
+    """Against a plain sort, for counts below and above the number of files."""
+    random = np.random.default_rng(0)
+    vectors = random.standard_normal((500, 24)).astype(np.float32)
+    create(tmp_path, "results/tones", "70e5", 24, layer=None)
+    index = MusicIndex(tmp_path)
+    for number, vector in enumerate(vectors):
+        index.store.put(f"/{number}", 48, 0, 1.0, vector)
+    index.store.remove([f"/{number}" for number in range(0, 500, 7)])
+    there = [number for number in range(500) if number % 7]
+    for query in random.standard_normal((20, 24)).astype(np.float32):
+        scores = vectors.astype(np.float64) @ query
+        expected = sorted(there, key=lambda number: -scores[number])
+        for top in (1, 10, 600):
+            found = index.search(query, top)
+            assert [int(match.entry.path[1:]) for match in found] == expected[:top]
+        assert found[3].score == pytest.approx(scores[expected[3]], abs=1e-6)
+
+
+def test_changes_are_followed_while_it_is_open(tmp_path, folder, music, model):
+    index, latent = MusicIndex(folder), embed_query(model, "660")
+    gone = find_example(index, "b.wav")
+    index.search(latent)
+    write_tone(music / "e.wav", 660)
+    (music / "b.wav").unlink()
+    update_index(folder, music, model, "tones")
+    assert names(index.search(latent, top=1)) == ["e.wav"]
+    assert "b.wav" not in names(index.search(latent))
+    with pytest.raises(UserError, match="b.wav is not in .* any more"):
+        index.vector(gone)
+
+
+def test_a_file_that_goes_while_an_answer_is_made(folder, model, monkeypatch):
+    """Between the look at what has changed and the names of what was found."""
+    index, refresh = MusicIndex(folder), MusicIndex._refresh
+
+    def refresh_and_then_one_less(index):
+        refresh(index)
+        index.store.remove([find_example(index, "b.wav").path])
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MusicIndex, "_refresh", refresh_and_then_one_less)
+        found = names(index.search(embed_query(model, "220")))
+    assert sorted(found) == ["a.wav", "c.wav", "d.wav"]
+
+
+def test_all_files_leave_while_it_is_open(folder, model):
+    index, latent = MusicIndex(folder), embed_query(model, "660")
+    assert len(index.search(latent)) == 4
+    index.store.remove([entry.path for entry in index.store.entries()])
+    assert index.search(latent) == []
+
+
+def test_queries_from_several_threads(folder, music, model):
+    """While the index changes, and its vectors are written anew."""
+    index, latent = MusicIndex(folder), embed_query(model, "440")
+    wrong, stop = [], threading.Event()
+
+    def ask():
+        while not stop.is_set():
+            found = names(index.search(latent, top=1))
+            if found != ["c.wav"]:
+                wrong.append(found)
+
+    threads = [threading.Thread(target=ask) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for number in range(8):
+        write_tone(music / "e.wav", 2000 + number)
+        (music / "a.wav").touch()
+        update_index(folder, music, model, "tones")
+    stop.set()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+
+
+def test_damage_is_said_clearly(folder, model):
+    path = folder / "music.sqlite"
+    content = path.read_bytes()
+    latent = embed_query(model, "220")
+    for broken in (b"", b"not SQLite" * 1000, content[: len(content) // 2]):
+        path.write_bytes(broken)
+        with pytest.raises(UserError, match=r"music.sqlite is (damaged|not an)"):
+            MusicIndex(folder).search(latent)
+
+
+def test_queries_that_make_no_sense(folder):
+    index = MusicIndex(folder)
+    for query in (np.zeros(3), np.full(24, np.nan)):
+        with pytest.raises(UserError, match="24 finite numbers"):
+            index.search(query)
+    with pytest.raises(UserError, match="The query is empty"):
+        check_text(" \n\t")
+
+
+@pytest.mark.parametrize(
+    "text", ["220 " * 2500, "🎻 220 🎹", "安静的 220 Hz тихая музыка", "220 \udce9"]
+)
+def test_long_and_mixed_queries(folder, model, text):
+    assert names(search(folder, model, check_text(text), top=1)) == ["b.wav"]
+
+
+def test_examples_by_name(folder, music):
+    index = MusicIndex(folder)
+    for name in ("c.wav", "deep/C.wav", str(music / "deep" / "c.wav"), " c.wav "):
+        assert find_example(index, name).path == str(music / "deep" / "c.wav")
+    with pytest.raises(UserError, match=r"called e.wav. Close to it: \w.wav"):
+        find_example(index, "e.wav")
+    with pytest.raises(UserError, match="The name is empty"):
+        find_example(index, " ")
+
+
+def test_a_name_that_several_have(tmp_path, music, model):
+    shutil.copy(music / "a.wav", music / "deep" / "a.wav")
+    update_index(tmp_path / "index", music, model, "tones")
+    index = MusicIndex(tmp_path / "index")
+    with pytest.raises(UserError, match="2 indexed files are called A.wav: /"):
+        find_example(index, "A.wav")
+    assert find_example(index, "deep/a.wav").path == str(music / "deep" / "a.wav")
+    assert find_example(index, str(music / "a.wav")).path == str(music / "a.wav")
+
+
+def test_a_path_below_the_folder_of_all_files_is_enough(tmp_path, music, model):
+    for place in ("x/y.wav", "z/x/y.wav"):
+        write_tone(music / place, 330)
+    update_index(tmp_path / "index", music, model, "tones")
+    index = MusicIndex(tmp_path / "index")
+    assert index.store.common_folder() == str(music)
+    assert find_example(index, "x/y.wav").path == str(music / "x" / "y.wav")
+    assert find_example(index, "z/x/y.wav").path == str(music / "z" / "x" / "y.wav")
+
+
+def test_a_table_for_other_programs(tmp_path, folder, music):
+    parquet = pytest.importorskip("pyarrow.parquet")
+    (music / "a.wav").rename(music / os.fsdecode(b"caf\xe9.wav"))
+    index = MusicIndex(folder)
+    assert export_parquet(index, tmp_path / "music.parquet") == 4
+    table = parquet.read_table(tmp_path / "music.parquet")
+    assert table.schema.metadata[b"fingerprint"] == b"70e5"
+    rows = table.to_pylist()
+    assert [row["path"] for row in rows] == [e.shown for e in index.store.entries()]
+    for row, entry in zip(rows, index.store.entries(), strict=True):
+        assert row["duration"] == entry.duration and row["bytes"] == entry.bytes
+        assert np.array_equal(np.float32(row["embedding"]), index.vector(entry))
