@@ -20,7 +20,7 @@ from muq_plugins import (
     ResidualVQ,
     StackedFrames,
 )
-from muq_plugins.inference.official_writing import save_official
+from muq_plugins.inference.official import save_official
 from muq_plugins.lobes import Masking
 
 
@@ -35,10 +35,11 @@ class Ours(Side):
         self.model = MuQ.from_pretrained(folder, device=str(self.device))
         checkpoint = self.model.checkpoint
         self.tokenizer = MelRVQ(
-            StackedFrames(LogMel()), _loaded(ResidualVQ(512), checkpoint.tokenizer)
+            StackedFrames(LogMel()),
+            _loaded(ResidualVQ(512), checkpoint.others["tokenizer"]),
         ).to(self.device)
         head = MultiCodebookHead(SIZES[self.size]["width"], **TOKENIZER)
-        _loaded(head.linear, checkpoint.head)
+        _loaded(head.linear, checkpoint.others["head"])
         self.head = head.to(self.device)
 
     def compile(self) -> None:

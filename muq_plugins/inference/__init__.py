@@ -8,7 +8,7 @@ from importlib import import_module
 from typing import Any
 
 _HOMES = {
-    "MelRVQ": "muq_plugins.inference.mel_rvq",
+    "MelRVQ": "muq_plugins.inference.tokenizer",
     "MuQ": "muq_plugins.inference.muq",
     "MuQMuLan": "muq_plugins.inference.mulan",
     "PretrainedMuQ": "muq_plugins.inference.pretrained_muq",

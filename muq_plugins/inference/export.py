@@ -21,6 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchaudio import functional as AF
 
+from muq_plugins.errors import UserError
 from muq_plugins.files import atomic
 from muq_plugins.inference.muq import MuQ
 from muq_plugins.lobes.encoders.muq import MuQEncoder
@@ -172,23 +173,23 @@ def _check(encoder: nn.Module, path: Path, hidden_states: str, opset: int) -> No
             f"Only a MuQEncoder can be exported, not a {type(encoder).__name__}."
         )
     if path.suffix != ".onnx":
-        raise ValueError(f"{path} must end in .onnx, so that runtimes recognise it.")
+        raise UserError(f"{path} must end in .onnx, so that runtimes recognise it.")
     if hidden_states not in OUTPUTS:
-        raise ValueError(
+        raise UserError(
             f"hidden_states must be one of {', '.join(OUTPUTS)}, got {hidden_states!r}."
         )
     if opset not in OPSETS:
-        raise ValueError(
+        raise UserError(
             f"opset must be between {OPSETS[0]} and {OPSETS[-1]}, got {opset}."
         )
     if any(module.training for module in encoder.modules()):
-        raise ValueError(
+        raise UserError(
             "The model is in training mode, which would put its dropout into the "
             "file: call eval() on it first."
         )
     dtypes = {parameter.dtype for parameter in encoder.parameters()}
     if dtypes != {torch.float32}:
-        raise ValueError(
+        raise UserError(
             f"The model must be float32, but has {', '.join(sorted(map(str, dtypes)))}:"
             f" call float() on it first."
         )

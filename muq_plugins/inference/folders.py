@@ -1,27 +1,45 @@
-"""Inference folders: what a run leaves behind for others to use.
+"""Saved folders: written, found here or on the Hugging Face hub, loaded strictly.
 
 A folder holds ``config.json`` (plain numbers), ``model.safetensors`` (weights) and,
-for SpeechBrain's ``from_hparams``, ``hyperparams.yaml``. Reading one executes
-nothing: numbers are data, and so are weights in safetensors.
+for SpeechBrain's ``from_hparams``, ``hyperparams.yaml``. Reading one executes nothing:
+numbers are data, and so are weights. What a folder is a model of, its reader knows:
+`muq`, `mulan_parts`, `tokenizer`, and the two official layouts.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+import re
+import shutil
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from muq_plugins.data.atomic import replace_model_folder
-from muq_plugins.inference.weights import check_weights, load_strictly, read_tensors
+from muq_plugins.errors import UserError
+from muq_plugins.files import atomic_folder, read_json
+from muq_plugins.lobes.finite import not_finite
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
+PICKLE = "pytorch_model.bin"
 HYPERPARAMETERS = "hyperparams.yaml"
+HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+# Weight normalisation has been saved under two pairs of names.
+SPELLINGS = {
+    ".parametrizations.weight.original0": ".weight_g",
+    ".parametrizations.weight.original1": ".weight_v",
+}
+
+
+class NoModel(UserError, FileNotFoundError):
+    """There is no trained model: nothing random ever takes its place."""
 
 
 def save_folder(
@@ -32,16 +50,22 @@ def save_folder(
     loadable: str | None = None,
     write_more: Callable[[Path], None] | None = None,
 ) -> Path:
-    """Writes an inference folder; it is complete or not there."""
+    """Writes an inference folder; it is complete or not there.
+
+    ``loadable`` is the name under which SpeechBrain's Pretrainer looks for the weights;
+    ``write_more(folder)`` writes what else belongs there before it gets its name.
+    """
     folder = Path(folder)
     tensors = {
         name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()
     }
     check_weights(tensors, f"The model for {folder}")
-    with replace_model_folder(folder) as unfinished:
-        save_file(tensors, unfinished / WEIGHTS, metadata={"format": "pt"})
+    with atomic_folder(folder) as unfinished:
         text = json.dumps(config, indent=2) + "\n"
         (unfinished / CONFIG).write_text(text, encoding="utf-8")
+        save_file(tensors, unfinished / WEIGHTS, metadata={"format": "pt"})
+        # Safetensors lets nobody else read what it has written.
+        shutil.copymode(unfinished / CONFIG, unfinished / WEIGHTS)
         if hyperparameters is not None:
             path = unfinished / HYPERPARAMETERS
             path.write_text(hyperparameters, encoding="utf-8")
@@ -54,42 +78,205 @@ def save_folder(
     return folder
 
 
-def find_folder(source: str | Path, what: str) -> Path:
-    """Finds the inference folder in a run folder, or takes the folder itself."""
+def find_folder(source: str | Path, what: str, weights: Iterable[str] = ()) -> Path:
+    """The inference folder in a run folder, or the folder itself.
+
+    ``what`` is looked for, and ``weights`` may stand in the place of safetensors.
+    """
+    names = [WEIGHTS, *weights]
     source = Path(source)
     for folder in (source, source / "inference"):
-        if (folder / WEIGHTS).is_file() and (folder / CONFIG).is_file():
+        has_weights = any((folder / name).is_file() for name in names)
+        if has_weights and (folder / CONFIG).is_file():
             return folder
-    raise FileNotFoundError(
+    others = f" (or {', '.join(weights)})" if weights else ""
+    raise NoModel(
         f"No trained {what} in {source}: neither it nor {source / 'inference'} holds "
-        f"{CONFIG} and {WEIGHTS}. Give the folder of a finished run."
+        f"{CONFIG} and {WEIGHTS}{others}. Give the folder of a finished run."
     )
 
 
-def read_config(folder: str | Path) -> dict[str, Any]:
-    """Reads ``config.json``."""
-    path = Path(folder) / CONFIG
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise ValueError(
-            f"{path} is damaged ({error}): make the folder again from its run."
-        ) from error
-    if not isinstance(config, dict):
-        raise ValueError(
-            f"{path} must hold a JSON object, not {type(config).__name__}."
+def find_model(
+    source: str | Path,
+    revision: str | None = None,
+    cache_dir: str | Path | None = None,
+    more: Iterable[str] = (),
+) -> Path:
+    """The folder of a model, downloaded if it is on the hub.
+
+    A folder of that name wins over a model on the hub. Of the hub's files only the
+    config, one file of weights and those named by ``more`` are downloaded.
+    """
+    if is_hub_id(source):
+        hub_id = str(source)
+        folder = download(hub_id, [CONFIG, WEIGHTS, *more], revision, cache_dir)
+        if not (folder / WEIGHTS).is_file():
+            folder = download(hub_id, [PICKLE], revision, cache_dir)
+        if (folder / CONFIG).is_file() and any(
+            (folder / name).is_file() for name in (WEIGHTS, PICKLE)
+        ):
+            return folder
+        raise NoModel(
+            f"{hub_id} on the Hugging Face hub, as far as it is here in {folder}, has "
+            f"no {CONFIG} with {WEIGHTS} or {PICKLE}: check the name, or download it "
+            "where there is a network and give its folder."
         )
+    try:
+        return find_folder(source, "MuQ model", weights=[PICKLE])
+    except NoModel as error:
+        words = str(error).removesuffix("Give the folder of a finished run.")
+        raise NoModel(
+            f"{words}Give the folder of a finished run, of a downloaded model, or a "
+            f"hub id like OpenMuQ/MuQ-large-msd-iter."
+        ) from None
+
+
+def is_hub_id(source: str | Path) -> bool:
+    """Whether this is a name on the hub, and nothing on this machine."""
+    return not Path(source).exists() and bool(HUB_ID.fullmatch(str(source)))
+
+
+def download(
+    hub_id: str,
+    files: Iterable[str],
+    revision: str | None = None,
+    cache_dir: str | Path | None = None,
+) -> Path:
+    """The local copy of those of some files that a model on the hub has."""
+    try:
+        return Path(
+            snapshot_download(
+                hub_id,
+                revision=revision,
+                cache_dir=cache_dir,
+                allow_patterns=list(files),
+            )
+        )
+    except (HfHubHTTPError, HFValidationError, OSError) as error:
+        raise NoModel(
+            f"{hub_id} is no folder here and could not be downloaded from the Hugging "
+            f"Face hub ({error}). Check the name, or download it on a machine with a "
+            "network and give its folder."
+        ) from error
+
+
+def read_config(folder: str | Path) -> dict[str, Any]:
+    """The content of ``config.json``, which must be a JSON object."""
+    path = Path(folder) / CONFIG
+    config = read_json(path, "make the folder again from its run, or download it again")
+    if not isinstance(config, dict):
+        raise UserError(f"{path} must hold a JSON object, not {type(config).__name__}.")
     return config
 
 
+def find_weights(folder: str | Path) -> Path:
+    """The file of weights of a folder, safetensors where there are any."""
+    paths = [Path(folder) / name for name in (WEIGHTS, PICKLE)]
+    path = next((path for path in paths if path.is_file()), None)
+    if path is None:
+        raise NoModel(
+            f"{folder} holds a {CONFIG} but neither {WEIGHTS} nor {PICKLE}: download "
+            "the whole folder."
+        )
+    return path
+
+
+def read_tensors(path: str | Path) -> dict[str, Tensor]:
+    """Reads a file of tensors, on the CPU; a pickle can hold nothing but tensors.
+
+    Raises UserError if it is damaged, holds something else, or would execute code.
+    """
+    path = Path(path)
+    try:
+        if path.suffix == ".safetensors":
+            state = load_file(path)
+        else:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise
+    except Exception as error:
+        raise UserError(
+            f"{path} is not a readable file of tensors ({error}): download it again. "
+            "Files that would execute code are refused."
+        ) from error
+    if not isinstance(state, dict) or not all(map(torch.is_tensor, state.values())):
+        raise UserError(f"{path} must hold named tensors and nothing else.")
+    check_weights(state, path)
+    return {one_spelling(name): tensor for name, tensor in state.items()}
+
+
+def check_weights(state: Mapping[str, Tensor], where: str | Path) -> None:
+    """Refuses tensors that are not finite, which may look as if all were well."""
+    # A counter that nothing reads outgrows half precision.
+    bad = [name for name in not_finite(state) if "num_batches_tracked" not in name]
+    if bad:
+        more = f" and of {len(bad) - 1} more tensors" if len(bad) > 1 else ""
+        raise UserError(
+            f"{where}: values of {bad[0]}{more} are NaN or infinite. The training has "
+            f"diverged or the file is damaged: take an earlier or another one."
+        )
+
+
+def _is_other_kind(found: Tensor, expected: Tensor) -> bool:
+    """Whether the numbers mean something else; counters are halved with the rest."""
+    if found.is_floating_point():
+        return False
+    return expected.is_floating_point() or found.is_complex()
+
+
+def one_spelling(name: str) -> str:
+    """The name of a tensor with the older pair of names for weight normalisation."""
+    for new, old in SPELLINGS.items():
+        name = name.replace(new, old)
+    return name
+
+
+def load_strictly(
+    module: nn.Module,
+    state: dict[str, Tensor],
+    where: str | Path,
+    optional: Callable[[str], bool] = lambda name: False,
+    shown_as: Callable[[str], str] = lambda name: name,
+) -> None:
+    """Loads tensors: all must be there and known, of the right shape and kind.
+
+    Raises UserError that names every difference, by the names that ``where`` uses.
+    ``optional(name)`` is True for tensors that may be missing.
+    """
+    expected = module.state_dict()
+    # The module may be spelt either way too: that depends on versions of libraries.
+    ours = {one_spelling(name): name for name in expected}
+    state = {ours.get(one_spelling(name), name): t for name, t in state.items()}
+    missing = [name for name in expected.keys() - state.keys() if not optional(name)]
+    problems = [f"missing: {shown_as(name)}" for name in sorted(missing)]
+    unknown = sorted(state.keys() - expected.keys())
+    problems += [f"unknown: {shown_as(name)}" for name in unknown]
+    problems += [
+        f"{shown_as(name)}: shape {tuple(state[name].shape)}, expected "
+        f"{tuple(tensor.shape)}"
+        for name, tensor in expected.items()
+        if name in state and state[name].shape != tensor.shape
+    ]
+    problems += [
+        f"{shown_as(name)}: {state[name].dtype}, expected {tensor.dtype}"
+        for name, tensor in expected.items()
+        if name in state and _is_other_kind(state[name], tensor)
+    ]
+    if problems:
+        raise UserError(
+            f"{where} does not fit {type(module).__name__}:\n  " + "\n  ".join(problems)
+        )
+    module.load_state_dict({**expected, **state})
+
+
 def load_weights(module: nn.Module, folder: str | Path) -> None:
-    """Loads weights strictly: every tensor must be there, with the right shape."""
+    """Loads the weights of an inference folder strictly."""
     path = Path(folder) / WEIGHTS
     load_strictly(module, read_tensors(path), path)
 
 
 def pretrainer_hook(module: nn.Module, path: str | Path) -> None:
-    """Lets SpeechBrain's Pretrainer load safetensors, strictly."""
+    """Lets SpeechBrain's Pretrainer load safetensors, strictly; folders name it so."""
     tensors = load_file(path)
     check_weights(tensors, path)
     load_strictly(module, tensors, path)

@@ -10,18 +10,23 @@ import torch
 from speechbrain.inference.interfaces import Pretrained
 from torch import Tensor
 
+from muq_plugins.errors import UserError
 from muq_plugins.inference.clips import average_over_clips
 from muq_plugins.inference.folders import read_config
 from muq_plugins.inference.long_audio import read_blocks
-from muq_plugins.inference.mulan_fingerprint import mulan_fingerprint
-from muq_plugins.inference.mulan_folders import MuLanParts, load_mulan, save_mulan
-from muq_plugins.inference.mulan_sources import find_mulan
+from muq_plugins.inference.mulan_parts import (
+    MuLanParts,
+    find_mulan,
+    load_mulan,
+    mulan_fingerprint,
+    save_mulan,
+)
+from muq_plugins.inference.official import Checkpoint
 from muq_plugins.inference.official_mulan import (
-    OfficialMuLan,
     is_official_mulan,
     read_official_mulan,
+    save_official_mulan,
 )
-from muq_plugins.inference.official_mulan_writing import save_official_mulan
 from muq_plugins.lobes import ContrastiveLoss
 from muq_plugins.lobes.finite import check_computed, check_wavs
 from muq_plugins.lobes.lengths import absolute_lengths
@@ -72,7 +77,7 @@ class MuQMuLan(Pretrained):
     MODULES_NEEDED = ["audio", "text"]
 
     # What an official checkpoint holds beside the towers, to be saved again.
-    checkpoint: OfficialMuLan | None = None
+    checkpoint: Checkpoint | None = None
 
     @classmethod
     def from_pretrained(
@@ -127,7 +132,7 @@ class MuQMuLan(Pretrained):
                 folder, config, audio_model, text_model, cache_dir
             )
         elif audio_model is not None:
-            raise ValueError(
+            raise UserError(
                 f"{folder} brings the settings of its encoder along: leave "
                 f"audio_model={str(audio_model)!r} out."
             )

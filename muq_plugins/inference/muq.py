@@ -1,28 +1,59 @@
-"""MuQ for users: waveforms in, hidden states out."""
+"""MuQ for users: waveforms in, hidden states out; and as a teacher of other models."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
+import yaml
 from speechbrain.inference.interfaces import Pretrained
 from torch import Tensor, nn
 
-from muq_plugins.inference.encoder_folders import load_encoder, save_encoder
-from muq_plugins.inference.folders import read_config
+from muq_plugins.errors import UserError
+from muq_plugins.inference.folders import (
+    CONFIG,
+    find_model,
+    load_weights,
+    read_config,
+    save_folder,
+)
 from muq_plugins.inference.long_audio import FrameChunk, embed_windows, read_blocks
 from muq_plugins.inference.official import (
-    OfficialCheckpoint,
+    Checkpoint,
     build_encoder,
     is_official,
     read_official,
+    save_official,
 )
-from muq_plugins.inference.official_writing import save_official
-from muq_plugins.inference.sources import find_model
 from muq_plugins.lobes.encoders.base import EncoderOutput
+from muq_plugins.lobes.encoders.muq import MuQEncoder
+from muq_plugins.lobes.features import TeacherFeatures
 from muq_plugins.lobes.finite import check_computed
+from muq_plugins.lobes.parts import build, describe, encoder_fingerprint
+
+# MuQ's own encoder, whose folders hold its arguments only; any other names its class.
+MUQ_ENCODER = "muq_encoder"
+ENCODER = "encoder"
+
+# What SpeechBrain's from_hparams needs to build the same model from the folder.
+HYPERPARAMETERS = """\
+# Inference with SpeechBrain: muq_plugins.MuQ.from_hparams(source="this folder")
+sample_rate: {sample_rate}
+audio_normalizer: !new:speechbrain.dataio.preprocess.AudioNormalizer
+    sample_rate: !ref <sample_rate>
+encoder: {encoder}
+{arguments}
+modules:
+    encoder: !ref <encoder>
+pretrainer: !new:speechbrain.utils.parameter_transfer.Pretrainer
+    loadables:
+        encoder: !ref <encoder>
+    custom_hooks:
+        encoder: !name:muq_plugins.inference.folders.pretrainer_hook
+"""
 
 
 class MuQ(Pretrained):
@@ -53,7 +84,7 @@ class MuQ(Pretrained):
     MODULES_NEEDED = ["encoder"]
 
     # What an official checkpoint holds beside the encoder, to be saved again.
-    checkpoint: OfficialCheckpoint | None = None
+    checkpoint: Checkpoint | None = None
 
     @classmethod
     def from_pretrained(
@@ -96,9 +127,8 @@ class MuQ(Pretrained):
         if is_official(config):
             checkpoint = read_official(folder, config)
             encoder = build_encoder(checkpoint, folder)
-            checkpoint.encoder.clear()  # the encoder has its own copy
         else:
-            encoder = load_encoder(folder, config)
+            encoder = _load_encoder(folder, config)
         model = cls(
             modules={"encoder": encoder},
             hparams={"sample_rate": encoder.sample_rate},
@@ -233,5 +263,59 @@ class MuQ(Pretrained):
 
 
 def save_muq(folder: str | Path, encoder: nn.Module) -> Path:
-    """Writes an inference folder for `MuQ.from_pretrained` and ``from_hparams``."""
-    return save_encoder(folder, encoder)
+    """Writes an inference folder for `MuQ.from_pretrained` and ``from_hparams``.
+
+    Raises TypeError if the encoder is no part, which nobody could build again.
+    """
+    description = describe(encoder)
+    if type(encoder) is MuQEncoder:
+        config = {"kind": MUQ_ENCODER, "encoder": encoder.config}
+        call, arguments = "!new:muq_plugins.lobes.MuQEncoder", encoder.config
+    else:
+        config = {"kind": ENCODER, "encoder": description}
+        call = "!apply:muq_plugins.lobes.encoders.build_encoder"
+        arguments = {"description": description}
+    text = yaml.safe_dump(arguments, sort_keys=False)
+    hyperparameters = HYPERPARAMETERS.format(
+        sample_rate=encoder.sample_rate,
+        encoder=call,
+        arguments="".join(f"    {line}\n" for line in text.splitlines()).rstrip(),
+    )
+    return save_folder(
+        folder, encoder.state_dict(), config, hyperparameters, loadable="encoder"
+    )
+
+
+def _load_encoder(folder: Path, config: dict[str, Any]) -> nn.Module:
+    """Builds the encoder of a folder from `save_muq` and loads its weights."""
+    kind = config.get("kind")
+    if kind == MUQ_ENCODER:
+        description = {"class": MuQEncoder.__name__, "arguments": config["encoder"]}
+    elif kind == ENCODER:
+        description = config["encoder"]
+    else:
+        raise UserError(
+            f"{folder} holds a {kind or 'model of unknown kind'}, not a {MUQ_ENCODER} "
+            f"or other {ENCODER}: give the folder of a pre-training run, or a "
+            f"checkpoint of the official MuQ package."
+        )
+    try:
+        encoder = build(description)
+    except ValueError as error:
+        raise UserError(f"{folder / CONFIG}: {error}") from error
+    load_weights(encoder, folder)
+    return encoder
+
+
+def teacher_features(source: str | Path, layer: int) -> TeacherFeatures:
+    """Loads a teacher, to be used as features of a target or a tokenizer.
+
+    Experiment files call it with ``!apply:``; lobes read no files themselves. The
+    source is what `MuQ.from_pretrained` takes; blocks are counted from 1, as in the
+    paper. It is on the CPU, and follows the module that it becomes a part of.
+    """
+    encoder = MuQ.from_pretrained(source).mods.encoder
+    try:
+        return TeacherFeatures(encoder, layer, encoder_fingerprint(encoder))
+    except ValueError as error:
+        raise UserError(f"The teacher in {source} does not fit. {error}") from error

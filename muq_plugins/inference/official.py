@@ -1,4 +1,4 @@
-"""Checkpoints in the layout of the official MuQ package, read.
+"""The layout of the official MuQ package, read and written by one map of names.
 
 A folder holds ``config.json`` and ``model.safetensors`` or ``pytorch_model.bin``. The
 names of tensors equal those of our lobes behind the prefix ``model.``; what this file
@@ -9,28 +9,23 @@ anything else is an error. Facts about the layout come from the package muq 0.1.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from muq_plugins.inference.folders import CONFIG, WEIGHTS
-from muq_plugins.inference.weights import load_strictly, read_tensors
+from muq_plugins.errors import UserError
+from muq_plugins.inference.folders import (
+    CONFIG,
+    find_weights,
+    load_strictly,
+    read_tensors,
+    save_folder,
+)
 from muq_plugins.lobes.encoders.muq import MuQEncoder
 
-PICKLE = "pytorch_model.bin"
-PREFIX = "model."
-TOKENIZER = "rvq."
-HEAD = "linear."
-# Tensors of official checkpoints that no forward pass to the hidden states reads.
-UNUSED = (
-    "cls_token",
-    "conformer.pos_conv_embed.",
-    "conformer.embed_positions.",
-    "quantizer_melspec_2048",
-    "recon_proj.",
-)
 # What the official code has no setting for, or can only compute in one way.
 FIXED = {"sample_rate": 24000, "n_fft": 2048, "hop_length": 240, "n_mels": 128}
 REQUIRED = {
@@ -54,72 +49,127 @@ CONFORMER_SIZES = (
 
 
 @dataclass
-class OfficialCheckpoint:
-    """What a checkpoint in the official layout holds, sorted by use."""
+class Checkpoint:
+    """What a checkpoint in an official layout holds, sorted by use.
 
-    config: dict[str, Any]  # the content of ``config.json``
-    # tensors that `MuQEncoder` computes with, by our names
-    encoder: dict[str, Tensor] = field(default_factory=dict)
-    # tensors of the prediction head, ``weight`` and ``bias``
-    head: dict[str, Tensor] = field(default_factory=dict)
-    # tensors of the quantizer inside the checkpoint, by the names of `ResidualVQ`. In a
-    # checkpoint of iterative training it is not the tokenizer that made the labels; by
-    # the published settings, which load none, it is an untrained one
-    tokenizer: dict[str, Tensor] = field(default_factory=dict)
-    # tensors that are kept only to be saved again
+    ``own`` is what the model computes with, by our names. ``others`` are kept to be
+    saved again, and so is what no forward pass reads, ``unused``. The tokenizer among
+    the others is not the one that made the labels of iterative training; by the
+    published settings, which load none, it is an untrained one. A MuQ-MuLan has a
+    ``muq`` inside.
+    """
+
+    config: dict[str, Any]
+    own: dict[str, Tensor] = field(default_factory=dict)
+    others: dict[str, dict[str, Tensor]] = field(default_factory=dict)
     unused: dict[str, Tensor] = field(default_factory=dict)
+    muq: Checkpoint | None = None
 
 
-def find_weights(folder: str | Path) -> Path:
-    """Finds the file of weights of a checkpoint, safetensors where there are any."""
-    paths = [Path(folder) / name for name in (WEIGHTS, PICKLE)]
-    path = next((path for path in paths if path.is_file()), None)
-    if path is None:
-        raise FileNotFoundError(
-            f"{folder} holds a {CONFIG} but neither {WEIGHTS} nor {PICKLE}: download "
-            "the whole folder."
-        )
-    return path
+@dataclass(frozen=True)
+class KeyMap:
+    """The names of tensors in an official layout, both ways.
+
+    Names there have a ``prefix``, which some converters leave out, and begin with one
+    of ``own``, ``others`` or ``unused``. Of the ``renames``, ours to theirs, those with
+    a dot in front are ends of names, the rest beginnings.
+    """
+
+    kind: str
+    prefix: str
+    own: tuple[str, ...]
+    others: dict[str, str]
+    unused: tuple[str, ...]
+    renames: tuple[tuple[str, str], ...] = ()
+
+    def theirs(self, name: str) -> str:
+        """The name there of a tensor that we compute with."""
+        return self.prefix + _renamed(name, self.renames)
+
+    def ours(self, name: str) -> str:
+        """Our name of one of theirs."""
+        back = tuple((theirs, ours) for ours, theirs in self.renames)
+        return _renamed(name.removeprefix(self.prefix), back)
+
+    def sort(
+        self, tensors: dict[str, Tensor], config: dict[str, Any], where: str | Path
+    ) -> Checkpoint:
+        """Sorts the tensors of a checkpoint by use; strangers are named."""
+        others: dict[str, dict[str, Tensor]] = {group: {} for group in self.others}
+        checkpoint = Checkpoint(config, others=others)
+        strangers = []
+        for name, tensor in tensors.items():
+            short = name.removeprefix(self.prefix)
+            group = next((g for g in others if short.startswith(self.others[g])), None)
+            if short.startswith(self.unused):
+                checkpoint.unused[short] = tensor
+            elif group is not None:
+                others[group][short.removeprefix(self.others[group])] = tensor
+            elif short.startswith(self.own):
+                checkpoint.own[self.ours(short)] = tensor
+            else:
+                strangers.append(name)
+        if strangers:
+            raise UserError(
+                f"{where} holds tensors that no {self.kind} checkpoint has: "
+                f"{', '.join(strangers)}."
+            )
+        return checkpoint
+
+    def write(self, checkpoint: Checkpoint) -> dict[str, Tensor]:
+        """All tensors of a checkpoint by their names there, the inverse of `sort`."""
+        kept = dict(checkpoint.unused)
+        for group, tensors in checkpoint.others.items():
+            kept |= {self.others[group] + name: t for name, t in tensors.items()}
+        return {self.theirs(name): t for name, t in checkpoint.own.items()} | {
+            self.prefix + name: tensor for name, tensor in kept.items()
+        }
+
+
+def _renamed(name: str, pairs: tuple[tuple[str, str], ...]) -> str:
+    """A name with the first beginning and the first end that a pair knows replaced."""
+    for before, after in pairs:
+        if before.startswith("."):
+            if name.endswith(before):
+                name = name.removesuffix(before) + after
+                break
+        elif name.startswith(before):
+            name = after + name.removeprefix(before)
+    return name
+
+
+MUQ = KeyMap(
+    kind="MuQ",
+    prefix="model.",
+    own=("conv.", "conformer."),
+    others={"tokenizer": "rvq.", "head": "linear."},
+    unused=(
+        "cls_token",
+        "conformer.pos_conv_embed.",
+        "conformer.embed_positions.",
+        "quantizer_melspec_2048",
+        "recon_proj.",
+    ),
+)
 
 
 def is_official(config: dict[str, Any]) -> bool:
-    """Tells whether a ``config.json`` is one of the official package."""
+    """Whether a ``config.json`` is one of the official package."""
     return "w2v2_config" in config and "encoder_dim" in config
 
 
-def read_official(folder: str | Path, config: dict[str, Any]) -> OfficialCheckpoint:
+def read_official(folder: str | Path, config: dict[str, Any]) -> Checkpoint:
     """Reads a checkpoint in the official layout."""
     path = find_weights(folder)
-    return sort_tensors(read_tensors(path), config, path)
+    return MUQ.sort(read_tensors(path), config, path)
 
 
-def sort_tensors(
-    tensors: dict[str, Tensor], config: dict[str, Any], where: str | Path
-) -> OfficialCheckpoint:
-    """Sorts the tensors of a checkpoint by use."""
-    checkpoint = OfficialCheckpoint(config)
-    strangers = []
-    for name, tensor in tensors.items():
-        short = name.removeprefix(PREFIX)
-        if short.startswith(UNUSED):
-            checkpoint.unused[short] = tensor
-        elif short.startswith(TOKENIZER):
-            checkpoint.tokenizer[short.removeprefix(TOKENIZER)] = tensor
-        elif short.startswith(HEAD):
-            checkpoint.head[short.removeprefix(HEAD)] = tensor
-        elif short.startswith(("conv.", "conformer.")):
-            checkpoint.encoder[short] = tensor
-        else:
-            strangers.append(name)
-    if strangers:
-        raise ValueError(
-            f"{where} holds tensors that no MuQ checkpoint has: {', '.join(strangers)}."
-        )
-    return checkpoint
+def build_encoder(checkpoint: Checkpoint, where: str | Path) -> MuQEncoder:
+    """Builds the encoder of a checkpoint strictly, and empties ``checkpoint.own``.
 
-
-def build_encoder(checkpoint: OfficialCheckpoint, where: str | Path) -> MuQEncoder:
-    """Builds the encoder of a checkpoint, strictly."""
+    Raises UserError if a setting asks for something else than is computed here, or a
+    tensor is missing, unknown or of another shape; all are named.
+    """
     config = checkpoint.config
     conformer = config["w2v2_config"]
     problems = [
@@ -146,7 +196,7 @@ def build_encoder(checkpoint: OfficialCheckpoint, where: str | Path) -> MuQEncod
     if None in statistics:
         problems.append("stat lacks melspec_2048_mean or melspec_2048_std")
     if problems:
-        raise ValueError(f"{Path(where) / CONFIG}: {'; '.join(problems)}.")
+        raise UserError(f"{Path(where) / CONFIG}: {'; '.join(problems)}.")
 
     encoder = MuQEncoder(
         width=config["encoder_dim"],
@@ -159,10 +209,106 @@ def build_encoder(checkpoint: OfficialCheckpoint, where: str | Path) -> MuQEncod
         **FIXED,
     )
     encoder.features.set_statistics(*statistics)
-    load_strictly(encoder, checkpoint.encoder, where, optional=_is_optional)
+    load_strictly(encoder, checkpoint.own, where, optional=_is_optional)
+    checkpoint.own = {}  # the encoder has its own copy
     return encoder
 
 
 def _is_optional(name: str) -> bool:
     """Log-mel statistics come from the settings; some converters drop counters."""
     return name.startswith("features.") or name.endswith("num_batches_tracked")
+
+
+def save_official(
+    folder: str | Path, encoder: MuQEncoder, checkpoint: Checkpoint | None = None
+) -> Path:
+    """Writes an encoder in the official layout, with safetensors."""
+    return save_folder(folder, *official_tensors(encoder, checkpoint))
+
+
+def official_tensors(
+    encoder: MuQEncoder, checkpoint: Checkpoint | None = None
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """An encoder as the official class has it, and its settings.
+
+    ``checkpoint`` is what was loaded with it, to be written again. Raises UserError if
+    the official code cannot compute this encoder.
+    """
+    if not isinstance(encoder, MuQEncoder):
+        raise UserError(
+            f"The official layout cannot hold a {type(encoder).__name__}, only a "
+            f"MuQEncoder: save it with muq_plugins.inference.muq.save_muq."
+        )
+    differences = [
+        f"{key} is {encoder.config[key]}, there only {value}"
+        for key, value in FIXED.items()
+        if encoder.config[key] != value
+    ]
+    if differences:
+        raise UserError(
+            f"The official layout cannot hold this encoder: {'; '.join(differences)}."
+        )
+    if checkpoint is None:
+        checkpoint = Checkpoint(_official_config(encoder))
+    own = {
+        name: tensor
+        for name, tensor in encoder.state_dict().items()
+        if not name.startswith("features.")
+    }
+    config = dict(checkpoint.config)
+    config["stat"] = {**config["stat"], **_statistics(encoder, config["stat"])}
+    whole = Checkpoint(config, own, checkpoint.others, checkpoint.unused)
+    return MUQ.write(whole), config
+
+
+def _statistics(encoder: MuQEncoder, known: dict[str, float]) -> dict[str, float]:
+    """The log-mel statistics; known ones that differ by rounding only are kept."""
+    statistics = {}
+    for name in ("mean", "std"):
+        key, value = f"melspec_2048_{name}", getattr(encoder.features, name)
+        same = key in known and value == value.new_tensor(known[key])
+        statistics[key] = known[key] if same else value.item()
+    return statistics
+
+
+def _official_config(encoder: MuQEncoder) -> dict[str, Any]:
+    """The settings of the official class that give this encoder."""
+    ours = encoder.config
+    dropouts = ("attention", "activation", "hidden", "conformer_conv", "feat_proj")
+    return {
+        "label_rate": 25,
+        "num_codebooks": 1,
+        "codebook_dim": 16,
+        "codebook_size": 8192,
+        "features": ["melspec_2048"],
+        "hop_length": ours["hop_length"],
+        "n_mels": ours["n_mels"],
+        "conv_dim": ours["conv_channels"],
+        "encoder_dim": ours["width"],
+        "encoder_depth": ours["num_layers"],
+        "mask_hop": 0.4,
+        "mask_prob": 0.6,
+        "is_flash": False,
+        "stat": _statistics(encoder, {}),
+        "w2v2_config": {
+            "hidden_size": ours["width"],
+            "num_hidden_layers": ours["num_layers"],
+            "num_attention_heads": ours["num_heads"],
+            "intermediate_size": ours["ffn_width"],
+            "hidden_act": "swish",
+            "feat_extract_activation": "gelu",
+            "conv_depthwise_kernel_size": ours["conv_kernel_size"],
+            "position_embeddings_type": "rotary",
+            "rotary_embedding_base": 10000,
+            "max_source_positions": 5000,
+            "num_conv_pos_embeddings": 128,
+            "num_conv_pos_embedding_groups": math.gcd(16, ours["width"]),
+            **{f"{name}_dropout": ours["dropout"] for name in dropouts},
+            "layerdrop": 0.0,
+            "layer_norm_eps": 1e-5,
+            "initializer_range": 0.02,
+        },
+        "use_rvq_target": True,
+        "rvq_n_codebooks": 8,
+        "rvq_multi_layer_num": 1,
+    }

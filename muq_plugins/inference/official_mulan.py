@@ -1,40 +1,50 @@
-"""MuQ-MuLan checkpoints in the layout of the official package, read.
+"""The layout of the official MuQ-MuLan, read and written by one map of names.
 
 A folder holds ``config.json`` and ``pytorch_model.bin`` or ``model.safetensors``. All
 weights are in it; the settings of the MuQ and of the text model are with the two models
-that ``config.json`` names, see `muq_plugins.inference.mulan_sources`. Tensors that no
-latent depends on are known by name and kept for writing. Facts about the layout come
-from the package muq 0.1.0.
+that ``config.json`` names. Tensors that no latent depends on are known by name and kept
+for writing. Facts about the layout come from the package muq 0.1.0.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import json
+import math
+import os
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from muq_plugins.inference.folders import CONFIG, read_config
-from muq_plugins.inference.mulan_folders import MuLanParts
-from muq_plugins.inference.mulan_sources import MUQ_PART, TEXT_PART, find_part
+from muq_plugins.errors import UserError
+from muq_plugins.files import write_json
+from muq_plugins.inference.folders import (
+    CONFIG,
+    find_weights,
+    load_strictly,
+    read_config,
+    read_tensors,
+    save_folder,
+)
+from muq_plugins.inference.mulan_parts import (
+    MUQ_PART,
+    TEXT_PART,
+    MuLanParts,
+    Towers,
+    find_part,
+    write_text_files,
+)
 from muq_plugins.inference.official import (
     FIXED,
-    OfficialCheckpoint,
-    build_encoder,
-    find_weights,
-    is_official,
-    sort_tensors,
-)
-from muq_plugins.inference.official_mulan_names import (
-    CONTRAST,
     MUQ,
-    PREFIX,
-    UNUSED,
-    official_name,
+    Checkpoint,
+    KeyMap,
+    build_encoder,
+    is_official,
+    official_tensors,
+    save_official,
 )
-from muq_plugins.inference.weights import read_tensors
 from muq_plugins.lobes import (
     AudioTower,
     ContrastiveLoss,
@@ -44,6 +54,41 @@ from muq_plugins.lobes import (
     TextTower,
 )
 
+MULAN = KeyMap(
+    kind="MuQ-MuLan",
+    prefix="mulan.",
+    own=(
+        "audio.proj.",
+        "audio.transformer.",
+        "audio_to_latents.",
+        "text.model.",
+        "text.transformer.",
+        "text_to_latents.",
+    ),
+    others={"muq": "audio.model.", "contrast": "contrast."},
+    unused=(
+        "audio.aggregator.",
+        "text.model.pooler.",
+        "text.model.embeddings.position_ids",
+    ),
+    renames=(
+        ("audio.projection.", "audio.proj."),
+        ("audio.to_latents.linear.", "audio_to_latents."),
+        ("text.to_latents.linear.", "text_to_latents."),
+        # A layer of `LatentTransformer`.
+        (".attention.norm.weight", ".0.norm.learned_gamma"),
+        (".attention.query.weight", ".0.to_q.weight"),
+        (".attention.key_value.weight", ".0.to_kv.weight"),
+        (".attention.query_scale", ".0.q_scale"),
+        (".attention.key_scale", ".0.k_scale"),
+        (".attention.out.weight", ".0.to_out.0.weight"),
+        (".feed_forward.norm.weight", ".1.0.learned_gamma"),
+        (".feed_forward.expand.weight", ".1.1.weight"),
+        (".feed_forward.contract.weight", ".1.4.weight"),
+    ),
+)
+# The parameters of the loss, by their names in ours.
+CONTRAST = {"log_temperature": "temperatures", "bias": "bias"}
 SECTIONS = (
     "mulan",
     "audio_model",
@@ -57,21 +102,24 @@ REQUIRED = {
     "text_transformer": {"ff_mult": 4},
 }
 REQUIRED_AUDIO_LAYERS = {"heads": 8, "dim_head": 64, "ff_mult": 4}
+NEEDED = {
+    "mulan": ("clip_secs", "dim_latent"),
+    "audio_model": ("name", "model_dim"),
+    "text_model": ("name",),
+    "audio_transformer": ("dim", "tf_depth"),
+    "text_transformer": ("dim", "tf_depth", "heads", "dim_head"),
+}
+INITIAL_TEMPERATURE = 10.0
 TEMPERATURE_LIMIT = 100.0
-
-
-@dataclass
-class OfficialMuLan:
-    """What an official checkpoint holds beside what the towers compute with."""
-
-    config: dict[str, Any]  # the content of its ``config.json``
-    muq: OfficialCheckpoint  # the MuQ in it, without the tensors of its encoder
-    # tensors that are kept only to be saved again, by their names there
-    unused: dict[str, Tensor] = field(default_factory=dict)
+TOKENIZER_CONFIG = "tokenizer_config.json"
+# What every release of transformers has, for a tokenizer.json of any kind.
+PLAIN_TOKENIZER = "PreTrainedTokenizerFast"
+# Newer releases have one class for all of those, which older ones do not know.
+NEW_TOKENIZERS = ("TokenizersBackend",)
 
 
 def is_official_mulan(config: dict[str, Any]) -> bool:
-    """Tells whether a ``config.json`` is one of the official MuQ-MuLan."""
+    """Whether a ``config.json`` is one of the official MuQ-MuLan."""
     return all(isinstance(config.get(section), dict) for section in SECTIONS)
 
 
@@ -81,33 +129,38 @@ def read_official_mulan(
     audio_model: str | Path | None = None,
     text_model: str | Path | None = None,
     cache_dir: str | Path | None = None,
-) -> tuple[MuLanParts, OfficialMuLan]:
-    """Reads a checkpoint in the official layout, strictly."""
+) -> tuple[MuLanParts, Checkpoint]:
+    """Reads a checkpoint in the official layout, strictly.
+
+    ``audio_model`` and ``text_model`` are folders or hub ids with the settings of the
+    two models, instead of those it names. Raises NoModel if they are neither here nor
+    on the hub, UserError if a setting asks for something else than is computed here, or
+    a tensor is missing, unknown or of another shape; all are named.
+    """
     _check_settings(config, folder)
     path = find_weights(folder)
-    names = {
-        "audio": config["audio_model"]["name"],
-        "text": config["text_model"]["name"],
-    }
+    names = {key: config[f"{key}_model"]["name"] for key in ("audio", "text")}
     muq = find_part(names["audio"], folder, MUQ_PART, audio_model, cache_dir)
     text = find_part(names["text"], folder, TEXT_PART, text_model, cache_dir)
 
-    # The converter of the published training code leaves the prefix out.
-    tensors = {k.removeprefix(PREFIX): t for k, t in read_tensors(path).items()}
-    inner = {k.removeprefix(MUQ): tensors.pop(k) for k in list(tensors) if _is_muq(k)}
-    audio_tower, rest = _audio_tower(config, inner, muq, path)
-    text_tower = _text_tower(config, text)
-    loss = _loss(config, tensors)
-    clip_seconds = config["mulan"]["clip_secs"]
-    parts = MuLanParts(audio_tower, text_tower, clip_seconds, loss)
-    unused = {k: tensors.pop(k) for k in list(tensors) if k.startswith(UNUSED)}
-    _load(parts, tensors, path, text)
-    return parts, OfficialMuLan(config, rest, unused)
-
-
-def _is_muq(name: str) -> bool:
-    """Whether a tensor belongs to the MuQ inside."""
-    return name.startswith(MUQ)
+    checkpoint = MULAN.sort(read_tensors(path), config, path)
+    inner = checkpoint.others.pop("muq")
+    audio_tower, checkpoint.muq = _audio_tower(config, inner, muq, path)
+    parts = MuLanParts(
+        audio_tower,
+        _text_tower(config, text),
+        config["mulan"]["clip_secs"],
+        _loss(config, checkpoint.others.pop("contrast")),
+    )
+    load_strictly(
+        Towers({"audio": parts.audio, "text": parts.text}),
+        checkpoint.own,
+        f"{path}, with its {CONFIG} and the text model of {text},",
+        optional=lambda name: name.startswith("audio.encoder."),  # loaded already
+        shown_as=MULAN.theirs,
+    )
+    checkpoint.own = {}  # the towers have their own copies
+    return parts, checkpoint
 
 
 def _check_settings(config: dict[str, Any], folder: Path) -> None:
@@ -121,16 +174,9 @@ def _check_settings(config: dict[str, Any], folder: Path) -> None:
         for key, value in settings.items()
         if (found := config[section].get(key, value)) != value
     ]
-    needed = {
-        "mulan": ("clip_secs", "dim_latent"),
-        "audio_model": ("name", "model_dim"),
-        "text_model": ("name",),
-        "audio_transformer": ("dim", "tf_depth"),
-        "text_transformer": ("dim", "tf_depth", "heads", "dim_head"),
-    }
     problems += [
         f"{section}.{key} is missing"
-        for section, keys in needed.items()
+        for section, keys in NEEDED.items()
         for key in keys
         if key not in config[section]
     ]
@@ -141,25 +187,24 @@ def _check_settings(config: dict[str, Any], folder: Path) -> None:
             f"{width.get('dim')}: a projection between them is not known"
         )
     if problems:
-        raise ValueError(f"{folder / CONFIG}: {'; '.join(problems)}.")
+        raise UserError(f"{folder / CONFIG}: {'; '.join(problems)}.")
 
 
 def _audio_tower(
     config: dict[str, Any], tensors: dict[str, Tensor], muq: Path, path: Path
-) -> tuple[AudioTower, OfficialCheckpoint]:
+) -> tuple[AudioTower, Checkpoint]:
     """The audio tower with a loaded encoder, and what else its MuQ holds."""
     settings = read_config(muq)
     if not is_official(settings):
-        raise ValueError(
+        raise UserError(
             f"{muq / CONFIG} is not the config.json of an official MuQ checkpoint: "
             f"give the folder of {config['audio_model']['name']} with audio_model=..."
         )
-    checkpoint = sort_tensors(tensors, settings, path)
+    checkpoint = MUQ.sort(tensors, settings, path)
     # What does not fit may be the fault of either.
     encoder = build_encoder(checkpoint, f"{path}, with the settings of {muq},")
-    checkpoint.encoder.clear()  # the encoder has its own copy
     if encoder.width != config["audio_model"]["model_dim"]:
-        raise ValueError(
+        raise UserError(
             f"The MuQ of {muq} has hidden states of {encoder.width}, the checkpoint "
             f"wants {config['audio_model']['model_dim']}: give another one with "
             f"audio_model=..."
@@ -192,7 +237,7 @@ def _text_tower(config: dict[str, Any], folder: Path) -> TextTower:
         tower = TextTower(tower.model, tower.tokenizer, **settings)
     width = tower.model.config.hidden_size
     if width != transformer["dim"]:
-        raise ValueError(
+        raise UserError(
             f"The text model of {folder} has hidden states of {width}, the checkpoint "
             f"wants {transformer['dim']}: give another one with text_model=..."
         )
@@ -202,6 +247,9 @@ def _text_tower(config: dict[str, Any], folder: Path) -> TextTower:
 def _loss(config: dict[str, Any], tensors: dict[str, Tensor]) -> ContrastiveLoss | None:
     """The loss with its trained temperature, if the checkpoint has one."""
     found = {k: tensors.pop(name) for k, name in CONTRAST.items() if name in tensors}
+    if tensors:
+        names = ", ".join(f"mulan.contrast.{name}" for name in tensors)
+        raise UserError(f"The checkpoint holds tensors that no MuQ-MuLan has: {names}.")
     if "log_temperature" not in found:
         return None
     temperature = found["log_temperature"].float().exp().item()
@@ -216,30 +264,137 @@ def _loss(config: dict[str, Any], tensors: dict[str, Tensor]) -> ContrastiveLoss
     return loss
 
 
-def _load(
-    parts: MuLanParts, tensors: dict[str, Tensor], path: Path, text: Path
-) -> None:
-    """Loads all but the encoder and the loss; differences have their names there."""
-    towers = torch.nn.ModuleDict({"audio": parts.audio, "text": parts.text})
-    expected = {
+def save_official_mulan(
+    folder: str | Path,
+    parts: MuLanParts,
+    checkpoint: Checkpoint | None = None,
+    audio_model: str | None = None,
+    text_model: str | None = None,
+) -> Path:
+    """Writes a MuQ-MuLan in the official layout, with safetensors.
+
+    ``checkpoint`` is what was loaded with it. The models are named as they were, or by
+    the two arguments; without a name they are written into the folder.
+    """
+    folder = Path(folder)
+    _check(parts, audio_model, text_model)
+    muq = None if checkpoint is None else checkpoint.muq
+    encoder, muq_config = official_tensors(parts.audio.encoder, muq)
+    config = _config(parts) if checkpoint is None else dict(checkpoint.config)
+    for section, name, part in (
+        ("audio_model", audio_model, MUQ_PART),
+        ("text_model", text_model, TEXT_PART),
+    ):
+        known = config[section].get("name")
+        if known is not None and os.path.isabs(known):
+            known = None  # beside another copy, which may not stay where it is
+        name = name or known or str(folder.resolve() / part)
+        config[section] = {**config[section], "name": name}
+
+    def write_more(unfinished: Path) -> None:
+        if _names(config["audio_model"], folder / MUQ_PART):
+            save_official(unfinished / MUQ_PART, parts.audio.encoder, muq)
+        else:
+            (unfinished / MUQ_PART).mkdir()
+            write_json(unfinished / MUQ_PART / CONFIG, muq_config)
+        with_weights = _names(config["text_model"], folder / TEXT_PART)
+        _write_text_model(parts, unfinished / TEXT_PART, with_weights)
+
+    own = {
         name: tensor
-        for name, tensor in towers.state_dict().items()
-        if not name.startswith("audio.encoder.")
+        for name, tensor in parts.module().state_dict().items()
+        if not name.startswith(("audio.encoder.", "loss."))
     }
-    names = {name: official_name(name) for name in expected}
-    problems = [f"missing: {PREFIX}{t}" for t in names.values() if t not in tensors]
-    unknown = tensors.keys() - set(names.values())
-    problems += [f"unknown: {PREFIX}{name}" for name in sorted(unknown)]
-    problems += [
-        f"{PREFIX}{theirs}: shape {tuple(tensors[theirs].shape)}, expected "
-        f"{tuple(expected[ours].shape)}"
-        for ours, theirs in names.items()
-        if theirs in tensors and tensors[theirs].shape != expected[ours].shape
-    ]
-    if problems:
-        raise ValueError(
-            f"{path} does not fit its {CONFIG} and the text model of {text}:\n  "
-            + "\n  ".join(problems)
+    others = {"muq": encoder, "contrast": _contrast(parts)}
+    unused = {} if checkpoint is None else checkpoint.unused
+    tensors = MULAN.write(Checkpoint(config, own, others, unused))
+    return save_folder(folder, tensors, config, write_more=write_more)
+
+
+def _check(parts: MuLanParts, audio_model: str | None, text_model: str | None) -> None:
+    """Refuses what the official class would compute in another way, or not at all."""
+    problems = []
+    if parts.clip_seconds != int(parts.clip_seconds):
+        problems.append(f"clips of {parts.clip_seconds} seconds, only of whole ones")
+    # The class decides by words in the names what it builds.
+    if audio_model is not None and "muq" not in audio_model.lower():
+        problems.append(f"an audio_model {audio_model!r} without 'muq' in its name")
+    if text_model is not None and TEXT_PART not in text_model:
+        problems.append(
+            f"a text_model {text_model!r} without '{TEXT_PART}' in its name"
         )
-    found = {ours: tensors[theirs] for ours, theirs in names.items()}
-    towers.load_state_dict(found, strict=False)  # the encoder is loaded already
+    if problems:
+        raise UserError(f"The official class cannot have {'; nor '.join(problems)}.")
+
+
+def _names(section: dict[str, Any], folder: Path) -> bool:
+    """Whether a model of the settings is the one in a folder."""
+    return section["name"] == str(folder.resolve())
+
+
+def _contrast(parts: MuLanParts) -> dict[str, Tensor]:
+    """The parameters of the loss, which the official class always has."""
+    if parts.loss is None:
+        state = {"log_temperature": torch.tensor(math.log(INITIAL_TEMPERATURE))}
+    else:
+        state = parts.loss.state_dict()
+    return {CONTRAST[name]: tensor.reshape(1, 1, 1) for name, tensor in state.items()}
+
+
+def _config(parts: MuLanParts) -> dict[str, Any]:
+    """The settings of the official class that give this model, without names."""
+    audio, text = parts.audio.config, parts.text.config
+    layers = {"heads": 8, "dim_head": 64, "ff_mult": 4}
+    dropouts = {"attn_dropout": 0.0, "ff_dropout": 0.0}
+    return {
+        "mulan": {
+            "sr": parts.audio.sample_rate,
+            "clip_secs": int(parts.clip_seconds),
+            "dim_latent": parts.audio.latent_width,
+            "decoupled_contrastive_learning": not isinstance(parts.loss, InfoNCE),
+            "hierarchical_contrastive_loss": False,
+            "hierarchical_contrastive_loss_layers": None,
+            "sigmoid_contrastive_loss": isinstance(parts.loss, SigmoidContrastive),
+            "rank_contrast": True,
+        },
+        "audio_model": {
+            "model_dim": parts.audio.encoder.width,
+            "use_layer_idx": parts.audio.layer,
+        },
+        "text_model": {"model_dim": None, "use_layer_idx": -1},
+        "audio_transformer": {
+            "dim": audio["width"],
+            "tf_depth": audio["num_layers"],
+            **layers,
+            **dropouts,
+        },
+        "text_transformer": {
+            "dim": parts.text.model.config.hidden_size,
+            "tf_depth": text["num_layers"],
+            "max_seq_len": text["max_tokens"],
+            **layers,
+            "heads": text["num_heads"],
+            "dim_head": text["head_width"],
+            **dropouts,
+        },
+    }
+
+
+def _write_text_model(parts: MuLanParts, folder: Path, with_weights: bool) -> None:
+    """Writes the text model so that older releases of transformers load it."""
+    if with_weights:
+        save_folder(folder, dict(parts.text.model.state_dict()), {})
+    write_text_files(parts.text, folder)
+    # The official class builds an XLM-R, which computes what RoBERTa does.
+    _edit(folder / CONFIG, {"model_type": TEXT_PART, "architectures": None})
+    tokenizer = folder / TOKENIZER_CONFIG
+    kind = json.loads(tokenizer.read_text("utf-8")).get("tokenizer_class")
+    if kind in NEW_TOKENIZERS:
+        _edit(tokenizer, {"tokenizer_class": PLAIN_TOKENIZER})
+
+
+def _edit(path: Path, changes: dict[str, Any]) -> None:
+    """Changes keys of a JSON file; None takes one out."""
+    content = {**json.loads(path.read_text("utf-8")), **changes}
+    removed = [key for key, value in changes.items() if value is None]
+    write_json(path, {k: v for k, v in content.items() if k not in removed})

@@ -19,12 +19,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from muq_plugins.inference.lora import add_lora, lora_modules
+from muq_plugins.errors import UserError
 from muq_plugins.inference.muq import MuQ
 from muq_plugins.lobes.encoders.base import EncoderOutput
 from muq_plugins.lobes.encoders.muq import MuQEncoder
 from muq_plugins.lobes.finite import check_wavs
 from muq_plugins.lobes.lengths import normalize_clips, resample_clips
+
+# Queries and values of the attention, as in the paper that proposed LoRA.
+DEFAULT_TARGETS = ("linear_q", "linear_v")
 
 
 class PretrainedMuQ(nn.Module):
@@ -99,36 +102,36 @@ class PretrainedMuQ(nn.Module):
     ):
         super().__init__()
         if apply_spec_augment:
-            raise ValueError(
+            raise UserError(
                 "apply_spec_augment is not available: MuQ has no embedding for masked "
                 "frames. Set it to False and augment the waveforms, for example with "
                 "speechbrain.augment.time_domain.DropChunk and DropFreq."
             )
         if output_all_hiddens and output_weighted_sum:
-            raise ValueError(
+            raise UserError(
                 "output_all_hiddens and output_weighted_sum exclude each other: the "
                 "sum takes the place of the separate hidden states. Choose one."
             )
         if lora is not None and (freeze or frozen_layers):
-            raise ValueError(
+            raise UserError(
                 f"lora trains adapters in a frozen encoder, which freeze: {freeze} "
                 f"and frozen_layers: {frozen_layers} contradict. Leave them out; to "
                 f"adapt some layers only, give lora the key layers_to_transform."
             )
         if input_sample_rate <= 0:
-            raise ValueError(
+            raise UserError(
                 f"input_sample_rate must be a rate in Hz, got {input_sample_rate}."
             )
         self.encoder = MuQ.from_pretrained(source, cache_dir=save_path).mods.encoder
         if not isinstance(self.encoder, MuQEncoder):
-            raise ValueError(
+            raise UserError(
                 f"PretrainedMuQ freezes and adapts the parts of a MuQEncoder, but "
                 f"{source} holds a {type(self.encoder).__name__}: load it with "
                 f"muq_plugins.MuQ.from_pretrained and take its mods.encoder."
             )
         num_layers = self.encoder.num_layers
         if not 0 <= frozen_layers <= num_layers:
-            raise ValueError(
+            raise UserError(
                 f"frozen_layers must lie between 0 and {num_layers}, the number of "
                 f"layers of the model in {source}, got {frozen_layers}."
             )
@@ -276,3 +279,64 @@ class HuggingFaceNames:
     def feature_extractor(self) -> HuggingFaceNames:
         """The front end."""
         return self
+
+
+def add_lora(encoder: nn.Module, arguments: Mapping[str, Any]) -> None:
+    """Puts trainable adapters into linear layers and freezes everything else.
+
+    A new adapter changes nothing: the encoder computes what it did before until
+    the adapter is trained.
+    """
+    if not isinstance(arguments, Mapping):
+        raise TypeError(
+            f"lora must hold arguments of peft.LoraConfig by name, such as "
+            f"{{r: 8}}, but is {arguments!r}."
+        )
+    try:
+        from peft import LoraConfig, inject_adapter_in_model
+        from peft.tuners.lora import LoraLayer
+    except ImportError as error:
+        raise ImportError(
+            f"LoRA needs the peft library: pip install 'muq-plugins[lora]' ({error})."
+        ) from error
+    chosen: dict[str, Any] = {"target_modules": list(DEFAULT_TARGETS), **arguments}
+    inject_adapter_in_model(LoraConfig(**chosen), encoder)
+    adapted = {
+        name: layer
+        for name, layer in encoder.named_modules()
+        if isinstance(layer, LoraLayer)
+    }
+    # The encoder uses weights of pointwise convolutions directly, which would leave
+    # their adapters out without a word.
+    refused = [
+        name
+        for name, layer in adapted.items()
+        if not isinstance(layer.get_base_layer(), nn.Linear)
+    ]
+    if refused:
+        raise ValueError(
+            f"LoRA adapts linear layers only, but target_modules "
+            f"{chosen['target_modules']} also names {', '.join(refused)}. Choose among "
+            f"linear_q, linear_k, linear_v, linear_out, intermediate_dense and "
+            f"output_dense."
+        )
+
+
+def lora_modules(encoder: nn.Module) -> list[nn.Module]:
+    """The modules that `add_lora` has added, without the layers they adapt."""
+    return [
+        module
+        for name, module in encoder.named_modules()
+        if name.rpartition(".")[2].startswith("lora_")
+    ]
+
+
+def merge_lora(encoder: nn.Module) -> None:
+    """Adds trained adapters to the weights they adapt and takes them out.
+
+    What remains computes the same, and can be saved like any encoder.
+    """
+    for name, layer in list(encoder.named_modules()):
+        if hasattr(layer, "get_base_layer"):
+            layer.merge()
+            encoder.set_submodule(name, layer.get_base_layer())

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from muq_plugins.errors import UserError
-from muq_plugins.inference.contracts import TextModel
+from muq_plugins.lobes.mulan import TextModel
 
 # Stands for the tag in a line of a file of prompts.
 PLACE = "{tag}"

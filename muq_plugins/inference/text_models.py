@@ -21,6 +21,7 @@ from tokenizers import (
 )
 from transformers import PreTrainedTokenizerFast, RobertaConfig
 
+from muq_plugins.errors import UserError
 from muq_plugins.files import atomic_folder
 
 # In the order of their ids, which are those of RoBERTa.
@@ -75,7 +76,7 @@ def make_text_model(
 def train_pieces(texts: Sequence[str], vocab_size: int) -> list[tuple[str, float]]:
     """Trains SentencePiece."""
     if not any(text.strip() for text in texts):
-        raise ValueError("There are no texts to train a tokenizer on.")
+        raise UserError("There are no texts to train a tokenizer on.")
     longest = max(len(text.encode("utf-8")) for text in texts)
     model = io.BytesIO()
     try:
@@ -95,7 +96,7 @@ def train_pieces(texts: Sequence[str], vocab_size: int) -> list[tuple[str, float
             **{f"{name}_piece": piece for name, piece in SPECIAL.items()},
         )
     except RuntimeError as error:
-        raise ValueError(
+        raise UserError(
             f"SentencePiece cannot make a tokenizer of at most {vocab_size} pieces "
             f"from {len(texts)} texts: {error}. Change vocab_size; it includes 260 "
             "pieces for bytes and special tokens."

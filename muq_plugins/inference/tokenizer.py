@@ -1,56 +1,216 @@
-"""Trained tokenizers: saving them, and putting one into a target."""
+"""Trained tokenizers: saved, loaded into a target, or as they are for users."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+import torch
+from torch import Tensor
+
+from muq_plugins.errors import UserError
 from muq_plugins.inference.folders import (
+    CONFIG,
     HYPERPARAMETERS,
+    WEIGHTS,
+    NoModel,
     find_folder,
+    is_hub_id,
+    load_strictly,
     load_weights,
     read_config,
+    read_tensors,
     save_folder,
 )
-from muq_plugins.lobes.target import Target
+from muq_plugins.lobes import LogMel, ResidualVQ, StackedFrames, Target
+from muq_plugins.lobes.parts import build, describe
+from muq_plugins.lobes.target import Crops
 
 KIND = "tokenizer"
+WEIGHT_FILES = (".pth", ".pt", ".bin", ".ckpt", ".safetensors")
+# A trained weight normalisation has left the point where it was made by far more.
+UNTRAINED = 1e-4
+
+
+class MelRVQ(Target):
+    """The trained tokenizer of MuQ: ``codes = mel_rvq(wavs, wav_lens)``.
+
+    Codes are (batch, frames, N) int64, and `PADDING_CODE` beyond the end of a clip.
+    Attributes: ``sample_rate``, ``frame_rate``, ``num_codebooks``, ``codebook_size``.
+
+    Arguments
+    ---------
+    features : StackedFrames
+        Stacked log-mel frames.
+    quantizer : ResidualVQ
+        The quantizer.
+
+    Example
+    -------
+    >>> from muq_plugins.inference.tokenizer import save_tokenizer
+    >>> target = Target(StackedFrames(LogMel()), ResidualVQ(512, 2, 16))
+    >>> folder = save_tokenizer(getfixture("tmp_path") / "inference", target, "")
+    >>> mel_rvq = MelRVQ.from_pretrained(folder)
+    >>> codes = mel_rvq(torch.randn(1, 24000))
+    >>> codes.shape, mel_rvq.decode(codes).shape
+    (torch.Size([1, 25, 2]), torch.Size([1, 25, 512]))
+    """
+
+    @classmethod
+    def from_pretrained(cls, source: str | Path, device: str = "cpu") -> MelRVQ:
+        """Loads a trained tokenizer; nothing that comes with it is executed.
+
+        Arguments
+        ---------
+        source : str or Path
+            The folder of a tokenizer run, its inference folder, or the tokenizer file
+            that the authors of MuQ publish.
+        device : str
+            Where it goes.
+
+        Returns
+        -------
+        MelRVQ
+            The tokenizer.
+
+        Raises
+        ------
+        FileNotFoundError
+            If there is none: an untrained one never takes its place.
+        ValueError
+            If it is something else, or was never trained.
+        """
+        tokenizer = any_tokenizer(source, device)
+        if not isinstance(tokenizer, cls):
+            raise UserError(
+                f"{source} holds {type(tokenizer.features).__name__} with "
+                f"{type(tokenizer.quantizer).__name__}, not a Mel-RVQ tokenizer: load "
+                f"it with muq_plugins.inference.tokenizer.any_tokenizer."
+            )
+        return tokenizer
+
+    @torch.no_grad()
+    def forward(
+        self,
+        wavs: Tensor,
+        wav_lens: Tensor | None = None,
+        crops: Crops | None = None,
+    ) -> Tensor:
+        """Computes the codes.
+
+        Arguments
+        ---------
+        wavs : Tensor
+            Waveforms (batch, samples) at `sample_rate`, -1..1.
+        wav_lens : Tensor or None
+            Relative lengths (batch,); None when nothing is padded.
+        crops : Crops or None
+            Which crops these are; unused.
+
+        Returns
+        -------
+        Tensor
+            Codes (batch, frames, N) int64, on the tokenizer's device.
+        """
+        device = next(self.quantizer.parameters()).device
+        wav_lens = None if wav_lens is None else wav_lens.to(device)
+        return super().forward(wavs.to(device), wav_lens, crops)
+
+    @torch.no_grad()
+    def decode(self, codes: Tensor) -> Tensor:
+        """Turns codes back into stacked, normalised log-mel frames.
+
+        Arguments
+        ---------
+        codes : Tensor
+            (batch, frames, n) int64 without padding; with n < N, the first levels only.
+
+        Returns
+        -------
+        Tensor
+            (batch, frames, stacked size); ``features.unstack`` takes frames apart.
+        """
+        return self.quantizer.decode(codes)
 
 
 def save_tokenizer(folder: str | Path, target: Target, hyperparameters: str) -> Path:
-    """Writes the inference folder of a tokenizer."""
-    return save_folder(folder, target.state_dict(), _describe(target), hyperparameters)
+    """Writes the inference folder of a tokenizer, with the YAML of its experiment."""
+    config = _identity(target)
+    try:
+        config["parts"] = [describe(target.features), describe(target.quantizer)]
+    except TypeError:
+        pass  # it is loaded into a target that the experiment makes
+    return save_folder(folder, target.state_dict(), config, hyperparameters)
 
 
 def is_saved_tokenizer(folder: str | Path, hyperparameters: str) -> bool:
-    """Tells whether `save_tokenizer` has finished for the same experiment."""
+    """Whether `save_tokenizer` has finished for the same experiment."""
     path = Path(folder) / HYPERPARAMETERS
     return path.is_file() and path.read_text(encoding="utf-8") == hyperparameters
 
 
 def load_tokenizer(target: Target, source: str | Path) -> None:
-    """Loads a trained tokenizer into a target, strictly."""
+    """Loads a trained tokenizer into a target, strictly.
+
+    Raises NoModel if there is none, UserError if it does not fit, with the settings
+    that differ, or if the target has several views: which of them a tokenizer belongs
+    to, nobody says.
+    """
     if not isinstance(target, Target):
-        raise ValueError(
+        raise UserError(
             f"A {type(target).__name__} takes no trained tokenizer: its quantizers are "
             f"used as they are made. Set tokenizer and tokenizer_folder to null, or "
             f"choose a target of one view."
         )
     folder = find_folder(source, "tokenizer")
-    found, expected = read_config(folder), _describe(target)
+    found, expected = read_config(folder), _identity(target)
     differences = [
         f"{key} is {found.get(key)} there, {value} here"
         for key, value in expected.items()
         if found.get(key) != value
     ]
     if differences:
-        raise ValueError(
+        raise UserError(
             f"The tokenizer in {folder} does not fit this experiment: "
             f"{'; '.join(differences)}. Change the YAML or give another folder."
         )
     load_weights(target, folder)
 
 
-def _describe(target: Target) -> dict:
+def any_tokenizer(source: str | Path, device: str = "cpu") -> Target:
+    """Loads a trained tokenizer of any kind; nothing that comes with it is executed.
+
+    The source is the folder of a tokenizer run, its inference folder, or the tokenizer
+    file that the authors of MuQ publish. The result is a `MelRVQ` if it is one.
+    """
+    path = Path(source)
+    if path.suffix in WEIGHT_FILES and not path.is_dir():
+        return _read_file(path).to(device)
+    _refuse_model(path)
+    folder = find_folder(path, "tokenizer")
+    config = read_config(folder)
+    if config.get("kind") != KIND:
+        raise UserError(
+            f"{folder} holds a {config.get('kind') or 'model of unknown kind'}, not a "
+            f"{KIND}: give the folder of a tokenizer run."
+        )
+    tensors = read_tensors(folder / WEIGHTS)
+    try:
+        parts = config.get("parts") or _parts_of_before(config, tensors)
+        features, quantizer = map(build, parts)
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(
+            f"{folder} holds a tokenizer with features {config.get('features')} and "
+            f"quantizer {config.get('quantizer')}, which cannot be built from its "
+            f"folder alone: {error}"
+        ) from error
+    is_mel_rvq = isinstance(features, StackedFrames) and type(quantizer) is ResidualVQ
+    target = (MelRVQ if is_mel_rvq else Target)(features, quantizer)
+    load_strictly(target, tensors, folder / WEIGHTS)
+    return target.to(device)
+
+
+def _identity(target: Target) -> dict[str, Any]:
     """What must be equal for codes to mean the same."""
     return {
         "kind": KIND,
@@ -63,3 +223,101 @@ def _describe(target: Target) -> dict:
         "codebook_size": target.codebook_size,
         **target.quantizer.config,
     }
+
+
+def _parts_of_before(config: dict[str, Any], tensors: dict[str, Tensor]) -> list[dict]:
+    """The parts of a folder from before folders described them."""
+    arguments = dict(config["features_config"])
+    if isinstance(inner := arguments.get("features"), dict):
+        name = "Mfcc" if "num_coefficients" in inner else "LogMel"
+        arguments["features"] = {"class": name, "arguments": inner}
+    features = {"class": config["features"], "arguments": arguments}
+    prefix, name = "quantizer.", config["quantizer"]
+    tensors = {k.removeprefix(prefix): t for k, t in tensors.items() if prefix in k}
+    if name == "ResidualVQ":
+        sizes = _residual_sizes(tensors)
+    elif name == "FiniteScalarQuantization":
+        sizes = {key: config[key] for key in ("num_codebooks", "levels")}
+        sizes["input_size"] = tensors["in_proj.weight"].shape[1]
+    elif name == "KMeans":
+        codebook_size, input_size = tensors["centres"].shape
+        sizes = {"codebook_size": codebook_size, "input_size": input_size}
+    else:
+        raise UserError(f"the folder says nothing of the sizes of a {name}.")
+    return [features, {"class": name, "arguments": sizes}]
+
+
+def _residual_sizes(tensors: dict[str, Tensor]) -> dict[str, int]:
+    """The sizes of a residual quantizer that its tensors show."""
+    first = "quantizers.0.codebook.weight"
+    downs = [
+        name
+        for name in tensors
+        if name.startswith("quantizers.0.in_proj.") and name.endswith("weight_v")
+    ]
+    if first not in tensors or not downs:
+        names = ", ".join(sorted(tensors)[:5])
+        raise UserError(
+            f"There is no residual vector quantizer in it: its tensors are {names}, "
+            f"... instead of {first} and so on."
+        )
+    codebook_size, codebook_dim = tensors[first].shape
+    return {
+        # In the order of the layers: the first one tells the size of the input.
+        "input_size": tensors[sorted(downs)[0]].shape[1],
+        "num_codebooks": sum(name.endswith(".codebook.weight") for name in tensors),
+        "codebook_size": codebook_size,
+        "codebook_dim": codebook_dim,
+        "projection_depth": len(downs),
+    }
+
+
+def _read_file(path: Path) -> MelRVQ:
+    """The official tokenizer file, whose log-mel is that of the paper."""
+    if not path.is_file():
+        raise NoModel(
+            f"No tokenizer file {path}: check the path. An untrained tokenizer "
+            "never takes its place."
+        )
+    tensors = read_tensors(path)
+    try:
+        quantizer = ResidualVQ(**_residual_sizes(tensors))
+    except UserError as error:
+        raise UserError(f"{path} is no tokenizer. {error}") from error
+    load_strictly(quantizer, tensors, path)
+    if _is_untrained(quantizer):
+        raise UserError(
+            f"The quantizer in {path} was never trained: all of its weights have "
+            "exactly the lengths they were made with. Checkpoints of iterative "
+            "training hold such a quantizer, and its codes mean nothing. Take the "
+            "tokenizer file that the authors publish."
+        )
+    return MelRVQ(StackedFrames(LogMel()), quantizer)
+
+
+def _refuse_model(path: Path) -> None:
+    """MuQ models hold a quantizer as well, but not one to tokenize with."""
+    is_model = (path / CONFIG).is_file() and "w2v2_config" in read_config(path)
+    if is_model or (is_hub_id(path) and path.parts[0] == "OpenMuQ"):
+        raise UserError(
+            f"{path} is a MuQ model, not a tokenizer. After iterative training the "
+            "quantizer inside a model is not the one that made its labels, and by the "
+            "published settings it was never trained. Take the file of the tokenizer "
+            "that the authors publish, or the folder of a tokenizer run."
+        )
+
+
+def _is_untrained(quantizer: ResidualVQ) -> bool:
+    """Whether every weight is as long as it was made.
+
+    Weight normalisation starts with lengths that equal the norms of the directions.
+    Training changes both, each on its own. (The weight decay that unfrozen official
+    tokenizers suffered shrinks both alike, and does not hide the beginning.)
+    """
+    for name, length in quantizer.named_parameters():
+        if name.endswith("weight_g"):
+            direction = quantizer.get_parameter(name.replace("weight_g", "weight_v"))
+            norm = direction.norm(dim=(1, 2)).view_as(length)
+            if ((length - norm).abs() > UNTRAINED * norm).any():
+                return False
+    return True

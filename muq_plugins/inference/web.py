@@ -29,7 +29,6 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from muq_plugins.data.audio import AudioError, audio_info
 from muq_plugins.errors import UserError, shown
-from muq_plugins.inference.contracts import TextModel
 from muq_plugins.inference.index import Entry, Match, MusicIndex
 from muq_plugins.inference.index.search import (
     check_takes_texts,
@@ -38,6 +37,7 @@ from muq_plugins.inference.index.search import (
     find_example,
 )
 from muq_plugins.inference.index.update import is_below
+from muq_plugins.lobes.mulan import TextModel
 
 # What browsers call the formats that they play.
 MEDIA_TYPES = {

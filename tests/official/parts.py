@@ -37,9 +37,9 @@ def masked_prediction(folder, golden):
     checkpoint = read_official(folder, read_config(folder))
     num_codebooks = golden["codes"].shape[2]
     quantizer = ResidualVQ(512, num_codebooks, codebook_size=1024)
-    quantizer.load_state_dict(checkpoint.tokenizer)
+    quantizer.load_state_dict(checkpoint.others["tokenizer"])
     encoder = MuQ.from_pretrained(folder).mods.encoder
     head = MultiCodebookHead(encoder.width, num_codebooks, codebook_size=1024)
-    head.linear.load_state_dict(checkpoint.head)
+    head.linear.load_state_dict(checkpoint.others["head"])
     target = Target(StackedFrames(LogMel()), quantizer)
     return MaskedPrediction(GivenMask(golden), target, encoder, head).eval()

@@ -63,9 +63,8 @@ def test_hidden_states_and_checkpoints_at_full_size(official, folder, tmp_path):
     feats, _ = LogMel()(wavs)
     assert relative(feats.transpose(1, 2), golden["mel"]) < 1e-5
 
-    torch.save(
-        read_official(folder, read_config(folder)).tokenizer, tmp_path / "rvq.pth"
-    )
+    checkpoint = read_official(folder, read_config(folder))
+    torch.save(checkpoint.others["tokenizer"], tmp_path / "rvq.pth")
     codes = MelRVQ.from_pretrained(tmp_path / "rvq.pth")(wavs)
     assert torch.equal(codes, golden["codes"].long())
 

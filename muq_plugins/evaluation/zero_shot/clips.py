@@ -9,10 +9,8 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
-from torch import Tensor
 from tqdm import tqdm
 
 from muq_plugins.data.atomic import replace_file
@@ -26,27 +24,12 @@ from muq_plugins.data.datasets.tagged import (
 )
 from muq_plugins.data.manifest import load_manifest
 from muq_plugins.data.preparation import Manifests
+from muq_plugins.lobes.mulan import AudioModel, TextModel
 
 # Raised whenever a change of the code changes the latents.
 FORMAT = 1
 # Recordings in a file: what an interruption can cost.
 CHUNK = 64
-
-
-class AudioModel(Protocol):
-    """What latents of recordings need of a model, such as `MuQMuLan`."""
-
-    fingerprint: str
-
-    def embed_file(self, path: str) -> Tensor:
-        """Embeds a recording of any length."""
-
-
-class TextModel(Protocol):
-    """What latents of texts need of a model, such as `MuQMuLan`."""
-
-    def embed_text(self, texts: list[str]) -> Tensor:
-        """Embeds texts."""
 
 
 def text_latents(model: TextModel, texts: list[str]) -> np.ndarray:

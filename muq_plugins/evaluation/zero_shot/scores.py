@@ -22,12 +22,11 @@ from muq_plugins.evaluation.intervals import draws, interval
 from muq_plugins.evaluation.retrieval import RetrievalScores, retrieval_scores
 from muq_plugins.evaluation.tagging import TaggingScores, tagging_scores
 from muq_plugins.evaluation.zero_shot.clips import (
-    AudioModel,
     LabelledClips,
-    TextModel,
     audio_latents,
     text_latents,
 )
+from muq_plugins.lobes.mulan import AudioModel, TextModel
 
 TO_MUSIC, TO_TEXT = "text to music", "music to text"
 

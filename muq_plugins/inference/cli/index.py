@@ -304,9 +304,8 @@ def _embed_query(
 
 def _load_model(source: str, layer: int | None, device: str) -> Any:
     """A MuQ-MuLan, or a layer of an encoder: whatever the model is."""
-    from muq_plugins.inference.folders import read_config
+    from muq_plugins.inference.folders import find_model, read_config
     from muq_plugins.inference.official_mulan import is_official_mulan
-    from muq_plugins.inference.sources import find_model
 
     try:
         config = read_config(find_model(source))

@@ -43,10 +43,10 @@ def tokenize(
     same command goes on where it was; what is done is not done again.
     """
     device = pick_device(device)
-    from muq_plugins.inference.any_tokenizer import any_tokenizer
     from muq_plugins.inference.cli.inputs import find_inputs
     from muq_plugins.inference.cli.outputs import check_format
     from muq_plugins.inference.cli.work import run_work
+    from muq_plugins.inference.tokenizer import any_tokenizer
 
     check_format(format)
     found, problems = find_inputs(inputs)
@@ -87,7 +87,7 @@ def inspect(
         inspection_facts,
         inspection_report,
     )
-    from muq_plugins.inference.any_tokenizer import any_tokenizer
+    from muq_plugins.inference.tokenizer import any_tokenizer
 
     clips, problems = find_clips(inputs, max_files)
     target = load(any_tokenizer, model, device)

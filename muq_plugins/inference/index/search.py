@@ -14,8 +14,8 @@ import numpy as np
 
 from muq_plugins.errors import UserError
 from muq_plugins.files import atomic
-from muq_plugins.inference.contracts import TextModel
 from muq_plugins.inference.index.store import CHUNK, Entry, Store
+from muq_plugins.lobes.mulan import TextModel
 
 # Of a score; what comes after them is rounding error.
 DIGITS = 6

@@ -18,8 +18,8 @@ from muq_plugins.data.audio import AudioError, audio_info
 from muq_plugins.data.scan import find_audio
 from muq_plugins.errors import UserError, shown
 from muq_plugins.files import locked
-from muq_plugins.inference.contracts import AudioModel
 from muq_plugins.inference.index.store import FILE, Entry, Store, create
+from muq_plugins.lobes.mulan import AudioModel
 from muq_plugins.lobes.parts import encoder_fingerprint
 
 if TYPE_CHECKING:

@@ -8,10 +8,11 @@ from muq_plugins.lobes.mulan.contrastive import (
     gather_with_gradient,
 )
 from muq_plugins.lobes.mulan.latent_transformer import LatentTransformer
-from muq_plugins.lobes.mulan.towers import AudioTower, TextTower
+from muq_plugins.lobes.mulan.towers import AudioModel, AudioTower, TextModel, TextTower
 from muq_plugins.lobes.mulan.training import ContrastiveTraining
 
 __all__ = [
+    "AudioModel",
     "AudioTower",
     "ContrastiveLoss",
     "ContrastiveTraining",
@@ -19,6 +20,7 @@ __all__ = [
     "InfoNCE",
     "LatentTransformer",
     "SigmoidContrastive",
+    "TextModel",
     "TextTower",
     "gather_with_gradient",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -53,6 +53,16 @@ def mean_of_own(hidden: Tensor, mask: Tensor | None) -> Tensor:
 def precise(tensor: Tensor) -> Tensor:
     """Brings numbers to single precision, unless they are better already."""
     return tensor if tensor.dtype == torch.float64 else tensor.float()
+
+
+class AudioModel(Protocol):
+    """What embeds audio files of any length, each as (latent_width,)."""
+
+    fingerprint: str
+    latent_width: int
+
+    def embed_file(self, path: str) -> Tensor:
+        """Embeds a file."""
 
 
 class AudioTower(nn.Module):
@@ -176,6 +186,13 @@ class AudioTower(nn.Module):
         mask = length_mask(lengths, hidden.shape[1])
         hidden = self.transformer(self.projection(hidden), mask)
         return self.to_latents(hidden, mask)
+
+
+class TextModel(Protocol):
+    """What embeds texts, however many, as (texts, latent_width)."""
+
+    def embed_text(self, texts: list[str]) -> Tensor:
+        """Embeds texts."""
 
 
 class TextTower(nn.Module):

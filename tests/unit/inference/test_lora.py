@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from muq_plugins import MuQEncoder
-from muq_plugins.inference.lora import add_lora, lora_modules, merge_lora
+from muq_plugins.inference.pretrained_muq import add_lora, lora_modules, merge_lora
 
 TARGETS = [
     "linear_q",

@@ -11,10 +11,10 @@ from safetensors.torch import load_file, save_file
 
 from muq_plugins import MuQ
 from muq_plugins.data.audio import AudioError, read_audio
-from muq_plugins.inference import long_audio, mulan_sources
+from muq_plugins.inference import folders, long_audio
 from muq_plugins.inference.clips import CLIPS_AT_ONCE
 from muq_plugins.inference.mulan import TEXTS_AT_ONCE, MuQMuLan
-from muq_plugins.inference.mulan_folders import save_mulan
+from muq_plugins.inference.mulan_parts import save_mulan
 from muq_plugins.lobes import AudioTower, InfoNCE, SigmoidContrastive
 from tests.unit.inference.tiny_mulan import (
     roberta_with_pooler,
@@ -297,7 +297,7 @@ def test_misfitting_weights_are_named(copied):
         ({"audio": {}}, "config.json is damaged or of another version"),
         ({"clip_seconds": 0}, "clip_seconds is 0: the encoder needs at least"),
         ({"clip_seconds": "x"}, "is damaged or of another version"),
-        ({"loss": {"class": "Evil", "max_temperature": 1}}, "loss is 'Evil', not one"),
+        ({"loss": {"class": "Evil", "max_temperature": 1}}, "There is no part 'Evil'"),
     ],
 )
 def test_folders_that_are_something_else(copied, changes, message):
@@ -365,11 +365,12 @@ def test_a_model_of_the_hub_comes_with_its_parts_and_nothing_else(
         asked[repo_id] = arguments
         return str(folder)
 
-    monkeypatch.setattr(mulan_sources, "find_model", lambda *arguments: folder)
-    monkeypatch.setattr(mulan_sources, "snapshot_download", download)
+    monkeypatch.setattr(folders, "snapshot_download", download)
     loaded = MuQMuLan.from_pretrained("me/my-mulan", revision="v1", cache_dir="c")
     assert loaded.fingerprint == model.fingerprint
     assert asked["me/my-mulan"]["revision"] == "v1"
     patterns = asked["me/my-mulan"]["allow_patterns"]
     assert "text_model/tokenizer.json" in patterns and "muq/config.json" in patterns
-    assert all(name.endswith((".json", ".txt", ".model")) for name in patterns)
+    assert "model.safetensors" in patterns and "pytorch_model.bin" not in patterns
+    texts = [name for name in patterns if "/" in name]
+    assert all(name.endswith((".json", ".txt", ".model")) for name in texts)

@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from muq_plugins import LogMel, MelRVQ, MuQ, ResidualVQ
+from muq_plugins import LogMel, MelRVQ, MuQ
 from muq_plugins.inference.muq import save_muq
 from muq_plugins.inference.official import read_official
 from muq_plugins.lobes import MuQEncoder
@@ -92,7 +92,7 @@ def test_codes_and_masked_loss_equal_the_official_ones(golden):
 @pytest.mark.parametrize("spelling", ["old", "new"])
 def test_both_spellings_of_weight_norm(golden, tmp_path, spelling):
     checkpoint = read_official(OFFICIAL, {})
-    tensors = checkpoint.tokenizer
+    tensors = checkpoint.others["tokenizer"]
     if spelling == "new":
         new = {
             ".weight_g": ".parametrizations.weight.original0",
@@ -225,26 +225,35 @@ def test_weights_that_are_missing_altogether(copied):
         MuQ.from_pretrained(copied)
 
 
-def test_a_hub_id_is_downloaded(monkeypatch, golden, tmp_path):
+def test_a_hub_id_is_downloaded(monkeypatch, golden, copied, tmp_path):
     from huggingface_hub.errors import LocalEntryNotFoundError
 
-    from muq_plugins.inference import sources
+    from muq_plugins.inference import folders
 
     asked = []
 
-    def download(repo_id, filename, revision, cache_dir):
-        asked.append((repo_id, filename, revision, cache_dir))
-        return str(OFFICIAL / filename)
+    def download(hub_id, revision, cache_dir, allow_patterns):
+        asked.append((hub_id, allow_patterns, revision, cache_dir))
+        return str(copied)
 
-    monkeypatch.setattr(sources, "hf_hub_download", download)
+    monkeypatch.setattr(folders, "snapshot_download", download)
     model = MuQ.from_pretrained("OpenMuQ/MuQ-x", revision="v1", cache_dir=tmp_path)
-    assert asked[1] == ("OpenMuQ/MuQ-x", "model.safetensors", "v1", tmp_path)
+    files = ["config.json", "model.safetensors"]
+    assert asked == [("OpenMuQ/MuQ-x", files, "v1", tmp_path)]
     assert len(model(golden["wavs"].float()).hidden_states) == 4
+    # Only a model without safetensors is asked for its pickle.
+    tensors = load_file(copied / "model.safetensors")
+    (copied / "model.safetensors").unlink()
+    with pytest.raises(FileNotFoundError, match="has no config.json with model.safe"):
+        MuQ.from_pretrained("OpenMuQ/MuQ-x")
+    torch.save(tensors, copied / "pytorch_model.bin")
+    MuQ.from_pretrained("OpenMuQ/MuQ-x")
+    assert [names for _, names, *_ in asked[3:]] == [files, ["pytorch_model.bin"]]
 
-    def offline(**where):
+    def offline(*where, **files):
         raise LocalEntryNotFoundError("no network")
 
-    monkeypatch.setattr(sources, "hf_hub_download", offline)
+    monkeypatch.setattr(folders, "snapshot_download", offline)
     with pytest.raises(FileNotFoundError, match="OpenMuQ/MuQ-x is no folder here"):
         MuQ.from_pretrained("OpenMuQ/MuQ-x")
 
@@ -254,35 +263,3 @@ def test_a_model_is_not_a_tokenizer():
         MelRVQ.from_pretrained(OFFICIAL)
     with pytest.raises(ValueError, match="is a MuQ model, not a tokenizer"):
         MelRVQ.from_pretrained("OpenMuQ/MuQ-large-msd-iter")
-
-
-@pytest.mark.parametrize("decay", [1.0, 0.368])
-def test_an_untrained_tokenizer_is_refused(tmp_path, decay):
-    quantizer = ResidualVQ(512, num_codebooks=2, codebook_size=64)
-    state = {name: tensor * decay for name, tensor in quantizer.state_dict().items()}
-    torch.save(state, tmp_path / "rvq.pth")
-    with pytest.raises(ValueError, match="was never trained"):
-        MelRVQ.from_pretrained(tmp_path / "rvq.pth")
-
-
-@pytest.mark.parametrize("depth", [1, 2, 3])
-def test_one_update_makes_a_tokenizer_trained(tmp_path, depth):
-    quantizer = ResidualVQ(512, 2, 64, codebook_dim=8, projection_depth=depth)
-    optimizer = torch.optim.Adam(quantizer.parameters(), 1e-3)
-    feats = torch.randn(50, 512)
-    out = quantizer(feats)
-    (out.loss + (feats - out.quantized).abs().mean()).backward()
-    optimizer.step()
-    quantizer.eval()
-    torch.save(quantizer.state_dict(), tmp_path / "rvq.pth")
-    mel_rvq = MelRVQ.from_pretrained(tmp_path / "rvq.pth")
-    assert mel_rvq.num_codebooks == 2 and mel_rvq.codebook_size == 64
-    assert torch.equal(mel_rvq.quantizer.encode(feats), quantizer.encode(feats))
-
-
-def test_other_files_are_no_tokenizer(tmp_path):
-    torch.save({"weight": torch.ones(2)}, tmp_path / "x.pth")
-    with pytest.raises(ValueError, match="its tensors are weight"):
-        MelRVQ.from_pretrained(tmp_path / "x.pth")
-    with pytest.raises(FileNotFoundError, match="No tokenizer file"):
-        MelRVQ.from_pretrained(tmp_path / "y.pth")

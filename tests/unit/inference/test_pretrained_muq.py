@@ -13,9 +13,8 @@ from speechbrain.integrations.huggingface.wav2vec2 import Wav2Vec2
 from torchaudio.functional import resample
 
 from muq_plugins import MuQ, MuQEncoder
-from muq_plugins.inference.lora import merge_lora
 from muq_plugins.inference.muq import save_muq
-from muq_plugins.inference.pretrained_muq import PretrainedMuQ
+from muq_plugins.inference.pretrained_muq import PretrainedMuQ, merge_lora
 
 ROOT = Path(__file__).parents[3]
 

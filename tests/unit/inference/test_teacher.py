@@ -3,8 +3,7 @@
 import pytest
 import torch
 
-from muq_plugins.inference.muq import save_muq
-from muq_plugins.inference.teacher import teacher_features
+from muq_plugins.inference.muq import save_muq, teacher_features
 from muq_plugins.inference.tokenizer import load_tokenizer, save_tokenizer
 from muq_plugins.lobes import MuQEncoder, ResidualVQ, Target
 

@@ -4,10 +4,15 @@ import pytest
 import torch
 from torch import nn
 
-from muq_plugins.inference.folders import load_weights, pretrainer_hook, save_folder
+from muq_plugins.inference.folders import (
+    load_strictly,
+    load_weights,
+    pretrainer_hook,
+    read_tensors,
+    save_folder,
+)
 from muq_plugins.inference.muq import MuQ, save_muq
 from muq_plugins.inference.pretrained_muq import PretrainedMuQ
-from muq_plugins.inference.weights import load_strictly, read_tensors
 from muq_plugins.lobes import (
     LogMel,
     Mfcc,

@@ -1,0 +1,270 @@
+"""The folder of a MuQ-MuLan: two towers, the files of the text model, and their hash.
+
+The parts of an official checkpoint are found here too: it holds all weights, but
+neither the settings of the MuQ in it nor the config and the tokenizer of its text
+model, which it names.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from muq_plugins.errors import UserError
+from muq_plugins.inference.folders import (
+    CONFIG,
+    NoModel,
+    download,
+    find_model,
+    is_hub_id,
+    load_weights,
+    save_folder,
+)
+from muq_plugins.lobes import AudioTower, ContrastiveLoss, TextTower
+from muq_plugins.lobes.parts import TRAINING_ONLY, build, describe, fingerprint
+
+KIND = "muq_mulan"
+# The text model in a folder of ours, and both parts beside an official checkpoint. The
+# official class tells kinds of models by these words in their names.
+TEXT_MODEL = "text_model"
+MUQ_PART = "muq"
+TEXT_PART = "xlm-roberta"
+# All that a tokenizer can consist of; weights are not among it, and no code.
+TEXT_FILES = (
+    CONFIG,
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "sentencepiece.bpe.model",
+)
+# Settings of the towers and of a text model that latents depend on, and that the
+# weights do not show.
+AUDIO_SETTINGS = ("layer", "num_layers")
+TEXT_SETTINGS = ("num_layers", "num_heads", "head_width", "max_tokens")
+TEXT_MODEL_SETTINGS = (
+    "hidden_act",
+    "layer_norm_eps",
+    "num_attention_heads",
+    "pad_token_id",
+)
+
+
+class Towers(nn.ModuleDict):
+    """All parts with weights, under the names they are saved by."""
+
+
+@dataclass
+class MuLanParts:
+    """What a MuQ-MuLan consists of; both towers must fit together."""
+
+    audio: AudioTower
+    text: TextTower
+    clip_seconds: float
+    loss: ContrastiveLoss | None = None
+
+    def __post_init__(self):
+        if not isinstance(self.audio, AudioTower) or not isinstance(
+            self.text, TextTower
+        ):
+            raise UserError(
+                f"A MuQ-MuLan needs an AudioTower and a TextTower, got "
+                f"{type(self.audio).__name__} and {type(self.text).__name__}."
+            )
+        if self.audio.latent_width != self.text.latent_width:
+            raise UserError(
+                f"The audio tower has latents of {self.audio.latent_width}, the text "
+                f"tower of {self.text.latent_width}: both must share one space."
+            )
+        samples = self.clip_seconds * self.audio.sample_rate
+        least = getattr(self.audio.encoder, "min_samples", 1)
+        if not math.isfinite(samples) or samples < least:
+            raise UserError(
+                f"clip_seconds is {self.clip_seconds}: the encoder needs at least "
+                f"{least / self.audio.sample_rate:.3f} seconds."
+            )
+
+    def module(self) -> Towers:
+        """``audio``, ``text`` and, where there is one, ``loss``."""
+        parts = {"audio": self.audio, "text": self.text, "loss": self.loss}
+        return Towers({k: v for k, v in parts.items() if v is not None})
+
+
+def save_mulan(
+    folder: str | Path,
+    audio_tower: AudioTower,
+    text_tower: TextTower,
+    clip_seconds: float,
+    loss: ContrastiveLoss | None = None,
+) -> Path:
+    """Writes an inference folder for `MuQMuLan.from_pretrained`.
+
+    ``clip_seconds`` is the length of the clips that the audio tower was trained on; the
+    temperature of the loss is kept for further training. Raises TypeError if the
+    encoder or the loss is no part, which nobody could build again.
+    """
+    parts = MuLanParts(audio_tower, text_tower, clip_seconds, loss)
+    config = {
+        "kind": KIND,
+        "clip_seconds": clip_seconds,
+        "audio": {
+            "encoder": describe(audio_tower.encoder),
+            "tower": audio_tower.config,
+        },
+        "text": text_tower.config,
+        "loss": None if loss is None else _describe_loss(loss),
+    }
+    tensors = {
+        name: tensor
+        for name, tensor in parts.module().state_dict().items()
+        # What pools for other tasks computes nothing here.
+        if not name.startswith("text.model.pooler.")
+    }
+    return save_folder(
+        folder,
+        tensors,
+        config,
+        write_more=lambda unfinished: write_text_files(
+            text_tower, unfinished / TEXT_MODEL
+        ),
+    )
+
+
+def load_mulan(
+    folder: Path, config: dict[str, Any], text_model: str | Path | None = None
+) -> MuLanParts:
+    """Builds the parts of a folder from `save_mulan` and loads their weights.
+
+    ``text_model`` is a folder with the config and the tokenizer of the text model,
+    instead of the one that comes along.
+    """
+    if config.get("kind") != KIND:
+        raise UserError(
+            f"{folder} holds a {config.get('kind') or 'model of unknown kind'}, not a "
+            f"{KIND}: give the folder of a run of train_mulan.py, or a MuQ-MuLan of "
+            f"the official MuQ package."
+        )
+    texts = folder / TEXT_MODEL if text_model is None else Path(text_model)
+    if not (texts / CONFIG).is_file():
+        raise NoModel(
+            f"{texts} holds no {CONFIG}: copy the whole folder {folder}, with "
+            f"{TEXT_MODEL} in it."
+        )
+    try:
+        audio = config["audio"]
+        audio_tower = AudioTower(build(audio["encoder"]), **audio["tower"])
+        text_tower = TextTower.from_folder(texts, pretrained=False, **config["text"])
+        loss = None if config["loss"] is None else _build_loss(config["loss"])
+        parts = MuLanParts(audio_tower, text_tower, config["clip_seconds"], loss)
+    except (KeyError, TypeError) as error:
+        raise UserError(
+            f"{folder / CONFIG} is damaged or of another version ({error!r}): make "
+            f"the folder again from its run."
+        ) from error
+    except ValueError as error:
+        raise UserError(f"{folder / CONFIG}: {error}") from error
+    load_weights(parts.module(), folder)
+    return parts
+
+
+def write_text_files(tower: TextTower, folder: Path) -> None:
+    """Writes the config and the tokenizer of a text model."""
+    tower.model.config.save_pretrained(folder)
+    tower.tokenizer.save_pretrained(folder)
+
+
+def _describe_loss(loss: ContrastiveLoss) -> dict[str, Any]:
+    """A loss as data; its parameters are among the weights."""
+    name = describe(loss)["class"]
+    return {
+        "class": name,
+        "max_temperature": round(math.exp(loss.max_log_temperature), 6),
+    }
+
+
+def _build_loss(description: dict[str, Any]) -> nn.Module:
+    """A loss from its description."""
+    limit = description["max_temperature"]
+    arguments = {"temperature": min(10.0, limit), "max_temperature": limit}
+    return build({"class": description["class"], "arguments": arguments})
+
+
+def mulan_fingerprint(audio: AudioTower, text: TextTower, clip_seconds: float) -> str:
+    """A short hash of all weights, settings and words that a latent depends on.
+
+    It is equal for copies of a model, also in another layout. Indexes carry it.
+    """
+    encoder = audio.encoder.config
+    words = json.dumps(sorted(text.tokenizer.get_vocab().items()))
+    model = text.model.config
+    settings = {
+        "clip_seconds": float(clip_seconds),
+        "encoder": {k: v for k, v in encoder.items() if k not in TRAINING_ONLY},
+        "audio": {key: audio.config[key] for key in AUDIO_SETTINGS},
+        "text": {key: text.config[key] for key in TEXT_SETTINGS},
+        "average_padding": text.average_padding,
+        "text_model": {key: getattr(model, key) for key in TEXT_MODEL_SETTINGS},
+        "vocabulary": hashlib.sha256(words.encode()).hexdigest(),
+    }
+    return fingerprint(nn.ModuleDict({"audio": audio, "text": text}), settings)
+
+
+def find_mulan(
+    source: str | Path, revision: str | None = None, cache_dir: str | Path | None = None
+) -> Path:
+    """The folder of a model and of the parts that come along, downloaded if need be."""
+    more = [f"{part}/{name}" for part in (TEXT_MODEL, TEXT_PART) for name in TEXT_FILES]
+    try:
+        return find_model(source, revision, cache_dir, [*more, f"{MUQ_PART}/{CONFIG}"])
+    except NoModel as error:
+        if not is_hub_id(source):
+            raise
+        raise NoModel(
+            f"{error} Without a network, a MuQ-MuLan of the official package also "
+            f"needs {MUQ_PART}/{CONFIG} of its MuQ in that folder, and {TEXT_PART} "
+            f"with {CONFIG} and the files of the tokenizer of its text model."
+        ) from error
+
+
+def find_part(
+    name: str,
+    folder: Path,
+    part: str,
+    given: str | Path | None = None,
+    cache_dir: str | Path | None = None,
+) -> Path:
+    """The settings of the model that an official checkpoint names as `MUQ_PART` or
+    `TEXT_PART`.
+
+    A folder ``part`` beside the checkpoint wins over the name, and what the user has
+    ``given``, a folder or a hub id, over both.
+    """
+    if given is None and (folder / part / CONFIG).is_file():
+        return folder / part
+    wanted = str(name if given is None else given)
+    argument = "audio_model" if part == MUQ_PART else "text_model"
+    files = (CONFIG,) if part == MUQ_PART else TEXT_FILES
+    needed = CONFIG if part == MUQ_PART else f"{CONFIG} and the files of the tokenizer"
+    remedy = (
+        f"Its weights are in the checkpoint; only {needed} are needed. Download them "
+        f"on a machine with a network into {folder / part}, or give their folder with "
+        f"{argument}=..."
+    )
+    if Path(wanted).is_dir():
+        found, where = Path(wanted), ""
+    else:
+        try:
+            found, where = download(wanted, files, None, cache_dir), " on the hub"
+        except NoModel as error:
+            raise NoModel(f"{error} {remedy}") from error
+    if not (found / CONFIG).is_file():
+        raise NoModel(f"{wanted} holds no {CONFIG}{where}. {remedy}")
+    return found
