@@ -12,7 +12,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from muq_plugins.errors import UserError
 from muq_plugins.files import atomic_folder, read_json
-from muq_plugins.lobes.finite import not_finite
+from muq_plugins.lobes.finite import check_weights
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
@@ -59,7 +59,7 @@ def save_folder(
     tensors = {
         name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()
     }
-    check_weights(tensors, f"The model for {folder}")
+    check_weights(tensors, f"The model for {folder}", UserError)
     with atomic_folder(folder) as unfinished:
         text = json.dumps(config, indent=2) + "\n"
         (unfinished / CONFIG).write_text(text, encoding="utf-8")
@@ -201,20 +201,8 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
         ) from error
     if not isinstance(state, dict) or not all(map(torch.is_tensor, state.values())):
         raise UserError(f"{path} must hold named tensors and nothing else.")
-    check_weights(state, path)
+    check_weights(state, path, UserError)
     return {one_spelling(name): tensor for name, tensor in state.items()}
-
-
-def check_weights(state: Mapping[str, Tensor], where: str | Path) -> None:
-    """Refuses tensors that are not finite, which may look as if all were well."""
-    # A counter that nothing reads outgrows half precision.
-    bad = [name for name in not_finite(state) if "num_batches_tracked" not in name]
-    if bad:
-        more = f" and of {len(bad) - 1} more tensors" if len(bad) > 1 else ""
-        raise UserError(
-            f"{where}: values of {bad[0]}{more} are NaN or infinite. The training has "
-            f"diverged or the file is damaged: take an earlier or another one."
-        )
 
 
 def _is_other_kind(found: Tensor, expected: Tensor) -> bool:
@@ -278,5 +266,5 @@ def load_weights(module: nn.Module, folder: str | Path) -> None:
 def pretrainer_hook(module: nn.Module, path: str | Path) -> None:
     """Lets SpeechBrain's Pretrainer load safetensors, strictly; folders name it so."""
     tensors = load_file(path)
-    check_weights(tensors, path)
+    check_weights(tensors, path, UserError)
     load_strictly(module, tensors, path)

@@ -11,7 +11,7 @@ import logging
 import torch
 from torch import Tensor, nn
 
-from muq_plugins.lobes.finite import check_wavs
+from muq_plugins.lobes.finite import check_wavs, check_weights
 from muq_plugins.lobes.lengths import absolute_lengths, relative_lengths
 from muq_plugins.lobes.parts import part
 from muq_plugins.lobes.quantizers.base import (
@@ -227,6 +227,7 @@ def _load(source: str | None) -> nn.Module:
             f"normalised chunks; the target needs the one for single-channel audio, "
             f"{ENCODEC_24KHZ}."
         )
+    check_weights(model.state_dict(), source)
     return model.eval()
 
 

@@ -42,6 +42,20 @@ def not_finite(tensors: Mapping[str, Tensor]) -> list[str]:
     return [name for name, tensor in tensors.items() if not is_finite(tensor)]
 
 
+def check_weights(
+    state: Mapping[str, Tensor], where: object, error: type[ValueError] = ValueError
+) -> None:
+    """Refuses tensors that are not finite, which may look as if all were well."""
+    # A counter that nothing reads outgrows half precision.
+    bad = [name for name in not_finite(state) if "num_batches_tracked" not in name]
+    if bad:
+        more = f" and of {len(bad) - 1} more tensors" if len(bad) > 1 else ""
+        raise error(
+            f"{where}: values of {bad[0]}{more} are NaN or infinite. The training has "
+            f"diverged or the file is damaged: take an earlier or another one."
+        )
+
+
 def check_wavs(wavs: Tensor, wav_lens: Tensor | None = None) -> None:
     """Refuses what are not waveforms (batch, samples) in floating point, -1..1.
 

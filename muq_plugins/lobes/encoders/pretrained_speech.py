@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from muq_plugins.lobes.encoders.base import EncoderOutput, centre_frames, encoder_output
-from muq_plugins.lobes.finite import check_wavs
+from muq_plugins.lobes.finite import check_wavs, check_weights
 from muq_plugins.lobes.lengths import absolute_lengths, resample_clips
 from muq_plugins.lobes.parts import part
 from muq_plugins.lobes.quantizers.base import private_randomness
@@ -184,6 +184,7 @@ def _load(source: str | Path, save_path: str | Path | None):
             f"folder with config.json, preprocessor_config.json and weights as source."
         ) from error
     _check(wrapper.model.config, source)
+    check_weights(wrapper.model.state_dict(), source)
     rate = wrapper.feature_extractor.sampling_rate
     return wrapper.model.float(), rate, bool(wrapper.normalize_wav)
 

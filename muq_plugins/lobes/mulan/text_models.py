@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
+from muq_plugins.lobes.finite import check_weights
 from muq_plugins.lobes.quantizers.base import private_randomness
 
 logger = logging.getLogger(__name__)
@@ -117,6 +118,7 @@ def load_text_model(
             f"of the Hugging Face hub, or a folder with config.json, the files of "
             f"the tokenizer and, unless pretrained is False, weights."
         ) from error
+    check_weights(model.state_dict(), source)
     return model.float(), tokenizer
 
 

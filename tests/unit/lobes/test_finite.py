@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch import nn
+from transformers import EncodecConfig, EncodecModel
 
 from muq_plugins.inference.folders import (
     load_strictly,
@@ -187,3 +188,13 @@ def test_a_counter_may_outgrow_half_precision(tmp_path):
     norm.num_batches_tracked += 400_000
     torch.save({k: t.half() for k, t in norm.state_dict().items()}, tmp_path / "a.pt")
     load_strictly(norm, read_tensors(tmp_path / "a.pt"), "a.pt")
+
+
+def test_models_of_transformers_with_nan_are_refused(tmp_path):
+    config = EncodecConfig(num_filters=2, num_lstm_layers=1, upsampling_ratios=[8, 5])
+    model = EncodecModel(config)
+    name, weights = next(iter(model.encoder.named_parameters()))
+    weights.data.view(-1)[0] = NAN
+    model.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=f"{tmp_path}: values of encoder.* are NaN"):
+        EncodecFeatures(str(tmp_path))
