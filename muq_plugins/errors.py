@@ -3,11 +3,23 @@
 import difflib
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 
 class UserError(ValueError):
     """What is wrong, with which value and file, and what to do; shown as one line."""
+
+
+@contextmanager
+def given_by_user() -> Iterator[None]:
+    """Whatever cannot be read in this block is a person's to mend, not a bug."""
+    try:
+        yield
+    except UserError:
+        raise
+    except (ValueError, OSError) as error:
+        raise UserError(str(error)) from error
 
 
 def nearest(name: str, known: Iterable[str], cutoff: float = 0.0) -> str:

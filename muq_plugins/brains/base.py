@@ -40,6 +40,7 @@ from muq_plugins.data.clips import (
     training_loader,
 )
 from muq_plugins.data.preparation import Manifests
+from muq_plugins.errors import UserError
 from muq_plugins.lobes.finite import is_finite
 from muq_plugins.lobes.stages import StageOutput
 
@@ -123,18 +124,18 @@ class StageBrain(sb.Brain):
         checkpointer=None,
     ):
         if len(modules) != 1:
-            raise ValueError(
+            raise UserError(
                 f"A stage has exactly one module, got {sorted(modules)}: put the parts "
                 f"into one module whose forward computes the loss."
             )
         super().__init__(modules, opt_class, hparams, run_opts, checkpointer)
         if self.optimizer_step_limit is None:
-            raise ValueError(
+            raise UserError(
                 "optimizer_step_limit is not set: it is the number of updates after "
                 "which training ends. Add it to the YAML."
             )
         if self.max_grad_norm is not None and self.max_grad_norm < 0:
-            raise ValueError(
+            raise UserError(
                 f"max_grad_norm is {self.max_grad_norm}: a negative limit would turn "
                 f"the gradient around. Use 0 or null to switch clipping off."
             )
@@ -529,9 +530,7 @@ class StageBrain(sb.Brain):
         """
         parameters = [p for p in self.module.parameters() if p.requires_grad]
         if not parameters:
-            raise ValueError(
-                f"The {self.stage_name} module has no trainable parameter."
-            )
+            raise UserError(f"The {self.stage_name} module has no trainable parameter.")
         groups: Any = parameters
         if self.remove_vector_weight_decay:
             groups = [

@@ -14,15 +14,12 @@ from torch import Tensor
 
 from muq_plugins.brains.processes import gather, world_size
 from muq_plugins.data.clips import ClipBatch
-from muq_plugins.data.jsonio import append_json_line, open_json_lines, read_json_lines
+from muq_plugins.errors import UserError
 from muq_plugins.evaluation.run_files import MetricsLog
+from muq_plugins.files import append_json_line, open_json_lines, read_json_lines
 from muq_plugins.lobes.stages import StageOutput
 
 logger = get_logger(__name__)
-
-
-class TooManyBadFiles(RuntimeError):
-    """More files could not be read than the run accepts."""
 
 
 class QuarantineLog:
@@ -35,7 +32,7 @@ class QuarantineLog:
 
     def __init__(self, folder, max_bad_fraction):
         if not 0 <= max_bad_fraction <= 1:
-            raise ValueError(
+            raise UserError(
                 f"max_bad_fraction is a share in 0..1, got {max_bad_fraction}."
             )
         self.path = Path(folder) / "quarantine.jsonl"
@@ -63,7 +60,7 @@ class QuarantineLog:
                 f"  {path}: {reason}"
                 for path, reason in list(self._reasons.items())[:5]
             )
-            raise TooManyBadFiles(
+            raise UserError(
                 f"{len(self)} of {total_files} training files could not be read "
                 f"({len(self) / total_files:.1%}, max_bad_fraction is "
                 f"{self.max_bad_fraction:.1%}). The first ones:\n{first}\n"

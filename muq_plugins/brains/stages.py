@@ -19,6 +19,7 @@ from muq_plugins.brains.processes import gather
 from muq_plugins.data.captions import CaptionWriter
 from muq_plugins.data.clips import ClipBatch, keyed_integer
 from muq_plugins.data.preparation import Manifests
+from muq_plugins.errors import UserError
 from muq_plugins.lobes.stages import StageOutput, is_at_chance
 
 logger = get_logger(__name__)
@@ -71,14 +72,14 @@ def fit_centres(
     clusters = quantizer.codebook_size
     vectors = frames.cpu().numpy()
     if len(vectors) < clusters:
-        raise ValueError(
+        raise UserError(
             f"codebook_size is {clusters}, but there are only {len(vectors)} training "
             f"frames: raise optimizer_step_limit or clips_per_update, or lower "
             f"codebook_size."
         )
     different = len(np.unique(vectors, axis=0))
     if different < clusters:
-        raise ValueError(
+        raise UserError(
             f"codebook_size is {clusters}, but only {different} of the {len(vectors)} "
             f"training frames differ from each other: is the audio silent?"
         )
@@ -126,14 +127,14 @@ class TokenizerBrain(StageBrain):
         clips = self.optimizer_step_limit * hparams.clips_per_update
         heard = round(clips * hparams.clip_seconds * frame_rate)
         if entries > heard:
-            raise ValueError(
+            raise UserError(
                 f"codebook_size is {entries}, but there are only {heard} training "
                 f"frames in {clips} clips of {hparams.clip_seconds:g} s: raise "
                 f"optimizer_step_limit or clips_per_update, or lower codebook_size."
             )
         seconds = sum(entry["duration"] for entry in manifests.train.values())
         if entries > seconds * frame_rate:
-            raise ValueError(
+            raise UserError(
                 f"codebook_size is {entries}, but the training part of "
                 f"{manifests.folder} has only {int(seconds * frame_rate)} frames "
                 f"({seconds:.0f} s of audio): add recordings, or lower codebook_size."
@@ -240,7 +241,7 @@ class MuLanBrain(StageBrain):
     def __init__(self, captions: CaptionWriter, hparams: dict[str, Any], **others):
         pairs = hparams["clips_per_update"]
         if pairs < 2:
-            raise ValueError(
+            raise UserError(
                 f"clips_per_update is {pairs}, but a text can only be told from the "
                 "texts of other clips: give it at least 2, and better hundreds."
             )

@@ -17,6 +17,8 @@ import soundfile
 import torch
 import torchaudio
 
+from muq_plugins.errors import UserError
+
 AUDIO_EXTENSIONS = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff")
 
 # Every reason for which a file or a window is refused, and what to do about it.
@@ -48,7 +50,7 @@ _LIBSNDFILE_SYSTEM_ERROR = 2
 _BLOCK = 1 << 16
 
 
-class AudioError(ValueError):
+class AudioError(UserError):
     """A file, or a window of it, that cannot be used."""
 
     def __init__(self, path, reason, detail=""):
@@ -122,7 +124,7 @@ def read_audio(path, start=0.0, duration=None, sample_rate=24000):
     exact kernel of, say, 44101 Hz would take 4 GB).
     """
     if start < 0 or (duration is not None and duration <= 0):
-        raise ValueError(
+        raise UserError(
             f"A window needs start >= 0 and duration > 0 (seconds), got "
             f"start={start} and duration={duration} for {path}."
         )

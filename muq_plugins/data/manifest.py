@@ -14,27 +14,28 @@ from pathlib import Path, PurePosixPath
 from speechbrain.dataio.dataio import load_data_json
 
 from muq_plugins.data.clips import keyed_integer
+from muq_plugins.errors import UserError
 
 
 def load_manifest(path, data_root):
     """Loads a manifest and checks what reading audio needs."""
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(
+        raise UserError(
             f"There is no manifest {path}. Write one with "
             "muq_plugins.data.scan.scan_folder, or check the path."
         )
     try:
         manifest = load_data_json(path, {"data_root": str(data_root)})
     except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is not valid JSON: {error}.") from error
+        raise UserError(f"{path} is not valid JSON: {error}.") from error
     except (KeyError, ValueError) as error:
-        raise ValueError(
+        raise UserError(
             f"{path} holds a placeholder other than {{data_root}}: {error}. Write "
             "braces that belong to a text twice: {{ and }}."
         ) from error
     if not isinstance(manifest, dict) or not manifest:
-        raise ValueError(
+        raise UserError(
             f"{path} holds no clips: a manifest is a JSON object from clip id to "
             'an entry with "wav" and "duration".'
         )
@@ -112,10 +113,10 @@ def _escape(value):
 def _check_entry(path, clip_id, entry):
     """Raises ValueError for an entry that no audio can be read from."""
     if not isinstance(entry, dict):
-        raise ValueError(f"{path}: clip '{clip_id}' must be an object, got {entry!r}.")
+        raise UserError(f"{path}: clip '{clip_id}' must be an object, got {entry!r}.")
     wav = entry.get("wav")
     if not isinstance(wav, str) or not wav:
-        raise ValueError(
+        raise UserError(
             f"{path}: clip '{clip_id}' needs \"wav\", the path of its file, "
             f"got {wav!r}."
         )
@@ -125,7 +126,7 @@ def _check_entry(path, clip_id, entry):
         or not isinstance(duration, (int, float))
         or not 0 < duration < math.inf
     ):
-        raise ValueError(
+        raise UserError(
             f"{path}: clip '{clip_id}' needs \"duration\", a number of seconds above "
             f"0, got {duration!r}."
         )

@@ -11,9 +11,9 @@ from torch import nn
 from tqdm import tqdm
 
 from muq_plugins.data.clips import evaluation_loader
-from muq_plugins.data.jsonio import write_json
-from muq_plugins.data.locking import alone
 from muq_plugins.data.preparation import Manifests
+from muq_plugins.errors import UserError
+from muq_plugins.files import locked, write_json
 from muq_plugins.lobes.mel import LogMel
 
 WINDOW_SECONDS = 5.0
@@ -42,7 +42,7 @@ def normalise(
 def _refuse_differences(spectrograms: list[LogMel], statistics: list[float]) -> None:
     for part in spectrograms[1:]:
         if part.config != spectrograms[0].config:
-            raise ValueError(
+            raise UserError(
                 f"mel_statistics is {list(statistics)}, but there are log-mel "
                 f"spectrograms of different settings, {spectrograms[0].config} and "
                 f"{part.config}, which one mean and deviation cannot normalise. Set "
@@ -89,7 +89,7 @@ def _measure(settings: dict, manifest: dict, path: Path, progress: bool) -> None
     """Measures and adds the result to the file, unless that was done before."""
     if _read(path, settings) is not None:
         return  # nothing to write: the folder may be read-only
-    with alone(path.parent):
+    with locked(path.parent):
         if _read(path, settings) is None:
             measured = _statistics(settings, manifest, path.parent, progress)
             write_json(path, [*_read_all(path), {**measured, "settings": settings}])
@@ -120,7 +120,7 @@ def _statistics(settings: dict, manifest: dict, folder: Path, progress: bool) ->
             squares = squares + values.square().sum()
             frames = frames + values.numel()
     if frames == 0:
-        raise ValueError(
+        raise UserError(
             f"No audio of {folder} could be read to measure the log-mel "
             f"statistics: scan the data folder again."
         )

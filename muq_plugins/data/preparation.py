@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import hashlib
 import json
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,9 +17,10 @@ from speechbrain.utils.logger import get_logger
 
 from muq_plugins.data.corpus import build_corpus, build_notes
 from muq_plugins.data.corpus.pieces import check_collections
-from muq_plugins.data.locking import alone
 from muq_plugins.data.manifest import load_manifest
 from muq_plugins.data.scan import scan_folder
+from muq_plugins.errors import UserError
+from muq_plugins.files import locked
 
 logger = get_logger(__name__)
 
@@ -66,7 +68,7 @@ def prepare_manifests(
     settings = {"minutes": corpus_minutes, "seed": corpus_seed}
     if collections is not None:
         if data_folder is not None:
-            raise ValueError(
+            raise UserError(
                 f"collections is {collections!r}, which chooses from the embedded "
                 f"corpus, but data_folder is {str(data_folder)!r}: set one of them to "
                 "null."
@@ -89,7 +91,7 @@ def prepare_manifests(
         folder / f"{part}.json" for part in ("train", "valid", "test")
     )
     if _is_empty(valid):
-        raise ValueError(
+        raise UserError(
             f"{data_root} holds only one usable file: training needs at least two, one "
             f"of them to validate on. See {folder / 'scan.json'}."
         )
@@ -120,7 +122,9 @@ def _make_alone(folder: Path, make: Callable, *args, **kwargs) -> None:
     def work():
         with contextlib.suppress(OSError):  # `make` says it better
             folder.mkdir(parents=True, exist_ok=True)
-        with alone(folder) if folder.is_dir() else contextlib.nullcontext():
+        # What may only be read is complete, or `make` says what is wrong with it.
+        writable = folder.is_dir() and os.access(folder, os.W_OK)
+        with locked(folder) if writable else contextlib.nullcontext():
             make(*args, **kwargs)
 
     run_on_main(work)
@@ -156,7 +160,7 @@ def add_captions(
         before = getattr(manifests, name)
         if not part:
             first = _below(next(iter(before.values()))["wav"], data_folder)
-            raise ValueError(
+            raise UserError(
                 f"{captions_file} knows none of the {len(before)} recordings of the "
                 f"{name} part, such as {first!r}; it has {len(known)} paths, such as "
                 f"{next(iter(known), 'none')!r}. They start from {data_folder}."
@@ -171,13 +175,13 @@ def add_captions(
 
 def _read(path: Path) -> dict[str, dict[str, Any]]:
     if not path.is_file():
-        raise FileNotFoundError(f"There is no file of captions {path}: check the path.")
+        raise UserError(f"There is no file of captions {path}: check the path.")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ValueError(f"{path} is not valid JSON: {error}.") from error
+        raise UserError(f"{path} is not valid JSON: {error}.") from error
     if not isinstance(content, dict):
-        raise ValueError(
+        raise UserError(
             f"{path} must hold a JSON object from the paths of recordings to their "
             f"captions, not {type(content).__name__}."
         )
@@ -185,7 +189,7 @@ def _read(path: Path) -> dict[str, dict[str, Any]]:
     for name, value in content.items():
         entry = {"caption": value} if isinstance(value, str) else value
         if not isinstance(entry, dict) or {"wav", "duration"} & entry.keys():
-            raise ValueError(
+            raise UserError(
                 f"{path}: {name!r} must be a caption or an object with caption, "
                 f"captions, tags or labels, and neither wav nor duration; it is "
                 f"{str(value)[:80]!r}."

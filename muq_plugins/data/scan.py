@@ -23,13 +23,14 @@ from muq_plugins.data.audio import (
     AudioCheck,
     check_audio,
 )
-from muq_plugins.data.jsonio import (
+from muq_plugins.data.manifest import clip_ids, manifest_entry, split_files
+from muq_plugins.errors import UserError
+from muq_plugins.files import (
     append_json_line,
     open_json_lines,
     read_json_lines,
     write_json,
 )
-from muq_plugins.data.manifest import clip_ids, manifest_entry, split_files
 
 logger = get_logger(__name__)
 
@@ -43,9 +44,9 @@ def find_audio(data_folder):
     """Finds the audio files of a folder tree by their extension."""
     top = Path(data_folder)
     if not top.exists():
-        raise FileNotFoundError(f"The data folder {top} does not exist.")
+        raise UserError(f"The data folder {top} does not exist.")
     if not top.is_dir():
-        raise NotADirectoryError(
+        raise UserError(
             f"The data folder {top} is a file. Give the folder that holds the music."
         )
     paths, unreadable, ignored, seen = [], [], collections.Counter(), set()
@@ -196,7 +197,7 @@ def scan_folder(
     _check_fractions(valid_fraction, test_fraction)
     paths, unreadable, ignored = find_audio(data_folder)
     if not paths and not unreadable:
-        raise ValueError(
+        raise UserError(
             f"No audio in {data_folder}: looked for {', '.join(AUDIO_EXTENSIONS)} at "
             f"any depth. Other files there: {_listed(ignored) or 'none'}. Check "
             "data_folder, or convert them to flac."
@@ -219,7 +220,7 @@ def scan_folder(
         reasons = collections.Counter(entry["reason"] for entry in quarantine)
         write_json(manifest_folder / "quarantine.json", quarantine)
         if not usable:
-            raise ValueError(
+            raise UserError(
                 f"None of the {len(paths)} audio files in {data_folder} can be used: "
                 f"{_listed(reasons)}. Each is listed with its reason in "
                 f"{manifest_folder / 'quarantine.json'}."
@@ -305,7 +306,7 @@ def _writing(manifest_folder):
     try:
         yield
     except OSError as error:
-        raise OSError(
+        raise UserError(
             f"Cannot write the manifests to {manifest_folder}: {error}. Free or "
             "allow it, or choose another folder."
         ) from error
@@ -314,7 +315,7 @@ def _writing(manifest_folder):
 def _check_fractions(valid_fraction, test_fraction):
     """Raises ValueError for shares that leave no train split."""
     if min(valid_fraction, test_fraction) < 0 or valid_fraction + test_fraction >= 1:
-        raise ValueError(
+        raise UserError(
             "valid_fraction and test_fraction must be >= 0 and sum to less than 1, "
             f"got {valid_fraction} and {test_fraction}."
         )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from muq_plugins.data.jsonio import write_json
 from muq_plugins.evaluation.health import Verdict, announce
 from muq_plugins.evaluation.probe_result import ProbeResult, load_probe
 from muq_plugins.evaluation.report import (
@@ -21,6 +20,7 @@ from muq_plugins.evaluation.run_files import (
     read_metrics,
     select,
 )
+from muq_plugins.files import write_json
 from muq_plugins.lobes import codes
 
 ITERATIONS_FILE = "iterations.json"

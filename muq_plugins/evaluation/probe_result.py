@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from muq_plugins.data.atomic import replace_file
 from muq_plugins.evaluation.intervals import Estimate, interval, recall_draws
 from muq_plugins.evaluation.run_files import PROBE_FILE
+from muq_plugins.files import replace_file
 
 # Resamplings of the bootstrap: the ends of the interval are then good to about 0.002.
 DRAWS = 2000

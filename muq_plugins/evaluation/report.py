@@ -12,8 +12,8 @@ from typing import NamedTuple
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
-from muq_plugins.data.atomic import replace_file
 from muq_plugins.evaluation.health import Verdict
+from muq_plugins.files import replace_file
 
 HTML_FILE = "report.html"
 MARKDOWN_FILE = "report.md"

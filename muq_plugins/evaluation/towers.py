@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from scipy.stats import ttest_rel
 
-from muq_plugins.data.jsonio import write_json
 from muq_plugins.evaluation.health import Verdict, announce
 from muq_plugins.evaluation.report import (
     Fact,
@@ -20,6 +19,7 @@ from muq_plugins.evaluation.report import (
     write_report,
 )
 from muq_plugins.evaluation.zero_shot.scores import load_scores
+from muq_plugins.files import write_json
 
 TOWERS_FILE = "towers.json"
 

@@ -15,12 +15,11 @@ from muq_plugins.experiment.experiment import (
     run_script,
     save_experiment,
 )
-from muq_plugins.experiment.extends import ExperimentError, resolve_experiment
+from muq_plugins.experiment.extends import resolve_experiment
 from muq_plugins.experiment.run_folder import note_inputs
 
 __all__ = [
     "Experiment",
-    "ExperimentError",
     "each_model",
     "load_experiment",
     "load_hparams",

@@ -5,9 +5,9 @@ import pydoc
 from collections.abc import Callable
 from typing import Any
 
+from muq_plugins.errors import UserError
 from muq_plugins.experiment.extends import (
     CALLABLE_TAGS,
-    ExperimentError,
     Location,
     hint,
     spell,
@@ -25,7 +25,7 @@ def check_placeholders(tree: dict) -> None:
             keys = [part for part in location if not isinstance(part, int)]
             missing.append(f"--{spell(tuple(keys))} VALUE")
     if missing:
-        raise ExperimentError(
+        raise UserError(
             "The experiment needs values that only you know; add to the command: "
             + " ".join(dict.fromkeys(missing))
         )
@@ -40,7 +40,7 @@ def check_callables(tree: dict) -> None:
         kind, name = tag.split(":", maxsplit=1)
         target = pydoc.locate(name)
         if target is None:
-            raise ExperimentError(
+            raise UserError(
                 f"{spell(location)}: there is no class or function {name}; check its "
                 "spelling, and that its package is installed."
             )
@@ -60,7 +60,7 @@ def _check_arguments(
     if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
         for key in kwargs:
             if key not in parameters:
-                raise ExperimentError(
+                raise UserError(
                     f"{spell(location)}: {name} has no argument '{key}'"
                     f"{hint(key, parameters, location)}."
                 )
@@ -68,7 +68,7 @@ def _check_arguments(
         bind = signature.bind_partial if partial else signature.bind
         bind(*args, **kwargs)
     except TypeError as error:
-        raise ExperimentError(
+        raise UserError(
             f"{spell(location)}: {name}: {error}; it takes {signature}."
         ) from error
 

@@ -12,12 +12,12 @@ from typing import Any
 import speechbrain as sb
 from speechbrain.utils.run_opts import RunOptions
 
+from muq_plugins.errors import UserError
 from muq_plugins.experiment.extends import (
     COMMAND_LINE_OPTIONS,
     FLAG_OPTIONS,
     LIST_OPTIONS,
     TRAINING_SETTINGS,
-    ExperimentError,
     parse_yaml,
 )
 
@@ -61,12 +61,12 @@ def _split(argv: list[str]) -> tuple[str, dict[str, Any]]:
             continue
         name, equals, text = token[2:].partition("=")
         if not name:
-            raise ExperimentError(f"Cannot read {token!r}; options are --key value.")
+            raise UserError(f"Cannot read {token!r}; options are --key value.")
         if name in options:
-            raise ExperimentError(f"--{name} is given twice; keep one of them.")
+            raise UserError(f"--{name} is given twice; keep one of them.")
         if name in FLAG_OPTIONS:
             if equals:
-                raise ExperimentError(
+                raise UserError(
                     f"--{name} is a switch and takes no value: write --{name} alone "
                     "to switch it on, leave it out otherwise."
                 )
@@ -80,16 +80,16 @@ def _split(argv: list[str]) -> tuple[str, dict[str, Any]]:
         elif not equals and tokens and not tokens[0].startswith("--"):
             options[name] = tokens.pop(0)
         else:
-            raise ExperimentError(
+            raise UserError(
                 f"--{name} has no value; write --{name} VALUE, or --{name}=VALUE if "
                 f"the value begins with '--', or --{name}=null for none."
             )
     if not paths:
-        raise ExperimentError(
+        raise UserError(
             "The experiment file is missing; give it first, as in hparams/muq.yaml."
         )
     if len(paths) > 1:
-        raise ExperimentError(
+        raise UserError(
             f"Cannot place {paths[1]!r}: {paths[0]!r} is the experiment file, and "
             "everything else is --key value (values with spaces need quotes)."
         )
@@ -115,17 +115,17 @@ def _parse_run_options(path: str, options: dict[str, Any]) -> RunOptions:
             run_opts = dataclasses.replace(run_opts, optimizer_step_limit=limit)
     except SystemExit as error:
         complaint = messages.getvalue().rsplit("error: ", 1)[-1].strip()
-        raise ExperimentError(f"Run options: {complaint}") from error
+        raise UserError(f"Run options: {complaint}") from error
     except ValueError as error:
-        raise ExperimentError(f"--optimizer_step_limit: {error}") from error
+        raise UserError(f"--optimizer_step_limit: {error}") from error
     return run_opts
 
 
 def _parse_value(name: str, text: str) -> Any:
     try:
         value = parse_yaml(text, f"--{name}={text}")
-    except ExperimentError as error:
-        raise ExperimentError(
+    except UserError as error:
+        raise UserError(
             f"{error}\nPut a text in quotes of its own: --{name} \"'...'\"."
         ) from error
     # An unquoted text is meant literally: YAML would cut a comment off "/music #1".

@@ -18,14 +18,13 @@ from hyperpyyaml import load_hyperpyyaml
 from ruamel.yaml.nodes import MappingNode
 from speechbrain.utils.run_opts import HELP_TEXTS, RunOptions
 
-from muq_plugins.errors import UserError
+from muq_plugins.errors import UserError, shown
 from muq_plugins.experiment.checks import check_callables, check_placeholders
 from muq_plugins.experiment.command_line import parse_arguments
 from muq_plugins.experiment.extends import (
     CALLABLE_TAGS,
     COMMAND_LINE_OPTIONS,
     TRAINING_SETTINGS,
-    ExperimentError,
     Location,
     parse_yaml,
     resolve_experiment,
@@ -145,7 +144,7 @@ def each_model(experiment: Experiment) -> Iterator[Experiment]:
     hparams = experiment.hparams
     teacher, iterations = hparams["teacher"], hparams["iterations"]
     if not isinstance(iterations, int) or iterations < 1:
-        raise ExperimentError(
+        raise UserError(
             f"{experiment.path}: iterations is {iterations!r}, but must be a number of "
             f"at least 1: how many models learn from the one before."
         )
@@ -191,14 +190,14 @@ def save_experiment(
         open_run(experiment, target.parent, study)
         replace_file(target, (comment + experiment.yaml_text).encode())
     except OSError as error:
-        raise ExperimentError(
+        raise UserError(
             f"Cannot write {target}: {error}. Choose a folder that you may write to."
         ) from error
     return target
 
 
 def run_script(main: Callable[[list[str]], None]) -> None:
-    """Run a script so that mistakes in experiments read as one message.
+    """Run a script so that what a person can mend reads as one message.
 
     So does an interruption with Ctrl-C, which ends with the exit status 130.
     """
@@ -208,8 +207,8 @@ def run_script(main: Callable[[list[str]], None]) -> None:
         # gets to them, which aborts a run that has done all its work now and then.
         if dist.is_available() and dist.is_initialized():
             dist.destroy_process_group()
-    except (ExperimentError, UserError) as error:
-        print(f"error: {error}", file=sys.stderr)
+    except UserError as error:
+        print(f"error: {shown(str(error))}", file=sys.stderr)
         raise SystemExit(2) from None
     except KeyboardInterrupt as interruption:
         print(interruption or "Stopped.", file=sys.stderr)

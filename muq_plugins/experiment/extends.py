@@ -1,6 +1,5 @@
 """Which options are SpeechBrain's, and which of them an experiment file may set."""
 
-import difflib
 import io
 import os
 import re
@@ -16,6 +15,8 @@ from ruamel.yaml.comments import CommentedMap, TaggedScalar
 from ruamel.yaml.constructor import DuplicateKeyError
 from ruamel.yaml.error import YAMLError
 from speechbrain.utils.run_opts import HELP_TEXTS, RunOptions
+
+from muq_plugins.errors import UserError, nearest
 
 #: Every name that SpeechBrain's Brain takes from the hparams if it finds it there.
 RUN_OPTIONS = frozenset(field.name for field in fields(RunOptions))
@@ -65,10 +66,6 @@ CALLABLE_TAGS = ("!new:", "!name:", "!apply:", "!applyref:", "!module:")
 Location = tuple[Any, ...]
 
 
-class ExperimentError(ValueError):
-    """What is wrong with an experiment file or its command line, for the user."""
-
-
 def parse_yaml(text: str, source: str) -> Any:
     """Parse one YAML document without building any object."""
     try:
@@ -76,11 +73,11 @@ def parse_yaml(text: str, source: str) -> Any:
     except DuplicateKeyError as error:
         key = error.problem.split('"')[1]
         line = error.problem_mark.line + 1
-        raise ExperimentError(
+        raise UserError(
             f'{source}, line {line}: the key "{key}" is there twice; remove one.'
         ) from error
     except YAMLError as error:
-        raise ExperimentError(f"{source} is not valid YAML: {error}") from error
+        raise UserError(f"{source} is not valid YAML: {error}") from error
 
 
 def dump_yaml(tree: Any) -> str:
@@ -89,7 +86,7 @@ def dump_yaml(tree: Any) -> str:
     try:
         _yaml().dump(tree, stream)
     except YAMLError as error:
-        raise ExperimentError(
+        raise UserError(
             f"A value cannot be written as YAML ({error}); use plain Python values."
         ) from error
     return stream.getvalue()
@@ -135,11 +132,9 @@ def spell(location: Location) -> str:
 
 def hint(name: Any, candidates: Iterable[Any], location: Location = ()) -> str:
     """Say which known key a wrong one most likely meant."""
-    known = sorted(map(str, candidates))
-    close = difflib.get_close_matches(str(name), known, n=1, cutoff=0.0)
-    if not close:
+    if not (close := nearest(name, map(str, candidates))):
         return ""
-    return f"; the nearest known key is '{spell((*location, close[0]))}'"
+    return f"; the nearest known key is '{spell((*location, close))}'"
 
 
 REFERENCE = re.compile(r"<([^>]*)>")
@@ -161,9 +156,9 @@ def settle_references(tree: dict, source: str) -> None:
             _check_targets(tree, node)
         except KeyError as error:
             name, nearest = error.args
-            raise ExperimentError(f"{place}: there is no <{name}>{nearest}.") from error
+            raise UserError(f"{place}: there is no <{name}>{nearest}.") from error
         except RecursionError as error:
-            raise ExperimentError(f"{place}: the references go in a circle.") from error
+            raise UserError(f"{place}: the references go in a circle.") from error
 
     resolved: set[int] = set()
     for _, node in references:
@@ -263,13 +258,13 @@ def _resolve_file(path: Path, chain: tuple[Path, ...]) -> dict:
     here = path.resolve()
     if here in chain:
         circle = " -> ".join(file.name for file in [*chain, here])
-        raise ExperimentError(f"The files build on each other in a circle: {circle}")
+        raise UserError(f"The files build on each other in a circle: {circle}")
     chain = (*chain, here)
     tree = _read(path)
     base_name = tree.pop(EXTENDS, None)
     if base_name is not None:
         if not isinstance(base_name, str):
-            raise ExperimentError(f"{path}: '{EXTENDS}' must name one file.")
+            raise UserError(f"{path}: '{EXTENDS}' must name one file.")
         differences = tree
         tree = _resolve_file(path.parent / base_name, chain)
         _merge(tree, differences, str(path))
@@ -281,20 +276,20 @@ def _resolve_file(path: Path, chain: tuple[Path, ...]) -> dict:
 
 def _read(path: Path) -> dict:
     if not path.is_file():
-        raise ExperimentError(_describe_missing(path))
+        raise UserError(_describe_missing(path))
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise ExperimentError(f"{path} cannot be read: {error}") from error
+        raise UserError(f"{path} cannot be read: {error}") from error
     tree = parse_yaml(text, str(path))
     if not isinstance(tree, dict) or tag_of(tree):
-        raise ExperimentError(
+        raise UserError(
             f"{path} must be a YAML mapping of keys to values at its top level; use "
             f"'{EXTENDS}: other.yaml' to build on another file."
         )
     for key in tree:
         if key in RUN_OPTIONS - TRAINING_SETTINGS:
-            raise ExperimentError(
+            raise UserError(
                 f"{path}: the key '{key}' is a run option of SpeechBrain, which "
                 f"would take its value from here. Rename the key, or remove it and "
                 f"give --{key} on the command line."
@@ -318,7 +313,7 @@ def _merge(base: dict, changes: dict, source: str, location: Location = ()) -> N
         open_to_new = is_callable(base) or OPEN_MAPPINGS & {*location[-1:]}
         if key not in base and (removed or not open_to_new):
             if removed or location or key not in TRAINING_SETTINGS:
-                raise ExperimentError(
+                raise UserError(
                     f"{source}: unknown key '{spell(here)}'{hint(key, base, location)}."
                 )
         if removed:
@@ -339,7 +334,7 @@ def _combine(old: Any, new: Any, source: str, location: Location) -> Any:
         call.yaml_set_ctag(old.tag)
         return call
     if is_callable(old) and not isinstance(old, dict):
-        raise ExperimentError(
+        raise UserError(
             f"{source}: '{spell(location)}' takes its arguments by position; write "
             f"the whole call again, with its tag {tag_of(old)}."
         )
@@ -361,7 +356,7 @@ def _override(tree: dict, key: str, value: Any) -> None:
         node = node[part]
         if not isinstance(node, dict):
             known = ".".join(parents[: depth + 1])
-            raise ExperimentError(
+            raise UserError(
                 f"--{key}: '{known}' is not a mapping but "
                 f"{dump_yaml({known: node}).strip()!r}; override what it refers to."
             )
@@ -383,13 +378,13 @@ def _check_option(tree: dict, node: dict, key: str, depth: int) -> None:
             return
         full = sorted(name for name in COMMAND_LINE_OPTIONS if name.startswith(part))
         if full:
-            raise ExperimentError(
+            raise UserError(
                 f"--{key} is unknown. Options cannot be abbreviated; did you mean "
                 + " or ".join(f"--{name}" for name in full)
                 + "?"
             )
         known |= COMMAND_LINE_OPTIONS
-    raise ExperimentError(
+    raise UserError(
         f"--{key} is neither a key of the experiment nor a run option"
         f"{hint(part, known, tuple(parents))}."
     )
@@ -400,7 +395,7 @@ def _insert_includes(tree: dict, folder: Path, chain: tuple[Path, ...]) -> None:
     includes = [(w, n) for w, n in walk(tree) if tag_of(n).startswith(INCLUDE)]
     for location, node in includes:
         if any(isinstance(part, int) for part in location):
-            raise ExperimentError(
+            raise UserError(
                 f"{spell(location)}: a file cannot be included in a list; include it "
                 "under a key of its own and use !ref."
             )

@@ -22,7 +22,8 @@ from typing import Any
 import yaml
 from ruamel.yaml.comments import TaggedScalar
 
-from muq_plugins.experiment.extends import ExperimentError, parse_yaml, spell, tag_of
+from muq_plugins.errors import UserError
+from muq_plugins.experiment.extends import parse_yaml, spell, tag_of
 from muq_plugins.files import append_json_line, locked, open_json_lines, read_json_lines
 
 HYPERPARAMS = "hyperparams.yaml"
@@ -170,7 +171,7 @@ def note_inputs(folder: str | os.PathLike, data: Mapping, models: Mapping) -> No
             if before["models"].get(name, value) != value
         ]
         if others:
-            raise ExperimentError(
+            raise UserError(
                 f"{folder}: the {' and the '.join(others)} that this run has learned "
                 f"from ({step} updates are done) has changed where it lies. Put the "
                 f"old one back, or choose another folder (--output_folder ...)."
@@ -217,7 +218,7 @@ def _differences(experiment, folder: Path, study: bool) -> dict[str, list]:
             for key, (old, new) in refused.items()
         ]
         more = [f"  and {len(lines) - 20} more"] if len(lines) > 20 else []
-        raise ExperimentError(
+        raise UserError(
             "\n".join(
                 [
                     f"{folder} holds the results of another experiment{done}:",
@@ -318,7 +319,7 @@ def _hold(folder: Path) -> None:
             break
         time.sleep(0.2)
     who = _last(folder, "command") or {}
-    raise ExperimentError(
+    raise UserError(
         f"Another run works in {folder}: process {who.get('pid', '?')} on "
         f"{who.get('host', '?')}, since {who.get('started', '?')} "
         f"({who.get('command', '?')}). Wait for it or stop it, or choose another "

@@ -6,7 +6,6 @@ folder of runs share the runs too, and a changed setting never meets an old resu
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
@@ -16,18 +15,17 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from muq_plugins.errors import UserError
 from muq_plugins.experiment.experiment import Experiment, save_experiment
-from muq_plugins.experiment.extends import (
-    ExperimentError,
-    hint,
-    parse_yaml,
-    resolve_experiment,
-)
+from muq_plugins.experiment.extends import hint, parse_yaml, resolve_experiment
+from muq_plugins.experiment.run_folder import LOCK
+from muq_plugins.files import POLL_SECONDS, locked, read_json, write_json
 
 EXPERIMENT_KEYS = ("experiment", "label", "overrides", "inputs", "script")
 PROBE_KEYS = ("experiment", "overrides")
@@ -66,9 +64,9 @@ def plan_runs(
 ) -> list[PlannedRun]:
     """All runs of a study, one seed after another."""
     if not experiments or not seeds:
-        raise ExperimentError("A study needs at least one experiment and one seed.")
+        raise UserError("A study needs at least one experiment and one seed.")
     if len(set(seeds)) < len(seeds):
-        raise ExperimentError(f"seeds must differ from each other, got {list(seeds)}.")
+        raise UserError(f"seeds must differ from each other, got {list(seeds)}.")
     for name, wanted in experiments.items():
         _check_entry(name, wanted, yaml_folder, EXPERIMENT_KEYS)
     for name, wanted in (probes or {}).items():
@@ -92,16 +90,16 @@ def _check_entry(
     name: str, wanted: Any, yaml_folder: str | Path, known: Sequence[str]
 ) -> None:
     if not isinstance(wanted, Mapping) or "experiment" not in wanted:
-        raise ExperimentError(
+        raise UserError(
             f"{name} must be a mapping with the key experiment (a YAML file) and any "
             f"of {', '.join(known[1:])}, got {wanted!r}."
         )
     for key in wanted:
         if key not in known:
-            raise ExperimentError(f"{name}: unknown key {key!r}{hint(key, known)}.")
+            raise UserError(f"{name}: unknown key {key!r}{hint(key, known)}.")
     path = Path(yaml_folder) / wanted["experiment"]
     if not path.is_file():
-        raise ExperimentError(f"{name}: there is no experiment {path}.")
+        raise UserError(f"{name}: there is no experiment {path}.")
 
 
 def _with_inputs_first(experiments: Mapping[str, Mapping[str, Any]]) -> list[str]:
@@ -111,7 +109,7 @@ def _with_inputs_first(experiments: Mapping[str, Mapping[str, Any]]) -> list[str
         needed[name] = list((wanted.get("inputs") or {}).values())
         for other in needed[name]:
             if other not in experiments:
-                raise ExperimentError(
+                raise UserError(
                     f"{name}: its input {other!r} is no experiment of this study"
                     f"{hint(other, list(experiments))}."
                 )
@@ -124,7 +122,7 @@ def _with_inputs_first(experiments: Mapping[str, Mapping[str, Any]]) -> list[str
         ]
         if not ready:
             circle = ", ".join(name for name in experiments if name not in ordered)
-            raise ExperimentError(
+            raise UserError(
                 f"{circle}: these need each other's runs in a circle, so none can be "
                 f"the first: change their inputs."
             )
@@ -145,7 +143,7 @@ def _plan_run(
     folders = {key: str(run.folder) for key, run in inputs.items()}
     overrides = {**(wanted.get("overrides") or {}), **folders}
     if broken := sorted(set(overrides) & {*budget, "seed", "output_folder"}):
-        raise ExperimentError(
+        raise UserError(
             f"{name} overrides {', '.join(broken)}, which must be the same for all "
             f"experiments of a study, or is set by it: take it out."
         )
@@ -183,8 +181,7 @@ def _options(settings: Mapping[str, Any]) -> list[str]:
 
 
 FINISHED_FILE = "finished.json"
-LOCK_FILE = "study.lock"
-POLL_SECONDS = 0.2
+STUDY_LOCK = ".study.lock"
 
 
 @dataclass(frozen=True)
@@ -219,7 +216,7 @@ def carry_out(
     running, each of which writes a checkpoint first.
     """
     if not devices:
-        raise ValueError("devices must name at least one device, for example [cpu].")
+        raise UserError("devices must name at least one device, for example [cpu].")
     waiting = list(runs)
     working: list[PlannedRun] = []
     choice = threading.Lock()
@@ -247,7 +244,8 @@ def carry_out(
         while (run := take_next()) is not None:
             try:
                 failure = _carry_out_run(run, recipes, device, environment, stop, say)
-            except OSError as error:  # such as a full disk: the others may still go on
+            # Such as a full disk: the others may still go on.
+            except (OSError, UserError) as error:
                 say(f"{run.experiment}, seed {run.seed} FAILED: {error}")
                 failure = Failure(run, run.commands[0], run.folder)
             with choice:
@@ -283,19 +281,20 @@ def _carry_out_run(run, recipes, device, environment, stop, say) -> Failure | No
     if is_complete(run):
         return None
     run.folder.mkdir(parents=True, exist_ok=True)
-    # The commands inherit the open file, so the lock outlives a study that is killed
-    # for as long as its last command runs on.
-    with open(run.folder / LOCK_FILE, "w") as lock:
-        if not _lock(lock, run, stop, say):
-            return None
+    with _alone(run.folder, STUDY_LOCK, stop, say):
         for command in run.commands:
+            # A training outlives a study that is killed; it holds its run folder.
+            with _alone(run.folder, LOCK, stop, say):
+                pass
+            if stop.is_set():
+                return None
             if is_finished(run, command):
                 continue
             name = f"{run.experiment}, seed {run.seed}: {command.name}"
             log = run.folder / f"{command.name}.log"
             say(f"{name} on {device} ...")
             start = time.monotonic()
-            status = _run(command, recipes, device, environment, stop, lock, log)
+            status = _run(command, recipes, device, environment, stop, log)
             if stop.is_set():
                 return None
             if status:
@@ -306,22 +305,23 @@ def _carry_out_run(run, recipes, device, environment, stop, say) -> Failure | No
     return None
 
 
-def _lock(lock, run, stop, say) -> bool:
-    """Waits until nobody else works in the folder; False if told to stop."""
+@contextmanager
+def _alone(folder: Path, name: str, stop, say) -> Iterator[None]:
+    """Waits until nobody else works in a folder, or until it is told to stop."""
     told = False
     while not stop.is_set():
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return True
-        except BlockingIOError:
-            if not told:
-                say(f"Waiting for another process that works in {run.folder} ...")
-                told = True
-            time.sleep(POLL_SECONDS)
-    return False
+        with locked(folder, name, wait=False) as mine:
+            if mine:
+                yield
+                return
+        if not told:
+            say(f"Waiting for another process that works in {folder} ...")
+            told = True
+        time.sleep(POLL_SECONDS)
+    yield
 
 
-def _run(command, recipes, device, environment, stop, lock, log) -> int:
+def _run(command, recipes, device, environment, stop, log) -> int:
     """Runs one command to its end and returns its exit status."""
     script = str(Path(recipes) / command.script)
     options = ["--device", device, "--noprogressbar"]
@@ -331,7 +331,6 @@ def _run(command, recipes, device, environment, stop, lock, log) -> int:
             stdout=output,
             stderr=subprocess.STDOUT,
             env=environment,
-            pass_fds=[lock.fileno()],
         )
         while process.poll() is None:
             if stop.wait(POLL_SECONDS):
@@ -342,15 +341,12 @@ def _run(command, recipes, device, environment, stop, lock, log) -> int:
 
 def _finished(folder: Path) -> dict[str, str]:
     path = folder / FINISHED_FILE
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return read_json(path, "delete it; the run is done again") if path.is_file() else {}
 
 
 def _note(folder: Path, command: Command) -> None:
     """Remembers that a command has finished, whole or not at all."""
-    content = json.dumps({**_finished(folder), command.name: command.key}, indent=1)
-    partial = folder / f"{FINISHED_FILE}.partial"
-    partial.write_text(content, encoding="utf-8")
-    os.replace(partial, folder / FINISHED_FILE)
+    write_json(folder / FINISHED_FILE, {**_finished(folder), command.name: command.key})
 
 
 def run_study(
@@ -377,7 +373,7 @@ def refuse_run_options(experiment: Experiment) -> None:
     """Refuses options that would reach none of the commands of a study."""
     given = experiment.run_opts.overridden_args
     if given:
-        raise ExperimentError(
+        raise UserError(
             f"{', '.join(sorted(given))}: a study takes no run options. Set devices "
             f"for where it runs, and budget for training settings."
         )

@@ -16,13 +16,14 @@ from pathlib import Path
 # the cores of other programs.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+from muq_plugins.errors import UserError
 from muq_plugins.evaluation.study import (
     collect_study,
     describe_machine,
     study_headline,
     study_report,
 )
-from muq_plugins.experiment import ExperimentError, load_experiment, run_script
+from muq_plugins.experiment import load_experiment, run_script
 from muq_plugins.experiment.runner import is_complete, run_study, study_command
 
 
@@ -70,7 +71,7 @@ def main(argv):
     print("\n".join([*study_headline(folder), f"Report: {report}"]))
     if failures:
         logs = ", ".join(str(failure.log) for failure in failures)
-        raise ExperimentError(f"{len(failures)} commands failed; see {logs}")
+        raise UserError(f"{len(failures)} commands failed; see {logs}")
 
 
 if __name__ == "__main__":

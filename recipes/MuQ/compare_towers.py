@@ -14,9 +14,10 @@ from pathlib import Path
 # the cores of other programs.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+from muq_plugins.errors import UserError
 from muq_plugins.evaluation.study import describe_machine
 from muq_plugins.evaluation.towers import compare_towers
-from muq_plugins.experiment import ExperimentError, load_experiment, run_script
+from muq_plugins.experiment import load_experiment, run_script
 from muq_plugins.experiment.runner import is_complete, run_study, study_command
 
 
@@ -33,7 +34,7 @@ def main(argv):
     ]
     if missing:
         logs = ", ".join(str(failure.log) for failure in failures)
-        raise ExperimentError(
+        raise UserError(
             f"Not finished: {'; '.join(missing)}. "
             + (f"See {logs}." if logs else "Run the same command again.")
         )

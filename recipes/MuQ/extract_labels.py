@@ -26,7 +26,8 @@ from speechbrain.utils.distributed import infer_device
 
 from muq_plugins.data.mel_statistics import normalise
 from muq_plugins.data.preparation import prepare_manifests
-from muq_plugins.experiment import ExperimentError, load_experiment, run_script
+from muq_plugins.errors import UserError
+from muq_plugins.experiment import load_experiment, run_script
 from muq_plugins.files import locked
 from muq_plugins.inference.tokenizer import load_tokenizer
 
@@ -36,12 +37,12 @@ def main(argv):
     experiment = load_experiment(argv)
     hparams, labels = experiment.hparams, experiment.hparams["labels"]
     if not hasattr(labels, "extract"):
-        raise ExperimentError(
+        raise UserError(
             f"{experiment.path} stores no labels: set labels to "
             "!new:muq_plugins.data.labels.StoredLabels, as in hparams/muq_latent.yaml."
         )
     if hparams["tokenizer"] is not None and hparams["tokenizer_folder"] is None:
-        raise ExperimentError(
+        raise UserError(
             "Labels need a trained tokenizer: give --tokenizer_folder, the folder of a "
             f"run of {hparams['tokenizer']['experiment']}."
         )

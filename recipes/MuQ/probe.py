@@ -21,16 +21,12 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import speechbrain as sb
 from speechbrain.utils.distributed import infer_device
 
+from muq_plugins.errors import UserError
 from muq_plugins.evaluation.probe import ProbeError
 from muq_plugins.evaluation.probing.clips import corpus_clips, csv_clips
 from muq_plugins.evaluation.probing.report import probing_headline, probing_report
 from muq_plugins.evaluation.probing.run import make_tasks, probe_encoder
-from muq_plugins.experiment import (
-    ExperimentError,
-    load_experiment,
-    run_script,
-    save_experiment,
-)
+from muq_plugins.experiment import load_experiment, run_script, save_experiment
 from muq_plugins.inference.muq import MuQ
 
 
@@ -69,7 +65,7 @@ def main(argv):
             progress=not run_opts.noprogressbar,
         )
     except ProbeError as error:
-        raise ExperimentError(str(error)) from error
+        raise UserError(str(error)) from error
     report = probing_report(folder, str(hparams["encoder"]))
     print("\n".join([*probing_headline(results), f"Report: {report}"]))
 

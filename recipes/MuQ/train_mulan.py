@@ -11,7 +11,6 @@ first unless one is given. Or on any folder of recordings and a file of captions
 """
 
 import os
-from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 
@@ -30,10 +29,10 @@ from muq_plugins.data.captions import add_captions
 from muq_plugins.data.clips import training_loader
 from muq_plugins.data.mel_statistics import normalise
 from muq_plugins.data.preparation import prepare_manifests
+from muq_plugins.errors import given_by_user
 from muq_plugins.evaluation.run_report import headline, mulan_report
 from muq_plugins.evaluation.zero_shot.scores import evaluate_mulan, save_scores
 from muq_plugins.experiment import (
-    ExperimentError,
     load_experiment,
     load_stage,
     note_inputs,
@@ -46,15 +45,6 @@ from muq_plugins.lobes.parts import encoder_fingerprint
 
 # What the batch normalisation of an untrained encoder is measured on.
 BATCHES, CLIPS_AT_ONCE = 20, 16
-
-
-@contextmanager
-def preparation():
-    """What users give is read here: their mistakes are messages, not tracebacks."""
-    try:
-        yield
-    except (ValueError, OSError) as error:
-        raise ExperimentError(str(error)) from error
 
 
 def load_encoder(experiment, manifests):
@@ -74,7 +64,7 @@ def load_encoder(experiment, manifests):
         return encoder
     if source is None:
         source = pretrain(load_stage(experiment, hparams["pretraining"]))
-    with preparation():
+    with given_by_user():
         return MuQ.from_pretrained(source).mods.encoder.requires_grad_()
 
 
@@ -82,7 +72,7 @@ def train_mulan(experiment):
     """Trains the two towers of an experiment and returns its run folder."""
     hparams, run_opts = experiment.hparams, experiment.run_opts
     folder = Path(hparams["output_folder"])
-    with preparation():
+    with given_by_user():
         manifests = prepare_manifests(**hparams["data"])
         if hparams["captions_file"] is not None:
             manifests = add_captions(
@@ -97,7 +87,7 @@ def train_mulan(experiment):
         models["encoder"] = encoder_fingerprint(encoder)
     run_on_main(note_inputs, args=[folder, manifests.facts(), models])
 
-    with preparation():
+    with given_by_user():
         # The text model: a given one, or a new one whose tokenizer learns from captions
         # of the training part.
         source, given = hparams["text_model"], hparams["text_model"] is not None

@@ -26,8 +26,7 @@ import speechbrain as sb
 import torch
 from speechbrain.utils.distributed import infer_device
 
-from muq_plugins.data.audio import AudioError
-from muq_plugins.data.datasets import DatasetError
+from muq_plugins.errors import UserError, given_by_user
 from muq_plugins.evaluation.zero_shot.clips import audio_latents, text_latents
 from muq_plugins.evaluation.zero_shot.page import save_zero_shot, zero_shot_report
 from muq_plugins.evaluation.zero_shot.scores import (
@@ -37,7 +36,6 @@ from muq_plugins.evaluation.zero_shot.scores import (
     tag_scores,
 )
 from muq_plugins.experiment import (
-    ExperimentError,
     load_experiment,
     resolve_experiment,
     run_script,
@@ -56,7 +54,7 @@ def find_prompts(experiment):
     found = [place / given for place in places if (place / given).is_file()]
     if not found:
         folders = " or ".join(str(place.resolve()) for place in places)
-        raise ExperimentError(
+        raise UserError(
             f"There is no file of prompts {given} in {folders}: give one with "
             "--prompts."
         )
@@ -97,21 +95,16 @@ def main(argv):
     experiment = dataclasses.replace(
         experiment, yaml_text=resolve_experiment(experiment.path, values)
     )
-    try:
+    with given_by_user():
         prompts = read_prompts(prompts_file)
         clips = hparams["clips"]()
         model = MuQMuLan.from_pretrained(
             hparams["model"], device=run_opts.device or infer_device()
         )
-    except (ValueError, OSError) as error:
-        raise ExperimentError(str(error)) from error
     save_experiment(experiment, folder)
     sb.create_experiment_directory(folder)
     kept, progress = hparams["latents_folder"], not run_opts.noprogressbar
-    try:
-        scores = evaluate(model, clips, prompts, kept, progress)
-    except (DatasetError, AudioError) as error:
-        raise ExperimentError(str(error)) from error
+    scores = evaluate(model, clips, prompts, kept, progress)
     save_zero_shot(folder, {"model": str(hparams["model"]), **scores})
     page, headline = zero_shot_report(folder)
     print("\n".join([*headline, f"Report: {page}"]))

@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from speechbrain.utils.run_opts import RunOptions
 
+from muq_plugins.errors import UserError
 from muq_plugins.experiment import (
     Experiment,
-    ExperimentError,
     load_hparams,
     load_stage,
     resolve_experiment,
@@ -205,7 +205,7 @@ def less(path: Path, given: dict) -> str:
     sizes = {"num_layers": 1, "conv_channels": 8, "ffn_width": 64}
     try:
         return resolve_experiment(path, {**given, **sizes})
-    except ExperimentError:
+    except UserError:
         inside = {f"encoder.{key}": value for key, value in sizes.items()}
         return resolve_experiment(path, {**given, **inside})
 

@@ -13,7 +13,6 @@ import yaml
 from muq_plugins.errors import UserError
 from muq_plugins.evaluation.run_files import read_metrics, select
 from muq_plugins.experiment import (
-    ExperimentError,
     each_model,
     load_experiment,
     load_hparams,
@@ -260,14 +259,14 @@ def test_the_number_of_iterations_is_checked(tmp_path):
     experiment = load_experiment(
         [str(ROOT / "hparams/muq_iter.yaml"), "--iterations=0"]
     )
-    with pytest.raises(ExperimentError, match="iterations is 0"):
+    with pytest.raises(UserError, match="iterations is 0"):
         next(each_model(experiment))
 
 
 def test_an_override_that_no_model_knows_is_named(tmp_path):
     path = ROOT / "hparams/muq_iter.yaml"
     experiment = load_experiment([str(path), "--overrides.widht", "64"])
-    with pytest.raises(ExperimentError, match="'widht'|widht.*width"):
+    with pytest.raises(UserError, match="'widht'|widht.*width"):
         next(each_model(experiment))
 
 

@@ -12,8 +12,9 @@ from safetensors.torch import load_file
 from transformers import RobertaConfig, RobertaModel
 
 from muq_plugins.brains import MuLanBrain
+from muq_plugins.errors import UserError
 from muq_plugins.evaluation.run_files import read_metrics, select
-from muq_plugins.experiment import ExperimentError, load_hparams, resolve_experiment
+from muq_plugins.experiment import load_hparams, resolve_experiment
 from muq_plugins.inference.mulan import MuQMuLan
 from muq_plugins.inference.text_models import make_text_model
 from muq_plugins.lobes import MuQEncoder
@@ -187,7 +188,7 @@ def test_mistakes_are_clear_errors(sounds, tmp_path, arguments, message):
     options = dict(zip(sounds[1::2], sounds[2::2], strict=True))
     options |= dict(zip(arguments[::2], arguments[1::2], strict=True))
     options["--output_folder"] = tmp_path / "run"
-    with pytest.raises(ExperimentError, match=message):
+    with pytest.raises(UserError, match=message):
         recipe_here("train_mulan.py", TINY, *sum(options.items(), ()))
 
 
@@ -198,7 +199,7 @@ def test_errors_of_training_keep_their_traceback(sounds, tmp_path, monkeypatch):
     monkeypatch.setattr(MuLanBrain, "fit", fails)
     with pytest.raises(ValueError, match="a bug") as raised:
         recipe_here("train_mulan.py", *sounds, "--output_folder", tmp_path / "run")
-    assert not isinstance(raised.value, ExperimentError)
+    assert not isinstance(raised.value, UserError)
 
 
 @pytest.mark.slow

@@ -8,10 +8,10 @@ import soundfile
 import torch
 from transformers import ByT5Tokenizer, RobertaConfig, RobertaModel
 
-from muq_plugins.data.jsonio import write_json
 from muq_plugins.data.manifest import load_manifest
+from muq_plugins.errors import UserError
 from muq_plugins.evaluation.zero_shot.scores import evaluate_mulan
-from muq_plugins.experiment import ExperimentError
+from muq_plugins.files import write_json
 from muq_plugins.inference.mulan import MuQMuLan, save_mulan
 from muq_plugins.lobes import AudioTower, MuQEncoder, TextTower
 from tests.integration.commands import ROOT, recipe_here
@@ -167,7 +167,7 @@ def test_prompts_are_found_from_any_folder(model, gtzan, tmp_path, monkeypatch):
     given = (HPARAMS / "prompts" / "genres.txt").read_text().splitlines()
     assert genres["prompts"] == given != ours
     data[-1] = "gone.txt"
-    with pytest.raises(ExperimentError, match="no file of prompts gone.txt in .* or "):
+    with pytest.raises(UserError, match="no file of prompts gone.txt in .* or "):
         run(HPARAMS / "zero_shot.yaml", *data)
 
 
@@ -190,14 +190,14 @@ def test_what_is_missing_is_named(model, tmp_path, option, message):
     write_json(tmp_path / "test.json", {"a": clip})
     given[option] = tmp_path / "gone"
     flat = [part for pair in given.items() for part in pair]
-    with pytest.raises(ExperimentError, match=message):
+    with pytest.raises(UserError, match=message):
         recipe_here("zero_shot.py", HPARAMS / "zero_shot.yaml", *flat)
 
 
 def test_a_recording_that_is_gone(model, tmp_path):
     clip = {"wav": "{data_root}/a.wav", "duration": 1.0, "tags": ["x"], "caption": "y"}
     write_json(tmp_path / "test.json", {"a": clip})
-    with pytest.raises(ExperimentError, match="a.wav is not there"):
+    with pytest.raises(UserError, match="a.wav is not there"):
         recipe_here(
             *("zero_shot.py", HPARAMS / "zero_shot.yaml", "--model", model),
             *("--annotation_folder", tmp_path, "--audio_folder", tmp_path),

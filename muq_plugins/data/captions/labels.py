@@ -6,6 +6,7 @@ import random
 from typing import Any, NamedTuple
 
 from muq_plugins.data.captions import wording as words
+from muq_plugins.errors import UserError
 
 # The one label that is usually a number.
 TEMPO = "tempo_bpm"
@@ -38,7 +39,7 @@ def label_values(entry: dict[str, Any], label: str) -> list[Any]:
     values = listed(entry, label)
     if not all(is_text(one) or label == TEMPO and _is_tempo(one) for one in values):
         kind = "a positive number or a text" if label == TEMPO else "a text"
-        raise ValueError(
+        raise UserError(
             f"{label} is {entry[label]!r}, but must be {kind} or a list of such, none "
             "of them empty; leave it out, or give null, if it is not known."
         )
@@ -147,9 +148,9 @@ def check_entries(entries: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any
                 tag_values(entry, kind)
             known = has_texts(entry) or has_labels(entry)
         except ValueError as error:
-            raise ValueError(f"{where}: {error}") from None
+            raise UserError(f"{where}: {error}") from None
         if not known:
-            raise ValueError(
+            raise UserError(
                 f"{where} has nothing to write a caption from: give it a caption (a "
                 "text), captions (texts), tags (words), or labels such as instruments, "
                 "key or composer. For a data_folder, set captions_file to a file of "
@@ -198,7 +199,7 @@ def _check_texts(entry: dict[str, Any]) -> None:
             or not isinstance(value, kind)
             or not all(map(is_text, listed(entry, name)))
         ):
-            raise ValueError(
+            raise UserError(
                 f"{name} is {value!r}, but must be "
                 f"{'a text' if kind is str else 'a list of texts'}, none of them empty."
             )

@@ -31,6 +31,7 @@ from muq_plugins.data.captions.wording import (
     instrument_names,
 )
 from muq_plugins.data.clips import keyed_integer
+from muq_plugins.errors import UserError
 
 
 class CaptionWriter:
@@ -64,7 +65,7 @@ class CaptionWriter:
         self.languages = _check_languages(languages)
         self.tag_dropout = _check_dropout(tag_dropout or {})
         if not 0 <= plain_tags <= 1:
-            raise ValueError(f"plain_tags is {plain_tags}, but a probability is 0..1.")
+            raise UserError(f"plain_tags is {plain_tags}, but a probability is 0..1.")
         self.entries = check_entries(entries)
         self.plain_tags = plain_tags
         self.seed = seed
@@ -102,7 +103,7 @@ class CaptionWriter:
 def _check_languages(languages: Sequence[str]) -> tuple[str, ...]:
     unknown = [name for name in languages if name not in LANGUAGES]
     if unknown or not languages or isinstance(languages, str):
-        raise ValueError(
+        raise UserError(
             f"languages is {languages!r}, but must be a list of one or more of "
             f"{', '.join(LANGUAGES)}."
         )
@@ -112,7 +113,7 @@ def _check_languages(languages: Sequence[str]) -> tuple[str, ...]:
 def _check_dropout(dropout: dict[str, float]) -> dict[str, float]:
     for kind, share in dropout.items():
         if kind not in KINDS or not 0 <= share <= 1:
-            raise ValueError(
+            raise UserError(
                 f"tag_dropout: {kind} is {share}, but the kinds are "
                 f"{', '.join(KINDS)}, and a probability is 0..1."
             )

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from muq_plugins.data.corpus.scores import MusicalScore
+from muq_plugins.errors import UserError
 
 
 class Instrument(NamedTuple):
@@ -102,7 +103,7 @@ _FAMILY_OF = {
 def family_of(program: int) -> str:
     """Tell the family of an instrument."""
     if program not in _FAMILY_OF:
-        raise ValueError(f"Program {program} is none of the corpus's instruments.")
+        raise UserError(f"Program {program} is none of the corpus's instruments.")
     return _FAMILY_OF[program]
 
 

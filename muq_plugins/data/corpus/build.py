@@ -16,7 +16,8 @@ from tqdm import tqdm
 from muq_plugins.data.corpus.pieces import SPLITS, check_collections, find_pieces
 from muq_plugins.data.corpus.schedule import SplitSchedule
 from muq_plugins.data.corpus.takes import AUDIO, make_clips_in_worker
-from muq_plugins.data.jsonio import write_json
+from muq_plugins.errors import UserError
+from muq_plugins.files import sweep, write_json
 
 logger = get_logger(__name__)
 
@@ -57,7 +58,7 @@ def build_corpus(
 
     versions = _installed_versions()
     if record is not None and record["versions"] != versions:
-        raise ValueError(
+        raise UserError(
             f"{folder} holds a part of a corpus, made with {record['versions']}. With "
             f"what is installed, {versions}, the rest would not match. Delete the "
             "folder or choose another."
@@ -68,7 +69,7 @@ def build_corpus(
         write_json(folder / _RECORD, {**record, "complete": False})
         (folder / AUDIO).mkdir(exist_ok=True)
     except OSError as error:
-        raise OSError(
+        raise UserError(
             f"The corpus cannot be written to {folder}: {error}. Choose a folder that "
             "you may write to."
         ) from error
@@ -89,9 +90,9 @@ def build_corpus(
 
 def _check_settings(minutes: float, seed: int, workers, collections) -> dict:
     if not minutes > 0:
-        raise ValueError(f"minutes is {minutes}: the corpus needs more than 0.")
+        raise UserError(f"minutes is {minutes}: the corpus needs more than 0.")
     if workers is not None and workers < 1:
-        raise ValueError(f"workers is {workers}: give at least 1, or None.")
+        raise UserError(f"workers is {workers}: give at least 1, or None.")
     settings = {"minutes": float(minutes), "seed": int(seed)}
     if collections is None:  # records from before there was a choice stay valid
         return settings
@@ -104,7 +105,7 @@ def _read_record(folder: Path, settings: dict) -> dict | None:
     if not path.is_file():
         for name in (AUDIO, *(f"{split}.json" for split in SPLITS)):
             if (folder / name).exists():
-                raise ValueError(
+                raise UserError(
                     f"{folder} has {name} but no {_RECORD}: it is not the embedded "
                     "corpus's. Choose another folder."
                 )
@@ -114,13 +115,13 @@ def _read_record(folder: Path, settings: dict) -> dict | None:
         there = {"format": record["format"], **record["settings"]}
         record["versions"], record["complete"]
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(
+        raise UserError(
             f"{path} is not the record of a corpus ({error!r}). Delete {folder} or "
             "choose another."
         ) from error
     wanted = {"format": FORMAT, **settings}
     if there != wanted:
-        raise ValueError(
+        raise UserError(
             f"{folder} holds a corpus made with {there}, but wanted is one with "
             f"{wanted}. Choose another folder or delete this one."
         )
@@ -232,5 +233,6 @@ def _remove_strays(folder: Path, manifests: dict[str, dict]) -> None:
     """Remove clips beyond the size, and what interrupted builds left half-written."""
     wanted = {clip_id for manifest in manifests.values() for clip_id in manifest}
     for path in (folder / AUDIO).glob("*-take*"):
-        if path.suffix == ".tmp" or path.stem not in wanted:
+        if path.stem not in wanted:
             path.unlink()
+    sweep(folder / AUDIO)

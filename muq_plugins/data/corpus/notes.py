@@ -19,7 +19,8 @@ from tqdm import tqdm
 from muq_plugins.data.corpus.arrangement import INSTRUMENTS, family_of
 from muq_plugins.data.corpus.soundfont import SAMPLE_RATE, load_soundfont
 from muq_plugins.data.corpus.takes import AUDIO, level, write_flac
-from muq_plugins.data.jsonio import write_json
+from muq_plugins.errors import UserError
+from muq_plugins.files import sweep, write_json
 
 logger = get_logger(__name__)
 
@@ -80,7 +81,7 @@ def build_notes(
     """
     folder = Path(folder)
     if step < 1:
-        raise ValueError(f"step is {step}: give at least 1 semitone.")
+        raise UserError(f"step is {step}: give at least 1 semitone.")
     settings = {"step": int(step), "seed": int(seed)}
     manifests = note_manifests(**settings)
     if _is_complete(folder, settings, manifests):
@@ -94,7 +95,7 @@ def build_notes(
         (folder / AUDIO).mkdir(parents=True, exist_ok=True)
         write_json(folder / _RECORD, {**record, "complete": False})
     except OSError as error:
-        raise OSError(
+        raise UserError(
             f"The notes cannot be written to {folder}: {error}. Choose a folder that "
             "you may write to."
         ) from error
@@ -103,8 +104,7 @@ def build_notes(
         path = Path(entry["wav"].format(data_root=folder))
         if not path.is_file():
             write_flac(path, render_note(**_played(entry)))
-    for unfinished in (folder / AUDIO).glob("*.tmp"):
-        unfinished.unlink()
+    sweep(folder / AUDIO)
     for part, manifest in manifests.items():
         write_json(folder / f"{part}.json", manifest)
     counts = {part: len(manifest) for part, manifest in manifests.items()}
@@ -164,7 +164,7 @@ def _is_complete(folder: Path, settings: dict, manifests: dict) -> bool:
     path = folder / _RECORD
     if not path.is_file():
         if (folder / AUDIO).exists():
-            raise ValueError(
+            raise UserError(
                 f"{folder} has {AUDIO} but no {_RECORD}: it does not hold notes. "
                 "Choose another folder."
             )
@@ -174,13 +174,13 @@ def _is_complete(folder: Path, settings: dict, manifests: dict) -> bool:
         there = {"format": record["format"], **record["settings"]}
         complete = record["complete"]
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(
+        raise UserError(
             f"{path} is not the record of rendered notes ({error!r}). Delete {folder} "
             "or choose another."
         ) from error
     wanted = {"format": FORMAT, **settings}
     if there != wanted:
-        raise ValueError(
+        raise UserError(
             f"{folder} holds notes made with {there}, but wanted are notes with "
             f"{wanted}. Choose another folder or delete this one."
         )

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
+from muq_plugins.errors import UserError
+
 SPLITS = ("train", "valid", "test")
 
 # What can be chosen from: a corpus is of the first two unless it is asked for others.
@@ -72,7 +74,7 @@ def corpus_folder() -> Path:
     """Find the scores inside the music21 package, without importing it."""
     folder = Path(find_spec("music21").origin).parent / "corpus"
     if not (folder / "bach").is_dir():
-        raise FileNotFoundError(
+        raise UserError(
             f"music21 has no scores in {folder}: it was installed without its corpus. "
             "Reinstall it: pip install --force-reinstall music21"
         )
@@ -93,7 +95,7 @@ def check_collections(collections: Sequence[str]) -> list[str]:
     is_list = isinstance(collections, (list, tuple))
     unknown = [name for name in collections if name not in COLLECTIONS]
     if not is_list or unknown or not collections:
-        raise ValueError(
+        raise UserError(
             f"collections is {collections!r}: give a list of one or more of "
             f"{', '.join(COLLECTIONS)}, or null for the usual music."
         )

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from muq_plugins.data.corpus.arrangement import FAMILIES, MIXED
 from muq_plugins.data.corpus.pieces import Piece, split_of
+from muq_plugins.errors import UserError
 
 # What is held out is to judge by: from a tenth of the pieces each, valid and test get
 # more takes, shorter ones and fewer mixed ones, so that each family is heard often.
@@ -64,7 +65,7 @@ class SplitSchedule:
         self._least_works = _HELD_OUT_WORKS if held_out and minutes >= _SMALL else 1
         works = {piece.work for piece in pieces if split_of(piece.work) == split}
         if len(works) < self._least_works:
-            raise ValueError(
+            raise UserError(
                 f"The {split} part of {minutes:g} minutes needs at least "
                 f"{self._least_works} compositions, but the chosen collections have "
                 f"{len(works)} for it. Choose more collections, or less than "

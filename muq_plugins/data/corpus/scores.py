@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from muq_plugins.data.corpus.pieces import Piece, corpus_folder
+from muq_plugins.errors import UserError
 
 
 class Note(NamedTuple):
@@ -91,7 +92,7 @@ def read_score(piece: Piece) -> MusicalScore:
         score.toSoundingPitch(inPlace=True)
     parts = [notes for part in score.parts if (notes := _notes_of(part))]
     if not parts:
-        raise ValueError(f"No notes in {file}.")
+        raise UserError(f"No notes in {file}.")
     first = score.parts[0]
     signatures = [
         (float(item.getOffsetInHierarchy(first)), item.ratioString)

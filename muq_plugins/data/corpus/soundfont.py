@@ -21,6 +21,8 @@ from pathlib import Path
 import numpy as np
 from scipy.signal import firwin, resample_poly
 
+from muq_plugins.errors import UserError
+
 SAMPLE_RATE = 24000
 
 _FULL_RANGE = 100.0  # dB, what decay and release times refer to
@@ -121,7 +123,7 @@ class SoundFont:
     def __init__(self, path: str | Path):
         data = Path(path).read_bytes()
         if data[:4] != b"RIFF" or data[8:12] != b"sfbk":
-            raise ValueError(f"{path} is not a SoundFont 2 file.")
+            raise UserError(f"{path} is not a SoundFont 2 file.")
         self._tables: dict[str, np.ndarray] = {}
         self._read_chunks(data, 12, len(data))
         self._zones: dict[int, list[Zone]] = {}
@@ -135,7 +137,7 @@ class SoundFont:
                 (presets["preset"] == program) & (presets["bank"] == 0)
             )
             if not len(found):
-                raise ValueError(f"The soundfont has no program {program}.")
+                raise UserError(f"The soundfont has no program {program}.")
             instruments = self._generators("p", presets["bag"], found[0], _INSTRUMENT)
             self._zones[program] = [
                 self._zone(generators)
@@ -250,7 +252,7 @@ def soundfont_path() -> Path:
     """Find the soundfont inside the pretty_midi package, without importing it."""
     path = Path(find_spec("pretty_midi").origin).parent / "TimGM6mb.sf2"
     if not path.is_file():
-        raise FileNotFoundError(
+        raise UserError(
             f"The soundfont {path} is missing. Reinstall the package it ships in: "
             "pip install --force-reinstall pretty_midi"
         )

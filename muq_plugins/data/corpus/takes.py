@@ -16,7 +16,8 @@ from muq_plugins.data.corpus.pieces import Piece
 from muq_plugins.data.corpus.schedule import Visit
 from muq_plugins.data.corpus.scores import estimate_key, key_name, read_score
 from muq_plugins.data.corpus.soundfont import SAMPLE_RATE, load_soundfont
-from muq_plugins.data.jsonio import write_json
+from muq_plugins.errors import UserError
+from muq_plugins.files import atomic, write_json
 
 _SILENCE = 1e-3  # of the peak: -60 dB
 _RMS = 0.1  # -20 dBFS
@@ -42,17 +43,16 @@ def level(audio: np.ndarray) -> np.ndarray:
     rms = float(np.sqrt(np.mean(np.square(audio, dtype=np.float64))))
     peak = float(np.abs(audio).max())
     if not (np.isfinite(peak) and peak > 0.0):
-        raise ValueError(f"The audio is silent or not finite: its peak is {peak}.")
+        raise UserError(f"The audio is silent or not finite: its peak is {peak}.")
     return (audio * min(_RMS / rms, _PEAK / peak)).astype(np.float32)
 
 
 def write_flac(path: Path, audio: np.ndarray) -> None:
     """Write audio as 16-bit FLAC, completely or not at all."""
-    unfinished = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     # Rounded here, so that the file does not depend on how libsndfile rounds.
     samples = np.round(audio * 32767.0).astype(np.int16)
-    soundfile.write(unfinished, samples, SAMPLE_RATE, format="FLAC", subtype="PCM_16")
-    os.replace(unfinished, path)
+    with atomic(path) as partial:
+        soundfile.write(partial, samples, SAMPLE_RATE, format="FLAC", subtype="PCM_16")
 
 
 def _play_part(part: Part) -> np.ndarray:

@@ -7,10 +7,9 @@ annotations and finds its audio; `common` writes what they have found.
 from muq_plugins.data.datasets.gtzan import prepare_gtzan
 from muq_plugins.data.datasets.magnatagatune import prepare_magnatagatune
 from muq_plugins.data.datasets.mtg_jamendo import prepare_mtg_jamendo
-from muq_plugins.data.datasets.tagged import DatasetError, TaggedData
+from muq_plugins.data.datasets.tagged import TaggedData
 
 __all__ = [
-    "DatasetError",
     "TaggedData",
     "prepare_gtzan",
     "prepare_magnatagatune",

@@ -13,12 +13,12 @@ from pathlib import Path
 
 from muq_plugins.data.datasets.tagged import (
     PARTS,
-    DatasetError,
     TaggedClip,
     TaggedData,
     read_text,
     write_manifests,
 )
+from muq_plugins.errors import UserError
 
 GENRES = (
     "blues",
@@ -70,7 +70,7 @@ def prepare_gtzan(
 def _clip(name, part, where):
     genre, _, file = name.partition("/")
     if genre not in GENRES or not file.startswith(f"{genre}."):
-        raise DatasetError(
+        raise UserError(
             f"{where}: {name!r} is no recording of GTZAN, such as "
             f"'blues/blues.00012.wav' with one of {', '.join(GENRES)}. Get the file "
             f"from {SOURCE}."

@@ -25,12 +25,12 @@ import numpy as np
 
 from muq_plugins.data.datasets.tagged import (
     PARTS,
-    DatasetError,
     TaggedClip,
     TaggedData,
     read_text,
     write_manifests,
 )
+from muq_plugins.errors import UserError
 
 TEXTS = {"STRING", "BINSTRING", "SHORT_BINSTRING", "UNICODE", "BINUNICODE"}
 TEXTS |= {"SHORT_BINUNICODE", "BINUNICODE8"}
@@ -43,7 +43,7 @@ def read_pickled_texts(path: str | Path) -> list[str]:
     """The texts of a pickled list."""
     path = Path(path)
     if not path.is_file():
-        raise DatasetError(f"{path} does not exist.")
+        raise UserError(f"{path} does not exist.")
     texts = []
     lists = 0
     try:
@@ -51,20 +51,20 @@ def read_pickled_texts(path: str | Path) -> list[str]:
             if operation.name in TEXTS:
                 texts.append(argument)
             elif operation.name not in LIST | MEMORY:
-                raise DatasetError(
+                raise UserError(
                     f"{path} holds more than a list of texts: its operation "
                     f"{operation.name} is refused, since it could run a program. Get "
                     "the published file."
                 )
             lists += operation.name in ("LIST", "EMPTY_LIST")
-    except DatasetError:
+    except UserError:
         raise
     except ValueError as error:
-        raise DatasetError(
+        raise UserError(
             f"{path} is no complete pickle ({error}). Get it again."
         ) from error
     if lists != 1:
-        raise DatasetError(f"{path} holds {lists} lists instead of one.")
+        raise UserError(f"{path} holds {lists} lists instead of one.")
     return texts
 
 
@@ -99,9 +99,9 @@ def prepare_magnatagatune(
 ) -> TaggedData:
     """Write the manifests of one split with the 50 most frequent tags."""
     if split not in SPLITS:
-        raise DatasetError(f"split must be {' or '.join(SPLITS)}, got {split!r}.")
+        raise UserError(f"split must be {' or '.join(SPLITS)}, got {split!r}.")
     if (split == "lee-won") != (split_folder is not None):
-        raise DatasetError(
+        raise UserError(
             f"split is {split!r} and split_folder {split_folder!r}: the folder belongs "
             f"to 'lee-won' and to no other split. It is {SPLIT_SOURCE}."
         )
@@ -140,14 +140,14 @@ def read_annotations(path: str | Path) -> tuple[list[str], np.ndarray, list[str]
     lines = read_text(path, SOURCE).splitlines()
     rows = list(csv.reader(lines, delimiter="\t"))
     if not rows or rows[0][:1] != ["clip_id"] or rows[0][-1] != "mp3_path":
-        raise DatasetError(
+        raise UserError(
             f"{path} must have the columns clip_id, tags and mp3_path, divided by "
             f"tabs. Get it again from {SOURCE}."
         )
     width = len(rows[0])
     for number, row in enumerate(rows, start=1):
         if len(row) != width or number > 1 and set(row[1:-1]) - {"0", "1"}:
-            raise DatasetError(
+            raise UserError(
                 f"{path}, line {number}: expected {width} columns, 0 or 1 for every "
                 f"tag. Get it again from {SOURCE}."
             )
@@ -158,7 +158,7 @@ def read_annotations(path: str | Path) -> tuple[list[str], np.ndarray, list[str]
 def _folder_part(path: str) -> str:
     folder = path.partition("/")[0]
     if folder not in FOLDERS:
-        raise DatasetError(
+        raise UserError(
             f"{ANNOTATIONS}: {path!r} is in none of the folders 0 to f. Get it again "
             f"from {SOURCE}."
         )
@@ -172,7 +172,7 @@ def _listed_tags(path: Path, names: list[str]) -> list[int]:
     unknown = [tag for tag in listed if tag.lower() not in columns]
     if unknown or not listed:
         problem = f"the tag {unknown[0]!r}" if unknown else "no tag at all"
-        raise DatasetError(
+        raise UserError(
             f"{path} lists {problem}, expected columns of {ANNOTATIONS}. Get it again "
             f"from {SPLIT_SOURCE}."
         )
@@ -186,12 +186,12 @@ def _lee_won(folder: Path, paths: list[str], matrix: np.ndarray):
     for part in PARTS:
         file = folder / f"{part}_list_pub.cP"
         if not file.is_file():
-            raise DatasetError(f"{file} does not exist. Get it from {SPLIT_SOURCE}.")
+            raise UserError(f"{file} does not exist. Get it from {SPLIT_SOURCE}.")
         listed = []
         for name in read_pickled_texts(file):
             path = str(Path(name).with_suffix(".mp3").as_posix())
             if path not in rows:
-                raise DatasetError(
+                raise UserError(
                     f"{file} lists {name!r}, but {ANNOTATIONS} has no {path!r}: get "
                     f"both again, from {SPLIT_SOURCE} and {SOURCE}."
                 )
@@ -202,23 +202,23 @@ def _lee_won(folder: Path, paths: list[str], matrix: np.ndarray):
 
 
 def _check_truth(file: Path, listed: list[int], paths: list[str], matrix: np.ndarray):
-    """Raises DatasetError if the published matrix is not that of the annotations."""
+    """Raises UserError if the published matrix is not that of the annotations."""
     if not file.is_file():
         return
     try:
         truth = np.load(file, allow_pickle=False)
     except (ValueError, EOFError) as error:
-        raise DatasetError(
+        raise UserError(
             f"{file} is no matrix ({error}). Get it again from {SPLIT_SOURCE}."
         ) from error
     if truth.shape != (len(listed), matrix.shape[1]):
-        raise DatasetError(
+        raise UserError(
             f"{file} is {truth.shape}, expected {(len(listed), matrix.shape[1])} for "
             f"the clips of its list. Get both again from {SPLIT_SOURCE}."
         )
     differs = (truth.astype(bool) != matrix[listed]).any(axis=1)
     if differs.any():
-        raise DatasetError(
+        raise UserError(
             f"{file} and {ANNOTATIONS} give different tags to "
             f"{paths[listed[int(differs.argmax())]]!r}, or the order of the tags "
             f"differs ({int(differs.sum())} of {len(listed)} clips): get both again."

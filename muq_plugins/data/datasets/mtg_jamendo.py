@@ -14,12 +14,12 @@ from pathlib import Path
 
 from muq_plugins.data.datasets.tagged import (
     PARTS,
-    DatasetError,
     TaggedClip,
     TaggedData,
     read_text,
     write_manifests,
 )
+from muq_plugins.errors import UserError
 
 # Name of each set in file names, and what its tags start with.
 TAG_SETS = {
@@ -47,12 +47,12 @@ def prepare_mtg_jamendo(
 ) -> TaggedData:
     """Write the manifests of one set of tags and one split."""
     if tag_set not in TAG_SETS:
-        raise DatasetError(f"tag_set must be {' or '.join(TAG_SETS)}, got {tag_set!r}.")
+        raise UserError(f"tag_set must be {' or '.join(TAG_SETS)}, got {tag_set!r}.")
     if split not in SPLITS:
-        raise DatasetError(f"split must be 0 to {SPLITS[-1]}, got {split!r}.")
+        raise UserError(f"split must be 0 to {SPLITS[-1]}, got {split!r}.")
     if tag_order not in TAG_ORDERS:
         orders = " or ".join(map(repr, TAG_ORDERS))
-        raise DatasetError(f"tag_order must be {orders}, got {tag_order!r}.")
+        raise UserError(f"tag_order must be {orders}, got {tag_order!r}.")
     name, kinds = TAG_SETS[tag_set]
     folder = Path(annotation_folder) / f"split-{split}"
     clips = []
@@ -79,7 +79,7 @@ def spoken_tag(tag: str) -> str:
 def _read(path, part, kinds) -> list[TaggedClip]:
     lines = read_text(path, SOURCE).splitlines()
     if not lines or lines[0].strip().split("\t") != COLUMNS:
-        raise DatasetError(
+        raise UserError(
             f"{path} must start with the columns {' '.join(COLUMNS)}, divided by tabs. "
             f"Get it again from {SOURCE}."
         )
@@ -90,7 +90,7 @@ def _read(path, part, kinds) -> list[TaggedClip]:
         strange = [tag for tag in tags if tag.partition("---")[0] not in kinds]
         if not tags or strange:
             problem = f"the tag {strange[0]!r}" if strange else "no tag"
-            raise DatasetError(
+            raise UserError(
                 f"{path}, line {number}: {problem}, but every tag must start with "
                 f"{' or '.join(f'{kind}---' for kind in kinds)}. Get the file again "
                 f"from {SOURCE}."

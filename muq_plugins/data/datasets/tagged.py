@@ -13,28 +13,25 @@ from pathlib import Path
 from speechbrain.utils.logger import get_logger
 
 from muq_plugins.data.audio import AudioError, audio_info
-from muq_plugins.data.jsonio import write_json
 from muq_plugins.data.manifest import clip_ids, manifest_entry
+from muq_plugins.errors import UserError
+from muq_plugins.files import write_json
 
 logger = get_logger(__name__)
-
-
-class DatasetError(ValueError):
-    """Files of a data set that are missing or not what they should be."""
 
 
 def read_text(path: str | Path, where_from: str) -> str:
     """The text of an annotation file."""
     path = Path(path)
     if not path.is_file():
-        raise DatasetError(
+        raise UserError(
             f"{path} does not exist. Get it from {where_from}, or give the folder that "
             "holds it."
         )
     try:
         return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
-        raise DatasetError(
+        raise UserError(
             f"{path} is no text in UTF-8 ({error}). Get it again from {where_from}."
         ) from error
 
@@ -83,9 +80,9 @@ def write_manifests(
     folder = Path(manifest_folder) / re.sub(r"[^a-z0-9]+", "-", name.lower())
     parts, tags = list(parts), list(tags)
     if not parts or set(parts) - set(PARTS):
-        raise DatasetError(f"parts must be some of {', '.join(PARTS)}, got {parts}.")
+        raise UserError(f"parts must be some of {', '.join(PARTS)}, got {parts}.")
     if not audio_folder.is_dir():
-        raise DatasetError(
+        raise UserError(
             f"The folder of the audio, {audio_folder}, does not exist. Give the folder "
             "that the paths in the annotations start from."
         )
@@ -110,7 +107,7 @@ def write_manifests(
                     **clip.labels,
                 )
         if not entries:
-            raise DatasetError(
+            raise UserError(
                 f"No clip of the part {part!r} has audio in {audio_folder}: check the "
                 "folder, or do not list this part in parts."
             )
@@ -133,21 +130,21 @@ def read_tag_order(manifest_folder: str | Path) -> list[str]:
 
 
 def _check_clips(clips, tags):
-    """Raises DatasetError for what no data set may have."""
+    """Raises UserError for what no data set may have."""
     twice = [tag for i, tag in enumerate(tags) if tag in tags[:i]]
     if twice:
-        raise DatasetError(f"The tag {twice[0]!r} comes twice in the list of tags.")
+        raise UserError(f"The tag {twice[0]!r} comes twice in the list of tags.")
     known, seen = set(tags), {}
     for clip in clips:
         if clip.path in seen:
-            raise DatasetError(
+            raise UserError(
                 f"{clip.path} is listed in {seen[clip.path]} and in {clip.part}: keep "
                 "one of them, or training and test are not apart."
             )
         seen[clip.path] = clip.part
         unknown = [tag for tag in clip.tags if tag not in known]
         if unknown:
-            raise DatasetError(
+            raise UserError(
                 f"{clip.path} has the tag {unknown[0]!r}, which is none of the "
                 f"{len(tags)} tags of this data set: are the files of one version?"
             )
@@ -172,7 +169,7 @@ def _find_audio(folder, clips, endings, known_unreadable, leave_out_missing):
         if problem.reason == "missing" and not leave_out_missing:
             missing.append(clip.path)
         elif problem.reason != "missing" and clip.path not in known_unreadable:
-            raise DatasetError(
+            raise UserError(
                 f"{problem} No such fault of this data set is known."
             ) from problem
         left_out.append(
@@ -181,7 +178,7 @@ def _find_audio(folder, clips, endings, known_unreadable, leave_out_missing):
     # Broken files are often removed: no fault if only those are gone.
     missing = [path for path in missing if path not in known_unreadable]
     if missing:
-        raise DatasetError(
+        raise UserError(
             f"{len(missing)} of {len(clips)} clips have no file in {folder}, the first "
             f"is {missing[0]}. Give the folder that this path starts from, get the "
             "files, or set leave_out_missing to list them and go on without."

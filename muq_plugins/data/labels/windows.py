@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from muq_plugins.data.audio import AudioError, read_audio
+from muq_plugins.errors import UserError
 from muq_plugins.lobes.target import Target
 
 
@@ -33,7 +34,7 @@ class LabelWindows:
 
     def __post_init__(self):
         if self.window_frames < 1 or self.context_frames < 0:
-            raise ValueError(
+            raise UserError(
                 f"Labels need windows of at least 1 frame and no negative context, got "
                 f"{self.window_frames} frames and {self.context_frames} of context."
             )
@@ -43,13 +44,13 @@ class LabelWindows:
         """Windows of a target, from seconds."""
         samples = round(target.sample_rate / target.frame_rate)
         if samples * target.frame_rate != target.sample_rate:
-            raise ValueError(
+            raise UserError(
                 f"Frames of {target.frame_rate:g} Hz are not whole numbers of samples "
                 f"at {target.sample_rate} Hz: such labels cannot be stored."
             )
         frames = [seconds * target.frame_rate for seconds in (window, context)]
         if any(abs(value - round(value)) > 1e-6 for value in frames):
-            raise ValueError(
+            raise UserError(
                 f"Windows of {window:g} s with {context:g} s of context are not whole "
                 f"numbers of frames: choose multiples of {1 / target.frame_rate:g} s."
             )

@@ -13,7 +13,7 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from muq_plugins.data.atomic import replace_file
+from muq_plugins.files import replace_file
 
 # One colour has one meaning in every figure. Okabe and Ito's palette, which the
 # colour-blind can tell apart (https://jfly.uni-koeln.de/color/).

@@ -20,12 +20,12 @@ import torch
 from speechbrain.utils.logger import get_logger
 from tqdm import tqdm
 
-from muq_plugins.data.atomic import replace_file
 from muq_plugins.data.audio import AudioError
 from muq_plugins.evaluation.probe import ProbeError
 from muq_plugins.evaluation.probing.clips import Clip
 from muq_plugins.evaluation.probing.features import Extractor
 from muq_plugins.evaluation.probing.windows import clip_windows
+from muq_plugins.files import replace_file
 
 logger = get_logger(__name__)
 

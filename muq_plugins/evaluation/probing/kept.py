@@ -15,9 +15,9 @@ from pathlib import Path
 
 import numpy as np
 
-from muq_plugins.data.atomic import replace_file
 from muq_plugins.evaluation.probing.result import Row
 from muq_plugins.evaluation.probing.tasks import TaskData
+from muq_plugins.files import replace_file
 
 # Raised whenever a change of the code changes what is read.
 FORMAT = 1

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from muq_plugins.data.atomic import replace_file
 from muq_plugins.evaluation.probing.result import Comparison, Row, TaskResult
+from muq_plugins.files import replace_file
 
 SCORES_FILE = "scores.json"
 TASKS_FOLDER = "tasks"

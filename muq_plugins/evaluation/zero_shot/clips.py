@@ -13,17 +13,17 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from muq_plugins.data.atomic import replace_file
 from muq_plugins.data.datasets.mtg_jamendo import spoken_tag
 from muq_plugins.data.datasets.tagged import (
     PARTS,
     TAGS_FILE,
-    DatasetError,
     TaggedData,
     read_tag_order,
 )
 from muq_plugins.data.manifest import load_manifest
 from muq_plugins.data.preparation import Manifests
+from muq_plugins.errors import UserError
+from muq_plugins.files import replace_file
 from muq_plugins.lobes.mulan import AudioModel, TextModel
 
 # Raised whenever a change of the code changes the latents.
@@ -64,7 +64,7 @@ def audio_latents(
 def _embed(model: AudioModel, file: str) -> np.ndarray:
     latent = model.embed_file(file).detach().float().cpu().numpy().reshape(-1)
     if not np.isfinite(latent).all():
-        raise DatasetError(
+        raise UserError(
             f"The latent of {file} is not finite: the model is broken, or the "
             "recording is."
         )
@@ -78,7 +78,7 @@ def _key(model: AudioModel, files: list[str]) -> str:
         try:
             status = os.stat(file)
         except OSError as error:
-            raise DatasetError(
+            raise UserError(
                 f"{file} is not there: {error.strerror}. Restore it, or prepare the "
                 "data again."
             ) from error
@@ -112,7 +112,7 @@ def tagged_folder(
     paths = {part: folder / f"{part}.json" for part in PARTS}
     paths = {part: path for part, path in paths.items() if path.is_file()}
     if not paths:
-        raise DatasetError(
+        raise UserError(
             f"{folder} holds none of train.json, valid.json and test.json: give the "
             "folder of the manifests as annotation_folder."
         )
@@ -129,12 +129,12 @@ def labelled_clips(
 ) -> LabelledClips:
     """The clips of one part of a data set."""
     if part not in PARTS:
-        raise DatasetError(f"part must be one of {', '.join(PARTS)}, got {part!r}.")
+        raise UserError(f"part must be one of {', '.join(PARTS)}, got {part!r}.")
     data = prepare()
     known: list[str] = []
     if isinstance(data, TaggedData):
         if part not in data.manifests:
-            raise DatasetError(
+            raise UserError(
                 f"There is no part {part!r}, only {', '.join(data.manifests)}."
             )
         entries = load_manifest(data.manifests[part], data.audio_folder)
@@ -148,7 +148,7 @@ def labelled_clips(
     if tag_key is None:
         tag_names = []
     elif not any(tags):
-        raise DatasetError(f"No clip of {name} has a tag under {tag_key!r}.")
+        raise UserError(f"No clip of {name} has a tag under {tag_key!r}.")
     _check_tags(name, tag_names, tags)
     truth = [[tag in some for tag in tag_names] for some in tags]
     return LabelledClips(
@@ -169,7 +169,7 @@ def _values(entries, key, kind):
         return []
     for clip_id, entry in entries.items():
         if not isinstance(entry.get(key), kind):
-            raise DatasetError(
+            raise UserError(
                 f"The clip {clip_id!r} has {entry.get(key)!r} under {key!r}, expected "
                 f"a {kind.__name__}. It has: {', '.join(entry)}."
             )
@@ -179,13 +179,13 @@ def _values(entries, key, kind):
 def _check_tags(name, tag_names, tags):
     twice = [tag for i, tag in enumerate(tag_names) if tag in tag_names[:i]]
     if twice:
-        raise DatasetError(
+        raise UserError(
             f"The tag {twice[0]!r} comes twice in the list of tags of {name}: keep "
             "one, or it counts double."
         )
     unknown = {tag for some in tags for tag in some} - set(tag_names)
     if unknown:
-        raise DatasetError(
+        raise UserError(
             f"Clips of {name} have the tag {min(unknown)!r}, which is not in "
             f"{TAGS_FILE}: add it there, or prepare the data again."
         )

@@ -8,10 +8,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from muq_plugins.data.jsonio import write_json
 from muq_plugins.evaluation.health import Verdict, announce, worst_first
 from muq_plugins.evaluation.report import Fact, Section, Table, number, write_report
 from muq_plugins.evaluation.run_files import HYPERPARAMETERS_FILE
+from muq_plugins.files import write_json
 
 SCORES_FILE = "zero_shot.json"
 NAMES = {

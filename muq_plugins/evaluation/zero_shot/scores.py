@@ -16,8 +16,7 @@ from muq_plugins.data.captions import (
     tag_table,
     tag_texts,
 )
-from muq_plugins.data.datasets.tagged import DatasetError
-from muq_plugins.data.jsonio import write_json
+from muq_plugins.errors import UserError
 from muq_plugins.evaluation.intervals import draws, interval
 from muq_plugins.evaluation.retrieval import RetrievalScores, retrieval_scores
 from muq_plugins.evaluation.tagging import TaggingScores, tagging_scores
@@ -26,6 +25,7 @@ from muq_plugins.evaluation.zero_shot.clips import (
     audio_latents,
     text_latents,
 )
+from muq_plugins.files import write_json
 from muq_plugins.lobes.mulan import AudioModel, TextModel
 
 TO_MUSIC, TO_TEXT = "text to music", "music to text"
@@ -63,7 +63,7 @@ def caption_scores(
     own = number[: len(captions), None] == number[len(captions) :]
     if not own.any(axis=0).all():
         caption = clips.captions[int((~own.any(axis=0)).argmax())]
-        raise DatasetError(f"The caption {caption!r} of a clip is not among the texts.")
+        raise UserError(f"The caption {caption!r} of a clip is not among the texts.")
     near = texts @ audio.T
     # A shared caption goes with the group of its first clip.
     groups = [clips.groups[int(row.argmax())] for row in own]

@@ -11,8 +11,8 @@ import torch
 from speechbrain.utils.run_opts import RunOptions
 
 from muq_plugins.brains import TrainingInterrupted
-from muq_plugins.brains.logbook import TooManyBadFiles
 from muq_plugins.brains.processes import share_clips
+from muq_plugins.errors import UserError
 from muq_plugins.evaluation.run_files import read_metrics
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -368,5 +368,5 @@ def test_too_many_bad_files_stop_the_run(make_brain, loaders):
     train_loader, valid_loader = loaders(brain)
     for index in range(4):
         train_loader.dataset.paths[index] += ".gone"
-    with pytest.raises(TooManyBadFiles, match="of 12 training files could not be read"):
+    with pytest.raises(UserError, match="of 12 training files could not be read"):
         brain.fit(train_loader, valid_loader)

@@ -5,13 +5,13 @@ import json
 import pytest
 from speechbrain.dataio.dataset import DynamicItemDataset
 
-from muq_plugins.data.jsonio import write_json
 from muq_plugins.data.manifest import (
     clip_ids,
     load_manifest,
     manifest_entry,
     split_files,
 )
+from muq_plugins.files import write_json
 
 
 def test_speechbrain_reads_what_we_write(tmp_path):

@@ -2,8 +2,9 @@
 
 import pytest
 
-from muq_plugins.brains.logbook import QuarantineLog, TooManyBadFiles
-from muq_plugins.data.jsonio import read_json_lines
+from muq_plugins.brains.logbook import QuarantineLog
+from muq_plugins.errors import UserError
+from muq_plugins.files import read_json_lines
 
 
 def test_files_are_counted_once_and_written(tmp_path):
@@ -42,7 +43,7 @@ def test_too_many(tmp_path):
     log = QuarantineLog(tmp_path, max_bad_fraction=0.2)
     log.record([("a.wav", "missing"), ("b.wav", "missing")], 10)
     message = r"(?s)3 of 10 .*30.0%.*20.0%.*a.wav: missing.*quarantine.jsonl.*delete"
-    with pytest.raises(TooManyBadFiles, match=message):
+    with pytest.raises(UserError, match=message):
         log.record([("c.wav", "truncated")], 10)
     assert len(QuarantineLog(tmp_path, 0.2)) == 3
 
@@ -50,7 +51,7 @@ def test_too_many(tmp_path):
 def test_a_stopped_run_stops_again(tmp_path):
     failures = [("a.wav", "missing")]
     for _ in range(2):
-        with pytest.raises(TooManyBadFiles, match="1 of 10"):
+        with pytest.raises(UserError, match="1 of 10"):
             QuarantineLog(tmp_path, max_bad_fraction=0.0).record(failures, 10)
 
 

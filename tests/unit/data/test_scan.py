@@ -11,6 +11,7 @@ from muq_plugins.data import scan as scan_files
 from muq_plugins.data.audio import AudioCheck
 from muq_plugins.data.manifest import load_manifest
 from muq_plugins.data.scan import scan_folder
+from muq_plugins.errors import UserError
 
 
 def write(path, seconds=2.0, rate=24000, channels=1, level=0.5, **kwargs):
@@ -219,13 +220,13 @@ def test_names_with_braces_and_without_utf8(music):
 
 
 def test_missing_folder(tmp_path):
-    with pytest.raises(FileNotFoundError, match="data folder .*nowhere does not exist"):
+    with pytest.raises(UserError, match="data folder .*nowhere does not exist"):
         scan(tmp_path / "nowhere")
 
 
 def test_folder_is_a_file(tmp_path):
     (tmp_path / "a.wav").touch()
-    with pytest.raises(NotADirectoryError, match="a.wav is a file. Give the folder"):
+    with pytest.raises(UserError, match="a.wav is a file. Give the folder"):
         scan(tmp_path / "a.wav")
 
 
@@ -247,7 +248,7 @@ def test_nothing_usable(tmp_path):
 
 def test_unwritable_manifest_folder(music):
     (music.parent / "out").write_text("a file where the folder should be")
-    with pytest.raises(OSError, match="Cannot write the manifests to .*out.*choose"):
+    with pytest.raises(UserError, match="Cannot write the manifests to .*out.*choose"):
         scan(music)
 
 
@@ -256,7 +257,7 @@ def test_full_disk(music, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("muq_plugins.data.scan.write_json", full)
-    with pytest.raises(OSError, match="Cannot write the manifests.*No space left"):
+    with pytest.raises(UserError, match="Cannot write the manifests.*No space left"):
         scan(music)
 
 

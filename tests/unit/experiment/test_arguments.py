@@ -3,7 +3,7 @@
 import pytest
 from speechbrain.utils.run_opts import RunOptions
 
-from muq_plugins.experiment import ExperimentError
+from muq_plugins.errors import UserError
 from muq_plugins.experiment.command_line import parse_arguments
 from muq_plugins.experiment.extends import (
     COMMAND_LINE_OPTIONS,
@@ -45,7 +45,7 @@ def test_values_are_yaml(text, value):
         assert parse("--x", text).overrides == {"x": value}
         assert parse(f"--x={text}").overrides == {"x": value}
     else:
-        with pytest.raises(ExperimentError, match="--x has no value"):
+        with pytest.raises(UserError, match="--x has no value"):
             parse("--x=")
 
 
@@ -109,7 +109,7 @@ def test_training_settings_are_also_overrides_with_their_type():
 
 def test_the_optimizer_step_limit_is_a_number():
     assert parse("--optimizer_step_limit", "5").run_opts.optimizer_step_limit == 5
-    with pytest.raises(ExperimentError, match="--optimizer_step_limit: .*'5.5'"):
+    with pytest.raises(UserError, match="--optimizer_step_limit: .*'5.5'"):
         parse("--optimizer_step_limit", "5.5")
 
 
@@ -130,13 +130,13 @@ def test_the_optimizer_step_limit_is_a_number():
     ],
 )
 def test_mistakes(arguments, message, capsys):
-    with pytest.raises(ExperimentError, match=message):
+    with pytest.raises(UserError, match=message):
         parse(*arguments)
     assert capsys.readouterr().err == "", "argparse's usage is not shown"
 
 
 def test_no_file():
-    with pytest.raises(ExperimentError, match="experiment file is missing"):
+    with pytest.raises(UserError, match="experiment file is missing"):
         parse_arguments(["--seed", "3"])
 
 

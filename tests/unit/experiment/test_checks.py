@@ -2,13 +2,14 @@
 
 import pytest
 
-from muq_plugins.experiment import ExperimentError, load_hparams
+from muq_plugins.errors import UserError
+from muq_plugins.experiment import load_hparams
 
 
 def test_all_placeholders_are_reported_at_once():
     text = "a: !PLACEHOLDER\nb: {c: !PLACEHOLDER }\nd: [!PLACEHOLDER , !PLACEHOLDER ]\n"
     message = r"--a VALUE --b\.c VALUE --d VALUE$"
-    with pytest.raises(ExperimentError, match=message):
+    with pytest.raises(UserError, match=message):
         load_hparams(text)
 
 
@@ -31,7 +32,7 @@ def test_all_placeholders_are_reported_at_once():
     ],
 )
 def test_wrong_callables(text, message):
-    with pytest.raises(ExperimentError, match=message):
+    with pytest.raises(UserError, match=message):
         load_hparams(text)
 
 

@@ -9,7 +9,6 @@ from hyperpyyaml import load_hyperpyyaml
 
 from muq_plugins.errors import UserError
 from muq_plugins.experiment import (
-    ExperimentError,
     load_experiment,
     load_hparams,
     load_stage,
@@ -108,7 +107,7 @@ def test_saving_replaces_the_file_as_a_whole(path, tmp_path, monkeypatch):
 
     monkeypatch.setattr("os.replace", full_disk)
     message = "Cannot write .*hyperparams.yaml.*No space left.*Choose a folder"
-    with pytest.raises(ExperimentError, match=message):
+    with pytest.raises(UserError, match=message):
         save_experiment(load_experiment([path, "--seed", "2"]), tmp_path)
     assert (tmp_path / "hyperparams.yaml").read_text() == before
     names = {file.name for file in tmp_path.iterdir()} - {"history.jsonl", "run.lock"}
@@ -123,7 +122,7 @@ def test_the_saved_file_can_be_read_by_whoever_may_read_new_files(path, tmp_path
 
 
 def test_saving_where_no_folder_can_be(path, tmp_path):
-    with pytest.raises(ExperimentError, match="Cannot write"):
+    with pytest.raises(UserError, match="Cannot write"):
         save_experiment(load_experiment([path]), tmp_path / "muq.yaml" / "x")
 
 
@@ -201,7 +200,7 @@ class TestStage:
         assert brain.debug
 
     def test_mistakes(self, whole):
-        with pytest.raises(ExperimentError, match="nearest known key is 'seed'"):
+        with pytest.raises(UserError, match="nearest known key is 'seed'"):
             load_stage(whole, {"experiment": "stage.yaml", "overrides": {"sede": 5}})
-        with pytest.raises(ExperimentError, match="beside it are: stage.yaml, whole"):
+        with pytest.raises(UserError, match="beside it are: stage.yaml, whole"):
             load_stage(whole, {"experiment": "stag.yaml", "overrides": {}})

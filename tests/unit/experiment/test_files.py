@@ -3,7 +3,8 @@
 import pytest
 from hyperpyyaml import load_hyperpyyaml
 
-from muq_plugins.experiment import ExperimentError, resolve_experiment
+from muq_plugins.errors import UserError
+from muq_plugins.experiment import resolve_experiment
 from muq_plugins.experiment.extends import parse_yaml
 
 BASE = """\
@@ -113,7 +114,7 @@ def test_arguments_for_a_callable_with_an_empty_mapping(child):
 def test_arguments_by_name_do_not_merge_with_arguments_by_position(folder):
     (folder / "list.yaml").write_text("act: !new:torch.nn.Linear [1, 2]\n")
     (folder / "child.yaml").write_text("extends: list.yaml\nact: {bias: False}\n")
-    with pytest.raises(ExperimentError, match="'act' takes its arguments by position"):
+    with pytest.raises(UserError, match="'act' takes its arguments by position"):
         resolve_experiment(folder / "child.yaml")
 
 
@@ -159,14 +160,14 @@ def test_two_references_to_one_later_object_give_the_same_object(tmp_path):
 
 def test_a_reference_to_nothing_names_the_nearest_key(child):
     message = r"child.yaml: encoder.in_features.*no <widht>;.*'width'"
-    with pytest.raises(ExperimentError, match=message):
+    with pytest.raises(UserError, match=message):
         child("encoder: {in_features: !ref <widht>}")
 
 
 def test_references_into_mappings_and_lists(child):
-    with pytest.raises(ExperimentError, match=r"<loader\[batch\]>;.*'loader.b"):
+    with pytest.raises(UserError, match=r"<loader\[batch\]>;.*'loader.b"):
         child("seed: !ref <loader[batch]>")
-    with pytest.raises(ExperimentError, match=r"seed: .* no <layers\[0\]>\."):
+    with pytest.raises(UserError, match=r"seed: .* no <layers\[0\]>\."):
         child("seed: !ref <layers[0]>")
 
 
@@ -180,7 +181,7 @@ def test_references_into_mappings_and_lists(child):
 )
 def test_references_in_a_circle(tmp_path, text):
     (tmp_path / "a.yaml").write_text(text)
-    with pytest.raises(ExperimentError, match=r"a.yaml: a: .* go in a circle"):
+    with pytest.raises(UserError, match=r"a.yaml: a: .* go in a circle"):
         resolve_experiment(tmp_path / "a.yaml")
 
 
@@ -194,7 +195,7 @@ def test_references_in_a_circle(tmp_path, text):
 )
 def test_unknown_keys_name_the_file_and_the_nearest_key(child, text, unknown, known):
     message = rf"child.yaml: unknown key '{unknown}'.* is '{known}'"
-    with pytest.raises(ExperimentError, match=message):
+    with pytest.raises(UserError, match=message):
         child(text)
 
 
@@ -209,15 +210,15 @@ def test_keys_without_a_use_are_removed(child):
 
 
 def test_a_removed_key_is_unknown_from_then_on(child):
-    with pytest.raises(ExperimentError, match="--layers is neither a key"):
+    with pytest.raises(UserError, match="--layers is neither a key"):
         child("layers: !remove", {"layers": [1]})
-    with pytest.raises(ExperimentError, match="encoder.in_features: .* no <width>"):
+    with pytest.raises(UserError, match="encoder.in_features: .* no <width>"):
         child("width: !remove")
 
 
 @pytest.mark.parametrize("text", ["sede: !remove", "encoder:\n  bias: !remove"])
 def test_only_keys_that_are_there_can_be_removed(child, text):
-    with pytest.raises(ExperimentError, match="child.yaml: unknown key"):
+    with pytest.raises(UserError, match="child.yaml: unknown key"):
         child(text)
 
 
@@ -226,10 +227,10 @@ def test_a_training_setting_may_be_new_in_an_extending_file(child):
 
 
 def test_a_key_that_shadows_a_run_option(child, folder):
-    with pytest.raises(ExperimentError, match=r"child.yaml: the key 'device' is a run"):
+    with pytest.raises(UserError, match=r"child.yaml: the key 'device' is a run"):
         child("device: cpu")
     (folder / "other.yaml").write_text("seed: 1\ndebug: True\n")
-    with pytest.raises(ExperimentError, match="give --debug on the command line"):
+    with pytest.raises(UserError, match="give --debug on the command line"):
         resolve_experiment(folder / "other.yaml")
 
 
@@ -244,50 +245,50 @@ def test_extends_is_relative_to_the_extending_file_and_recursive(folder):
 def test_files_that_extend_each_other_show_the_chain(tmp_path):
     (tmp_path / "a.yaml").write_text("extends: b.yaml\n")
     (tmp_path / "b.yaml").write_text("extends: a.yaml\n")
-    with pytest.raises(ExperimentError, match=r"a.yaml -> b.yaml -> a.yaml"):
+    with pytest.raises(UserError, match=r"a.yaml -> b.yaml -> a.yaml"):
         resolve_experiment(tmp_path / "a.yaml")
 
 
 def test_extends_must_be_one_file(tmp_path):
     (tmp_path / "a.yaml").write_text("extends: [b.yaml, c.yaml]\n")
-    with pytest.raises(ExperimentError, match=r"a.yaml: 'extends' must name one file"):
+    with pytest.raises(UserError, match=r"a.yaml: 'extends' must name one file"):
         resolve_experiment(tmp_path / "a.yaml")
 
 
 def test_missing_files_list_what_is_there(folder):
     (folder / "large.yaml").write_text("a: 1")
     message = r"nope.yaml does not exist; beside it are: large.yaml, muq.yaml"
-    with pytest.raises(ExperimentError, match=message):
+    with pytest.raises(UserError, match=message):
         resolve_experiment(folder / "nope.yaml")
-    with pytest.raises(ExperimentError, match="nor does its folder"):
+    with pytest.raises(UserError, match="nor does its folder"):
         resolve_experiment(folder / "nowhere" / "nope.yaml")
     (folder / "empty").mkdir()
-    with pytest.raises(ExperimentError, match="its folder has no YAML files"):
+    with pytest.raises(UserError, match="its folder has no YAML files"):
         resolve_experiment(folder / "empty" / "nope.yaml")
 
 
 def test_duplicate_keys_name_the_line(tmp_path):
     (tmp_path / "a.yaml").write_text("seed: 1\nwidth: 2\nseed: 3\n")
-    with pytest.raises(ExperimentError, match=r'a.yaml, line 3: the key "seed"'):
+    with pytest.raises(UserError, match=r'a.yaml, line 3: the key "seed"'):
         resolve_experiment(tmp_path / "a.yaml")
 
 
 def test_broken_yaml_names_the_file_and_the_place(tmp_path):
     (tmp_path / "a.yaml").write_text("seed: 1\nlist: [1, 2\nb: 3\n")
-    with pytest.raises(ExperimentError, match=r"(?s)a.yaml is not valid YAML.*line 3"):
+    with pytest.raises(UserError, match=r"(?s)a.yaml is not valid YAML.*line 3"):
         resolve_experiment(tmp_path / "a.yaml")
 
 
 def test_text_that_is_not_utf8(tmp_path):
     (tmp_path / "a.yaml").write_bytes(b"name: Faur\xe9\n")
-    with pytest.raises(ExperimentError, match=r"a.yaml cannot be read.*utf-8"):
+    with pytest.raises(UserError, match=r"a.yaml cannot be read.*utf-8"):
         resolve_experiment(tmp_path / "a.yaml")
 
 
 @pytest.mark.parametrize("text", ["", "- 1\n- 2\n", "just text", "!include:b.yaml"])
 def test_the_top_level_must_be_a_mapping(tmp_path, text):
     (tmp_path / "a.yaml").write_text(text)
-    with pytest.raises(ExperimentError, match=r"a.yaml must be a YAML mapping"):
+    with pytest.raises(UserError, match=r"a.yaml must be a YAML mapping"):
         resolve_experiment(tmp_path / "a.yaml")
 
 
@@ -341,17 +342,17 @@ class TestInclude:
 
     def test_unknown_override(self, included):
         (included / "a.yaml").write_text("model: !include:parts/model.yaml {sise: 1}")
-        with pytest.raises(ExperimentError, match="model: unknown key 'sise'.*'size'"):
+        with pytest.raises(UserError, match="model: unknown key 'sise'.*'size'"):
             resolve_experiment(included / "a.yaml")
 
     def test_in_a_list(self, included):
         (included / "a.yaml").write_text("models: [!include:parts/model.yaml ]\n")
-        with pytest.raises(ExperimentError, match="cannot be included in a list"):
+        with pytest.raises(UserError, match="cannot be included in a list"):
             resolve_experiment(included / "a.yaml")
 
     def test_in_a_circle(self, tmp_path):
         (tmp_path / "a.yaml").write_text("a: !include:a.yaml\n")
-        with pytest.raises(ExperimentError, match=r"a.yaml -> a.yaml"):
+        with pytest.raises(UserError, match=r"a.yaml -> a.yaml"):
             resolve_experiment(tmp_path / "a.yaml")
 
 
@@ -409,9 +410,9 @@ class TestOverrides:
         ],
     )
     def test_unknown(self, override, key, message):
-        with pytest.raises(ExperimentError, match=message):
+        with pytest.raises(UserError, match=message):
             override(**{key: 1})
 
     def test_values_without_a_yaml_form(self, override):
-        with pytest.raises(ExperimentError, match="cannot be written as YAML"):
+        with pytest.raises(UserError, match="cannot be written as YAML"):
             override(seed=object())

@@ -2,7 +2,8 @@
 
 import pytest
 
-from muq_plugins.experiment import ExperimentError, each_model, load_experiment
+from muq_plugins.errors import UserError
+from muq_plugins.experiment import each_model, load_experiment
 
 PLAN = """
 output_folder: out
@@ -61,7 +62,7 @@ def test_a_model_is_not_loaded_before_its_turn(plan, tmp_path):
     (tmp_path / "model.yaml").write_text("broken: [")
     stream = each_model(plan())
     assert next(stream).hparams["width"] == 1
-    with pytest.raises(ExperimentError, match=r"model\.yaml"):
+    with pytest.raises(UserError, match=r"model\.yaml"):
         next(stream)
 
 
@@ -73,9 +74,7 @@ def test_overrides_of_all_models_in_a_file_and_on_the_command_line(plan):
 
 
 def test_an_override_that_a_model_does_not_know(plan):
-    with pytest.raises(
-        ExperimentError, match="--widht .* nearest known key is 'width'"
-    ):
+    with pytest.raises(UserError, match="--widht .* nearest known key is 'width'"):
         models(plan("--overrides.widht", "16"))
 
 
@@ -87,6 +86,6 @@ def test_training_settings_of_the_command_line_hold_for_all(plan):
 @pytest.mark.parametrize("number", ["0", "-1", "1.5", "null"])
 def test_the_number_of_iterations_is_checked(plan, number):
     with pytest.raises(
-        ExperimentError, match=f"iterations is {number.replace('null', 'None')}"
+        UserError, match=f"iterations is {number.replace('null', 'None')}"
     ):
         models(plan("--iterations", number))

@@ -9,12 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from muq_plugins.experiment import (
-    ExperimentError,
-    load_experiment,
-    note_inputs,
-    save_experiment,
-)
+from muq_plugins.errors import UserError
+from muq_plugins.experiment import load_experiment, note_inputs, save_experiment
 from muq_plugins.experiment.run_folder import hash_values, values
 from muq_plugins.files import read_json_lines
 
@@ -101,7 +97,7 @@ def test_what_changes_what_is_learned_is_refused_before_anything_is_written(
     begin, run, options, line
 ):
     before = content(run)
-    with pytest.raises(ExperimentError) as refusal:
+    with pytest.raises(UserError) as refusal:
         begin(*options)
     message = str(refusal.value)
     assert line in message and str(run) in message and "12 updates" in message
@@ -111,7 +107,7 @@ def test_what_changes_what_is_learned_is_refused_before_anything_is_written(
 
 
 def test_all_differences_are_named_at_once(begin, run):
-    with pytest.raises(ExperimentError) as refusal:
+    with pytest.raises(UserError) as refusal:
         begin("--lr", "0.01", "--seed", "2")
     assert "lr: 0.0004" in str(refusal.value) and "seed: 1234" in str(refusal.value)
 
@@ -159,7 +155,7 @@ def test_other_results_than_checkpoints_are_kept_too(begin, tmp_path, result):
     path = tmp_path / "run" / result
     path.parent.mkdir(parents=True, exist_ok=True)
     path.touch()
-    with pytest.raises(ExperimentError, match="lr: 0.0004 there, 1 here"):
+    with pytest.raises(UserError, match="lr: 0.0004 there, 1 here"):
         begin("--lr", "1")
 
 
@@ -196,7 +192,7 @@ def test_two_names_of_one_folder_are_the_same(begin, tmp_path, monkeypatch):
 
 def test_a_stage_takes_what_may_change_but_not_another_length(begin, run):
     begin("--tokenizer.overrides.num_workers", "3")
-    with pytest.raises(ExperimentError, match="overrides.optimizer_step_limit"):
+    with pytest.raises(UserError, match="overrides.optimizer_step_limit"):
         begin("--tokenizer.overrides.optimizer_step_limit", "3")
 
 
@@ -206,7 +202,7 @@ def test_models_of_an_iteration_get_no_longer_but_more_of_them(tmp_path, begin):
     begin(file="plan.yaml")
     (tmp_path / "run/iteration-0/inference").mkdir(parents=True)
     begin("--iterations", "2", file="plan.yaml")
-    with pytest.raises(ExperimentError, match="optimizer_step_limit: "):
+    with pytest.raises(UserError, match="optimizer_step_limit: "):
         begin("--iterations", "2", "--optimizer_step_limit", "9", file="plan.yaml")
 
 
@@ -214,7 +210,7 @@ def test_a_study_may_grow_but_is_no_other_study(tmp_path, begin):
     (tmp_path / "study.yaml").write_text("study: a\noutput_folder: x\nseeds: [1]\n")
     begin(file="study.yaml", study=True)
     begin("--seeds", "[1, 2]", file="study.yaml", study=True)
-    with pytest.raises(ExperimentError, match="study: a there, b here"):
+    with pytest.raises(UserError, match="study: a there, b here"):
         begin("--study", "b", file="study.yaml", study=True)
 
 
@@ -236,7 +232,7 @@ def test_the_second_run_in_a_folder_says_who_holds_it(begin, tmp_path):
     )
     assert begun.stdout.readline() == "here\n"
     before = content(tmp_path / "run")
-    with pytest.raises(ExperimentError) as refusal:
+    with pytest.raises(UserError) as refusal:
         begin()
     assert f"process {begun.pid} on {os.uname().nodename}, since" in str(refusal.value)
     assert str(tmp_path / "model.yaml") in str(refusal.value)
@@ -256,5 +252,5 @@ def test_changed_music_is_said_and_another_model_is_refused(run, caplog):
         note_inputs(run, {"files": 10, "hash": "1ec4"}, models)
     assert "the music has changed" in caplog.text and '"files": 10' in caplog.text
     assert read_json_lines(run / "history.jsonl")[-1]["data"]["files"] == 10
-    with pytest.raises(ExperimentError, match="the tokenizer that this run"):
+    with pytest.raises(UserError, match="the tokenizer that this run"):
         note_inputs(run, files, {"tokenizer": "bbbb"})

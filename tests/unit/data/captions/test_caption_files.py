@@ -7,6 +7,7 @@ import pytest
 
 from muq_plugins.data.captions import CaptionWriter, add_captions
 from muq_plugins.data.preparation import Manifests
+from muq_plugins.errors import UserError
 
 
 @pytest.fixture
@@ -74,7 +75,7 @@ def test_files_that_are_wrong_are_errors(manifests, tmp_path, content, message):
 
 
 def test_a_missing_or_damaged_file_is_an_error(manifests, tmp_path):
-    with pytest.raises(FileNotFoundError, match="no file of captions"):
+    with pytest.raises(UserError, match="no file of captions"):
         add_captions(manifests, tmp_path / "nowhere.json", tmp_path)
     (tmp_path / "damaged.json").write_text("{")
     with pytest.raises(ValueError, match="damaged.json is not valid JSON"):

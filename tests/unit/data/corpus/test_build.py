@@ -19,6 +19,7 @@ from speechbrain.dataio.dataset import DynamicItemDataset
 from muq_plugins.data.corpus import FAMILIES, SPLITS, build, build_corpus, split_of
 from muq_plugins.data.corpus.pieces import find_pieces
 from muq_plugins.data.corpus.scores import estimate_key, key_name, read_score
+from muq_plugins.errors import UserError
 
 SETTINGS = {"minutes": 3.0, "seed": 7}
 
@@ -260,7 +261,7 @@ def test_missing_package_is_named(tmp_path, monkeypatch):
 
 def test_unwritable_folder_is_named(tmp_path):
     (tmp_path / "file").write_text("", encoding="utf-8")
-    with pytest.raises(OSError, match="cannot be written to .*file/corpus: "):
+    with pytest.raises(UserError, match="cannot be written to .*file/corpus: "):
         build_corpus(tmp_path / "file" / "corpus")
 
 

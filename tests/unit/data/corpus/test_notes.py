@@ -10,6 +10,7 @@ from muq_plugins.data.corpus import FAMILIES, build_notes, notes
 from muq_plugins.data.corpus.notes import SOURCES, note_manifests, render_note
 from muq_plugins.data.corpus.soundfont import load_soundfont
 from muq_plugins.data.preparation import prepare_notes
+from muq_plugins.errors import UserError
 
 STEP = 24
 
@@ -137,5 +138,5 @@ def test_other_settings_and_other_data_are_refused(folder, tmp_path):
     with pytest.raises(ValueError, match="notes.json is not the record"):
         build_notes(tmp_path)
     (tmp_path / "file").write_text("")
-    with pytest.raises(OSError, match="cannot be written to .*file/notes: "):
+    with pytest.raises(UserError, match="cannot be written to .*file/notes: "):
         build_notes(tmp_path / "file" / "notes")

@@ -4,13 +4,9 @@ import json
 
 import pytest
 
-from muq_plugins.data.datasets.tagged import (
-    DatasetError,
-    TaggedClip,
-    read_tag_order,
-    write_manifests,
-)
+from muq_plugins.data.datasets.tagged import TaggedClip, read_tag_order, write_manifests
 from muq_plugins.data.manifest import load_manifest
+from muq_plugins.errors import UserError
 
 CLIPS = [
     TaggedClip("a/one.wav", "train", ["calm"], {"song": "{1}"}),
@@ -39,7 +35,7 @@ def test_manifests_are_read_by_our_own_reader(sounds, tmp_path):
 
 def test_a_missing_file_is_an_error_that_says_what_to_do(sounds, tmp_path):
     audio = sounds("a/one.wav", "a/two.wav")
-    with pytest.raises(DatasetError, match="1 of 2 clips .* first is b/two.wav"):
+    with pytest.raises(UserError, match="1 of 2 clips .* first is b/two.wav"):
         write_manifests("mine", tmp_path, audio, CLIPS, TAGS, parts=["test"])
     data = write_manifests(
         "mine", tmp_path, audio, CLIPS, TAGS, parts=["test"], leave_out_missing=True
@@ -58,7 +54,7 @@ def test_a_missing_file_is_an_error_that_says_what_to_do(sounds, tmp_path):
 def test_only_known_broken_files_are_left_out(sounds, tmp_path, content):
     audio = sounds("a/one.wav", "a/two.wav", "b/two.wav")
     (audio / "b/two.wav").write_bytes(content)
-    with pytest.raises(DatasetError, match="b/two.wav: .* No such fault"):
+    with pytest.raises(UserError, match="b/two.wav: .* No such fault"):
         write_manifests("mine", tmp_path, audio, CLIPS, TAGS, parts=["test"])
     data = write_manifests(
         "mine",
@@ -100,10 +96,10 @@ def test_only_known_broken_files_are_left_out(sounds, tmp_path, content):
 )
 def test_what_no_data_set_may_have(sounds, tmp_path, clips, tags, options, message):
     audio = sounds("a/one.wav", "a/two.wav", "b/two.wav")
-    with pytest.raises(DatasetError, match=message):
+    with pytest.raises(UserError, match=message):
         write_manifests("mine", tmp_path, audio, clips, tags, **options)
 
 
 def test_a_missing_folder_of_audio(tmp_path):
-    with pytest.raises(DatasetError, match="gone, does not exist. Give the folder"):
+    with pytest.raises(UserError, match="gone, does not exist. Give the folder"):
         write_manifests("mine", tmp_path, tmp_path / "gone", CLIPS, TAGS)

@@ -2,9 +2,10 @@
 
 import pytest
 
-from muq_plugins.data.datasets import DatasetError, prepare_gtzan
+from muq_plugins.data.datasets import prepare_gtzan
 from muq_plugins.data.datasets.gtzan import GENRES
 from muq_plugins.data.manifest import load_manifest
+from muq_plugins.errors import UserError
 
 PARTS = {
     "train": "blues/blues.00029.wav\njazz/jazz.00054.wav\n",
@@ -52,11 +53,11 @@ def test_the_old_format_and_the_known_broken_file(split, sounds, tmp_path):
 
 def test_a_list_of_something_else(split, sounds, tmp_path):
     (split / "valid_filtered.txt").write_text("\npolka/polka.00001.wav\n")
-    with pytest.raises(DatasetError, match="valid_filtered.txt, line 2: 'polka/polka"):
+    with pytest.raises(UserError, match="valid_filtered.txt, line 2: 'polka/polka"):
         prepare_gtzan(split, sounds("a.wav"), tmp_path / "out")
 
 
 def test_a_missing_list(split, sounds, tmp_path):
     (split / "valid_filtered.txt").unlink()
-    with pytest.raises(DatasetError, match="valid_filtered.txt does not exist. Get it"):
+    with pytest.raises(UserError, match="valid_filtered.txt does not exist. Get it"):
         prepare_gtzan(split, sounds("a.wav"), tmp_path / "out")

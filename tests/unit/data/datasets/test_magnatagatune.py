@@ -6,9 +6,10 @@ import pickle
 import numpy as np
 import pytest
 
-from muq_plugins.data.datasets import DatasetError, prepare_magnatagatune
+from muq_plugins.data.datasets import prepare_magnatagatune
 from muq_plugins.data.datasets.magnatagatune import UNREADABLE
 from muq_plugins.data.manifest import load_manifest
+from muq_plugins.errors import UserError
 
 # Path and tags; "no vocals" is the more frequent one though its column is the last.
 CLIPS = [
@@ -101,24 +102,24 @@ def test_the_split_of_lee_and_won_is_that_of_its_lists(published, sounds):
 def test_a_matrix_in_another_order_of_tags_is_found_out(published, sounds):
     folder = published / "MTAT_split"
     np.save(folder / "y_test_pub.npy", truth_of("test")[:, ::-1])
-    with pytest.raises(DatasetError, match="different tags to 'd/four-album"):
+    with pytest.raises(UserError, match="different tags to 'd/four-album"):
         prepare(published, sounds("a.mp3"), split="lee-won", split_folder=folder)
     np.save(folder / "y_test_pub.npy", truth_of("test")[:, :49])
-    with pytest.raises(DatasetError, match=r"is \(1, 49\), expected \(1, 50\)"):
+    with pytest.raises(UserError, match=r"is \(1, 49\), expected \(1, 50\)"):
         prepare(published, sounds("a.mp3"), split="lee-won", split_folder=folder)
 
 
 def test_a_matrix_that_is_a_pickle_is_not_loaded(published, sounds):
     folder = published / "MTAT_split"
     np.save(folder / "y_test_pub.npy", np.array([{"a": 1}], dtype=object))
-    with pytest.raises(DatasetError, match="y_test_pub.npy is no matrix .*pickle"):
+    with pytest.raises(UserError, match="y_test_pub.npy is no matrix .*pickle"):
         prepare(published, sounds("a.mp3"), split="lee-won", split_folder=folder)
 
 
 def test_a_matrix_that_is_empty_is_an_error(published, sounds):
     folder = published / "MTAT_split"
     (folder / "y_test_pub.npy").touch()
-    with pytest.raises(DatasetError, match="y_test_pub.npy is no matrix"):
+    with pytest.raises(UserError, match="y_test_pub.npy is no matrix"):
         prepare(published, sounds("a.mp3"), split="lee-won", split_folder=folder)
 
 
@@ -145,7 +146,7 @@ def test_the_three_broken_files_are_listed(published, sounds):
     ],
 )
 def test_choices_that_do_not_fit(published, sounds, options, message):
-    with pytest.raises(DatasetError, match=message):
+    with pytest.raises(UserError, match=message):
         prepare(published, sounds("a.mp3"), **options)
 
 
@@ -154,13 +155,13 @@ def test_files_of_different_versions(published, sounds):
     options = {"split": "lee-won", "split_folder": folder}
     listed = pickle.dumps(["9/unknown-0-29.npy"], protocol=0)
     (folder / "test_list_pub.cP").write_bytes(listed)
-    with pytest.raises(DatasetError, match="has no '9/unknown-0-29.mp3'"):
+    with pytest.raises(UserError, match="has no '9/unknown-0-29.mp3'"):
         prepare(published, sounds("a.mp3"), **options)
     (folder / "test_list_pub.cP").unlink()
-    with pytest.raises(DatasetError, match="test_list_pub.cP does not exist. Get it"):
+    with pytest.raises(UserError, match="test_list_pub.cP does not exist. Get it"):
         prepare(published, sounds("a.mp3"), **options)
     (folder / "top50_tags.txt").write_text("guitar\nkazoo\n")
-    with pytest.raises(DatasetError, match="lists the tag 'kazoo'"):
+    with pytest.raises(UserError, match="lists the tag 'kazoo'"):
         prepare(published, sounds("a.mp3"), **options)
 
 
@@ -175,5 +176,5 @@ def test_files_of_different_versions(published, sounds):
 def test_annotations_in_another_form(published, sounds, old, new, message):
     path = published / "annotations_final.csv"
     path.write_text(path.read_text().replace(old, new, 1))
-    with pytest.raises(DatasetError, match=message):
+    with pytest.raises(UserError, match=message):
         prepare(published, sounds("a.mp3"))

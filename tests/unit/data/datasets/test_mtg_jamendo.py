@@ -2,9 +2,10 @@
 
 import pytest
 
-from muq_plugins.data.datasets import DatasetError, prepare_mtg_jamendo
+from muq_plugins.data.datasets import prepare_mtg_jamendo
 from muq_plugins.data.datasets.mtg_jamendo import COLUMNS
 from muq_plugins.data.manifest import load_manifest
+from muq_plugins.errors import UserError
 
 HEADER = "\t".join(COLUMNS)
 SONGS = {
@@ -81,19 +82,19 @@ def test_the_order_of_the_tags_is_chosen_and_kept(splits, sounds):
     ],
 )
 def test_unknown_choices(splits, sounds, options, message):
-    with pytest.raises(DatasetError, match=message):
+    with pytest.raises(UserError, match=message):
         prepare(splits, sounds(*AUDIO), **options)
 
 
 def test_a_tag_of_another_set(splits, sounds):
     path = splits / "split-3" / "autotagging_genre-test.tsv"
     path.write_text(path.read_text().replace("genre---pop", "instrument---oboe"))
-    with pytest.raises(DatasetError, match="line 2: the tag 'instrument---oboe'"):
+    with pytest.raises(UserError, match="line 2: the tag 'instrument---oboe'"):
         prepare(splits, sounds(*AUDIO))
 
 
 def test_other_columns(splits, sounds):
     path = splits / "split-3" / "autotagging_genre-test.tsv"
     path.write_text(path.read_text().replace("\t", ","))
-    with pytest.raises(DatasetError, match="must start with the columns TRACK_ID"):
+    with pytest.raises(UserError, match="must start with the columns TRACK_ID"):
         prepare(splits, sounds(*AUDIO))

@@ -2,8 +2,8 @@
 
 import pytest
 
-from muq_plugins.data.jsonio import write_json
 from muq_plugins.evaluation.zero_shot.clips import labelled_clips, tagged_folder
+from muq_plugins.files import write_json
 
 CLIPS = {
     "a": {"tags": ["genre---rock"], "caption": "loud", "song": "x"},

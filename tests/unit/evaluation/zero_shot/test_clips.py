@@ -2,10 +2,11 @@
 
 import pytest
 
-from muq_plugins.data.datasets import DatasetError, TaggedData
-from muq_plugins.data.jsonio import write_json
+from muq_plugins.data.datasets import TaggedData
 from muq_plugins.data.preparation import Manifests
+from muq_plugins.errors import UserError
 from muq_plugins.evaluation.zero_shot.clips import labelled_clips, tagged_folder
+from muq_plugins.files import write_json
 
 
 def test_labels_in_the_order_of_the_list_of_tags(folder, load):
@@ -55,7 +56,7 @@ def test_the_embedded_corpus_has_its_manifests_in_memory(folder):
     ],
 )
 def test_what_a_manifest_lacks(folder, options, message, load):
-    with pytest.raises(DatasetError, match=message):
+    with pytest.raises(UserError, match=message):
         load(**options)
 
 
@@ -68,12 +69,12 @@ def test_what_a_manifest_lacks(folder, options, message, load):
 )
 def test_lists_of_tags_that_do_not_fit(folder, tags, message, load):
     write_json(folder / "tags.json", tags)
-    with pytest.raises(DatasetError, match=message):
+    with pytest.raises(UserError, match=message):
         load()
 
 
 def test_a_folder_without_manifests(tmp_path):
-    with pytest.raises(DatasetError, match="holds none of train.json"):
+    with pytest.raises(UserError, match="holds none of train.json"):
         tagged_folder(tmp_path, tmp_path)
 
 

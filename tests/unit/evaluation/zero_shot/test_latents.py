@@ -5,7 +5,7 @@ import os
 import pytest
 import torch
 
-from muq_plugins.data.datasets import DatasetError
+from muq_plugins.errors import UserError
 from muq_plugins.evaluation.zero_shot.clips import CHUNK, audio_latents
 
 
@@ -68,8 +68,8 @@ def test_latents_that_are_no_numbers_are_not_kept(files, tmp_path):
         def embed_file(self, path):
             return torch.tensor([float("nan")])
 
-    with pytest.raises(DatasetError, match="latent of .*000.wav is not finite"):
+    with pytest.raises(UserError, match="latent of .*000.wav is not finite"):
         audio_latents(Broken(), files, tmp_path / "kept")
-    with pytest.raises(DatasetError, match="gone.wav is not there"):
+    with pytest.raises(UserError, match="gone.wav is not there"):
         audio_latents(Sizes(), [tmp_path / "gone.wav"], tmp_path / "kept")
     assert not (tmp_path / "kept").exists()

@@ -5,14 +5,14 @@ import json
 import numpy as np
 import pytest
 
-from muq_plugins.data.datasets import DatasetError
-from muq_plugins.data.jsonio import write_json
+from muq_plugins.errors import UserError
 from muq_plugins.evaluation.zero_shot.scores import (
     caption_scores,
     class_accuracy,
     distinct_captions,
     tag_scores,
 )
+from muq_plugins.files import write_json
 
 
 def test_classes_are_scored_only_where_each_clip_has_one(folder, load):
@@ -53,5 +53,5 @@ def test_clips_with_one_caption_are_all_right_answers(folder, load):
     assert (to_text.queries, to_text.items) == (3, 2)
     # Chance knows that "loud" has two of three.
     assert to_audio.chance["recall_at_1"] == pytest.approx((2 / 3 + 1 / 3) / 2)
-    with pytest.raises(DatasetError, match="caption 'calm' of a clip is not among"):
+    with pytest.raises(UserError, match="caption 'calm' of a clip is not among"):
         caption_scores(clips, audio, ["loud"], np.eye(2)[:1])

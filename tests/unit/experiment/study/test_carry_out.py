@@ -12,16 +12,21 @@ import time
 
 import pytest
 
-from muq_plugins.experiment import runner as carry_out
+from muq_plugins.experiment.run_folder import LOCK
 from muq_plugins.experiment.runner import (
     FINISHED_FILE,
     Command,
     PlannedRun,
+    carry_out,
     is_finished,
 )
 
 NOTE = """
 import os, sys, time
+if lock := os.environ.get("LOCK"):  # as a training does
+    from muq_plugins.files import locked
+    held = locked(*lock.split(":"), wait=False)
+    assert held.__enter__()
 with open(sys.argv[1], "a") as file:
     file.write(f"{sys.argv[2]} {sys.argv[4]}\\n")
 time.sleep(float(os.environ.get("SLEEP", 0)))
@@ -143,8 +148,7 @@ def test_without_a_device_nothing_can_run(recipes):
 DRIVER = """
 import sys
 from pathlib import Path
-from muq_plugins.experiment.runner import Command, PlannedRun
-from muq_plugins.experiment import runner as carry_out
+from muq_plugins.experiment.runner import Command, PlannedRun, carry_out
 
 folder = Path(sys.argv[1])
 arguments = [str(folder / "notes"), "a-train"]
@@ -158,9 +162,10 @@ def test_a_killed_study_leaves_its_command_alone_and_waits_for_it(recipes):
     (recipes / "driver.py").write_text(textwrap.dedent(DRIVER))
     process = subprocess.Popen(
         [sys.executable, recipes / "driver.py", recipes],
-        env={**os.environ, "SLEEP": "3"},
+        env={**os.environ, "SLEEP": "3", "LOCK": f"{recipes / 'a-1'}:{LOCK}"},
     )
     while not notes(recipes):
+        assert process.poll() is None
         time.sleep(0.05)
     process.send_signal(signal.SIGKILL)
     process.wait()

@@ -2,7 +2,7 @@
 
 import pytest
 
-from muq_plugins.experiment import ExperimentError
+from muq_plugins.errors import UserError
 from muq_plugins.experiment.runner import plan_runs
 
 
@@ -148,5 +148,5 @@ def test_a_changed_budget_gets_a_new_folder(folder):
     ],
 )
 def test_bad_studies_are_named(folder, changes, message):
-    with pytest.raises(ExperimentError, match=message):
+    with pytest.raises(UserError, match=message):
         plan(folder, **changes)
