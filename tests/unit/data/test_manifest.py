@@ -11,6 +11,7 @@ from muq_plugins.data.manifest import (
     manifest_entry,
     split_files,
 )
+from muq_plugins.errors import UserError
 from muq_plugins.files import write_json
 
 
@@ -28,9 +29,7 @@ def test_speechbrain_reads_what_we_write(tmp_path):
 
 
 def test_missing_manifest(tmp_path):
-    with pytest.raises(
-        FileNotFoundError, match="no manifest .*train.json.*scan_folder"
-    ):
+    with pytest.raises(UserError, match="no manifest .*train.json.*scan_folder"):
         load_manifest(tmp_path / "train.json", "/music")
 
 

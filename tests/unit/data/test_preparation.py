@@ -15,7 +15,7 @@ from muq_plugins.data.clips import evaluation_loader, training_loader
 from muq_plugins.data.corpus import build_notes
 from muq_plugins.data.mel_statistics import mel_statistics, normalise
 from muq_plugins.data.preparation import Manifests, prepare_manifests, prepare_notes
-from muq_plugins.experiment import load_experiment
+from muq_plugins.experiment import load_experiment, run_script
 from muq_plugins.lobes import LogMel, RandomProjection, StackedFrames
 
 
@@ -187,3 +187,26 @@ def test_runs_that_begin_together_make_the_data_once(tmp_path, monkeypatch):
         run.join()
         assert run.exitcode == 0
     assert made.read_text().split() == ["begin", "end"] * 2
+
+
+def test_a_data_folder_that_is_not_there_is_one_line(tmp_path, monkeypatch, capsys):
+    def main(argv):
+        prepare_manifests(argv[0], str(tmp_path / "corpus"), 1, 0)
+
+    monkeypatch.setattr("sys.argv", ["train.py", "/nonexistent"])
+    with pytest.raises(SystemExit) as ended:
+        run_script(main)
+    assert ended.value.code == 2
+    message = capsys.readouterr().err
+    assert message == "error: The data folder /nonexistent does not exist.\n"
+
+
+def test_a_corpus_that_may_only_be_read_is_enough(tmp_path, monkeypatch):
+    """No lock can be made there, and none is needed."""
+    folder = build_notes(tmp_path / "notes", step=24, seed=1)
+    monkeypatch.setattr(preparation.os, "access", lambda path, mode: False)
+    assert prepare_notes(folder, step=24, seed=1).train
+    assert not (folder / ".lock").exists()
+    monkeypatch.undo()
+    assert prepare_notes(folder, step=24, seed=1).train
+    assert (folder / ".lock").exists()
