@@ -15,7 +15,7 @@ from muq_plugins.inference.muq import save_muq
 from muq_plugins.inference.text_models import make_text_model
 from muq_plugins.inference.tokenizer import save_tokenizer
 from muq_plugins.lobes import AudioTower, DecoupledContrastive, TextTower
-from tests.goldens import experiments, folders, results
+from tests.goldens import experiments, folders, results, resuming
 from tests.goldens.parts import DATA, ENCODERS, FIXED, TOKENIZERS, settle, write
 from tests.unit.inference.tones import ToneModel, write_tone
 
@@ -65,6 +65,7 @@ def main(parts: list[str]) -> None:
         "folders": make_folders,
         "experiments": experiments.make,
         "results": results.make,
+        "resuming": resuming.make,
     }
     for name in parts or makers:
         makers[name]()

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from muq_plugins import MuQ
-from tests.goldens import experiments, folders, results
+from tests.goldens import experiments, folders, results, resuming
 from tests.goldens.parts import (
     DATA,
     ENCODERS,
@@ -87,6 +87,11 @@ def test_stored_labels_are_read_as_they_are(tmp_path):
 def test_an_index_gives_the_answers_it_gave(tmp_path):
     index = shutil.copytree(DATA / "index", tmp_path / "index")
     same(FOLDERS["index"], folders.of_index(index))
+
+
+def test_a_checkpoint_is_resumed_from_the_middle(tmp_path):
+    golden = json.loads((resuming.FOLDER / "rows.json").read_text("utf-8"))
+    same(golden, resuming.resume(tmp_path), relative=5e-3)
 
 
 def test_no_experiment_file_is_lost():
