@@ -38,6 +38,8 @@ class RetrievalScores:
     items: int  # how many queries were scored, and how many items there are
     # rows of the queries that no item is relevant to; they are not scored
     without_answer: list[int]
+    # the same numbers of each query, and its "group", which two models pair by
+    per_query: dict[str, list]
 
     def to_dict(self) -> dict:
         """As JSON keeps it."""
@@ -101,6 +103,10 @@ def retrieval_scores(
         queries=len(rows),
         items=near.shape[1],
         without_answer=np.flatnonzero(~answerable).tolist(),
+        per_query={
+            "group": groups[rows].tolist(),
+            **dict(zip([*names, "rank"], found.round(6).T.tolist(), strict=True)),
+        },
     )
 
 

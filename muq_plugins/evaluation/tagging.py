@@ -50,11 +50,14 @@ class TaggingScores:
     without_positive: list[str]
     # tags that no clip has, and that every clip has: they are in no mean
     without_negative: list[str]
+    # both means when groups are drawn, which two models on the same clips pair by
+    draws: dict[str, list[float]]
 
     def to_dict(self) -> dict:
-        """As JSON keeps it."""
+        """As JSON keeps it, without the draws."""
+        plain = {key: value for key, value in asdict(self).items() if key != "draws"}
         return {
-            **asdict(self),
+            **plain,
             "roc_auc": self.roc_auc._asdict(),
             "average_precision": self.average_precision._asdict(),
         }
@@ -103,6 +106,11 @@ def tagging_scores(
         without_negative=[
             tag for tag, n in zip(tags, counts, strict=True) if n == len(truth)
         ],
+        draws={
+            # A draw without any clip of a tag says nothing: it gets the mean.
+            name: np.where(np.isnan(x), np.nanmean(x), x).round(6).tolist()
+            for name, x in (("roc_auc", areas), ("average_precision", precisions))
+        },
     )
 
 

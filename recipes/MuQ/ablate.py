@@ -19,7 +19,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 from muq_plugins.errors import UserError
 from muq_plugins.evaluation.study import (
     collect_study,
-    describe_machine,
+    describe_study,
     study_headline,
     study_report,
 )
@@ -35,34 +35,9 @@ def main(argv):
     runs, failures = run_study(experiment, Path(__file__).parent)
 
     finished = [run for run in runs if is_complete(run)]
-    about = {
-        "study": hparams["study"],
-        "title": hparams["title"],
-        "command": study_command("ablate.py", argv),
-        "machine": describe_machine(hparams["devices"]),
-        "base": hparams["base"],
-        "seeds": hparams["seeds"],
-        "budget": hparams["budget"],
-        "experiments": {
-            name: {
-                "label": wanted["label"],
-                "file": wanted["experiment"],
-                "overrides": {
-                    **(wanted.get("overrides") or {}),
-                    **{
-                        key: f"run of {other}"
-                        for key, other in (wanted.get("inputs") or {}).items()
-                    },
-                },
-            }
-            for name, wanted in hparams["experiments"].items()
-        },
-        "groups": hparams["groups"],
-        "questions": hparams["questions"],
-    }
     collect_study(
         folder,
-        about,
+        describe_study(hparams, study_command("ablate.py", argv)),
         [(run.experiment, run.seed, run.folder) for run in finished],
         hparams["probes"] or {},
         [(run.experiment, run.seed) for run in runs if run not in finished],

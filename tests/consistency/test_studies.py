@@ -4,27 +4,18 @@ from pathlib import Path
 
 import pytest
 
-from muq_plugins.evaluation.study import collect_study, study_headline, study_report
+from muq_plugins.evaluation.study import (
+    collect_study,
+    describe_study,
+    study_headline,
+    study_report,
+)
 from muq_plugins.experiment import load_experiment
 from muq_plugins.experiment.runner import plan_runs
 
 ROOT = Path(__file__).parents[2]
 STUDIES = sorted((ROOT / "hparams").glob("study_*.yaml"))
 PUBLISHED = sorted((ROOT / "docs" / "results").glob("*/study.json"))
-
-
-def about(hparams):
-    """What ablate.py writes about a study."""
-    experiments = {
-        name: {"label": wanted["label"], "file": wanted["experiment"], "overrides": {}}
-        for name, wanted in hparams["experiments"].items()
-    }
-    names = ("study", "title", "base", "seeds", "budget", "groups", "questions")
-    machine = {"processor": "none", "cores": 1}
-    return {
-        **{name: hparams[name] for name in names},
-        **{"command": "none", "machine": machine, "experiments": experiments},
-    }
 
 
 def test_there_are_studies():
@@ -38,23 +29,19 @@ def test_a_study_can_be_planned_and_reported(path, tmp_path):
     runs = plan_runs(*(hparams[name] for name in names), path.parent, tmp_path)
     assert len({run.folder for run in runs}) == len(runs)
     missing = [(run.experiment, run.seed) for run in runs]
-    collect_study(tmp_path, about(hparams), [], hparams["probes"] or {}, missing)
+    collect_study(
+        tmp_path, describe_study(hparams, "none"), [], hparams["probes"] or {}, missing
+    )
     study_report(tmp_path)
     answers = [line for line in study_headline(tmp_path) if line.startswith("unfinis")]
     assert len(answers) == len(hparams["questions"])
 
 
-def test_the_comparison_of_towers_can_be_planned(tmp_path):
-    path = ROOT / "hparams" / "compare_towers.yaml"
+def test_inputs_of_towers_are_no_experiments_of_the_report():
+    path = ROOT / "hparams" / "study_towers.yaml"
     hparams = load_experiment([str(path)]).hparams
-    names = ("experiments", "seeds", "budget")
-    runs = plan_runs(*(hparams[name] for name in names), None, path.parent, tmp_path)
-    scripts = {run.experiment: run.commands[0].script for run in runs}
-    towers = hparams["towers"]
-    assert {scripts[name] for name in towers} == {"train_mulan.py"}
-    assert {name for pair in hparams["comparisons"] for name in pair} == set(towers)
-    labels = [hparams["experiments"][name]["label"] for name in towers]
-    assert len(set(labels)) == len(towers)
+    shown = describe_study(hparams, "none")["experiments"]
+    assert set(hparams["experiments"]) - set(shown) == {"muq", "bestrq"}
 
 
 @pytest.mark.parametrize("path", PUBLISHED, ids=lambda path: path.parent.name)

@@ -1,6 +1,6 @@
 """Studies: from what runs have found to the report that compares them."""
 
-from muq_plugins.evaluation.study.collect import collect_study, describe_machine
+from muq_plugins.evaluation.study.collect import collect_study, describe_study
 from muq_plugins.evaluation.study.page import study_headline, study_report
 
-__all__ = ["collect_study", "describe_machine", "study_headline", "study_report"]
+__all__ = ["collect_study", "describe_study", "study_headline", "study_report"]

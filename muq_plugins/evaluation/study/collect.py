@@ -27,10 +27,12 @@ from muq_plugins.evaluation.run_files import (
 )
 from muq_plugins.evaluation.study.faults import FORMAT
 from muq_plugins.evaluation.study.numbers import STUDY_FILE
+from muq_plugins.evaluation.zero_shot.scores import load_scores
 from muq_plugins.files import replace_file
 from muq_plugins.lobes import codes
 
 PACKAGES = ("torch", "speechbrain", "muq_plugins")
+FINISHED_FILE = "finished.json"  # of `muq_plugins.experiment.runner`
 
 
 def collect_study(
@@ -44,11 +46,15 @@ def collect_study(
 
     ``runs`` are experiment, seed and folder of all that has finished, ``probes`` the
     names of the probes in each folder, ``missing`` experiment and seed of the rest.
+    Runs of experiments that ``about`` does not name are left out.
     """
-    probes = list(probes)
+    probes, named = list(probes), about["experiments"]
     tasks: dict[str, dict] = {}
+    tests: dict[str, dict] = {}
     records = []
     for experiment, seed, run_folder in runs:
+        if experiment not in named:
+            continue
         record = {"experiment": experiment, "seed": seed, **run_record(run_folder)}
         scores = {}
         for probe in probes:
@@ -64,13 +70,23 @@ def collect_study(
                 scores[name] = score
         if probes:
             record["probe"] = scores
+        if mulan := load_scores(run_folder):
+            test, record["scores"] = _music_record(mulan)
+            tests = tests or test
+            if tests != test:
+                raise UserError(
+                    f"{run_folder} was evaluated on other clips than the runs before "
+                    "it, or before scores of queries were kept: delete its "
+                    f"{FINISHED_FILE} and run the study again, which evaluates it anew."
+                )
         records.append(record)
     content = {
         "format": FORMAT,
         **about,
+        **({"scores": tests} if tests else {}),
         "tasks": tasks,
         "runs": records,
-        "missing": [list(pair) for pair in missing],
+        "missing": [list(pair) for pair in missing if pair[0] in named],
     }
     path = Path(folder) / STUDY_FILE
     replace_file(path, (json.dumps(content, indent=1) + "\n").encode())
@@ -78,17 +94,23 @@ def collect_study(
 
 
 def run_record(run_folder: str | Path) -> dict[str, Any]:
-    """The numbers of a finished pre-training that a study compares."""
+    """The numbers of a finished training that a study compares."""
     run_folder = Path(run_folder)
-    rows = select(read_metrics(run_folder / METRICS_FILE), stage="pretrain")
+    rows = read_metrics(run_folder / METRICS_FILE)
+    stage = "mulan" if load_scores(run_folder) else "pretrain"
+    rows = select(rows, stage=stage)
     test = _last(rows, "test", run_folder)
-    learning = select(rows, kind="valid")
-    counts = load_diagnostics(run_folder)["code_counts"]
     record = {
         "updates": test["step"],
         "audio_seconds": test["audio_seconds"],
         "training_seconds": round(test["time"], 1),
         "parameters": _parameters(run_folder / "inference" / "model.safetensors"),
+    }
+    if stage == "mulan":
+        return record
+    learning = select(rows, kind="valid")
+    counts = load_diagnostics(run_folder)["code_counts"]
+    record |= {
         "num_codebooks": len(counts),
         "codebook_size": counts.shape[1],
         "learning": {
@@ -126,6 +148,36 @@ def _tokenizer_record(folder: Path) -> dict[str, Any]:
         "tokenizer_seconds": round(test["time"], 1),
         "reconstruction_error_per_level": _short(errors),
     }
+
+
+def _music_record(scores: dict) -> tuple[dict, dict]:
+    """What music and text were tested with, equal for all runs, and scores of one."""
+    retrieval, tagging = scores["retrieval"], scores["tagging"].get("instrument", {})
+    language = next(iter(retrieval))  # English, or that of the captions given
+    to_music, to_text = retrieval[language].values()
+    names = ("map_at_10", "recall_at_1", "recall_at_5", "recall_at_10", "median_rank")
+    places = {name: (to_music, name) for name in names}
+    places["music_to_text"] = to_text, "map_at_10"
+    if "zh" in retrieval and language != "zh":
+        places["chinese"] = retrieval["zh"]["text to music"], "map_at_10"
+    if language in tagging:
+        for name in ("roc_auc", "average_precision"):
+            places[name] = tagging[language], name
+    tests, found = {}, {}
+    for name, (part, key) in places.items():
+        chance = part["chance"]
+        if not isinstance(chance, dict):
+            chance = {"roc_auc": 0.5, "average_precision": chance}
+        tests[name] = {"chance": _short(chance[key])}
+        found[name] = {"value": _short(part[key]["value"])}
+        queries = part.get("per_query", {})
+        if key in queries:
+            _, pieces = np.unique(queries["group"], return_inverse=True)
+            tests[name]["pieces"] = pieces.tolist()
+            found[name]["per_query"] = queries[key]
+        elif key in part.get("draws", {}):
+            found[name]["draws"] = part["draws"][key]
+    return tests, found
 
 
 def _probe_record(folder: Path, result: TaskResult) -> tuple[dict, dict]:
@@ -186,6 +238,36 @@ def _short(value):
     if isinstance(value, list):
         return [_short(item) for item in value]
     return value if value is None else float(f"{value:.6g}")
+
+
+def describe_study(hparams: dict[str, Any], command: str) -> dict[str, Any]:
+    """What a study's file says before its runs.
+
+    Experiments that are only there as inputs of others, in no group, are left out.
+    """
+    wanted = hparams["experiments"]
+    inputs = {name: about.get("inputs") or {} for name, about in wanted.items()}
+    shown = {name for group in hparams["groups"] for name in group["experiments"]}
+    hidden = {name for needed in inputs.values() for name in needed.values()} - shown
+    experiments = {
+        name: {
+            "label": about["label"],
+            "file": about["experiment"],
+            "overrides": {
+                **(about.get("overrides") or {}),
+                **{key: f"run of {other}" for key, other in inputs[name].items()},
+            },
+        }
+        for name, about in wanted.items()
+        if name not in hidden
+    }
+    return {
+        **{"study": hparams["study"], "title": hparams["title"], "command": command},
+        "machine": describe_machine(hparams["devices"]),
+        **{name: hparams[name] for name in ("base", "seeds", "budget")},
+        "experiments": experiments,
+        **{name: hparams[name] for name in ("groups", "questions")},
+    }
 
 
 def describe_machine(devices: Iterable[str]) -> dict[str, str | int]:

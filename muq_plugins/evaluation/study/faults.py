@@ -29,15 +29,15 @@ MAPPING = dict, lambda value: True, "an object"
 _COSTS = {
     "updates": WHOLE,
     "audio_seconds": NUMBER,
-    "training_seconds": NUMBER,
+    "training_seconds?": NUMBER,
     "parameters?": WHOLE,
     "tokenizer_updates?": NUMBER,
     "tokenizer_audio_seconds?": NUMBER,
     "tokenizer_seconds?": NUMBER,
 }
 COSTS = tuple(key.rstrip("?") for key in _COSTS)
-RUN = {
-    **{"experiment": TEXT, "seed": WHOLE, **_COSTS},
+RUN = {"experiment": TEXT, "seed": WHOLE, **_COSTS}
+PRETRAINED = {
     **{"num_codebooks": WHOLE, "codebook_size": WHOLE},
     "learning": {"updates": [WHOLE], "cross_entropy": [NUMBER]},
     **{"cross_entropy": NUMBER, "accuracy": NUMBER, "code_entropy": NUMBER},
@@ -60,6 +60,7 @@ FILE = {
     **{"base": TEXT, "seeds": [WHOLE]},
     "groups": [{"title": TEXT, "x?": TEXT, "experiments": ANY}],
     "questions": [{"question": TEXT, "measure": TEXT}],
+    "scores?": {"*": {"chance": NUMBER, "pieces?": [ANY]}},
     **{"tasks": {"*": TASK}, "runs": [RUN], "missing": [PAIR]},
 }
 
@@ -113,7 +114,10 @@ def faults(content: Any, measures: Iterable[str]) -> Iterator[str]:
             words = f"one number for each of the {len(clips)} clips"
             yield _must(f"{place}.pieces", words, task["pieces"])
     for index, run in enumerate(content["runs"]):
-        yield from _faults_of_run(f"runs[{index}]", run, tasks)
+        if scores := content.get("scores"):
+            yield from _faults_of_scores(f"runs[{index}]", run, scores)
+        else:
+            yield from _faults_of_run(f"runs[{index}]", run, tasks)
     there = Counter((run["experiment"], run["seed"]) for run in content["runs"])
     there += Counter(map(tuple, content["missing"]))
     expected = {(name, seed) for name in names for seed in seeds}
@@ -149,7 +153,24 @@ def _faults_of_question(place: str, question: dict, measures) -> Iterator[str]:
         )
 
 
+def _faults_of_scores(place: str, run: dict, tests: dict) -> Iterator[str]:
+    score = {"value": NUMBER, "per_query?": [NUMBER], "draws?": [NUMBER]}
+    yield from _misfits(run, {"scores": dict.fromkeys(tests, score)}, place)
+    for name, test in tests.items():
+        value, found = (
+            run["scores"][name]["value"],
+            run["scores"][name].get("per_query"),
+        )
+        where, queries = f"{place}.scores.{name}", len(test.get("pieces") or ())
+        if found is not None and len(found) != queries:
+            words = f"one number for each of the {queries} queries"
+            yield _must(f"{where}.per_query", words, found)
+        if found and abs(value - np.mean(found)) > ROUNDING:
+            yield _must(f"{where}.value", f"{np.mean(found):.6g}, their mean", value)
+
+
 def _faults_of_run(place: str, run: dict, tasks: dict) -> Iterator[str]:
+    yield from _misfits(run, PRETRAINED, place)
     learning, codebooks = run["learning"], run["num_codebooks"]
     steps, losses = learning["updates"], learning["cross_entropy"]
     if len(steps) != len(losses) or steps != sorted(set(steps)):

@@ -19,6 +19,7 @@ from muq_plugins.errors import UserError
 from muq_plugins.evaluation.intervals import (
     Estimate,
     Paired,
+    draws,
     paired,
     recall_draws,
     spread_ratio,
@@ -73,6 +74,15 @@ MEASURES = {
     "gain_area": Measure("Mean gain over counting", unit="nat"),
     "loss_area": Measure("Mean cross-entropy", -1, "nat"),
     "accuracy": Measure("Masked accuracy"),
+    "map_at_10": Measure("mAP at 10", unit=""),
+    "recall_at_1": Measure("Recall at 1"),
+    "recall_at_5": Measure("Recall at 5"),
+    "recall_at_10": Measure("Recall at 10"),
+    "median_rank": Measure("Median rank", -1, ""),
+    "music_to_text": Measure("Music to text, mAP at 10", unit=""),
+    "chinese": Measure("Chinese, mAP at 10", unit=""),
+    "roc_auc": Measure("Zero-shot ROC-AUC", unit=""),
+    "average_precision": Measure("Zero-shot PR-AUC", unit=""),
 }
 # Comparable between codebooks of the same size only, and means of a validation curve.
 SAME_SIZE, CURVES = ("accuracy", "loss_area"), ("gain_area", "loss_area")
@@ -92,7 +102,12 @@ class Study(NamedTuple):
     @property
     def headline(self) -> str:
         """The measure that the study is judged by first."""
-        return "probe" if self.about["tasks"] else "gain"
+        return "probe" if self.about["tasks"] else next(iter(self.scores), "gain")
+
+    @property
+    def scores(self) -> dict[str, dict]:
+        """What music and text were tested with, by measure; nothing without them."""
+        return self.about.get("scores", {})
 
     def label(self, name: str) -> str:
         """Name of an experiment for a person."""
@@ -118,7 +133,7 @@ class Study(NamedTuple):
     def measure(self, name: str) -> Measure:
         """One of the measures that this study has."""
         tasks = [f"probe:{task}" for task in self.about["tasks"]]
-        known = {x: MEASURES[x] for x in MEASURES if x != "probe" or tasks}
+        known = {x: MEASURES[x] for x in MEASURES if x in self.values}
         known |= {x: Measure(f"Probe score of {x[6:]}") for x in tasks}
         if name not in known:
             words = f"unknown measure {name!r}; this study has {', '.join(known)}"
@@ -146,6 +161,11 @@ def parse_study(content: Any, file: str | Path = STUDY_FILE) -> Study:
         column = seeds.index(seed)
         for key, value in _numbers(run).items():
             _put(study, study.values, key, name, column, value)
+        for measure, test in study.scores.items():
+            score = run["scores"][measure]
+            _put(study, study.values, measure, name, column, score["value"])
+            if drawn := score.get("draws") or _drawn(score, test):
+                _put(study, study.draws, measure, name, column, drawn)
         for task, about in content["tasks"].items():
             for features, score in run["probe"][task].items():
                 if features == TRAINED or name == content["base"]:
@@ -170,13 +190,16 @@ def _put(study, arrays, measure: str, row: str, column: int, value) -> None:
 
 def _numbers(run: dict) -> dict[str, float | None]:
     """The plain numbers of a run; None where there is none."""
+    cost = {key: run.get(key) for key in COSTS}
+    if "learning" not in run:  # music and text
+        return cost
     steps, losses = run["learning"]["updates"], run["learning"]["cross_entropy"]
     entropy, area = run["code_entropy"], math.nan
     if len(steps) > 1:  # the mean over the updates that the curve spans
         area = trapezoid(losses, steps) / (steps[-1] - steps[0])
     errors = run.get("reconstruction_error_per_level") or [None]
     return {
-        **{key: run.get(key) for key in COSTS},
+        **cost,
         **{key: run[key] for key in ("accuracy", "cross_entropy", "code_entropy")},
         "gain": entropy - run["cross_entropy"],
         "gain_area": entropy - area,
@@ -185,6 +208,14 @@ def _numbers(run: dict) -> dict[str, float | None]:
         "perplexity": np.mean(run["perplexity"]),
         "reconstruction": errors[-1],
     }
+
+
+def _drawn(score: dict, test: dict) -> list[float]:
+    """The mean over queries in draws of test pieces; empty if queries are unknown."""
+    if "per_query" not in score:
+        return []
+    weights = draws(test["pieces"], SAMPLES)
+    return (weights @ score["per_query"] / weights.sum(axis=1)).tolist()
 
 
 def _probed(score: dict, task: dict) -> tuple[float, np.ndarray]:
@@ -267,7 +298,8 @@ def answer(study: Study, question: dict) -> Answer:
     """Answers a question by numbers alone.
 
     Supported if the whole 95 % interval lies on the side that the question asks about,
-    refuted if it lies on the other side, else undecided.
+    refuted if it lies on the other side, else undecided. An interval that leaves the
+    test pieces out is too narrow to decide.
     """
     kind, text = kind_of(question), question["question"]
     x = question.get("rises", {})
@@ -295,6 +327,7 @@ def answer(study: Study, question: dict) -> Answer:
     if reason := not_comparable(study, question["measure"], names):
         return Answer(text, "undecided", reason, compared, measure, unit)
     seeds, over = len(study.seeds), f"over {len(study.seeds)} seeds"
+    decides = True
     if kind == "less_spread":
         better, null = -1, 1
         both = [study.of(question["measure"], name) for name in names]
@@ -310,10 +343,13 @@ def answer(study: Study, question: dict) -> Answer:
         weights = dict(zip(names, weights, strict=True))
         found = contrast(study, question["measure"], weights)
         words = f"{measure.show(found.value, '+')} {unit}".strip()
+        if question["measure"] in study.scores and math.isnan(found.from_groups):
+            decides, over = False, f"{over} only, without the choice of test pieces"
         several = f"{words} {ends(measure, found)} {over}"
         words = f"one seed, {words}" if math.isnan(found.low) else several
     low, high = sorted(better * (end - null) for end in (found.low, found.high))
     said = "supported" if low > 0 else "refuted" if high < 0 else "undecided"
+    said = said if decides else "undecided"
     return Answer(text, said, words, compared, measure, unit, found)
 
 

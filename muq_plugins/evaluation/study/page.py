@@ -51,6 +51,16 @@ CODES_TEXT = (
     "accuracy themselves depend on how even the codes are and say little across "
     "targets."
 )
+MUSIC_TEXT = (
+    "On pieces that were not trained on: music is found by its full caption, and "
+    "captions by music; tags are the bare names of instruments. Values are the mean ± "
+    "the standard deviation over seeds; differences to the base are paired by seed, "
+    "with their 95% interval in brackets."
+)
+SEEDS_ONLY = (
+    "\n\nSeeds only: what was found of each query was not kept, so the intervals "
+    "leave out which pieces the test part has. They are too narrow to decide anything."
+)
 ANSWERS_TEXT = (
     "An answer is computed: supported if the whole 95% interval lies on the side that "
     "the question asks about, refuted if it lies on the other side, undecided "
@@ -272,6 +282,9 @@ def _group_sections(study: Study, number: int, group: dict, folder: Path):
         return f"{words} {OVER_SEEDS}" if number == 1 else f"As for {first} above."
 
     pictures = [_scores_picture(study, group, finished, path("scores"))]
+    if study.scores:
+        words = MUSIC_TEXT + ("" if study.draws else SEEDS_ONLY)
+        return [Section(title, words, pictures, music_table(study, names))]
     sections = []
     if study.about["tasks"]:
         about = f"{title}: what can be read off the encoders"
@@ -305,6 +318,21 @@ def probe_table(study: Study, names: Sequence[str]) -> Table:
     rows.append(["chance", "0.0", NOTHING, *chances])
     header = ["Experiment", study.measure("probe").column, f"Minus {study.label(base)}"]
     return Table([*header, *(f"{task} (%)" for task in tasks)], rows)
+
+
+def music_table(study: Study, names: Sequence[str]) -> Table:
+    """How well music and text find each other, then chance."""
+    rows = []
+    for name in names:
+        cells = [_measured(study, measure, name) for measure in study.scores]
+        cells.insert(1, _against_base(study, study.headline, name))
+        rows.append([_row_label(study, name), *cells])
+    shown = {name: study.measure(name) for name in study.scores}
+    chances = [shown[name].show(test["chance"]) for name, test in study.scores.items()]
+    rows.append(["chance", chances[0], NOTHING, *chances[1:]])
+    first, *others = (measure.column for measure in shown.values())
+    base = f"Minus {study.label(study.about['base'])}"
+    return Table(["Experiment", first, base, *others], rows)
 
 
 def codes_table(study: Study, names: Sequence[str]) -> Table:
@@ -409,6 +437,8 @@ def _is_known(study: Study, reference: str) -> bool:
 
 def _references(study: Study) -> dict[str, float]:
     """The levels that scores are compared with."""
+    if study.scores:
+        return {"chance": study.scores[study.headline]["chance"]}
     if not study.about["tasks"]:
         return {"a model that only counts codes": 0.0}
     known = [name for name in REFERENCES if _is_known(study, name)]
@@ -460,7 +490,8 @@ def _scores_picture(study: Study, group: dict, names: list[str], path: Path):
 
     scores = [dots(name, {name: 1.0}) for name in names]
     levels = {name: scale * level for name, level in _references(study).items()}
-    what = f"The {measure.lower_case}, 0 being {list(levels)[-1]}."
+    zero = "" if study.scores else f", 0 being {list(levels)[-1]}"
+    what = f"The {measure.lower_case}{zero}."
     if "x" in group:
         x = [group["experiments"][name] for name in names]
         axes = group["x"], measure.column
@@ -469,7 +500,7 @@ def _scores_picture(study: Study, group: dict, names: list[str], path: Path):
             path,
             f"{what} Intervals are over seeds and test pieces, and so wider than those "
             "of differences, in which the test pieces are the same."
-            if study.about["tasks"]
+            if study.headline in study.draws
             else f"{what} Intervals are over seeds.",
             f"Chart of the {measure.lower_case} against {group['x']}.",
         )
@@ -477,7 +508,7 @@ def _scores_picture(study: Study, group: dict, names: list[str], path: Path):
         None if name == base else dots(name, {name: 1.0, base: -1.0}) for name in names
     ]
     label = study.label(base)
-    axes = measure.column, f"minus {label} ({unit})"
+    axes = measure.column, f"minus {label}" + (f" ({unit})" if unit else "")
     figures.scores_by_experiment(scores, differences, levels, axes, path)
     return Picture(
         path,

@@ -112,7 +112,11 @@ def evaluate_mulan(
         captioned = replace(clips, captions=captions)
         texts = distinct_captions(captioned)
         found = caption_scores(captioned, audio, texts, text_latents(model, texts))
-        retrieval[language] = {name: one.to_dict() for name, one in found.items()}
+        retrieval[language] = {
+            # What is found of each query and in each draw: studies pair models by it.
+            name: {**one.to_dict(), "per_query": one.per_query}
+            for name, one in found.items()
+        }
     tagging = {}
     for kind in TAGGED:
         tags, truth = tag_table(entries, kind)
@@ -122,7 +126,8 @@ def evaluate_mulan(
         tagging[kind] = {}
         for language in languages:
             texts = text_latents(model, tag_texts(tags, kind, language))
-            tagging[kind][language] = tag_scores(tagged, audio, texts).to_dict()
+            found = tag_scores(tagged, audio, texts)
+            tagging[kind][language] = {**found.to_dict(), "draws": found.draws}
     return {
         "clips": len(entries),
         "pieces": len(set(clips.groups)),

@@ -1,0 +1,124 @@
+"""A study of music and text: from `mulan.json` to answers over seeds and pieces."""
+
+import json
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from muq_plugins.errors import UserError
+from muq_plugins.evaluation.intervals import draws
+from muq_plugins.evaluation.retrieval import retrieval_scores
+from muq_plugins.evaluation.run_files import MetricsLog
+from muq_plugins.evaluation.study import collect_study, study_report
+from muq_plugins.evaluation.study.numbers import answer, contrast, read_study
+from muq_plugins.evaluation.tagging import tagging_scores
+from muq_plugins.evaluation.zero_shot.scores import save_scores
+
+CLIPS, PIECES = 60, 20
+GROUPS = [f"piece {clip % PIECES}" for clip in range(CLIPS)]
+ASKED = {"question": "Is good better?", "better": "good", "than": "bad"}
+ABOUT = {
+    "study": "x",
+    "title": "X",
+    "command": "python recipes/MuQ/ablate.py x.yaml",
+    "machine": {"processor": "p", "cores": 2},
+    "base": "bad",
+    "seeds": [1, 2, 3],
+    "budget": {},
+    "experiments": {
+        name: {"label": name, "file": "muq_mulan.yaml", "overrides": {}}
+        for name in ("bad", "good")
+    },
+    "groups": [{"title": "Towers", "experiments": ["bad", "good"]}],
+    "questions": [{**ASKED, "measure": name} for name in ("map_at_10", "roc_auc")],
+}
+
+
+def make_run(folder, noise, seed, groups=GROUPS, kept=True):
+    """A run of train_mulan.py, with what its evaluation keeps."""
+    log = MetricsLog(folder / "metrics.jsonl")
+    (folder / "inference").mkdir()
+    save_file({"x": np.zeros(3)}, folder / "inference" / "model.safetensors")
+    row = {"stage": "mulan", "kind": "test", "step": 4, "time": 2.0}
+    log.write({**row, "audio_seconds": 64.0})
+    rng = np.random.default_rng(seed)
+    near = np.eye(CLIPS) + noise * rng.normal(size=(CLIPS, CLIPS))
+    found = retrieval_scores(near, np.eye(CLIPS, dtype=bool), groups)
+    truth = np.arange(CLIPS)[:, None] % 3 == np.arange(3)
+    heard = truth + noise * rng.normal(size=truth.shape)
+    tagged = tagging_scores(heard, truth, ["oboe", "tuba", "viola"], groups)
+    way = {**found.to_dict(), **({"per_query": found.per_query} if kept else {})}
+    tags = {**tagged.to_dict(), **({"draws": tagged.draws} if kept else {})}
+    ways = {"text to music": way, "music to text": way}
+    content = {"clips": CLIPS, "pieces": PIECES, "retrieval": {"en": ways}}
+    save_scores(folder, {**content, "tagging": {"instrument": {"en": tags}}})
+    return folder
+
+
+@pytest.fixture
+def collected(tmp_path):
+    """From what the runs keep to the folder of the study."""
+
+    def collect(**options):
+        runs = [
+            (name, seed, make_run(tmp_path / f"{name}-{seed}", noise, seed, **options))
+            for name, noise in (("bad", 0.9), ("good", 0.4))
+            for seed in ABOUT["seeds"]
+        ]
+        # A run that is only there as an input of others has nothing of the kind.
+        runs.append(("encoder", 1, tmp_path / "encoder"))
+        collect_study(tmp_path, ABOUT, runs, [], [("encoder", 2)])
+        return tmp_path
+
+    return collect
+
+
+def test_towers_are_compared_over_seeds_and_pieces(collected):
+    folder = collected()
+    study = read_study(folder)
+    found = contrast(study, "map_at_10", {"good": 1.0, "bad": -1.0})
+    per_query = [
+        [
+            study.runs[name, seed]["scores"]["map_at_10"]["per_query"]
+            for seed in study.seeds
+        ]
+        for name in ("good", "bad")
+    ]
+    gain = np.mean(np.subtract(*per_query), axis=0)  # of each query
+    weights = draws(GROUPS, 1000)
+    expected = (weights @ gain / weights.sum(axis=1)).std(ddof=1)
+    assert found.from_groups == pytest.approx(1.96 * expected, rel=1e-4)
+    assert found.value == pytest.approx(gain.mean(), abs=1e-5)
+    assert study.values["parameters"][0].tolist() == [3, 3, 3]
+    for question in ABOUT["questions"]:
+        said = answer(study, question)
+        assert said.answer == "supported" and "over 3 seeds" in said.numbers
+        assert said.found.from_groups > 0
+    study_report(folder)
+    text = (folder / "report.md").read_text("utf-8")
+    assert "## Towers" in text and "Seeds only" not in text
+    assert "| chance | 0." in text and "codes" not in text.split("## Towers")[1][:2000]
+
+
+def test_without_queries_nothing_is_decided(collected):
+    folder = collected(kept=False)
+    for question in ABOUT["questions"]:
+        said = answer(read_study(folder), question)
+        assert said.answer == "undecided" and said.found.low > 0
+        assert said.numbers.endswith("seeds only, without the choice of test pieces")
+    study_report(folder)
+    assert "Seeds only:" in (folder / "report.md").read_text("utf-8")
+
+
+def test_other_clips_and_numbers_that_do_not_fit_are_refused(collected, tmp_path):
+    folder = collected()
+    content = json.loads((folder / "study.json").read_text("utf-8"))
+    content["runs"][2]["scores"]["map_at_10"]["value"] = 0.5
+    (folder / "study.json").write_text(json.dumps(content), "utf-8")
+    with pytest.raises(UserError, match=r"runs.2..scores.map_at_10.value must be 0\."):
+        read_study(folder)
+    other = make_run(tmp_path / "other", 0.9, 2, groups=list(range(CLIPS)))
+    runs = [("bad", 1, tmp_path / "bad-1"), ("bad", 2, other)]
+    with pytest.raises(UserError, match="other was evaluated on other clips"):
+        collect_study(tmp_path, ABOUT, runs, [], [])
