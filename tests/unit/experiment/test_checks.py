@@ -1,9 +1,12 @@
 """Checks before objects are built."""
 
+import pydoc
+
 import pytest
 
 from muq_plugins.errors import UserError
 from muq_plugins.experiment import load_hparams
+from muq_plugins.experiment.extends import MOVED, parse_yaml, tag_of
 
 
 def test_all_placeholders_are_reported_at_once():
@@ -55,3 +58,51 @@ def test_right_callables():
     assert hparams["f"].pi > 3
     assert hparams["h"] == (1, 2)
     assert "__g" not in hparams
+
+
+#: What the experiment files and folders of version 0.1 call, by where it was.
+CALLED_BEFORE = {
+    "muq_plugins": "PretrainedMuQ",
+    "muq_plugins.brains": "AtomicCheckpointer FittingBrain TokenizerBrain fit_centres",
+    "muq_plugins.data.captions": "CaptionWriter",
+    "muq_plugins.data.datasets": (
+        "prepare_gtzan prepare_magnatagatune prepare_mtg_jamendo"
+    ),
+    "muq_plugins.data.labels": "ComputedLabels StoredLabels",
+    "muq_plugins.data.preparation": "prepare_manifests prepare_notes",
+    "muq_plugins.evaluation.probing.cache": "FeatureSettings",
+    "muq_plugins.evaluation.probing.readers": "ReaderSettings",
+    "muq_plugins.evaluation.probing.run": "probe_folder",
+    "muq_plugins.evaluation.zero_shot.clips": "labelled_clips tagged_folder",
+    "muq_plugins.inference.folders": "pretrainer_hook",
+    "muq_plugins.inference.teacher": "teacher_features",
+    "muq_plugins.inference.text_models": "make_text_model",
+    "muq_plugins.lobes": (
+        "AudioTower BlockMasking ContrastiveTraining DecoupledContrastive "
+        "EncodecFeatures EncodecQuantizer FiniteScalarQuantization KMeans "
+        "KeptFrames LogMel MaskedPrediction Mfcc MuQEncoder MultiCodebookHead "
+        "MultiViewTarget PretrainedSpeechEncoder RandomProjection "
+        "ResampledEncoder ResidualVQ SpanMasking SpeechBrainConformer "
+        "StackedFrames Target TokenizerTraining VirtualCodes "
+        "WaveformTransformer"
+    ),
+    "muq_plugins.lobes.TextTower": "from_folder",
+    "muq_plugins.lobes.encoders": "build_encoder",
+}
+
+
+@pytest.mark.parametrize("place", CALLED_BEFORE)
+def test_names_of_before_are_found(place):
+    """Saved experiments and those of users go on working: a move needs its entry."""
+    for name in CALLED_BEFORE[place].split():
+        tree = parse_yaml(f"x: !name:{place}.{name}", "old.yaml")
+        found = tag_of(tree["x"]).removeprefix("!name:")
+        assert callable(pydoc.locate(found)), f"{place}.{name} is nowhere: see MOVED"
+
+
+def test_moved_names_are_new_ones():
+    for old, new in MOVED.items():
+        assert pydoc.locate(old) is None and callable(pydoc.locate(new))
+        tree = parse_yaml(f"x: !apply:{old} {{a: 1}}\ny: !name:{old}_ {{}}", "o.yaml")
+        assert tag_of(tree["x"]) == f"!apply:{new}" and tree["x"] == {"a": 1}
+        assert tag_of(tree["y"]) == f"!name:{old}_"

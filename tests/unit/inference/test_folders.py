@@ -1,5 +1,7 @@
 """Inference folders: strict, complete or not there, and only data."""
 
+import os
+
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -123,3 +125,12 @@ def test_a_folder_is_replaced_as_a_whole(tmp_path):
     with pytest.raises(UserError, match="my notes.txt"):
         save_folder(folder, module.state_dict(), {})
     assert (folder / "my notes.txt").read_text() == "precious"
+
+
+def test_weights_may_be_read_by_those_who_may_read_the_config(tmp_path):
+    before = os.umask(0o027)
+    try:
+        folder = save_folder(tmp_path / "x", {"a": torch.zeros(1)}, {}, "", "encoder")
+    finally:
+        os.umask(before)
+    assert {oct(path.stat().st_mode & 0o777) for path in folder.iterdir()} == {"0o640"}

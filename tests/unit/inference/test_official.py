@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from muq_plugins import LogMel, MelRVQ, MuQ
 from muq_plugins.inference.muq import save_muq
-from muq_plugins.inference.official import read_official
+from muq_plugins.inference.official import MUQ, read_official
 from muq_plugins.lobes import MuQEncoder
 from tests.official.parts import masked_prediction
 
@@ -103,6 +103,17 @@ def test_both_spellings_of_weight_norm(golden, tmp_path, spelling):
     torch.save(tensors, tmp_path / "RVQ_4000.pth")
     mel_rvq = MelRVQ.from_pretrained(tmp_path / "RVQ_4000.pth")
     assert torch.equal(mel_rvq(golden["wavs"].float()), golden["codes"].long())
+
+
+def test_names_go_both_ways():
+    checkpoint = read_official(OFFICIAL, {})
+    tensors = MUQ.write(checkpoint)
+    assert len(tensors) > 100 and len(checkpoint.unused) > 3
+    assert all(map(len, checkpoint.others.values()))
+    again = MUQ.sort(tensors, {}, "x")
+    assert again.own == checkpoint.own and again.others == checkpoint.others
+    assert again.unused == checkpoint.unused
+    assert all(MUQ.ours(MUQ.theirs(name)) == name for name in again.own)
 
 
 def test_a_saved_checkpoint_keeps_every_tensor(tmp_path):

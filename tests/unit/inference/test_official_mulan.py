@@ -12,6 +12,7 @@ from huggingface_hub import constants
 from safetensors.torch import load_file
 
 from muq_plugins.inference.mulan import MuQMuLan, save_mulan
+from muq_plugins.inference.official_mulan import MULAN
 from muq_plugins.lobes import InfoNCE, LatentTransformer, SigmoidContrastive
 from tests.official.seeded import TEXTS, seeded_wavs
 from tests.unit.inference.tiny_mulan import (
@@ -114,6 +115,17 @@ def test_all_spellings_of_a_checkpoint(golden, tmp_path, edit, pickled):
     folder = official_mulan(tmp_path / "x", pickled=pickled, edit=edit)
     latents = MuQMuLan.from_pretrained(folder).embed_audio(seeded_wavs("short"))
     assert relative(latents, golden["audio_short"]) < 1e-5
+
+
+def test_names_go_both_ways(model, folder):
+    config = json.loads((folder / "config.json").read_text())
+    tensors = load_file(folder / "model.safetensors")
+    checkpoint = MULAN.sort(tensors, config, folder)
+    again = MULAN.sort(MULAN.write(checkpoint), config, folder)
+    assert MULAN.write(again) == tensors and again.own == checkpoint.own
+    towers = {"audio": model.mods.audio, "text": model.mods.text}
+    ours = torch.nn.ModuleDict(towers).state_dict().keys()
+    assert checkpoint.own.keys() == {k for k in ours if "audio.encoder." not in k}
 
 
 def test_a_saved_checkpoint_keeps_every_tensor(model, folder, tmp_path):
