@@ -31,7 +31,10 @@ def atomic(path: str | os.PathLike) -> Iterator[Path]:
     # Of its own, as another process may be writing too; short, as names have a limit.
     partial = path.with_name(f".{uuid.uuid4().hex[:12]}.partial")
     try:
+        partial.touch()
+        mode = partial.stat().st_mode
         yield partial
+        partial.chmod(mode)  # some writers put a file there that nobody else may read
         flush(partial)
         os.replace(partial, path)
     finally:

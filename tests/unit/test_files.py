@@ -8,7 +8,9 @@ import sys
 import threading
 import time
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from muq_plugins import files
 from muq_plugins.errors import UserError
@@ -235,3 +237,13 @@ def test_half_a_line_does_not_swallow_the_next(tmp_path):
 
 def test_no_file_no_lines(tmp_path):
     assert read_json_lines(tmp_path / "a.jsonl") == []
+
+
+def test_what_is_written_follows_the_umask_whoever_writes_it(tmp_path):
+    before = os.umask(0o027)
+    try:
+        with atomic(tmp_path / "x.safetensors") as partial:
+            save_file({"a": np.zeros(1)}, partial)
+    finally:
+        os.umask(before)
+    assert (tmp_path / "x.safetensors").stat().st_mode & 0o777 == 0o640
