@@ -202,6 +202,8 @@ def test_where_there_can_be_no_lock_one_line_says_so(tmp_path):
 
 def test_the_package_can_be_imported_without_flock():
     code = "import sys; sys.modules['fcntl'] = None; import muq_plugins.files"
+    code += "; from muq_plugins.data import labels, preparation, mel_statistics"
+    code += "; from muq_plugins.experiment import runner, run_folder"
     subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True)
 
 

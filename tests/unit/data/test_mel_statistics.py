@@ -103,7 +103,7 @@ def test_a_folder_that_is_read_only_is_enough_to_read(manifest, tmp_path, monkey
         raise PermissionError
 
     monkeypatch.setattr(os, "replace", refuse)
-    monkeypatch.setattr(module, "alone", refuse)
+    monkeypatch.setattr(module, "locked", refuse)
     assert measure(2048, manifest, tmp_path) == expected
 
 
