@@ -57,7 +57,7 @@ TOKENIZERS = [
 ]
 
 #: Experiments without a model of their own: their values are compared one by one.
-PLAIN = ("probe", "study", "zero_shot", "compare", "muq_iter", "baseline_hubert_iter2")
+PLAIN = ("probe", "study", "zero_shot", "muq_iter", "baseline_hubert_iter2")
 
 #: Those whose parts are downloaded, or take long to build: their values as well.
 WITHOUT_PARTS = ("continue_hubert", "baseline_encodec", "muq_mulan")
