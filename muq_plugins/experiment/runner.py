@@ -6,11 +6,11 @@ folder of runs share the runs too, and a changed setting never meets an old resu
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import threading
@@ -24,7 +24,7 @@ from typing import Any
 from muq_plugins.errors import UserError
 from muq_plugins.experiment.experiment import Experiment, save_experiment
 from muq_plugins.experiment.extends import hint, parse_yaml, resolve_experiment
-from muq_plugins.experiment.run_folder import LOCK
+from muq_plugins.experiment.run_folder import LOCK, hash_values
 from muq_plugins.files import POLL_SECONDS, locked, read_json, write_json
 
 EXPERIMENT_KEYS = ("experiment", "label", "overrides", "inputs", "script")
@@ -156,20 +156,27 @@ def _plan_run(
     for probe, asked in probes.items():
         path = Path(yaml_folder) / asked["experiment"]
         settings = {**(asked.get("overrides") or {}), "encoder": str(folder)}
-        where = {"output_folder": str(folder / "probes" / probe)}
+        where = {"output_folder": str(_probe_folder(folder, probe))}
         arguments = [str(path), *_options({**settings, **where})]
         commands.append(Command(probe, "probe.py", arguments, _key(path, settings)))
     return PlannedRun(name, seed, folder, commands, tuple(inputs.values()))
 
 
+def _probe_folder(folder: Path, probe: str) -> Path:
+    return folder / "probes" / probe
+
+
 def _key(path: Path, settings: Mapping[str, Any]) -> str:
-    """A hash of the merged experiment, and of those of its stages."""
-    text = resolve_experiment(path, dict(settings))
-    merged = text
+    """A hash of what the experiment and its stages say, not of how they say it."""
+    return hash_values(*_texts(path, settings))
+
+
+def _texts(path: Path, settings: Mapping[str, Any] | None = None) -> Iterator[str]:
+    text = resolve_experiment(path, dict(settings or {}))
+    yield text
     for stage in parse_yaml(text, str(path)).values():
         if isinstance(stage, Mapping) and "experiment" in stage:
-            merged += resolve_experiment(path.parent / stage["experiment"])
-    return hashlib.sha256(merged.encode()).hexdigest()[:8]
+            yield from _texts(path.parent / stage["experiment"])
 
 
 def _options(settings: Mapping[str, Any]) -> list[str]:
@@ -292,6 +299,10 @@ def _carry_out_run(run, recipes, device, environment, stop, say) -> Failure | No
                 continue
             name = f"{run.experiment}, seed {run.seed}: {command.name}"
             log = run.folder / f"{command.name}.log"
+            if command.name in _finished(run.folder):
+                # The study asks something else now: the old answer makes room.
+                folder = _probe_folder(run.folder, command.name)
+                shutil.rmtree(folder, ignore_errors=True)
             say(f"{name} on {device} ...")
             start = time.monotonic()
             status = _run(command, recipes, device, environment, stop, log)

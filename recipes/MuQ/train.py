@@ -1,12 +1,14 @@
 #!/usr/bin/env python3
-"""Pre-trains MuQ by masked prediction of a tokenizer's codes (arXiv 2501.01108).
+r"""Pre-trains MuQ by masked prediction of a tokenizer's codes (arXiv 2501.01108).
 
 On the embedded corpus, or on any folder of recordings; a tokenizer is trained
 first unless one is given:
 
 > python recipes/MuQ/train.py hparams/muq.yaml
-> python recipes/MuQ/train.py hparams/muq.yaml --data_folder /my/music
-> python recipes/MuQ/train.py hparams/muq.yaml --tokenizer_folder results/mel_rvq/1234
+> python recipes/MuQ/train.py hparams/muq.yaml --data_folder /my/music \
+    --output_folder results/my_music
+> python recipes/MuQ/train.py hparams/muq.yaml --tokenizer_folder results/mel_rvq/1234 \
+    --output_folder results/muq_of_mel_rvq
 
 Then again on what the model has learned, as often as wanted:
 

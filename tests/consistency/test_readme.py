@@ -3,12 +3,15 @@
 import re
 import shlex
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from hyperpyyaml import load_hyperpyyaml
 from typer.main import get_command
 
-from muq_plugins.experiment import resolve_experiment
+from muq_plugins.experiment import resolve_experiment, save_experiment
 from muq_plugins.experiment.command_line import parse_arguments
+from muq_plugins.experiment.extends import dump_yaml, parse_yaml
 from muq_plugins.inference.cli.main import app
 
 ROOT = Path(__file__).parents[2]
@@ -61,6 +64,32 @@ def test_commands_of(path):
             check_command(script, argv)
         except (AssertionError, ValueError) as error:
             pytest.fail(f"{path}: {script} {shlex.join(argv)}: {error}")
+
+
+def output_folder(text: str) -> str:
+    """Where an experiment writes, without building anything else of it."""
+    tree = parse_yaml(text, "the experiment")
+    names = ("seed", "experiment", "study", "encoder", "model", "output_folder")
+    known = dump_yaml({name: tree[name] for name in names if name in tree})
+    return load_hyperpyyaml(known)["output_folder"]
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda p: str(p.relative_to(ROOT)))
+def test_commands_work_in_their_order_in_one_clone(path, tmp_path):
+    """No command finds the results of another experiment where its own shall go."""
+    for script, argv in commands(path.read_text(encoding="utf-8")):
+        command = parse_arguments([re.sub(r"(^|=)\.\.\.$", r"\1x", a) for a in argv])
+        text = resolve_experiment(ROOT / command.path, command.overrides)
+        if "!PLACEHOLDER" in text or not re.search("^output_folder:", text, re.M):
+            continue
+        run = SimpleNamespace(path=command.path, yaml_text=text, argv=argv, hparams={})
+        run.run_opts = command.run_opts
+        folder, study = tmp_path / output_folder(text), "\nruns_folder:" in text
+        try:
+            save_experiment(run, folder, study)
+        except ValueError as error:
+            pytest.fail(f"{path}: {script} {shlex.join(argv)}: {error}")
+        (folder / "inference").mkdir(exist_ok=True)
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda p: str(p.relative_to(ROOT)))

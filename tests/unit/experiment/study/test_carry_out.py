@@ -140,6 +140,17 @@ def test_only_a_changed_command_runs_again(recipes):
     assert notes(recipes) == ["a-train cpu", "a-probe cpu", "a-probe cpu"]
 
 
+def test_the_answer_to_another_question_makes_room(recipes):
+    run = make_run(recipes, "a")
+    assert carry_out([run], recipes, ["cpu"], say=str) == []
+    old = run.folder / "probes" / "probe" / "scores.json"
+    old.parent.mkdir(parents=True)
+    old.touch()
+    run.commands[1] = dataclasses.replace(run.commands[1], key="2f00")
+    assert carry_out([run], recipes, ["cpu"], say=str) == []
+    assert not old.exists() and (run.folder / "finished.json").exists()
+
+
 def test_without_a_device_nothing_can_run(recipes):
     with pytest.raises(ValueError, match="devices must name at least one"):
         carry_out([make_run(recipes, "a")], recipes, [])

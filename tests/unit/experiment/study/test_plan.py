@@ -102,6 +102,36 @@ def test_a_changed_experiment_gets_a_new_folder(folder, change):
     assert plan(folder)[0].folder != before
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        ("muq.yaml", "lr: 0.1", "lr: 1.0e-1  # peak"),
+        (
+            "muq.yaml",
+            "seed: 0\noutput_folder: here\n",
+            "output_folder: here\nseed: 0\n",
+        ),
+        ("rvq.yaml", "depth: 1", "# Of the tokenizer\ndepth: 1"),
+    ],
+)
+def test_other_words_for_the_same_experiment_keep_the_folder(folder, change):
+    name, old, new = change
+    before = plan(folder)[0].folder
+    path = folder / name
+    path.write_text(path.read_text().replace(old, new))
+    assert plan(folder)[0].folder == before
+
+
+def test_a_stage_of_a_stage_counts(folder):
+    (folder / "towers.yaml").write_text(
+        "seed: 0\noutput_folder: x\npretraining: {experiment: muq.yaml}\n"
+    )
+    towers = {"x": {"experiment": "towers.yaml", "label": "X"}}
+    before = plan(folder, towers)[0].folder
+    (folder / "rvq.yaml").write_text("depth: 2\n")
+    assert plan(folder, towers)[0].folder != before
+
+
 def test_a_changed_budget_gets_a_new_folder(folder):
     before, after = (plan(folder, budget={"steps": n})[0].folder for n in (3, 4))
     assert before != after
