@@ -70,14 +70,16 @@ def output_folder(text: str) -> str:
     """Where an experiment writes, without building anything else of it."""
     tree = parse_yaml(text, "the experiment")
     names = ("seed", "experiment", "study", "encoder", "model", "output_folder")
-    known = dump_yaml({name: tree[name] for name in names if name in tree})
-    return load_hyperpyyaml(known)["output_folder"]
+    known = {n: tree[n] for n in names if not isinstance(tree.get(n, {}), dict)}
+    return load_hyperpyyaml(dump_yaml(known))["output_folder"]
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda p: str(p.relative_to(ROOT)))
 def test_commands_work_in_their_order_in_one_clone(path, tmp_path):
     """No command finds the results of another experiment where its own shall go."""
     for script, argv in commands(path.read_text(encoding="utf-8")):
+        if Path(script).stem in ("extract_labels", "measure_statistics"):
+            continue  # they make no run
         command = parse_arguments([re.sub(r"(^|=)\.\.\.$", r"\1x", a) for a in argv])
         text = resolve_experiment(ROOT / command.path, command.overrides)
         if "!PLACEHOLDER" in text or not re.search("^output_folder:", text, re.M):
