@@ -96,14 +96,37 @@ def run_work(
         "[{elapsed}<{remaining}, {rate_noinv_fmt}]",
         disable=None,  # no bar where nobody sees it move
     )
+
+    def refuse(job: Job, words: str) -> None:
+        problems.append(words)
+        progress.update(job.duration)
+
     try:
         with progress:
-            for jobs, wavs in batches(work, plan.todo, batch_seconds):
-                results = _compute(work, jobs, wavs, batch_seconds, progress.update)
+            for jobs, wavs, lens in batches(work, plan.todo, batch_seconds, refuse):
+                try:
+                    if wavs is not None:
+                        results = work.batch(wavs, lens)
+                        progress.update(sum(job.duration for job in jobs))
+                    else:
+                        blocks = read_blocks(jobs[0].input.path, work.sample_rate)
+                        results = [work.stream(ahead(blocks), progress.update)]
+                except AudioError as error:  # in the middle of a stream
+                    problems.append(shown(str(error)))
+                    continue
+                except RuntimeError as error:
+                    # On a CPU, torch has no class of its own for this.
+                    words = "can't allocate memory"
+                    is_memory = isinstance(error, torch.OutOfMemoryError)
+                    if not is_memory and words not in str(error):
+                        raise
+                    long = sum(job.duration for job in jobs)
+                    raise UserError(
+                        f"{long:.0f} s of audio do not fit into the memory of "
+                        f"{work.device}: lower --batch-seconds (it is "
+                        f"{batch_seconds:g}). What is done stays."
+                    ) from error
                 for job, arrays in zip(jobs, results, strict=True):
-                    if isinstance(arrays, str):
-                        problems.append(arrays)
-                        continue
                     facts = {**work.settings(job.duration), **work.about, **job.facts}
                     write_record(job.output, Record(facts, arrays))
                     count, seconds = count + 1, seconds + job.duration
@@ -195,12 +218,15 @@ def _refuse_mixture(
 
 
 def batches(
-    work: Work, jobs: list[Job], batch_seconds: float
-) -> Iterator[tuple[list[Job], list[Tensor | str]]]:
-    """Files of similar duration together, read while the batch before is computed.
+    work: Work,
+    jobs: list[Job],
+    batch_seconds: float,
+    refuse: Callable[[Job, str], Any],
+) -> Iterator[tuple[list[Job], Tensor | None, Tensor | None]]:
+    """Files of similar duration, padded, read while the batch before is computed.
 
-    The longest come first: what does not fit into memory shows at the beginning. With
-    each comes its waveform, or what is wrong with it; none if it is to be streamed.
+    The longest come first: what does not fit into memory shows at the beginning. A file
+    that is longer than a batch comes without waveform, to be streamed.
     """
     groups: list[list[Job]] = []
     for job in sorted(jobs, key=lambda job: -job.duration):
@@ -210,23 +236,32 @@ def batches(
         else:
             groups.append([job])
 
-    def read(job: Job) -> Tensor | str:
-        try:
-            wav = read_audio(job.input.path, sample_rate=work.sample_rate)
-        except AudioError as error:
-            return shown(str(error))
-        if len(wav) >= work.min_samples:
-            return wav
-        least = work.min_samples / work.sample_rate
-        return (
-            f"{shown(job.input.path)}: {job.duration:.3f} s are too short for a "
-            f"frame, which needs {least:.3f} s. Leave the file out."
-        )
+    def read(group: list[Job]) -> tuple[list[Job], Tensor | None, Tensor | None]:
+        if group[0].duration > batch_seconds:
+            return group, None, None
+        wavs = {}
+        for place, job in enumerate(group):
+            try:
+                wav = read_audio(job.input.path, sample_rate=work.sample_rate)
+            except AudioError as error:
+                refuse(job, shown(str(error)))
+                continue
+            if len(wav) >= work.min_samples:
+                wavs[place] = wav
+                continue
+            least = work.min_samples / work.sample_rate
+            refuse(
+                job,
+                f"{shown(job.input.path)}: {job.duration:.3f} s are too short for a "
+                f"frame, which needs {least:.3f} s. Leave the file out.",
+            )
+        if not wavs:
+            return [], None, None
+        lengths = torch.tensor([len(w) for w in wavs.values()], dtype=torch.float64)
+        padded = torch.nn.utils.rnn.pad_sequence(list(wavs.values()), True)
+        return [group[place] for place in wavs], padded, lengths / lengths.max()
 
-    return ahead(
-        (group, [read(job) for job in group if job.duration <= batch_seconds])
-        for group in groups
-    )
+    return (batch for batch in ahead(map(read, groups)) if batch[0])
 
 
 def ahead(items: Iterable[Item]) -> Iterator[Item]:
@@ -237,47 +272,6 @@ def ahead(items: Iterable[Item]) -> Iterator[Item]:
         while (item := future.result()) is not end:
             future = pool.submit(next, iterator, end)
             yield item
-
-
-def _compute(
-    work: Work,
-    jobs: list[Job],
-    wavs: list[Tensor | str],
-    batch_seconds: float,
-    advance: Callable[[float], Any],
-) -> list[dict[str, np.ndarray] | str]:
-    """The arrays of each file of a batch, or what is wrong with it."""
-    seconds, told = sum(job.duration for job in jobs), 0.0
-
-    def count(more: float) -> None:
-        nonlocal told
-        told += more
-        advance(more)
-
-    good = [wav for wav in wavs if isinstance(wav, Tensor)]
-    try:
-        if not wavs:
-            blocks = read_blocks(jobs[0].input.path, work.sample_rate)
-            return [work.stream(ahead(blocks), count)]
-        lengths = torch.tensor([len(wav) for wav in good], dtype=torch.float64)
-        padded = torch.nn.utils.rnn.pad_sequence(good, True) if good else None
-        results = iter(work.batch(padded, lengths / lengths.max()) if good else [])
-        return [wav if isinstance(wav, str) else next(results) for wav in wavs]
-    except AudioError as error:
-        return [shown(str(error))]
-    except RuntimeError as error:
-        # On a CPU, torch has no class of its own for this.
-        if not (
-            isinstance(error, torch.OutOfMemoryError)
-            or "can't allocate memory" in str(error)
-        ):
-            raise
-        raise UserError(
-            f"{seconds:.0f} s of audio do not fit into the memory of {work.device}: "
-            f"lower --batch-seconds (it is {batch_seconds:g}). What is done stays."
-        ) from error
-    finally:
-        advance(seconds - told)
 
 
 def _facts_of(output: Path) -> dict[str, Any] | None:
