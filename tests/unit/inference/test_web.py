@@ -4,6 +4,7 @@ import html
 import os
 import re
 
+import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 
@@ -167,6 +168,48 @@ def test_only_indexed_files_are_given_out(client, index, music, tmp_path):
     page = client.get("/", params={"q": "220"})
     assert number not in map(int, numbers(page))
     assert "has changed or gone since it was indexed" in page.text
+
+
+def put(index, path):
+    """What a stranger may have written into an index."""
+    status = os.stat(path)
+    name = str(path)
+    index.store.put(name, status.st_size, status.st_mtime_ns, 1.0, np.ones(24))
+    return index.store.find(name).id
+
+
+def test_an_index_from_a_stranger_gives_out_no_other_files(
+    client, index, music, tmp_path
+):
+    """Only audio, and only from where it says that it found its music."""
+    secret = tmp_path / "secret.wav"
+    write_tone(secret, 440)
+    (music / "passwords.wav").write_text("root")
+    (music / "link.wav").symlink_to("/etc/passwd")
+    for path in (
+        "/etc/passwd",
+        secret,
+        music / ".." / "secret.wav",
+        music / "passwords.wav",
+        music / "link.wav",
+    ):
+        response = client.get(f"/audio/{put(index, path)}")
+        assert response.status_code == 403, path
+        assert b"root" not in response.content
+    new = write_tone(music / "deep" / "new.wav", 440)
+    assert client.get(f"/audio/{put(index, new)}").status_code == 200
+
+
+def test_an_index_that_knows_no_words(tmp_path, music):
+    model = ToneModel()
+    model.layer = 3
+    update_index(tmp_path / "layer", music, model, "results/muq")
+    client = client_of(make_app(MusicIndex(tmp_path / "layer"), None))
+    page = client.get("/")
+    assert "Describe the music" not in page.text and "<details open>" in page.text
+    assert names(client.get("/", params={"file": "b.wav"}))
+    page = client.get("/", params={"q": "440"})
+    assert page.status_code == 400 and "which knows no words" in page.text
 
 
 def test_names_are_text_and_never_markup(tmp_path, music):

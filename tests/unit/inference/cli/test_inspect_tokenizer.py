@@ -64,4 +64,4 @@ def test_mistakes(inspect, music, inputs, message, capsys):
 
 def test_a_model_is_no_tokenizer(inspect, music, model_folder, capsys):
     assert inspect(music, model=model_folder) == (2, None)
-    assert "holds a muq_encoder with no quantizer" in capsys.readouterr().err
+    assert "holds a muq_encoder, not a tokenizer" in capsys.readouterr().err

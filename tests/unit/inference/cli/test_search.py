@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -155,3 +156,48 @@ def test_an_index_without_files(tmp_path, monkeypatch, capsys):
 def test_a_damaged_index(index, tmp_path, capsys):
     (tmp_path / "index" / "music.sqlite").write_bytes(b"x" * 5000)
     assert "music.sqlite is damaged" in message(capsys, "440", "--index", index)
+
+
+@pytest.fixture
+def timbre(model_folder, music, tmp_path):
+    """An index of an encoder, which knows no words."""
+    index = str(tmp_path / "timbre")
+    options = ["--model", model_folder, "--layer", "-2", "--out", index]
+    assert main(["index", str(music), *options]) == 0
+    return index
+
+
+def test_an_example_in_an_index_of_an_encoder(timbre, music, tmp_path, capsys):
+    copy = tmp_path / "copy.wav"
+    shutil.copy(music / "b.wav", copy)
+    assert rows(capsys, "--audio", copy, "--index", timbre)[0] == "b.wav"
+    found = rows(capsys, "--audio", music / "b.wav", "--index", timbre)
+    assert sorted(found) == ["a.wav", "c.wav"]
+    words = message(capsys, "calm solo cello", "--index", timbre)
+    assert "holds layer 1 of" in words and "--audio FILE" in words
+
+
+def test_an_index_of_an_encoder_keeps_its_layer(timbre, music, model_folder, capsys):
+    write_tone(music / "d.wav", 660)
+    command = ["index", str(music), "--out", timbre]
+    assert main(command) == 0  # its model and layer
+    assert "1 new" in capsys.readouterr().err
+    before = sorted(Path(timbre).iterdir())
+    write_tone(music / "e.wav", 990)
+    assert main([*command, "--layer", "2"]) == 2
+    assert "this is layer 2: give --layer 1" in capsys.readouterr().err
+    assert main([*command, "--layer", "3"]) == 2
+    assert "has 3 hidden states" in capsys.readouterr().err
+    assert sorted(Path(timbre).iterdir()) == before
+
+
+def test_pruned_and_exported(index, music, tmp_path, capsys):
+    parquet = pytest.importorskip("pyarrow.parquet")
+    (music / "a.wav").unlink()
+    table = str(tmp_path / "music.parquet")
+    assert main(["index", "--out", index, "--prune", "--export", table]) == 0
+    words = capsys.readouterr().err
+    assert f"  {music / 'a.wav'}\n{index}: 1 file taken out." in words
+    assert f"{table}: 2 files." in words
+    paths = parquet.read_table(table)["path"].to_pylist()
+    assert paths == [str(music / "b.wav"), str(music / "c.wav")]

@@ -9,7 +9,17 @@ from muq_plugins.data.audio import read_audio
 from muq_plugins.inference.cli.main import main
 from muq_plugins.inference.cli.outputs import read_record
 from muq_plugins.inference.cli.tokenizer import Tokenizing, tokenize_pieces
-from muq_plugins.lobes import LogMel, ResidualVQ, StackedFrames
+from muq_plugins.inference.tokenizer import save_tokenizer
+from muq_plugins.lobes import (
+    FiniteScalarQuantization,
+    KeptFrames,
+    KMeans,
+    LogMel,
+    Mfcc,
+    ResidualVQ,
+    StackedFrames,
+    Target,
+)
 
 
 def test_codes_of_a_folder(tokenizer_folder, music, write_wav, tmp_path, capsys):
@@ -79,6 +89,52 @@ def test_context_is_needed():
     assert not torch.equal(torch.cat(list(pieces)), tokenizer(wav[None])[0])
 
 
+def make_kmeans():
+    torch.manual_seed(0)
+    features = KeptFrames(Mfcc(), every=4)
+    quantizer = KMeans(features.output_size, 16)
+    time = torch.arange(16 * 960) / 24000
+    wav = 0.3 * torch.sin(2 * torch.pi * 220 * time) + 0.01 * torch.randn(len(time))
+    quantizer.centres.copy_(features(wav[None])[0][0])
+    return Target(features, quantizer)
+
+
+TOKENIZERS = {
+    "kmeans": make_kmeans,
+    "fsq": lambda: Target(
+        StackedFrames(LogMel()), FiniteScalarQuantization(512, 2, [8, 5])
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", TOKENIZERS)
+def test_other_tokenizers(kind, music, write_wav, tmp_path, capsys):
+    """Whatever `inspect-tokenizer` reads; deltas of MFCC reach into other pieces."""
+    target = TOKENIZERS[kind]()
+    folder = str(save_tokenizer(tmp_path / "tokenizer", target, ""))
+    write_wav(music / "long.wav", 7.03)
+    out = tmp_path / "out"
+    command = ["tokenize", folder, str(music), "--out", str(out)]
+    assert main([*command, "--batch-seconds", "3"]) == 0
+    for name in ("a.wav", "deep/b.flac", "long.wav"):
+        codes = read_record(out / f"{name}.npz").arrays["codes"]
+        expected = target(read_audio(music / name)[None])[0].numpy()
+        assert np.array_equal(codes, expected)
+        assert len(np.unique(codes)) > 3
+    assert main(["inspect-tokenizer", folder, str(music), "--out", str(out / "x")]) == 0
+
+
+def test_another_tokenizer_into_the_same_folder_is_refused(
+    tokenizer_folder, music, tmp_path, capsys
+):
+    out = ["--out", str(tmp_path / "out")]
+    assert main(["tokenize", tokenizer_folder, str(music), *out]) == 0
+    other = str(save_tokenizer(tmp_path / "other", TOKENIZERS["fsq"](), ""))
+    for inputs in (music, music / "deep"):
+        assert main(["tokenize", other, str(inputs), *out]) == 2
+        assert "fingerprint is" in capsys.readouterr().err
+
+
 def test_embeddings_and_codes_do_not_mix(
     model_folder, tokenizer_folder, music, tmp_path, capsys
 ):
@@ -91,4 +147,4 @@ def test_embeddings_and_codes_do_not_mix(
 def test_a_model_is_not_a_tokenizer(model_folder, music, tmp_path, capsys):
     out = ["--out", str(tmp_path / "out")]
     assert main(["tokenize", model_folder, str(music), *out]) == 2
-    assert "no quantizer" in capsys.readouterr().err
+    assert "holds a muq_encoder, not a tokenizer" in capsys.readouterr().err
