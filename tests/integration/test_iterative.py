@@ -21,6 +21,7 @@ from muq_plugins.experiment import (
 from muq_plugins.experiment.extends import parse_yaml
 from muq_plugins.inference.muq import save_muq
 from muq_plugins.lobes import MuQEncoder
+from tests.goldens.metrics import check_rows
 from tests.integration.commands import ROOT, recipe, recipe_here, run_command
 from tests.integration.test_targets import SMALL, SMALL_TOKENIZER
 
@@ -75,6 +76,14 @@ def test_every_iteration_leaves_a_run_and_its_numbers(iterations):
         assert row["steps"] == 2 and 0 <= row["usage"] <= 1
         assert row["code_entropy"] > 0 and row["accuracy"] is not None
     assert (iterations / "report.html").is_file()
+
+
+@pytest.mark.slow
+def test_the_rows_are_the_golden_ones(iterations):
+    for number in range(2):
+        run = iterations / f"iteration-{number}"
+        check_rows(f"iteration {number}", run, relative=1e-2)
+        check_rows(f"iteration {number} tokenizer", run / "tokenizer")
 
 
 @pytest.mark.slow

@@ -18,6 +18,7 @@ from muq_plugins.experiment import load_hparams, resolve_experiment
 from muq_plugins.inference.mulan import MuQMuLan
 from muq_plugins.inference.text_models import make_text_model
 from muq_plugins.lobes import MuQEncoder
+from tests.goldens.metrics import check_rows
 from tests.integration.commands import HERE, ROOT, recipe, recipe_here, run_command
 
 TINY = HERE / "tiny_mulan.yaml"
@@ -79,6 +80,10 @@ def test_it_learns(run):
     chance = np.mean([row["chance"] for row in late])
     assert np.mean([row["loss"] for row in late]) < chance - 0.4
     assert abs(rows[0]["loss"] - rows[0]["chance"]) < 0.4
+
+
+def test_the_rows_are_the_golden_ones(run):
+    check_rows("mulan", run)
 
 
 def test_it_names_sounds_that_it_has_never_heard(run):

@@ -14,6 +14,7 @@ import muq_plugins
 from muq_plugins.data.audio import read_audio
 from muq_plugins.evaluation.run_files import read_metrics, select
 from muq_plugins.lobes import LogMel, ResidualVQ, StackedFrames, Target
+from tests.goldens.metrics import check_rows
 from tests.integration.commands import HERE, ROOT, recipe
 
 
@@ -56,6 +57,11 @@ def test_the_pretraining_run_leaves_everything(pretrain_run):
     assert [line.split()[0] for line in last] == ["masked", "masked", "code", "Report:"]
     assert "chance ln 32 = 3.47" in last[0]
     assert (folder / "report.html").is_file()
+
+
+def test_the_rows_are_the_golden_ones(tokenizer_run, pretrain_run):
+    check_rows("tokenizer", tokenizer_run[0])
+    check_rows("pretrain", pretrain_run[0], relative=1e-2)
 
 
 def test_the_trained_model_can_be_used(pretrain_run, music):
