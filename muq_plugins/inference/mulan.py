@@ -7,13 +7,13 @@ from functools import cached_property
 from pathlib import Path
 
 import torch
-from speechbrain.inference.interfaces import Pretrained
 from torch import Tensor
 
 from muq_plugins.errors import UserError
 from muq_plugins.inference.clips import average_over_clips
 from muq_plugins.inference.folders import read_config
 from muq_plugins.inference.long_audio import read_blocks
+from muq_plugins.inference.models import FrozenModel
 from muq_plugins.inference.mulan_parts import (
     MuLanParts,
     find_mulan,
@@ -37,7 +37,7 @@ __all__ = ["MuQMuLan", "save_mulan"]
 TEXTS_AT_ONCE = 64
 
 
-class MuQMuLan(Pretrained):
+class MuQMuLan(FrozenModel):
     """A trained MuQ-MuLan, in evaluation mode and without gradients.
 
     The attribute ``mods.text.average_padding`` says whether texts are averaged with
@@ -83,7 +83,7 @@ class MuQMuLan(Pretrained):
     def from_pretrained(
         cls,
         source: str | Path,
-        device: str = "cpu",
+        device: str | torch.device = "cpu",
         revision: str | None = None,
         cache_dir: str | Path | None = None,
         audio_model: str | Path | None = None,
@@ -97,7 +97,7 @@ class MuQMuLan(Pretrained):
             A run folder (``results/<experiment>/<seed>``) or its inference folder, a
             folder in the layout of the official package, or the id of a model on the
             Hugging Face hub, such as ``OpenMuQ/MuQ-MuLan-large``.
-        device : str
+        device : str or torch.device
             Where the model goes.
         revision : str or None
             Branch, tag or commit on the hub.
@@ -216,21 +216,37 @@ class MuQMuLan(Pretrained):
         """
         return mulan_fingerprint(self.mods.audio, self.mods.text, self.clip_seconds)
 
-    def forward(self, wavs: Tensor, wav_lens: Tensor | None = None) -> Tensor:
-        """Computes the latents of audio; see `embed_audio`.
+    def forward(
+        self,
+        wavs: Tensor | None = None,
+        wav_lens: Tensor | None = None,
+        texts: Sequence[str] | None = None,
+    ) -> Tensor:
+        """Computes the latents of audio or texts; see `embed_audio`, `embed_text`.
 
         Arguments
         ---------
-        wavs : Tensor
+        wavs : Tensor or None
             (batch, samples).
         wav_lens : Tensor or None
             Relative lengths (batch,).
+        texts : sequence of str or None
+            Texts, instead of audio.
 
         Returns
         -------
         Tensor
-            (batch, latent_width).
+            (batch or texts, latent_width).
+
+        Raises
+        ------
+        ValueError
+            If both or none are given.
         """
+        if (wavs is None) == (texts is None):
+            raise ValueError("Give either wavs or texts, one of them.")
+        if texts is not None:
+            return self.embed_text(texts)
         return self.embed_audio(wavs, wav_lens)
 
     @torch.no_grad()
@@ -354,6 +370,23 @@ class MuQMuLan(Pretrained):
                     f"got {tuple(latents.shape)}."
                 )
         return audio @ text.to(audio).T
+
+    def calc_similarity(self, audio_latents: Tensor, text_latents: Tensor) -> Tensor:
+        """Compares latents; the name that `similarity` has in the official class.
+
+        Arguments
+        ---------
+        audio_latents : Tensor
+            (n, latent_width).
+        text_latents : Tensor
+            (m, latent_width).
+
+        Returns
+        -------
+        Tensor
+            (n, m).
+        """
+        return self.similarity(audio_latents, text_latents)
 
     def _average(self, recordings: Iterable[Iterable[Tensor]]) -> Tensor:
         """The latents of recordings that come in blocks."""

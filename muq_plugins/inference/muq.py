@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 import yaml
-from speechbrain.inference.interfaces import Pretrained
 from torch import Tensor, nn
 
 from muq_plugins.errors import UserError
@@ -21,6 +20,7 @@ from muq_plugins.inference.folders import (
     save_folder,
 )
 from muq_plugins.inference.long_audio import FrameChunk, embed_windows, read_blocks
+from muq_plugins.inference.models import FrozenModel
 from muq_plugins.inference.official import (
     Checkpoint,
     build_encoder,
@@ -56,7 +56,7 @@ pretrainer: !new:speechbrain.utils.parameter_transfer.Pretrainer
 """
 
 
-class MuQ(Pretrained):
+class MuQ(FrozenModel):
     """A trained encoder, in evaluation mode and without gradients.
 
     Arguments
@@ -90,7 +90,7 @@ class MuQ(Pretrained):
     def from_pretrained(
         cls,
         source: str | Path,
-        device: str = "cpu",
+        device: str | torch.device = "cpu",
         revision: str | None = None,
         cache_dir: str | Path | None = None,
     ) -> MuQ:
@@ -102,7 +102,7 @@ class MuQ(Pretrained):
             A run folder (``results/<experiment>/<seed>``) or its inference folder, a
             folder in the layout of the official package, or the id of a model on the
             Hugging Face hub, such as ``OpenMuQ/MuQ-large-msd-iter``.
-        device : str
+        device : str or torch.device
             Where the model goes.
         revision : str or None
             Branch, tag or commit on the hub.
@@ -137,6 +137,21 @@ class MuQ(Pretrained):
         model.checkpoint = checkpoint
         return model
 
+    @property
+    def config(self) -> dict[str, Any]:
+        """The settings of the encoder; equal for models that compute alike."""
+        return self.mods.encoder.config
+
+    @property
+    def sample_rate(self) -> int:
+        """Rate of the waveforms, in Hz."""
+        return self.mods.encoder.sample_rate
+
+    @property
+    def frame_rate(self) -> float:
+        """Rate of the hidden states, in Hz."""
+        return self.mods.encoder.frame_rate
+
     def save_pretrained(self, folder: str | Path) -> Path:
         """Writes the model in the layout of the official package.
 
@@ -161,7 +176,11 @@ class MuQ(Pretrained):
 
     @torch.no_grad()
     def forward(
-        self, wavs: Tensor, wav_lens: Tensor | None = None, mask_padding: bool = True
+        self,
+        wavs: Tensor,
+        wav_lens: Tensor | None = None,
+        mask_padding: bool = True,
+        output_hidden_states: bool = True,
     ) -> EncoderOutput:
         """Encodes waveforms.
 
@@ -174,11 +193,14 @@ class MuQ(Pretrained):
         mask_padding : bool
             Keep the padding from influencing a clip's own frames. False is what the
             official code computes: convolutions and attention hear the padding.
+        output_hidden_states : bool
+            False leaves out all hidden states but the last, as in the official class.
 
         Returns
         -------
         EncoderOutput
-            ``last_hidden_state`` and ``hidden_states``, on the model's device.
+            ``last_hidden_state`` and ``hidden_states``, on the model's device; also as
+            ``out[0]`` and ``out["hidden_states"]``.
 
         Raises
         ------
@@ -193,7 +215,31 @@ class MuQ(Pretrained):
             out = replace(self.mods.encoder(wavs), lens=wav_lens)
         # What is not finite in one layer is not finite in the last.
         check_computed(out.last_hidden_state, self.mods.encoder)
-        return out
+        return out if output_hidden_states else replace(out, hidden_states=None)
+
+    def embed_file(self, path: str | Path, layer: int = -1) -> Tensor:
+        """Computes the hidden states of a file of any length.
+
+        Arguments
+        ---------
+        path : str or Path
+            The audio file, at any sample rate.
+        layer : int
+            Which of the hidden states, 0 is the front end and -1 the last.
+
+        Returns
+        -------
+        Tensor
+            (frames, width) on the CPU, as `embed_long` gives them out.
+
+        Raises
+        ------
+        AudioError
+            If the file cannot be read to its end.
+        ValueError
+            If there is no such layer.
+        """
+        return torch.cat([chunk.hidden for chunk in self.embed_long(path, layer=layer)])
 
     @torch.no_grad()
     def embed_long(

@@ -161,6 +161,7 @@ class ResidualFrontEnd(nn.Module):
         lengths : Tensor or None
             Own frames (batch,) of the output.
         """
+        mel = mel.to(self.linear.weight.dtype)  # the spectrogram is always float32
         if self.training or torch.is_grad_enabled() or is_traced():
             return self._convolve(self.conv, mel, lengths)
         return self._in_pieces(mel, lengths)

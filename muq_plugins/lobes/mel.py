@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -50,6 +52,16 @@ class MelDecibels(nn.Module):
         )
         self.register_buffer("window", window, persistent=False)
         self.register_buffer("filterbank", filterbank, persistent=False)
+
+    def _apply(self, fn: Callable, recurse: bool = True) -> MelDecibels:
+        """Follows to another device, but not to half precision: power has no room."""
+
+        def precise(tensor: Tensor) -> Tensor:
+            moved = fn(tensor)
+            low = moved.dtype in (torch.float16, torch.bfloat16)
+            return tensor.to(moved.device) if low else moved
+
+        return super()._apply(precise, recurse)
 
     def decibels(self, wavs: Tensor, wav_lens: Tensor | None = None) -> Tensor:
         """Log-mel spectrogram before the normalisation."""

@@ -41,6 +41,12 @@ class EncoderOutput:
     hidden_states: tuple[Tensor, ...]
     lens: Tensor
 
+    def __getitem__(self, key: int | str) -> Any:
+        """By name or place, as the outputs of transformers are read."""
+        if isinstance(key, str):
+            return vars(self)[key]
+        return (self.last_hidden_state, self.hidden_states)[key]
+
 
 def encoder_output(states: Sequence[Tensor], lengths: Tensor | None) -> EncoderOutput:
     """Clears the frames beyond each clip."""

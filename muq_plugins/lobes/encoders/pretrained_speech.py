@@ -162,6 +162,7 @@ class PretrainedSpeechEncoder(nn.Module):
         """Hidden states of clips of one length, at the rate of the model."""
         if self.normalise:
             wavs = F.layer_norm(wavs, wavs.shape[1:])
+        wavs = wavs.to(self.model.dtype)
         wavs = centre_frames(wavs, self.kernel_sizes, self.strides)
         out = self.model(wavs, output_hidden_states=True)
         return [*out.hidden_states[:-1], out.last_hidden_state]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from math import prod, sqrt
 from typing import Any
 
@@ -180,14 +180,25 @@ class SpeechBrainConformer(nn.Module):
         lengths = absolute_lengths(lens, feats.shape[1], feats.shape[0])
         hidden, lengths = self.conv(feats, lengths)
         mask = length_mask(lengths, hidden.shape[1])
-        with _masked_convolutions(self.conformer, mask):
+        with _masked_convolutions(self.conformer, mask), _mixed(self.conv.linear):
             last, _, states = self.conformer(
                 self.dropout(hidden),
                 src_key_padding_mask=None if mask is None else ~mask,
                 pos_embs=self.positions(hidden),
             )
         # SpeechBrain lists what comes before the final normalisation.
-        return encoder_output([*states[:-1], last], lengths)
+        states = [*states[:-1], last]
+        if hidden.dtype == self.conv.linear.weight.dtype:  # no autocast around it
+            states = [state.to(hidden.dtype) for state in states]
+        return encoder_output(states, lengths)
+
+
+def _mixed(layer: nn.Linear) -> AbstractContextManager:
+    """Lets SpeechBrain's attention, partly float32, work with weights that are not."""
+    dtype = layer.weight.dtype
+    if dtype not in (torch.float16, torch.bfloat16):
+        return nullcontext()
+    return torch.autocast(layer.weight.device.type, dtype)
 
 
 @contextmanager
@@ -378,6 +389,7 @@ class WaveformTransformer(nn.Module):
         if heard is not None:
             wavs = torch.where(heard, wavs, 0)
             lengths = -(-lengths // self.hop_length)
+        wavs = wavs.to(self.projection.weight.dtype)
         wavs = centre_frames(wavs, self.config["kernel_sizes"], self.config["strides"])
         # SpeechBrain would normalise a waveform over its padding too. The first
         # convolution normalises each frame anyway.

@@ -1,0 +1,129 @@
+"""What the public models share: frozen wherever they go, and no code from folders."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from speechbrain.inference.interfaces import Pretrained
+from speechbrain.utils.fetching import LocalStrategy, fetch
+
+from muq_plugins.errors import UserError
+from muq_plugins.lobes.parts import PARTS
+
+# What the YAML of a folder may call: what `save_muq` writes, and any other part.
+PART = "muq_plugins.lobes."
+CALLS = {
+    "muq_plugins.lobes.encoders.build_encoder",
+    "muq_plugins.inference.folders.pretrainer_hook",
+    "speechbrain.dataio.preprocess.AudioNormalizer",
+    "speechbrain.utils.parameter_transfer.Pretrainer",
+}
+# Tags that make nothing: plain values, and HyperPyYAML's own.
+PLAIN = "tag:yaml.org,2002:"
+PLAIN_TAGS = {"str", "int", "float", "bool", "null", "seq", "map", "merge"}
+OWN_TAGS = {"!ref", "!copy", "!tuple"}
+
+
+class FrozenModel(Pretrained):
+    """A trained model for users: in evaluation mode, without gradients."""
+
+    def __init__(self, modules=None, hparams=None, run_opts=None, **kwargs: Any):
+        if isinstance(run_opts, dict) and run_opts.get("device") is not None:
+            run_opts = {**run_opts, "device": str(run_opts["device"])}
+        super().__init__(modules, hparams, run_opts, **kwargs)
+        self._asked_for = None  # from now on, the device is where the weights are
+        self.train(False)
+
+    @property
+    def device(self) -> torch.device | str | None:
+        """Where the weights are, and so where the audio goes."""
+        if self.__dict__.get("_asked_for") is not None:
+            return self._asked_for
+        first = next(self.parameters(), None)
+        return None if first is None else first.device
+
+    @device.setter
+    def device(self, device: str | None) -> None:
+        self._asked_for = device
+
+    def train(self, mode: bool = True) -> FrozenModel:
+        """Stays in evaluation mode whatever is asked: nothing here is trained."""
+        return super().train(False)
+
+    @classmethod
+    def from_hparams(
+        cls,
+        source: str | Path,
+        hparams_file: str = "hyperparams.yaml",
+        trust_source: bool = False,
+        **kwargs: Any,
+    ) -> FrozenModel:
+        """Loads a folder by the YAML in it, as SpeechBrain's interfaces do.
+
+        YAML of SpeechBrain can call any function of Python. Here it may call what our
+        folders need and nothing else, unless the source is trusted.
+
+        Arguments
+        ---------
+        source : str or Path
+            A folder, or the id of a model on the Hugging Face hub.
+        hparams_file : str
+            Name of its YAML file.
+        trust_source : bool
+            Run whatever the YAML calls: it can do all that you can.
+        **kwargs : dict
+            Further arguments of SpeechBrain's ``from_hparams``, such as ``savedir``.
+
+        Returns
+        -------
+        FrozenModel
+            The model.
+
+        Raises
+        ------
+        ValueError
+            If the YAML calls anything else.
+        """
+        if not trust_source:
+            where = {"local_strategy": LocalStrategy.SYMLINK}
+            for name in ("savedir", "local_strategy", "fetch_config"):
+                where |= {name: kwargs[name]} if name in kwargs else {}
+            check_calls(fetch(hparams_file, source, **where))
+        return super().from_hparams(source, hparams_file, **kwargs)
+
+
+def check_calls(path: str | Path) -> None:
+    """Refuses a YAML file that makes or calls what is not ours."""
+    try:
+        root = yaml.compose(Path(path).read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not valid YAML: {error}") from error
+    todo, seen = [root], set()
+    while todo:
+        node = todo.pop()
+        if node is None or id(node) in seen:
+            continue
+        seen.add(id(node))
+        if not _is_harmless(node.tag):
+            raise UserError(
+                f"{path}, line {node.start_mark.line + 1}: {node.tag} could run any "
+                f"code. If you trust where it comes from, give trust_source=True; "
+                f"from_pretrained runs nothing."
+            )
+        if isinstance(node, yaml.MappingNode):
+            todo += [part for pair in node.value for part in pair]
+        elif isinstance(node, yaml.SequenceNode):
+            todo += node.value
+
+
+def _is_harmless(tag: str) -> bool:
+    """Whether a tag of YAML makes a value, or one of the parts that are allowed."""
+    if tag.startswith(PLAIN):
+        return tag.removeprefix(PLAIN) in PLAIN_TAGS
+    kind, _, name = tag.partition(":")
+    if kind not in ("!new", "!apply", "!name"):
+        return tag in OWN_TAGS
+    return name in CALLS or (name.startswith(PART) and name[len(PART) :] in PARTS)

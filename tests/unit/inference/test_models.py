@@ -1,0 +1,143 @@
+"""Models behave as people expect: where they are, their calls, what they run."""
+
+import os
+
+import pytest
+import soundfile
+import torch
+
+from muq_plugins import MuQ, MuQMuLan
+from muq_plugins.inference.muq import save_muq
+from tests.unit.inference.tiny_mulan import tiny_mulan
+from tests.unit.tiny_encoders import TINY, tiny_encoder
+
+WAVS = 0.1 * torch.randn(2, 24000, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return save_muq(tmp_path_factory.mktemp("muq") / "x", tiny_encoder("MuQEncoder"))
+
+
+@pytest.fixture(scope="module")
+def mulan(tmp_path_factory):
+    return MuQMuLan.from_pretrained(tiny_mulan(tmp_path_factory.mktemp("mulan")))
+
+
+def test_audio_goes_where_the_model_is(folder):
+    model = MuQ.from_pretrained(folder, device=torch.device("cpu"))
+    assert model.device == torch.device("cpu")
+    assert model(WAVS.double()).last_hidden_state.device == model.device
+    assert model.to("meta").device == torch.device("meta")
+
+
+def test_nothing_puts_a_model_into_training_mode(folder, mulan):
+    model = MuQ.from_pretrained(folder)
+    expected = model(WAVS).last_hidden_state
+    outer = torch.nn.ModuleDict({"features": model, "texts": mulan}).train()
+    for part in (model, mulan):
+        assert not any(module.training for module in part.modules())
+    assert outer.training
+    assert torch.equal(model(WAVS).last_hidden_state, expected)
+
+
+@pytest.mark.parametrize("name", TINY)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision(name, dtype, tmp_path):
+    model = MuQ.from_pretrained(save_muq(tmp_path / "x", tiny_encoder(name)))
+    lens = torch.tensor([1.0, 0.5])
+    expected = model(WAVS, lens).last_hidden_state
+    low = model.to(dtype)
+    for wavs in (WAVS, WAVS.to(dtype)):
+        found = low(wavs, lens).last_hidden_state
+        assert found.dtype == dtype
+        assert (found.float() - expected).norm() < 0.04 * expected.norm()
+
+
+def test_half_precision_of_mulan(tmp_path):
+    model = MuQMuLan.from_pretrained(tiny_mulan(tmp_path))
+    audio, text = model.embed_audio(WAVS), model.embed_text(["a slow piano", "drums"])
+    for dtype in (torch.float16, torch.bfloat16):
+        low = MuQMuLan.from_pretrained(tmp_path / "inference").to(dtype)
+        assert (low.embed_audio(WAVS).float() - audio).norm() < 0.04 * audio.norm()
+        found = low.embed_text(["a slow piano", "drums"]).float()
+        assert (found - text).norm() < 0.04 * text.norm()
+
+
+def test_the_official_snippets_run(folder, mulan):
+    out = MuQ.from_pretrained(folder).to("cpu").eval()(WAVS, output_hidden_states=True)
+    assert out[0] is out.last_hidden_state is out["last_hidden_state"]
+    assert out[1] is out.hidden_states is out["hidden_states"]
+    assert MuQ.from_pretrained(folder)(WAVS, output_hidden_states=False)[1] is None
+    with pytest.raises(KeyError):
+        out["logits"]
+
+    texts = ["classical genres", "一首钢琴曲"]
+    audio, text = mulan(wavs=WAVS), mulan(texts=texts)
+    assert torch.equal(text, mulan.embed_text(texts))
+    assert torch.equal(mulan.calc_similarity(audio, text), audio @ text.T)
+    for arguments in ({}, {"wavs": WAVS, "texts": texts}):
+        with pytest.raises(ValueError, match="either wavs or texts"):
+            mulan(**arguments)
+
+
+def test_a_model_says_what_it_is(folder, tmp_path):
+    model = MuQ.from_pretrained(folder)
+    assert (model.sample_rate, model.frame_rate) == (24000, 25.0)
+    assert model.config["width"] == 32
+    soundfile.write(tmp_path / "a.wav", WAVS[0].numpy(), 24000, subtype="FLOAT")
+    expected = model(WAVS[:1])
+    for layer in (-1, 0):
+        found = model.embed_file(tmp_path / "a.wav", layer)
+        torch.testing.assert_close(found, expected.hidden_states[layer][0])
+
+
+HARMFUL = {
+    "x: !apply:os.mkdir [MARKER]": "!apply:os.mkdir",
+    "a: [1, {b: !new:os.mkdir {path: MARKER}}]": "!new:os.mkdir",
+    "a: &x {b: !apply:os%2Emkdir [MARKER]}\nb: *x": "!apply:os.mkdir",
+    "a: !!python/object/apply:os.mkdir [MARKER]": "python/object/apply:os.mkdir",
+    "%TAG ! tag:yaml.org,2002:python/object/apply:\n---\na: !os.mkdir [MARKER]": (
+        "python/object/apply:os.mkdir"
+    ),
+    "a: !<!apply:os.mkdir> [MARKER]": "!apply:os.mkdir",
+    "a: !name:os.mkdir": "!name:os.mkdir",
+    "a: !module:custom": "!module:custom",
+    "a: !include:other.yaml": "!include:other.yaml",
+    "a: !new:muq_plugins.lobes.parts.build {}": "!new:muq_plugins.lobes.parts.build",
+    "? !apply:os.mkdir [MARKER]\n: 1": "!apply:os.mkdir",
+}
+
+
+@pytest.mark.parametrize("text", HARMFUL)
+def test_the_yaml_of_a_folder_runs_no_code(text, folder, tmp_path):
+    source, marker = tmp_path / "source", tmp_path / "executed"
+    source.mkdir()
+    for path in folder.iterdir():
+        os.link(path, source / path.name)
+    yaml = (source / "hyperparams.yaml").read_text()
+    (source / "hyperparams.yaml").unlink()
+    added = text.replace("MARKER", str(marker))
+    start, _, rest = added.rpartition("---\n")
+    start += "---\n" if start else ""
+    (source / "hyperparams.yaml").write_text(start + yaml + rest + "\n")
+    where = {"source": str(source), "savedir": str(tmp_path / "cache")}
+    for model in (MuQ, MuQMuLan):
+        with pytest.raises(ValueError, match="could run any code") as error:
+            model.from_hparams(**where)
+        assert f"{HARMFUL[text]} could run any code" in str(error.value)
+        assert "hyperparams.yaml, line" in str(error.value)
+    assert not marker.exists()
+
+
+def test_a_source_that_is_trusted_may_run_what_it_likes(folder, tmp_path):
+    source, marker = tmp_path / "source", tmp_path / "executed"
+    source.mkdir()
+    for path in folder.iterdir():
+        os.link(path, source / path.name)
+    yaml = (source / "hyperparams.yaml").read_text()
+    (source / "hyperparams.yaml").unlink()
+    (source / "hyperparams.yaml").write_text(yaml + f"x: !apply:os.mkdir [{marker}]\n")
+    where = {"source": str(source), "savedir": str(tmp_path / "cache")}
+    model = MuQ.from_hparams(**where, trust_source=True)
+    assert marker.is_dir() and model(WAVS).last_hidden_state.shape == (2, 25, 32)
