@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from muq_plugins.evaluation.health import Verdict, announce
-from muq_plugins.evaluation.probe_result import ProbeResult, load_probe
-from muq_plugins.evaluation.report import (
+from muq_plugins.evaluation.page import (
     Fact,
     Section,
     Table,
+    Verdict,
+    announce,
     number,
     percent,
     write_report,
 )
+from muq_plugins.evaluation.probe_result import ProbeResult, load_probe
 from muq_plugins.evaluation.run_files import (
     METRICS_FILE,
     load_diagnostics,

@@ -5,6 +5,7 @@ training loop needs to know.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -118,7 +119,7 @@ class Measure(NamedTuple):
     unit: str = ""  # its unit; empty for none
     better: int = -1  # -1 if lower is better, +1 if higher is
     # numbers of the same row that give it a meaning, such as "chance"
-    references: tuple[str, ...] = ()
+    references: Mapping[str, str] = {}
 
 
 # An untrained model is within 1 % of chance; twice that still is no learning.
@@ -317,7 +318,10 @@ class MaskedPrediction(nn.Module):
         "cross_entropy": Measure(
             "Masked cross-entropy, mean over codebooks",
             "nats",
-            references=("chance", "code_entropy"),
+            references={
+                "chance": "chance\nln V = {:.2f}",
+                "code_entropy": "a model that\nonly counts\ncodes: {:.2f}",
+            },
         ),
         "accuracy": Measure("Masked accuracy", "share", better=+1),
     }

@@ -24,7 +24,7 @@ from speechbrain.utils.distributed import infer_device
 from muq_plugins.errors import UserError
 from muq_plugins.evaluation.probe import ProbeError
 from muq_plugins.evaluation.probing.clips import corpus_clips, csv_clips
-from muq_plugins.evaluation.probing.report import probing_headline, probing_report
+from muq_plugins.evaluation.probing.page import probing_headline, probing_report
 from muq_plugins.evaluation.probing.run import make_tasks, probe_encoder
 from muq_plugins.experiment import load_experiment, run_script, save_experiment
 from muq_plugins.inference.muq import MuQ

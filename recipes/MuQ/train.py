@@ -31,9 +31,9 @@ from muq_plugins.brains import PretrainBrain
 from muq_plugins.data.mel_statistics import normalise
 from muq_plugins.data.preparation import prepare_manifests
 from muq_plugins.evaluation.iterations import iterations_report
+from muq_plugins.evaluation.pages import headline, report
 from muq_plugins.evaluation.run_files import save_diagnostics
 from muq_plugins.evaluation.run_probe import probe_run
-from muq_plugins.evaluation.run_report import headline, pretrain_report
 from muq_plugins.experiment import (
     each_model,
     load_experiment,
@@ -90,8 +90,8 @@ def train(experiment):
         save_diagnostics(folder, code_counts=statistics.code_counts)
         if hparams["final_probe"]:
             probe_run(folder, untrained, stage.encoder, manifests.train, manifests.test)
-        report = pretrain_report(folder, tokenizer_folder)
-        print("\n".join([*headline(folder), f"Report: {report}"]))
+        page = report(folder, tokenizer_folder)
+        print("\n".join([*headline(folder), f"Report: {page}"]))
 
     run_on_main(finish)
     return hparams["output_folder"]

@@ -30,7 +30,7 @@ from muq_plugins.data.clips import training_loader
 from muq_plugins.data.mel_statistics import normalise
 from muq_plugins.data.preparation import prepare_manifests
 from muq_plugins.errors import given_by_user
-from muq_plugins.evaluation.run_report import headline, mulan_report
+from muq_plugins.evaluation.pages import headline, report
 from muq_plugins.evaluation.zero_shot.scores import evaluate_mulan, save_scores
 from muq_plugins.experiment import (
     load_experiment,
@@ -127,8 +127,8 @@ def train_mulan(experiment):
         # Latents are kept: an evaluation that was interrupted goes on.
         kept, progress = folder / "latents", not run_opts.noprogressbar
         save_scores(folder, evaluate_mulan(model, manifests.test, kept, progress))
-        report = mulan_report(folder)
-        print("\n".join([*headline(folder), f"Report: {report}"]))
+        page = report(folder)
+        print("\n".join([*headline(folder), f"Report: {page}"]))
 
     run_on_main(finish)
     return folder

@@ -20,8 +20,8 @@ from speechbrain.utils.distributed import run_on_main
 from muq_plugins.data.mel_statistics import normalise
 from muq_plugins.data.preparation import prepare_manifests
 from muq_plugins.evaluation.inspection import reconstruction_examples
+from muq_plugins.evaluation.pages import headline, report
 from muq_plugins.evaluation.run_files import save_diagnostics
-from muq_plugins.evaluation.run_report import headline, tokenizer_report
 from muq_plugins.experiment import (
     load_experiment,
     note_inputs,
@@ -61,9 +61,9 @@ def train_tokenizer(experiment):
         target = Target(stage.features, stage.quantizer)
         examples = reconstruction_examples(target, valid_loader.dataset[0].wav[None])
         save_diagnostics(folder, code_counts=statistics.code_counts, **examples)
-        report = tokenizer_report(folder)
+        page = report(folder)
         save_tokenizer(folder / "inference", target, experiment.yaml_text)
-        print("\n".join([*headline(folder), f"Tokenizer report: {report}"]))
+        print("\n".join([*headline(folder), f"Tokenizer report: {page}"]))
 
     run_on_main(finish)
     return folder

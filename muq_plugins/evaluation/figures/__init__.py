@@ -1,18 +1,18 @@
-"""The figures of a report, one function each: from metrics or arrays to a PNG.
+"""A handful of generic figures: arrays and labels in, a PNG out.
 
 Codebooks and levels are numbered from 1, as a person counts.
 """
 
-from muq_plugins.evaluation.figures.codebooks import (
-    accuracy_per_codebook,
-    code_histograms,
-    error_by_level,
+from muq_plugins.evaluation.figures.lines import (
+    Level,
+    Line,
+    Panel,
+    curves,
+    level_lines,
+    scientific,
+    train_line,
+    valid_line,
 )
-from muq_plugins.evaluation.figures.curves import loss_curves, optimisation_curves
-from muq_plugins.evaluation.figures.layers import layer_curves, mixture_weights
-from muq_plugins.evaluation.figures.levels import errors_of_levels
-from muq_plugins.evaluation.figures.mel import mel_reconstruction
-from muq_plugins.evaluation.figures.probe import probe_bars
 from muq_plugins.evaluation.figures.study import (
     Dots,
     code_use,
@@ -20,22 +20,34 @@ from muq_plugins.evaluation.figures.study import (
     scores_by_number,
 )
 from muq_plugins.evaluation.figures.study_curves import Curves, panels_of_curves
+from muq_plugins.evaluation.figures.values import (
+    Bars,
+    bars,
+    histograms,
+    intervals,
+    shares,
+    spectrograms,
+)
 
 __all__ = [
+    "Bars",
     "Curves",
     "Dots",
-    "accuracy_per_codebook",
-    "code_histograms",
+    "Level",
+    "Line",
+    "Panel",
+    "bars",
     "code_use",
-    "error_by_level",
-    "errors_of_levels",
-    "layer_curves",
-    "loss_curves",
-    "mel_reconstruction",
-    "mixture_weights",
-    "optimisation_curves",
+    "curves",
+    "histograms",
+    "intervals",
+    "level_lines",
     "panels_of_curves",
-    "probe_bars",
+    "scientific",
     "scores_by_experiment",
     "scores_by_number",
+    "shares",
+    "spectrograms",
+    "train_line",
+    "valid_line",
 ]

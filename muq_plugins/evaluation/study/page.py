@@ -12,10 +12,17 @@ import numpy as np
 
 from muq_plugins.evaluation import figures
 from muq_plugins.evaluation.figures import Curves, Dots
-from muq_plugins.evaluation.health import Verdict, announce
 from muq_plugins.evaluation.intervals import Paired
+from muq_plugins.evaluation.page import (
+    Fact,
+    Picture,
+    Section,
+    Table,
+    Verdict,
+    announce,
+    write_report,
+)
 from muq_plugins.evaluation.probing.result import TRAINED, UNTRAINED
-from muq_plugins.evaluation.report import Fact, Picture, Section, Table, write_report
 from muq_plugins.evaluation.run_files import FIGURES_FOLDER
 from muq_plugins.evaluation.study.numbers import (
     REFERENCES,

@@ -8,8 +8,16 @@ import json
 from pathlib import Path
 from typing import Any
 
-from muq_plugins.evaluation.health import Verdict, announce, worst_first
-from muq_plugins.evaluation.report import Fact, Section, Table, number, write_report
+from muq_plugins.evaluation.page import (
+    Fact,
+    Section,
+    Table,
+    Verdict,
+    announce,
+    number,
+    worst_first,
+    write_report,
+)
 from muq_plugins.evaluation.run_files import HYPERPARAMETERS_FILE
 from muq_plugins.files import write_json
 

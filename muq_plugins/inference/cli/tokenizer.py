@@ -83,7 +83,7 @@ def inspect(
     """
     device = pick_device(device)
     from muq_plugins.evaluation.inspection import inspect_tokenizer, own_test
-    from muq_plugins.evaluation.inspection_report import (
+    from muq_plugins.evaluation.pages.tokenizer import (
         inspection_facts,
         inspection_report,
     )

@@ -64,7 +64,7 @@ class ContrastiveTraining(nn.Module):
     """
 
     measures = {
-        "loss": Measure("Contrastive loss", references=("chance",)),
+        "loss": Measure("Contrastive loss", references={"chance": "chance"}),
         "accuracy": Measure("Own text found in the batch", "share", better=+1),
     }
 

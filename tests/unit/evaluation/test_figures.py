@@ -29,12 +29,10 @@ def drawn(monkeypatch):
 
 def texts_of(figure):
     return " ".join(
-        text.get_text() for axes in figure.axes for text in axes.findobj(_is_text)
+        text.get_text()
+        for axes in figure.axes
+        for text in axes.findobj(matplotlib.text.Text)
     )
-
-
-def _is_text(artist):
-    return isinstance(artist, matplotlib.text.Text)
 
 
 def assert_is_png(path):
@@ -42,97 +40,106 @@ def assert_is_png(path):
     assert image.std() > 0.01  # something is on it
 
 
-def test_pretrain_loss_shows_chance_and_counting(tmp_path, synthetic, drawn):
-    rows = synthetic["pretrain_rows"]()
-    figures.loss_curves(rows, tmp_path / "loss.png")
+@pytest.mark.parametrize("last", [4.0, np.nan])
+def test_curves_with_references_and_gaps(tmp_path, drawn, last):
+    x = np.arange(40)
+    noisy = np.where((x > 9) & (x < 20), np.nan, 6 - x / 40)
+    panel = figures.Panel(
+        "Loss",
+        [figures.train_line(x, noisy), figures.valid_line([10, 30], [5.0, last])],
+        [figures.Level(5.55, "chance\nln V = 5.55", "black")],
+        legend="above",
+    )
+    figures.curves([panel, panel], tmp_path / "loss.png", height=3)
     assert_is_png(tmp_path / "loss.png")
-    text = texts_of(drawn[0])
-    assert "ln V = 5.55" in text and "only counts" in text
+    assert len(drawn[0].axes) == 2 and "ln V = 5.55" in texts_of(drawn[0])
     lines = {line.get_label(): line for line in drawn[0].axes[0].lines}
-    valid = [row["cross_entropy"] for row in rows if row["kind"] == "valid"]
-    np.testing.assert_allclose(lines["validation"].get_ydata(), valid)
+    np.testing.assert_array_equal(lines["validation"].get_ydata(), [5.0, last])
+    mean = lines["training"].get_ydata()
+    assert mean[0] == np.mean(noisy[:2]) and np.isnan(mean[14])
+    assert ("4.00" in texts_of(drawn[0])) == (last == 4.0)
 
 
-def test_tokenizer_loss(tmp_path, synthetic, drawn):
-    figures.loss_curves(synthetic["tokenizer_rows"](), tmp_path / "loss.png")
-    assert_is_png(tmp_path / "loss.png")
-    assert len(drawn[0].axes) == 3
-
-
-def test_loss_of_two_stages_is_an_error(tmp_path, synthetic):
-    rows = synthetic["tokenizer_rows"]() + synthetic["pretrain_rows"]()
-    with pytest.raises(ValueError, match="needs the rows of one stage"):
-        figures.loss_curves(rows, tmp_path / "loss.png")
-
-
-def test_loss_with_gaps(tmp_path, synthetic, drawn):
-    rows = synthetic["pretrain_rows"]()
-    for row in rows[10:40]:
-        row["cross_entropy"] = None
-    rows[-1]["cross_entropy"] = None
-    figures.loss_curves(rows, tmp_path / "loss.png")
-    assert_is_png(tmp_path / "loss.png")
-
-
-def test_optimisation_curves(tmp_path, synthetic, drawn):
-    path = tmp_path / "optimisation.png"
-    figures.optimisation_curves(synthetic["pretrain_rows"](), path)
+def test_a_key_names_everything_once(tmp_path, drawn):
+    band = [0.1, 0.2], [0.3, 0.4]
+    lines = [figures.Line([0, 1], [0.2, 0.3], "trained", "blue", "o", band)]
+    lines.append(figures.Line([2], [0.4], "", "blue", "D"))
+    levels = [figures.Level(0.1, "chance", "grey", dashes=":")]
+    panel = figures.Panel("key", lines, levels, ticks=([0, 1, 2], ["0", "1", "mix"]))
+    path = tmp_path / "layers.png"
+    figures.curves([panel] * 4, path, height=5, columns=3, key=True)
     assert_is_png(path)
+    (legend,) = drawn[0].legends
+    assert [text.get_text() for text in legend.get_texts()] == ["trained", "chance"]
+
+
+def test_levels_are_numbered_from_nothing_decoded(tmp_path, drawn):
+    lines = figures.level_lines({"songs": [0.8, 0.5, 0.3], "own": [0.8, 0.4, 0.2]})
+    figures.curves([figures.Panel("Error", lines)], tmp_path / "a.png", height=3)
+    front, behind = drawn[0].axes[0].lines
+    assert front.get_zorder() > behind.get_zorder()
+    assert "0.80" in texts_of(drawn[0]) and "0.40" not in texts_of(drawn[0])
 
 
 @pytest.mark.parametrize("num_codebooks", [1, 16])
 def test_codebook_figures(tmp_path, synthetic, drawn, num_codebooks):
     counts = synthetic["code_counts"](num_codebooks)
-    figures.code_histograms(counts, tmp_path / "codes.png")
+    figures.histograms(counts, ["a note"] * num_codebooks, tmp_path / "codes.png")
     assert len(drawn[0].axes) == num_codebooks
-    assert "usage 100%" in texts_of(drawn[0])
-
-    rows = synthetic["pretrain_rows"](num_codebooks)
-    figures.accuracy_per_codebook(rows, tmp_path / "accuracy.png", counts)
+    assert "a note" in texts_of(drawn[0])
+    values = np.linspace(0.1, 0.9, num_codebooks)
+    charts = [
+        figures.Bars("Accuracy", "right", values, values / 2, shares=True),
+        figures.Bars("Loss", "nats", values, level=(0.5, "chance")),
+    ]
+    figures.bars(charts, ("the model", "counting"), tmp_path / "bars.png")
     heights = [bar.get_height() for bar in drawn[1].axes[0].patches]
-    assert heights == rows[-1]["accuracy_per_codebook"]
-
-    rows = synthetic["tokenizer_rows"](num_codebooks)
-    figures.error_by_level(rows, tmp_path / "error.png")
-    for name in ("codes", "accuracy", "error"):
+    assert heights == values.tolist()
+    for name in ("codes", "bars"):
         assert_is_png(tmp_path / f"{name}.png")
 
 
-def test_figures_without_validation_are_errors(tmp_path, synthetic):
-    rows = [row for row in synthetic["pretrain_rows"]() if row["kind"] == "train"]
-    with pytest.raises(ValueError, match="no validation row with accuracy_per_code"):
-        figures.accuracy_per_codebook(rows, tmp_path / "accuracy.png")
-    with pytest.raises(ValueError, match="no validation row with reconstruction_err"):
-        figures.error_by_level(rows, tmp_path / "error.png")
-
-
-def test_mel_reconstruction(tmp_path, synthetic, drawn):
+def test_spectrograms(tmp_path, synthetic, drawn):
     mel, reconstructions, _ = synthetic["mel"](seconds=1)
     path = tmp_path / "mel.png"
-    figures.mel_reconstruction(mel, {"1 level": reconstructions[0]}, path)
+    figures.spectrograms(mel, {"1 level": reconstructions[0]}, path)
     assert_is_png(path)
     error = np.abs(reconstructions[0] - mel).mean()
     assert f"|error|, mean {error:.2f}" in texts_of(drawn[0])
     images = [axes.images[0] for axes in drawn[0].axes[:3:2]]
     assert images[0].get_clim() == images[1].get_clim()
-
-
-def test_mel_of_another_shape_is_an_error(tmp_path):
     with pytest.raises(ValueError, match=r"'1 level' has shape \(9, 4\)"):
-        figures.mel_reconstruction(
-            np.ones((10, 4)), {"1 level": np.ones((9, 4))}, tmp_path / "mel.png"
-        )
+        figures.spectrograms(np.ones((10, 4)), {"1 level": np.ones((9, 4))}, path)
 
 
-def test_no_probe_result_is_an_error(tmp_path):
-    with pytest.raises(ValueError, match="no probe result"):
-        figures.probe_bars([], tmp_path / "probe.png")
+def test_intervals_and_shares(tmp_path, drawn):
+    scores = {"log-mel": (0.4, 0.3, 0.5), "trained": (0.7, 0.6, 0.8)}
+    figures.intervals(scores, 0.25, "accuracy", tmp_path / "a.png")
+    assert "70.0%" in texts_of(drawn[0]) and "chance" in texts_of(drawn[0])
+    figures.shares({"key": [0.2, 0.8]}, ["0", "1"], "layer", tmp_path / "b.png")
+    assert "80%" in texts_of(drawn[1])
+    for name in "ab":
+        assert_is_png(tmp_path / f"{name}.png")
 
 
-def test_global_state_is_left_alone(tmp_path, synthetic, monkeypatch):
+@pytest.mark.parametrize(
+    "draw",
+    [
+        lambda path: figures.curves([], path, height=3),
+        lambda path: figures.intervals({}, 0.5, "", path),
+        lambda path: figures.shares({}, [], "", path),
+    ],
+)
+def test_nothing_to_draw_is_an_error(tmp_path, draw):
+    with pytest.raises(ValueError, match="to draw"):
+        draw(tmp_path / "a.png")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_global_state_is_left_alone(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)  # forbids the import
     before = {key: matplotlib.rcParams[key] for key in style.STYLE}
-    figures.error_by_level(synthetic["tokenizer_rows"](), tmp_path / "a.png")
+    figures.intervals({"a": (0.5, 0.4, 0.6)}, 0.5, "", tmp_path / "a.png")
     assert {key: matplotlib.rcParams[key] for key in style.STYLE} == before
     assert before["axes.titlelocation"] != style.STYLE["axes.titlelocation"]
 

@@ -1,18 +1,34 @@
 """Each verdict appears when it should, and only then."""
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from muq_plugins.evaluation.health import (
-    Verdict,
-    pretrain_verdicts,
-    probe_verdicts,
-    tokenizer_verdicts,
-)
+from muq_plugins.evaluation.page import Verdict
+from muq_plugins.evaluation.pages import PAGES
+from muq_plugins.evaluation.pages.pretraining import probe_gain
+from muq_plugins.evaluation.pages.run import Run
 
 CHANCE = math.log(256)
+
+
+def verdicts_of(stage, rows, counts=None):
+    """What the page of a stage says about rows and counts that never were on a disk."""
+    page, module = PAGES[stage]
+    run = Run(Path("nowhere"), stage, module.measures)
+    run.__dict__["rows"] = rows
+    run.__dict__["arrays"] = {} if counts is None else {"code_counts": counts}
+    return page.verdicts_of(run)
+
+
+def tokenizer_verdicts(rows, counts=None):
+    return verdicts_of("tokenizer", rows, counts)
+
+
+def pretrain_verdicts(rows, counts=None):
+    return verdicts_of("pretrain", rows, counts)
 
 
 def levels(verdicts):
@@ -203,7 +219,7 @@ def test_probe_verdict(difference, level):
         FakeProbe("untrained encoder", 0.3),
         FakeProbe("trained encoder", 0.3 + difference[0], difference),
     ]
-    assert levels(probe_verdicts(results)) == [level]
+    assert levels(probe_gain(results)) == [level]
 
 
 def test_verdict_prints_level_and_message():

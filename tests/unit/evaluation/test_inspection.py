@@ -8,7 +8,7 @@ import soundfile
 import torch
 
 from muq_plugins.evaluation.inspection import inspect_tokenizer, own_test
-from muq_plugins.evaluation.inspection_report import inspection_report
+from muq_plugins.evaluation.pages.tokenizer import inspection_report
 from muq_plugins.evaluation.probing.clips import Clip
 from muq_plugins.evaluation.run_files import (
     MetricsLog,

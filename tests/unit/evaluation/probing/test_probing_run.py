@@ -14,12 +14,15 @@ from muq_plugins.evaluation.probing import reading
 from muq_plugins.evaluation.probing import run as module
 from muq_plugins.evaluation.probing.cache import Features, FeatureSettings
 from muq_plugins.evaluation.probing.clips import Clip
+from muq_plugins.evaluation.probing.page import (
+    PROBE,
+    probing_headline,
+    probing_report,
+)
 from muq_plugins.evaluation.probing.readers import ReaderSettings
-from muq_plugins.evaluation.probing.report import probing_headline, probing_report
 from muq_plugins.evaluation.probing.run import probe_encoder, probe_folder, probe_tasks
 from muq_plugins.evaluation.probing.storage import load_results
 from muq_plugins.evaluation.probing.tasks import ProbeTask, task_data
-from muq_plugins.evaluation.probing.verdicts import probing_verdicts
 from muq_plugins.lobes import MuQEncoder
 
 SETTINGS = ReaderSettings(hidden_size=8, lr=0.03, mixture_lr=0.1, max_epochs=60)
@@ -194,7 +197,7 @@ def test_an_encoder_that_has_learned_nothing_is_told_so(corpus, tmp_path):
     features = {**features, TRAINED: features[LOG_MEL], LOG_MEL: features[TRAINED]}
     features[LOG_MEL] = Features(features[LOG_MEL].values[:, [1]], "d")
     results = probe_tasks(tmp_path, TASKS[:1], clips, features, SETTINGS, [0])
-    words = " ".join(str(verdict) for verdict in probing_verdicts(results))
+    words = " ".join(str(verdict) for verdict in PROBE.verdicts_of(results))
     assert "good" not in words
     assert "log-mel statistics know more than the encoder" in words
     probing_report(tmp_path)  # without layers there is no mixture to draw
@@ -202,7 +205,7 @@ def test_an_encoder_that_has_learned_nothing_is_told_so(corpus, tmp_path):
 
 def test_few_groups_decide_nothing(probed):
     few = dataclasses.replace(probed[1][0], test_groups=1)
-    (verdict,) = probing_verdicts([few])
+    (verdict,) = PROBE.verdicts_of([few])
     assert verdict.level == "warning"
     assert "timbre: undecided, as the test part has only 1 different 'piece'" in str(
         verdict

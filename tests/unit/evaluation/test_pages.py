@@ -10,19 +10,21 @@ import pytest
 import torch
 
 from muq_plugins.evaluation.figures import style
-from muq_plugins.evaluation.health import Verdict
+from muq_plugins.evaluation.page import (
+    Fact,
+    Picture,
+    Section,
+    Table,
+    Verdict,
+    write_report,
+)
+from muq_plugins.evaluation.pages import headline, report
 from muq_plugins.evaluation.probe import fit_probe
 from muq_plugins.evaluation.probe_result import save_probe
-from muq_plugins.evaluation.report import Fact, Picture, Section, Table, write_report
 from muq_plugins.evaluation.run_files import (
     MetricsLog,
     load_diagnostics,
     save_diagnostics,
-)
-from muq_plugins.evaluation.run_report import (
-    headline,
-    pretrain_report,
-    tokenizer_report,
 )
 
 
@@ -135,8 +137,8 @@ def test_missing_figure_is_an_error_and_keeps_the_old_report(tmp_path):
     assert not list(tmp_path.glob("*.partial"))
 
 
-def test_pretrain_report(pretrain_folder, tokenizer_folder):
-    path = pretrain_report(pretrain_folder, tokenizer_folder)
+def test_a_pretraining_has_all_parts(pretrain_folder, tokenizer_folder):
+    path = report(pretrain_folder, tokenizer_folder)
     page, text = Page(path), path.read_text("utf-8")
     assert page.titles == [
         "Has it learned from the music?",
@@ -164,7 +166,7 @@ def test_pretrain_report(pretrain_folder, tokenizer_folder):
 
 
 def test_tokenizer_report_is_made_from_the_files_alone(tokenizer_folder, tmp_path):
-    path = tokenizer_report(tokenizer_folder)
+    path = report(tokenizer_folder)
     page, first = Page(path), path.read_bytes()
     assert "What does each codebook add?" in page.titles
     assert len(page.images) == 5
@@ -172,14 +174,13 @@ def test_tokenizer_report_is_made_from_the_files_alone(tokenizer_folder, tmp_pat
     copy.mkdir(parents=True)
     for name in ("metrics.jsonl", "diagnostics.npz"):
         shutil.copy(tokenizer_folder / name, copy)
-    assert tokenizer_report(copy).read_bytes() == first
+    assert report(copy).read_bytes() == first
 
 
 @pytest.mark.parametrize("make", ["tokenizer", "pretrain"])
 def test_report_of_a_run_that_was_stopped_early(tmp_path, synthetic, make):
     rows = synthetic[f"{make}_rows"]()[:3]
     folder = write_rows(tmp_path, rows)
-    report = {"tokenizer": tokenizer_report, "pretrain": pretrain_report}[make]
     assert "there is no validation yet" in report(folder).read_text("utf-8")
     assert headline(folder)[0].startswith("training ")
 
@@ -193,14 +194,15 @@ def test_report_after_divergence(tmp_path, synthetic):
         for key in ("cross_entropy_per_codebook", "accuracy_per_codebook"):
             row[key] = [None] * 8
     folder = write_rows(tmp_path, rows)
-    text = pretrain_report(folder).read_text("utf-8")
+    text = report(folder).read_text("utf-8")
     assert "not finite at step" in text
     assert headline(folder)[0].startswith("masked cross-entropy not finite")
 
 
-def test_report_needs_rows_of_its_stage(tokenizer_folder):
-    with pytest.raises(ValueError, match="no rows of the pretrain stage"):
-        pretrain_report(tokenizer_folder)
+def test_report_needs_rows_of_a_stage(tmp_path):
+    write_rows(tmp_path, [{"kind": "train", "stage": "dance", "step": 1}])
+    with pytest.raises(ValueError, match="no rows of a stage to report on, which are"):
+        report(tmp_path)
 
 
 def test_headline(pretrain_folder, tokenizer_folder):

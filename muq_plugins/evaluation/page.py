@@ -1,0 +1,236 @@
+"""A page as data: facts, verdicts and parts, written as HTML and as Markdown.
+
+The HTML stands alone: figures and style are inside it, so it can be sent, archived and
+printed. The Markdown has the same words and links to the figures. What a page says in
+whole sentences stands in a template of its own, one block for each part.
+"""
+
+import base64
+import os
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+from speechbrain.utils.logger import get_logger
+
+from muq_plugins.evaluation.run_files import FIGURES_FOLDER
+from muq_plugins.files import replace_file
+
+HTML_FILE = "report.html"
+MARKDOWN_FILE = "report.md"
+PICTURE = re.compile(r"!\[(?P<alt>.*)\]\((?P<name>\w+)\) \*(?P<caption>.*)\*")
+
+logger = get_logger(__name__)
+
+
+class Fact(NamedTuple):
+    """A number that matters: what it is, the number, and what to compare it with."""
+
+    label: str
+    value: str
+    note: str
+
+    def __str__(self):
+        label = self.label[0].lower() + self.label[1:]
+        return f"{label} {self.value} ({self.note})"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What was found, with the number, and what to do about it.
+
+    "warning" is worth a look, "problem" is a result that is not usable; the last four
+    levels answer a question, which is neither good nor bad.
+    """
+
+    level: Literal[
+        "good",
+        "warning",
+        "problem",
+        "supported",
+        "refuted",
+        "undecided",
+        "unfinished",
+    ]
+    message: str
+
+    def __str__(self):
+        return f"{self.level}: {self.message}"
+
+
+class Table(NamedTuple):
+    """Names of the columns, and rows of text; the first column names the rows."""
+
+    header: list[str]
+    rows: list[list[str]]
+
+
+class Picture(NamedTuple):
+    """A PNG, how to read it, and what is on it for a reader who does not see it."""
+
+    path: Path
+    caption: str
+    alt: str
+
+
+@dataclass(frozen=True)
+class Section:
+    """A heading, paragraphs separated by empty lines, figures, and a table."""
+
+    title: str
+    text: str
+    figures: list[Picture] = field(default_factory=list)
+    table: Table | None = None
+
+
+class Part(NamedTuple):
+    """A section of a page before there are numbers.
+
+    The block of that name in the template has its title, its paragraphs, and where a
+    figure goes: ``![alternative text](name)`` with its ``*caption*`` below. ``each``
+    gives what gets such a section, ``it`` in the block; nothing leaves the part out.
+    """
+
+    block: str
+    figures: Mapping[str, Callable[[Any, Path], None]] = {}
+    table: Callable[[Any], Table] | None = None
+    each: Callable[[Any], Iterable[Any]] = lambda subject: [subject]
+    template: str | None = None  # None: that of the page
+
+
+class Page(NamedTuple):
+    """What is said about a subject: functions of it, in the order of the page."""
+
+    title: str
+    template: str
+    facts: tuple[Callable[[Any], list[Fact]], ...]
+    verdicts: tuple[Callable[[Any], list[Verdict]], ...]
+    parts: tuple[Part, ...]
+
+    def facts_of(self, subject: Any) -> list[Fact]:
+        """The numbers that matter, the most important first."""
+        return [fact for find in self.facts for fact in find(subject)]
+
+    def verdicts_of(self, subject: Any) -> list[Verdict]:
+        """What the numbers mean, the worst first."""
+        return worst_first([v for judge in self.verdicts for v in judge(subject)])
+
+
+def write_page(
+    folder: str | Path, page: Page, subject: Any, subtitle: str = "", settings: str = ""
+) -> Path:
+    """Write a page about a subject; the HTML file."""
+    figures = Path(folder) / FIGURES_FOLDER
+    sections = [
+        _section(part, part.template or page.template, it, figures)
+        for part in page.parts
+        for it in part.each(subject)
+    ]
+    facts, verdicts = page.facts_of(subject), announce(page.verdicts_of(subject))
+    return write_report(
+        folder, page.title, facts, verdicts, sections, settings, subtitle
+    )
+
+
+def write_report(
+    folder: str | Path,
+    title: str,
+    summary: list[Fact],
+    verdicts: list[Verdict],
+    sections: list[Section],
+    hyperparameters: str = "",
+    subtitle: str = "",
+) -> Path:
+    """Write `report.html` and `report.md` of sections that are ready; the HTML file."""
+    folder = Path(folder)
+    content = {
+        "title": title,
+        "subtitle": subtitle,
+        "summary": summary,
+        "verdicts": verdicts,
+        "sections": sections,
+        "hyperparameters": hyperparameters.strip(),
+        "folder": folder,
+    }
+    for file, template in (
+        (MARKDOWN_FILE, "page.md.j2"),
+        (HTML_FILE, "page.html.j2"),
+    ):
+        text = _templates().get_template(template).render(content)
+        replace_file(folder / file, text.encode())
+    return folder / HTML_FILE
+
+
+def worst_first(verdicts: list[Verdict]) -> list[Verdict]:
+    """Problems, then warnings, then answers and what is good; else as they were."""
+    order = {"problem": 0, "warning": 1}
+    return sorted(verdicts, key=lambda verdict: order.get(verdict.level, 2))
+
+
+def announce(verdicts: list[Verdict]) -> list[Verdict]:
+    """Put verdicts into the log, so that nobody has to open a report to see them."""
+    for verdict in verdicts:
+        is_bad = verdict.level in ("warning", "problem")
+        log = logger.warning if is_bad else logger.info
+        log(str(verdict))
+    return verdicts
+
+
+def percent(value: float | None) -> str:
+    """A share for a person: 21.3%."""
+    return "not finite" if value is None else f"{value:.1%}"
+
+
+def number(value: float | None) -> str:
+    """A number for a person, with two decimals."""
+    return "not finite" if value is None else f"{value:.2f}"
+
+
+@cache
+def _templates() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("muq_plugins.evaluation", "templates"),
+        autoescape=select_autoescape(enabled_extensions=("html.j2",)),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "embedded": _embedded,
+        "relative": lambda path, folder: Path(os.path.relpath(path, folder)).as_posix(),
+        "cell": lambda text: str(text).replace("|", "\\|").replace("\n", " "),
+        "percent": percent,
+        "number": number,
+    }
+    return environment
+
+
+def _section(part: Part, template: str, it: Any, folder: Path) -> Section:
+    """Write the prose of a part, and draw the figures that it asks for."""
+    prose = _templates().get_template(template)
+    text = "".join(prose.blocks[part.block](prose.new_context({"it": it})))
+    title, *paragraphs = (
+        " ".join(words.split()) for words in re.split(r"\n\s*\n", text.strip())
+    )
+    pictures = []
+    for found in filter(None, map(PICTURE.fullmatch, paragraphs)):
+        path = folder / f"{found['name']}.png"
+        part.figures[found["name"]](it, path)
+        pictures.append(Picture(path, found["caption"], found["alt"]))
+    return Section(
+        title,
+        "\n\n".join(words for words in paragraphs if not PICTURE.fullmatch(words)),
+        pictures,
+        part.table(it) if part.table else None,
+    )
+
+
+def _embedded(path: Path) -> str:
+    """A PNG as the address of an image that is part of the page."""
+    if not path.exists():
+        raise FileNotFoundError(f"{path}, a figure of the report, does not exist")
+    return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()

@@ -1,0 +1,92 @@
+"""Which stage has which page. Reports are made from the files of a run and no more.
+
+So a report can be made again at any time: after the run, on another machine, or with a
+newer version of the figures. A new stage needs its module in `lobes`, a page here, and
+one line below.
+"""
+
+from pathlib import Path
+
+from muq_plugins.evaluation.page import Page, write_page
+from muq_plugins.evaluation.pages.music_text import MUSIC_TEXT
+from muq_plugins.evaluation.pages.pretraining import PRETRAINING
+from muq_plugins.evaluation.pages.run import Run
+from muq_plugins.evaluation.pages.tokenizer import TOKENIZER, inspection_report
+from muq_plugins.evaluation.run_files import (
+    HYPERPARAMETERS_FILE,
+    METRICS_FILE,
+    read_metrics,
+)
+from muq_plugins.lobes import ContrastiveTraining, MaskedPrediction, TokenizerTraining
+
+__all__ = ["PAGES", "headline", "inspection_report", "report"]
+
+PAGES = {
+    "tokenizer": (TOKENIZER, TokenizerTraining),
+    "pretrain": (PRETRAINING, MaskedPrediction),
+    "mulan": (MUSIC_TEXT, ContrastiveTraining),
+}
+
+
+def report(run_folder: str | Path, tokenizer_folder: str | Path | None = None) -> Path:
+    """Write the report of a run of any stage; the HTML file.
+
+    With the folder of the run that has trained its tokenizer, it shows that too; one
+    that holds a tokenizer without its training is left out.
+
+    Example
+    -------
+    >>> from muq_plugins.evaluation.run_files import MetricsLog
+    >>> folder = Path(getfixture("tmpdir"))
+    >>> log = MetricsLog(folder / "metrics.jsonl")
+    >>> log.write({"kind": "train", "stage": "pretrain", "step": 1, "time": 0.5})
+    >>> report(folder).name
+    'report.html'
+    """
+    page, run = _read(Path(run_folder), tokenizer_folder)
+    settings = run.folder / HYPERPARAMETERS_FILE
+    return write_page(
+        run_folder,
+        page,
+        run,
+        # The experiment and the seed: the last two folders of its path.
+        "/".join(run.folder.resolve().parts[-2:]),
+        settings.read_text(encoding="utf-8") if settings.exists() else "",
+    )
+
+
+def headline(run_folder: str | Path) -> list[str]:
+    """The lines that matter, for the terminal at the end of a run.
+
+    Example
+    -------
+    >>> from muq_plugins.evaluation.run_files import MetricsLog
+    >>> folder = Path(getfixture("tmpdir"))
+    >>> row = {"kind": "valid", "stage": "pretrain", "step": 9, "cross_entropy": 4.12}
+    >>> row |= {"accuracy": 0.213, "code_entropy": 4.8, "chance": 5.5452, "time": 60}
+    >>> MetricsLog(folder / "metrics.jsonl").write(row)
+    >>> for line in headline(folder):
+    ...     print(line)
+    masked cross-entropy 4.12 nat (a counting model: 4.80, chance ln 256 = 5.55)
+    masked accuracy 21.3% (chance: 0.4%)
+    training 9 steps (1 min 0 s)
+    """
+    page, run = _read(Path(run_folder))
+    return [str(fact) for fact in page.facts_of(run)[:3]]
+
+
+def _read(folder: Path, tokenizer: str | Path | None = None) -> tuple[Page, Run]:
+    """The run in a folder, and the page of its stage."""
+    stages = {row.get("stage") for row in read_metrics(folder / METRICS_FILE)}
+    known = [stage for stage in PAGES if stage in stages]
+    if not known:
+        raise ValueError(
+            f"{folder / METRICS_FILE} has no rows of a stage to report on, which are "
+            f"{', '.join(PAGES)}"
+        )
+    page, module = PAGES[known[-1]]
+    earlier = None
+    if tokenizer is not None and (Path(tokenizer) / METRICS_FILE).is_file():
+        measures = TokenizerTraining.measures
+        earlier = Run(Path(tokenizer), "tokenizer", measures)
+    return page, Run(folder, known[-1], module.measures, earlier)

@@ -1,0 +1,175 @@
+"""Do music and text find each other?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from muq_plugins.evaluation.page import (
+    Fact,
+    Page,
+    Part,
+    Table,
+    Verdict,
+    number,
+    percent,
+)
+from muq_plugins.evaluation.pages.run import (
+    OPTIMISATION,
+    Run,
+    curves,
+    finite,
+    training_time,
+    validated,
+)
+from muq_plugins.evaluation.zero_shot.scores import load_scores
+from muq_plugins.lobes.stages import is_at_chance
+
+LANGUAGES = {"en": "English", "zh": "Chinese", "own": "as given"}
+# What retrieval is measured by: title, and how it is written.
+MEASURES = {
+    "recall_at_1": ("Recall at 1", percent),
+    "recall_at_5": ("Recall at 5", percent),
+    "recall_at_10": ("Recall at 10", percent),
+    "map_at_10": ("mAP at 10", number),
+    "median_rank": ("Median rank", number),
+}
+
+
+def recall(run: Run) -> list[Fact]:
+    """How many of the unseen clips are found by their captions, and back."""
+    facts, scores = [], load_scores(run.folder)
+    for direction in ("text to music", "music to text"):
+        found = [by[direction] for by in scores.get("retrieval", {}).values()]
+        if found:
+            # Languages may differ in how many clips share a caption.
+            chances = [percent(f["chance"]["recall_at_10"]) for f in found]
+            facts.append(
+                Fact(
+                    f"{direction.capitalize()}, recall at 10",
+                    " / ".join(percent(f["recall_at_10"]["value"]) for f in found),
+                    f"captions {' / '.join(scores['retrieval'])}; {scores['clips']} "
+                    f"unseen clips, chance: {' / '.join(dict.fromkeys(chances))}",
+                )
+            )
+    return facts
+
+
+def tagging(run: Run) -> list[Fact]:
+    """How well the names of instruments tell clips apart."""
+    return [
+        Fact(
+            f"Zero-shot tagging by {kind}, ROC-AUC",
+            " / ".join(number(found["roc_auc"]["value"]) for found in by.values()),
+            f"names {' / '.join(by)}; chance: 0.50",
+        )
+        for kind, by in load_scores(run.folder).get("tagging", {}).items()
+    ]
+
+
+def learned(run: Run) -> list[Verdict]:
+    """The loss beside that of guessing."""
+    loss, chance = run.valid.get("loss"), run.valid.get("chance")
+    if loss is None or not is_at_chance(loss, chance):
+        return []
+    return [
+        Verdict(
+            "problem",
+            f"the model is stuck at chance: contrastive loss {loss:.2f} on unseen "
+            f"clips, guessing {chance:.2f}. Look whether the training loss falls: if "
+            "it does, use more music or fewer steps; if not, change the learning rate.",
+        )
+    ]
+
+
+def found(run: Run) -> list[Verdict]:
+    """Whether unseen clips are found."""
+    return [
+        _retrieval_verdict(f"{direction}, {language}", scores)
+        for language, by in load_scores(run.folder).get("retrieval", {}).items()
+        for direction, scores in by.items()
+    ]
+
+
+def _retrieval_verdict(what: str, scores: dict[str, Any]) -> Verdict:
+    recall, chance = scores["recall_at_10"], scores["chance"]["recall_at_10"]
+    numbers = (
+        f"recall at 10 {recall['value']:.1%} (95% interval {recall['low']:.1%} to "
+        f"{recall['high']:.1%}), by chance {chance:.1%}"
+    )
+    if recall["low"] > chance:
+        return Verdict("good", f"{what}: unseen clips are found, {numbers}")
+    return Verdict(
+        "warning", f"{what}: no better than chance, {numbers}. Train longer."
+    )
+
+
+def _scores(kind: str) -> Callable[[Run], list[dict]]:
+    """The scores of a run, if they have anything of that kind."""
+    return lambda run: [s for s in [load_scores(run.folder)] if s.get(kind)]
+
+
+def _retrieval_table(scores: dict[str, Any]) -> Table:
+    rows = []
+    for language, directions in scores["retrieval"].items():
+        for direction, of in directions.items():
+            cells = [_estimate(of[key], write) for key, (_, write) in MEASURES.items()]
+            rows.append([f"{direction}, {LANGUAGES[language]}", *cells])
+            # Clips that share a caption make it another one in each direction.
+            chance = of["chance"]
+            cells = [write(chance[key]) for key, (_, write) in MEASURES.items()]
+            rows.append(["by chance", *cells])
+    return Table(["", *(title for title, _ in MEASURES.values())], rows)
+
+
+def _tagging_table(scores: dict[str, Any]) -> Table:
+    return Table(
+        ["Tags", "Number", "ROC-AUC", "Average precision", "Its chance"],
+        [
+            [
+                f"{kind}, {LANGUAGES[language]}",
+                str(len(of["tags"])),
+                _estimate(of["roc_auc"]),
+                _estimate(of["average_precision"]),
+                f"{of['chance']:.2f}",
+            ]
+            for kind, languages in scores["tagging"].items()
+            for language, of in languages.items()
+        ],
+    )
+
+
+def _tags_table(scores: dict[str, Any]) -> Table:
+    rows: list[list[str]] = []
+    for kind, languages in scores["tagging"].items():
+        for tags in zip(*(of["tags"] for of in languages.values()), strict=True):
+            # A tag that no clip has, or all have, has no score.
+            areas = [tag["roc_auc"] for tag in tags]
+            cells = ["-" if area is None else number(area) for area in areas]
+            rows.append([kind, tags[0]["tag"], str(tags[0]["positives"]), *cells])
+    return Table(
+        ["Kind", "Tag", "Clips", *(LANGUAGES[name] for name in languages)], rows
+    )
+
+
+def _estimate(of: dict[str, float], write: Callable[[float], str] = number) -> str:
+    value, low, high = (write(of[part]) for part in ("value", "low", "high"))
+    return f"{value} ({low} to {high})"
+
+
+MUSIC_TEXT = Page(
+    title="Music and text",
+    template="music_text.md.j2",
+    facts=(recall, tagging, training_time),
+    verdicts=(finite, validated, learned, found),
+    parts=(
+        Part("retrieval", table=_retrieval_table, each=_scores("retrieval")),
+        Part(
+            "learned",
+            {"loss": curves("loss", "accuracy", height=3.2, legend="upper left", on=1)},
+        ),
+        Part("tagging", table=_tagging_table, each=_scores("tagging")),
+        Part("tags", table=_tags_table, each=_scores("tagging")),
+        OPTIMISATION,
+    ),
+)

@@ -1,0 +1,357 @@
+"""Has the pre-trained model learned more than to count codes?"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+
+from muq_plugins.evaluation import figures
+from muq_plugins.evaluation.page import (
+    Fact,
+    Page,
+    Part,
+    Table,
+    Verdict,
+    number,
+    percent,
+)
+from muq_plugins.evaluation.pages.run import (
+    CODES,
+    OPTIMISATION,
+    Run,
+    code_use,
+    codebook_table,
+    curves,
+    finite,
+    finite_list,
+    name_codebooks,
+    training_time,
+    validated,
+)
+from muq_plugins.evaluation.pages.tokenizer import (
+    LEVELS,
+    earlier_verdicts,
+    run_levels,
+)
+from muq_plugins.evaluation.probe_result import ProbeResult, load_probe
+from muq_plugins.evaluation.run_files import select, series
+from muq_plugins.lobes import codes
+from muq_plugins.lobes.stages import is_at_chance
+
+# What this project asks of a finished pre-training: this far below a counting model.
+LEARNED_MARGIN = 0.30
+# A gap between training and validation, or a rise from the best validation, as large
+# as the margin that counts as learning has eaten that much of it.
+OVERFIT_GAP = 0.30
+# Training rows are averaged over this many, because one batch says little.
+TRAIN_ROWS = 20
+MODEL, COUNTER = "the model", "a model that only counts codes"
+
+
+def cross_entropy(run: Run) -> list[Fact]:
+    """The loss beside what counting and guessing give."""
+    if "cross_entropy" not in run.valid:
+        return []
+    chance = run.valid["chance"]
+    return [
+        Fact(
+            "Masked cross-entropy",
+            f"{number(run.valid['cross_entropy'])} nat",
+            f"a counting model: {number(run.valid['code_entropy'])}, "
+            f"chance ln {round(math.exp(chance))} = {chance:.2f}",
+        )
+    ]
+
+
+def accuracy(run: Run) -> list[Fact]:
+    """The share that is guessed right, beside always guessing the same."""
+    if "cross_entropy" not in run.valid:
+        return []
+    note = f"chance: {percent(math.exp(-run.valid['chance']))}"
+    if run.code_counts is not None:
+        guessing = float(codes.most_frequent_share(run.code_counts).mean())
+        note = f"always guessing the most frequent code: {percent(guessing)}"
+    return [Fact("Masked accuracy", percent(run.valid["accuracy"]), note)]
+
+
+def probe_score(run: Run) -> list[Fact]:
+    """What a linear probe reads off the encoder."""
+    for *others, last in probes(run):
+        comparison = [f"{r.name} {percent(r.balanced_accuracy)}" for r in others]
+        note = ", ".join([*comparison, f"chance {percent(last.chance)}"])
+        return [Fact(f"Probe, {last.name}", percent(last.balanced_accuracy), note)]
+    return []
+
+
+def learned(run: Run) -> list[Verdict]:
+    """The loss beside chance, and beside a model that only counts."""
+    loss, chance, counting = (
+        run.valid.get(key) for key in ("cross_entropy", "chance", "code_entropy")
+    )
+    if loss is None:
+        return []
+    if chance is not None and is_at_chance(loss, chance):
+        return [
+            Verdict(
+                "problem",
+                f"the model is stuck at chance: masked cross-entropy {loss:.2f} nat, "
+                f"chance is ln V = {chance:.2f}. Check the learning rate and its "
+                "warm-up, that the gradient norm is not zero, that the tokenizer is a "
+                "trained one, and that the clips are not silent.",
+            )
+        ]
+    if counting is None:
+        return []
+    margin = counting - loss
+    numbers = (
+        f"masked cross-entropy {loss:.2f} nat, {abs(margin):.2f} "
+        f"{'below' if margin > 0 else 'above'} a counting model ({counting:.2f})"
+    )
+    if margin <= 0:
+        return [
+            Verdict(
+                "problem",
+                "the model has learned the codes' frequencies and nothing else: "
+                f"{numbers}. Train longer, or raise the learning rate.",
+            )
+        ]
+    if margin < LEARNED_MARGIN:
+        return [
+            Verdict(
+                "warning",
+                f"the model has begun to learn: {numbers}, where {LEARNED_MARGIN:.2f} "
+                "below is asked. Train longer.",
+            )
+        ]
+    return [
+        Verdict("good", f"the model predicts music that it does not hear: {numbers}")
+    ]
+
+
+def overfit(run: Run) -> list[Verdict]:
+    """Whether validation lags behind training, or has risen."""
+    if run.valid.get("cross_entropy") is None:
+        return []
+    verdicts = []
+    steps, valid = series(select(run.rows, kind="valid"), "cross_entropy")
+    _, train = series(select(run.rows, kind="train"), "cross_entropy")
+    train = train[np.isfinite(train)][-TRAIN_ROWS:]
+    if train.size and valid[-1] - train.mean() >= OVERFIT_GAP:
+        verdicts.append(
+            Verdict(
+                "warning",
+                f"overfitting: cross-entropy {train.mean():.2f} nat in training and "
+                f"{valid[-1]:.2f} in validation. Use more music, or fewer steps.",
+            )
+        )
+    best = int(np.nanargmin(valid))
+    if valid[-1] - valid[best] >= OVERFIT_GAP:
+        verdicts.append(
+            Verdict(
+                "warning",
+                f"validation was best at step {steps[best]} ({valid[best]:.2f} nat) "
+                f"and has risen to {valid[-1]:.2f} since. Train for fewer steps.",
+            )
+        )
+    return verdicts
+
+
+def per_codebook(run: Run) -> list[Verdict]:
+    """Codebooks that are not learned, which the mean over all of them may hide."""
+    losses = finite_list(run.valid, "cross_entropy_per_codebook")
+    counting = finite_list(run.valid, "code_entropy_per_codebook")
+    if not losses or not counting:
+        return []
+    behind = np.flatnonzero(np.array(losses) >= np.array(counting)).tolist()
+    if not behind or len(behind) == len(losses):
+        return []
+    return [
+        Verdict(
+            "warning",
+            f"{name_codebooks(behind)}: predicted no better than by a counting model, "
+            "while others are. Late codebooks are learned last: train longer.",
+        )
+    ]
+
+
+def guessed(run: Run) -> list[Verdict]:
+    """The accuracy beside that of always guessing the most frequent code."""
+    found = np.array(finite_list(run.valid, "accuracy_per_codebook"))
+    if not found.size or run.code_counts is None:
+        return []
+    guessing = codes.most_frequent_share(run.code_counts).numpy()
+    if guessing.size != found.size:
+        raise ValueError(
+            f"the metrics have {found.size} codebooks, code_counts have "
+            f"{guessing.size}: they are not of the same run"
+        )
+    numbers = (
+        f"{found.mean():.1%} of the masked codes are guessed right, "
+        f"{guessing.mean():.1%} by always guessing the most frequent code"
+    )
+    behind = np.flatnonzero(found <= guessing).tolist()
+    if behind:
+        return [
+            Verdict(
+                "warning",
+                f"{name_codebooks(behind)}: no better guessed than by the most "
+                f"frequent code alone. Over all codebooks {numbers}.",
+            )
+        ]
+    return [Verdict("good", f"every codebook is predicted: {numbers}")]
+
+
+def probe_gain(results: list[ProbeResult]) -> list[Verdict]:
+    """Whether pre-training has improved the encoder."""
+    by_name = {result.name: result for result in results}
+    trained = by_name.get("trained encoder")
+    untrained = by_name.get("untrained encoder")
+    if trained is None or untrained is None:
+        return []
+    difference, low, high = trained.difference(untrained)
+    numbers = (
+        f"balanced accuracy {trained.balanced_accuracy:.1%}, the same encoder "
+        f"untrained {untrained.balanced_accuracy:.1%} (difference "
+        f"{100 * difference:+.1f} points, 95% interval {100 * low:+.1f} to "
+        f"{100 * high:+.1f})"
+    )
+    if low > 0:
+        return [Verdict("good", f"pre-training has improved the encoder: {numbers}")]
+    if high >= 0:
+        return [
+            Verdict(
+                "warning",
+                "the probe cannot tell the trained encoder from the untrained one: "
+                f"{numbers}. More training and more test clips may.",
+            )
+        ]
+    return [
+        Verdict(
+            "problem",
+            f"pre-training has made the encoder worse in the probe: {numbers}. Check "
+            "the learning rate, and that the probe was given the trained weights.",
+        )
+    ]
+
+
+def probes(run: Run) -> list[list[ProbeResult]]:
+    """The probe at the end of a run, the trained encoder last; none without one."""
+    return list(filter(None, [load_probe(run.folder)]))
+
+
+def _guessing(run: Run) -> list[float]:
+    counts = run.code_counts
+    return [] if counts is None else codes.most_frequent_share(counts).tolist()
+
+
+def _codebooks_figure(run: Run, path: Path) -> None:
+    row, level = run.valid, None
+    if row.get("chance") is not None:
+        level = (row["chance"], "chance\nln V")
+    charts = [
+        figures.Bars(
+            "Masked accuracy",
+            "masked codes guessed right",
+            row["accuracy_per_codebook"],
+            _guessing(run),
+            shares=True,
+        ),
+        figures.Bars(
+            "Masked cross-entropy",
+            "nats",
+            row["cross_entropy_per_codebook"],
+            row.get("code_entropy_per_codebook", []),
+            level,
+        ),
+    ]
+    figures.bars(charts, (MODEL, COUNTER), path)
+
+
+def _codebooks_table(run: Run) -> Table:
+    columns = {
+        "Accuracy": map(percent, run.valid["accuracy_per_codebook"]),
+        "Cross-entropy (nat)": map(number, run.valid["cross_entropy_per_codebook"]),
+    }
+    if entropy := run.valid.get("code_entropy_per_codebook"):
+        columns["Counting model (nat)"] = map(number, entropy)
+    if guessing := _guessing(run):
+        columns["Most frequent code"] = map(percent, guessing)
+    return codebook_table(columns)
+
+
+def _probe_figure(results: list[ProbeResult], path: Path) -> None:
+    figures.intervals(
+        {r.name: (r.balanced_accuracy, *r.interval) for r in results},
+        results[0].chance,
+        "balanced accuracy on unseen pieces, with 95% interval",
+        path,
+    )
+
+
+def _probe_table(results: list[ProbeResult]) -> Table:
+    return Table(
+        [
+            *("Features", "Layer", "Size", "Balanced accuracy", "95% interval"),
+            *("Accuracy", "F1"),
+        ],
+        [
+            [
+                result.name,
+                "-" if result.layer is None else str(result.layer),
+                str(result.feature_size),
+                percent(result.balanced_accuracy),
+                f"{result.interval[0]:.1%} to {result.interval[1]:.1%}",
+                percent(result.accuracy),
+                number(result.macro_f1),
+            ]
+            for result in results
+        ],
+    )
+
+
+def _classes_table(results: list[ProbeResult]) -> Table:
+    recalls = [result.recalls for result in results]
+    return Table(
+        ["Class", "Test clips", *(result.name for result in results)],
+        [
+            [
+                name,
+                str(results[-1].labels.count(name)),
+                *(percent(recall[name]) for recall in recalls),
+            ]
+            for name in recalls[0]
+        ],
+    )
+
+
+PRETRAINING = Page(
+    title="Pre-training",
+    template="pretraining.md.j2",
+    facts=(cross_entropy, accuracy, code_use, probe_score, training_time),
+    verdicts=(
+        finite,
+        validated,
+        learned,
+        overfit,
+        per_codebook,
+        guessed,
+        lambda run: [v for results in probes(run) for v in probe_gain(results)],
+        earlier_verdicts,
+    ),
+    parts=(
+        Part("learned", {"loss": curves("cross_entropy", height=4.2, legend="above")}),
+        Part(
+            "codebooks",
+            {"accuracy_per_codebook": _codebooks_figure},
+            _codebooks_table,
+            each=lambda run: [run] * ("accuracy_per_codebook" in run.valid),
+        ),
+        Part("probe", {"probe": _probe_figure}, _probe_table, each=probes),
+        Part("classes", table=_classes_table, each=probes),
+        CODES,
+        LEVELS._replace(each=lambda run: run_levels(run.earlier)),
+        OPTIMISATION,
+    ),
+)

@@ -1,0 +1,267 @@
+"""A run as its page sees it, and what the pages of all stages have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from muq_plugins.evaluation import figures
+from muq_plugins.evaluation.figures.style import CHANCE, COUNTING, INK, percent_tick
+from muq_plugins.evaluation.page import Fact, Part, Table, Verdict, percent
+from muq_plugins.evaluation.run_files import (
+    METRICS_FILE,
+    load_diagnostics,
+    read_metrics,
+    select,
+    series,
+)
+from muq_plugins.lobes import codes
+from muq_plugins.lobes.stages import Measure
+
+NOT_VALIDATED = "there is no validation yet: nothing can be said about unseen clips"
+SHARED = "run.md.j2"
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder, read once: rows of its stage, arrays, and what its numbers mean."""
+
+    folder: Path
+    stage: str
+    measures: Mapping[str, Measure]
+    earlier: Run | None = None  # the tokenizer that a pre-training stands on
+
+    @cached_property
+    def rows(self) -> list[dict]:
+        """The rows of this stage, the oldest first."""
+        rows = select(read_metrics(self.folder / METRICS_FILE), stage=self.stage)
+        if not rows:
+            raise ValueError(
+                f"{self.folder / METRICS_FILE} has no rows of the {self.stage} stage "
+                "to report on"
+            )
+        return rows
+
+    @cached_property
+    def arrays(self) -> dict[str, np.ndarray]:
+        """The arrays of `save_diagnostics`, by name."""
+        return load_diagnostics(self.folder)
+
+    @property
+    def code_counts(self) -> np.ndarray | None:
+        """How often each code was chosen on unseen clips (N, V)."""
+        return self.arrays.get("code_counts")
+
+    @cached_property
+    def valid(self) -> dict:
+        """The last validation; empty before the first."""
+        return (select(self.rows, kind="valid") or [{}])[-1]
+
+    @cached_property
+    def test(self) -> dict:
+        """What was measured at the end; empty before."""
+        return (select(self.rows, kind="test") or [{}])[-1]
+
+
+def curves(
+    *names: str, height: float, legend: str, on: int = 0
+) -> Callable[[Run, Path], None]:
+    """Draws measures of a stage over its training, each with its references."""
+
+    def draw(run: Run, path: Path) -> None:
+        panels = []
+        for index, name in enumerate(names):
+            measure = run.measures[name]
+            train, valid = (
+                series(select(run.rows, kind=kind), name) for kind in ("train", "valid")
+            )
+            panels.append(
+                figures.Panel(
+                    measure.title,
+                    [figures.train_line(*train), figures.valid_line(*valid)],
+                    _levels(run.valid, measure),
+                    ylabel="" if measure.unit == "share" else measure.unit,
+                    legend=legend if index == on else "",
+                    from_zero=measure.unit == "share",
+                    write=percent_tick if measure.unit == "share" else None,
+                )
+            )
+        figures.curves(panels, path, height)
+
+    return draw
+
+
+def _levels(row: Mapping[str, Any], measure: Measure) -> list[figures.Level]:
+    """What gives a measure its meaning, as a row has it."""
+    looks = (CHANCE, False), (COUNTING, True)
+    return [
+        figures.Level(row[key], words.format(row[key]), *look)
+        for (key, words), look in zip(measure.references.items(), looks, strict=False)
+        if row.get(key) is not None
+    ]
+
+
+def _optimisation_figure(run: Run, path: Path) -> None:
+    names = {
+        "lr": "Learning rate",
+        "grad_norm": "Gradient norm",
+        "audio_seconds_per_second": "Audio-seconds per s",
+    }
+    panels = []
+    for key, title in names.items():
+        steps, values = series(select(run.rows, kind="train"), key)
+        line = figures.train_line(steps, values)
+        if key == "lr":
+            line = figures.Line(steps, values, color=INK)
+        write = figures.scientific if key == "lr" else None
+        panels.append(figures.Panel(title, [line], from_zero=True, write=write))
+    figures.curves(panels, path, height=2.7)
+
+
+OPTIMISATION = Part(
+    "optimisation", {"optimisation": _optimisation_figure}, template=SHARED
+)
+
+
+class Counted(NamedTuple):
+    """Counts (N, V), and on what they were counted."""
+
+    counts: np.ndarray
+    heard: str = "unseen clips"
+
+    @property
+    def frames(self) -> int:
+        """How many frames were counted."""
+        return int(self.counts.sum(axis=1).max())
+
+    @property
+    def size(self) -> int:
+        """How many codes a codebook has."""
+        return self.counts.shape[1]
+
+
+def _codes_figure(counted: Counted, path: Path) -> None:
+    used, effective = codes.usage(counted.counts), codes.perplexity(counted.counts)
+    notes = [
+        f"usage {u:.0%}, perplexity {p:.0f}"
+        for u, p in zip(used.tolist(), effective.tolist(), strict=True)
+    ]
+    figures.histograms(counted.counts, notes, path)
+
+
+def _codes_table(counted: Counted) -> Table:
+    counts = counted.counts
+    return codebook_table(
+        {
+            "Usage": [percent(x) for x in codes.usage(counts).tolist()],
+            "Perplexity": [f"{x:.0f}" for x in codes.perplexity(counts)],
+            "Entropy (nat)": [f"{x:.2f}" for x in codes.entropy(counts)],
+            "Dead codes": [str(x) for x in codes.dead_codes(counts).tolist()],
+        }
+    )
+
+
+def _counted(run: Run) -> list[Counted]:
+    return [] if run.code_counts is None else [Counted(run.code_counts)]
+
+
+CODES = Part("codes", {"codes": _codes_figure}, _codes_table, _counted, SHARED)
+
+
+def codebook_table(columns: dict[str, list[str]]) -> Table:
+    """One line for each codebook, numbered from 1, of columns by name."""
+    rows = zip(*columns.values(), strict=True)
+    return Table(
+        ["Codebook", *columns],
+        [[str(place), *cells] for place, cells in enumerate(rows, start=1)],
+    )
+
+
+def code_use(run: Run) -> list[Fact]:
+    """How the codes are used."""
+    counts = run.code_counts
+    if counts is None:
+        return []
+    return [usage_fact(codes.usage(counts), codes.perplexity(counts), counts.shape)]
+
+
+def usage_fact(usage, perplexity, size: tuple[int, int]) -> Fact:
+    """How the codes are used, from one number a codebook."""
+    return Fact(
+        "Code usage",
+        _span(100 * np.asarray(usage), "{:.3g}") + "%",
+        f"{size[0]} x {size[1]} codes, perplexity "
+        + _span(np.asarray(perplexity), "{:.0f}"),
+    )
+
+
+def training_time(run: Run) -> list[Fact]:
+    """How long it took."""
+    rows = run.rows
+    _, speed = series(select(rows, kind="train"), "audio_seconds_per_second")
+    speed = speed[np.isfinite(speed)]
+    note = _duration(rows[-1]["time"])
+    if speed.size:
+        note += f", {speed.mean():,.0f} seconds of audio per second"
+    return [Fact("Training", f"{rows[-1]['step']:,} steps", note)]
+
+
+def finite(run: Run) -> list[Verdict]:
+    """The first step at which something was not finite."""
+    bad = [row for row in run.rows if row.get("non_finite")]
+    if not bad:
+        return []
+    first = bad[0]
+    again = f", and again in {len(bad) - 1} later rows" if len(bad) > 1 else ""
+    return [
+        Verdict(
+            "problem",
+            f"not finite at step {first['step']}: {', '.join(first['non_finite'])}"
+            f"{again}. Look at the gradient norm before that step; lower the learning "
+            "rate, lengthen the warm-up, or train in fp32.",
+        )
+    ]
+
+
+def validated(run: Run) -> list[Verdict]:
+    """Whether there is anything to judge."""
+    return [] if run.valid else [Verdict("warning", NOT_VALIDATED)]
+
+
+def finite_list(row: dict, key: str) -> list[float]:
+    """One number per codebook of a row; none if it is missing or one is not finite."""
+    values = row.get(key) or []
+    return [] if any(value is None for value in values) else list(values)
+
+
+def name_codebooks(positions: list[int]) -> str:
+    """Name codebooks for a person, who counts from 1.
+
+    Example
+    -------
+    >>> name_codebooks([0]), name_codebooks([0, 1, 2])
+    ('codebook 1', 'codebooks 1, 2 and 3')
+    """
+    names = [str(position + 1) for position in positions]
+    if len(names) == 1:
+        return f"codebook {names[0]}"
+    return f"codebooks {', '.join(names[:-1])} and {names[-1]}"
+
+
+def _span(values, form: str) -> str:
+    """The smallest and the largest value, or one number if they read the same."""
+    low, high = form.format(float(values.min())), form.format(float(values.max()))
+    return low if low == high else f"{low}–{high}"
+
+
+def _duration(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {seconds} s" if minutes else f"{seconds} s"

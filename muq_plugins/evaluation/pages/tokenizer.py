@@ -1,0 +1,314 @@
+"""Has the tokenizer learned codes that are worth predicting? Of a run, on any audio."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from muq_plugins.evaluation import figures
+from muq_plugins.evaluation.inspection import INSPECTION_FILE
+from muq_plugins.evaluation.page import (
+    Fact,
+    Page,
+    Part,
+    Verdict,
+    number,
+    write_page,
+)
+from muq_plugins.evaluation.pages.run import (
+    CODES,
+    OPTIMISATION,
+    Counted,
+    Run,
+    code_use,
+    curves,
+    finite,
+    finite_list,
+    name_codebooks,
+    training_time,
+    usage_fact,
+    validated,
+)
+from muq_plugins.evaluation.run_files import load_diagnostics, select
+from muq_plugins.files import read_json
+from muq_plugins.lobes.stages import TokenizerTraining
+
+TEMPLATE = "tokenizer.md.j2"
+# Below a tenth of its codes, or an effective number of codes (perplexity) below a
+# twentieth, a codebook carries next to no information: at V = 256 that is 13 codes.
+COLLAPSED_USAGE = 0.10
+COLLAPSED_PERPLEXITY = 0.05
+# What this project asks of a finished tokenizer in every codebook, on unseen clips.
+HEALTHY_USAGE = 0.60
+# A codebook that takes away less than this share of the undecoded error is one that
+# could be left out.
+MIN_ERROR_FALL = 0.001
+# With this many frames per code all but exp(-10) of evenly used codes turn up; with
+# fewer, low usage may be the fault of the small sample.
+FRAMES_PER_CODE = 10
+ERRORS = "reconstruction_error_per_level"
+HERE, THERE = "this audio", "test part of its own training"
+
+
+def sample_size(counts: np.ndarray | None) -> list[Verdict]:
+    """Whether enough frames were counted to say which codes are never used."""
+    if counts is None:
+        return []
+    frames, needed = int(counts.sum(1).min()), FRAMES_PER_CODE * counts.shape[1]
+    if frames >= needed:
+        return []
+    return [
+        Verdict(
+            "warning",
+            f"only {frames} frames were counted for {counts.shape[1]} codes: low usage "
+            "may be the fault of the small sample. Validate on at least "
+            f"{needed} frames.",
+        )
+    ]
+
+
+def use_of_codes(row: Mapping[str, Any], counts: np.ndarray | None) -> list[Verdict]:
+    """Whether every codebook uses its codes."""
+    size = _codebook_size(row) if counts is None else counts.shape[1]
+    usage = finite_list(row, "usage")
+    perplexity = finite_list(row, "perplexity") or [math.inf] * len(usage)
+    verdicts = []
+    for index, (used, effective) in enumerate(zip(usage, perplexity, strict=True)):
+        if used < COLLAPSED_USAGE or effective < COLLAPSED_PERPLEXITY * size:
+            verdicts.append(
+                Verdict(
+                    "problem",
+                    f"{name_codebooks([index])} collapsed: {used:.1%} of its codes are "
+                    f"used, perplexity {effective:.1f}. Check the feature statistics "
+                    "(such as mean and std of a log-mel), the replacement of unused "
+                    "codes and the learning rate.",
+                )
+            )
+        elif used < HEALTHY_USAGE:
+            verdicts.append(
+                Verdict(
+                    "warning",
+                    f"{name_codebooks([index])} uses {used:.1%} of its codes, less "
+                    f"than {HEALTHY_USAGE:.0%}. Train longer, or on more varied music.",
+                )
+            )
+    if usage and not verdicts:
+        verdicts.append(
+            Verdict(
+                "good", f"every codebook uses at least {min(usage):.1%} of its codes"
+            )
+        )
+    return verdicts
+
+
+def gain_of_codebooks(row: Mapping[str, Any]) -> list[Verdict]:
+    """What each codebook adds, whether residual or side by side with the others."""
+    errors, verdicts = finite_list(row, ERRORS), []
+    for codebook in range(1, len(errors)):
+        before, after = errors[codebook - 1], errors[codebook]
+        if before - after < MIN_ERROR_FALL * errors[0]:
+            verdicts.append(
+                Verdict(
+                    "warning",
+                    f"codebook {codebook} does not lower the reconstruction error "
+                    f"({before:.4f} before it, {after:.4f} after). Train longer, or "
+                    "use fewer codebooks.",
+                )
+            )
+    if errors and not verdicts:
+        verdicts.append(
+            Verdict(
+                "good",
+                f"the reconstruction error falls with every codebook, from "
+                f"{errors[0]:.3f} with nothing decoded to {errors[-1]:.3f} with all of "
+                f"them",
+            )
+        )
+    return verdicts
+
+
+def judged(run: Run) -> list[Verdict]:
+    """Sample, use and gain of the codes of a run."""
+    if not run.valid:
+        return []
+    return [
+        *sample_size(run.code_counts),
+        *use_of_codes(run.valid, run.code_counts),
+        *gain_of_codebooks(run.valid),
+    ]
+
+
+def earlier_verdicts(run: Run) -> list[Verdict]:
+    """What is to be known of the tokenizer that another stage stands on."""
+    if run.earlier is None:
+        return []
+    return [
+        Verdict(verdict.level, f"tokenizer: {verdict.message}")
+        for verdict in TOKENIZER.verdicts_of(run.earlier)
+    ]
+
+
+def error_fact(errors: list[float | None] | None) -> list[Fact]:
+    """What the codes lose of the features."""
+    if not errors:
+        return []
+    return [
+        Fact(
+            "Reconstruction error",
+            number(errors[-1]),
+            f"{number(errors[0])} with nothing decoded, {number(errors[1])} from the "
+            "first codebook alone",
+        )
+    ]
+
+
+class Levels(NamedTuple):
+    """Errors after 0..N codebooks, by what they were measured on, and an example."""
+
+    errors: dict[str, list[float]]
+    arrays: dict[str, np.ndarray]
+    frame_rate: float = 100.0
+    compared: bool = False  # with other audio, rather than with the first validation
+
+    @property
+    def decoded(self) -> dict[str, np.ndarray]:
+        """Reconstructions of the example, by what they were decoded from."""
+        if "reconstructions" not in self.arrays:
+            return {}
+        levels = self.arrays["reconstruction_levels"].tolist()
+        names = [f"{level} codebook{'s' if level > 1 else ''}" for level in levels]
+        return dict(zip(names, self.arrays["reconstructions"], strict=True))
+
+
+def _levels_figure(levels: Levels, path: Path) -> None:
+    panel = figures.Panel(
+        "Reconstruction error by number of codebooks decoded",
+        figures.level_lines(levels.errors),
+        xlabel="codebooks decoded (0: nothing)",
+        ylabel="mean |error| of the features",
+        legend="lower left",
+        from_zero=True,
+    )
+    figures.curves([panel], path, height=3.4)
+
+
+def _example_figure(levels: Levels, path: Path) -> None:
+    mel = levels.arrays["mel"]
+    figures.spectrograms(mel, levels.decoded, path, levels.frame_rate)
+
+
+LEVEL_FIGURES = {
+    "error_by_level": _levels_figure,
+    "mel_reconstruction": _example_figure,
+}
+
+
+def run_levels(run: Run | None) -> list[Levels]:
+    """The levels of a run that was validated: its last and its first validation."""
+    if run is None or not run.valid.get(ERRORS):
+        return []
+    rows = [row for row in select(run.rows, kind="valid") if row.get(ERRORS)]
+    errors = {f"last validation, step {rows[-1]['step']}": rows[-1][ERRORS]}
+    if len(rows) > 1:
+        errors[f"first validation, step {rows[0]['step']}"] = rows[0][ERRORS]
+    return [Levels(errors, run.arrays)]
+
+
+LEVELS = Part("levels", LEVEL_FIGURES, each=run_levels, template=TEMPLATE)
+
+TOKENIZER = Page(
+    title="Tokenizer training",
+    template=TEMPLATE,
+    facts=(lambda run: error_fact(run.valid.get(ERRORS)), code_use, training_time),
+    verdicts=(finite, validated, judged),
+    parts=(
+        Part(
+            "loss",
+            {
+                "tokenizer_loss": curves(
+                    *TokenizerTraining.measures, height=3, legend="upper right"
+                )
+            },
+        ),
+        LEVELS,
+        CODES,
+        OPTIMISATION,
+    ),
+)
+
+
+class Inspection(NamedTuple):
+    """What `inspect_tokenizer` has found, and what the run says about its own test."""
+
+    found: dict[str, Any]
+    arrays: dict[str, np.ndarray]
+    own: dict[str, Any] | None = None
+    frame_rate: float = 100.0
+
+    @property
+    def levels(self) -> list[Levels]:
+        """Errors here and there, if codes can be decoded."""
+        if not self.found[ERRORS]:
+            return []
+        errors = {HERE: self.found[ERRORS]}
+        if self.own is not None and self.own[ERRORS]:
+            errors[THERE] = self.own[ERRORS]
+        return [Levels(errors, self.arrays, self.frame_rate, compared=True)]
+
+
+def inspection_facts(found: dict[str, Any]) -> list[Fact]:
+    """The numbers that matter, for the top of the report and the terminal."""
+    size = (found["num_codebooks"], found["codebook_size"])
+    minutes = f"{found['seconds'] / 60:.1f} minutes, {found['frames']:,} frames"
+    return [
+        *error_fact(found[ERRORS]),
+        usage_fact(found["usage"], found["perplexity"], size),
+        Fact("Heard", f"{found['clips']} clips", minutes),
+    ]
+
+
+# What tells whether a training went well tells whether the codes suit other audio.
+INSPECTION = Page(
+    title="Tokenizer on any audio",
+    template=TEMPLATE,
+    facts=(lambda it: inspection_facts(it.found),),
+    verdicts=(
+        lambda it: sample_size(it.arrays["code_counts"]),
+        lambda it: use_of_codes(it.found, it.arrays["code_counts"]),
+        lambda it: gain_of_codebooks(it.found),
+    ),
+    parts=(
+        Part("levels", LEVEL_FIGURES, each=lambda it: it.levels),
+        CODES._replace(each=lambda it: [Counted(it.arrays["code_counts"], HERE)]),
+        Part("skipped", each=lambda it: list(filter(None, [it.found["skipped"]]))),
+    ),
+)
+
+
+def inspection_report(
+    folder: str | Path,
+    subtitle: str = "",
+    own: dict[str, Any] | None = None,
+    frame_rate: float = 100.0,
+) -> Path:
+    """Write the report of an inspection, from what `inspect_tokenizer` has written."""
+    path = Path(folder) / INSPECTION_FILE
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no {path}: nothing was inspected.")
+    found = read_json(path, "inspect the tokenizer again")
+    subject = Inspection(found, load_diagnostics(folder), own, frame_rate)
+    return write_page(folder, INSPECTION, subject, subtitle)
+
+
+def _codebook_size(row: Mapping[str, Any]) -> float:
+    """V as a row tells it, which holds the dead codes and the share of the others."""
+    for used, dead in zip(
+        finite_list(row, "usage"), finite_list(row, "dead_codes"), strict=False
+    ):
+        if dead:
+            return dead / (1 - used)
+    return 0.0  # no dead code anywhere, so V is unknown and perplexity not judged

@@ -1,0 +1,344 @@
+"""The page of a probe: what can be read off which layer, and what that means."""
+
+from __future__ import annotations
+
+from math import ceil
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from muq_plugins.evaluation import figures
+from muq_plugins.evaluation.figures.style import (
+    CHANCE,
+    COUNTING,
+    NEUTRAL,
+    VALID,
+    percent_tick,
+)
+from muq_plugins.evaluation.page import (
+    Fact,
+    Page,
+    Part,
+    Table,
+    Verdict,
+    percent,
+    write_page,
+)
+from muq_plugins.evaluation.probing.metrics import METRIC_NAMES
+from muq_plugins.evaluation.probing.result import (
+    HIDDEN,
+    LINEAR,
+    LOG_MEL,
+    MIXTURE,
+    TRAINED,
+    UNTRAINED,
+    Row,
+    TaskResult,
+)
+from muq_plugins.evaluation.probing.storage import load_results
+from muq_plugins.evaluation.run_files import HYPERPARAMETERS_FILE
+
+# The report shows this many numbers first.
+FACTS = 6
+DRAWS = 2000
+# Resampling fewer pieces says nothing about other pieces.
+FEWEST_GROUPS = 5
+COLORS = {TRAINED: VALID, UNTRAINED: NEUTRAL}
+COLUMNS = 3
+
+
+def probing_report(folder: str | Path, subtitle: str = "") -> Path:
+    """Write the report of a probe from the files in its folder; the HTML file."""
+    folder = Path(folder)
+    results = load_results(folder)
+    if not results:
+        raise ValueError(f"{folder} holds no results to report on")
+    settings = folder / HYPERPARAMETERS_FILE
+    text = settings.read_text("utf-8") if settings.exists() else ""
+    return write_page(folder, PROBE, results, subtitle, text)
+
+
+def probing_headline(results: list[TaskResult]) -> list[str]:
+    """One line for each task, for the terminal.
+
+    Example
+    -------
+    >>> row = Row(TRAINED, LINEAR, 3, 0.5, 0.4, 0.6, {}, chosen=True)
+    >>> result = TaskResult("key", "single", None, None, "balanced_accuracy", 0.1,
+    ...                     ["C", "D"], {}, 3, [row])
+    >>> probing_headline([result])
+    ['key 50.0% (chance 10.0%)']
+    """
+    return [str(_fact(result)) for result in results]
+
+
+def _fact(result: TaskResult) -> Fact:
+    """The trained encoder's score beside all references."""
+    notes = [f"chance {percent(result.chance)}"]
+    for name, word in ((LOG_MEL, "log-mel"), (UNTRAINED, "untrained")):
+        if row := result.row(name, LINEAR):
+            notes.append(f"{word} {percent(row.value)}")
+    score = result.row(TRAINED, LINEAR).value
+    label = result.label.replace("_", " ")
+    return Fact(label[0].upper() + label[1:], percent(score), ", ".join(notes))
+
+
+def gains(results: list[TaskResult]) -> list[Verdict]:
+    """The trained encoder against its untrained self and the log-mel, task by task."""
+    return [verdict for result in results for verdict in _task_verdicts(result)]
+
+
+def _task_verdicts(result: TaskResult) -> list[Verdict]:
+    verdicts = []
+    ours = result.row(TRAINED, LINEAR)
+    metric = METRIC_NAMES[result.metric].lower()
+    for comparison in result.comparisons:
+        if comparison.reader != LINEAR:
+            continue
+        numbers = (
+            f"{metric} {ours.value:.1%}, {comparison.reference} "
+            f"{ours.value - comparison.difference:.1%} (difference "
+            f"{100 * comparison.difference:+.1f} points, 95% interval "
+            f"{100 * comparison.low:+.1f} to {100 * comparison.high:+.1f})"
+        )
+        if comparison.reference == UNTRAINED:
+            if result.test_groups < FEWEST_GROUPS:
+                level = "warning"
+                words = (
+                    f"undecided, as the test part has only {result.test_groups} "
+                    f"different {result.group!r} and intervals mean little"
+                )
+            elif comparison.low > 0:
+                level, words = "good", "training has improved the encoder"
+            elif comparison.high < 0:
+                level, words = "problem", "training has made the encoder worse"
+            else:
+                level, words = "warning", "whether training has helped is undecided"
+            verdicts.append(Verdict(level, f"{result.label}: {words}: {numbers}."))
+        elif comparison.high < 0 and result.test_groups >= FEWEST_GROUPS:
+            words = "plain log-mel statistics know more than the encoder"
+            verdicts.append(Verdict("warning", f"{result.label}: {words}: {numbers}."))
+    return verdicts
+
+
+def depth(results: list[TaskResult]) -> list[Verdict]:
+    """Acoustic labels in low layers, semantic ones in high layers?
+
+    In every resampling of the test part, each label has a best layer of the trained
+    encoder under the linear probe. The question is whether the mean best layer of
+    semantic labels lies above that of acoustic ones. Labels that the encoder does not
+    know better than chance have no best layer and are left out, and so are those whose
+    test part has too few pieces to resample.
+
+    Example
+    -------
+    >>> def known(label, level, best):
+    ...     row = Row(TRAINED, LINEAR, 0, 0.5, 0.4, 0.6, {}, chosen=True)
+    ...     return TaskResult(label, "single", None, level, "balanced_accuracy", 0.1,
+    ...                       ["C", "D"], {}, 9, [row], best_layers=best)
+    >>> low, high = [0.9, 0.1, 0.0], [0.0, 0.0, 1.0]
+    >>> results = [known("family", "acoustic", low), known("key", "semantic", high)]
+    >>> depth(results)[0].message[:56]
+    'acoustic labels low, semantic labels high: supported at '
+    """
+    rng = np.random.default_rng(0)
+    layers: dict[str, list] = {"acoustic": [], "semantic": []}
+    names: dict[str, list] = {"acoustic": [], "semantic": []}
+    for result in results:
+        row = result.row(TRAINED, LINEAR)
+        if result.level is None or not result.best_layers or row is None:
+            continue
+        if row.low <= result.chance or result.test_groups < FEWEST_GROUPS:
+            continue
+        shares = np.array(result.best_layers)
+        places = rng.choice(len(shares), size=DRAWS, p=shares / shares.sum())
+        layers[result.level].append(places)
+        names[result.level].append(result.label)
+    if not all(layers.values()):
+        return []
+    means = {level: np.mean(places, axis=0) for level, places in layers.items()}
+    difference = means["semantic"] - means["acoustic"]
+    low, high = np.percentile(difference, [2.5, 97.5])
+    answer = "supported" if low > 0 else "refuted" if high < 0 else "undecided"
+    return [
+        Verdict(
+            "good" if answer == "supported" else "warning",
+            f"acoustic labels low, semantic labels high: {answer} at this budget. The "
+            f"best layer is {means['acoustic'].mean():.1f} for "
+            f"{', '.join(names['acoustic'])} and {means['semantic'].mean():.1f} for "
+            f"{', '.join(names['semantic'])} (difference {difference.mean():+.1f} "
+            f"layers, 95% interval {low:+.1f} to {high:+.1f}).",
+        )
+    ]
+
+
+def _scores_table(results: list[TaskResult]) -> Table:
+    """All tasks beside their references."""
+    rows = []
+    for result in results:
+        for reader in (LINEAR, HIDDEN):
+            ours = result.row(TRAINED, reader)
+            if ours is None:
+                continue
+            references = (result.row(name, reader) for name in (LOG_MEL, UNTRAINED))
+            rows.append(
+                [
+                    f"{result.label} ({reader})",
+                    percent(result.chance),
+                    *(percent(row.value) if row else "-" for row in references),
+                    _with_interval(ours),
+                    "-" if ours.layer is None else str(ours.layer),
+                    _with_interval(result.row(TRAINED, reader, MIXTURE)),
+                ]
+            )
+    return Table(
+        [
+            *("Label (probe)", "Chance", "Log-mel", "Untrained", "Trained"),
+            *("Layer", "Mixture"),
+        ],
+        rows,
+    )
+
+
+class Reading(NamedTuple):
+    """All results of one kind of probe."""
+
+    reader: str
+    results: list[TaskResult]
+
+    @property
+    def best(self) -> str:
+        """The best layer of each label."""
+        return "; ".join(
+            f"{result.label}: best in layer {max(curve, key=lambda r: r.value).layer}"
+            for result in self.results
+            if (curve := result.curve(TRAINED, self.reader))
+        )
+
+
+def _readings(results: list[TaskResult]) -> list[Reading]:
+    return [
+        Reading(reader, results)
+        for reader in (LINEAR, HIDDEN)
+        if any(result.row(TRAINED, reader) for result in results)
+    ]
+
+
+def _layers_figure(reading: Reading, path: Path) -> None:
+    panels = [_layers_panel(result, reading.reader) for result in reading.results]
+    columns = min(COLUMNS, len(panels))
+    figures.curves(
+        panels,
+        path,
+        height=0.6 + 2.5 * ceil(len(panels) / columns),
+        width=8 if columns > 1 else 4.5,
+        columns=columns,
+        key=True,
+    )
+
+
+def _layers_panel(result: TaskResult, reader: str) -> figures.Panel:
+    """Curves over the layers, the mixture beside them, and the references."""
+    lines, depth = [], 0
+    for name in (UNTRAINED, TRAINED):
+        if not (curve := result.curve(name, reader)):
+            continue
+        depth = max(depth, len(curve))
+        band, is_trained = None, name == TRAINED
+        if is_trained:
+            band = [row.low for row in curve], [row.high for row in curve]
+        x, y = [row.layer for row in curve], [row.value for row in curve]
+        marker = "o" if is_trained else ""
+        lines.append(figures.Line(x, y, name, COLORS[name], marker, band))
+        if mixture := result.row(name, reader, MIXTURE):
+            lines.append(figures.Line([depth], [mixture.value], "", COLORS[name], "D"))
+    levels = [figures.Level(result.chance, "chance", CHANCE, dashes=":")]
+    if log_mel := result.row(LOG_MEL, reader):
+        levels.insert(0, figures.Level(log_mel.value, LOG_MEL, COUNTING, dashes="--"))
+    places = list(range(0, depth, max(1, ceil(depth / 7))))
+    names = [str(place) for place in places]
+    if any(row.layer == MIXTURE for row in result.rows if row.reader == reader):
+        places, names = [*places, depth], [*names, "mix"]
+    return figures.Panel(
+        result.label.replace("_", " "),
+        lines,
+        levels,
+        xlabel="layer",
+        ylabel=METRIC_NAMES[result.metric].lower(),
+        write=percent_tick,
+        ticks=(places, names),
+    )
+
+
+def _mixed(results: list[TaskResult]) -> list[dict[str, list[float]]]:
+    """What the learned mixtures of layers are made of; none without layers to mix."""
+    weights = {
+        result.label: row.weights
+        for result in results
+        if (row := result.row(TRAINED, HIDDEN, MIXTURE)) is not None
+    }
+    return [weights] * bool(weights)
+
+
+def _mixture_figure(weights: dict[str, list[float]], path: Path) -> None:
+    layers = len(next(iter(weights.values())))
+    names = ["0 (front end)", *(str(layer) for layer in range(1, layers))]
+    figures.shares(weights, names, "layer", path)
+
+
+def _task_table(result: TaskResult) -> Table:
+    """One line for each kind of features, reader and layer."""
+    others = [name for name in result.rows[0].metrics if name != result.metric]
+    return Table(
+        [
+            *("Features", "Probe", "Layer", METRIC_NAMES[result.metric], "Over seeds"),
+            *(METRIC_NAMES[name] for name in others),
+        ],
+        [
+            [
+                row.features,
+                row.reader,
+                _layer(row),
+                _with_interval(row),
+                "-" if row.seed_std is None else f"±{100 * row.seed_std:.1f}",
+                *(percent(row.metrics[name]) for name in others),
+            ]
+            for row in result.rows
+        ],
+    )
+
+
+def _layer(row: Row) -> str:
+    if row.layer is None:
+        return "-"
+    return f"{row.layer} (chosen)" if row.chosen else str(row.layer)
+
+
+def _with_interval(row: Row | None) -> str:
+    if row is None:
+        return "-"
+    if row.low == row.high:  # one piece: resampling it gives no interval
+        return percent(row.value)
+    return f"{percent(row.value)} ({row.low:.1%} to {row.high:.1%})"
+
+
+PROBE = Page(
+    title="Probe",
+    template="probing.md.j2",
+    facts=(lambda results: [_fact(result) for result in results[:FACTS]],),
+    verdicts=(gains, depth),
+    parts=(
+        Part("scores", table=_scores_table),
+        Part(
+            "layers",
+            {
+                f"layers_{reader.replace(' ', '_')}": _layers_figure
+                for reader in (LINEAR, HIDDEN)
+            },
+            each=_readings,
+        ),
+        Part("mixture", {"mixture": _mixture_figure}, each=_mixed),
+        Part("task", table=_task_table, each=lambda results: results),
+    ),
+)
