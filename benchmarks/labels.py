@@ -3,7 +3,7 @@
 
 From the experiment file and the options of a training on labels that are extracted:
 
-> python benchmarks/labels.py hparams/muq_latent.yaml \
+> python benchmarks/labels.py hparams/iteration/muq_latent.yaml \
     --target.features.source results/muq/1234 \
     --tokenizer_folder results/muq_iter/1234/iteration-1/tokenizer \
     --labels.folder results/muq_iter/1234/iteration-1/labels

@@ -48,6 +48,13 @@ class Experiment:
     path: Path  # the YAML file that was asked for
     argv: list[str]  # the command line
 
+    def run_opts_of_earlier_stage(self) -> RunOptions:
+        """Run options such as the device hold for all stages; training settings given
+        on the command line, such as the number of updates, for the one asked for.
+        """
+        given = self.run_opts.overridden_args - TRAINING_SETTINGS
+        return dataclasses.replace(self.run_opts, overridden_args=given)
+
 
 def load_experiment(argv: list[str]) -> Experiment:
     """Load the experiment that a command line asks for."""
@@ -114,20 +121,13 @@ def _print_help(argv: list[str]) -> None:
 
 
 def load_stage(experiment: Experiment, stage: dict[str, Any]) -> Experiment:
-    """Loads the experiment of an earlier stage, as another experiment wants it.
-
-    Run options such as the device hold for all stages; training settings given on
-    the command line, such as the number of updates, only for the one that was
-    asked for.
-    """
+    """Loads the experiment of an earlier stage, as another experiment wants it."""
     path = experiment.path.parent / stage["experiment"]
     overrides = stage["overrides"]
     text = resolve_experiment(path, overrides)
-    given = experiment.run_opts.overridden_args - TRAINING_SETTINGS
-    run_opts = dataclasses.replace(experiment.run_opts, overridden_args=given)
     return Experiment(
         hparams=load_hparams(text),
-        run_opts=run_opts,
+        run_opts=experiment.run_opts_of_earlier_stage(),
         overrides=dict(overrides),
         yaml_text=text,
         path=path,

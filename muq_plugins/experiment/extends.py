@@ -146,6 +146,16 @@ def hint(name: Any, candidates: Iterable[Any], location: Location = ()) -> str:
     return f"; the nearest known key is '{spell((*location, close))}'"
 
 
+def elsewhere(name: Any, tree: dict) -> str:
+    """Say where in a tree a key is that was looked for in the wrong place."""
+    places = [
+        spell(location)
+        for location, _ in walk(tree)
+        if location[-1:] == (name,) and not any(isinstance(k, int) for k in location)
+    ]
+    return f"; here it is {' or '.join(map(repr, places))}" if places else ""
+
+
 REFERENCE = re.compile(r"<([^>]*)>")
 
 
@@ -307,6 +317,10 @@ def _read(path: Path) -> dict:
 
 
 def _describe_missing(path: Path) -> str:
+    # Also where experiments of the same collection are: they may have moved.
+    collection = next((p for p in path.parents if p.name == "hparams"), path.parent)
+    if moved := sorted(map(str, collection.rglob(path.name))):
+        return f"{path} does not exist; there is {' and '.join(moved)}"
     if not path.parent.is_dir():
         return f"{path} does not exist, nor does its folder."
     beside = sorted(file.name for file in path.parent.glob("*.yaml"))
@@ -322,8 +336,10 @@ def _merge(base: dict, changes: dict, source: str, location: Location = ()) -> N
         open_to_new = is_callable(base) or OPEN_MAPPINGS & {*location[-1:]}
         if key not in base and (removed or not open_to_new):
             if removed or location or key not in TRAINING_SETTINGS:
+                where = "" if location else elsewhere(key, base)
                 raise UserError(
-                    f"{source}: unknown key '{spell(here)}'{hint(key, base, location)}."
+                    f"{source}: unknown key '{spell(here)}'"
+                    f"{where or hint(key, base, location)}."
                 )
         if removed:
             del base[key]
@@ -395,7 +411,7 @@ def _check_option(tree: dict, node: dict, key: str, depth: int) -> None:
         known |= COMMAND_LINE_OPTIONS
     raise UserError(
         f"--{key} is neither a key of the experiment nor a run option"
-        f"{hint(part, known, tuple(parents))}."
+        f"{elsewhere(part, tree) or hint(part, known, tuple(parents))}."
     )
 
 

@@ -10,6 +10,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 import socket
 import sys
 import time
@@ -238,8 +239,8 @@ def _may_change(key: str, experiment: Mapping[str, Any]) -> bool:
     if key == "optimizer_step_limit":
         # Of all models of an iteration: a teacher that learns on is another teacher.
         return "iterations" not in experiment
-    *stage, name = key.rpartition("overrides.")
-    return name in MAY_CHANGE and not (any(stage) and name == "optimizer_step_limit")
+    name = re.split(r"overrides\.|^tokenizer\.", key)[-1]
+    return name in MAY_CHANGE and not (name != key and name == "optimizer_step_limit")
 
 
 def _same(old: Any, new: Any) -> bool:
@@ -271,7 +272,8 @@ def has_results(folder: Path) -> bool:
             (folder / name).exists()
             for name in ("inference", "scores.json", "zero_shot.json")
         )
-        or any(has_results(model) for model in folder.glob("iteration-*"))
+        or any(has_results(stage) for stage in folder.glob("iteration-*"))
+        or any(has_results(stage) for stage in folder.glob("tokenizer"))
     )
 
 

@@ -11,7 +11,6 @@ from torch import Tensor
 from muq_plugins.errors import UserError
 from muq_plugins.inference.folders import (
     CONFIG,
-    HYPERPARAMETERS,
     WEIGHTS,
     NoModel,
     find_folder,
@@ -143,10 +142,10 @@ def save_tokenizer(folder: str | Path, target: Target, hyperparameters: str) -> 
     return save_folder(folder, target.state_dict(), config, hyperparameters)
 
 
-def is_saved_tokenizer(folder: str | Path, hyperparameters: str) -> bool:
-    """Whether `save_tokenizer` has finished for the same experiment."""
-    path = Path(folder) / HYPERPARAMETERS
-    return path.is_file() and path.read_text(encoding="utf-8") == hyperparameters
+def _find_tokenizer(source: str | Path) -> Path:
+    """The inference folder of a tokenizer's run, or of a pre-training's first stage."""
+    stage = Path(source) / "tokenizer"
+    return find_folder(stage if stage.is_dir() else source, KIND)
 
 
 def load_tokenizer(target: Target, source: str | Path) -> None:
@@ -162,7 +161,7 @@ def load_tokenizer(target: Target, source: str | Path) -> None:
             f"used as they are made. Set tokenizer and tokenizer_folder to null, or "
             f"choose a target of one view."
         )
-    folder = find_folder(source, "tokenizer")
+    folder = _find_tokenizer(source)
     found, expected = read_config(folder), _identity(target)
     differences = [
         f"{key} is {found.get(key)} there, {value} here"
@@ -187,7 +186,7 @@ def any_tokenizer(source: str | Path, device: str = "cpu") -> Target:
     if path.suffix in WEIGHT_FILES and not path.is_dir():
         return _read_file(path).to(device)
     _refuse_model(path)
-    folder = find_folder(path, "tokenizer")
+    folder = _find_tokenizer(path)
     config = read_config(folder)
     if config.get("kind") != KIND:
         raise UserError(

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Runs a study: several experiments and seeds with one budget, and one report.
 
-> python recipes/MuQ/ablate.py hparams/study_targets.yaml
-> python recipes/MuQ/ablate.py hparams/study_targets.yaml --seeds "[1]" \
+> python recipes/MuQ/ablate.py hparams/studies/study_targets.yaml
+> python recipes/MuQ/ablate.py hparams/studies/study_targets.yaml --seeds "[1]" \
     --devices "[cuda:0, cuda:1]"
 
 What is finished is never run again: a study that was stopped goes on, one with more

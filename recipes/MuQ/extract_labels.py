@@ -4,9 +4,9 @@
 From the experiment file and the options that the training will have; the tokenizer
 must be trained:
 
-> python recipes/MuQ/extract_labels.py hparams/muq_latent.yaml \
+> python recipes/MuQ/extract_labels.py hparams/iteration/muq_latent.yaml \
     --target.features.source results/muq/1234 \
-    --tokenizer_folder results/latent_rvq/1234 --labels.folder /shared/labels
+    --tokenizer_folder results/muq_latent/1234/tokenizer --labels.folder /shared/labels
 
 Start it as often as there are devices, on any machines that share the folder, at any
 time: by hand, by torchrun, or as an array of jobs. Each process takes what nobody has
@@ -39,14 +39,15 @@ def main(argv):
     if not hasattr(labels, "extract"):
         raise UserError(
             f"{experiment.path} stores no labels: set labels to "
-            "!new:muq_plugins.data.labels.StoredLabels, as in hparams/muq_latent.yaml."
+            "!new:muq_plugins.data.labels.StoredLabels, as in "
+            "hparams/iteration/muq_latent.yaml."
         )
     if hparams["tokenizer"] is not None and hparams["tokenizer_folder"] is None:
         raise UserError(
-            "Labels need a trained tokenizer: give --tokenizer_folder, the folder of a "
-            f"run of {hparams['tokenizer']['experiment']}."
+            "Labels need a trained tokenizer: give --tokenizer_folder, the folder that "
+            f"train_tokenizer.py {experiment.path} has made."
         )
-    target = hparams["modules"]["pretrain"].target
+    target = hparams["target"]
     with locked(labels.folder, ".manifests.lock"):
         manifests = prepare_manifests(**hparams["data"])
         normalise(target, manifests, hparams["mel_statistics"])

@@ -7,7 +7,7 @@ The recipes do the same before training unless ``mel_statistics`` is set:
 > python recipes/MuQ/measure_statistics.py hparams/mel_rvq.yaml --data_folder /my/music
 """
 
-from muq_plugins.data.mel_statistics import mel_statistics
+from muq_plugins.data.mel_statistics import normalise
 from muq_plugins.data.preparation import prepare_manifests
 from muq_plugins.experiment import load_experiment, run_script
 from muq_plugins.lobes import LogMel
@@ -16,15 +16,10 @@ from muq_plugins.lobes import LogMel
 def main(argv):
     """Measures on the corpus of the experiment that the command line asks for."""
     hparams = load_experiment(argv).hparams
-    manifests = prepare_manifests(**hparams["data"])
-    log_mel = LogMel(
-        hparams["sample_rate"],
-        hparams["n_fft"],
-        hparams["hop_length"],
-        hparams["n_mels"],
-    )
-    mean, std = mel_statistics(log_mel, manifests.train, manifests.folder)
-    print(f"mel_statistics: [{mean}, {std}]")
+    normalise(hparams["target"], prepare_manifests(**hparams["data"]), None)
+    for part in hparams["target"].modules():
+        if isinstance(part, LogMel):
+            print(f"mel_statistics: [{float(part.mean)}, {float(part.std)}]")
 
 
 if __name__ == "__main__":

@@ -25,11 +25,10 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import speechbrain as sb
 from speechbrain.utils.distributed import infer_device, run_on_main
-from train_tokenizer import train_tokenizer
+from train_tokenizer import prepare, train_tokenizer
 
 from muq_plugins.brains import PretrainBrain
-from muq_plugins.data.mel_statistics import normalise
-from muq_plugins.data.preparation import prepare_manifests
+from muq_plugins.errors import UserError
 from muq_plugins.evaluation.iterations import iterations_report
 from muq_plugins.evaluation.pages import headline, report
 from muq_plugins.evaluation.run_files import save_diagnostics
@@ -37,36 +36,25 @@ from muq_plugins.evaluation.run_probe import probe_run
 from muq_plugins.experiment import (
     each_model,
     load_experiment,
-    load_stage,
-    note_inputs,
     run_script,
     save_experiment,
 )
 from muq_plugins.inference.muq import save_muq
-from muq_plugins.inference.tokenizer import load_tokenizer
-from muq_plugins.lobes.parts import fingerprint
 
 
 def train(experiment):
     """Trains the model of an experiment and returns its run folder."""
     hparams, run_opts = experiment.hparams, experiment.run_opts
-    run_on_main(save_experiment, args=[experiment, hparams["output_folder"]])
-    sb.create_experiment_directory(hparams["output_folder"])
-    manifests = prepare_manifests(**hparams["data"])
-
-    # The target: a tokenizer that is given, or trained first, with its own statistics;
-    # else the quantizer as it is made.
+    if "modules" not in hparams:
+        raise UserError(f"{experiment.path} has no student: use train_tokenizer.py.")
     stage = hparams["modules"]["pretrain"]
-    normalise(stage, manifests, hparams["mel_statistics"])
+    manifests = prepare(experiment, stage)
+
+    # The target: with a tokenizer that is given, or trained first, or as it is made.
     tokenizer_folder = hparams["tokenizer_folder"]
     if tokenizer_folder is None and hparams["tokenizer"] is not None:
-        tokenizer_folder = train_tokenizer(load_stage(experiment, hparams["tokenizer"]))
-    models = {}
-    if tokenizer_folder is not None:
-        load_tokenizer(stage.target, tokenizer_folder)
-        models["tokenizer"] = fingerprint(stage.target, {})
-    folder = hparams["output_folder"]
-    run_on_main(note_inputs, args=[folder, manifests.facts(), models])
+        tokenizer_folder = Path(hparams["output_folder"]) / "tokenizer"
+        train_tokenizer(experiment, manifests, tokenizer_folder)
     if hparams["labels"] is not None:
         device = run_opts.device or infer_device()
         stage.target = hparams["labels"].target_for(stage.target.to(device), manifests)

@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 """Trains a tokenizer: stage 1 of MuQ (arXiv 2501.01108).
 
-On the embedded corpus, or on any folder of recordings:
+On the embedded corpus, or on any folder of recordings; of any pre-training file:
 
 > python recipes/MuQ/train_tokenizer.py hparams/mel_rvq.yaml
+> python recipes/MuQ/train_tokenizer.py hparams/targets/baseline_fsq.yaml
 > python recipes/MuQ/train_tokenizer.py hparams/mel_rvq.yaml --data_folder /my/music
 """
 
@@ -17,8 +18,10 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import speechbrain as sb
 from speechbrain.utils.distributed import run_on_main
 
+from muq_plugins.brains import AtomicCheckpointer
 from muq_plugins.data.mel_statistics import normalise
 from muq_plugins.data.preparation import prepare_manifests
+from muq_plugins.errors import UserError
 from muq_plugins.evaluation.inspection import reconstruction_examples
 from muq_plugins.evaluation.pages import headline, report
 from muq_plugins.evaluation.run_files import save_diagnostics
@@ -28,37 +31,51 @@ from muq_plugins.experiment import (
     run_script,
     save_experiment,
 )
-from muq_plugins.inference.tokenizer import is_saved_tokenizer, save_tokenizer
-from muq_plugins.lobes import Target
+from muq_plugins.inference.tokenizer import load_tokenizer, save_tokenizer
+from muq_plugins.lobes import TokenizerTraining
+from muq_plugins.lobes.parts import fingerprint
 
 
-def train_tokenizer(experiment):
-    """Trains the tokenizer of an experiment and returns its run folder."""
-    hparams = experiment.hparams
-    folder = Path(hparams["output_folder"])
-    if is_saved_tokenizer(folder / "inference", experiment.yaml_text):
-        return folder  # an earlier run of the same experiment has finished
+def prepare(experiment, module):
+    """Opens the run folder, finds the music and what is given to learn from it."""
+    hparams, folder = experiment.hparams, experiment.hparams["output_folder"]
     run_on_main(save_experiment, args=[experiment, folder])
+    sb.create_experiment_directory(folder)
     manifests = prepare_manifests(**hparams["data"])
-    stage = hparams["modules"]["tokenizer"]
-    normalise(stage.features, manifests, hparams["mel_statistics"])
-    teacher = getattr(stage.features, "config", {}).get("teacher")
-    models = {} if teacher is None else {"teacher": teacher}
+    normalise(module, manifests, hparams["mel_statistics"])
+    target, models = hparams["target"], {}
+    if hparams["tokenizer_folder"] is not None:
+        load_tokenizer(target, hparams["tokenizer_folder"])
+        models["tokenizer"] = fingerprint(target, {})
+    for part in target.modules():
+        if teacher := getattr(part, "config", {}).get("teacher"):
+            models["teacher"] = teacher
     run_on_main(note_inputs, args=[folder, manifests.facts(), models])
+    return manifests
 
+
+def train_tokenizer(experiment, manifests, folder):
+    """Trains the quantizer of the target, in place, unless the folder has it."""
+    target, folder = experiment.hparams["target"], Path(folder)
+    if (folder / "inference").is_dir():  # made last, and only as a whole
+        load_tokenizer(target, folder)
+        return
+    # What stage 1 does not say is as in stage 2; the command line means stage 2.
+    hparams = {**experiment.hparams, **experiment.hparams["tokenizer"]}
+    stage = TokenizerTraining(target.features, target.quantizer.requires_grad_())
     brain = hparams["brain"](
-        modules=hparams["modules"],
+        modules={"tokenizer": stage},
         opt_class=hparams["opt_class"],
-        hparams=hparams,
-        run_opts=experiment.run_opts,
-        checkpointer=hparams["checkpointer"],
+        hparams={**hparams, "output_folder": folder},
+        run_opts=experiment.run_opts_of_earlier_stage(),
+        checkpointer=AtomicCheckpointer(folder / "save"),
     )
     train_loader, valid_loader, test_loader = brain.make_loaders(manifests)
     brain.fit(train_loader, valid_loader)
     statistics = brain.validate(test_loader, kind="test")
+    target.requires_grad_(False).eval()
 
     def finish():
-        target = Target(stage.features, stage.quantizer)
         examples = reconstruction_examples(target, valid_loader.dataset[0].wav[None])
         save_diagnostics(folder, code_counts=statistics.code_counts, **examples)
         page = report(folder)
@@ -66,17 +83,25 @@ def train_tokenizer(experiment):
         print("\n".join([*headline(folder), f"Tokenizer report: {page}"]))
 
     run_on_main(finish)
-    return folder
 
 
 def main(argv):
     """Trains the tokenizer that the command line asks for."""
     experiment = load_experiment(argv)
     sb.utils.distributed.ddp_init_group(experiment.run_opts)
-    output_folder = experiment.hparams["output_folder"]
-    run_on_main(save_experiment, args=[experiment, output_folder])
-    sb.create_experiment_directory(output_folder)
-    train_tokenizer(experiment)
+    hparams = experiment.hparams
+    if hparams["tokenizer"] is None or hparams["tokenizer_folder"] is not None:
+        raise UserError(
+            f"{experiment.path}: there is no tokenizer to train (tokenizer is null, or "
+            f"tokenizer_folder gives a finished one)."
+        )
+    for name in experiment.overrides.keys() & hparams["tokenizer"].keys():
+        raise UserError(
+            f"--{name} is a setting of the student's training, which is not done here: "
+            f"give --tokenizer.{name}."
+        )
+    manifests = prepare(experiment, hparams["target"])
+    train_tokenizer(experiment, manifests, hparams["output_folder"])
 
 
 if __name__ == "__main__":

@@ -4,9 +4,9 @@
 Tags and classes by the similarity of clips to texts, and retrieval of clips by their
 captions and of captions by their clips:
 
-> python recipes/MuQ/zero_shot.py hparams/zero_shot_corpus.yaml \
+> python recipes/MuQ/zero_shot.py hparams/zero_shot/zero_shot_corpus.yaml \
     --model results/muq_mulan/1234
-> python recipes/MuQ/zero_shot.py hparams/zero_shot_magnatagatune.yaml \
+> python recipes/MuQ/zero_shot.py hparams/zero_shot/zero_shot_magnatagatune.yaml \
     --model OpenMuQ/MuQ-MuLan-large \
     --annotation_folder /data/mtt --audio_folder /data/mtt/mp3
 

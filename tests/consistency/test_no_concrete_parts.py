@@ -25,7 +25,7 @@ GENERAL = {
     "Target",
     "TokenizerTraining",
 }
-CONCRETE = set(muq_plugins.lobes.__all__) - GENERAL
+CONCRETE = {n for n in muq_plugins.lobes.__all__ if n[0].isupper()} - GENERAL
 
 
 def names_in(source: str) -> set[str]:

@@ -14,7 +14,7 @@ from muq_plugins.experiment import load_experiment
 from muq_plugins.experiment.runner import plan_runs
 
 ROOT = Path(__file__).parents[2]
-STUDIES = sorted((ROOT / "hparams").glob("study_*.yaml"))
+STUDIES = sorted((ROOT / "hparams" / "studies").glob("study_*.yaml"))
 PUBLISHED = sorted((ROOT / "docs" / "results").glob("*/study.json"))
 
 
@@ -38,7 +38,7 @@ def test_a_study_can_be_planned_and_reported(path, tmp_path):
 
 
 def test_inputs_of_towers_are_no_experiments_of_the_report():
-    path = ROOT / "hparams" / "study_towers.yaml"
+    path = ROOT / "hparams" / "studies" / "study_towers.yaml"
     hparams = load_experiment([str(path)]).hparams
     shown = describe_study(hparams, "none")["experiments"]
     assert set(hparams["experiments"]) - set(shown) == {"muq", "bestrq"}

@@ -20,21 +20,22 @@ STEPS, MIDDLE = 6, 3
 TINY = """\
 extends: {root}/hparams/muq.yaml
 experiment: golden
-num_codebooks: 2
-codebook_size: 8
-codebook_dim: 4
-n_mels: 16
+target:
+    features: {{features: {{n_mels: 16}}}}
+    quantizer: {{num_codebooks: 2, codebook_size: 8, codebook_dim: 4}}
 clip_seconds: 1.0
 clips_per_update: 4
 batch_size: 2
 max_windows: 2
 mel_statistics: [-30.0, 20.0]
-width: 8
-num_layers: 1
-num_heads: 2
-ffn_width: 8
-conv_channels: 1
-dropout: 0.1
+encoder:
+    width: 8
+    num_layers: 1
+    num_heads: 2
+    ffn_width: 8
+    conv_channels: 1
+    n_mels: 16
+    dropout: 0.1
 lr: 0.003
 warmup_steps: 2
 log_interval: 1

@@ -10,6 +10,12 @@ ROOT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).resolve().parent
 
 
+def experiment_file(name):
+    """The experiment file of that name, in whichever folder of hparams."""
+    (path,) = (ROOT / "hparams").rglob(f"{name}.yaml")
+    return path
+
+
 def run_command(*command, check=True, timeout=300, **environment):
     """Runs a command from the repository root and returns what it printed."""
     result = subprocess.run(

@@ -133,9 +133,10 @@ def test_two_processes_learn_what_one_learns(options, tmp_path):
 
 
 def test_two_processes_train_the_tokenizer_that_one_trains(data_options, tmp_path):
-    common = [HERE / "tiny_tokenizer.yaml", *data_options, "--batch_size", "2"]
-    common += ["--optimizer_step_limit", "20", "--stale_tolerance", "2"]
-    common += ["--log_interval", "1"]
+    common = [HERE / "tiny_tokenizer.yaml", *data_options]
+    common += ["--tokenizer.batch_size", "2", "--tokenizer.optimizer_step_limit", "20"]
+    common += ["--target.quantizer.stale_tolerance", "2"]
+    common += ["--tokenizer.log_interval", "1"]
     recipe("train_tokenizer.py", *common, "--output_folder", tmp_path / "one")
     torchrun = [Path(sys.executable).with_name("torchrun"), "--nproc_per_node=2"]
     torchrun += ["--master_port=29618", ROOT / "recipes/MuQ/train_tokenizer.py"]

@@ -7,7 +7,7 @@ import torch
 
 from muq_plugins.evaluation.run_files import read_metrics, select
 from muq_plugins.experiment import load_experiment
-from tests.integration.commands import ROOT, recipe_here
+from tests.integration.commands import experiment_file, recipe_here
 from tests.integration.test_targets import write_small
 
 
@@ -16,7 +16,7 @@ from tests.integration.test_targets import write_small
 def test_the_experiment_trains(name, data_options, tmp_path):
     options = ["--output_folder", tmp_path / "run", *data_options]
     options += ["--tokenizer", "null"]  # it has tests of its own
-    recipe_here("train.py", write_small(tmp_path, name, None), *options)
+    recipe_here("train.py", write_small(tmp_path, name, False), *options)
     rows = read_metrics(tmp_path / "run" / "metrics.jsonl")
     assert [row["step"] for row in select(rows, kind="train")] == [1, 2, 3]
     valid = select(rows, kind="valid")[-1]
@@ -30,7 +30,7 @@ def test_the_experiment_trains(name, data_options, tmp_path):
 def test_the_student_begins_as_that_of_the_base(name, tmp_path):
     options = ["--output_folder", str(tmp_path), "--device", "cpu"]
     here, base = (
-        load_experiment([str(ROOT / f"hparams/{file}.yaml"), *options]).hparams
+        load_experiment([str(experiment_file(file)), *options]).hparams
         for file in (name, "muq")
     )
     expected = base["encoder"].state_dict()
@@ -45,7 +45,7 @@ def test_ratio_and_length_are_a_matter_of_yaml(tmp_path):
         ("muq", "block_seconds", "block_frames"),
         ("masking_spans", "span_seconds", "span_frames"),
     ):
-        path = str(ROOT / f"hparams/{name}.yaml")
+        path = str(experiment_file(name))
         experiment = load_experiment([path, f"--masking.{key}", "0.8", *options])
         masking = experiment.hparams["masking"]
         assert masking.probability == 0.3 and getattr(masking, frames) == 20
@@ -53,7 +53,7 @@ def test_ratio_and_length_are_a_matter_of_yaml(tmp_path):
 
 def test_views_of_several_seeds_share_no_random_numbers(tmp_path):
     options = ["--output_folder", str(tmp_path), "--device", "cpu", "--seed"]
-    path = str(ROOT / "hparams/multi_view.yaml")
+    path = str(experiment_file("multi_view"))
     codebooks = [
         codebook
         for seed in ("1", "2")

@@ -19,7 +19,14 @@ from muq_plugins.inference.mulan import MuQMuLan
 from muq_plugins.inference.text_models import make_text_model
 from muq_plugins.lobes import MuQEncoder
 from tests.goldens.metrics import check_rows
-from tests.integration.commands import HERE, ROOT, recipe, recipe_here, run_command
+from tests.integration.commands import (
+    HERE,
+    ROOT,
+    experiment_file,
+    recipe,
+    recipe_here,
+    run_command,
+)
 
 TINY = HERE / "tiny_mulan.yaml"
 NAMES = ["flute", "harmonica", "tuba", "violin"]
@@ -228,7 +235,7 @@ def test_two_processes_learn_what_one_learns(sounds, tmp_path):
 def test_the_large_experiment_is_that_of_the_paper_and_trains(tmp_path):
     """One forward and backward pass, with smaller models and nothing downloaded."""
     overrides = {"new_text_model": {"num_layers": 1, "vocab_size": 300}}
-    text = resolve_experiment(ROOT / "hparams/muq_mulan_large.yaml", overrides)
+    text = resolve_experiment(experiment_file("muq_mulan_large"), overrides)
     hparams = load_hparams(text)
     assert hparams["encoder"] == "OpenMuQ/MuQ-large-msd-iter"
     assert hparams["text_model"] == "xlm-roberta-base"

@@ -15,7 +15,7 @@ from muq_plugins.data.audio import read_audio
 from muq_plugins.evaluation.run_files import read_metrics, select
 from muq_plugins.lobes import LogMel, ResidualVQ, StackedFrames, Target
 from tests.goldens.metrics import check_rows
-from tests.integration.commands import HERE, ROOT, recipe
+from tests.integration.commands import HERE, ROOT, experiment_file, recipe
 
 
 def complaint(result):
@@ -133,7 +133,8 @@ def test_a_missing_tokenizer_is_an_error(options, tmp_path):
 
 
 def test_a_tokenizer_of_another_experiment_is_an_error(options, tmp_path):
-    arguments = ["--output_folder", tmp_path / "run", "--num_codebooks", "4"]
+    arguments = ["--output_folder", tmp_path / "run"]
+    arguments += ["--target.quantizer.num_codebooks", "4"]
     result = recipe("train.py", *options, *arguments, check=False)
     assert result.returncode != 0
     assert "num_codebooks is 2 there, 4 here" in complaint(result)
@@ -160,9 +161,9 @@ def test_a_damaged_tokenizer_is_an_error(tokenizer_run, tmp_path):
         (["--data_folder", "{empty}"], "Other files there: none"),
         (["--data_folder", "{empty}/nowhere"], "nowhere"),
         (["--output_folder", "{file}/results"], "file"),
-        (["--num_codebook", "3"], "num_codebooks"),
+        (["--num_codebooks", "3"], "here it is 'target.quantizer.num_codebooks'"),
         (["--devise", "cpu"], "device"),
-        (["--hop_length", "480"], "frame_rate"),
+        (["--encoder.hop_length", "480"], "frame_rate"),
         (["--clips_per_update", "0"], "clips_per_update"),
         (["--clip_seconds", "0"], "clip_seconds"),
     ],
@@ -212,7 +213,7 @@ def test_large_experiment_has_the_size_of_the_paper_and_trains():
     """One forward and backward pass on CPU, with a clip of 0.8 s."""
     from muq_plugins.experiment import load_hparams, resolve_experiment
 
-    text = resolve_experiment(ROOT / "hparams/muq_large.yaml")
+    text = resolve_experiment(experiment_file("muq_large"))
     hparams = load_hparams(text)
     stage = hparams["modules"]["pretrain"]
     count = {

@@ -11,32 +11,30 @@ import numpy as np
 import pytest
 import soundfile
 
-from tests.integration.commands import ROOT, recipe, run_command
+from tests.integration.commands import ROOT, experiment_file, recipe, run_command
 
 SCRIPT = ROOT / "recipes" / "MuQ" / "ablate.py"
 EXPERIMENT = f"""\
-extends: {ROOT}/hparams/baseline_bestrq_n8.yaml
-num_codebooks: 2
-codebook_size: 32
+extends: {experiment_file("baseline_bestrq_n8")}
+target: {{quantizer: {{num_codebooks: 2, codebook_size: 32}}}}
 clip_seconds: 1.0
 clips_per_update: 4
 batch_size: 4
 max_windows: 8
-width: 16
-num_layers: 1
-num_heads: 2
-ffn_width: 16
-conv_channels: 2
+encoder: {{width: 16, num_layers: 1, num_heads: 2, ffn_width: 16, conv_channels: 2}}
 warmup_steps: 1
 log_interval: 1
 """
 STUDY = f"""\
-extends: {ROOT}/hparams/study.yaml
+extends: {experiment_file("study")}
 study: small
 title: Do two codebooks help?
 experiments:
     two: {{experiment: two.yaml, label: Two codebooks}}
-    one: {{experiment: two.yaml, label: One, overrides: {{num_codebooks: 1}}}}
+    one:
+        experiment: two.yaml
+        label: One
+        overrides: {{target.quantizer.num_codebooks: 1}}
 base: two
 seeds: [1]
 budget:
@@ -125,7 +123,8 @@ def test_a_killed_study_goes_on_and_ends_with_the_same_numbers(study):
 
     # A run that nobody interrupted.
     alone = study / "alone"
-    arguments = ["--num_codebooks", "1", "--seed", "1", "--output_folder", alone]
+    arguments = ["--target.quantizer.num_codebooks", "1", "--seed", "1"]
+    arguments += ["--output_folder", alone]
     arguments += ["--data_folder", study / "music", "--optimizer_step_limit", "4"]
     arguments += ["--data.corpus_folder", study / "music" / "corpus"]
     arguments += ["--valid_interval", "2", "--lr", "0.0008", "--final_probe", "False"]

@@ -252,7 +252,7 @@ def describe_study(hparams: dict[str, Any], command: str) -> dict[str, Any]:
     experiments = {
         name: {
             "label": about["label"],
-            "file": about["experiment"],
+            "file": Path(about["experiment"]).name,
             "overrides": {
                 **(about.get("overrides") or {}),
                 **{key: f"run of {other}" for key, other in inputs[name].items()},
@@ -262,11 +262,16 @@ def describe_study(hparams: dict[str, Any], command: str) -> dict[str, Any]:
         if name not in hidden
     }
     return {
-        **{"study": hparams["study"], "title": hparams["title"], "command": command},
+        "study": hparams["study"],
+        "title": hparams["title"],
+        "command": command,
         "machine": describe_machine(hparams["devices"]),
-        **{name: hparams[name] for name in ("base", "seeds", "budget")},
+        "base": hparams["base"],
+        "seeds": hparams["seeds"],
+        "budget": hparams["budget"],
         "experiments": experiments,
-        **{name: hparams[name] for name in ("groups", "questions")},
+        "groups": hparams["groups"],
+        "questions": hparams["questions"],
     }
 
 

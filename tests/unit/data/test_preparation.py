@@ -100,9 +100,6 @@ def test_collections_of_an_experiment_reach_its_data(name):
     hparams = load_experiment([str(path), *options[: 4 if name == "probe" else 2]])
     hparams = hparams.hparams
     assert hparams["data"]["collections"] == ["fiddle tunes"]
-    if name == "muq":
-        overrides = hparams["tokenizer"]["overrides"]
-        assert overrides["collections"] == ["fiddle tunes"]
     if name == "probe":
         music = hparams["corpora"][0]
         assert music.keywords["collections"] == ["fiddle tunes"]

@@ -78,7 +78,7 @@ def simulate_study(
         "format": 1,
         "study": "simulated",
         "title": "A simulated study",
-        "command": "python recipes/MuQ/ablate.py hparams/study_targets.yaml",
+        "command": "python recipes/MuQ/ablate.py hparams/studies/study_targets.yaml",
         "machine": {"processor": "none", "cores": 2, "device": "cpu"},
         "base": base,
         "seeds": list(seeds),

@@ -31,7 +31,11 @@ opt_class: !name:torch.optim.AdamW
     lr: !ref <lr>
     weight_decay: 0.01
 tokenizer:
-    experiment: rvq.yaml
+    lr: 0.01
+    log_interval: 20
+    optimizer_step_limit: 800
+pretraining:
+    experiment: muq.yaml
     overrides: {seed: !ref <seed>}
 lr_schedule: !new:speechbrain.nnet.schedulers.WarmCoolDecayLRSchedule
     lr: !ref <lr>
@@ -88,7 +92,7 @@ def content(folder: Path):
         (["--opt_class.weight_decay", "0.5"], "opt_class.weight_decay: 0.01 there, 0."),
         (["--betas", "(0.9, 0.99)"], "betas: !tuple (0.9, 0.98) there"),
         (["--precision", "bf16"], "precision: (not there) there, bf16 here"),
-        (["--tokenizer.experiment", "fsq.yaml"], "tokenizer.experiment: rvq.yaml"),
+        (["--tokenizer.lr", "0.5"], "tokenizer.lr: 0.01 there, 0.5 here"),
         (["--optimizer_step_limit", "11"], "20 there, 11, which is fewer than are"),
         (["--data.corpus_folder", "x", "--lr", "1"], "lr: 0.0004 there, 1 here"),
     ],
@@ -191,9 +195,11 @@ def test_two_names_of_one_folder_are_the_same(begin, tmp_path, monkeypatch):
 
 
 def test_a_stage_takes_what_may_change_but_not_another_length(begin, run):
-    begin("--tokenizer.overrides.num_workers", "3")
-    with pytest.raises(UserError, match="overrides.optimizer_step_limit"):
-        begin("--tokenizer.overrides.optimizer_step_limit", "3")
+    begin("--tokenizer.log_interval", "3")
+    begin("--pretraining.overrides.num_workers", "3")
+    for stage in ("tokenizer", "pretraining.overrides"):
+        with pytest.raises(UserError, match=f"{stage}.optimizer_step_limit"):
+            begin(f"--{stage}.optimizer_step_limit", "3")
 
 
 def test_models_of_an_iteration_get_no_longer_but_more_of_them(tmp_path, begin):

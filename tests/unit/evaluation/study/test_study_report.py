@@ -81,7 +81,7 @@ def test_report_is_complete_and_is_rebuilt_from_the_json_alone(
         "## Was the budget the same?",
         "| corpus/family | acoustic | 4 | 160 | 40 | 25.0 |",
         "3 questions are asked and each interval is for its question alone",
-        'command: "python recipes/MuQ/ablate.py hparams/study_targets.yaml"',
+        'command: "python recipes/MuQ/ablate.py hparams/studies/study_targets.yaml"',
     ):
         assert part in text
     figures = re.findall(r"!\[[^]]+\]\((.+?)\)", text)
