@@ -189,7 +189,7 @@ def test_it_fits_every_width(page, width):
     assert any(name.startswith(LONG_NAME[:40]) for name in names(page))
 
 
-def test_the_picture_in_the_readme(address, tmp_path):
+def test_the_picture_in_the_readme(browser, address, tmp_path):
     """The script that takes it, as one runs it."""
     picture = tmp_path / "page.png"
     path = ROOT / "docs" / "images" / "search_page.py"

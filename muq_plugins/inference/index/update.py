@@ -93,12 +93,13 @@ def update_index(
     root = os.path.realpath(music)
     try:
         found, unlisted, _ = find_audio(root)
+        words = "" if found else f"There are no audio files in {music}."
     except OSError as error:
-        raise UserError(str(error)) from error
-    if not found:
+        words = str(error)
+    if words:
         raise UserError(
-            f"There are no audio files in {music}. What is indexed stays: if all of "
-            f"its music has gone, run `muq-plugins index --prune --out {folder}`."
+            f"{words} What is indexed stays: if all of its music has gone, run "
+            f"`muq-plugins index --prune --out {folder}`."
         )
     folder, layer = Path(folder), getattr(model, "layer", None)
     _prepare(folder)
