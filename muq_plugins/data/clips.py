@@ -11,6 +11,7 @@ import torch
 from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler
 
 from muq_plugins.data.audio import AudioError, read_audio
+from muq_plugins.data.windows import spread_on_grid
 
 
 @dataclasses.dataclass
@@ -324,15 +325,13 @@ class ClipDataset(Dataset):
 
     def _spread_windows(self, windows_per_clip):
         """Rows of (clip index, number of the window, start in samples)."""
-        # Windows begin on the grid, so they are that far apart.
-        spacing = -(-self.clip_samples // self.grid) * self.grid
-        rows = []
-        for index, samples in enumerate(self._samples):
-            fitting = max(0, samples - self.clip_samples) // spacing + 1
-            count = min(fitting, windows_per_clip)
-            for window in range(count):
-                slot = (2 * window + 1) * fitting // (2 * count)
-                rows.append((index, window, slot * spacing))
+        rows = [
+            (index, window, start)
+            for index, samples in enumerate(self._samples)
+            for window, start in enumerate(
+                spread_on_grid(samples, self.clip_samples, windows_per_clip, self.grid)
+            )
+        ]
         return np.array(rows, dtype=np.int64)
 
 

@@ -14,8 +14,8 @@ from speechbrain.utils.logger import get_logger
 from torch import Tensor
 
 from muq_plugins.data.audio import AudioError
+from muq_plugins.data.windows import spread_windows
 from muq_plugins.evaluation.probing.clips import Clip
-from muq_plugins.evaluation.probing.windows import clip_windows
 from muq_plugins.evaluation.run_files import (
     METRICS_FILE,
     load_diagnostics,
@@ -148,7 +148,9 @@ def _windows(
     """The windows of all clips that can be read, each with the name of its clip."""
     for clip in clips:
         try:
-            windows = clip_windows(clip, window_seconds, max_windows, sample_rate)
+            windows = spread_windows(
+                clip.wav, clip.duration, window_seconds, max_windows, sample_rate
+            )
         except AudioError as error:
             logger.warning(f"Left out: {error}")
             skipped.append(str(error))

@@ -18,17 +18,13 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
-from muq_plugins.errors import UserError
 from muq_plugins.evaluation.intervals import interval
 from muq_plugins.evaluation.probe_result import ProbeResult, bootstrap
+from muq_plugins.evaluation.probing.clips import ProbeError
 
 # Inverse strengths of the L2 penalty, from which cross-validation chooses.
 PENALTIES = (0.0001, 0.001, 0.01, 0.1, 1.0, 10.0)
 FOLDS = 5
-
-
-class ProbeError(UserError):
-    """The clips do not allow this probe: too few of them, or of one class only."""
 
 
 def fit_probe(

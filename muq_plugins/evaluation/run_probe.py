@@ -9,8 +9,8 @@ from speechbrain.utils.logger import get_logger
 from torch import Tensor, nn
 
 from muq_plugins.evaluation.family_probe import family_probe
-from muq_plugins.evaluation.probe import ProbeError
 from muq_plugins.evaluation.probe_result import save_probe
+from muq_plugins.evaluation.probing.clips import ProbeError
 from muq_plugins.evaluation.probing.features import log_mel_beside
 
 logger = get_logger(__name__)

@@ -68,6 +68,9 @@ MOVED = {
     "muq_plugins.inference.teacher.teacher_features": (
         "muq_plugins.inference.muq.teacher_features"
     ),
+    "muq_plugins.evaluation.probing.cache.FeatureSettings": (
+        "muq_plugins.evaluation.probing.features.FeatureSettings"
+    ),
 }
 CALL = re.compile(rf"({'|'.join(CALLABLE_TAGS)})([\w.]+)")
 

@@ -21,11 +21,11 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import speechbrain as sb
 from speechbrain.utils.distributed import infer_device
 
-from muq_plugins.errors import UserError
-from muq_plugins.evaluation.probe import ProbeError
 from muq_plugins.evaluation.probing.clips import corpus_clips, csv_clips
+from muq_plugins.evaluation.probing.features import extractors_of, untrained_like
 from muq_plugins.evaluation.probing.page import probing_headline, probing_report
-from muq_plugins.evaluation.probing.run import make_tasks, probe_encoder
+from muq_plugins.evaluation.probing.run import probe
+from muq_plugins.evaluation.probing.tasks import make_tasks
 from muq_plugins.experiment import load_experiment, run_script, save_experiment
 from muq_plugins.inference.muq import MuQ
 
@@ -35,37 +35,34 @@ def main(argv):
     experiment = load_experiment(argv)
     hparams, run_opts = experiment.hparams, experiment.run_opts
     folder = hparams["output_folder"]
-    try:
-        tasks = make_tasks(hparams["tasks"], hparams["group"])
-        model = MuQ.from_pretrained(
-            hparams["encoder"], device=run_opts.device or infer_device()
-        )
-        save_experiment(experiment, folder)
-        sb.create_experiment_directory(folder)
-        if hparams["labels_csv"] is None:
-            corpora = [corpus_clips(prepare()) for prepare in hparams["corpora"]]
-        else:
-            corpora = [
-                csv_clips(
-                    hparams["labels_csv"],
-                    hparams["audio_folder"],
-                    hparams["path_column"],
-                    hparams["split_column"],
-                )
-            ]
-        results = probe_encoder(
-            folder,
-            model.mods.encoder,
-            hparams["untrained_seed"],
-            tasks,
-            corpora,
-            hparams["features"],
-            hparams["reader"],
-            hparams["seeds"],
-            progress=not run_opts.noprogressbar,
-        )
-    except ProbeError as error:
-        raise UserError(str(error)) from error
+    tasks = make_tasks(hparams["tasks"], hparams["group"])
+    model = MuQ.from_pretrained(
+        hparams["encoder"], device=run_opts.device or infer_device()
+    )
+    save_experiment(experiment, folder)
+    sb.create_experiment_directory(folder)
+    if hparams["labels_csv"] is None:
+        corpora = [corpus_clips(prepare()) for prepare in hparams["corpora"]]
+    else:
+        corpora = [
+            csv_clips(
+                hparams["labels_csv"],
+                hparams["audio_folder"],
+                hparams["path_column"],
+                hparams["split_column"],
+            )
+        ]
+    trained = model.mods.encoder
+    results = probe(
+        folder,
+        extractors_of(trained, untrained_like(trained, hparams["untrained_seed"])),
+        corpora,
+        tasks,
+        hparams["features"],
+        hparams["reader"],
+        hparams["seeds"],
+        progress=not run_opts.noprogressbar,
+    )
     report = probing_report(folder, str(hparams["encoder"]))
     print("\n".join([*probing_headline(results), f"Report: {report}"]))
 

@@ -5,7 +5,6 @@ labels.
 from __future__ import annotations
 
 import csv
-import difflib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,11 +12,15 @@ from typing import Any
 
 from muq_plugins.data.audio import AudioError, audio_info
 from muq_plugins.data.preparation import Manifests
-from muq_plugins.evaluation.probe import ProbeError
+from muq_plugins.errors import UserError, nearest
 
 PARTS = ("train", "valid", "test")
 # How many of the missing files an error names.
 NAMED = 5
+
+
+class ProbeError(UserError):
+    """The clips do not allow this probe: too few of them, or of one class only."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,9 @@ def corpus_of(label: str, corpora: Sequence[list[Clip]]) -> int:
         if any(label in clip.labels for clip in clips):
             return index
     known = {key for clips in corpora for clip in clips for key in clip.labels}
-    raise ProbeError(f"No clip has the label {label!r}{nearest(label, sorted(known))}")
+    raise ProbeError(
+        f"No clip has the label {label!r}{or_rather(label, sorted(known))}"
+    )
 
 
 def csv_clips(
@@ -66,7 +71,7 @@ def csv_clips(
     for column in filter(None, (path_column, split_column)):
         if column not in columns:
             raise ProbeError(
-                f"{path} has no column {column!r}{nearest(column, columns)}"
+                f"{path} has no column {column!r}{or_rather(column, columns)}"
             )
     if not rows:
         raise ProbeError(f"{path} lists no recordings below its header.")
@@ -90,13 +95,13 @@ def csv_clips(
     return clips
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
-    """The end of a message about a column that does not exist."""
+def or_rather(name: str, known: Iterable[str]) -> str:
+    """The end of a message about a label or column that does not exist."""
     known = [str(candidate) for candidate in known]
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.0)
-    if not close:
+    if not known:
         return ": there are none."
-    return f"; the nearest one is {close[0]!r}. There are: {', '.join(known)}."
+    near = nearest(name, known)
+    return f"; the nearest one is {near!r}. There are: {', '.join(known)}."
 
 
 def _check_files(path: Path, folder: Path, names: list[str]) -> None:

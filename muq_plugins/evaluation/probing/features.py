@@ -1,20 +1,200 @@
-"""What a probe reads: one vector a clip and layer, the average over its frames.
+"""What a probe reads: one vector a clip and layer, computed once and kept on disk.
 
-Sums over the valid frames of all windows of a clip are added up before they are
-divided, so that every frame counts the same.
+It is the average over the valid frames of all windows of a clip: sums are added up
+before they are divided, so that every frame counts the same.
+
+The name of a file is a hash of everything that its content depends on: the weights of
+the encoder, the clips with the size and time of their files, and the windows. So
+features of another encoder or of a changed recording are never found by mistake, and
+nothing has to be deleted by hand.
 """
 
 from __future__ import annotations
 
+import hashlib
+import io
+import json
+import os
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 import torch
+from speechbrain.utils.logger import get_logger
 from torch import Tensor, nn
+from tqdm import tqdm
 
+from muq_plugins.data.audio import AudioError
+from muq_plugins.data.windows import spread_windows
+from muq_plugins.evaluation.probing.clips import Clip, ProbeError
+from muq_plugins.evaluation.probing.results import LOG_MEL, TRAINED, UNTRAINED
+from muq_plugins.files import replace_file
 from muq_plugins.lobes.lengths import absolute_lengths, length_mask
 from muq_plugins.lobes.mel import LogMel
 from muq_plugins.lobes.parts import build, describe, encoder_fingerprint, fingerprint
+
+logger = get_logger(__name__)
+
+# Raised whenever a change of the code changes the features.
+FORMAT = 1
+# Clips in a file: what an interruption can cost.
+CHUNK = 64
+
+
+@dataclass(frozen=True)
+class FeatureSettings:
+    """How clips become features."""
+
+    folder: str | Path | None  # where they are kept; None: nowhere
+    window_seconds: float = 10.0  # length of a window
+    max_windows: int = 3  # most windows of a clip
+    batch_size: int = 8  # windows encoded at once; does not change the features
+
+    def __post_init__(self):
+        for name in ("window_seconds", "max_windows", "batch_size"):
+            if not getattr(self, name) > 0:
+                raise ProbeError(
+                    f"{name} must be more than 0, got {getattr(self, name)}."
+                )
+
+
+@dataclass(frozen=True)
+class Features:
+    """Features of all clips."""
+
+    # (clips, layers, size) float32; not finite where the clip could not be read
+    values: np.ndarray
+    key: str  # hash of all that they depend on
+    first: int = 0  # number of the first layer
+
+    @property
+    def usable(self) -> np.ndarray:
+        """Whether each clip has features (clips,)."""
+        return np.isfinite(self.values).all(axis=(1, 2))
+
+
+def cached_features(
+    extractor: Extractor,
+    clips: list[Clip],
+    settings: FeatureSettings,
+    name: str = "features",
+    progress: bool = False,
+) -> Features:
+    """Compute the features of clips, or read what was computed before."""
+    chunks, keys = [], []
+    starts = range(0, len(clips), CHUNK)
+    for start in tqdm(starts, desc=name, unit="chunk", disable=not progress):
+        chunk = clips[start : start + CHUNK]
+        if settings.folder is None:
+            chunks.append(_compute(extractor, chunk, settings))
+            continue
+        keys.append(_key(extractor, chunk, settings))
+        file = f"{name.replace(' ', '_')}-{keys[-1]}.npz"
+        chunks.append(_kept(Path(settings.folder) / file, extractor, chunk, settings))
+    shapes = [chunk.shape[1:] for chunk in chunks if chunk is not None]
+    if not shapes:
+        raise ProbeError(f"None of the {len(clips)} clips could be read; see the log.")
+    for index, start in enumerate(starts):
+        if chunks[index] is None:
+            size = len(clips[start : start + CHUNK])
+            chunks[index] = np.full((size, *shapes[0]), np.nan, dtype=np.float32)
+    values = np.concatenate(chunks)
+    about = " ".join(keys).encode() if keys else values.tobytes()
+    key = hashlib.sha256(about).hexdigest()[:16]
+    return Features(values, key, extractor.first)
+
+
+def _key(extractor: Extractor, clips: list[Clip], settings: FeatureSettings) -> str:
+    """A hash of all that the features of these clips depend on."""
+    files = []
+    for clip in clips:
+        try:
+            status = os.stat(clip.wav)
+        except OSError as error:
+            raise ProbeError(
+                f"The clip {clip.name!r} is not there: {error}. Restore it, or take it "
+                "out of the list."
+            ) from error
+        files.append([clip.wav, status.st_size, status.st_mtime_ns, clip.duration])
+    about = {
+        "format": FORMAT,
+        "extractor": [type(extractor).__name__, extractor.fingerprint],
+        **({"first": extractor.first} if extractor.first else {}),
+        "windows": [settings.window_seconds, settings.max_windows],
+        "files": files,
+    }
+    return hashlib.sha256(json.dumps(about).encode()).hexdigest()[:16]
+
+
+def _kept(path: Path, extractor, clips, settings) -> np.ndarray | None:
+    """Features from a file, which is written if it is not there."""
+    if path.is_file():
+        with np.load(path, allow_pickle=False) as content:
+            return content["values"]
+    values = _compute(extractor, clips, settings)
+    if values is not None:  # else not kept: the next attempt may read them
+        content = io.BytesIO()
+        np.savez(content, values=values)
+        replace_file(path, content.getvalue())
+    return values
+
+
+def _compute(
+    extractor: Extractor, clips: list[Clip], settings: FeatureSettings
+) -> np.ndarray | None:
+    """Features (clips, layers, size), None if no clip could be read."""
+    sums: list = [0.0] * len(clips)
+    frames = [0] * len(clips)
+    batch: list[tuple[int, torch.Tensor]] = []
+
+    def encode():
+        if not batch:
+            return
+        windows = [wav for _, wav in batch]
+        wavs = torch.nn.utils.rnn.pad_sequence(windows, batch_first=True)
+        lens = torch.tensor([len(wav) for wav in windows]) / wavs.shape[1]
+        totals, lengths = extractor.sums(wavs, lens)
+        for row, (index, _) in enumerate(batch):
+            sums[index] = sums[index] + totals[row].double().numpy()
+            frames[index] += int(lengths[row])
+        batch.clear()
+
+    for index, clip in enumerate(clips):
+        try:
+            windows = spread_windows(
+                clip.wav,
+                clip.duration,
+                settings.window_seconds,
+                settings.max_windows,
+                extractor.sample_rate,
+            )
+        except AudioError as error:
+            logger.warning(f"Probe: left out: {error}")
+            continue
+        for wav in windows:
+            batch.append((index, wav))
+            if len(batch) == settings.batch_size:
+                encode()
+    encode()
+    features = [
+        extractor.finish(total, count) if count else None
+        for total, count in zip(sums, frames, strict=True)
+    ]
+    shape = next((row.shape for row in features if row is not None), None)
+    if shape is None:
+        return None
+    for clip, row in zip(clips, features, strict=True):
+        if row is not None and not np.isfinite(row).all():
+            raise ProbeError(
+                f"The features of {clip.name!r} are not finite: the encoder is broken, "
+                "or the recording is."
+            )
+    missing = np.full(shape, np.nan)
+    return np.stack([missing if row is None else row for row in features]).astype(
+        np.float32
+    )
 
 
 class Extractor(Protocol):
@@ -22,6 +202,7 @@ class Extractor(Protocol):
 
     sample_rate: int
     fingerprint: str
+    first: int  # number of the first layer of its features
 
     def sums(self, wavs: Tensor, wav_lens: Tensor) -> tuple[Tensor, Tensor]:
         """Sums over the valid frames, and how many there are."""
@@ -33,19 +214,26 @@ class Extractor(Protocol):
 
 
 class LayerAverages:
-    """The time average of every hidden state, 0 being the front end."""
+    """The time average of every hidden state from `first` on, 0 being the front end."""
 
-    def __init__(self, encoder: nn.Module):
+    def __init__(self, encoder: nn.Module, first: int = 0):
         self.encoder = encoder.eval()
         self.sample_rate = encoder.sample_rate
-        self.fingerprint = encoder_fingerprint(encoder)
+        self.first = first
         self.device = next(encoder.parameters()).device
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """See `Extractor`."""
+        return encoder_fingerprint(self.encoder)
 
     @torch.no_grad()
     def sums(self, wavs: Tensor, wav_lens: Tensor) -> tuple[Tensor, Tensor]:
         """See `Extractor`."""
         out = self.encoder(wavs.to(self.device), wav_lens.to(self.device))
-        sums = [masked_sum(state, out.lens) for state in out.hidden_states]
+        sums = [
+            masked_sum(state, out.lens) for state in out.hidden_states[self.first :]
+        ]
         return (
             torch.stack([total for total, _ in sums], dim=1).cpu(),
             sums[0][1].cpu(),
@@ -59,11 +247,17 @@ class LayerAverages:
 class LogMelStatistics:
     """Mean and standard deviation of every mel band: what needs no encoder."""
 
+    first = 0
+
     def __init__(self, encoder: nn.Module):
         self.features = log_mel_beside(encoder)
         self.sample_rate = encoder.sample_rate
-        self.fingerprint = fingerprint(self.features, self.features.config)
         self.device = next(encoder.parameters()).device
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """See `Extractor`."""
+        return fingerprint(self.features, self.features.config)
 
     @torch.no_grad()
     def sums(self, wavs: Tensor, wav_lens: Tensor) -> tuple[Tensor, Tensor]:
@@ -78,6 +272,17 @@ class LogMelStatistics:
         mean, square = sums / frames
         deviation = np.sqrt(np.clip(square - mean**2, 0, None))
         return np.concatenate([mean, deviation])[None]
+
+
+def extractors_of(
+    trained: nn.Module, untrained: nn.Module, first: int = 0
+) -> dict[str, Extractor]:
+    """What is read of an encoder, and what of all that it has to beat."""
+    return {
+        LOG_MEL: LogMelStatistics(trained),
+        UNTRAINED: LayerAverages(untrained, first),
+        TRAINED: LayerAverages(trained, first),
+    }
 
 
 def log_mel_beside(encoder: nn.Module) -> nn.Module:

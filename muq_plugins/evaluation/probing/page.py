@@ -25,8 +25,7 @@ from muq_plugins.evaluation.page import (
     percent,
     write_page,
 )
-from muq_plugins.evaluation.probing.metrics import METRIC_NAMES
-from muq_plugins.evaluation.probing.result import (
+from muq_plugins.evaluation.probing.results import (
     HIDDEN,
     LINEAR,
     LOG_MEL,
@@ -35,9 +34,10 @@ from muq_plugins.evaluation.probing.result import (
     UNTRAINED,
     Row,
     TaskResult,
+    load_results,
 )
-from muq_plugins.evaluation.probing.storage import load_results
 from muq_plugins.evaluation.run_files import HYPERPARAMETERS_FILE
+from muq_plugins.evaluation.scores import METRIC_NAMES
 
 # The report shows this many numbers first.
 FACTS = 6

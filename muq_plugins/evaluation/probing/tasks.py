@@ -6,15 +6,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Literal
 
 import numpy as np
 from speechbrain.utils.logger import get_logger
 
-from muq_plugins.evaluation.probe import ProbeError
-from muq_plugins.evaluation.probing.clips import PARTS, Clip, nearest
-from muq_plugins.evaluation.probing.splitting import split_groups, stopping_clips
+from muq_plugins.evaluation.probing.clips import PARTS, Clip, ProbeError, or_rather
 
 logger = get_logger(__name__)
 
@@ -22,6 +20,13 @@ KINDS = ("single", "multi")
 LEVELS = ("acoustic", "semantic", None)
 # Fewest train clips that a class needs to be learned from.
 FEWEST = 2
+# Share of the clips that a held-out part aims at.
+HELD_OUT = 0.2
+# Below, validation would take groups that training needs more.
+FEWEST_GROUPS_TO_VALIDATE = 5
+# Every how many training clips of a class is held out to decide when to stop.
+STOPPING_STEP = 5
+DRAWS = 1000
 
 
 @dataclass(frozen=True)
@@ -52,6 +57,21 @@ class ProbeTask:
                 )
 
 
+def make_tasks(tasks: Sequence[dict], group: str | None) -> list[ProbeTask]:
+    """The tasks that an experiment file lists."""
+    known = [field.name for field in fields(ProbeTask)]
+    for task in tasks:
+        if not isinstance(task, dict) or "label" not in task or set(task) - set(known):
+            raise ProbeError(
+                f"A task is a mapping with the key label and any of "
+                f"{', '.join(known[1:])}, got {task!r}."
+            )
+    labels = [task["label"] for task in tasks]
+    if not labels or len(set(labels)) < len(labels):
+        raise ProbeError(f"tasks must list at least one label, each once: {labels}.")
+    return [ProbeTask(**{"group": group, **task}) for task in tasks]
+
+
 @dataclass(frozen=True)
 class TaskData:
     """The clips of a task, ready to probe."""
@@ -73,13 +93,18 @@ class TaskData:
 
 
 def task_data(
-    task: ProbeTask, clips: list[Clip], usable: Sequence[bool] | None = None, seed=0
+    task: ProbeTask,
+    clips: list[Clip],
+    usable: Sequence[bool] | None = None,
+    seed: int = 0,
+    hold_out: bool = True,
 ) -> TaskData:
     """Sort out which clips a task trains and tests on.
 
     Clips that come with a part keep it. Otherwise whole groups are dealt out. Where
     there is no validation part worth the name, every fifth training clip of each class
-    takes its place: it decides when to stop and which layer, never a score.
+    takes its place: it decides when to stop and which layer, never a score. Logistic
+    regressions of one class a clip do without, if `hold_out` says so.
     """
     notes: list[str] = []
     labels = _labels(task, clips)
@@ -107,7 +132,8 @@ def task_data(
             part: [i for i in positions if labels[i][0] in known]
             for part, positions in parts.items()
         }
-    if len({name for i in parts["valid"] for name in labels[i]} & set(classes)) < 2:
+    validated = {name for i in parts["valid"] for name in labels[i]} & set(classes)
+    if hold_out and len(validated) < 2:
         parts["train"], parts["valid"] = stopping_clips(parts["train"], labels)
         notes.append(
             "There is no validation part with two classes: every fifth training clip "
@@ -128,7 +154,7 @@ def _labels(task: ProbeTask, clips: list[Clip]) -> dict[int, list[str]]:
     known = {key for clip in clips for key in clip.labels}
     for name in filter(None, (task.label, task.group)):
         if name not in known:
-            raise ProbeError(f"No clip has the label {name!r}{nearest(name, known)}")
+            raise ProbeError(f"No clip has the label {name!r}{or_rather(name, known)}")
     labels = {}
     for index, clip in enumerate(clips):
         value = clip.labels.get(task.label)
@@ -202,3 +228,86 @@ def _targets(task: ProbeTask, positions, labels: dict, classes: list[str]):
             if name in number:
                 targets[row, number[name]] = 1
     return targets
+
+
+def split_groups(
+    labels: dict[int, list[str]],
+    groups: dict[int, str],
+    group_name: str | None,
+    seed: int,
+) -> dict[int, str]:
+    """Deal out groups so that as many classes as possible can be learned and tested.
+
+    A class that only one group has can be either. So, of many random deals, the one is
+    taken whose training and test part share most classes, and then the one whose parts
+    have the right sizes. Only labels are looked at, no features.
+    """
+    names = sorted(set(groups.values()))
+    if len(names) < 2:
+        raise ProbeError(
+            f"All {len(labels)} clips have the same {group_name!r}, {names[0]!r}: "
+            "there is nothing to hold out for the test. Choose another group, or give "
+            "the clips a split column."
+        )
+    classes = sorted({name for found in labels.values() for name in found})
+    number = {name: index for index, name in enumerate(classes)}
+    counts = np.zeros((len(names), len(classes)))
+    sizes = np.zeros(len(names))
+    group_number = {name: index for index, name in enumerate(names)}
+    for index, found in labels.items():
+        sizes[group_number[groups[index]]] += 1
+        for name in found:
+            counts[group_number[groups[index]], number[name]] += 1
+    rng = np.random.default_rng(seed)
+    validates = len(names) >= FEWEST_GROUPS_TO_VALIDATE
+    best, best_score = None, (-1, -1, -np.inf)
+    for _ in range(DRAWS):
+        deal = _deal(rng, sizes, validates)
+        train, test = (counts[deal == part].sum(axis=0) for part in (0, 2))
+        valid = counts[deal == 1].sum(axis=0)
+        shares = np.array([sizes[deal == part].sum() for part in (1, 2)]) / sizes.sum()
+        aims = np.array([HELD_OUT if validates else 0, HELD_OUT])
+        score = (
+            int(((train > 1) & (test > 0)).sum()),
+            int(((train > 1) & (valid > 0)).sum()),
+            -float(np.abs(shares - aims).sum()),
+        )
+        if score > best_score:
+            best, best_score = deal, score
+    if best_score[0] == 0:
+        raise ProbeError(
+            f"No class has enough clips to be learned from some and tested on others, "
+            f"of another {group_name or 'clip'!r}. Choose another group, or add clips."
+        )
+    part = ("train", "valid", "test")
+    return {index: part[best[group_number[groups[index]]]] for index in labels}
+
+
+def stopping_clips(train: list[int], labels: dict) -> tuple[list[int], list[int]]:
+    """Hold out training clips to decide when a training stops."""
+    seen: dict[tuple[str, ...], int] = {}
+    kept, held_out = [], []
+    for index in train:
+        key = tuple(labels[index])
+        seen[key] = seen.get(key, 0) + 1
+        is_turn = seen[key] % STOPPING_STEP == 0
+        (held_out if is_turn else kept).append(index)
+    if not held_out:
+        # So few of each: any of them, which is better than none.
+        kept, held_out = train[: -(len(train) // STOPPING_STEP) or None], []
+        held_out = train[len(kept) :] or train
+    return kept, held_out
+
+
+def _deal(rng, sizes: np.ndarray, validates: bool) -> np.ndarray:
+    """0 (train), 1 (valid) or 2 (test) for every group, in a random order."""
+    deal = np.zeros(len(sizes), dtype=int)
+    order = rng.permutation(len(sizes))
+    for part in (2, 1) if validates else (2,):
+        # As many groups as come nearest to the share, and at least one.
+        ends = sizes[order].cumsum()
+        taken = ends - sizes[order] / 2 <= HELD_OUT * sizes.sum()
+        taken[0] = True
+        deal[order[taken]] = part
+        order = order[~taken]
+    return deal

@@ -17,8 +17,13 @@ import torch
 from safetensors import safe_open
 
 from muq_plugins.errors import UserError
-from muq_plugins.evaluation.probing.result import LINEAR, MIXTURE, TaskResult
-from muq_plugins.evaluation.probing.storage import load_predictions, load_results
+from muq_plugins.evaluation.probing.results import (
+    LINEAR,
+    MIXTURE,
+    TaskResult,
+    load_predictions,
+    load_results,
+)
 from muq_plugins.evaluation.run_files import (
     METRICS_FILE,
     load_diagnostics,

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from muq_plugins.evaluation.probing.result import LOG_MEL, TRAINED, UNTRAINED
+from muq_plugins.evaluation.probing.results import LOG_MEL, TRAINED, UNTRAINED
 
 FORMAT = 1
 METRIC = "balanced_accuracy"

@@ -24,7 +24,7 @@ from muq_plugins.evaluation.intervals import (
     recall_draws,
     spread_ratio,
 )
-from muq_plugins.evaluation.probing.result import TRAINED
+from muq_plugins.evaluation.probing.results import TRAINED
 from muq_plugins.evaluation.study.faults import (
     COSTS,
     KINDS,

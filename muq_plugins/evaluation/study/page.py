@@ -22,7 +22,7 @@ from muq_plugins.evaluation.page import (
     announce,
     write_report,
 )
-from muq_plugins.evaluation.probing.result import TRAINED, UNTRAINED
+from muq_plugins.evaluation.probing.results import TRAINED, UNTRAINED
 from muq_plugins.evaluation.run_files import FIGURES_FOLDER
 from muq_plugins.evaluation.study.numbers import (
     REFERENCES,

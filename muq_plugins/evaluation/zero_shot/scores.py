@@ -19,7 +19,7 @@ from muq_plugins.data.captions import (
 from muq_plugins.errors import UserError
 from muq_plugins.evaluation.intervals import draws, interval
 from muq_plugins.evaluation.retrieval import RetrievalScores, retrieval_scores
-from muq_plugins.evaluation.tagging import TaggingScores, tagging_scores
+from muq_plugins.evaluation.scores import TaggingScores, tagging_scores
 from muq_plugins.evaluation.zero_shot.clips import (
     LabelledClips,
     audio_latents,

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-from muq_plugins.evaluation.probing.result import LOG_MEL, TRAINED, UNTRAINED
+from muq_plugins.evaluation.probing.results import LOG_MEL, TRAINED, UNTRAINED
 from muq_plugins.evaluation.study.faults import balanced_accuracy
 
 UPDATES = 800

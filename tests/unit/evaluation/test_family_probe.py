@@ -10,7 +10,7 @@ from torch import nn
 from muq_plugins.data.audio import AudioError
 from muq_plugins.evaluation import family_probe as module
 from muq_plugins.evaluation.family_probe import family_probe
-from muq_plugins.evaluation.probe import ProbeError
+from muq_plugins.evaluation.probing.clips import ProbeError
 
 RATE = 1000
 PITCHES = {"Piano": 50, "Organ": 120}

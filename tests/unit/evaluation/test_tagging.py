@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from muq_plugins.evaluation.tagging import tagging_scores, weighted_roc_auc
+from muq_plugins.evaluation.scores import tagging_scores, weighted_roc_auc
 
 # Folder results/mediaeval of the repository MTG/mtg-jamendo-dataset. Its licence (CC
 # BY-NC-SA) does not let us keep a copy.

@@ -7,16 +7,16 @@ import pytest
 import soundfile
 import torch
 
-from muq_plugins.evaluation.probe import ProbeError
-from muq_plugins.evaluation.probing import cache as module
-from muq_plugins.evaluation.probing.cache import FeatureSettings, cached_features
-from muq_plugins.evaluation.probing.clips import Clip
+from muq_plugins.data.windows import spread_windows
+from muq_plugins.evaluation.probing import features as module
+from muq_plugins.evaluation.probing.clips import Clip, ProbeError
 from muq_plugins.evaluation.probing.features import (
+    FeatureSettings,
     LayerAverages,
     LogMelStatistics,
+    cached_features,
     untrained_like,
 )
-from muq_plugins.evaluation.probing.windows import clip_windows
 from muq_plugins.lobes import MuQEncoder
 
 
@@ -59,7 +59,7 @@ def test_features_are_averages_over_all_valid_frames(clips, settings):
     encoder = make_encoder()
     found = cached_features(LayerAverages(encoder), clips, settings)
     assert found.values.shape == (4, 3, 16) and found.usable.all()
-    windows = clip_windows(clips[2], 0.5, 2, 24000)
+    windows = spread_windows(clips[2].wav, 1.1, 0.5, 2, 24000)
     assert [len(window) for window in windows] == [12000, 12000]
     with torch.no_grad():
         states = [encoder.eval()(window[None]).hidden_states for window in windows]
@@ -82,7 +82,7 @@ def test_the_batch_does_not_matter(clips, settings, tmp_path):
 def test_log_mel_statistics_are_mean_and_deviation(clips, settings):
     encoder = make_encoder()
     found = cached_features(LogMelStatistics(encoder), clips, settings).values
-    windows = clip_windows(clips[2], 0.5, 2, 24000)
+    windows = spread_windows(clips[2].wav, 1.1, 0.5, 2, 24000)
     feats = torch.cat(
         [encoder.features(window[None], None)[0][0] for window in windows]
     )

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from muq_plugins.evaluation.probe import ProbeError
-from muq_plugins.evaluation.probing.clips import csv_clips, nearest
+from muq_plugins.evaluation.probing.clips import ProbeError, csv_clips, or_rather
 
 
 @pytest.fixture
@@ -71,4 +70,4 @@ def test_many_missing_recordings_are_counted(folder):
 
 
 def test_nothing_is_near_nothing():
-    assert nearest("x", []) == ": there are none."
+    assert or_rather("x", []) == ": there are none."

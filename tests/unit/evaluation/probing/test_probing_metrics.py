@@ -10,11 +10,11 @@ from sklearn.metrics import (
 )
 
 from muq_plugins.evaluation.intervals import drawn_groups, interval
-from muq_plugins.evaluation.probing.metrics import (
+from muq_plugins.evaluation.scores import (
     RANKED_DRAWS,
     chance,
-    draws,
-    metrics,
+    label_draws,
+    label_scores,
     weighted_average_precision,
 )
 
@@ -22,7 +22,7 @@ from muq_plugins.evaluation.probing.metrics import (
 def test_single_metrics_equal_those_of_scikit_learn():
     rng = np.random.default_rng(0)
     targets, predictions = rng.integers(0, 5, 60), rng.integers(0, 5, 60)
-    found = metrics(targets, predictions)
+    found = label_scores(targets, predictions)
     assert found["balanced_accuracy"] == balanced_accuracy_score(targets, predictions)
     assert found["accuracy"] == np.mean(targets == predictions)
     assert found["macro_f1"] == f1_score(targets, predictions, average="macro")
@@ -33,7 +33,7 @@ def test_multi_metrics_equal_those_of_scikit_learn():
     rng = np.random.default_rng(0)
     targets = (rng.random((60, 6)) < 0.3).astype(float)
     scores = rng.normal(size=(60, 6)).round(1)  # with ties
-    found = metrics(targets, scores)
+    found = label_scores(targets, scores)
     expected = average_precision_score(targets, scores, average="macro")
     assert found["average_precision"] == expected
     assert found["roc_auc"] == roc_auc_score(targets, scores, average="macro")
@@ -45,8 +45,10 @@ def test_classes_that_no_or_every_clip_has_are_left_out():
     targets = (rng.random((20, 4)) < 0.5).astype(float)
     targets[:, 1], targets[:, 2] = 0, 1
     scores = rng.normal(size=(20, 4))
-    assert metrics(targets, scores) == metrics(targets[:, [0, 3]], scores[:, [0, 3]])
-    assert np.isnan(metrics(targets[:, [1]], scores[:, [1]])["roc_auc"])
+    assert label_scores(targets, scores) == label_scores(
+        targets[:, [0, 3]], scores[:, [0, 3]]
+    )
+    assert np.isnan(label_scores(targets[:, [1]], scores[:, [1]])["roc_auc"])
 
 
 def test_weighted_average_precision_equals_that_of_scikit_learn():
@@ -65,7 +67,7 @@ def test_draws_resample_pieces_and_are_paired():
     targets = (rng.random((40, 3)) < 0.4).astype(float)
     scores = targets + rng.normal(size=(40, 3))
     groups = [str(index // 4) for index in range(40)]
-    found = draws(targets, scores, groups)
+    found = label_draws(targets, scores, groups)
     assert found.shape == (RANKED_DRAWS,)
     each = [
         [
@@ -76,13 +78,13 @@ def test_draws_resample_pieces_and_are_paired():
     ]
     expected = np.mean(each, axis=1)  # without the shift that all draws share
     assert found[8] - found[7] == pytest.approx(expected[1] - expected[0])
-    value = metrics(targets, scores)["average_precision"]
+    value = label_scores(targets, scores)["average_precision"]
     assert found.mean() == pytest.approx(value)
     _, low, high = interval(0.0, found)
-    assert low < metrics(targets, scores)["average_precision"] < high
+    assert low < label_scores(targets, scores)["average_precision"] < high
     # Copies of clips say nothing new if they belong to one piece.
     copies = targets.repeat(9, axis=0), scores.repeat(9, axis=0)
     groups = [str(index // 9) for index in range(360)]
-    _, *wide = interval(0.0, draws(*copies, groups))
-    _, *narrow = interval(0.0, draws(*copies, list(map(str, range(360)))))
+    _, *wide = interval(0.0, label_draws(*copies, groups))
+    _, *narrow = interval(0.0, label_draws(*copies, list(map(str, range(360)))))
     assert wide[1] - wide[0] > 2 * (narrow[1] - narrow[0])

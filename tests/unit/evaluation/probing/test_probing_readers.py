@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from muq_plugins.evaluation.probe import ProbeError
+from muq_plugins.evaluation.probing.clips import ProbeError
 from muq_plugins.evaluation.probing.readers import ReaderSettings, fit_reader
 
 SETTINGS = ReaderSettings(hidden_size=32, lr=0.01, mixture_lr=0.1, patience=30)

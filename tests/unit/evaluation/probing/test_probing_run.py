@@ -9,19 +9,27 @@ import soundfile
 import torch
 from sklearn.metrics import average_precision_score, balanced_accuracy_score
 
-from muq_plugins.evaluation.probe import ProbeError, fit_layers
-from muq_plugins.evaluation.probing import reading
 from muq_plugins.evaluation.probing import run as module
-from muq_plugins.evaluation.probing.cache import Features, FeatureSettings
-from muq_plugins.evaluation.probing.clips import Clip
+from muq_plugins.evaluation.probing.clips import Clip, ProbeError
+from muq_plugins.evaluation.probing.features import (
+    Features,
+    FeatureSettings,
+    extractors_of,
+    untrained_like,
+)
 from muq_plugins.evaluation.probing.page import (
     PROBE,
     probing_headline,
     probing_report,
 )
-from muq_plugins.evaluation.probing.readers import ReaderSettings
-from muq_plugins.evaluation.probing.run import probe_encoder, probe_folder, probe_tasks
-from muq_plugins.evaluation.probing.storage import load_results
+from muq_plugins.evaluation.probing.readers import ReaderSettings, fit_layers
+from muq_plugins.evaluation.probing.results import load_results, save_results
+from muq_plugins.evaluation.probing.run import (
+    probe,
+    probe_folder,
+    probe_task,
+    probe_tasks,
+)
 from muq_plugins.evaluation.probing.tasks import ProbeTask, task_data
 from muq_plugins.lobes import MuQEncoder
 
@@ -68,7 +76,9 @@ def corpus():
 def probed(corpus, tmp_path_factory):
     """The folder and the results of a probe."""
     folder = tmp_path_factory.mktemp("probe")
-    return folder, probe_tasks(folder, TASKS, *corpus, SETTINGS, SEEDS)
+    results = list(probe_tasks(folder, TASKS, *corpus, SETTINGS, SEEDS))
+    save_results(folder, results)
+    return folder, results
 
 
 def test_there_is_a_row_for_everything(probed):
@@ -116,16 +126,15 @@ def test_linear_rows_are_those_of_the_linear_probe(corpus, probed):
     )
     expected = fit_layers(
         values[train],
-        [clips[index].labels["timbre"] for index in train],
-        values[test],
-        [clips[index].labels["timbre"] for index in test],
+        np.array([clips[index].labels["timbre"] for index in train]),
         [clips[index].labels["piece"] for index in train],
-        [clips[index].labels["piece"] for index in test],
+        values[test],
     )
+    truth = np.array([clips[index].labels["timbre"] for index in test])
     rows = probed[1][0].curve(TRAINED, "linear")
-    assert [row.value for row in rows] == [r.balanced_accuracy for r in expected]
-    assert [(row.low, row.high) for row in rows] == [r.interval for r in expected]
-    assert [row.penalty for row in rows] == [r.penalty for r in expected]
+    for row, fit in zip(rows, expected, strict=True):
+        assert row.value == balanced_accuracy_score(truth, fit.predictions)
+        assert (row.penalty, row.validation) == (fit.penalty, fit.validation)
 
 
 def test_scores_equal_those_of_scikit_learn_on_the_stored_predictions(probed):
@@ -145,14 +154,13 @@ def test_finished_tasks_are_not_probed_again(corpus, probed, monkeypatch):
     folder, results = probed
     probed_labels = []
 
-    def probe_task(data, *rest):
+    def noted(data, *rest):
         probed_labels.append(data.task.label)
-        return original(data, *rest)
+        return probe_task(data, *rest)
 
-    original = module.probe_task
-    monkeypatch.setattr(module, "probe_task", probe_task)
+    monkeypatch.setattr(module, "probe_task", noted)
     (folder / "tasks" / "form.json").unlink()
-    assert probe_tasks(folder, TASKS, *corpus, SETTINGS, SEEDS) == results
+    assert list(probe_tasks(folder, TASKS, *corpus, SETTINGS, SEEDS)) == results
     assert probed_labels == ["form"]
 
 
@@ -163,7 +171,7 @@ def test_what_a_task_depends_on_makes_it_run_again(corpus, change, tmp_path):
     task, settings, seeds = [TASKS[0]], SETTINGS, [0]
 
     def key():
-        probe_tasks(tmp_path, task, clips, features, settings, seeds)
+        list(probe_tasks(tmp_path, task, clips, features, settings, seeds))
         return json.loads((tmp_path / "tasks" / "timbre.json").read_text())["key"]
 
     before = key()
@@ -196,7 +204,8 @@ def test_an_encoder_that_has_learned_nothing_is_told_so(corpus, tmp_path):
     clips, features = corpus
     features = {**features, TRAINED: features[LOG_MEL], LOG_MEL: features[TRAINED]}
     features[LOG_MEL] = Features(features[LOG_MEL].values[:, [1]], "d")
-    results = probe_tasks(tmp_path, TASKS[:1], clips, features, SETTINGS, [0])
+    results = list(probe_tasks(tmp_path, TASKS[:1], clips, features, SETTINGS, [0]))
+    save_results(tmp_path, results)
     words = " ".join(str(verdict) for verdict in PROBE.verdicts_of(results))
     assert "good" not in words
     assert "log-mel statistics know more than the encoder" in words
@@ -212,14 +221,18 @@ def test_few_groups_decide_nothing(probed):
     )
 
 
-def test_mistakes_show_before_anything_is_computed():
+@pytest.mark.parametrize(
+    ("label", "seeds", "message"),
+    [
+        ("x", [0], "one class only"),
+        ("x", [], "seeds must list"),
+        ("y", [0], "No clip has the label 'y'; .* is 'x'"),
+    ],
+)
+def test_mistakes_show_before_anything_is_computed(label, seeds, message):
     clips = [Clip(str(i), "nowhere", 1.0, None, {"x": "a"}) for i in range(9)]
-    with pytest.raises(ProbeError, match="one class only"):
-        probe_encoder("", None, 0, [ProbeTask("x")], [clips], None, SETTINGS, [0])
-    with pytest.raises(ProbeError, match="seeds must list"):
-        probe_encoder("", None, 0, [ProbeTask("x")], [clips], None, SETTINGS, [])
-    with pytest.raises(ProbeError, match="No clip has the label 'y'; .* is 'x'"):
-        probe_encoder("", None, 0, [ProbeTask("y")], [clips], None, SETTINGS, [0])
+    with pytest.raises(ProbeError, match=message):
+        probe("", {}, [clips], [ProbeTask(label)], None, SETTINGS, seeds)
 
 
 def tones(folder, name, label):
@@ -243,31 +256,31 @@ def test_each_label_is_probed_where_it_is_known(tmp_path, monkeypatch):
     fits = []
 
     def count(*args, **kwargs):
-        fits.append(args[7])
+        fits.append(args[0].shape[1])
         return fit_layers(*args, **kwargs)
 
-    monkeypatch.setattr(reading, "fit_layers", count)
+    monkeypatch.setattr(module, "fit_layers", count)
     for seed in (0, 1):
         torch.manual_seed(seed)
         encoder = MuQEncoder(16, 1, 2, ffn_width=16, conv_channels=2)
+        extractors = extractors_of(encoder, untrained_like(encoder, 7))
         folder = tmp_path / f"probe{seed}"
-        results = probe_encoder(
-            folder, encoder, 7, tasks, corpora, features, settings, [0]
-        )
+        results = probe(folder, extractors, corpora, tasks, features, settings, [0])
         assert [result.label for result in results] == ["pitch", "key"]
         assert load_results(folder) == results
         assert {row.reader for row in results[0].rows} == {"linear"}
         assert results[0].row(LOG_MEL, "linear").value == 1.0
-    assert sorted(fits) == 2 * [LOG_MEL] + 4 * [TRAINED] + 2 * [UNTRAINED]
+    # Of both encoders two layers, of references once: log-mel statistics have one.
+    assert sorted(fits) == 2 * [1] + (4 + 2) * [2]
 
     page = probing_report(folder).read_text("utf-8")
     assert page.count("<img") == 1 and "with a hidden layer" not in page
 
     fits.clear()
-    probe_encoder(folder, encoder, 7, tasks[:1], corpora[1:], features, settings, [1])
-    assert sorted(fits) == [LOG_MEL, TRAINED, UNTRAINED]  # other folds
-    probe_encoder(folder, encoder, 7, tasks[:1], corpora[1:], features, settings, [1])
-    assert len(fits) == 3
+    for _ in range(2):  # other folds, once
+        given = corpora[1:], tasks[:1], features, settings, [1]
+        probe(folder, extractors, *given)
+        assert sorted(fits) == [1, 2, 2]
 
 
 def test_fewer_folds_are_those_of_the_linear_probe(corpus):
@@ -276,16 +289,12 @@ def test_fewer_folds_are_those_of_the_linear_probe(corpus):
     values = features[TRAINED].values
     for folds in (2, 5):
         settings = ReaderSettings(readers=["linear"], folds=folds)
-        result, _ = reading.probe_task(
-            data, {TRAINED: features[TRAINED]}, settings, [3]
-        )
+        result = probe_task(data, {TRAINED: features[TRAINED]}, settings, [3])
         expected = fit_layers(
             values[data.parts["train"]],
-            data.names("train"),
-            values[data.parts["test"]],
-            data.names("test"),
+            np.array(data.names("train")),
             data.groups["train"],
-            data.groups["test"],
+            values[data.parts["test"]],
             seed=3,
             folds=folds,
         )

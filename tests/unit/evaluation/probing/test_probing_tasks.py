@@ -3,10 +3,8 @@
 import numpy as np
 import pytest
 
-from muq_plugins.evaluation.probe import ProbeError
-from muq_plugins.evaluation.probing.clips import Clip
-from muq_plugins.evaluation.probing.run import make_tasks
-from muq_plugins.evaluation.probing.tasks import ProbeTask, task_data
+from muq_plugins.evaluation.probing.clips import Clip, ProbeError
+from muq_plugins.evaluation.probing.tasks import ProbeTask, make_tasks, task_data
 
 
 def make_clips(labels, groups=None, parts=None):

@@ -5,8 +5,12 @@ import json
 import numpy as np
 import pytest
 
-from muq_plugins.evaluation.probing.result import Row, TaskResult
-from muq_plugins.evaluation.probing.storage import save_results, save_task
+from muq_plugins.evaluation.probing.results import (
+    Row,
+    TaskResult,
+    save_results,
+    save_task,
+)
 from muq_plugins.evaluation.run_files import MetricsLog, save_diagnostics
 from muq_plugins.evaluation.study import collect_study
 from muq_plugins.evaluation.study.collect import run_record

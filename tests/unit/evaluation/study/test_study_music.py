@@ -10,9 +10,9 @@ from muq_plugins.errors import UserError
 from muq_plugins.evaluation.intervals import draws
 from muq_plugins.evaluation.retrieval import retrieval_scores
 from muq_plugins.evaluation.run_files import MetricsLog
+from muq_plugins.evaluation.scores import tagging_scores
 from muq_plugins.evaluation.study import collect_study, study_report
 from muq_plugins.evaluation.study.numbers import answer, contrast, read_study
-from muq_plugins.evaluation.tagging import tagging_scores
 from muq_plugins.evaluation.zero_shot.scores import save_scores
 
 CLIPS, PIECES = 60, 20

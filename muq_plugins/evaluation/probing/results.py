@@ -1,0 +1,314 @@
+"""Scores and predictions of a probe: in memory, and as the files in its folder.
+
+`scores.json` has all scores; each finished task is kept with its predictions, so that
+a probe goes on where it was stopped. What was read off features is kept apart, by a
+hash of everything it depends on: references are the same for many encoders.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import re
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from muq_plugins.evaluation.intervals import Estimate, interval
+from muq_plugins.evaluation.run_files import PROBE_FILE
+from muq_plugins.evaluation.scores import label_draws
+from muq_plugins.files import replace_file
+
+if TYPE_CHECKING:
+    from muq_plugins.evaluation.probing.tasks import TaskData
+
+LOG_MEL = "log-mel statistics"
+UNTRAINED = "untrained encoder"
+TRAINED = "trained encoder"
+
+LINEAR = "linear"
+HIDDEN = "hidden layer"
+MIXTURE = "mixture"
+
+SCORES_FILE = "scores.json"
+TASKS_FOLDER = "tasks"
+FINAL_FOLDER = "probe"  # of the probe that ends a training, in its run folder
+FINAL_LABEL = "family"
+# Raised whenever a change of the code changes what is read.
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Row:
+    """Score of one kind of features, read in one way."""
+
+    features: str  # "log-mel statistics", "untrained encoder" or "trained encoder"
+    reader: str  # "linear" or "hidden layer"
+    # the hidden state, 0 being the front end; "mixture" for the learned one; None if
+    # there are no layers
+    layer: int | str | None
+    value: float  # the primary metric on the test part, the mean over seeds
+    low: float  # ends of its 95 % interval, over pieces
+    high: float
+    metrics: dict[str, float]  # all metrics, likewise means over seeds
+    # the primary metric where the layer is chosen: the folds of the training part, or
+    # the validation part
+    validation: float | None = None
+    chosen: bool = False  # whether this is the layer that validation chooses
+    # standard deviation of the primary metric over seeds; None without seeds
+    seed_std: float | None = None
+    penalty: float | None = None  # the chosen inverse strength of the L2 penalty
+    weights: list[float] | None = None  # the learned mixture, the mean over seeds
+
+    @property
+    def key(self) -> str:
+        """What its predictions are called."""
+        return f"{self.features}/{self.reader}/{self.layer}"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """How much better the trained encoder is than a reference, on the same clips."""
+
+    reader: str  # "linear" or "hidden layer"
+    reference: str  # the other features; each at the layer that validation chooses
+    difference: float  # in the primary metric
+    low: float  # ends of its 95 % interval, from a paired bootstrap over pieces
+    high: float
+
+
+@dataclass(frozen=True)
+class TaskResult:
+    """All scores for one label."""
+
+    label: str
+    kind: str
+    group: str | None
+    level: str | None
+    metric: str  # the primary metric
+    chance: float  # what guessing reaches in it
+    classes: list[str]
+    clips: dict[str, int]  # clips of each part
+    test_groups: int  # pieces in the test part
+    rows: list[Row] = field(default_factory=list)  # the scores
+    # of the trained encoder with what it has to beat
+    comparisons: list[Comparison] = field(default_factory=list)
+    # for each hidden state of the trained encoder, the share of resamplings of the test
+    # part in which the linear probe is best there
+    best_layers: list[float] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)  # what was left out or decided
+    # "targets" and "groups" of the test part, and scores (seeds, clips, ...) by the key
+    # of their row; they have a file of their own
+    predictions: dict[str, np.ndarray] = field(
+        default_factory=dict, compare=False, repr=False
+    )
+
+    def row(self, features: str, reader: str, layer="chosen") -> Row | None:
+        """One of the rows."""
+        for row in self.rows:
+            if (row.features, row.reader) == (features, reader) and (
+                row.chosen if layer == "chosen" else row.layer == layer
+            ):
+                return row
+        return None
+
+    def curve(self, features: str, reader: str) -> list[Row]:
+        """The rows of single layers."""
+        return [
+            row
+            for row in self.rows
+            if (row.features, row.reader) == (features, reader)
+            and isinstance(row.layer, int)
+        ]
+
+    def chosen(self, reader: str = LINEAR) -> list[Row]:
+        """Each kind of features at its layer, the trained encoder last."""
+        return [row for row in self.rows if row.chosen and row.reader == reader]
+
+    def recalls(self, row: Row) -> dict[str, float]:
+        """Share of the test clips of each class that is recognised."""
+        targets = self.predictions["targets"]
+        hits = (self.predictions[row.key] == targets).mean(axis=0)
+        return {
+            self.classes[number]: float(hits[targets == number].mean())
+            for number in np.unique(targets)
+        }
+
+    def draws(self, row: Row) -> np.ndarray:
+        """The primary metric in many resamplings of the pieces, the mean over seeds."""
+        known = self.predictions
+        return np.mean(
+            [
+                label_draws(known["targets"], scores, known["groups"])
+                for scores in known[row.key]
+            ],
+            axis=0,
+        )
+
+    def gain(self, other: TaskResult) -> Estimate | None:
+        """How much better the trained encoder is than that of another probe.
+
+        Of the same pieces, so that those that are hard for both do not widen the
+        interval; None if the other one was not tested on the same clips.
+        """
+        pairs = [
+            (self.predictions[k], other.predictions[k]) for k in ("targets", "groups")
+        ]
+        if self.classes != other.classes or not all(
+            np.array_equal(ours, theirs) for ours, theirs in pairs
+        ):
+            return None
+        ours, theirs = self.row(TRAINED, LINEAR), other.row(TRAINED, LINEAR)
+        return interval(
+            ours.value - theirs.value, self.draws(ours) - other.draws(theirs)
+        )
+
+
+def compared(rows: list[Row], draws: dict[str, np.ndarray]) -> list[Comparison]:
+    """The trained encoder with each reference, both at the layer that was chosen."""
+    chosen = {(row.features, row.reader): row for row in rows if row.chosen}
+    comparisons = []
+    for reader in (LINEAR, HIDDEN):
+        for reference in (UNTRAINED, LOG_MEL):
+            ours, other = chosen.get((TRAINED, reader)), chosen.get((reference, reader))
+            if ours is not None and other is not None:
+                sample = draws[ours.key] - draws[other.key]
+                found = interval(ours.value - other.value, sample)
+                comparisons.append(Comparison(reader, reference, *found))
+    return comparisons
+
+
+def save_results(folder: str | Path, results: list[TaskResult]) -> Path:
+    """Write all scores of a probe into one JSON file."""
+    path = Path(folder) / SCORES_FILE
+    content = json.dumps([_plain(result) for result in results], indent=1)
+    replace_file(path, content.encode())
+    return path
+
+
+def load_results(folder: str | Path) -> list[TaskResult]:
+    """The scores of a probe, without the predictions."""
+    path = Path(folder) / SCORES_FILE
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no {path}: the probe has not finished.")
+    return [_task_result(row) for row in json.loads(path.read_text(encoding="utf-8"))]
+
+
+def save_task(folder: str | Path, key: str, result: TaskResult) -> None:
+    """Keep a finished task, for a restart, with its predictions."""
+    path = _task_path(folder, result.label)
+    content = io.BytesIO()
+    np.savez_compressed(content, **result.predictions)
+    replace_file(path.with_suffix(".npz"), content.getvalue())
+    text = json.dumps({"key": key, "result": _plain(result)}, indent=1)
+    replace_file(path, text.encode())
+
+
+def load_task(folder: str | Path, key: str, label: str) -> TaskResult | None:
+    """A task that was finished before."""
+    path = _task_path(folder, label)
+    if not path.is_file():
+        return None
+    content = json.loads(path.read_text(encoding="utf-8"))
+    return _task_result(content["result"]) if content["key"] == key else None
+
+
+def load_predictions(folder: str | Path, label: str) -> dict[str, np.ndarray]:
+    """The predictions of a finished task."""
+    path = _task_path(folder, label).with_suffix(".npz")
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no {path}: the task has not finished.")
+    with np.load(path, allow_pickle=False) as arrays:
+        return dict(arrays)
+
+
+def load_final_probe(run_folder: str | Path) -> TaskResult | None:
+    """The probe that ended a training, with its predictions, if there was one."""
+    old, folder = Path(run_folder) / PROBE_FILE, Path(run_folder) / FINAL_FOLDER
+    if (folder / SCORES_FILE).is_file():
+        (result,) = load_results(folder)
+        return replace(result, predictions=load_predictions(folder, result.label))
+    if old.is_file():
+        return _of_before(json.loads(old.read_text(encoding="utf-8")))
+    return None
+
+
+def _of_before(probes: list[dict]) -> TaskResult:
+    """What a run has kept in probe.json before its probe was as all the others."""
+    last = probes[-1]
+    number = {label: index for index, label in enumerate(last["classes"])}
+    targets = np.array([number[label] for label in last["labels"]])
+    known = {"targets": targets, "groups": np.array(last["groups"])}
+    rows = []
+    for old in probes:
+        scores = {"balanced_accuracy": old["balanced_accuracy"]}
+        scores |= {"accuracy": old["accuracy"], "macro_f1": old["macro_f1"]}
+        place = old["name"], LINEAR, old["layer"], old["balanced_accuracy"]
+        valid, penalty = old.get("validation"), old["penalty"]
+        row = Row(*place, *old["interval"], scores, valid, True, penalty=penalty)
+        known[row.key] = np.array([[number[label] for label in old["predictions"]]])
+        rows.append(row)
+    clips = {"train": last["train_clips"], "valid": 0, "test": len(targets)}
+    task = FINAL_LABEL, "single", "piece", None, "balanced_accuracy", last["chance"]
+    result = TaskResult(
+        *task, last["classes"], clips, len(set(last["groups"])), rows, predictions=known
+    )
+    draws = {row.key: result.draws(row) for row in rows}
+    return replace(result, comparisons=compared(rows, draws))
+
+
+def kept_reading(
+    folder: str | Path | None,
+    about: list,
+    data: TaskData,
+    read: Callable[[], list[tuple[Row, np.ndarray]]],
+) -> list[tuple[Row, np.ndarray]]:
+    """Read a label off features, unless that was done before."""
+    if folder is None:
+        return read()
+    content = {
+        "format": FORMAT,
+        "about": about,
+        "kind": data.task.kind,
+        "classes": data.classes,
+        "parts": {part: places.tolist() for part, places in data.parts.items()},
+        "targets": {part: found.tolist() for part, found in data.targets.items()},
+        "groups": data.groups,
+    }
+    digest = hashlib.sha256(json.dumps(content, default=list).encode()).hexdigest()
+    path = Path(folder) / f"reading-{digest[:16]}.npz"
+    if path.is_file():
+        with np.load(path, allow_pickle=False) as arrays:
+            rows = json.loads(str(arrays["rows"]))
+            return [
+                (Row(**row), arrays[f"scores_{index}"])
+                for index, row in enumerate(rows)
+            ]
+    found = read()
+    arrays = {f"scores_{index}": scores for index, (_, scores) in enumerate(found)}
+    arrays["rows"] = np.array(json.dumps([asdict(row) for row, _ in found]))
+    file = io.BytesIO()
+    np.savez_compressed(file, **arrays)
+    replace_file(path, file.getvalue())
+    return found
+
+
+def _task_path(folder: str | Path, label: str) -> Path:
+    name = re.sub(r"[^\w.-]", "_", label)
+    return Path(folder) / TASKS_FOLDER / f"{name}.json"
+
+
+def _plain(result: TaskResult) -> dict:
+    content = asdict(replace(result, predictions={}))
+    del content["predictions"]
+    return content
+
+
+def _task_result(content: dict) -> TaskResult:
+    rows = [Row(**row) for row in content["rows"]]
+    comparisons = [Comparison(**row) for row in content["comparisons"]]
+    return TaskResult(**{**content, "rows": rows, "comparisons": comparisons})
