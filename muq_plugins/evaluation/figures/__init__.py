@@ -3,6 +3,14 @@
 Codebooks and levels are numbered from 1, as a person counts.
 """
 
+from muq_plugins.evaluation.figures.experiments import (
+    Curves,
+    Dots,
+    code_use,
+    panels_of_curves,
+    scores_by_experiment,
+    scores_by_number,
+)
 from muq_plugins.evaluation.figures.lines import (
     Level,
     Line,
@@ -13,13 +21,6 @@ from muq_plugins.evaluation.figures.lines import (
     train_line,
     valid_line,
 )
-from muq_plugins.evaluation.figures.study import (
-    Dots,
-    code_use,
-    scores_by_experiment,
-    scores_by_number,
-)
-from muq_plugins.evaluation.figures.study_curves import Curves, panels_of_curves
 from muq_plugins.evaluation.figures.values import (
     Bars,
     bars,
