@@ -37,7 +37,6 @@ from muq_plugins.files import replace_file
 from muq_plugins.lobes import codes
 
 PACKAGES = ("torch", "speechbrain", "muq_plugins")
-FINISHED_FILE = "finished.json"  # of `muq_plugins.experiment.runner`
 
 
 def collect_study(
@@ -82,7 +81,7 @@ def collect_study(
                 raise UserError(
                     f"{run_folder} was evaluated on other clips than the runs before "
                     "it, or before scores of queries were kept: delete its "
-                    f"{FINISHED_FILE} and run the study again, which evaluates it anew."
+                    "finished.json and run the study again, which evaluates it anew."
                 )
         records.append(record)
     content = {

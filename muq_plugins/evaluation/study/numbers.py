@@ -107,7 +107,7 @@ class Study(NamedTuple):
     @property
     def scores(self) -> dict[str, dict]:
         """What music and text were tested with, by measure; nothing without them."""
-        return self.about.get("scores", {})
+        return self.about.get("scores") or {}
 
     def label(self, name: str) -> str:
         """Name of an experiment for a person."""

@@ -251,3 +251,21 @@ def test_scores_are_plain_numbers(entries, evaluate, tmp_path):
     save_scores(tmp_path, scores)
     assert load_scores(tmp_path)["retrieval"] == scores["retrieval"]
     assert not isinstance(scores["clips"], np.generic)
+
+
+def test_what_two_models_are_paired_by_is_kept(entries, evaluate):
+    """Of each query what was found and its piece, of each draw the means of tags."""
+    scores = evaluate(Deaf(entries), entries)
+    for directions in scores["retrieval"].values():
+        for found in directions.values():
+            kept = found["per_query"]
+            assert len(kept["group"]) == found["queries"]
+            assert set(kept["group"]) == {str(piece) for piece in range(10)}
+            for name in ("recall_at_5", "map_at_10"):
+                value = pytest.approx(found[name]["value"], abs=1e-5)
+                assert np.mean(kept[name]) == value
+    for by_language in scores["tagging"].values():
+        for found in by_language.values():
+            low, high = np.percentile(found["draws"]["roc_auc"], [2.5, 97.5])
+            assert low == pytest.approx(found["roc_auc"]["low"], abs=1e-5)
+            assert high == pytest.approx(found["roc_auc"]["high"], abs=1e-5)
