@@ -385,7 +385,7 @@ class StageBrain(sb.Brain):
 
         Raises
         ------
-        FloatingPointError
+        UserError
             After more than ``nonfinite_patience`` such updates in a row.
         """
         self.hparams.lr_schedule(self.optimizer, self.optimizer_step + 1)
@@ -432,7 +432,7 @@ class StageBrain(sb.Brain):
             return
         self.nonfinite_count += 1
         if self.nonfinite_count > self.nonfinite_patience:
-            raise FloatingPointError(
+            raise UserError(
                 f"The gradient was not finite for {self.nonfinite_count} updates in a "
                 f"row, up to step {self.optimizer_step}: lower the learning rate or "
                 f"max_grad_norm, or train with --precision fp32."

@@ -122,7 +122,7 @@ def _print_help(argv: list[str]) -> None:
 
 def load_stage(experiment: Experiment, stage: dict[str, Any]) -> Experiment:
     """Loads the experiment of an earlier stage, as another experiment wants it."""
-    path = experiment.path.parent / stage["experiment"]
+    path = Path(stage["experiment"])
     overrides = stage["overrides"]
     text = resolve_experiment(path, overrides)
     return Experiment(

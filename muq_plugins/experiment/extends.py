@@ -1,4 +1,6 @@
-"""Which options are SpeechBrain's, and which of them an experiment file may set."""
+"""An experiment file, all that it extends and includes, and what the command line says,
+merged into one text that stands alone.
+"""
 
 import io
 import os
@@ -309,6 +311,7 @@ def _read(path: Path) -> dict:
             f"{path} must be a YAML mapping of keys to values at its top level; use "
             f"'{EXTENDS}: other.yaml' to build on another file."
         )
+    _find_stages(tree, path.parent)
     for key in tree:
         if key in RUN_OPTIONS - TRAINING_SETTINGS:
             raise UserError(
@@ -317,6 +320,18 @@ def _read(path: Path) -> dict:
                 f"give --{key} on the command line."
             )
     return tree
+
+
+def _find_stages(tree: dict, folder: Path) -> None:
+    """Lets the files of other stages be found from where the command is run.
+
+    They are named from the file that names them, which is not where its text is merged
+    into or saved beside results. Like all else, they start from the working folder.
+    """
+    for location, node in walk(tree):
+        name = node.get("experiment") if isinstance(node, dict) else None
+        if location and isinstance(name, str) and (folder / name).is_file():
+            node["experiment"] = os.path.normpath(folder / name)
 
 
 def _describe_missing(path: Path) -> str:

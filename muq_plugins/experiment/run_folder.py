@@ -96,7 +96,10 @@ def hash_values(*texts: str) -> str:
 def _leaves(node: Any, location: tuple) -> Iterator[tuple[str, Any]]:
     """Every value that is no mapping; of a mapping that is called, its tag too."""
     if not isinstance(node, dict):
-        yield spell(location), _plain(node)
+        value = _plain(node)
+        if location[-1] == "experiment" and str(value).endswith(".yaml"):
+            value = Path(value).name  # wherever the command is run
+        yield spell(location), value
         return
     if tag_of(node) or not node:
         yield spell(location), tag_of(node) or "{}"
@@ -195,6 +198,12 @@ def _differences(experiment, folder: Path, study: bool) -> dict[str, list]:
         return {}
     text = path.read_text(encoding="utf-8")
     old, new, step = values(text), values(experiment.yaml_text), steps_done(folder)
+    if "tokenizer.experiment" in old and "tokenizer.experiment" not in new:
+        raise UserError(
+            f"{folder} was made when a tokenizer had an experiment file of its own: "
+            f"finish it with the version that began it (0.1.0), or give this one a "
+            f"folder of its own (--output_folder ...). Its models are read as ever."
+        )
     changed = {
         key: [old.get(key, "(not there)"), new.get(key, "(not there)")]
         for key in [*new, *(key for key in old if key not in new)]

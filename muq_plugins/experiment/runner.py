@@ -59,7 +59,6 @@ def plan_runs(
     seeds: Sequence[int],
     budget: Mapping[str, Any],
     probes: Mapping[str, Mapping[str, Any]] | None,
-    yaml_folder: str | Path,
     runs_folder: str | Path,
 ) -> list[PlannedRun]:
     """All runs of a study, one seed after another."""
@@ -68,9 +67,9 @@ def plan_runs(
     if len(set(seeds)) < len(seeds):
         raise UserError(f"seeds must differ from each other, got {list(seeds)}.")
     for name, wanted in experiments.items():
-        _check_entry(name, wanted, yaml_folder, EXPERIMENT_KEYS)
+        _check_entry(name, wanted, EXPERIMENT_KEYS)
     for name, wanted in (probes or {}).items():
-        _check_entry(name, wanted, yaml_folder, PROBE_KEYS)
+        _check_entry(name, wanted, PROBE_KEYS)
     ordered = _with_inputs_first(experiments)
     runs: dict[tuple[str, int], PlannedRun] = {}
     for seed in seeds:
@@ -81,14 +80,12 @@ def plan_runs(
             }
             runs[name, seed] = _plan_run(
                 *(name, experiments[name], inputs, seed, budget, probes or {}),
-                *(yaml_folder, runs_folder),
+                runs_folder,
             )
     return list(runs.values())
 
 
-def _check_entry(
-    name: str, wanted: Any, yaml_folder: str | Path, known: Sequence[str]
-) -> None:
+def _check_entry(name: str, wanted: Any, known: Sequence[str]) -> None:
     if not isinstance(wanted, Mapping) or "experiment" not in wanted:
         raise UserError(
             f"{name} must be a mapping with the key experiment (a YAML file) and any "
@@ -97,7 +94,7 @@ def _check_entry(
     for key in wanted:
         if key not in known:
             raise UserError(f"{name}: unknown key {key!r}{hint(key, known)}.")
-    path = Path(yaml_folder) / wanted["experiment"]
+    path = Path(wanted["experiment"])
     if not path.is_file():
         raise UserError(f"{name}: there is no experiment {path}.")
 
@@ -137,7 +134,6 @@ def _plan_run(
     seed: int,
     budget: Mapping[str, Any],
     probes: Mapping[str, Mapping[str, Any]],
-    yaml_folder: str | Path,
     runs_folder: str | Path,
 ) -> PlannedRun:
     folders = {key: str(run.folder) for key, run in inputs.items()}
@@ -147,14 +143,14 @@ def _plan_run(
             f"{name} overrides {', '.join(broken)}, which must be the same for all "
             f"experiments of a study, or is set by it: take it out."
         )
-    path = Path(yaml_folder) / wanted["experiment"]
+    path = Path(wanted["experiment"])
     settings = {**budget, **overrides, "seed": seed}
     key = _key(path, settings)
     folder = Path(runs_folder) / f"{path.stem}-{seed}-{key}"
     arguments = [str(path), *_options({**settings, "output_folder": str(folder)})]
     commands = [Command(TRAIN, wanted.get("script", TRAIN_SCRIPT), arguments, key)]
     for probe, asked in probes.items():
-        path = Path(yaml_folder) / asked["experiment"]
+        path = Path(asked["experiment"])
         settings = {**(asked.get("overrides") or {}), "encoder": str(folder)}
         where = {"output_folder": str(_probe_folder(folder, probe))}
         arguments = [str(path), *_options({**settings, **where})]
@@ -176,7 +172,7 @@ def _texts(path: Path, settings: Mapping[str, Any] | None = None) -> Iterator[st
     yield text
     for stage in parse_yaml(text, str(path)).values():
         if isinstance(stage, Mapping) and "experiment" in stage:
-            yield from _texts(path.parent / stage["experiment"])
+            yield from _texts(Path(stage["experiment"]))
 
 
 def _options(settings: Mapping[str, Any]) -> list[str]:
@@ -371,7 +367,6 @@ def run_study(
         hparams["seeds"],
         hparams["budget"],
         hparams.get("probes"),
-        experiment.path.parent,
         hparams["runs_folder"],
     )
     save_experiment(experiment, hparams["output_folder"], study=True)

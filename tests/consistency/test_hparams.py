@@ -84,6 +84,19 @@ def test_every_class_and_function_exists_and_takes_its_arguments(path):
     check_callables(parse_yaml(resolve_experiment(path), str(path)))
 
 
+@pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
+def test_what_is_saved_beside_results_runs_again(path, tmp_path, monkeypatch):
+    """The merged text says the same anywhere, and finds the files of other stages."""
+    monkeypatch.chdir(ROOT)
+    text = resolve_experiment(path.relative_to(ROOT))
+    (tmp_path / "hyperparams.yaml").write_text(text, encoding="utf-8")
+    again = resolve_experiment(tmp_path / "hyperparams.yaml")
+    assert again == text
+    for location, node in walk(parse_yaml(again, "again")):
+        if location[-1:] == ("experiment",) and location[1:]:
+            assert (ROOT / node).is_file(), f"{location}: {node}"
+
+
 @pytest.mark.parametrize(
     "source",
     [

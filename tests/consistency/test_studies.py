@@ -26,7 +26,7 @@ def test_there_are_studies():
 def test_a_study_can_be_planned_and_reported(path, tmp_path):
     hparams = load_experiment([str(path)]).hparams
     names = ("experiments", "seeds", "budget", "probes")
-    runs = plan_runs(*(hparams[name] for name in names), path.parent, tmp_path)
+    runs = plan_runs(*(hparams[name] for name in names), tmp_path)
     assert len({run.folder for run in runs}) == len(runs)
     missing = [(run.experiment, run.seed) for run in runs]
     collect_study(

@@ -182,8 +182,9 @@ class TestStage:
     """Experiments that another experiment starts."""
 
     @pytest.fixture
-    def whole(self, tmp_path):
+    def whole(self, tmp_path, monkeypatch):
         """An experiment with run options and training settings of its own."""
+        monkeypatch.chdir(tmp_path)
         (tmp_path / "whole.yaml").write_text("seed: 1\nprecision: fp32\n")
         (tmp_path / "stage.yaml").write_text("seed: 2\nmax_grad_norm: 3.0\nlr: 1\n")
         argv = ["--device=cpu", "--debug", "--max_grad_norm=9", "--precision=bf16"]

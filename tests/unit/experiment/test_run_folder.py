@@ -194,6 +194,14 @@ def test_two_names_of_one_folder_are_the_same(begin, tmp_path, monkeypatch):
     begin("--data_folder", tmp_path / "music")
 
 
+def test_a_run_of_before_is_told_from_a_changed_one(begin, run):
+    old = (run / "hyperparams.yaml").read_text()
+    old = old.replace("tokenizer:\n", "tokenizer:\n  experiment: mel_rvq.yaml\n")
+    (run / "hyperparams.yaml").write_text(old)
+    with pytest.raises(UserError, match="when a tokenizer had an experiment file"):
+        begin()
+
+
 def test_a_stage_takes_what_may_change_but_not_another_length(begin, run):
     begin("--tokenizer.log_interval", "3")
     begin("--pretraining.overrides.num_workers", "3")

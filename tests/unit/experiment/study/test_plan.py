@@ -7,8 +7,9 @@ from muq_plugins.experiment.runner import plan_runs
 
 
 @pytest.fixture
-def folder(tmp_path):
-    """A folder of experiments."""
+def folder(tmp_path, monkeypatch):
+    """A folder of experiments, in which the study is started."""
+    monkeypatch.chdir(tmp_path)
     (tmp_path / "muq.yaml").write_text(
         "seed: 0\noutput_folder: here\nsteps: 9\nlr: 0.1\nnested: {a: 1}\n"
         "tokenizer: {experiment: rvq.yaml}\n"
@@ -26,8 +27,7 @@ OTHER = {"experiment": "other.yaml", "label": "Other"}
 def plan(folder, experiments=None, seeds=(1,), budget=None, probes=None):
     """A plan with little said."""
     experiments = experiments or {"base": BASE, "other": OTHER}
-    runs = folder / "runs"
-    return plan_runs(experiments, seeds, budget or {}, probes, folder, runs)
+    return plan_runs(experiments, seeds, budget or {}, probes, folder / "runs")
 
 
 def test_every_experiment_runs_with_every_seed(folder):
@@ -43,7 +43,7 @@ def test_the_command_says_it_all(folder):
     [command] = run.commands
     assert command.script == "train.py"
     assert command.arguments == [
-        str(folder / "muq.yaml"),
+        "muq.yaml",
         *("--steps", "3"),
         *("--lr", "0.5"),
         *("--nested.a", "null"),
