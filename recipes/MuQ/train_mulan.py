@@ -25,10 +25,9 @@ from torch.optim.swa_utils import update_bn
 from train import train as pretrain
 
 from muq_plugins.brains import MuLanBrain
-from muq_plugins.data.captions import add_captions
 from muq_plugins.data.clips import training_loader
 from muq_plugins.data.mel_statistics import normalise
-from muq_plugins.data.preparation import prepare_manifests
+from muq_plugins.data.preparation import add_captions, prepare_manifests
 from muq_plugins.errors import given_by_user
 from muq_plugins.evaluation.pages import headline, report
 from muq_plugins.evaluation.zero_shot.scores import evaluate_mulan, save_scores

@@ -1,9 +1,7 @@
 """Texts for clips of music, in English and Chinese.
 
-Labels of a manifest (`labels`, `words`, `tags`) become captions for training, each
-time in other words (`templates`, `writer`), and fixed ones to compare models on
-(`fixed`).
-Other manifests bring texts of their own (`texts`, `files`).
+Labels of a manifest become captions: for training each time in other words, and in
+fixed ones to compare models on. Other manifests bring texts of their own.
 """
 
 from muq_plugins.data.captions.labels import KINDS
@@ -16,14 +14,12 @@ from muq_plugins.data.captions.writer import (
     tag_table,
     tag_texts,
 )
-from muq_plugins.data.preparation import add_captions
 
 __all__ = [
     "KINDS",
     "LANGUAGES",
     "TAGGED",
     "CaptionWriter",
-    "add_captions",
     "caption_languages",
     "full_caption",
     "tag_table",

@@ -6,12 +6,13 @@ import random
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import soundfile
 
+from muq_plugins.data.captions.writer import full_caption
 from muq_plugins.data.corpus.arrangement import INSTRUMENTS, Arrangement, Part, arrange
-from muq_plugins.data.corpus.captions import write_caption
 from muq_plugins.data.corpus.pieces import Piece
 from muq_plugins.data.corpus.schedule import Visit
 from muq_plugins.data.corpus.scores import estimate_key, key_name, read_score
@@ -115,7 +116,7 @@ def make_clips(visit: Visit, folder: Path, seed: int) -> list[dict]:
                 "duration": len(audio) / SAMPLE_RATE,
                 "sample_rate": SAMPLE_RATE,
                 "channels": 1,
-                **_labels(visit.piece, arrangement, rng, len(score.parts)),
+                **_labels(visit.piece, arrangement),
             }
         except Exception as error:
             raise RuntimeError(
@@ -151,36 +152,22 @@ def _watch(parent: int) -> None:
     os._exit(1)
 
 
-def _labels(
-    piece: Piece, arrangement: Arrangement, rng: random.Random, voices: int
-) -> dict:
+def _labels(piece: Piece, arrangement: Arrangement) -> dict[str, Any]:
     """What is known of a clip, as it sounds."""
     tonic, mode, confidence = estimate_key(arrangement.excerpt.notes)
-    key = key_name(tonic + arrangement.transposition, mode)
-    instruments = [INSTRUMENTS[program].name for program in arrangement.programs]
-    time_signature = arrangement.excerpt.time_signature
-    return {
+    labels = {
         "piece": piece.work,
         "composer": piece.composer,
         "title": piece.title,
         "programs": arrangement.programs,
-        "instruments": instruments,
+        "instruments": [INSTRUMENTS[number].name for number in arrangement.programs],
         "families": arrangement.families,
         "family": arrangement.family,
-        "key": key,
+        "key": key_name(tonic + arrangement.transposition, mode),
         "mode": mode,
         "key_confidence": confidence,
-        "time_signature": time_signature,
+        "time_signature": arrangement.excerpt.time_signature,
         "tempo_bpm": arrangement.tempo,
         "transposition": arrangement.transposition,
-        "caption": write_caption(
-            piece.composer,
-            instruments,
-            arrangement.family,
-            key,
-            arrangement.tempo,
-            time_signature,
-            rng,
-            voices,
-        ),
     }
+    return {**labels, "caption": full_caption(labels, "en")}

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from muq_plugins.data.captions import full_caption
 from muq_plugins.data.datasets.mtg_jamendo import spoken_tag
 from muq_plugins.data.datasets.tagged import (
     PARTS,
@@ -141,6 +142,13 @@ def labelled_clips(
         name, known = data.name, data.tags
     else:
         entries, name = getattr(data, part), data.folder.name
+        # Corpora of before this package had one writer of captions hold other words.
+        entries = {
+            clip_id: {**entry, "caption": full_caption(entry, "en")}
+            if entry.get("instruments")
+            else entry
+            for clip_id, entry in entries.items()
+        }
     tags = _values(entries, tag_key, list)
     captions = _values(entries, caption_key, str)
     groups = _values(entries, group_key, str) or list(entries)

@@ -5,8 +5,8 @@ import logging
 
 import pytest
 
-from muq_plugins.data.captions import CaptionWriter, add_captions
-from muq_plugins.data.preparation import Manifests
+from muq_plugins.data.captions import CaptionWriter
+from muq_plugins.data.preparation import Manifests, add_captions
 from muq_plugins.errors import UserError
 
 

@@ -4,7 +4,13 @@ import pytest
 from music21 import converter
 
 from muq_plugins.data.corpus.pieces import Piece, corpus_folder, find_pieces
-from muq_plugins.data.corpus.scores import MusicalScore, Note, estimate_key, read_score
+from muq_plugins.data.corpus.scores import (
+    MusicalScore,
+    Note,
+    estimate_key,
+    key_name,
+    read_score,
+)
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +57,23 @@ def test_key_is_what_music21_says_of_the_score(pieces, path):
     tonic, mode, confidence = estimate_key(read_score(pieces[path]).notes)
     assert (tonic, mode) == (expected.tonic.pitchClass, expected.mode)
     assert confidence == pytest.approx(expected.correlationCoefficient, abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("tonic", "mode", "name"),
+    [
+        (0, "major", "C major"),
+        (10, "major", "Bb major"),
+        (6, "major", "F# major"),
+        (1, "major", "Db major"),
+        (1, "minor", "C# minor"),
+        (3, "minor", "Eb minor"),
+        (9 + 6, "minor", "Eb minor"),
+        (2 - 5, "major", "A major"),
+    ],
+)
+def test_keys_are_spelled_as_musicians_do(tonic, mode, name):
+    assert key_name(tonic, mode) == name
 
 
 def test_excerpt_cuts_notes_and_starts_with_one():

@@ -46,6 +46,13 @@ def test_the_embedded_corpus_has_its_manifests_in_memory(folder):
     ]
 
 
+def test_captions_of_the_corpus_are_those_of_its_labels_whatever_it_stores(folder):
+    entry = {"wav": "a.wav", "duration": 1.0, "instruments": ["oboe", "tuba"]}
+    corpus = Manifests(folder, {}, {}, {"a": {**entry, "caption": "Old words."}})
+    clips = labelled_clips(lambda: corpus, tag_key=None, caption_key="caption")
+    assert clips.captions == ["Music, played on oboe and tuba."]
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
