@@ -1,8 +1,12 @@
 """Installation of MuQ for SpeechBrain."""
 
+import re
 from pathlib import Path
 
 from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+FRONT_DOOR = (HERE / "muq_plugins/__init__.py").read_text(encoding="utf-8")
 
 EXTRAS = {
     "export": ["onnx>=1.19,<2", "onnxscript>=0.7,<1"],
@@ -24,14 +28,15 @@ TEST = [
 
 setup(
     name="muq-plugins",
-    version="0.1.0",
+    version=re.search(r'__version__ = "(.+)"', FRONT_DOOR)[1],
     description="Train, adapt, evaluate and serve music representation models",
-    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     author="The MuQ for SpeechBrain team",
     license="Apache-2.0",
     packages=find_packages(include=["muq_plugins*"]),
     package_data={
+        "muq_plugins": ["py.typed"],
         "muq_plugins.evaluation": ["templates/*"],
         "muq_plugins.inference": ["templates/*"],
     },

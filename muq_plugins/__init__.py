@@ -1,59 +1,102 @@
 """MuQ for SpeechBrain: train, adapt, evaluate and serve music representations.
 
 The names below are imported when they are first used, so that processes which need
-only a part, such as those that render the corpus, start without torch.
+only a part, such as those that render the corpus, start without torch. Editors and
+type checkers read them from the block that never runs.
 """
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
-_HOMES = {
-    "AudioTower": "muq_plugins.lobes",
-    "BlockMasking": "muq_plugins.lobes",
-    "ContrastiveTraining": "muq_plugins.lobes",
-    "DecoupledContrastive": "muq_plugins.lobes",
-    "EncodecFeatures": "muq_plugins.lobes",
-    "EncodecQuantizer": "muq_plugins.lobes",
-    "FiniteScalarQuantization": "muq_plugins.lobes",
-    "InfoNCE": "muq_plugins.lobes",
-    "KMeans": "muq_plugins.lobes",
-    "KeptFrames": "muq_plugins.lobes",
-    "LatentTransformer": "muq_plugins.lobes",
-    "LogMel": "muq_plugins.lobes",
-    "MaskedPrediction": "muq_plugins.lobes",
-    "MelRVQ": "muq_plugins.inference",
-    "Mfcc": "muq_plugins.lobes",
-    "MuQ": "muq_plugins.inference",
-    "MuQEncoder": "muq_plugins.lobes",
-    "MuQMuLan": "muq_plugins.inference",
-    "MultiCodebookHead": "muq_plugins.lobes",
-    "MultiViewTarget": "muq_plugins.lobes",
-    "PretrainedMuQ": "muq_plugins.inference",
-    "PretrainedSpeechEncoder": "muq_plugins.lobes",
-    "RandomProjection": "muq_plugins.lobes",
-    "ResampledEncoder": "muq_plugins.lobes",
-    "ResidualVQ": "muq_plugins.lobes",
-    "SigmoidContrastive": "muq_plugins.lobes",
-    "SpanMasking": "muq_plugins.lobes",
-    "SpeechBrainConformer": "muq_plugins.lobes",
-    "StackedFrames": "muq_plugins.lobes",
-    "Target": "muq_plugins.lobes",
-    "TextTower": "muq_plugins.lobes",
-    "TokenizerTraining": "muq_plugins.lobes",
-    "VirtualCodes": "muq_plugins.lobes",
-    "WaveformTransformer": "muq_plugins.lobes",
-}
+if TYPE_CHECKING:
+    from muq_plugins.inference import (
+        MelRVQ,
+        MuQ,
+        MuQMuLan,
+        PretrainedMuQ,
+    )
+    from muq_plugins.lobes import (
+        AudioTower,
+        BlockMasking,
+        ContrastiveTraining,
+        DecoupledContrastive,
+        EncodecFeatures,
+        EncodecQuantizer,
+        FiniteScalarQuantization,
+        InfoNCE,
+        KeptFrames,
+        KMeans,
+        LatentTransformer,
+        LogMel,
+        MaskedPrediction,
+        Mfcc,
+        MultiCodebookHead,
+        MultiViewTarget,
+        MuQEncoder,
+        PretrainedSpeechEncoder,
+        RandomProjection,
+        ResampledEncoder,
+        ResidualVQ,
+        SigmoidContrastive,
+        SpanMasking,
+        SpeechBrainConformer,
+        StackedFrames,
+        Target,
+        TextTower,
+        TokenizerTraining,
+        VirtualCodes,
+        WaveformTransformer,
+    )
 
-__all__ = sorted(_HOMES)
+__all__ = [
+    "AudioTower",
+    "BlockMasking",
+    "ContrastiveTraining",
+    "DecoupledContrastive",
+    "EncodecFeatures",
+    "EncodecQuantizer",
+    "FiniteScalarQuantization",
+    "InfoNCE",
+    "KMeans",
+    "KeptFrames",
+    "LatentTransformer",
+    "LogMel",
+    "MaskedPrediction",
+    "MelRVQ",
+    "Mfcc",
+    "MuQ",
+    "MuQEncoder",
+    "MuQMuLan",
+    "MultiCodebookHead",
+    "MultiViewTarget",
+    "PretrainedMuQ",
+    "PretrainedSpeechEncoder",
+    "RandomProjection",
+    "ResampledEncoder",
+    "ResidualVQ",
+    "SigmoidContrastive",
+    "SpanMasking",
+    "SpeechBrainConformer",
+    "StackedFrames",
+    "Target",
+    "TextTower",
+    "TokenizerTraining",
+    "VirtualCodes",
+    "WaveformTransformer",
+]
 
+if not TYPE_CHECKING:  # a checker would believe that it gives any name
 
-def __getattr__(name: str) -> Any:
-    """Imports a public name when it is first used (PEP 562)."""
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_HOMES[name]), name)
+    def __getattr__(name: str) -> Any:
+        """Imports a public name when it is first used (PEP 562)."""
+        if name not in __all__:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        home = import_module("muq_plugins.inference")  # light, as this one is
+        if name not in home.__all__:
+            home = import_module("muq_plugins.lobes")
+        return getattr(home, name)
 
 
 def __dir__() -> list[str]:

@@ -5,20 +5,39 @@ explain a broken installation, without torch and SpeechBrain.
 """
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+if TYPE_CHECKING:
+    from muq_plugins.inference.mulan import (
+        MuQMuLan,
+    )
+    from muq_plugins.inference.muq import (
+        MuQ,
+    )
+    from muq_plugins.inference.pretrained_muq import (
+        PretrainedMuQ,
+    )
+    from muq_plugins.inference.tokenizer import (
+        MelRVQ,
+    )
+
+__all__ = [
+    "MelRVQ",
+    "MuQ",
+    "MuQMuLan",
+    "PretrainedMuQ",
+]
 _HOMES = {
-    "MelRVQ": "muq_plugins.inference.tokenizer",
-    "MuQ": "muq_plugins.inference.muq",
-    "MuQMuLan": "muq_plugins.inference.mulan",
-    "PretrainedMuQ": "muq_plugins.inference.pretrained_muq",
+    "MelRVQ": "tokenizer",
+    "MuQ": "muq",
+    "MuQMuLan": "mulan",
+    "PretrainedMuQ": "pretrained_muq",
 }
 
-__all__ = sorted(_HOMES)
+if not TYPE_CHECKING:  # a checker would believe that it gives any name
 
-
-def __getattr__(name: str) -> Any:
-    """Imports a public name when it is first used (PEP 562)."""
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_HOMES[name]), name)
+    def __getattr__(name: str) -> Any:
+        """Imports a public name when it is first used (PEP 562)."""
+        if name not in _HOMES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
