@@ -1,4 +1,4 @@
-"""Takes the picture of the search page in the README: docs/images/search_page.png.
+"""Takes the picture of the search page: docs/images/search_page.png.
 
 Needs playwright (`pip install playwright`), and a browser: a Chromium or Chrome that is
 installed already, or `playwright install chromium`. The page has to be served:

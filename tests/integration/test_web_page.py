@@ -24,7 +24,7 @@ LONG_NAME = "a very long name of a file that does not fit into one line " * 3
 
 
 def load_script():
-    """The script that takes the picture in the README."""
+    """The script that takes the picture in the docs."""
     path = ROOT / "docs" / "images" / "search_page.py"
     spec = importlib.util.spec_from_file_location("search_page", path)
     module = importlib.util.module_from_spec(spec)
