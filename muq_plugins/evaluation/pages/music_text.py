@@ -26,6 +26,8 @@ from muq_plugins.evaluation.zero_shot.scores import load_scores
 from muq_plugins.lobes.stages import is_at_chance
 
 LANGUAGES = {"en": "English", "zh": "Chinese", "own": "as given"}
+# Resampling fewer pieces says nothing about other pieces.
+FEWEST_PIECES = 5
 # What retrieval is measured by: title, and how it is written.
 MEASURES = {
     "recall_at_1": ("Recall at 1", percent),
@@ -69,15 +71,16 @@ def tagging(run: Run) -> list[Fact]:
 
 def learned(run: Run) -> list[Verdict]:
     """The loss beside that of guessing."""
-    loss, chance = run.valid.get("loss"), run.valid.get("chance")
-    if loss is None or not is_at_chance(loss, chance):
+    loss, chance = run.final.get("loss"), run.final.get("chance")
+    if loss is None or run.warming_up or not is_at_chance(loss, chance):
         return []
     return [
         Verdict(
             "problem",
-            f"the model is stuck at chance: contrastive loss {loss:.2f} on unseen "
-            f"clips, guessing {chance:.2f}. Look whether the training loss falls: if "
-            "it does, use more music or fewer steps; if not, change the learning rate.",
+            f"the model is stuck at chance: contrastive loss {loss:.2f} on the "
+            f"{run.part}, guessing {chance:.2f}. Look whether the training loss falls: "
+            "if it does, use more music or fewer steps; if not, change the learning "
+            "rate.",
         )
     ]
 
@@ -85,14 +88,21 @@ def learned(run: Run) -> list[Verdict]:
 def found(run: Run) -> list[Verdict]:
     """Whether unseen clips are found."""
     return [
-        _retrieval_verdict(f"{direction}, {language}", scores)
-        for language, by in load_scores(run.folder).get("retrieval", {}).items()
-        for direction, scores in by.items()
+        _retrieval_verdict(f"{direction}, {language}", of, scores)
+        for scores in _scores("retrieval")(run)
+        for language, by in scores["retrieval"].items()
+        for direction, of in by.items()
     ]
 
 
-def _retrieval_verdict(what: str, scores: dict[str, Any]) -> Verdict:
-    recall, chance = scores["recall_at_10"], scores["chance"]["recall_at_10"]
+def _retrieval_verdict(what: str, of: dict[str, Any], scores: dict) -> Verdict:
+    recall, chance = of["recall_at_10"], of["chance"]["recall_at_10"]
+    if scores["pieces"] < FEWEST_PIECES or chance >= 1:
+        return Verdict(
+            "undecided",
+            f"{what}: the test part has {scores['clips']} clips of {scores['pieces']} "
+            "pieces, too few to say whether clips are found. Give more test music.",
+        )
     numbers = (
         f"recall at 10 {recall['value']:.1%} (95% interval {recall['low']:.1%} to "
         f"{recall['high']:.1%}), by chance {chance:.1%}"

@@ -6,6 +6,7 @@ import math
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from muq_plugins.evaluation import figures
 from muq_plugins.evaluation.page import (
@@ -34,32 +35,38 @@ from muq_plugins.evaluation.pages.tokenizer import (
     LEVELS,
     earlier_verdicts,
     run_levels,
+    use_of_codes,
 )
 from muq_plugins.evaluation.probe_result import ProbeResult, load_probe
 from muq_plugins.evaluation.run_files import select, series
 from muq_plugins.lobes import codes
-from muq_plugins.lobes.stages import is_at_chance
+from muq_plugins.lobes.stages import TokenizerTraining, is_at_chance
 
 # What this project asks of a finished pre-training: this far below a counting model.
 LEARNED_MARGIN = 0.30
+# A loss this close to that of a counting model, as a share of it, is that of one.
+FREQUENCIES = 0.02
 # A gap between training and validation, or a rise from the best validation, as large
 # as the margin that counts as learning has eaten that much of it.
 OVERFIT_GAP = 0.30
 # Training rows are averaged over this many, because one batch says little.
 TRAIN_ROWS = 20
+# Resampling fewer pieces says nothing about other pieces.
+FEWEST_PIECES = 5
 MODEL, COUNTER = "the model", "a model that only counts codes"
 
 
 def cross_entropy(run: Run) -> list[Fact]:
     """The loss beside what counting and guessing give."""
-    if "cross_entropy" not in run.valid:
+    row = run.final
+    if "cross_entropy" not in row:
         return []
-    chance = run.valid["chance"]
+    chance = row["chance"]
     return [
         Fact(
             "Masked cross-entropy",
-            f"{number(run.valid['cross_entropy'])} nat",
-            f"a counting model: {number(run.valid['code_entropy'])}, "
+            f"{number(row['cross_entropy'])} nat",
+            f"{run.part}; a counting model: {number(row['code_entropy'])}, "
             f"chance ln {round(math.exp(chance))} = {chance:.2f}",
         )
     ]
@@ -67,13 +74,14 @@ def cross_entropy(run: Run) -> list[Fact]:
 
 def accuracy(run: Run) -> list[Fact]:
     """The share that is guessed right, beside always guessing the same."""
-    if "cross_entropy" not in run.valid:
+    if "cross_entropy" not in run.final:
         return []
-    note = f"chance: {percent(math.exp(-run.valid['chance']))}"
-    if run.code_counts is not None:
-        guessing = float(codes.most_frequent_share(run.code_counts).mean())
-        note = f"always guessing the most frequent code: {percent(guessing)}"
-    return [Fact("Masked accuracy", percent(run.valid["accuracy"]), note)]
+    note = f"chance: {percent(math.exp(-run.final['chance']))}"
+    if guessing := _guessing(run):
+        mean = float(np.mean(guessing))
+        note = f"always guessing the most frequent code: {percent(mean)}"
+    note = f"{run.part}; {note}"
+    return [Fact("Masked accuracy", percent(run.final["accuracy"]), note)]
 
 
 def probe_score(run: Run) -> list[Fact]:
@@ -88,27 +96,44 @@ def probe_score(run: Run) -> list[Fact]:
 def learned(run: Run) -> list[Verdict]:
     """The loss beside chance, and beside a model that only counts."""
     loss, chance, counting = (
-        run.valid.get(key) for key in ("cross_entropy", "chance", "code_entropy")
+        run.final.get(key) for key in ("cross_entropy", "chance", "code_entropy")
     )
     if loss is None:
         return []
+    if run.warming_up and (counting is None or loss >= counting):
+        return [
+            Verdict(
+                "warning",
+                f"it is too early to judge: masked cross-entropy {loss:.2f} nat on the "
+                f"{run.part}, but the learning rate was still in its warm-up. Train "
+                "longer, or shorten the warm-up.",
+            )
+        ]
     if chance is not None and is_at_chance(loss, chance):
         return [
             Verdict(
                 "problem",
-                f"the model is stuck at chance: masked cross-entropy {loss:.2f} nat, "
-                f"chance is ln V = {chance:.2f}. Check the learning rate and its "
-                "warm-up, that the gradient norm is not zero, that the tokenizer is a "
-                "trained one, and that the clips are not silent.",
+                f"the model is stuck at chance: masked cross-entropy {loss:.2f} nat on "
+                f"the {run.part}, chance is ln V = {chance:.2f}. Check the learning "
+                "rate and its warm-up, that the gradient norm is not zero, that a "
+                "target that has to be trained was, and that the clips are not silent.",
             )
         ]
     if counting is None:
         return []
     margin = counting - loss
     numbers = (
-        f"masked cross-entropy {loss:.2f} nat, {abs(margin):.2f} "
+        f"masked cross-entropy {loss:.2f} nat on the {run.part}, {abs(margin):.2f} "
         f"{'below' if margin > 0 else 'above'} a counting model ({counting:.2f})"
     )
+    if margin < -FREQUENCIES * counting:
+        return [
+            Verdict(
+                "problem",
+                f"the model has not even learned how often each code occurs: {numbers}"
+                ". Train longer, or raise the learning rate.",
+            )
+        ]
     if margin <= 0:
         return [
             Verdict(
@@ -160,8 +185,8 @@ def overfit(run: Run) -> list[Verdict]:
 
 def per_codebook(run: Run) -> list[Verdict]:
     """Codebooks that are not learned, which the mean over all of them may hide."""
-    losses = finite_list(run.valid, "cross_entropy_per_codebook")
-    counting = finite_list(run.valid, "code_entropy_per_codebook")
+    losses = finite_list(run.final, "cross_entropy_per_codebook")
+    counting = finite_list(run.final, "code_entropy_per_codebook")
     if not losses or not counting:
         return []
     behind = np.flatnonzero(np.array(losses) >= np.array(counting)).tolist()
@@ -171,24 +196,24 @@ def per_codebook(run: Run) -> list[Verdict]:
         Verdict(
             "warning",
             f"{name_codebooks(behind)}: predicted no better than by a counting model, "
-            "while others are. Late codebooks are learned last: train longer.",
+            f"while others are (on the {run.part}). Train longer.",
         )
     ]
 
 
 def guessed(run: Run) -> list[Verdict]:
     """The accuracy beside that of always guessing the most frequent code."""
-    found = np.array(finite_list(run.valid, "accuracy_per_codebook"))
-    if not found.size or run.code_counts is None:
+    found = np.array(finite_list(run.final, "accuracy_per_codebook"))
+    guessing = np.array(_guessing(run))
+    if not found.size or not guessing.size:
         return []
-    guessing = codes.most_frequent_share(run.code_counts).numpy()
     if guessing.size != found.size:
         raise ValueError(
             f"the metrics have {found.size} codebooks, code_counts have "
             f"{guessing.size}: they are not of the same run"
         )
     numbers = (
-        f"{found.mean():.1%} of the masked codes are guessed right, "
+        f"{found.mean():.1%} of the masked codes of the {run.part} are guessed right, "
         f"{guessing.mean():.1%} by always guessing the most frequent code"
     )
     behind = np.flatnonzero(found <= guessing).tolist()
@@ -203,6 +228,23 @@ def guessed(run: Run) -> list[Verdict]:
     return [Verdict("good", f"every codebook is predicted: {numbers}")]
 
 
+def use_of_target(run: Run) -> list[Verdict]:
+    """Codebooks of a target that was not trained here, and hardly says anything."""
+    if run.earlier is not None or run.code_counts is None:
+        return []
+    row = TokenizerTraining.summary(torch.as_tensor(run.code_counts))
+    found = [v for v in use_of_codes(row, run.code_counts) if v.level == "problem"]
+    return [
+        Verdict(
+            "warning",
+            f"the target: {verdict.message.split('. Check')[0]} on the test part. What "
+            "hardly varies teaches little: look at the features that it is made of, or "
+            "choose another quantizer.",
+        )
+        for verdict in found
+    ]
+
+
 def probe_gain(results: list[ProbeResult]) -> list[Verdict]:
     """Whether pre-training has improved the encoder."""
     by_name = {result.name: result for result in results}
@@ -211,6 +253,16 @@ def probe_gain(results: list[ProbeResult]) -> list[Verdict]:
     if trained is None or untrained is None:
         return []
     difference, low, high = trained.difference(untrained)
+    pieces = len(set(trained.groups))
+    if pieces < FEWEST_PIECES or low == high:
+        return [
+            Verdict(
+                "undecided",
+                "whether pre-training has improved the encoder: the probe was tested "
+                f"on {len(trained.labels)} clips of {pieces} pieces, too few to tell. "
+                "Give more test music with labels.",
+            )
+        ]
     numbers = (
         f"balanced accuracy {trained.balanced_accuracy:.1%}, the same encoder "
         f"untrained {untrained.balanced_accuracy:.1%} (difference "
@@ -242,12 +294,14 @@ def probes(run: Run) -> list[list[ProbeResult]]:
 
 
 def _guessing(run: Run) -> list[float]:
-    counts = run.code_counts
-    return [] if counts is None else codes.most_frequent_share(counts).tolist()
+    """What always guessing gets; codes are counted on the test part, at the end."""
+    if run.code_counts is None or not run.test:
+        return []
+    return codes.most_frequent_share(run.code_counts).tolist()
 
 
 def _codebooks_figure(run: Run, path: Path) -> None:
-    row, level = run.valid, None
+    row, level = run.final, None
     if row.get("chance") is not None:
         level = (row["chance"], "chance\nln V")
     charts = [
@@ -271,10 +325,10 @@ def _codebooks_figure(run: Run, path: Path) -> None:
 
 def _codebooks_table(run: Run) -> Table:
     columns = {
-        "Accuracy": map(percent, run.valid["accuracy_per_codebook"]),
-        "Cross-entropy (nat)": map(number, run.valid["cross_entropy_per_codebook"]),
+        "Accuracy": map(percent, run.final["accuracy_per_codebook"]),
+        "Cross-entropy (nat)": map(number, run.final["cross_entropy_per_codebook"]),
     }
-    if entropy := run.valid.get("code_entropy_per_codebook"):
+    if entropy := run.final.get("code_entropy_per_codebook"):
         columns["Counting model (nat)"] = map(number, entropy)
     if guessing := _guessing(run):
         columns["Most frequent code"] = map(percent, guessing)
@@ -337,6 +391,7 @@ PRETRAINING = Page(
         overfit,
         per_codebook,
         guessed,
+        use_of_target,
         lambda run: [v for results in probes(run) for v in probe_gain(results)],
         earlier_verdicts,
     ),
@@ -346,7 +401,7 @@ PRETRAINING = Page(
             "codebooks",
             {"accuracy_per_codebook": _codebooks_figure},
             _codebooks_table,
-            each=lambda run: [run] * ("accuracy_per_codebook" in run.valid),
+            each=lambda run: [run] * ("accuracy_per_codebook" in run.final),
         ),
         Part("probe", {"probe": _probe_figure}, _probe_table, each=probes),
         Part("classes", table=_classes_table, each=probes),

@@ -67,6 +67,27 @@ class Run:
         """What was measured at the end; empty before."""
         return (select(self.rows, kind="test") or [{}])[-1]
 
+    @property
+    def final(self) -> dict:
+        """What statements about the result rest on: the test part once it is there."""
+        return self.test or self.valid
+
+    @property
+    def part(self) -> str:
+        """The part of the corpus that `final` was measured on."""
+        return "test part" if self.test else "validation part"
+
+    @property
+    def warming_up(self) -> bool:
+        """Whether the learning rate was still rising at the end."""
+        _, rates = series(select(self.rows, kind="train"), "lr")
+        return len(rates) > 1 and rates[-1] == rates.max() > rates[-2]
+
+    @property
+    def measured(self) -> list[str]:
+        """The measures that its rows have: not every quantizer has every term."""
+        return [name for name in self.measures if any(name in r for r in self.rows)]
+
 
 def curves(
     *names: str, height: float, legend: str, on: int = 0
@@ -75,7 +96,8 @@ def curves(
 
     def draw(run: Run, path: Path) -> None:
         panels = []
-        for index, name in enumerate(names):
+        shown = [name for name in names if name in run.measured] or names[:1]
+        for index, name in enumerate(shown):
             measure = run.measures[name]
             train, valid = (
                 series(select(run.rows, kind=kind), name) for kind in ("train", "valid")
@@ -167,7 +189,8 @@ def _codes_table(counted: Counted) -> Table:
 
 
 def _counted(run: Run) -> list[Counted]:
-    return [] if run.code_counts is None else [Counted(run.code_counts)]
+    heard = "the test part" if run.test else "unseen clips"
+    return [] if run.code_counts is None else [Counted(run.code_counts, heard)]
 
 
 CODES = Part("codes", {"codes": _codes_figure}, _codes_table, _counted, SHARED)
@@ -187,15 +210,16 @@ def code_use(run: Run) -> list[Fact]:
     counts = run.code_counts
     if counts is None:
         return []
-    return [usage_fact(codes.usage(counts), codes.perplexity(counts), counts.shape)]
+    found = codes.usage(counts), codes.perplexity(counts)
+    return [usage_fact(*found, counts.shape, "test part; " if run.test else "")]
 
 
-def usage_fact(usage, perplexity, size: tuple[int, int]) -> Fact:
+def usage_fact(usage, perplexity, size: tuple[int, int], part: str = "") -> Fact:
     """How the codes are used, from one number a codebook."""
     return Fact(
         "Code usage",
         _span(100 * np.asarray(usage), "{:.3g}") + "%",
-        f"{size[0]} x {size[1]} codes, perplexity "
+        f"{part}{size[0]} x {size[1]} codes, perplexity "
         + _span(np.asarray(perplexity), "{:.0f}"),
     )
 

@@ -65,8 +65,8 @@ def sample_size(counts: np.ndarray | None) -> list[Verdict]:
         Verdict(
             "warning",
             f"only {frames} frames were counted for {counts.shape[1]} codes: low usage "
-            "may be the fault of the small sample. Validate on at least "
-            f"{needed} frames.",
+            "may be the fault of the small sample. Use more or longer unseen clips, or "
+            f"more windows of them: at least {needed} frames.",
         )
     ]
 
@@ -74,21 +74,25 @@ def sample_size(counts: np.ndarray | None) -> list[Verdict]:
 def use_of_codes(row: Mapping[str, Any], counts: np.ndarray | None) -> list[Verdict]:
     """Whether every codebook uses its codes."""
     size = _codebook_size(row) if counts is None else counts.shape[1]
+    there = 1.0  # share of evenly used codes that turn up in so small a sample
+    if counts is not None:
+        there = 1 - math.exp(-int(counts.sum(1).min()) / size)
     usage = finite_list(row, "usage")
     perplexity = finite_list(row, "perplexity") or [math.inf] * len(usage)
     verdicts = []
     for index, (used, effective) in enumerate(zip(usage, perplexity, strict=True)):
-        if used < COLLAPSED_USAGE or effective < COLLAPSED_PERPLEXITY * size:
+        few = effective < COLLAPSED_PERPLEXITY * size * there
+        if few or used < COLLAPSED_USAGE * there:
             verdicts.append(
                 Verdict(
                     "problem",
                     f"{name_codebooks([index])} collapsed: {used:.1%} of its codes are "
                     f"used, perplexity {effective:.1f}. Check the feature statistics "
-                    "(such as mean and std of a log-mel), the replacement of unused "
-                    "codes and the learning rate.",
+                    "(such as mean and std of a log-mel) and how the quantizer was "
+                    "trained.",
                 )
             )
-        elif used < HEALTHY_USAGE:
+        elif used < HEALTHY_USAGE * there:
             verdicts.append(
                 Verdict(
                     "warning",
@@ -137,8 +141,8 @@ def judged(run: Run) -> list[Verdict]:
         return []
     return [
         *sample_size(run.code_counts),
-        *use_of_codes(run.valid, run.code_counts),
-        *gain_of_codebooks(run.valid),
+        *use_of_codes(run.final, run.code_counts if run.test else None),
+        *gain_of_codebooks(run.final),
     ]
 
 
@@ -152,7 +156,7 @@ def earlier_verdicts(run: Run) -> list[Verdict]:
     ]
 
 
-def error_fact(errors: list[float | None] | None) -> list[Fact]:
+def error_fact(errors: list[float | None] | None, part: str = "") -> list[Fact]:
     """What the codes lose of the features."""
     if not errors:
         return []
@@ -160,8 +164,8 @@ def error_fact(errors: list[float | None] | None) -> list[Fact]:
         Fact(
             "Reconstruction error",
             number(errors[-1]),
-            f"{number(errors[0])} with nothing decoded, {number(errors[1])} from the "
-            "first codebook alone",
+            f"{part}{number(errors[0])} with nothing decoded, {number(errors[1])} from "
+            "the first codebook alone",
         )
     ]
 
@@ -223,7 +227,11 @@ LEVELS = Part("levels", LEVEL_FIGURES, each=run_levels, template=TEMPLATE)
 TOKENIZER = Page(
     title="Tokenizer training",
     template=TEMPLATE,
-    facts=(lambda run: error_fact(run.valid.get(ERRORS)), code_use, training_time),
+    facts=(
+        lambda run: error_fact(run.final.get(ERRORS), f"{run.part}; "),
+        code_use,
+        training_time,
+    ),
     verdicts=(finite, validated, judged),
     parts=(
         Part(

@@ -98,10 +98,13 @@ def _task_verdicts(result: TaskResult) -> list[Verdict]:
             continue
         numbers = (
             f"{metric} {ours.value:.1%}, {comparison.reference} "
-            f"{ours.value - comparison.difference:.1%} (difference "
-            f"{100 * comparison.difference:+.1f} points, 95% interval "
-            f"{100 * comparison.low:+.1f} to {100 * comparison.high:+.1f})"
+            f"{ours.value - comparison.difference:.1%}"
         )
+        if result.test_groups >= FEWEST_GROUPS:
+            numbers += (
+                f" (difference {100 * comparison.difference:+.1f} points, 95% interval "
+                f"{100 * comparison.low:+.1f} to {100 * comparison.high:+.1f})"
+            )
         if comparison.reference == UNTRAINED:
             if result.test_groups < FEWEST_GROUPS:
                 level = "warning"

@@ -19,6 +19,12 @@ def verdicts_of(stage, rows, counts=None):
     page, module = PAGES[stage]
     run = Run(Path("nowhere"), stage, module.measures)
     run.__dict__["rows"] = rows
+    if counts is not None:  # as at the end of a run
+        rows = [
+            *rows,
+            {**[r for r in rows if r["kind"] == "valid"][-1], "kind": "test"},
+        ]
+        run.__dict__["rows"] = rows
     run.__dict__["arrays"] = {} if counts is None else {"code_counts": counts}
     return page.verdicts_of(run)
 
@@ -140,10 +146,18 @@ def test_a_last_validation_that_is_not_finite_does_not_crash():
     [
         (CHANCE, "problem", "stuck at chance"),
         (0.981 * CHANCE, "problem", "stuck at chance"),
-        (0.979 * CHANCE, "problem", "the codes' frequencies and nothing else"),
+        (0.979 * CHANCE, "problem", "not even learned how often each code occurs"),
         (4.8, "problem", "the codes' frequencies and nothing else"),
-        (4.6, "warning", "0.20 below a counting model (4.80), where 0.30 below is"),
-        (4.4, "good", "4.40 nat, 0.40 below a counting model (4.80)"),
+        (
+            4.6,
+            "warning",
+            "on the validation part, 0.20 below a counting model (4.80), where",
+        ),
+        (
+            4.4,
+            "good",
+            "4.40 nat on the validation part, 0.40 below a counting model (4.80)",
+        ),
     ],
 )
 def test_loss_against_chance_and_counting(cross_entropy, level, words):
@@ -183,7 +197,10 @@ def test_accuracy_beside_guessing():
     row["accuracy_per_codebook"] = [0.61, 0.41]
     verdicts = pretrain_verdicts([row], counts)
     assert levels(verdicts) == ["good", "good"]
-    assert "51.0% of the masked codes are guessed right, 50.0%" in verdicts[1].message
+    assert (
+        "51.0% of the masked codes of the test part are guessed right, 50.0%"
+        in verdicts[1].message
+    )
 
 
 def test_counts_of_another_run_are_an_error():
@@ -197,10 +214,34 @@ def test_problems_come_first(tokenizer_rows):
     assert levels(tokenizer_verdicts(tokenizer_rows)) == ["problem", "warning", "good"]
 
 
+def test_a_run_in_its_warm_up_is_not_judged():
+    rising = [train_row(CHANCE) | {"step": i, "lr": i * 1e-4} for i in (1, 2, 3)]
+    verdicts = pretrain_verdicts([*rising, valid_row(CHANCE)])
+    assert levels(verdicts) == ["warning"]
+    assert "too early to judge" in verdicts[0].message
+    falling = [row | {"lr": 1e-4 / row["step"]} for row in rising]
+    assert levels(pretrain_verdicts([*falling, valid_row(CHANCE)])) == ["problem"]
+
+
+def test_statements_rest_on_one_part(tokenizer_rows):
+    test = dict(tokenizer_rows[-1], kind="test", usage=[0.516] + [0.9] * 7)
+    message = only(tokenizer_verdicts([*tokenizer_rows, test]), "warning")
+    assert "51.6% of its codes" in message
+
+
+def test_a_target_that_hardly_varies_is_named():
+    counts = np.zeros((1, 1024))
+    counts[0, :6] = 1000
+    row = valid_row(1.0, accuracy_per_codebook=[0.9])
+    found = [v.message for v in pretrain_verdicts([row], counts)]
+    assert any("the target: codebook 1 collapsed: 0.6% of its" in m for m in found)
+
+
 class FakeProbe:
     """Stands for a ProbeResult: a score and its difference to any other."""
 
-    def __init__(self, name, score, difference=None):
+    def __init__(self, name, score, difference=None, pieces=9):
+        self.groups = self.labels = [str(i) for i in range(pieces)]
         self.name, self.balanced_accuracy = name, score
         self.difference = lambda other: difference
 
@@ -220,6 +261,13 @@ def test_probe_verdict(difference, level):
         FakeProbe("trained encoder", 0.3 + difference[0], difference),
     ]
     assert levels(probe_gain(results)) == [level]
+
+
+@pytest.mark.parametrize(("pieces", "gain"), [(4, (0.2, 0.1, 0.3)), (9, (0, 0, 0))])
+def test_a_probe_on_too_few_pieces_says_nothing(pieces, gain):
+    names = "untrained encoder", "trained encoder"
+    (verdict,) = probe_gain([FakeProbe(n, 0.3, gain, pieces) for n in names])
+    assert verdict.level == "undecided" and "points" not in verdict.message
 
 
 def test_verdict_prints_level_and_message():

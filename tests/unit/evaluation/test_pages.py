@@ -60,6 +60,11 @@ def coarse_figures(monkeypatch):
     monkeypatch.setattr(style, "DPI", 30)
 
 
+def with_test(rows):
+    """Rows of a run that has come to its end."""
+    return [*rows, {**rows[-1], "kind": "test"}]
+
+
 def write_rows(folder, rows):
     log = MetricsLog(folder / "metrics.jsonl")
     log.path.write_text("".join(f"{row}\n" for row in map(json.dumps, rows)), "utf-8")
@@ -80,7 +85,9 @@ def probe_results():
 
 @pytest.fixture
 def tokenizer_folder(tmp_path, synthetic):
-    folder = write_rows(tmp_path / "mel_rvq" / "1", synthetic["tokenizer_rows"](2))
+    folder = write_rows(
+        tmp_path / "mel_rvq" / "1", with_test(synthetic["tokenizer_rows"](2))
+    )
     mel, reconstructions, levels = synthetic["mel"](seconds=1)
     save_diagnostics(
         folder,
@@ -94,7 +101,9 @@ def tokenizer_folder(tmp_path, synthetic):
 
 @pytest.fixture
 def pretrain_folder(tmp_path, synthetic, probe_results):
-    folder = write_rows(tmp_path / "muq" / "1", synthetic["pretrain_rows"](2))
+    folder = write_rows(
+        tmp_path / "muq" / "1", with_test(synthetic["pretrain_rows"](2))
+    )
     save_diagnostics(folder, code_counts=synthetic["code_counts"](2))
     save_probe(folder, probe_results)
     (folder / "hyperparams.yaml").write_text("seed: 1 # <&>\n", "utf-8")
@@ -207,13 +216,15 @@ def test_report_needs_rows_of_a_stage(tmp_path):
 
 def test_headline(pretrain_folder, tokenizer_folder):
     assert headline(pretrain_folder) == [
-        "masked cross-entropy 4.07 nat (a counting model: 4.90, chance ln 256 = 5.55)",
-        "masked accuracy 22.7% (always guessing the most frequent code: 12.4%)",
-        "code usage 96.9–100% (2 x 256 codes, perplexity 53–201)",
+        "masked cross-entropy 4.07 nat (test part; a counting model: 4.90, chance "
+        "ln 256 = 5.55)",
+        "masked accuracy 22.7% (test part; always guessing the most frequent code: "
+        "12.4%)",
+        "code usage 96.9–100% (test part; 2 x 256 codes, perplexity 53–201)",
     ]
     assert headline(tokenizer_folder)[0] == (
-        "reconstruction error 0.48 (0.83 with nothing decoded, 0.63 from the first "
-        "codebook alone)"
+        "reconstruction error 0.48 (test part; 0.83 with nothing decoded, 0.63 from "
+        "the first codebook alone)"
     )
 
 
