@@ -59,15 +59,16 @@ def make_run(folder, predicted=(0, 1, 0, 0), targets=TARGETS, tokenizer=True):
             chosen = layer in (None, 1)
             rows.append(Row(**{**vars(row), "chosen": chosen}))
     clips = {"train": 4, "test": 4}
-    result = TaskResult(
-        *("key", "single", "piece", "semantic", "balanced_accuracy", 0.5),
-        *(["C", "D"], clips, 2, rows),
-    )
     predictions = {"targets": targets, "groups": np.array(["y", "y", "x", "x"])}
     for row in rows:
         predictions[f"{row.features}/linear/{row.layer}"] = np.array([predicted])
+    result = TaskResult(
+        *("key", "single", "piece", "semantic", "balanced_accuracy", 0.5),
+        *(["C", "D"], clips, 2, rows),
+        predictions=predictions,
+    )
     probe = folder / "probes" / "corpus"
-    save_task(probe, "1ec3", result, predictions)
+    save_task(probe, "1ec3", result)
     save_results(probe, [result])
     return folder
 
