@@ -24,6 +24,7 @@ GENERAL = {
     "StageOutput",
     "Target",
     "TokenizerTraining",
+    "part",
 }
 CONCRETE = {n for n in muq_plugins.lobes.__all__ if n[0].isupper()} - GENERAL
 
