@@ -14,7 +14,12 @@ from muq_plugins.evaluation.page import (
     percent,
     write_report,
 )
-from muq_plugins.evaluation.probe_result import ProbeResult, load_probe
+from muq_plugins.evaluation.probing.results import (
+    LINEAR,
+    TRAINED,
+    TaskResult,
+    load_final_probe,
+)
 from muq_plugins.evaluation.run_files import (
     METRICS_FILE,
     load_diagnostics,
@@ -43,7 +48,7 @@ def iterations_report(folder: str | Path, runs: list[str | Path]) -> Path:
     """Compares the models of iterative training and writes a report about them."""
     folder = Path(folder)
     measured = [_measure(Path(run)) for run in runs]
-    probes = [load_probe(run)[-1:] for run in runs]
+    probes = [load_final_probe(run) for run in runs]
     write_json(folder / ITERATIONS_FILE, measured)
     last = measured[-1]
     facts = [
@@ -102,9 +107,9 @@ def _measure(run: Path) -> dict:
     if counts is not None:
         row["usage"] = float(codes.usage(counts).mean())
         row["perplexity"] = codes.perplexity(counts).tolist()
-    for probe in load_probe(run)[-1:]:
-        row["probe"] = probe.balanced_accuracy
-        row["probe_interval"] = list(probe.interval)
+    if probe := load_final_probe(run):
+        trained = probe.row(TRAINED, LINEAR)
+        row["probe"], *row["probe_interval"] = trained.value, trained.low, trained.high
     return {"run": str(run), **row}
 
 
@@ -114,20 +119,19 @@ def _before(rows: list[dict], key: str, write) -> str:
     return "before: " + ", ".join(values or ["nothing"])
 
 
-def _verdicts(runs: list, probes: list[list[ProbeResult]]) -> list[Verdict]:
+def _verdicts(runs: list, probes: list[TaskResult | None]) -> list[Verdict]:
     """Whether each model is better than its teacher, as far as the probe can tell."""
     verdicts = []
     for index in range(1, len(runs)):
         if not (probes[index] and probes[index - 1]):
             continue
-        (student,), (teacher,) = probes[index], probes[index - 1]
         name = _name(runs[index])
-        try:
-            gain, low, high = student.difference(teacher)
-        except ValueError:
+        difference = probes[index].gain(probes[index - 1])
+        if difference is None:
             message = f"{name} and its teacher were not probed on the same clips"
             verdicts.append(Verdict("undecided", message))
             continue
+        gain, low, high = difference
         level = "undecided" if low <= 0 <= high else "good" if gain > 0 else "warning"
         verdicts.append(
             Verdict(

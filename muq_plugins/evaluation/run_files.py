@@ -18,7 +18,6 @@ from muq_plugins.files import replace_file
 
 METRICS_FILE = "metrics.jsonl"
 DIAGNOSTICS_FILE = "diagnostics.npz"
-PROBE_FILE = "probe.json"
 HYPERPARAMETERS_FILE = "hyperparams.yaml"
 FIGURES_FOLDER = "figures"
 

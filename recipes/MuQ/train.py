@@ -31,8 +31,8 @@ from muq_plugins.brains import PretrainBrain
 from muq_plugins.errors import UserError
 from muq_plugins.evaluation.iterations import iterations_report
 from muq_plugins.evaluation.pages import headline, report
+from muq_plugins.evaluation.probing.run import probe_run
 from muq_plugins.evaluation.run_files import save_diagnostics
-from muq_plugins.evaluation.run_probe import probe_run
 from muq_plugins.experiment import (
     each_model,
     load_experiment,

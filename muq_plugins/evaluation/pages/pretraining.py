@@ -37,7 +37,14 @@ from muq_plugins.evaluation.pages.tokenizer import (
     run_levels,
     use_of_codes,
 )
-from muq_plugins.evaluation.probe_result import ProbeResult, load_probe
+from muq_plugins.evaluation.probing.results import (
+    FEWEST_GROUPS,
+    LINEAR,
+    TRAINED,
+    UNTRAINED,
+    TaskResult,
+    load_final_probe,
+)
 from muq_plugins.evaluation.run_files import select, series
 from muq_plugins.lobes import codes
 from muq_plugins.lobes.stages import TokenizerTraining, is_at_chance
@@ -51,8 +58,6 @@ FREQUENCIES = 0.02
 OVERFIT_GAP = 0.30
 # Training rows are averaged over this many, because one batch says little.
 TRAIN_ROWS = 20
-# Resampling fewer pieces says nothing about other pieces.
-FEWEST_PIECES = 5
 MODEL, COUNTER = "the model", "a model that only counts codes"
 
 
@@ -86,10 +91,11 @@ def accuracy(run: Run) -> list[Fact]:
 
 def probe_score(run: Run) -> list[Fact]:
     """What a linear probe reads off the encoder."""
-    for *others, last in probes(run):
-        comparison = [f"{r.name} {percent(r.balanced_accuracy)}" for r in others]
-        note = ", ".join([*comparison, f"chance {percent(last.chance)}"])
-        return [Fact(f"Probe, {last.name}", percent(last.balanced_accuracy), note)]
+    for probe in probes(run):
+        *others, last = probe.chosen()
+        comparison = [f"{row.features} {percent(row.value)}" for row in others]
+        note = ", ".join([*comparison, f"chance {percent(probe.chance)}"])
+        return [Fact(f"Probe, {last.features}", percent(last.value), note)]
     return []
 
 
@@ -245,33 +251,29 @@ def use_of_target(run: Run) -> list[Verdict]:
     ]
 
 
-def probe_gain(results: list[ProbeResult]) -> list[Verdict]:
+def probe_gain(probe: TaskResult) -> list[Verdict]:
     """Whether pre-training has improved the encoder."""
-    by_name = {result.name: result for result in results}
-    trained = by_name.get("trained encoder")
-    untrained = by_name.get("untrained encoder")
-    if trained is None or untrained is None:
+    gains = [c for c in probe.comparisons if c.reference == UNTRAINED]
+    if not gains:
         return []
-    difference, low, high = trained.difference(untrained)
-    pieces = len(set(trained.groups))
-    if pieces < FEWEST_PIECES or low == high:
+    trained, (gain, *_) = probe.row(TRAINED, LINEAR).value, gains
+    if probe.test_groups < FEWEST_GROUPS or gain.low == gain.high:
         return [
             Verdict(
                 "undecided",
                 "whether pre-training has improved the encoder: the probe was tested "
-                f"on {len(trained.labels)} clips of {pieces} pieces, too few to tell. "
-                "Give more test music with labels.",
+                f"on {probe.clips['test']} clips of {probe.test_groups} pieces, too "
+                "few to tell. Give more test music with labels.",
             )
         ]
     numbers = (
-        f"balanced accuracy {trained.balanced_accuracy:.1%}, the same encoder "
-        f"untrained {untrained.balanced_accuracy:.1%} (difference "
-        f"{100 * difference:+.1f} points, 95% interval {100 * low:+.1f} to "
-        f"{100 * high:+.1f})"
+        f"balanced accuracy {trained:.1%}, the same encoder untrained "
+        f"{trained - gain.difference:.1%} (difference {100 * gain.difference:+.1f} "
+        f"points, 95% interval {100 * gain.low:+.1f} to {100 * gain.high:+.1f})"
     )
-    if low > 0:
+    if gain.low > 0:
         return [Verdict("good", f"pre-training has improved the encoder: {numbers}")]
-    if high >= 0:
+    if gain.high >= 0:
         return [
             Verdict(
                 "warning",
@@ -288,9 +290,9 @@ def probe_gain(results: list[ProbeResult]) -> list[Verdict]:
     ]
 
 
-def probes(run: Run) -> list[list[ProbeResult]]:
-    """The probe at the end of a run, the trained encoder last; none without one."""
-    return list(filter(None, [load_probe(run.folder)]))
+def probes(run: Run) -> list[TaskResult]:
+    """The probe at the end of a run, if there was one."""
+    return list(filter(None, [load_final_probe(run.folder)]))
 
 
 def _guessing(run: Run) -> list[float]:
@@ -335,47 +337,45 @@ def _codebooks_table(run: Run) -> Table:
     return codebook_table(columns)
 
 
-def _probe_figure(results: list[ProbeResult], path: Path) -> None:
+def _probe_figure(probe: TaskResult, path: Path) -> None:
     figures.intervals(
-        {r.name: (r.balanced_accuracy, *r.interval) for r in results},
-        results[0].chance,
+        {row.features: (row.value, row.low, row.high) for row in probe.chosen()},
+        probe.chance,
         "balanced accuracy on unseen pieces, with 95% interval",
         path,
     )
 
 
-def _probe_table(results: list[ProbeResult]) -> Table:
+def _probe_table(probe: TaskResult) -> Table:
     return Table(
-        [
-            *("Features", "Layer", "Size", "Balanced accuracy", "95% interval"),
-            *("Accuracy", "F1"),
-        ],
+        ["Features", "Layer", "Balanced accuracy", "95% interval", "Accuracy", "F1"],
         [
             [
-                result.name,
-                "-" if result.layer is None else str(result.layer),
-                str(result.feature_size),
-                percent(result.balanced_accuracy),
-                f"{result.interval[0]:.1%} to {result.interval[1]:.1%}",
-                percent(result.accuracy),
-                number(result.macro_f1),
+                row.features,
+                "-" if row.layer is None else str(row.layer),
+                percent(row.value),
+                f"{row.low:.1%} to {row.high:.1%}",
+                percent(row.metrics["accuracy"]),
+                number(row.metrics["macro_f1"]),
             ]
-            for result in results
+            for row in probe.chosen()
         ],
     )
 
 
-def _classes_table(results: list[ProbeResult]) -> Table:
-    recalls = [result.recalls for result in results]
+def _classes_table(probe: TaskResult) -> Table:
+    recalls = {row.features: probe.recalls(row) for row in probe.chosen()}
+    targets = probe.predictions["targets"]
     return Table(
-        ["Class", "Test clips", *(result.name for result in results)],
+        ["Class", "Test clips", *recalls],
         [
             [
                 name,
-                str(results[-1].labels.count(name)),
-                *(percent(recall[name]) for recall in recalls),
+                str(int((targets == index).sum())),
+                *(percent(found[name]) for found in recalls.values()),
             ]
-            for name in recalls[0]
+            for index, name in enumerate(probe.classes)
+            if (targets == index).any()
         ],
     )
 
@@ -392,7 +392,7 @@ PRETRAINING = Page(
         per_codebook,
         guessed,
         use_of_target,
-        lambda run: [v for results in probes(run) for v in probe_gain(results)],
+        lambda run: [v for probe in probes(run) for v in probe_gain(probe)],
         earlier_verdicts,
     ),
     parts=(

@@ -26,6 +26,7 @@ from muq_plugins.evaluation.page import (
     write_page,
 )
 from muq_plugins.evaluation.probing.results import (
+    FEWEST_GROUPS,
     HIDDEN,
     LINEAR,
     LOG_MEL,
@@ -42,8 +43,6 @@ from muq_plugins.evaluation.scores import METRIC_NAMES
 # The report shows this many numbers first.
 FACTS = 6
 DRAWS = 2000
-# Resampling fewer pieces says nothing about other pieces.
-FEWEST_GROUPS = 5
 COLORS = {TRAINED: VALID, UNTRAINED: NEUTRAL}
 COLUMNS = 3
 

@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from muq_plugins.evaluation.intervals import Estimate, interval
-from muq_plugins.evaluation.run_files import PROBE_FILE
 from muq_plugins.evaluation.scores import label_draws
 from muq_plugins.files import replace_file
 
@@ -34,10 +33,14 @@ LINEAR = "linear"
 HIDDEN = "hidden layer"
 MIXTURE = "mixture"
 
+# Resampling fewer pieces says nothing about other pieces.
+FEWEST_GROUPS = 5
+
 SCORES_FILE = "scores.json"
 TASKS_FOLDER = "tasks"
 FINAL_FOLDER = "probe"  # of the probe that ends a training, in its run folder
 FINAL_LABEL = "family"
+FILE_OF_BEFORE = "probe.json"  # in place of that folder
 # Raised whenever a change of the code changes what is read.
 FORMAT = 1
 
@@ -228,7 +231,7 @@ def load_predictions(folder: str | Path, label: str) -> dict[str, np.ndarray]:
 
 def load_final_probe(run_folder: str | Path) -> TaskResult | None:
     """The probe that ended a training, with its predictions, if there was one."""
-    old, folder = Path(run_folder) / PROBE_FILE, Path(run_folder) / FINAL_FOLDER
+    folder, old = (Path(run_folder) / it for it in (FINAL_FOLDER, FILE_OF_BEFORE))
     if (folder / SCORES_FILE).is_file():
         (result,) = load_results(folder)
         return replace(result, predictions=load_predictions(folder, result.label))

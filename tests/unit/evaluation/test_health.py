@@ -10,6 +10,14 @@ from muq_plugins.evaluation.page import Verdict
 from muq_plugins.evaluation.pages import PAGES
 from muq_plugins.evaluation.pages.pretraining import probe_gain
 from muq_plugins.evaluation.pages.run import Run
+from muq_plugins.evaluation.probing.results import (
+    LINEAR,
+    TRAINED,
+    UNTRAINED,
+    Comparison,
+    Row,
+    TaskResult,
+)
 
 CHANCE = math.log(256)
 
@@ -237,15 +245,6 @@ def test_a_target_that_hardly_varies_is_named():
     assert any("the target: codebook 1 collapsed: 0.6% of its" in m for m in found)
 
 
-class FakeProbe:
-    """Stands for a ProbeResult: a score and its difference to any other."""
-
-    def __init__(self, name, score, difference=None, pieces=9):
-        self.groups = self.labels = [str(i) for i in range(pieces)]
-        self.name, self.balanced_accuracy = name, score
-        self.difference = lambda other: difference
-
-
 @pytest.mark.parametrize(
     ("difference", "level"),
     [
@@ -256,17 +255,19 @@ class FakeProbe:
     ],
 )
 def test_probe_verdict(difference, level):
-    results = [
-        FakeProbe("untrained encoder", 0.3),
-        FakeProbe("trained encoder", 0.3 + difference[0], difference),
-    ]
-    assert levels(probe_gain(results)) == [level]
+    assert levels(probe_gain(final_probe(difference))) == [level]
+
+
+def final_probe(gain, pieces=9):
+    rows = [Row(TRAINED, LINEAR, 1, 0.5, 0.4, 0.6, {}, chosen=True)]
+    gains = [Comparison(LINEAR, UNTRAINED, *gain)]
+    about = "family", "single", "piece", None, "balanced_accuracy", 0.1, ["a", "b"]
+    return TaskResult(*about, {"test": 9}, pieces, rows, gains)
 
 
 @pytest.mark.parametrize(("pieces", "gain"), [(4, (0.2, 0.1, 0.3)), (9, (0, 0, 0))])
 def test_a_probe_on_too_few_pieces_says_nothing(pieces, gain):
-    names = "untrained encoder", "trained encoder"
-    (verdict,) = probe_gain([FakeProbe(n, 0.3, gain, pieces) for n in names])
+    (verdict,) = probe_gain(final_probe(gain, pieces))
     assert verdict.level == "undecided" and "points" not in verdict.message
 
 

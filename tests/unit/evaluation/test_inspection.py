@@ -7,7 +7,11 @@ import pytest
 import soundfile
 import torch
 
-from muq_plugins.evaluation.inspection import inspect_tokenizer, own_test
+from muq_plugins.evaluation.inspection import (
+    inspect_tokenizer,
+    own_test,
+    reconstruction_examples,
+)
 from muq_plugins.evaluation.pages.tokenizer import inspection_report
 from muq_plugins.evaluation.probing.clips import Clip
 from muq_plugins.evaluation.run_files import (
@@ -131,3 +135,20 @@ def test_its_own_test_is_found_beside_a_tokenizer(tmp_path):
 def test_nothing_inspected(tmp_path):
     with pytest.raises(FileNotFoundError, match="nothing was inspected"):
         inspection_report(tmp_path)
+
+
+def test_reconstructions_are_those_of_the_first_levels():
+    target = Target(StackedFrames(LogMel()), ResidualVQ(512, 4, 16))
+    wavs = torch.randn(1, 24000)
+    examples = reconstruction_examples(target, wavs)
+    assert examples["reconstruction_levels"].tolist() == [1, 2, 4]
+    codes = target(wavs)
+    for image, level in zip(examples["reconstructions"], (1, 2, 4), strict=True):
+        decoded = target.quantizer.decode(codes[..., :level])[0]
+        assert torch.equal(image, decoded.detach().reshape(100, 128))
+    torch.testing.assert_close(examples["mel"], LogMel()(wavs)[0][0])
+
+
+def test_what_cannot_be_decoded_has_no_examples():
+    target = Target(StackedFrames(LogMel()), RandomProjection(512, 4, 16))
+    assert reconstruction_examples(target, torch.randn(1, 24000)) == {}

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from muq_plugins.evaluation.iterations import iterations_report
-from muq_plugins.evaluation.probe import fit_probe
-from muq_plugins.evaluation.probe_result import save_probe
+from muq_plugins.evaluation.probing.results import TRAINED
 from muq_plugins.evaluation.run_files import MetricsLog, save_diagnostics
+from tests.unit.evaluation.probed import save_final_probe
 
 
 def write_run(folder, accuracy, noise, clips=60):
@@ -22,7 +22,8 @@ def write_run(folder, accuracy, noise, clips=60):
     values = np.array([[0.0], [1.0]] * (clips // 2))
     values = values + noise * random.normal(size=values.shape)
     test = values + noise * random.normal(size=values.shape)
-    save_probe(folder, [fit_probe(values, labels, test, labels, name="trained")])
+    features = {TRAINED: np.concatenate([values, test])}
+    save_final_probe(folder, features, 2 * labels, clips * ["train"] + clips * ["test"])
 
 
 @pytest.fixture

@@ -19,13 +19,12 @@ from muq_plugins.evaluation.page import (
     write_report,
 )
 from muq_plugins.evaluation.pages import headline, report
-from muq_plugins.evaluation.probe import fit_probe
-from muq_plugins.evaluation.probe_result import save_probe
 from muq_plugins.evaluation.run_files import (
     MetricsLog,
     load_diagnostics,
     save_diagnostics,
 )
+from tests.unit.evaluation.probed import save_final_probe
 
 
 class Page(HTMLParser):
@@ -71,16 +70,15 @@ def write_rows(folder, rows):
     return folder
 
 
-@pytest.fixture(scope="module")
-def probe_results():
+def save_probe(folder):
     rng = np.random.default_rng(0)
-    y = np.array(["Organ", "Piano"] * 20)
+    labels = np.array(["Organ", "Piano"] * 20)
     names = ("log-mel statistics", "untrained encoder", "trained encoder")
-    results = []
-    for signal, name in zip((0.5, 0.0, 4.0), names, strict=True):
-        x = rng.normal(size=(40, 2)) + signal * (y == "Piano")[:, None]
-        results.append(fit_probe(x[:20], y[:20], x[20:], y[20:], name=name))
-    return results
+    features = {
+        name: rng.normal(size=(40, 2)) + signal * (labels == "Piano")[:, None]
+        for signal, name in zip((0.5, 0.0, 4.0), names, strict=True)
+    }
+    save_final_probe(folder, features, labels, ["train"] * 20 + ["test"] * 20)
 
 
 @pytest.fixture
@@ -100,12 +98,12 @@ def tokenizer_folder(tmp_path, synthetic):
 
 
 @pytest.fixture
-def pretrain_folder(tmp_path, synthetic, probe_results):
+def pretrain_folder(tmp_path, synthetic):
     folder = write_rows(
         tmp_path / "muq" / "1", with_test(synthetic["pretrain_rows"](2))
     )
     save_diagnostics(folder, code_counts=synthetic["code_counts"](2))
-    save_probe(folder, probe_results)
+    save_probe(folder)
     (folder / "hyperparams.yaml").write_text("seed: 1 # <&>\n", "utf-8")
     return folder
 

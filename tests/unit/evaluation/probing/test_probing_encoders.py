@@ -5,14 +5,14 @@ import pytest
 import soundfile
 import torch
 
-from muq_plugins.evaluation.probe_result import load_probe
 from muq_plugins.evaluation.probing.features import (
     LayerAverages,
     LogMelStatistics,
     log_mel_beside,
     untrained_like,
 )
-from muq_plugins.evaluation.run_probe import probe_run
+from muq_plugins.evaluation.probing.results import load_final_probe
+from muq_plugins.evaluation.probing.run import probe_run
 from muq_plugins.lobes import LogMel, WaveformTransformer
 from tests.unit.tiny_encoders import TINY, tiny_encoder
 
@@ -86,6 +86,5 @@ def test_the_probe_that_ends_a_run(encoder, tmp_path):
             "family": ("low", "high")[piece % 2],
         }
     assert probe_run(tmp_path, untrained_like(encoder, 1), encoder, manifest, manifest)
-    results = load_probe(tmp_path)
-    assert [result.feature_size for result in results] == [256, 32, 32]
-    assert results[0].balanced_accuracy == 1.0
+    mel, *encoders = load_final_probe(tmp_path).chosen()
+    assert mel.value == 1.0 and [row.layer in (1, 2) for row in encoders] == [True] * 2

@@ -1,11 +1,15 @@
-"""Trained probes: mixtures find the layer that knows, hidden layers bend lines."""
+"""Probes find what is there: regressions, mixtures of layers, hidden layers."""
 
 import numpy as np
 import pytest
 import torch
 
 from muq_plugins.evaluation.probing.clips import ProbeError
-from muq_plugins.evaluation.probing.readers import ReaderSettings, fit_reader
+from muq_plugins.evaluation.probing.readers import (
+    ReaderSettings,
+    fit_layers,
+    fit_reader,
+)
 
 SETTINGS = ReaderSettings(hidden_size=32, lr=0.01, mixture_lr=0.1, patience=30)
 
@@ -25,6 +29,36 @@ def fit(x, y, hidden=False, settings=SETTINGS, seed=0, classes=2):
     return fit_reader(
         x[:half], y[:half], x[half:], y[half:], classes, hidden, settings, seed
     )
+
+
+def test_a_regression_finds_the_layer_that_carries_the_label():
+    x, y = synthetic(1, clips=80, layers=2)
+    (other, known) = fit_layers(x[:40], y[:40], range(40), x[40:])
+    assert (
+        np.mean(known.predictions == y[40:])
+        > 0.9
+        > np.mean(other.predictions == y[40:])
+    )
+    assert known.validation > 0.9 > other.validation
+    again = fit_layers(x[:40], y[:40], range(40), x[40:])
+    assert [fit.penalty for fit in again] == [other.penalty, known.penalty]
+
+
+def test_classes_of_a_regression_weigh_the_same():
+    """With 15 times as many clips of one class, the rare one is still found."""
+    rng = np.random.default_rng(0)
+    y = np.repeat(["common", "rare"], [300, 20])
+    x = rng.normal(size=(320, 1, 1)) + 1.5 * (y == "rare")[:, None, None]
+    (fit,) = fit_layers(x, y, range(320), x)
+    assert np.mean(fit.predictions[-20:] == "rare") > 0.6
+
+
+@pytest.mark.parametrize("groups", [["one"] * 8, ["a", "b"] * 4])
+def test_too_few_pieces_to_choose_a_penalty(groups):
+    x, y = synthetic(0, clips=8, layers=1)
+    words = f"8 clips of {len(set(groups))} pieces: too few"
+    with pytest.raises(ProbeError, match=words):
+        fit_layers(x, y, groups, x)
 
 
 @pytest.mark.parametrize("layer", [0, 2])

@@ -1,0 +1,36 @@
+"""Probes of features that are made up, saved as the end of a training saves its own."""
+
+import numpy as np
+
+from muq_plugins.evaluation.probing.clips import Clip
+from muq_plugins.evaluation.probing.features import Features
+from muq_plugins.evaluation.probing.readers import ReaderSettings
+from muq_plugins.evaluation.probing.results import (
+    FINAL_FOLDER,
+    FINAL_LABEL,
+    save_results,
+)
+from muq_plugins.evaluation.probing.run import probe_tasks
+from muq_plugins.evaluation.probing.tasks import ProbeTask
+
+LINEAR_ALONE = ReaderSettings(["linear"], mixture=False)
+
+
+def save_final_probe(run_folder, features, labels, parts, pieces=None):
+    """Probe features (clips, size) or (clips, layers, size) of each name."""
+    pieces = range(len(labels)) if pieces is None else pieces
+    rows = enumerate(zip(labels, parts, pieces, strict=True))
+    clips = [
+        Clip(str(index), "", 1.0, part, {FINAL_LABEL: label, "piece": str(piece)})
+        for index, (label, part, piece) in rows
+    ]
+    read = {
+        name: Features(np.asarray(x)[:, None] if np.ndim(x) == 2 else np.asarray(x), "")
+        for name, x in features.items()
+    }
+    folder = run_folder / FINAL_FOLDER
+    tasks = [ProbeTask(FINAL_LABEL, group="piece")]
+    options = LINEAR_ALONE, [0], False
+    results = list(probe_tasks(folder, tasks, clips, read, *options))
+    save_results(folder, results)
+    return results[0]
