@@ -1,15 +1,14 @@
-"""Lobes: plain modules, wired by YAML or imported by anybody."""
+"""Lobes: plain modules, wired by YAML or imported by anybody; this is their list."""
 
 from muq_plugins.lobes.conformer import Conformer
 from muq_plugins.lobes.encodec import EncodecFeatures, EncodecQuantizer
-from muq_plugins.lobes.encoders import (
-    PretrainedSpeechEncoder,
-    ResampledEncoder,
+from muq_plugins.lobes.encoders.base import EncoderOutput, ResampledEncoder
+from muq_plugins.lobes.encoders.muq import MuQEncoder
+from muq_plugins.lobes.encoders.pretrained_speech import PretrainedSpeechEncoder
+from muq_plugins.lobes.encoders.speechbrain import (
     SpeechBrainConformer,
     WaveformTransformer,
 )
-from muq_plugins.lobes.encoders.base import EncoderOutput
-from muq_plugins.lobes.encoders.muq import MuQEncoder
 from muq_plugins.lobes.features import KeptFrames, StackedFrames, TeacherFeatures
 from muq_plugins.lobes.front_end import ResidualFrontEnd
 from muq_plugins.lobes.masking import BlockMasking, Masking, SpanMasking
@@ -26,15 +25,11 @@ from muq_plugins.lobes.mulan import (
     gather_with_gradient,
 )
 from muq_plugins.lobes.parts import part
-from muq_plugins.lobes.quantizers import (
-    FiniteScalarQuantization,
-    KMeans,
-    Quantizer,
-    QuantizerOutput,
-    RandomProjection,
-    ResidualVQ,
-    VirtualCodes,
-)
+from muq_plugins.lobes.quantizers.base import Quantizer, QuantizerOutput, VirtualCodes
+from muq_plugins.lobes.quantizers.finite_scalar import FiniteScalarQuantization
+from muq_plugins.lobes.quantizers.kmeans import KMeans
+from muq_plugins.lobes.quantizers.random_projection import RandomProjection
+from muq_plugins.lobes.quantizers.residual_vq import ResidualVQ
 from muq_plugins.lobes.stages import (
     MaskedPrediction,
     MultiCodebookHead,

@@ -1,5 +1,7 @@
 """One tiny encoder of each kind, for tests of all that must hold for every one."""
 
+import functools
+
 import torch
 from transformers import AutoConfig, AutoModel, Wav2Vec2FeatureExtractor
 
@@ -10,6 +12,7 @@ from muq_plugins.lobes import (
     SpeechBrainConformer,
     WaveformTransformer,
 )
+from muq_plugins.lobes.parts import PARTS
 
 #: Settings of transformers that keep a speech model tiny.
 SPEECH = {
@@ -53,6 +56,12 @@ TINY = {
     "averaged": lambda: ResampledEncoder(speech(), 25.0),
     "interpolated": lambda: ResampledEncoder(TINY["MuQEncoder"](), 40.0),
 }
+# A new one needs no line here if it is made of a width and a number of layers.
+for kind in list(PARTS.values()):
+    if kind.__module__.startswith("muq_plugins.lobes.encoders."):
+        known = (PretrainedSpeechEncoder, ResampledEncoder)
+        if kind.__name__ not in TINY and kind not in known:
+            TINY[kind.__name__] = functools.partial(kind, 32, 2)
 
 
 def tiny_encoder(name):

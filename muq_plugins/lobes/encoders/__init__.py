@@ -1,4 +1,4 @@
-"""Encoders beside MuQ's own, all with the same contract.
+"""Encoders, all with the same contract. `muq_plugins.lobes` lists them.
 
 ``out = encoder(wavs, wav_lens)`` gives an `muq_plugins.lobes.EncoderOutput`. The
 attributes ``sample_rate``, ``frame_rate``, ``width``, ``num_layers`` and
@@ -7,20 +7,7 @@ arguments that build the same encoder again, and ``features`` the log-mel spectr
 in it, or None.
 """
 
-from muq_plugins.lobes.encoders.base import ResampledEncoder
-from muq_plugins.lobes.encoders.pretrained_speech import PretrainedSpeechEncoder
-from muq_plugins.lobes.encoders.speechbrain import (
-    SpeechBrainConformer,
-    WaveformTransformer,
-)
-
 # Saved folders call it by this name.
 from muq_plugins.lobes.parts import build as build_encoder
 
-__all__ = [
-    "PretrainedSpeechEncoder",
-    "ResampledEncoder",
-    "SpeechBrainConformer",
-    "WaveformTransformer",
-    "build_encoder",
-]
+__all__ = ["build_encoder"]
