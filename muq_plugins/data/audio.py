@@ -9,6 +9,7 @@ import contextlib
 import dataclasses
 import os
 import re
+from collections.abc import Iterator
 from fractions import Fraction
 from functools import lru_cache
 
@@ -53,14 +54,14 @@ _BLOCK = 1 << 16
 class AudioError(UserError):
     """A file, or a window of it, that cannot be used."""
 
-    def __init__(self, path, reason, detail=""):
+    def __init__(self, path: str | os.PathLike, reason: str, detail: str = ""):
         # All three are passed up so that the error survives pickling.
         super().__init__(str(path), reason, detail)
         self.path = str(path)
         self.reason = reason
         self.detail = detail
 
-    def __str__(self):
+    def __str__(self) -> str:
         detail = f" ({self.detail})" if self.detail else ""
         return f"{self.path}: {self.reason}{detail}. {REMEDIES[self.reason]}"
 
@@ -76,7 +77,7 @@ class AudioInfo:
     subtype: str  # encoding, in libsndfile's words ("PCM_16", "VORBIS")
 
     @property
-    def duration(self):
+    def duration(self) -> float:
         """Length in seconds."""
         return self.num_samples / self.sample_rate
 
@@ -97,12 +98,12 @@ class AudioCheck:
     peak: float = 0.0
 
     @property
-    def duration(self):
+    def duration(self) -> float:
         """Decoded length in seconds."""
         return self.num_samples / self.sample_rate if self.sample_rate else 0.0
 
 
-def audio_info(path):
+def audio_info(path: str | os.PathLike) -> AudioInfo:
     """Reads the header of an audio file."""
     with _opened(path) as file:
         return AudioInfo(
@@ -110,7 +111,12 @@ def audio_info(path):
         )
 
 
-def read_audio(path, start=0.0, duration=None, sample_rate=24000):
+def read_audio(
+    path: str | os.PathLike,
+    start: float = 0.0,
+    duration: float | None = None,
+    sample_rate: int = 24000,
+) -> torch.Tensor:
     """Reads a window of a file as mono float32 at one sample rate.
 
     Only the window is decoded. Channels are averaged. When the file has another
@@ -160,7 +166,7 @@ def read_audio(path, start=0.0, duration=None, sample_rate=24000):
     return wav[first - period * rate_out : last - period * rate_out]
 
 
-def check_audio(path):
+def check_audio(path: str | os.PathLike) -> AudioCheck:
     """Decodes a whole file once, in blocks, and says what is wrong with it.
 
     Beyond decoding errors, this finds what a header gives away: a wav whose data
@@ -173,7 +179,7 @@ def check_audio(path):
         return AudioCheck(error.reason, error.detail)
 
 
-def _check_opened(file):
+def _check_opened(file: soundfile.SoundFile) -> AudioCheck:
     """Decodes an open file to its end and returns an `AudioCheck`."""
     # One buffer for the whole file: threads that allocate large blocks over and
     # over spend their time in page faults instead of decoding.
@@ -215,7 +221,7 @@ def _check_opened(file):
 
 
 @contextlib.contextmanager
-def _opened(path):
+def _opened(path: str | os.PathLike) -> Iterator[soundfile.SoundFile]:
     """Opens a file; every way to fail becomes an `AudioError`."""
     # Bytes on POSIX: soundfile cannot encode file names that are not UTF-8.
     name = os.fsencode(path) if os.name == "posix" else str(path)
@@ -231,7 +237,9 @@ def _opened(path):
         yield file
 
 
-def _opening_error(path, error):
+def _opening_error(
+    path: str | os.PathLike, error: soundfile.LibsndfileError
+) -> AudioError:
     """The `AudioError` for a file that libsndfile could not open."""
     if not os.path.exists(path):
         return AudioError(path, "missing", "no such file")
@@ -242,7 +250,13 @@ def _opening_error(path, error):
     return AudioError(path, "undecodable", error.error_string)
 
 
-def _read_mono(file, path, begin, end, needed):
+def _read_mono(
+    file: soundfile.SoundFile,
+    path: str | os.PathLike,
+    begin: int,
+    end: int,
+    needed: int,
+) -> torch.Tensor:
     """Reads the samples begin..end of an open file as (samples,) float32.
 
     Samples after `needed` are context only: they may be missing at the end of a
@@ -264,7 +278,9 @@ def _read_mono(file, path, begin, end, needed):
     return torch.from_numpy(mono)
 
 
-def _wrong_sample(mono, begin, sample_rate):
+def _wrong_sample(
+    mono: np.ndarray, begin: int, sample_rate: int
+) -> tuple[str, str] | None:
     """Reason and words for the first sample that is no audio, else None."""
     # Not abs() first, which would store a copy; both keep NaN.
     if max(-mono.min(), mono.max()) <= MAX_AMPLITUDE and not np.isnan(mono.max()):
@@ -276,21 +292,25 @@ def _wrong_sample(mono, begin, sample_rate):
     return "out of range", f"a sample of {mono[place]:g} {at}, beyond {MAX_AMPLITUDE:g}"
 
 
-def _downmix(block):
+def _downmix(block: np.ndarray) -> np.ndarray:
     """Averages channels: (samples, channels) to (samples,)."""
     if block.shape[1] == 1:
         return block[:, 0]
     return block.mean(axis=1, dtype=np.float32)
 
 
-def _promised_samples(file):
+def _promised_samples(file: soundfile.SoundFile) -> int:
     """The samples that a file with this header has at the very least."""
     if file.format == "MP3":
         return int(file.frames * (1 - _MP3_LENGTH_TOLERANCE))
     return file.frames
 
 
-def _stopped_early(file, decoded, failure):
+def _stopped_early(
+    file: soundfile.SoundFile,
+    decoded: int | None,
+    failure: soundfile.LibsndfileError | None,
+) -> str:
     """Words for a file that has fewer samples than its header says."""
     promised = f"{file.frames / file.samplerate:.2f} s"
     if decoded is None:
@@ -299,7 +319,7 @@ def _stopped_early(file, decoded, failure):
     return f"decoding stopped at {decoded / file.samplerate:.2f} of {promised}{cause}"
 
 
-def _declared_incomplete(log):
+def _declared_incomplete(log: str) -> str | None:
     """Words for a file that gives away its own truncation, else None.
 
     libsndfile silently shortens such files; only its header log tells.
@@ -313,17 +333,17 @@ def _declared_incomplete(log):
 
 
 @lru_cache(maxsize=64)
-def _resampler(rate_in, rate_out):
+def _resampler(rate_in: int, rate_out: int) -> torchaudio.transforms.Resample:
     """The resampler of a pair of rates; its kernel is computed once."""
     return torchaudio.transforms.Resample(rate_in, rate_out)
 
 
-def _reduced_rates(rate_in, rate_out):
+def _reduced_rates(rate_in: int, rate_out: int) -> tuple[int, int]:
     """The two rates as a small integer ratio."""
     ratio = Fraction(rate_in, rate_out).limit_denominator(1000)
     return ratio.numerator, ratio.denominator
 
 
-def _ceil_div(numerator, denominator):
+def _ceil_div(numerator: int, denominator: int) -> int:
     """Integer division rounded up."""
     return -(-numerator // denominator)

@@ -11,6 +11,7 @@ import dataclasses
 import math
 import os
 import stat
+from collections.abc import Iterable, Iterator
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
 
@@ -40,7 +41,9 @@ _TRANSIENT = ("missing", "unreadable")
 _CACHE_KEY = ("path", "size", "mtime_ns")
 
 
-def find_audio(data_folder):
+def find_audio(
+    data_folder: str | os.PathLike,
+) -> tuple[list[str], list[tuple[str, str]], dict[str, int]]:
     """Finds the audio files of a folder tree by their extension."""
     top = Path(data_folder)
     if not top.exists():
@@ -51,7 +54,7 @@ def find_audio(data_folder):
         )
     paths, unreadable, ignored, seen = [], [], collections.Counter(), set()
 
-    def note(error):
+    def note(error: OSError) -> None:
         name = Path(error.filename).relative_to(top).as_posix()
         unreadable.append((name, error.strerror))
 
@@ -74,7 +77,13 @@ def find_audio(data_folder):
     return sorted(paths), unreadable, dict(ignored)
 
 
-def check_files(data_folder, paths, cache_path, workers=None, progress=True):
+def check_files(
+    data_folder: str | os.PathLike,
+    paths: Iterable[str],
+    cache_path: str | os.PathLike,
+    workers: int | None = None,
+    progress: bool = True,
+) -> tuple[dict[str, AudioCheck], int]:
     """Checks audio files, from the cache where it knows them."""
     data_folder = Path(data_folder)
     cache = _load_cache(cache_path)
@@ -93,7 +102,7 @@ def check_files(data_folder, paths, cache_path, workers=None, progress=True):
         else:
             todo.append(key)
 
-    def check(key):
+    def check(key: tuple[str, int, int]) -> tuple[tuple[str, int, int], AudioCheck]:
         return key, check_audio(data_folder / key[0])
 
     with (
@@ -118,7 +127,9 @@ def check_files(data_folder, paths, cache_path, workers=None, progress=True):
     return {path: checks[path] for path in paths}, len(todo)
 
 
-def _load_cache(cache_path):
+def _load_cache(
+    cache_path: str | os.PathLike,
+) -> dict[tuple[str, int, int], AudioCheck]:
     """The results of earlier scans: (path, size, mtime_ns) to `AudioCheck`."""
     cache = {}
     for record in read_json_lines(cache_path):
@@ -130,7 +141,7 @@ def _load_cache(cache_path):
     return cache
 
 
-def _available_cores():
+def _available_cores() -> int:
     """The cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
@@ -157,7 +168,7 @@ class ScanReport:
     decoded: int  # files decoded by this scan; the others were in the cache
     settings: dict  # thresholds, fractions and seed of the scan
 
-    def summary(self):
+    def summary(self) -> str:
         """The report in a few lines of text."""
         splits = ", ".join(
             f"{name} {split['files']} ({split['hours']:.2f} h)"
@@ -178,16 +189,16 @@ class ScanReport:
 
 
 def scan_folder(
-    data_folder,
-    manifest_folder,
-    min_duration=1.0,
-    valid_fraction=0.05,
-    test_fraction=0.05,
-    silence_dbfs=-60.0,
-    workers=None,
-    seed=1234,
-    progress=True,
-):
+    data_folder: str | os.PathLike,
+    manifest_folder: str | os.PathLike,
+    min_duration: float = 1.0,
+    valid_fraction: float = 0.05,
+    test_fraction: float = 0.05,
+    silence_dbfs: float = -60.0,
+    workers: int | None = None,
+    seed: int = 1234,
+    progress: bool = True,
+) -> ScanReport:
     """Writes the manifests of a folder tree of music.
 
     Any tree of wav, flac, ogg, opus, mp3 and aiff, at any rate and number of
@@ -259,7 +270,9 @@ def scan_folder(
     return report
 
 
-def _sort_out(checks, min_duration, silence_dbfs):
+def _sort_out(
+    checks: dict[str, AudioCheck], min_duration: float, silence_dbfs: float
+) -> tuple[dict[str, AudioCheck], list[dict[str, str]]]:
     """Divides checked files into usable ones and entries of the quarantine list."""
     usable, quarantine = {}, []
     for path, check in checks.items():
@@ -271,7 +284,9 @@ def _sort_out(checks, min_duration, silence_dbfs):
     return usable, quarantine
 
 
-def _judge(check, min_duration, silence_dbfs):
+def _judge(
+    check: AudioCheck, min_duration: float, silence_dbfs: float
+) -> tuple[str | None, str]:
     """The reason for leaving a file out and its detail; None for a good file."""
     if check.reason is not None:
         return check.reason, check.detail
@@ -284,7 +299,11 @@ def _judge(check, min_duration, silence_dbfs):
     return None, ""
 
 
-def _write_manifests(manifest_folder, usable, splits):
+def _write_manifests(
+    manifest_folder: Path,
+    usable: dict[str, AudioCheck],
+    splits: dict[str, list[str]],
+) -> None:
     """Writes train.json, valid.json and test.json."""
     ids = dict(zip(usable, clip_ids(list(usable)), strict=True))
     for name, paths in splits.items():
@@ -301,7 +320,7 @@ def _write_manifests(manifest_folder, usable, splits):
 
 
 @contextlib.contextmanager
-def _writing(manifest_folder):
+def _writing(manifest_folder: Path) -> Iterator[None]:
     """Says which folder could not be written, and what to do."""
     try:
         yield
@@ -312,7 +331,7 @@ def _writing(manifest_folder):
         ) from error
 
 
-def _check_fractions(valid_fraction, test_fraction):
+def _check_fractions(valid_fraction: float, test_fraction: float) -> None:
     """Raises ValueError for shares that leave no train split."""
     if min(valid_fraction, test_fraction) < 0 or valid_fraction + test_fraction >= 1:
         raise UserError(
@@ -321,18 +340,18 @@ def _check_fractions(valid_fraction, test_fraction):
         )
 
 
-def _hours(checks):
+def _hours(checks: Iterable[AudioCheck]) -> float:
     """Hours of audio in some files."""
     return sum(check.duration for check in checks) / 3600
 
 
-def _histogram(values):
+def _histogram(values: Iterable[object]) -> dict[str, int]:
     """Value, as text, to count, the most frequent first."""
     counts = collections.Counter(str(value) for value in values)
     return dict(counts.most_common())
 
 
-def _listed(counts):
+def _listed(counts: dict[str, int]) -> str:
     """Counts as text, the most frequent first."""
     pairs = collections.Counter(counts).most_common(8)
     return ", ".join(f"{name or 'no extension'}: {count}" for name, count in pairs)
