@@ -1,14 +1,21 @@
-"""Where a recording is cut: windows spread over it, for validation and for probes."""
+"""The one way to cut audio: windows spread over a recording, or a stream of them.
+
+Lengths are in units of the caller: seconds, samples, or frames of so many samples.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Literal, NamedTuple
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
-from muq_plugins.data.audio import read_audio
+from muq_plugins.data.audio import AudioError, read_audio
 
+READ_SECONDS = 30.0
 # Shorter sounds are followed by silence up to here: a spectrogram needs one window.
 SHORTEST_SECONDS = 0.2
 
@@ -46,3 +53,127 @@ def spread_windows(
         lacking = round(SHORTEST_SECONDS * sample_rate) - len(wav)
         windows.append(nn.functional.pad(wav, (0, max(0, lacking))))
     return windows
+
+
+class Window(NamedTuple):
+    """Audio of a stream that is computed at once."""
+
+    begin: int  # the unit that it begins with
+    due: int  # the first unit that it is cut for; those before are context
+    audio: Tensor
+    is_last: bool
+
+
+def stream(
+    blocks: Iterable[Tensor],
+    unit: int,
+    size: int,
+    hop: int,
+    context: int = 0,
+    last: Literal["short", "full", "wrapped"] = "short",
+) -> Iterator[Window]:
+    """Cuts a stream into windows of `size` units, one every `hop`, with context beside.
+
+    A window is cut once there is audio beyond it and its context. The last one is what
+    is left; or as long as the others, for which it begins earlier; or it is completed
+    by the start of the stream, over and over if that is shorter than a window. Memory
+    holds two windows and a block.
+    """
+    buffer, start = torch.zeros(0), 0  # `start` is the unit at which it begins
+    reach = size if last == "full" else context  # what may be asked for again
+    due, head = 0, None
+    for block in blocks:
+        if block.dim() != 1:
+            raise ValueError(
+                f"A stream consists of blocks (samples,), got one of the shape "
+                f"{tuple(block.shape)}: mix down to mono first."
+            )
+        buffer = torch.cat([buffer.to(block), block])
+        while len(buffer) > (stop := (due + size + context - start) * unit):
+            begin = max(0, due - context)
+            audio = buffer[(begin - start) * unit : stop]
+            head = audio if head is None else head
+            yield Window(begin, due, audio, False)
+            due += hop
+            keep = max(start, due - reach)
+            buffer, start = buffer[(keep - start) * unit :], keep
+    if not len(buffer):
+        return
+    if last == "full":
+        begin = max(start, start - (-len(buffer) // unit) - size)
+        buffer, start = buffer[(begin - start) * unit :], begin
+    elif last == "wrapped" and (missing := size * unit - len(buffer)):
+        head = buffer if head is None else head
+        buffer = torch.cat([buffer, head.repeat(-(-missing // len(head)))[:missing]])
+    yield Window(start, due, buffer, True)
+
+
+def read_blocks(path: str | Path, sample_rate: int) -> Iterator[Tensor]:
+    """Reads a file of any length in blocks, as `read_audio` would read it at once."""
+    start, size = 0.0, round(READ_SECONDS * sample_rate)
+    while True:
+        try:
+            block = read_audio(path, start, READ_SECONDS, sample_rate)
+        except AudioError as error:
+            if start > 0 and error.reason == "too short":
+                return  # the block before ended with the file
+            raise
+        yield block
+        if len(block) < size:
+            return
+        start += READ_SECONDS
+
+
+class FrameChunk(NamedTuple):
+    """Consecutive frames of a recording."""
+
+    times: Tensor  # when each frame begins (frames,), in seconds, float64
+    hidden: Tensor  # hidden states (frames, width)
+
+
+def embed_windows(
+    embed: Callable[[Tensor], Tensor],
+    blocks: Iterable[Tensor],
+    frame_samples: int,
+    frame_rate: float,
+    window: int,
+    overlap: int,
+) -> Iterator[FrameChunk]:
+    """Embeds a stream window by window, and fades from each to the next.
+
+    The last window ends with the audio and is as long as the others, so that no frame
+    is computed from a short rest.
+    """
+    if not 0 <= overlap < window:
+        raise ValueError(
+            f"Windows of {window} frames cannot overlap by {overlap} frames: the "
+            "overlap must be at least 0 and shorter than the window."
+        )
+    stitcher, hop = _Stitcher(frame_rate, overlap), window - overlap
+    for cut in stream(blocks, frame_samples, window, hop, last="full"):
+        yield stitcher.add(embed(cut.audio), cut.begin, cut.is_last)
+
+
+class _Stitcher:
+    """Joins overlapping windows into one sequence."""
+
+    def __init__(self, frame_rate: float, overlap: int):
+        self.frame_rate = frame_rate
+        self.overlap = overlap
+        self.done = 0  # frames given out
+        self.tail: Tensor | None = None  # end of the window before, not given out yet
+
+    def add(self, hidden: Tensor, start: int, last: bool) -> FrameChunk:
+        """Takes the window that begins at a frame, and gives out what is final."""
+        # The last window may begin earlier than it had to.
+        hidden = hidden[self.done - start :].clone()
+        if self.tail is not None and len(self.tail):
+            fade = torch.arange(1, len(self.tail) + 1) / (len(self.tail) + 1)
+            fade = fade.to(hidden)[: len(hidden), None]
+            tail = self.tail[: len(hidden)]
+            hidden[: len(tail)] = tail * (1 - fade) + hidden[: len(tail)] * fade
+        final = len(hidden) if last else len(hidden) - self.overlap
+        self.tail = hidden[final:]
+        frames = torch.arange(self.done, self.done + final, dtype=torch.float64)
+        self.done += final
+        return FrameChunk(frames / self.frame_rate, hidden[:final])

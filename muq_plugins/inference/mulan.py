@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from muq_plugins.data.windows import read_blocks, stream
 from muq_plugins.errors import UserError
-from muq_plugins.inference.clips import average_over_clips
 from muq_plugins.inference.folders import read_config
-from muq_plugins.inference.long_audio import read_blocks
 from muq_plugins.inference.models import FrozenModel
 from muq_plugins.inference.mulan_parts import (
     MuLanParts,
@@ -35,6 +35,7 @@ __all__ = ["MuQMuLan", "save_mulan"]
 
 # What is computed at once; more takes more memory.
 TEXTS_AT_ONCE = 64
+CLIPS_AT_ONCE = 8
 
 
 class MuQMuLan(FrozenModel):
@@ -390,10 +391,22 @@ class MuQMuLan(FrozenModel):
 
     def _average(self, recordings: Iterable[Iterable[Tensor]]) -> Tensor:
         """The latents of recordings that come in blocks."""
-        latents = average_over_clips(
-            lambda clips: self.mods.audio(clips.to(self.device)),
-            recordings,
-            round(self.clip_seconds * self.sample_rate),
+        size = round(self.clip_seconds * self.sample_rate)
+        clips = (
+            (number, clip.audio)
+            for number, blocks in enumerate(recordings)
+            for clip in stream(blocks, 1, size, size, last="wrapped")
         )
+        found: dict[int, list[Tensor]] = {}
+        # Clips of several recordings are computed together.
+        while batch := list(islice(clips, CLIPS_AT_ONCE)):
+            wavs = torch.stack([clip for _, clip in batch]).to(self.device)
+            # On the CPU: not every device has double precision.
+            for (number, _), latent in zip(
+                batch, self.mods.audio(wavs).cpu().double(), strict=True
+            ):
+                found.setdefault(number, []).append(latent)
+        means = [sum(each) / len(each) for each in found.values()]
+        latents = torch.stack(means).float()
         check_computed(latents, self.mods.audio)
         return latents.to(self.device)

@@ -11,6 +11,7 @@ import torch
 import yaml
 from torch import Tensor, nn
 
+from muq_plugins.data.windows import FrameChunk, embed_windows, read_blocks
 from muq_plugins.errors import UserError
 from muq_plugins.inference.folders import (
     CONFIG,
@@ -19,7 +20,6 @@ from muq_plugins.inference.folders import (
     read_config,
     save_folder,
 )
-from muq_plugins.inference.long_audio import FrameChunk, embed_windows, read_blocks
 from muq_plugins.inference.models import FrozenModel
 from muq_plugins.inference.official import (
     Checkpoint,

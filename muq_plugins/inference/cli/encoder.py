@@ -161,7 +161,7 @@ class Embedding:
         """Embeds audio in windows, in constant memory if the mean is asked for."""
         import torch
 
-        from muq_plugins.inference.long_audio import embed_windows
+        from muq_plugins.data.windows import embed_windows
 
         def embed(wav: Tensor) -> Tensor:
             # All layers in one pass: side by side they are one wide hidden state.

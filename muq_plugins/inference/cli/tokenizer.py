@@ -191,20 +191,11 @@ def tokenize_pieces(
     Each piece of so many frames is tokenized with frames of context on either side,
     which are what a frame's code depends on.
     """
-    import torch
+    from muq_plugins.data.windows import stream
 
-    buffer, start = torch.zeros(0), 0  # `start` is the frame at which it begins
-    done = 0  # frames given out
-    for block in blocks:
-        buffer = torch.cat([buffer, block])
-        # A piece is cut once there is audio beyond its context: the rest is never
-        # too short for the spectrogram.
-        while len(buffer) > (size := (done - start + piece + context) * frame_samples):
-            yield tokenize(buffer[:size])[done - start :][:piece]
-            done += piece
-            keep = max(0, done - context)
-            buffer, start = buffer[(keep - start) * frame_samples :], keep
-    yield tokenize(buffer)[done - start :]
+    for cut in stream(blocks, frame_samples, piece, piece, context):
+        codes = tokenize(cut.audio)[cut.due - cut.begin :]
+        yield codes if cut.is_last else codes[:piece]
 
 
 def find_clips(sources: list[str], most: int) -> tuple[list[Clip], list[str]]:

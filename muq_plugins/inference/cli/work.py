@@ -17,6 +17,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from muq_plugins.data.audio import AudioError, audio_info, read_audio
+from muq_plugins.data.windows import read_blocks
 from muq_plugins.errors import UserError, shown
 from muq_plugins.inference.cli.inputs import AudioInput
 from muq_plugins.inference.cli.outputs import (
@@ -26,7 +27,6 @@ from muq_plugins.inference.cli.outputs import (
     read_record,
     write_record,
 )
-from muq_plugins.inference.long_audio import read_blocks
 
 # Several headers at once: on a network drive each one is a wait.
 READERS = 8

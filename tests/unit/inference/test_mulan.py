@@ -10,10 +10,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from muq_plugins import MuQ
+from muq_plugins.data import windows
 from muq_plugins.data.audio import AudioError, read_audio
-from muq_plugins.inference import folders, long_audio
-from muq_plugins.inference.clips import CLIPS_AT_ONCE
-from muq_plugins.inference.mulan import TEXTS_AT_ONCE, MuQMuLan
+from muq_plugins.inference import folders
+from muq_plugins.inference.mulan import CLIPS_AT_ONCE, TEXTS_AT_ONCE, MuQMuLan
 from muq_plugins.inference.mulan_parts import save_mulan
 from muq_plugins.lobes import AudioTower, InfoNCE, SigmoidContrastive
 from tests.unit.inference.tiny_mulan import (
@@ -111,8 +111,8 @@ def test_a_file_gives_what_its_audio_gives(
         read.append(duration)
         return read_audio(path, start, duration, sample_rate)
 
-    monkeypatch.setattr(long_audio, "READ_SECONDS", 2.0)
-    monkeypatch.setattr(long_audio, "read_audio", spy)
+    monkeypatch.setattr(windows, "READ_SECONDS", 2.0)
+    monkeypatch.setattr(windows, "read_audio", spy)
     found = model.embed_file(path)
     assert found.shape == (16,)
     assert torch.allclose(found, expected, atol=1e-6)

@@ -10,7 +10,7 @@ import torch
 
 from muq_plugins import MuQ, MuQEncoder
 from muq_plugins.data.audio import AudioError, read_audio
-from muq_plugins.inference.long_audio import embed_windows, read_blocks
+from muq_plugins.data.windows import embed_windows, read_blocks
 from muq_plugins.inference.muq import save_muq
 
 
