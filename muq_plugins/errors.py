@@ -1,14 +1,60 @@
 """What a person did wrong, as one line."""
 
 import difflib
+import errno
 import os
 import re
+import signal
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+
+# What asks a program to end: Ctrl-C, a scheduler, and a terminal that was closed, which
+# Windows does not tell.
+ENDING = tuple(
+    getattr(signal, name)
+    for name in ("SIGINT", "SIGTERM", "SIGHUP")
+    if hasattr(signal, name)
+)
+# What a disk or its owner refuses, and what a person can do about it.
+REFUSALS = {
+    errno.ENOSPC: "make room, then run the same command again",
+    errno.EDQUOT: "make room, then run the same command again",
+    errno.EFBIG: "choose a disk that takes files of this size",
+    errno.EROFS: "choose a place that you may write to",
+    errno.EACCES: "change its permissions, or choose another place",
+    errno.EPERM: "change its permissions, or choose another place",
+    errno.ENOTDIR: "a part of this path is a file: choose another place",
+    errno.EISDIR: "this is a folder: give a file",
+    errno.ENAMETOOLONG: "choose a shorter name",
+    errno.EIO: "the disk fails: check it, or choose another",
+    errno.EMFILE: "raise the limit of open files (ulimit -n)",
+}
 
 
 class UserError(ValueError):
     """What is wrong, with which value and file, and what to do; shown as one line."""
+
+
+class Interrupted(KeyboardInterrupt):
+    """Somebody asked the program to end, by the signal ``number``."""
+
+    def __init__(self, words: str = "Stopped.", number: int = signal.SIGINT):
+        super().__init__(words)
+        self.number = int(number)
+
+
+def refusal(error: BaseException) -> str | None:
+    """One line about what a disk or its owner has refused; None for anything else."""
+    seen = error
+    while seen is not None:
+        if isinstance(seen, OSError) and seen.errno in REFUSALS:
+            place = f"{os.fsdecode(seen.filename)}: " if seen.filename else ""
+            return f"{place}{seen.strerror}: {REFUSALS[seen.errno]}."
+        if found := re.search(r"(.*)\(os error (\d+)\)", str(seen)):  # of safetensors
+            if remedy := REFUSALS.get(int(found[2])):
+                return f"{found[1].strip()}: {remedy}."
+        seen = seen.__cause__ or seen.__context__
+    return None
 
 
 @contextmanager

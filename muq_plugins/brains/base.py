@@ -8,6 +8,7 @@ epochs, and validation, checkpoints and the end of training come at fixed steps.
 from __future__ import annotations
 
 import math
+import os
 import signal
 import threading
 import time
@@ -40,33 +41,35 @@ from muq_plugins.data.clips import (
     training_loader,
 )
 from muq_plugins.data.preparation import Manifests
-from muq_plugins.errors import UserError
+from muq_plugins.errors import ENDING, Interrupted, UserError
 from muq_plugins.lobes.finite import is_finite
 from muq_plugins.lobes.stages import StageOutput
 
 logger = get_logger(__name__)
 
 
-class TrainingInterrupted(KeyboardInterrupt):
+class TrainingInterrupted(Interrupted):
     """Training was asked to stop, and has written a checkpoint."""
 
 
 class Interrupts:
-    """Turns Ctrl-C and SIGTERM into a request, for the time of a ``with`` block.
+    """Turns what asks to end into a request, for the time of a ``with`` block.
 
     The loop looks at `requested` after each update, so that a run never stops in
-    the middle of one. A second Ctrl-C stops at once.
+    the middle of one. A second Ctrl-C stops at once; what is ignored stays ignored.
     """
 
     def __init__(self):
         self.requested = False
+        self.number = int(signal.SIGINT)
         self._previous: dict[int, object] = {}
 
     def __enter__(self) -> Interrupts:
         # Python allows signal handlers in the main thread only.
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._previous[number] = signal.signal(number, self._handle)
+            for number in ENDING:
+                if signal.getsignal(number) != signal.SIG_IGN:
+                    self._previous[number] = signal.signal(number, self._handle)
         return self
 
     def __exit__(self, *exception) -> None:
@@ -75,12 +78,25 @@ class Interrupts:
 
     def _handle(self, number: int, frame) -> None:
         if self.requested:
-            raise KeyboardInterrupt
-        self.requested = True
+            if number == signal.SIGINT:
+                raise Interrupted
+            return
+        self.requested, self.number = True, number
+        if number == getattr(signal, "SIGHUP", None):
+            _leave_terminal()
         logger.warning(
             "Stopping after this update and writing a checkpoint; "
             "press Ctrl-C again to stop at once."
         )
+
+
+def _leave_terminal() -> None:
+    """Writes no more to a terminal that was closed: that would end the run at once."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for output in (1, 2):
+        if os.isatty(output):
+            os.dup2(nowhere, output)
+    os.close(nowhere)
 
 
 @sb.utils.checkpoints.register_checkpoint_hooks
@@ -227,7 +243,7 @@ class StageBrain(sb.Brain):
         Raises
         ------
         TrainingInterrupted
-            After Ctrl-C or SIGTERM, once a checkpoint is written.
+            After Ctrl-C, SIGTERM or SIGHUP, once a checkpoint is written.
         """
         if self.test_only:
             logger.info("Test only: skipping training.")
@@ -285,7 +301,8 @@ class StageBrain(sb.Brain):
                 if stop:
                     raise TrainingInterrupted(
                         f"Stopped at step {step} of {limit}, with a checkpoint. Run "
-                        f"the same command again to go on."
+                        f"the same command again to go on.",
+                        interrupts.number,
                     )
 
     def fit_batch(self, batch: ClipBatch) -> Tensor:

@@ -106,9 +106,14 @@ def make_loader(dataset, batch_sampler, num_workers=0, pin_memory=False):
 
 
 def _start_worker(worker_id):
-    """Leaves Ctrl-C to the main process, which ends its workers itself."""
+    """Leaves it to the main process to end its workers.
+
+    A terminal sends Ctrl-C, and that it was closed, to all processes of a command.
+    """
     # torch already limits a worker to one thread.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for name in ("SIGINT", "SIGHUP"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
 
 
 def keyed_integer(below, *parts):

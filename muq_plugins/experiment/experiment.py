@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import logging
 import os
 import shlex
+import signal
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import ruamel.yaml
 import torch.distributed as dist
@@ -18,7 +21,7 @@ from hyperpyyaml import load_hyperpyyaml
 from ruamel.yaml.nodes import MappingNode
 from speechbrain.utils.run_opts import HELP_TEXTS, RunOptions
 
-from muq_plugins.errors import UserError, shown
+from muq_plugins.errors import ENDING, Interrupted, UserError, refusal, shown
 from muq_plugins.experiment.checks import check_callables, check_placeholders
 from muq_plugins.experiment.command_line import parse_arguments
 from muq_plugins.experiment.extends import (
@@ -32,6 +35,21 @@ from muq_plugins.experiment.extends import (
 )
 from muq_plugins.experiment.run_folder import HYPERPARAMS, open_run
 from muq_plugins.files import replace_file
+
+# Libraries that say every step they take, which nobody looks for in the log of a run.
+TALKATIVE = (
+    "PIL",
+    "asyncio",
+    "filelock",
+    "fsspec",
+    "h5py",
+    "httpcore",
+    "httpx",
+    "huggingface_hub",
+    "matplotlib",
+    "numba",
+    "urllib3",
+)
 
 
 @dataclass(frozen=True)
@@ -199,17 +217,50 @@ def save_experiment(
 def run_script(main: Callable[[list[str]], None]) -> None:
     """Run a script so that what a person can mend reads as one message.
 
-    So does an interruption with Ctrl-C, which ends with the exit status 130.
+    So does an interruption, which ends with the exit status of its signal: 130 for
+    Ctrl-C, 143 for SIGTERM, 129 for a terminal that was closed.
     """
+    for name in TALKATIVE:
+        logging.getLogger(name).setLevel(logging.WARNING)
     try:
-        main(sys.argv[1:])
+        with _ended_by_signals():
+            main(sys.argv[1:])
         # Else the threads of the process group are torn down whenever the interpreter
         # gets to them, which aborts a run that has done all its work now and then.
         if dist.is_available() and dist.is_initialized():
             dist.destroy_process_group()
     except UserError as error:
-        print(f"error: {shown(str(error))}", file=sys.stderr)
-        raise SystemExit(2) from None
+        _end(f"error: {error}", 2)
     except KeyboardInterrupt as interruption:
-        print(interruption or "Stopped.", file=sys.stderr)
-        raise SystemExit(130) from None
+        number = getattr(interruption, "number", signal.SIGINT)
+        _end(str(interruption) or "Stopped.", 128 + number)
+    except Exception as error:
+        if (words := refusal(error)) is None:
+            raise
+        _end(f"error: {words}", 2)
+
+
+def _end(words: str, code: int) -> NoReturn:
+    print(shown(words), file=sys.stderr)
+    raise SystemExit(code)
+
+
+@contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """Ends whatever is done as Ctrl-C does, so that what is half done is cleared away.
+
+    What is ignored stays ignored: ``nohup`` says so of closed terminals.
+    """
+
+    def end(number: int, frame: object) -> None:
+        raise Interrupted(number=number)
+
+    before = {}
+    for number in ENDING:
+        if signal.getsignal(number) == signal.SIG_DFL:
+            before[number] = signal.signal(number, end)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

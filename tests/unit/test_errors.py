@@ -1,9 +1,12 @@
 """The error that a person sees."""
 
+import errno
 import os
 from pathlib import Path
 
-from muq_plugins.errors import nearest, shown
+import pytest
+
+from muq_plugins.errors import nearest, refusal, shown
 
 
 def test_the_nearest_name_is_found():
@@ -19,3 +22,22 @@ def test_what_is_no_text_is_replaced():
         shown("a\x1b[31m\x9b\r.wav: \ud83d\nno")
         == "a\ufffd[31m\ufffd\ufffd.wav: \ufffd\nno"
     )
+
+
+def test_what_a_disk_refuses_is_one_line():
+    full = OSError(errno.ENOSPC, "No space left on device", "x/labels.json")
+    words = "x/labels.json: No space left on device: make room"
+    assert refusal(full).startswith(words)
+    try:
+        raise RuntimeError("cannot be saved") from full
+    except RuntimeError as error:
+        assert refusal(error).startswith(words)
+    rust = Exception("I/O error: No space left on device (os error 28)")
+    assert refusal(rust).startswith("I/O error: No space left on device: make room")
+
+
+@pytest.mark.parametrize(
+    "error", [ZeroDivisionError(), FileNotFoundError(errno.ENOENT, "No such file")]
+)
+def test_what_may_be_a_bug_is_none(error):
+    assert refusal(error) is None

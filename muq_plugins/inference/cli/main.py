@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from muq_plugins import __version__
-from muq_plugins.errors import UserError, shown
+from muq_plugins.errors import UserError, refusal, shown
 from muq_plugins.inference.cli import doctor, encoder, index, tag, tokenizer
 
 NAME = "muq-plugins"
@@ -101,6 +101,11 @@ def _ending(name: str, command: Callable[..., int | None]) -> Callable[..., None
             # Whoever reads has enough. What is left must not fail at the end again.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             code = PIPE_CLOSED
+        except Exception as error:
+            if (words := refusal(error)) is None:
+                raise
+            print(shown(f"{NAME} {name}: {words}"), file=sys.stderr)
+            code = 2
         raise typer.Exit(code or 0)
 
     return run

@@ -309,16 +309,21 @@ def test_the_scaler_of_float16_finds_its_scale_or_gives_up(make_brain, loaders):
     assert_equal(before, weights(brain))
 
 
-def test_ctrl_c_stops_after_the_update_with_a_checkpoint(make_brain, loaders):
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+def test_signals_stop_after_the_update_with_a_checkpoint(make_brain, loaders, name):
+    number = getattr(signal, name, None) or pytest.skip(f"there is no {name} here")
     brain = make_brain()
 
     def interrupt(batch, outputs, loss, should_step):
         if brain.optimizer_step == 2:
-            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(number)
+            if number != signal.SIGINT:  # of which only a second one stops at once
+                signal.raise_signal(signal.SIGTERM)
 
     brain.on_fit_batch_end = interrupt
-    with pytest.raises(TrainingInterrupted, match="step 2 of 6.*same command"):
+    with pytest.raises(TrainingInterrupted, match="step 2 of 6.*same command") as stop:
         brain.fit(*loaders(brain))
+    assert stop.value.number == number
     again = make_brain()
     again.fit(*loaders(again))
     whole = make_brain(folder="whole")

@@ -1,5 +1,7 @@
 """Loading, saving and running experiments."""
 
+import signal
+import subprocess
 import sys
 
 import pytest
@@ -142,6 +144,56 @@ def test_scripts_show_the_traceback_of_other_errors():
 
     with pytest.raises(ZeroDivisionError):
         run_script(main)
+
+
+def test_scripts_say_in_one_line_what_a_disk_refuses(monkeypatch, capsys):
+    def main(argv):
+        raise PermissionError(13, "Permission denied", "/music/manifests")
+
+    with pytest.raises(SystemExit) as stop:
+        run_script(main)
+    assert stop.value.code == 2
+    words = "error: /music/manifests: Permission denied: change its permissions, or "
+    assert capsys.readouterr().err == f"{words}choose another place.\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "code"), [("SIGINT", 130), ("SIGTERM", 143), ("SIGHUP", 129)]
+)
+def test_scripts_end_with_the_status_of_a_signal(name, code, capsys):
+    number = getattr(signal, name, None) or pytest.skip(f"there is no {name} here")
+    before = signal.getsignal(number)
+    with pytest.raises(SystemExit) as stop:
+        run_script(lambda argv: signal.raise_signal(number))
+    assert stop.value.code == code
+    assert capsys.readouterr().err == "Stopped.\n"
+    assert signal.getsignal(number) == before
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="terminals tell nothing here")
+def test_what_nohup_ignores_stays_ignored():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        run_script(lambda argv: signal.raise_signal(signal.SIGHUP))
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_the_log_of_a_run_holds_no_steps_of_libraries(tmp_path):
+    code = (
+        "import logging, sys, speechbrain as sb\n"
+        "from muq_plugins.experiment import run_script\n"
+        "def main(argv):\n"
+        "    sb.create_experiment_directory(argv[0])\n"
+        "    import matplotlib.font_manager\n"
+        "    logging.getLogger('PIL.PngImagePlugin').debug('STREAM')\n"
+        "    logging.getLogger('muq_plugins.brains').debug('ours')\n"
+        "run_script(main)\n"
+    )
+    subprocess.run([sys.executable, "-c", code, tmp_path], check=True, cwd=tmp_path)
+    log = (tmp_path / "log.txt").read_text()
+    assert "ours" in log
+    assert "matplotlib.font_manager" not in log and "STREAM" not in log
 
 
 PARTS = """
