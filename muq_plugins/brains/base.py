@@ -7,6 +7,7 @@ epochs, and validation, checkpoints and the end of training come at fixed steps.
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import signal
@@ -30,6 +31,7 @@ from muq_plugins.brains.logbook import Logbook, RunningStatistics
 from muq_plugins.brains.processes import (
     any_of,
     average_batch_norms,
+    follow_all_batches,
     rank,
     share_clips,
     world_size,
@@ -115,11 +117,12 @@ class StageBrain(sb.Brain):
         Makes the optimizer from parameters.
     hparams : dict
         Needs ``seed``, ``output_folder``, ``optimizer_step_limit``, ``batch_size``
-        (clips in a micro-batch at most), ``clips_per_update`` (of all processes
-        together; the gradients of as many micro-batches as that takes are
-        accumulated), ``lr_schedule`` (called with the optimizer and the number of
-        the update), ``log_interval`` and ``valid_interval`` (in updates),
-        ``checkpoints_to_keep`` and ``max_bad_fraction``.
+        (clips in a micro-batch, which are normalised together), ``clips_per_update``
+        (of all processes together: a multiple of ``batch_size`` for each of them; the
+        gradients of as many micro-batches as that takes are accumulated),
+        ``lr_schedule`` (called with the optimizer and the number of the update),
+        ``log_interval`` and ``valid_interval`` (in updates), ``checkpoints_to_keep``
+        and ``max_bad_fraction``.
     run_opts : dict or RunOptions or None
         Options from the command line; they win over ``hparams``.
     checkpointer : AtomicCheckpointer or None
@@ -128,7 +131,8 @@ class StageBrain(sb.Brain):
     Raises
     ------
     ValueError
-        If there is not exactly one module or no ``optimizer_step_limit``.
+        If there is not exactly one module or no ``optimizer_step_limit``, or if the
+        processes cannot share the clips of an update in whole micro-batches.
     """
 
     def __init__(
@@ -163,10 +167,10 @@ class StageBrain(sb.Brain):
         self.logbook = Logbook(
             self.hparams.output_folder, self.stage_name, self.hparams.max_bad_fraction
         )
-        self.micro_batch_size, self.grad_accumulation_factor = share_clips(
+        self.grad_accumulation_factor = share_clips(
             self.hparams.clips_per_update, self.hparams.batch_size, world_size()
         )
-        self.evaluation_batch_size = self.micro_batch_size
+        self.evaluation_batch_size = self.hparams.batch_size
         self._use_training_precision_for_evaluation(hparams, run_opts)
         if checkpointer is not None:
             # SpeechBrain adds the Brain and the optimizer; without the random
@@ -260,7 +264,7 @@ class StageBrain(sb.Brain):
         show = (not self.noprogressbar) if progressbar is None else progressbar
         self._set_train_mode()
         self.zero_grad(set_to_none=True)
-        self.logbook.start_stretch()
+        self.logbook.start_clock()
         last_checkpoint = time.monotonic()
         with (
             Interrupts() as interrupts,
@@ -531,7 +535,7 @@ class StageBrain(sb.Brain):
         return (
             training_loader(
                 manifests.train,
-                batch_size=self.micro_batch_size,
+                batch_size=hparams.batch_size,
                 seed=hparams.seed,
                 **share,
             ),
@@ -578,11 +582,14 @@ class StageBrain(sb.Brain):
         """
         if not self.distributed_launch:
             return
+        follow_all_batches(self.module)
         cuda = self.device_type == "cuda"
         self.modules[self.stage_name] = DistributedDataParallel(
             self.modules[self.stage_name],
             device_ids=[torch.device(self.device).index or 0] if cuda else None,
             find_unused_parameters=self.find_unused_parameters,
+            # Running statistics are those of all processes, not of the first.
+            broadcast_buffers=False,
         )
 
     def _use_training_precision_for_evaluation(self, hparams, run_opts) -> None:
@@ -617,6 +624,9 @@ class StageBrain(sb.Brain):
 
     def save_checkpoint(self) -> None:
         """Saves a checkpoint and deletes all but the newest ones."""
+        # What the main process writes stands for all of them.
+        average_batch_norms(self.module)
+        self.logbook.agree()
         if self.checkpointer is None:
             return
         self.checkpointer.save_and_keep_only(
@@ -630,18 +640,19 @@ class StageBrain(sb.Brain):
         """What cannot be derived; the position in the data follows from the step."""
         state = {
             "optimizer_step": self.optimizer_step,
-            "seconds": self.logbook.seconds,
-            "audio_seconds": self.logbook.heard,
+            "logbook": self.logbook.state(),
         }
-        Path(path).write_text(yaml.safe_dump(state), encoding="utf-8")
+        # JSON, which YAML 1.2 includes and Python reads faster
+        Path(path).write_text(json.dumps(state), encoding="utf-8")
 
     @sb.utils.checkpoints.mark_as_loader
     def _recover(self, path: str | Path, end_of_epoch: bool) -> None:
         """The inverse of `_save`."""
-        state = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        text = Path(path).read_text(encoding="utf-8")
+        state = json.loads(text) if text.startswith("{") else yaml.safe_load(text)
         self.optimizer_step = state["optimizer_step"]
-        self.logbook.seconds = state["seconds"]
-        self.logbook.heard = state["audio_seconds"]
+        # Versions up to 0.1.0 kept no unfinished stretch, and this beside the step.
+        self.logbook.restore(state.get("logbook", state))
         # Checkpoints are made between updates, and an update takes the same clips
         # however many processes and micro-batches share it.
         self.micro_batches = self.optimizer_step * self.grad_accumulation_factor

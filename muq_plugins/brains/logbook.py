@@ -12,7 +12,7 @@ from speechbrain.utils.distributed import if_main_process
 from speechbrain.utils.logger import get_logger
 from torch import Tensor
 
-from muq_plugins.brains.processes import gather, world_size
+from muq_plugins.brains.processes import gather, rank
 from muq_plugins.data.clips import ClipBatch
 from muq_plugins.errors import UserError
 from muq_plugins.evaluation.run_files import MetricsLog
@@ -101,12 +101,14 @@ class RunningStatistics:
             for name, value in new.items():
                 # Double precision: a mean over a million frames keeps its digits.
                 value = value.detach().double()
-                total[name] = total[name] + value if name in total else value
+                if name in total:
+                    value = value + total[name].to(value.device)
+                total[name] = value
         if output.code_counts is not None:  # not every stage has codes
             counts = output.code_counts.detach()
-            self.code_counts = (
-                counts if self.code_counts is None else self.code_counts + counts
-            )
+            if self.code_counts is not None:
+                counts = counts + self.code_counts.to(counts.device)
+            self.code_counts = counts
 
     def reduce(self) -> None:
         """Adds the sums of all processes; afterwards every process has them all."""
@@ -120,6 +122,26 @@ class RunningStatistics:
         for sums, weights, counts in gather(mine):
             self.add(StageOutput(torch.zeros(()), sums, weights, counts))
 
+    def state(self) -> list:
+        """The sums as plain numbers, exactly."""
+        counts = None if self.code_counts is None else self.code_counts.tolist()
+        return [
+            {name: value.tolist() for name, value in self._sums.items()},
+            {name: value.tolist() for name, value in self._weights.items()},
+            counts,
+        ]
+
+    def restore(self, state: list) -> None:
+        """The inverse of `state`."""
+        self._sums, self._weights = (
+            {
+                name: torch.tensor(value, dtype=torch.float64)
+                for name, value in values.items()
+            }
+            for values in state[:2]
+        )
+        self.code_counts = None if state[2] is None else torch.tensor(state[2])
+
     def means(self) -> dict[str, Tensor]:
         """Divides."""
         return {
@@ -129,12 +151,16 @@ class RunningStatistics:
 
 
 class Logbook:
-    """Sums up stretches of training and writes a metrics row for each."""
+    """Sums up stretches of training and writes a metrics row for each.
+
+    Each process counts for itself until they `agree`; then the first has it all. So
+    what a checkpoint keeps means the same for any number of processes.
+    """
 
     def __init__(self, folder: str | Path, stage: str, max_bad_fraction: float):
         self.stage = stage
         self.seconds = 0.0  # of training, over all restarts
-        self.heard = 0.0  # seconds of audio that this process has heard, likewise
+        self.heard = 0.0  # seconds of audio, likewise
         self.row: dict[str, Any] = {}  # the newest, for the progress bar
         if if_main_process():
             self.metrics_log = MetricsLog(Path(folder) / "metrics.jsonl")
@@ -146,7 +172,49 @@ class Logbook:
         self.statistics = RunningStatistics()
         self.audio_seconds = 0.0
         self.failures: list[tuple[str, str]] = []
+        self._elapsed = 0.0
         self._started = time.monotonic()
+
+    def start_clock(self) -> None:
+        """Goes on with the stretch that is there, from now on."""
+        self._started = time.monotonic() - self._elapsed
+
+    def agree(self) -> None:
+        """Gives what all processes have counted to the first of them."""
+        self.statistics.reduce()
+        counted = gather((self.heard, self.audio_seconds, self.failures))
+        heard, seconds, failures = zip(*counted, strict=True)
+        self.heard, self.audio_seconds = sum(heard), sum(seconds)
+        self.failures = [failure for share in failures for failure in share]
+        if rank() > 0:
+            self.statistics = RunningStatistics()
+            self.heard, self.audio_seconds, self.failures = 0.0, 0.0, []
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint keeps, of all processes once they agree."""
+        return {
+            "seconds": self.seconds,
+            "audio_seconds": self.heard,
+            "stretch": {
+                "seconds": time.monotonic() - self._started,
+                "audio_seconds": self.audio_seconds,
+                "failures": self.failures,
+                "statistics": self.statistics.state(),
+            },
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """The inverse of `state`, on however many processes."""
+        self.start_stretch()
+        self.seconds = state["seconds"]
+        if rank() > 0:
+            return
+        self.heard = state["audio_seconds"]
+        if stretch := state.get("stretch"):
+            self._elapsed = stretch["seconds"]
+            self.audio_seconds = stretch["audio_seconds"]
+            self.failures = [tuple(failure) for failure in stretch["failures"]]
+            self.statistics.restore(stretch["statistics"])
 
     def add(self, batch: ClipBatch, output: StageOutput) -> None:
         """Adds a micro-batch to the stretch."""
@@ -173,8 +241,7 @@ class Logbook:
         statistics = self.statistics
         statistics.reduce()
         self.report_failures(self.failures, files)
-        # Processes work on equal shares at equal speed.
-        speed = self.audio_seconds * world_size() / max(elapsed, 1e-9)
+        speed = sum(gather(self.audio_seconds)) / max(elapsed, 1e-9)
         self.start_stretch()
         return statistics, speed
 
@@ -185,8 +252,7 @@ class Logbook:
             "stage": self.stage,
             "step": step,
             "time": self.seconds,
-            # Processes work on equal shares.
-            "audio_seconds": round(self.heard * world_size(), 3),
+            "audio_seconds": round(sum(gather(self.heard)), 3),
             **values,
         }
         if if_main_process():

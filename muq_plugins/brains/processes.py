@@ -11,6 +11,8 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+from muq_plugins.errors import UserError
+
 
 def is_distributed() -> bool:
     """Tells whether several processes train together."""
@@ -45,28 +47,100 @@ def any_of(*flags: bool, device: str | torch.device = "cpu") -> list[bool]:
     return [bool(flag) for flag in wanted]
 
 
+def follow_all_batches(module: nn.Module) -> None:
+    """Lets running statistics forget as fast as if this process saw all batches.
+
+    Micro-batch m of a run belongs to process m % W, so one of them stands for W.
+    """
+    for norm in _moving_norms(module):
+        norm.momentum = 1 - (1 - norm.momentum) ** world_size()
+
+
 def average_batch_norms(module: nn.Module) -> None:
-    """Gives all processes the mean of their running statistics, in place."""
+    """Gives all processes the running statistics of one that saw all batches.
+
+    A running statistic is a sum over batches, each weighed by how many came after
+    it. After `follow_all_batches` the weights of a process are right but for those
+    that the others saw meanwhile, which is one factor for each process.
+    """
     if not is_distributed():
         return
-    for part in module.modules():
-        if isinstance(part, nn.modules.batchnorm._BatchNorm):
-            for buffer in (part.running_mean, part.running_var):
-                if buffer is not None:
-                    dist.all_reduce(buffer)
-                    buffer /= world_size()
+    for norm in _moving_norms(module):
+        kept = (1 - norm.momentum) ** (1 / world_size())  # by one batch, of the rest
+        weights = [kept ** (world_size() - 1 - other) for other in range(world_size())]
+        for buffer in (norm.running_mean, norm.running_var):
+            buffer *= weights[rank()] / sum(weights)
+            dist.all_reduce(buffer)
+
+
+def _moving_norms(module: nn.Module) -> list[nn.modules.batchnorm._BatchNorm]:
+    """Batch normalisation in training, with running statistics that forget."""
+    return [
+        part
+        for part in module.modules()
+        if isinstance(part, nn.modules.batchnorm._BatchNorm)
+        and part.training
+        and part.running_mean is not None
+        and part.momentum is not None
+    ]
 
 
 def share_clips(
-    clips_per_update: int, batch_size: int, processes: int
-) -> tuple[int, int]:
-    """Divides the clips of an update into micro-batches of all processes."""
+    clips_per_update: int, batch_size: int, processes: int, prefix: str = ""
+) -> int:
+    """How many micro-batches each process computes for an update.
+
+    The clips of a micro-batch are normalised together and their loss is one mean, so
+    its size decides what is learned, and must not follow from the number of processes.
+    """
+    together = batch_size * processes
+    if min(batch_size, clips_per_update) >= 1 and clips_per_update % together == 0:
+        return clips_per_update // together
+    ways, size = [], max(batch_size, 1)
     share, rest = divmod(clips_per_update, processes)
-    if rest or share < 1 or batch_size < 1:
-        raise ValueError(
-            f"{processes} processes cannot share {clips_per_update} clips_per_update "
-            f"evenly in micro-batches of at most {batch_size}: choose clips_per_update "
-            f"as a multiple of the number of processes."
+    if share >= 1 and not rest:
+        sizes = [n for n in range(1, share + 1) if share % n == 0]
+        ways.append(f"--{prefix}batch_size {_around(size, sizes)}")
+    clips = _multiples(size * processes, clips_per_update)
+    ways.append(f"--{prefix}clips_per_update {_around(clips_per_update, clips)}")
+    batches, rest = divmod(clips_per_update, size)
+    if batches >= 1 and not rest and processes > 1:
+        numbers = [n for n in range(1, batches + 1) if batches % n == 0]
+        ways.append(f"--nproc_per_node {_around(processes, numbers)}")
+    each = "one process" if processes == 1 else f"each of {processes} processes"
+    raise UserError(
+        f"{prefix}clips_per_update is {clips_per_update} and {prefix}batch_size is "
+        f"{batch_size}: that makes no whole number of batches for {each}. A batch is "
+        f"normalised as a whole, so its size decides what is learned. Choose "
+        f"{', or '.join(ways)}."
+    )
+
+
+def share_pairs(clips_per_update: int, processes: int) -> int:
+    """How many of the pairs of an update each process has.
+
+    All are contrasted with all others, so their number is all that counts.
+    """
+    if clips_per_update < 2:
+        raise UserError(
+            f"clips_per_update is {clips_per_update}, but a text can only be told from "
+            "the texts of other clips: give it at least 2, and better hundreds."
         )
-    size = max(n for n in range(1, min(batch_size, share) + 1) if share % n == 0)
-    return size, share // size
+    if clips_per_update % processes:
+        near = _around(clips_per_update, _multiples(processes, clips_per_update))
+        raise UserError(
+            f"clips_per_update is {clips_per_update}, which {processes} processes "
+            f"cannot share evenly: choose --clips_per_update {near}."
+        )
+    return clips_per_update // processes
+
+
+def _multiples(size: int, around: int) -> list[int]:
+    """Some, with those on either side of a number."""
+    return [size * n for n in range(1, max(around, 0) // size + 2)]
+
+
+def _around(wanted: int, good: list[int]) -> str:
+    """The nearest good numbers, below and above."""
+    below = [n for n in good if n <= wanted][-1:]
+    return " or ".join(map(str, below + [n for n in good if n > wanted][:1]))

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 
 from muq_plugins.brains.base import StageBrain
 from muq_plugins.brains.logbook import RunningStatistics
-from muq_plugins.brains.processes import gather
+from muq_plugins.brains.processes import gather, share_pairs, world_size
 from muq_plugins.data.captions import CaptionWriter
 from muq_plugins.data.clips import ClipBatch, keyed_integer
 from muq_plugins.data.preparation import Manifests
@@ -190,7 +190,9 @@ class FittingBrain(TokenizerBrain):
             seconds += batch.audio_seconds
             failures += batch.failures
         # Every process fits the same frames with the same seed, to the same result.
-        everything = torch.cat(gather(torch.cat(frames)))
+        # In the order in which one process alone would have heard them.
+        turns = zip(*gather(frames), strict=True)
+        everything = torch.cat([heard for turn in turns for heard in turn])
         self.method(self.module.quantizer, everything, self.hparams.seed)
         self.optimizer_step = updates
 
@@ -235,17 +237,14 @@ class MuLanBrain(StageBrain):
     Raises
     ------
     ValueError
-        If an update has a single pair, which has nothing to be told from.
+        If an update has a single pair, which has nothing to be told from, or if the
+        processes cannot share its pairs evenly.
     """
 
     def __init__(self, captions: CaptionWriter, hparams: dict[str, Any], **others):
         pairs = hparams["clips_per_update"]
-        if pairs < 2:
-            raise UserError(
-                f"clips_per_update is {pairs}, but a text can only be told from the "
-                "texts of other clips: give it at least 2, and better hundreds."
-            )
-        super().__init__(hparams={**hparams, "batch_size": pairs}, **others)
+        share = share_pairs(pairs, world_size())
+        super().__init__(hparams={**hparams, "batch_size": share}, **others)
         self.captions = captions
         # The loss depends on the number of pairs: the same however many processes.
         self.evaluation_batch_size = pairs

@@ -28,6 +28,7 @@ from speechbrain.utils.distributed import infer_device, run_on_main
 from train_tokenizer import prepare, train_tokenizer
 
 from muq_plugins.brains import PretrainBrain
+from muq_plugins.brains.processes import share_clips, world_size
 from muq_plugins.errors import UserError
 from muq_plugins.evaluation.iterations import iterations_report
 from muq_plugins.evaluation.pages import headline, report
@@ -48,6 +49,7 @@ def train(experiment):
     if "modules" not in hparams:
         raise UserError(f"{experiment.path} has no student: use train_tokenizer.py.")
     stage = hparams["modules"]["pretrain"]
+    share_clips(hparams["clips_per_update"], hparams["batch_size"], world_size())
     manifests = prepare(experiment, stage)
 
     # The target: with a tokenizer that is given, or trained first, or as it is made.

@@ -19,6 +19,7 @@ import speechbrain as sb
 from speechbrain.utils.distributed import run_on_main
 
 from muq_plugins.brains import AtomicCheckpointer
+from muq_plugins.brains.processes import share_clips, world_size
 from muq_plugins.data.mel_statistics import normalise
 from muq_plugins.data.preparation import prepare_manifests
 from muq_plugins.errors import UserError
@@ -39,6 +40,10 @@ from muq_plugins.lobes.parts import fingerprint
 def prepare(experiment, module):
     """Opens the run folder, finds the music and what is given to learn from it."""
     hparams, folder = experiment.hparams, experiment.hparams["output_folder"]
+    if hparams["tokenizer"] is not None and hparams["tokenizer_folder"] is None:
+        first = {**hparams, **hparams["tokenizer"]}
+        sizes = first["clips_per_update"], first["batch_size"]
+        share_clips(*sizes, world_size(), prefix="tokenizer.")
     run_on_main(save_experiment, args=[experiment, folder])
     sb.create_experiment_directory(folder)
     manifests = prepare_manifests(**hparams["data"])

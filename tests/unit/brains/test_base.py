@@ -11,7 +11,6 @@ import torch
 from speechbrain.utils.run_opts import RunOptions
 
 from muq_plugins.brains import TrainingInterrupted
-from muq_plugins.brains.processes import share_clips
 from muq_plugins.errors import UserError
 from muq_plugins.evaluation.run_files import read_metrics
 
@@ -329,17 +328,6 @@ def test_signals_stop_after_the_update_with_a_checkpoint(make_brain, loaders, na
     whole = make_brain(folder="whole")
     whole.fit(*loaders(whole))
     assert_equal(weights(again), weights(whole))
-
-
-def test_clips_are_shared_as_evenly_as_memory_allows(make_brain):
-    brain = make_brain(clips_per_update=10, batch_size=4)
-    assert (brain.micro_batch_size, brain.grad_accumulation_factor) == (2, 5)
-    with pytest.raises(
-        ValueError, match="3 processes cannot share 10 clips_per_update"
-    ):
-        share_clips(10, 4, 3)
-    with pytest.raises(ValueError, match="micro-batches of at most 0"):
-        make_brain(batch_size=0)
 
 
 def test_more_than_one_module_is_refused(make_brain):
