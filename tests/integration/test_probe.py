@@ -35,14 +35,14 @@ def labelled(tmp_path_factory):
     return folder
 
 
-def options(folder, tasks="[{label: sound}, {label: tags, kind: multi}]"):
+def options(folder, tasks="[{label: sound}, {label: tags, kind: multi}]", out="probe"):
     """Options of the command."""
     return [
         "hparams/probe_csv.yaml",
         *("--encoder", folder / "encoder"),
         *("--labels_csv", folder / "labels.csv"),
         *("--group", "artist", "--tasks", tasks),
-        *("--output_folder", folder / "probe", "--features.folder", folder / "cache"),
+        *("--output_folder", folder / out, "--features.folder", folder / "cache"),
         *("--reader.max_epochs", "5", "--seeds", "[0]"),
     ]
 
@@ -73,7 +73,8 @@ def test_a_probe_leaves_everything_and_goes_on(labelled):
 
 
 def test_mistakes_are_one_message(labelled):
-    result = recipe("probe.py", *options(labelled, "[{label: sond}]"), check=False)
+    wrong = options(labelled, "[{label: sond}]", "mistaken")
+    result = recipe("probe.py", *wrong, check=False)
     assert result.returncode == 2
     assert "error: No clip has the label 'sond'; the nearest one is 'sound'" in (
         result.stderr
