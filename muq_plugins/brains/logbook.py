@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,134 +21,6 @@ from muq_plugins.files import append_json_line, open_json_lines, read_json_lines
 from muq_plugins.lobes.stages import StageOutput
 
 logger = get_logger(__name__)
-
-
-class QuarantineLog:
-    """Counts the files that could not be read during training.
-
-    Use it on the main process only, with the failures of all ranks. Entries are
-    appended to `<folder>/quarantine.jsonl`, one per file, and read again when a run
-    resumes.
-    """
-
-    def __init__(self, folder, max_bad_fraction):
-        if not 0 <= max_bad_fraction <= 1:
-            raise UserError(
-                f"max_bad_fraction is a share in 0..1, got {max_bad_fraction}."
-            )
-        self.path = Path(folder) / "quarantine.jsonl"
-        self.max_bad_fraction = max_bad_fraction
-        self._reasons = {
-            entry["path"]: entry["reason"] for entry in read_json_lines(self.path)
-        }
-
-    def __len__(self):
-        """Distinct files that could not be read, earlier runs included."""
-        return len(self._reasons)
-
-    def record(self, failures, total_files):
-        """Notes failures and stops the run when there are too many."""
-        new = {}
-        for path, reason in failures:
-            if path not in self._reasons:
-                new.setdefault(path, reason)
-        if new:
-            self._append(new)
-        # Also without new ones: a run that was stopped stops again when it is
-        # started again and nothing was repaired.
-        if failures and len(self) > self.max_bad_fraction * total_files:
-            first = "\n".join(
-                f"  {path}: {reason}"
-                for path, reason in list(self._reasons.items())[:5]
-            )
-            raise UserError(
-                f"{len(self)} of {total_files} training files could not be read "
-                f"({len(self) / total_files:.1%}, max_bad_fraction is "
-                f"{self.max_bad_fraction:.1%}). The first ones:\n{first}\n"
-                f"All are listed in {self.path}. Repair them or scan the data folder "
-                "again, delete that list, and run the same command; or raise "
-                "max_bad_fraction."
-            )
-        return len(new)
-
-    def _append(self, new):
-        """Adds entries to the log, in memory and on disk."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with open_json_lines(self.path) as file:
-            for path, reason in new.items():
-                append_json_line(file, {"path": path, "reason": reason})
-                logger.warning("Quarantined during training: %s (%s)", path, reason)
-        self._reasons.update(new)
-
-
-class RunningStatistics:
-    """Adds up what a stage reports until somebody asks for the means.
-
-    The sums of all processes are added before the division, so a mean is exact
-    whatever the share of each process was, and even if a process saw nothing.
-    """
-
-    def __init__(self):
-        self._sums: dict[str, Tensor] = {}
-        self._weights: dict[str, Tensor] = {}
-        self.code_counts: Tensor | None = None
-
-    def add(self, output: StageOutput) -> None:
-        """Adds one batch."""
-        for total, new in (
-            (self._sums, output.sums),
-            (self._weights, output.weights),
-        ):
-            for name, value in new.items():
-                # Double precision: a mean over a million frames keeps its digits.
-                value = value.detach().double()
-                if name in total:
-                    value = value + total[name].to(value.device)
-                total[name] = value
-        if output.code_counts is not None:  # not every stage has codes
-            counts = output.code_counts.detach()
-            if self.code_counts is not None:
-                counts = counts + self.code_counts.to(counts.device)
-            self.code_counts = counts
-
-    def reduce(self) -> None:
-        """Adds the sums of all processes; afterwards every process has them all."""
-        mine = (
-            {name: value.cpu() for name, value in self._sums.items()},
-            {name: value.cpu() for name, value in self._weights.items()},
-            None if self.code_counts is None else self.code_counts.cpu(),
-        )
-        self.__init__()
-        # Objects rather than tensors: a process that saw no batch has none.
-        for sums, weights, counts in gather(mine):
-            self.add(StageOutput(torch.zeros(()), sums, weights, counts))
-
-    def state(self) -> list:
-        """The sums as plain numbers, exactly."""
-        counts = None if self.code_counts is None else self.code_counts.tolist()
-        return [
-            {name: value.tolist() for name, value in self._sums.items()},
-            {name: value.tolist() for name, value in self._weights.items()},
-            counts,
-        ]
-
-    def restore(self, state: list) -> None:
-        """The inverse of `state`."""
-        self._sums, self._weights = (
-            {
-                name: torch.tensor(value, dtype=torch.float64)
-                for name, value in values.items()
-            }
-            for values in state[:2]
-        )
-        self.code_counts = None if state[2] is None else torch.tensor(state[2])
-
-    def means(self) -> dict[str, Tensor]:
-        """Divides."""
-        return {
-            name: (total / self._weights[name].clamp(min=1)).cpu()
-            for name, total in self._sums.items()
-        }
 
 
 class Logbook:
@@ -228,7 +101,7 @@ class Logbook:
         self.heard += seconds
 
     @contextmanager
-    def pause(self):
+    def pause(self) -> Iterator[None]:
         """Keeps what happens in a ``with`` block out of the time of the stretch."""
         began = time.monotonic()
         yield
@@ -268,3 +141,131 @@ class Logbook:
         """Drops the rows beyond the checkpoint from which a run goes on."""
         if if_main_process():
             self.metrics_log.truncate_after(step)
+
+
+class RunningStatistics:
+    """Adds up what a stage reports until somebody asks for the means.
+
+    The sums of all processes are added before the division, so a mean is exact
+    whatever the share of each process was, and even if a process saw nothing.
+    """
+
+    def __init__(self):
+        self._sums: dict[str, Tensor] = {}
+        self._weights: dict[str, Tensor] = {}
+        self.code_counts: Tensor | None = None
+
+    def add(self, output: StageOutput) -> None:
+        """Adds one batch."""
+        for total, new in (
+            (self._sums, output.sums),
+            (self._weights, output.weights),
+        ):
+            for name, value in new.items():
+                # Double precision: a mean over a million frames keeps its digits.
+                value = value.detach().double()
+                if name in total:
+                    value = value + total[name].to(value.device)
+                total[name] = value
+        if output.code_counts is not None:  # not every stage has codes
+            counts = output.code_counts.detach()
+            if self.code_counts is not None:
+                counts = counts + self.code_counts.to(counts.device)
+            self.code_counts = counts
+
+    def reduce(self) -> None:
+        """Adds the sums of all processes; afterwards every process has them all."""
+        mine = (
+            {name: value.cpu() for name, value in self._sums.items()},
+            {name: value.cpu() for name, value in self._weights.items()},
+            None if self.code_counts is None else self.code_counts.cpu(),
+        )
+        self.__init__()
+        # Objects rather than tensors: a process that saw no batch has none.
+        for sums, weights, counts in gather(mine):
+            self.add(StageOutput(torch.zeros(()), sums, weights, counts))
+
+    def state(self) -> list:
+        """The sums as plain numbers, exactly."""
+        counts = None if self.code_counts is None else self.code_counts.tolist()
+        return [
+            {name: value.tolist() for name, value in self._sums.items()},
+            {name: value.tolist() for name, value in self._weights.items()},
+            counts,
+        ]
+
+    def restore(self, state: list) -> None:
+        """The inverse of `state`."""
+        self._sums, self._weights = (
+            {
+                name: torch.tensor(value, dtype=torch.float64)
+                for name, value in values.items()
+            }
+            for values in state[:2]
+        )
+        self.code_counts = None if state[2] is None else torch.tensor(state[2])
+
+    def means(self) -> dict[str, Tensor]:
+        """Divides."""
+        return {
+            name: (total / self._weights[name].clamp(min=1)).cpu()
+            for name, total in self._sums.items()
+        }
+
+
+class QuarantineLog:
+    """Counts the files that could not be read during training.
+
+    Use it on the main process only, with the failures of all ranks. Entries are
+    appended to `<folder>/quarantine.jsonl`, one per file, and read again when a run
+    resumes.
+    """
+
+    def __init__(self, folder: str | Path, max_bad_fraction: float):
+        if not 0 <= max_bad_fraction <= 1:
+            raise UserError(
+                f"max_bad_fraction is a share in 0..1, got {max_bad_fraction}."
+            )
+        self.path = Path(folder) / "quarantine.jsonl"
+        self.max_bad_fraction = max_bad_fraction
+        self._reasons = {
+            entry["path"]: entry["reason"] for entry in read_json_lines(self.path)
+        }
+
+    def __len__(self) -> int:
+        """Distinct files that could not be read, earlier runs included."""
+        return len(self._reasons)
+
+    def record(self, failures: list[tuple[str, str]], total_files: int) -> int:
+        """Notes failures and stops the run when there are too many."""
+        new = {}
+        for path, reason in failures:
+            if path not in self._reasons:
+                new.setdefault(path, reason)
+        if new:
+            self._append(new)
+        # Also without new ones: a run that was stopped stops again when it is
+        # started again and nothing was repaired.
+        if failures and len(self) > self.max_bad_fraction * total_files:
+            first = "\n".join(
+                f"  {path}: {reason}"
+                for path, reason in list(self._reasons.items())[:5]
+            )
+            raise UserError(
+                f"{len(self)} of {total_files} training files could not be read "
+                f"({len(self) / total_files:.1%}, max_bad_fraction is "
+                f"{self.max_bad_fraction:.1%}). The first ones:\n{first}\n"
+                f"All are listed in {self.path}. Repair them or scan the data folder "
+                "again, delete that list, and run the same command; or raise "
+                "max_bad_fraction."
+            )
+        return len(new)
+
+    def _append(self, new: dict[str, str]) -> None:
+        """Adds entries to the log, in memory and on disk."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with open_json_lines(self.path) as file:
+            for path, reason in new.items():
+                append_json_line(file, {"path": path, "reason": reason})
+                logger.warning("Quarantined during training: %s (%s)", path, reason)
+        self._reasons.update(new)

@@ -6,10 +6,14 @@ that `speechbrain.dataio.dataset.DynamicItemDataset.from_json` reads:
     {"<clip id>": {"wav": "{data_root}/album/song.flac", "duration": 31.25, ...}}
 """
 
+from __future__ import annotations
+
 import collections
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from speechbrain.dataio.dataio import load_data_json
 
@@ -17,7 +21,7 @@ from muq_plugins.data.clips import keyed_integer
 from muq_plugins.errors import UserError
 
 
-def load_manifest(path, data_root):
+def load_manifest(path: str | Path, data_root: str | Path) -> dict[str, dict[str, Any]]:
     """Loads a manifest and checks what reading audio needs."""
     path = Path(path)
     if not path.is_file():
@@ -44,73 +48,7 @@ def load_manifest(path, data_root):
     return manifest
 
 
-def manifest_entry(relative_path, duration, sample_rate, channels, **labels):
-    """One entry of a manifest."""
-    entry = {
-        "wav": "{data_root}/" + _escape(relative_path),
-        "duration": duration,
-        "sample_rate": sample_rate,
-        "channels": channels,
-    }
-    entry.update({name: _escape(value) for name, value in labels.items()})
-    return entry
-
-
-def clip_ids(relative_paths):
-    """Names clips after their files."""
-    names = [
-        str(PurePosixPath(path).with_suffix("")).replace("/", "__")
-        for path in relative_paths
-    ]
-    times = collections.Counter(names)
-    return [
-        name
-        if times[name] == 1
-        else f"{name}-{keyed_integer(1 << 32, 'clip id', path):08x}"
-        for name, path in zip(names, relative_paths, strict=True)
-    ]
-
-
-def split_files(relative_paths, seed, valid_fraction, test_fraction):
-    """Splits files by a hash of seed and path.
-
-    A file keeps its split when others are added or removed. In a folder so small
-    that a split would be empty, valid and then test get the files with the
-    smallest hash (from 2 and 3 files on), and train always keeps one.
-    """
-    resolution = 1 << 53
-
-    def share(path):
-        return keyed_integer(resolution, seed, "split", path) / resolution
-
-    shares = sorted((share(path), path) for path in relative_paths)
-    held_out = valid_fraction + test_fraction
-    valid = sum(value < valid_fraction for value, _ in shares)
-    test = sum(value < held_out for value, _ in shares) - valid
-    if valid_fraction > 0 and len(shares) >= 2:
-        valid = max(valid, 1)
-    if test_fraction > 0 and len(shares) >= 3:
-        test = max(test, 1)
-    valid = min(valid, max(0, len(shares) - 1))
-    test = min(test, max(0, len(shares) - 1 - valid))
-    paths = [path for _, path in shares]
-    return {
-        "train": sorted(paths[valid + test :]),
-        "valid": sorted(paths[:valid]),
-        "test": sorted(paths[valid : valid + test]),
-    }
-
-
-def _escape(value):
-    """Doubles the braces of texts, at any depth of lists."""
-    if isinstance(value, str):
-        return value.replace("{", "{{").replace("}", "}}")
-    if isinstance(value, (list, tuple)):
-        return [_escape(item) for item in value]
-    return value
-
-
-def _check_entry(path, clip_id, entry):
+def _check_entry(path: Path, clip_id: str, entry: Any) -> None:
     """Raises ValueError for an entry that no audio can be read from."""
     if not isinstance(entry, dict):
         raise UserError(f"{path}: clip '{clip_id}' must be an object, got {entry!r}.")
@@ -130,3 +68,76 @@ def _check_entry(path, clip_id, entry):
             f"{path}: clip '{clip_id}' needs \"duration\", a number of seconds above "
             f"0, got {duration!r}."
         )
+
+
+def manifest_entry(
+    relative_path: str, duration: float, sample_rate: int, channels: int, **labels: Any
+) -> dict[str, Any]:
+    """One entry of a manifest."""
+    entry = {
+        "wav": "{data_root}/" + _escape(relative_path),
+        "duration": duration,
+        "sample_rate": sample_rate,
+        "channels": channels,
+    }
+    entry.update({name: _escape(value) for name, value in labels.items()})
+    return entry
+
+
+def _escape(value: Any) -> Any:
+    """Doubles the braces of texts, at any depth of lists."""
+    if isinstance(value, str):
+        return value.replace("{", "{{").replace("}", "}}")
+    if isinstance(value, (list, tuple)):
+        return [_escape(item) for item in value]
+    return value
+
+
+def clip_ids(relative_paths: Sequence[str]) -> list[str]:
+    """Names clips after their files."""
+    names = [
+        str(PurePosixPath(path).with_suffix("")).replace("/", "__")
+        for path in relative_paths
+    ]
+    times = collections.Counter(names)
+    return [
+        name
+        if times[name] == 1
+        else f"{name}-{keyed_integer(1 << 32, 'clip id', path):08x}"
+        for name, path in zip(names, relative_paths, strict=True)
+    ]
+
+
+def split_files(
+    relative_paths: Sequence[str],
+    seed: int,
+    valid_fraction: float,
+    test_fraction: float,
+) -> dict[str, list[str]]:
+    """Splits files by a hash of seed and path.
+
+    A file keeps its split when others are added or removed. In a folder so small
+    that a split would be empty, valid and then test get the files with the
+    smallest hash (from 2 and 3 files on), and train always keeps one.
+    """
+    resolution = 1 << 53
+
+    def share(path: str) -> float:
+        return keyed_integer(resolution, seed, "split", path) / resolution
+
+    shares = sorted((share(path), path) for path in relative_paths)
+    held_out = valid_fraction + test_fraction
+    valid = sum(value < valid_fraction for value, _ in shares)
+    test = sum(value < held_out for value, _ in shares) - valid
+    if valid_fraction > 0 and len(shares) >= 2:
+        valid = max(valid, 1)
+    if test_fraction > 0 and len(shares) >= 3:
+        test = max(test, 1)
+    valid = min(valid, max(0, len(shares) - 1))
+    test = min(test, max(0, len(shares) - 1 - valid))
+    paths = [path for _, path in shares]
+    return {
+        "train": sorted(paths[valid + test :]),
+        "valid": sorted(paths[:valid]),
+        "test": sorted(paths[valid : valid + test]),
+    }

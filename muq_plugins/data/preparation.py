@@ -1,4 +1,4 @@
-"""From a folder of music, or none, to loaders of clips."""
+"""From a folder of music, or none, to the manifests of its parts."""
 
 from __future__ import annotations
 
@@ -116,25 +116,6 @@ def prepare_notes(notes_folder: str | Path, step: int, seed: int) -> Manifests:
     )
 
 
-def _make_alone(folder: Path, make: Callable, *args, **kwargs) -> None:
-    """Makes something in a folder while no other run does so."""
-
-    def work():
-        with contextlib.suppress(OSError):  # `make` says it better
-            folder.mkdir(parents=True, exist_ok=True)
-        # What may only be read is complete, or `make` says what is wrong with it.
-        writable = folder.is_dir() and os.access(folder, os.W_OK)
-        with locked(folder) if writable else contextlib.nullcontext():
-            make(*args, **kwargs)
-
-    run_on_main(work)
-
-
-def _is_empty(manifest: Path) -> bool:
-    """Whether a part got no file, because there are so few."""
-    return json.loads(manifest.read_text(encoding="utf-8")) == {}
-
-
 def add_captions(
     manifests: Manifests, captions_file: str | Path, data_folder: str | Path
 ) -> Manifests:
@@ -171,6 +152,25 @@ def add_captions(
                 f"part are left out: they are not in {captions_file}."
             )
     return dataclasses.replace(manifests, **parts)
+
+
+def _make_alone(folder: Path, make: Callable, *args, **kwargs) -> None:
+    """Makes something in a folder while no other run does so."""
+
+    def work():
+        with contextlib.suppress(OSError):  # `make` says it better
+            folder.mkdir(parents=True, exist_ok=True)
+        # What may only be read is complete, or `make` says what is wrong with it.
+        writable = folder.is_dir() and os.access(folder, os.W_OK)
+        with locked(folder) if writable else contextlib.nullcontext():
+            make(*args, **kwargs)
+
+    run_on_main(work)
+
+
+def _is_empty(manifest: Path) -> bool:
+    """Whether a part got no file, because there are so few."""
+    return json.loads(manifest.read_text(encoding="utf-8")) == {}
 
 
 def _read(path: Path) -> dict[str, dict[str, Any]]:

@@ -1,8 +1,8 @@
 """Scans a folder of music: manifests, a report, and a quarantine list.
 
-Every file is decoded once; what was found is cached, see `scan_files`. An
-interrupted scan goes on where it stopped, and other thresholds or fractions need
-no new decoding.
+Every file is decoded once, in threads: libsndfile works outside Python's interpreter
+lock, so they scale like processes. What was found is cached. An interrupted scan goes
+on where it stopped, and other thresholds or fractions need no new decoding.
 """
 
 import collections
@@ -39,113 +39,6 @@ logger = get_logger(__name__)
 _TRANSIENT = ("missing", "unreadable")
 # A file with another size or modification time is another file.
 _CACHE_KEY = ("path", "size", "mtime_ns")
-
-
-def find_audio(
-    data_folder: str | os.PathLike,
-) -> tuple[list[str], list[tuple[str, str]], dict[str, int]]:
-    """Finds the audio files of a folder tree by their extension."""
-    top = Path(data_folder)
-    if not top.exists():
-        raise UserError(f"The data folder {top} does not exist.")
-    if not top.is_dir():
-        raise UserError(
-            f"The data folder {top} is a file. Give the folder that holds the music."
-        )
-    paths, unreadable, ignored, seen = [], [], collections.Counter(), set()
-
-    def note(error: OSError) -> None:
-        name = Path(error.filename).relative_to(top).as_posix()
-        unreadable.append((name, error.strerror))
-
-    for folder, subfolders, names in os.walk(top, followlinks=True, onerror=note):
-        status = os.stat(folder)
-        if (status.st_dev, status.st_ino) in seen:
-            # Reached through a link: a loop, or music that was found already.
-            subfolders.clear()
-            continue
-        seen.add((status.st_dev, status.st_ino))
-        subfolders[:] = sorted(name for name in subfolders if name[0] != ".")
-        for name in names:
-            if name[0] == ".":
-                continue
-            extension = os.path.splitext(name)[1].lower()
-            if extension in AUDIO_EXTENSIONS:
-                paths.append(Path(folder, name).relative_to(top).as_posix())
-            else:
-                ignored[extension] += 1
-    return sorted(paths), unreadable, dict(ignored)
-
-
-def check_files(
-    data_folder: str | os.PathLike,
-    paths: Iterable[str],
-    cache_path: str | os.PathLike,
-    workers: int | None = None,
-    progress: bool = True,
-) -> tuple[dict[str, AudioCheck], int]:
-    """Checks audio files, from the cache where it knows them."""
-    data_folder = Path(data_folder)
-    cache = _load_cache(cache_path)
-    checks, todo = {}, []
-    for path in paths:
-        try:
-            status = os.stat(data_folder / path)
-        except OSError as error:
-            checks[path] = AudioCheck("missing", error.strerror)
-            continue
-        key = (path, status.st_size, status.st_mtime_ns)
-        if not stat.S_ISREG(status.st_mode):
-            checks[path] = AudioCheck("undecodable", "not a regular file")
-        elif key in cache:
-            checks[path] = cache[key]
-        else:
-            todo.append(key)
-
-    def check(key: tuple[str, int, int]) -> tuple[tuple[str, int, int], AudioCheck]:
-        return key, check_audio(data_folder / key[0])
-
-    with (
-        open_json_lines(cache_path) as cache_file,
-        ThreadPool(workers or _available_cores()) as pool,
-        tqdm(
-            total=len(paths),
-            initial=len(checks),
-            desc="Scanning audio",
-            unit="file",
-            disable=not progress,
-        ) as bar,
-    ):
-        for key, result in pool.imap_unordered(check, todo):
-            checks[key[0]] = result
-            if result.reason not in _TRANSIENT:
-                record = dict(
-                    zip(_CACHE_KEY, key, strict=True), **dataclasses.asdict(result)
-                )
-                append_json_line(cache_file, record)
-            bar.update()
-    return {path: checks[path] for path in paths}, len(todo)
-
-
-def _load_cache(
-    cache_path: str | os.PathLike,
-) -> dict[tuple[str, int, int], AudioCheck]:
-    """The results of earlier scans: (path, size, mtime_ns) to `AudioCheck`."""
-    cache = {}
-    for record in read_json_lines(cache_path):
-        key = tuple(record.pop(name) for name in _CACHE_KEY)
-        check = AudioCheck(**record)
-        # Earlier versions took any finite sample.
-        if check.reason is not None or check.peak <= MAX_AMPLITUDE:
-            cache[key] = check
-    return cache
-
-
-def _available_cores() -> int:
-    """The cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -268,6 +161,113 @@ def scan_folder(
         write_json(manifest_folder / "scan.json", dataclasses.asdict(report))
     logger.info(report.summary())
     return report
+
+
+def find_audio(
+    data_folder: str | os.PathLike,
+) -> tuple[list[str], list[tuple[str, str]], dict[str, int]]:
+    """Finds the audio files of a folder tree by their extension."""
+    top = Path(data_folder)
+    if not top.exists():
+        raise UserError(f"The data folder {top} does not exist.")
+    if not top.is_dir():
+        raise UserError(
+            f"The data folder {top} is a file. Give the folder that holds the music."
+        )
+    paths, unreadable, ignored, seen = [], [], collections.Counter(), set()
+
+    def note(error: OSError) -> None:
+        name = Path(error.filename).relative_to(top).as_posix()
+        unreadable.append((name, error.strerror))
+
+    for folder, subfolders, names in os.walk(top, followlinks=True, onerror=note):
+        status = os.stat(folder)
+        if (status.st_dev, status.st_ino) in seen:
+            # Reached through a link: a loop, or music that was found already.
+            subfolders.clear()
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        subfolders[:] = sorted(name for name in subfolders if name[0] != ".")
+        for name in names:
+            if name[0] == ".":
+                continue
+            extension = os.path.splitext(name)[1].lower()
+            if extension in AUDIO_EXTENSIONS:
+                paths.append(Path(folder, name).relative_to(top).as_posix())
+            else:
+                ignored[extension] += 1
+    return sorted(paths), unreadable, dict(ignored)
+
+
+def check_files(
+    data_folder: str | os.PathLike,
+    paths: Iterable[str],
+    cache_path: str | os.PathLike,
+    workers: int | None = None,
+    progress: bool = True,
+) -> tuple[dict[str, AudioCheck], int]:
+    """Checks audio files, from the cache where it knows them."""
+    data_folder = Path(data_folder)
+    cache = _load_cache(cache_path)
+    checks, todo = {}, []
+    for path in paths:
+        try:
+            status = os.stat(data_folder / path)
+        except OSError as error:
+            checks[path] = AudioCheck("missing", error.strerror)
+            continue
+        key = (path, status.st_size, status.st_mtime_ns)
+        if not stat.S_ISREG(status.st_mode):
+            checks[path] = AudioCheck("undecodable", "not a regular file")
+        elif key in cache:
+            checks[path] = cache[key]
+        else:
+            todo.append(key)
+
+    def check(key: tuple[str, int, int]) -> tuple[tuple[str, int, int], AudioCheck]:
+        return key, check_audio(data_folder / key[0])
+
+    with (
+        open_json_lines(cache_path) as cache_file,
+        ThreadPool(workers or _available_cores()) as pool,
+        tqdm(
+            total=len(paths),
+            initial=len(checks),
+            desc="Scanning audio",
+            unit="file",
+            disable=not progress,
+        ) as bar,
+    ):
+        for key, result in pool.imap_unordered(check, todo):
+            checks[key[0]] = result
+            if result.reason not in _TRANSIENT:
+                record = dict(
+                    zip(_CACHE_KEY, key, strict=True), **dataclasses.asdict(result)
+                )
+                append_json_line(cache_file, record)
+            bar.update()
+    return {path: checks[path] for path in paths}, len(todo)
+
+
+def _load_cache(
+    cache_path: str | os.PathLike,
+) -> dict[tuple[str, int, int], AudioCheck]:
+    """The results of earlier scans: (path, size, mtime_ns) to `AudioCheck`."""
+    cache = {}
+    for record in read_json_lines(cache_path):
+        key = tuple(record.pop(name) for name in _CACHE_KEY)
+        check = AudioCheck(**record)
+        # Earlier versions took any finite sample.
+        if check.reason is not None or check.peak <= MAX_AMPLITUDE:
+            cache[key] = check
+    return cache
+
+
+def _available_cores() -> int:
+    """The cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _sort_out(

@@ -5,7 +5,7 @@ Parameter names equal those of the official ``Conv2dSubsampling`` module.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import torch
 import torch.nn.functional as F
@@ -97,7 +97,9 @@ class FoldedBlock2d:
         return out
 
 
-def _onednn_convolution(images, weight, bias, stride, activation):
+def _onednn_convolution(
+    images: Tensor, weight: Tensor, bias: Tensor, stride: int, activation: str
+) -> Tensor:
     """A 3x3 convolution whose activation is not a pass of its own."""
     where = ([1, 1], [stride, stride], [1, 1], 1)
     return torch.ops.mkldnn._convolution_pointwise(
@@ -105,7 +107,9 @@ def _onednn_convolution(images, weight, bias, stride, activation):
     )
 
 
-def _onednn_add_convolution(out, images, weight, bias):
+def _onednn_add_convolution(
+    out: Tensor, images: Tensor, weight: Tensor, bias: Tensor
+) -> Tensor:
     """``out = relu(out + convolution)`` in place, in one pass."""
     where = ([1, 1], [1, 1], [1, 1], 1)
     torch.ops.mkldnn._convolution_pointwise_.binary(
@@ -166,7 +170,12 @@ class ResidualFrontEnd(nn.Module):
             return self._convolve(self.conv, mel, lengths)
         return self._in_pieces(mel, lengths)
 
-    def _convolve(self, blocks, mel, lengths):
+    def _convolve(
+        self,
+        blocks: Iterable[Callable[..., Tensor]],
+        mel: Tensor,
+        lengths: Tensor | None,
+    ) -> Tensor:
         """Applies the blocks and the projection; see `forward`."""
         images = mel.transpose(1, 2)[:, None]
         images = images.contiguous(memory_format=torch.channels_last)
@@ -179,7 +188,7 @@ class ResidualFrontEnd(nn.Module):
         # Channel-major, then frequency: the order of the official flattening.
         return self.linear(images.permute(0, 3, 1, 2).flatten(2)), lengths
 
-    def _in_pieces(self, mel, lengths):
+    def _in_pieces(self, mel: Tensor, lengths: Tensor | None) -> Tensor:
         """The same for inference, a few clips or seconds at a time."""
         device = mel.device.type
         dtype = mel.dtype

@@ -1,4 +1,4 @@
-"""Conversions between relative lengths, absolute lengths and masks.
+"""Padded batches: lengths, masks, and operations that treat each clip as if alone.
 
 SpeechBrain describes the true length of every clip of a padded batch as a
 share of the longest one. The lobes turn that share into whole samples or

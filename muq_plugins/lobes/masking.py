@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from muq_plugins.lobes.encoders.base import EncoderOutput
+
 # Separates the two streams of random numbers of a clip: which blocks are
 # masked, and the noise in them. Any odd constant below 2**62 does.
 NOISE_STREAM = 0x2545F4914F6CDD1D
@@ -62,7 +64,7 @@ class Masking(nn.Module):
         wavs: Tensor,
         wav_lens: Tensor | None,
         clip_keys: Tensor,
-    ):
+    ) -> tuple[EncoderOutput, Tensor]:
         """Has the encoder listen to a masked batch.
 
         Arguments
@@ -320,7 +322,7 @@ class SpanMasking(Masking):
         wavs: Tensor,
         wav_lens: Tensor | None,
         clip_keys: Tensor,
-    ):
+    ) -> tuple[EncoderOutput, Tensor]:
         """Has the encoder listen to a masked spectrogram; see `Masking.encode`.
 
         Arguments

@@ -1,4 +1,4 @@
-"""Mel spectrogram in dB: what log-mel features and cepstral coefficients share."""
+"""Spectrograms: mel power in dB, normalised log-mel, and cepstral coefficients."""
 
 from __future__ import annotations
 
@@ -16,6 +16,10 @@ from muq_plugins.lobes.parts import part
 # Frames that are transformed at a time.
 CPU_FRAMES = 1024
 GPU_FRAMES = 65536
+# Statistics of the Million Song Dataset, published with MusicFM and MuQ
+# (arXiv 2501.01108): one mean and one standard deviation for all mel bands.
+MSD_MEAN = 6.768444971712967
+MSD_STD = 18.417922652295623
 
 
 class MelDecibels(nn.Module):
@@ -113,32 +117,6 @@ class MelDecibels(nn.Module):
         """Tells how many frames each clip has."""
         lengths = absolute_lengths(wav_lens, wavs.shape[1], wavs.shape[0])
         return None if lengths is None else lengths // self.hop_length
-
-
-def _reflect(wavs: Tensor, lengths: Tensor | None, pad: int) -> Tensor:
-    """Pads (batch, samples) by reflection at both ends of every single clip."""
-    shortest = wavs.shape[1] if lengths is None else int(lengths.min())
-    if shortest <= pad:
-        raise ValueError(
-            f"A clip of {shortest} samples is too short for a window of {2 * pad} "
-            f"samples: at least {pad + 1} samples are needed. Leave the clip out, "
-            f"or pad it with silence and let wav_lens include the padding."
-        )
-    if lengths is None:
-        return F.pad(wavs, (pad, pad), mode="reflect")
-    positions = torch.arange(-pad, wavs.shape[1] + pad, device=wavs.device)
-    last = lengths[:, None] - 1
-    source = last - (last - positions.abs()).abs()
-    inside = positions < lengths[:, None] + pad
-    return wavs.gather(1, source.clamp(min=0)) * inside
-
-
-# Statistics of the Million Song Dataset, published with MusicFM and MuQ
-# (arXiv 2501.01108): one mean and one standard deviation for all mel bands.
-MSD_MEAN = 6.768444971712967
-
-
-MSD_STD = 18.417922652295623
 
 
 @part(unsaved=("mean", "std"))
@@ -325,6 +303,24 @@ class Mfcc(MelDecibels):
                 parts.append(deltas.transpose(1, 2))
             feats = torch.cat(parts, dim=-1)
         return feats, relative_lengths(lengths, feats.shape[1], feats)
+
+
+def _reflect(wavs: Tensor, lengths: Tensor | None, pad: int) -> Tensor:
+    """Pads (batch, samples) by reflection at both ends of every single clip."""
+    shortest = wavs.shape[1] if lengths is None else int(lengths.min())
+    if shortest <= pad:
+        raise ValueError(
+            f"A clip of {shortest} samples is too short for a window of {2 * pad} "
+            f"samples: at least {pad + 1} samples are needed. Leave the clip out, "
+            f"or pad it with silence and let wav_lens include the padding."
+        )
+    if lengths is None:
+        return F.pad(wavs, (pad, pad), mode="reflect")
+    positions = torch.arange(-pad, wavs.shape[1] + pad, device=wavs.device)
+    last = lengths[:, None] - 1
+    source = last - (last - positions.abs()).abs()
+    inside = positions < lengths[:, None] + pad
+    return wavs.gather(1, source.clamp(min=0)) * inside
 
 
 def _hold_last(feats: Tensor, lengths: Tensor | None) -> Tensor:

@@ -1,6 +1,4 @@
-"""One module per training stage: the only thing that a Brain, DDP or another
-training loop needs to know.
-"""
+"""One module per training stage: all that a Brain or another loop must know."""
 
 from __future__ import annotations
 
@@ -21,63 +19,6 @@ from muq_plugins.lobes.linear import Linear
 from muq_plugins.lobes.masking import Masking
 from muq_plugins.lobes.quantizers.base import Quantizer
 from muq_plugins.lobes.target import PADDING_CODE, Crops
-
-
-class MultiCodebookHead(nn.Module):
-    """One linear layer that predicts an entry of each codebook.
-
-    Arguments
-    ---------
-    width : int
-        Size of the hidden states.
-    num_codebooks : int
-        Number of codebooks N.
-    codebook_size : int
-        Entries of each codebook V.
-
-    Example
-    -------
-    >>> import torch
-    >>> head = MultiCodebookHead(32, num_codebooks=8, codebook_size=1024)
-    >>> head(torch.randn(7, 32)).shape
-    torch.Size([7, 8, 1024])
-    """
-
-    def __init__(self, width: int, num_codebooks: int, codebook_size: int):
-        super().__init__()
-        self.width = width
-        self.num_codebooks = num_codebooks
-        self.codebook_size = codebook_size
-        self.linear = Linear(width, num_codebooks * codebook_size)
-
-    def forward(self, hidden: Tensor) -> Tensor:
-        """Predicts.
-
-        Arguments
-        ---------
-        hidden : Tensor
-            Hidden states (..., width), of the masked frames only.
-
-        Returns
-        -------
-        Tensor
-            Logits (..., N, V).
-        """
-        logits = self.linear(hidden)
-        return logits.unflatten(-1, (self.num_codebooks, self.codebook_size))
-
-
-def codebook_cross_entropy(logits: Tensor, codes: Tensor) -> Tensor:
-    """Cross-entropy of each codebook at each frame, in nats."""
-    losses = F.cross_entropy(
-        logits.float().flatten(0, 1), codes.flatten(), reduction="none"
-    )
-    return losses.view(codes.shape)
-
-
-def codebook_hits(logits: Tensor, codes: Tensor) -> Tensor:
-    """Tells where the most likely entry is the right one."""
-    return logits.argmax(dim=-1) == codes
 
 
 @dataclass
@@ -273,6 +214,50 @@ class TokenizerTraining(nn.Module):
         self.quantizer.after_update()
 
 
+class MultiCodebookHead(nn.Module):
+    """One linear layer that predicts an entry of each codebook.
+
+    Arguments
+    ---------
+    width : int
+        Size of the hidden states.
+    num_codebooks : int
+        Number of codebooks N.
+    codebook_size : int
+        Entries of each codebook V.
+
+    Example
+    -------
+    >>> import torch
+    >>> head = MultiCodebookHead(32, num_codebooks=8, codebook_size=1024)
+    >>> head(torch.randn(7, 32)).shape
+    torch.Size([7, 8, 1024])
+    """
+
+    def __init__(self, width: int, num_codebooks: int, codebook_size: int):
+        super().__init__()
+        self.width = width
+        self.num_codebooks = num_codebooks
+        self.codebook_size = codebook_size
+        self.linear = Linear(width, num_codebooks * codebook_size)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Predicts.
+
+        Arguments
+        ---------
+        hidden : Tensor
+            Hidden states (..., width), of the masked frames only.
+
+        Returns
+        -------
+        Tensor
+            Logits (..., N, V).
+        """
+        logits = self.linear(hidden)
+        return logits.unflatten(-1, (self.num_codebooks, self.codebook_size))
+
+
 class MaskedPrediction(nn.Module):
     """Stage *pretrain*: predict the codes of what was masked.
 
@@ -375,13 +360,15 @@ class MaskedPrediction(nn.Module):
         mask = mask & (codes[..., 0] != PADDING_CODE)
 
         logits, codes = self.head(hidden[mask]), codes[mask]
-        losses = codebook_cross_entropy(logits, codes)
+        losses = F.cross_entropy(
+            logits.float().flatten(0, 1), codes.flatten(), reduction="none"
+        ).view(codes.shape)
         count = torch.tensor(float(len(codes)), device=wavs.device)
         # By chance nothing may be masked: then there is nothing to learn, but
         # the graph must stay whole for the processes that did mask something.
         loss = losses.sum() / max(losses.numel(), 1)
         entropy_sums = losses.detach().sum(0)
-        hit_sums = codebook_hits(logits.detach(), codes).float().sum(0)
+        hit_sums = (logits.detach().argmax(dim=-1) == codes).float().sum(0)
         sums = {
             "loss": entropy_sums.mean(),
             "cross_entropy": entropy_sums.mean(),

@@ -1,4 +1,8 @@
-"""English and Chinese names of what the embedded corpus labels."""
+"""English and Chinese: names of what the embedded corpus labels, and sentences.
+
+A template names kinds of tags in braces. A part in brackets is left out if the caption
+has no tag of its kind; whatever stands outside brackets must be there.
+"""
 
 import re
 from collections.abc import Collection
@@ -108,6 +112,7 @@ COMPOSERS = {
     "Vicente Lusitano": ("Lusitano", "维森特·卢西塔诺", "卢西塔诺"),
     "Queen Liliʻuokalani": ("Liliʻuokalani", "利留卡拉尼女王", "利留卡拉尼"),
 }
+
 UNKNOWN_COMPOSER = "Anonymous"  # nothing to be learned from
 
 # Up to so many quarter notes a minute, as in the captions that the corpus ships with.
@@ -122,52 +127,6 @@ TEMPI = (
 _KEY = re.compile(r"([A-G])([b#]?) (major|minor)")
 _SIGNS = {"": ("", ""), "b": ("-flat", "降"), "#": ("-sharp", "升")}
 _MODES = {"major": "大调", "minor": "小调"}
-
-
-def instrument_names(name: str, language: str) -> tuple[str, ...]:
-    """What an instrument is called."""
-    return (INSTRUMENTS.get(name, name) if language == "zh" else name,)
-
-
-def family_names(name: str, language: str) -> tuple[str, ...]:
-    """What a family of instruments is called."""
-    return FAMILIES[name][LANGUAGES.index(language)] if name in FAMILIES else (name,)
-
-
-def composer_names(name: str, language: str) -> tuple[str, ...]:
-    """What a composer is called."""
-    if name == UNKNOWN_COMPOSER:
-        return ()
-    if name not in COMPOSERS:
-        return (name,)
-    short, full_chinese, short_chinese = COMPOSERS[name]
-    return (full_chinese, short_chinese) if language == "zh" else (name, short)
-
-
-def key_names(name: str, language: str) -> tuple[str, ...]:
-    """What a key is called, exactly and by its mode alone."""
-    found = _KEY.fullmatch(name)
-    if not found:
-        return (name,)
-    tonic, sign, mode = found.groups()
-    english, chinese = _SIGNS[sign]
-    if language == "zh":
-        return f"{chinese}{tonic}{_MODES[mode]}", _MODES[mode]
-    return f"{tonic}{english} {mode}", f"a {mode} key"
-
-
-def tempo_names(tempo: float | str, language: str) -> tuple[str, ...]:
-    """Words for a tempo."""
-    if isinstance(tempo, str):
-        return (tempo,)
-    words = next(words for limit, *words in TEMPI if tempo < limit)
-    return words[LANGUAGES.index(language)]
-
-
-def metre_names(metre: str, language: str) -> tuple[str, ...]:
-    """What a time signature is called."""
-    return (f"{metre}拍" if language == "zh" else f"{metre} time",)
-
 
 ENGLISH = (
     "A piece[ by {composer}][ in {key}][ for {family}][, played on {instruments}]"
@@ -271,6 +230,51 @@ FULL = {
 
 _OPTIONAL = re.compile(r"\[([^\]]*)\]")
 _SLOT = re.compile(r"\{(\w+)\}")
+
+
+def instrument_names(name: str, language: str) -> tuple[str, ...]:
+    """What an instrument is called."""
+    return (INSTRUMENTS.get(name, name) if language == "zh" else name,)
+
+
+def family_names(name: str, language: str) -> tuple[str, ...]:
+    """What a family of instruments is called."""
+    return FAMILIES[name][LANGUAGES.index(language)] if name in FAMILIES else (name,)
+
+
+def composer_names(name: str, language: str) -> tuple[str, ...]:
+    """What a composer is called."""
+    if name == UNKNOWN_COMPOSER:
+        return ()
+    if name not in COMPOSERS:
+        return (name,)
+    short, full_chinese, short_chinese = COMPOSERS[name]
+    return (full_chinese, short_chinese) if language == "zh" else (name, short)
+
+
+def key_names(name: str, language: str) -> tuple[str, ...]:
+    """What a key is called, exactly and by its mode alone."""
+    found = _KEY.fullmatch(name)
+    if not found:
+        return (name,)
+    tonic, sign, mode = found.groups()
+    english, chinese = _SIGNS[sign]
+    if language == "zh":
+        return f"{chinese}{tonic}{_MODES[mode]}", _MODES[mode]
+    return f"{tonic}{english} {mode}", f"a {mode} key"
+
+
+def tempo_names(tempo: float | str, language: str) -> tuple[str, ...]:
+    """Words for a tempo."""
+    if isinstance(tempo, str):
+        return (tempo,)
+    words = next(words for limit, *words in TEMPI if tempo < limit)
+    return words[LANGUAGES.index(language)]
+
+
+def metre_names(metre: str, language: str) -> tuple[str, ...]:
+    """What a time signature is called."""
+    return (f"{metre}拍" if language == "zh" else f"{metre} time",)
 
 
 def fill(template: str, values: dict[str, str]) -> str:

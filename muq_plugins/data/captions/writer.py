@@ -1,4 +1,4 @@
-"""Captions for training: another wording each time a clip is heard."""
+"""Captions: another wording each time a clip is heard, or always the same."""
 
 from __future__ import annotations
 
@@ -32,6 +32,11 @@ from muq_plugins.data.captions.wording import (
 )
 from muq_plugins.data.clips import keyed_integer
 from muq_plugins.errors import UserError
+
+# What stands before the last of several instruments.
+_AND = {"en": " and ", "zh": "和"}
+# Kinds of tags that clips are compared by (see `TAG_LABELS`), and what names them.
+TAGGED = {"instrument": instrument_names, "family": family_names}
 
 
 class CaptionWriter:
@@ -118,12 +123,6 @@ def _check_dropout(dropout: dict[str, float]) -> dict[str, float]:
                 f"{', '.join(KINDS)}, and a probability is 0..1."
             )
     return dict(dropout)
-
-
-# What stands before the last of several instruments.
-_AND = {"en": " and ", "zh": "和"}
-# Kinds of tags that clips are compared by (see `TAG_LABELS`), and what names them.
-TAGGED = {"instrument": instrument_names, "family": family_names}
 
 
 def full_caption(entry: dict[str, Any], language: str) -> str:

@@ -1,4 +1,10 @@
-"""Draw how a take of a piece is played: excerpt, tempo, key, instruments, dynamics."""
+"""How a take of a piece is played: excerpt, tempo, key, instruments, dynamics.
+
+Of General MIDI are left out: sound effects, drums, synthesizers and ethnic instruments,
+which suit four-part writing badly; the harp and the timpani, which sound like no other
+member of their family; and the whistle (78), for which the soundfont has no middle
+register.
+"""
 
 import random
 from dataclasses import dataclass
@@ -6,6 +12,18 @@ from typing import NamedTuple
 
 from muq_plugins.data.corpus.scores import MusicalScore
 from muq_plugins.errors import UserError
+
+MIXED = "mixed"
+_SHORTEST = 20.0  # seconds that a take should last
+_EXCERPT = (0.6, 0.8)  # of the longest take, if the piece is longer
+_TEMPO_FACTOR = (0.75, 1.33)
+_NOTES_PER_SECOND = 2.0
+_BASE_TEMPO = (60.0, 160.0)
+_TRANSPOSITION = (-5, 6)  # every key is equally likely
+_MOST_PROGRAMS = 4
+_PART_GAIN = 4.0  # dB
+_VELOCITY = 84
+_NOTE_VELOCITY = 12
 
 
 class Instrument(NamedTuple):
@@ -105,20 +123,6 @@ def family_of(program: int) -> str:
     if program not in _FAMILY_OF:
         raise UserError(f"Program {program} is none of the corpus's instruments.")
     return _FAMILY_OF[program]
-
-
-MIXED = "mixed"
-
-_SHORTEST = 20.0  # seconds that a take should last
-_EXCERPT = (0.6, 0.8)  # of the longest take, if the piece is longer
-_TEMPO_FACTOR = (0.75, 1.33)
-_NOTES_PER_SECOND = 2.0
-_BASE_TEMPO = (60.0, 160.0)
-_TRANSPOSITION = (-5, 6)  # every key is equally likely
-_MOST_PROGRAMS = 4
-_PART_GAIN = 4.0  # dB
-_VELOCITY = 84
-_NOTE_VELOCITY = 12
 
 
 class PlayedNote(NamedTuple):

@@ -1,5 +1,7 @@
 """Build the embedded corpus: real compositions, rendered from pip packages alone."""
 
+from __future__ import annotations
+
 import json
 import os
 from collections import Counter
@@ -88,7 +90,9 @@ def build_corpus(
     return folder
 
 
-def _check_settings(minutes: float, seed: int, workers, collections) -> dict:
+def _check_settings(
+    minutes: float, seed: int, workers: int | None, collections: Sequence[str] | None
+) -> dict:
     if not minutes > 0:
         raise UserError(f"minutes is {minutes}: the corpus needs more than 0.")
     if workers is not None and workers < 1:

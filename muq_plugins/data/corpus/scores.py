@@ -1,4 +1,4 @@
-"""The notes of a composition, as music21 reads them, and their key."""
+"""The notes of a composition, as music21 reads them, and its key."""
 
 import warnings
 from dataclasses import dataclass
@@ -6,6 +6,12 @@ from typing import NamedTuple
 
 from muq_plugins.data.corpus.pieces import Piece, corpus_folder
 from muq_plugins.errors import UserError
+
+# Indexed by pitch class: the spelling with the fewest sharps or flats.
+_TONICS = {
+    "major": ("C", "Db", "D", "Eb", "E", "F", "F#", "G", "Ab", "A", "Bb", "B"),
+    "minor": ("C", "C#", "D", "Eb", "E", "F", "F#", "G", "G#", "A", "Bb", "B"),
+}
 
 
 class Note(NamedTuple):
@@ -106,28 +112,6 @@ def read_score(piece: Piece) -> MusicalScore:
     )
 
 
-def estimate_key(notes: list[Note]) -> tuple[int, str, float]:
-    """Estimate the key with music21's default analysis (Aarden and Essen)."""
-    from music21 import note as m21note
-    from music21 import stream
-    from music21.analysis.discrete import AardenEssen
-
-    # The analysis adds up durations by pitch class: twelve long notes give it what
-    # hundreds of short ones would, a hundred times faster.
-    sounding = [0.0] * 12
-    for note in notes:
-        sounding[note.pitch % 12] += note.duration
-    flat = stream.Stream(
-        [
-            m21note.Note(60 + pitch_class, quarterLength=duration)
-            for pitch_class, duration in enumerate(sounding)
-            if duration
-        ]
-    )
-    (tonic, mode, confidence), _ = AardenEssen().process(flat)
-    return tonic.pitchClass, mode, round(float(confidence), 4)
-
-
 def _notes_of(part) -> list[Note]:
     """The notes of a music21 part, ties merged, in order of onset."""
     notes: list[Note] = []
@@ -154,13 +138,28 @@ def _notes_of(part) -> list[Note]:
     return notes
 
 
+def estimate_key(notes: list[Note]) -> tuple[int, str, float]:
+    """Estimate the key with music21's default analysis (Aarden and Essen)."""
+    from music21 import note as m21note
+    from music21 import stream
+    from music21.analysis.discrete import AardenEssen
+
+    # The analysis adds up durations by pitch class: twelve long notes give it what
+    # hundreds of short ones would, a hundred times faster.
+    sounding = [0.0] * 12
+    for note in notes:
+        sounding[note.pitch % 12] += note.duration
+    flat = stream.Stream(
+        [
+            m21note.Note(60 + pitch_class, quarterLength=duration)
+            for pitch_class, duration in enumerate(sounding)
+            if duration
+        ]
+    )
+    (tonic, mode, confidence), _ = AardenEssen().process(flat)
+    return tonic.pitchClass, mode, round(float(confidence), 4)
+
+
 def key_name(tonic: int, mode: str) -> str:
     """Name a key in its conventional spelling."""
     return f"{_TONICS[mode][tonic % 12]} {mode}"
-
-
-# Indexed by pitch class: the spelling with the fewest sharps or flats.
-_TONICS = {
-    "major": ("C", "Db", "D", "Eb", "E", "F", "F#", "G", "Ab", "A", "Bb", "B"),
-    "minor": ("C", "C#", "D", "Eb", "E", "F", "F#", "G", "G#", "A", "Bb", "B"),
-}

@@ -12,6 +12,8 @@ What is played: samples with their loops, tuning, attenuation and volume envelop
 modulators, panning and drums.
 """
 
+from __future__ import annotations
+
 import struct
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -24,63 +26,7 @@ from scipy.signal import firwin, resample_poly
 from muq_plugins.errors import UserError
 
 SAMPLE_RATE = 24000
-
 _FULL_RANGE = 100.0  # dB, what decay and release times refer to
-
-
-@dataclass(frozen=True)
-class Zone:
-    """One recorded note of an instrument, and the keys that it is played for."""
-
-    keys: range  # MIDI pitches
-    # (samples,) float32, oversampled; up to the end of the loop if there is one
-    samples: np.ndarray = field(repr=False)
-    rate: float  # sampling rate of `samples` in Hz
-    root: float  # MIDI pitch, with fractions, at which it sounds as recorded
-    scale: float  # semitones from one key to the next
-    loop: int  # length of the loop at the end of `samples`; 0 for none
-    gain: float  # amplitude factor
-    # times of the envelope in seconds; decay and release are those of 100 dB
-    attack: float
-    # times of the envelope in seconds; decay and release are those of 100 dB
-    hold: float
-    # times of the envelope in seconds; decay and release are those of 100 dB
-    decay: float
-    sustain: float  # attenuation that the decay ends at, in dB
-    # times of the envelope in seconds; decay and release are those of 100 dB
-    release: float
-
-    def play(self, pitch: int, duration: float) -> np.ndarray:
-        """Play a note."""
-        frames = int(np.ceil((duration + self.release) * SAMPLE_RATE))
-        step = 2.0 ** ((pitch - self.root) * self.scale / 12.0) * self.rate
-        position = np.arange(frames) * (step / SAMPLE_RATE)
-        end = len(self.samples) - 1  # the last one is there to interpolate towards
-        inside = int(np.searchsorted(position, end))
-        if self.loop:
-            start = end - self.loop
-            position[inside:] = start + (position[inside:] - start) % self.loop
-        else:
-            position = position[:inside]
-        index = position.astype(np.int64)
-        below, above = self.samples[index], self.samples[index + 1]
-        fraction = (position - index).astype(np.float32)
-        audio = below + (above - below) * fraction
-        return audio * self._envelope(len(audio), duration)
-
-    def _envelope(self, frames: int, duration: float) -> np.ndarray:
-        """Amplitude: linear attack, then decay and release linear in dB."""
-        time = np.arange(frames, dtype=np.float32) / SAMPLE_RATE
-        held = np.minimum(time, duration) - (self.attack + self.hold)
-        attenuation = np.clip(held * (_FULL_RANGE / self.decay), 0.0, self.sustain)
-        released = np.maximum(time - duration, 0.0)
-        attenuation += released * (_FULL_RANGE / self.release)
-        envelope = np.exp(attenuation * (-np.log(10.0) / 20.0), dtype=np.float32)
-        rise = int(self.attack * SAMPLE_RATE)
-        envelope[:rise] *= time[:rise] / self.attack
-        return envelope * np.float32(self.gain)
-
-
 # The tables of a SoundFont 2 file, as the specification names and lays them out.
 _TABLES = {
     "phdr": [
@@ -103,14 +49,12 @@ _TABLES = {
         ("_", "V4"),
     ],
 }
-
 # Generators: their numbers in the specification.
 _LOOP_START, _LOOP_END = 2, 3
 _ATTACK, _HOLD, _DECAY, _SUSTAIN, _RELEASE = 34, 35, 36, 37, 38
 _INSTRUMENT, _KEY_RANGE, _ATTENUATION = 41, 43, 48
 _COARSE_TUNE, _FINE_TUNE, _SAMPLE, _SAMPLE_MODES = 51, 52, 53, 54
 _SCALE_TUNING, _ROOT_KEY = 56, 58
-
 _INSTANT = -12000  # timecents: 1 ms, the default of all times
 _OVERSAMPLING = 4  # so that linear interpolation between samples is clean
 _CUTOFF = 10000.0  # Hz; leaves three semitones upwards without aliasing at 24 kHz
@@ -226,8 +170,8 @@ class SoundFont:
             attack=seconds(_ATTACK),
             hold=seconds(_HOLD),
             decay=seconds(_DECAY),
-            sustain=generators.get(_SUSTAIN, 0) / 10.0,
             release=min(seconds(_RELEASE), _LONGEST_RELEASE),
+            sustain=generators.get(_SUSTAIN, 0) / 10.0,
         )
 
     def _oversampled(
@@ -248,6 +192,62 @@ class SoundFont:
         return self._samples[key]
 
 
+@dataclass(frozen=True)
+class Zone:
+    """One recorded note of an instrument, and the keys that it is played for."""
+
+    keys: range  # MIDI pitches
+    # (samples,) float32, oversampled; up to the end of the loop if there is one
+    samples: np.ndarray = field(repr=False)
+    rate: float  # sampling rate of `samples` in Hz
+    root: float  # MIDI pitch, with fractions, at which it sounds as recorded
+    scale: float  # semitones from one key to the next
+    loop: int  # length of the loop at the end of `samples`; 0 for none
+    gain: float  # amplitude factor
+    # times of the envelope in seconds; decay and release are those of 100 dB
+    attack: float
+    hold: float
+    decay: float
+    release: float
+    sustain: float  # attenuation that the decay ends at, in dB
+
+    def play(self, pitch: int, duration: float) -> np.ndarray:
+        """Play a note."""
+        frames = int(np.ceil((duration + self.release) * SAMPLE_RATE))
+        step = 2.0 ** ((pitch - self.root) * self.scale / 12.0) * self.rate
+        position = np.arange(frames) * (step / SAMPLE_RATE)
+        end = len(self.samples) - 1  # the last one is there to interpolate towards
+        inside = int(np.searchsorted(position, end))
+        if self.loop:
+            start = end - self.loop
+            position[inside:] = start + (position[inside:] - start) % self.loop
+        else:
+            position = position[:inside]
+        index = position.astype(np.int64)
+        below, above = self.samples[index], self.samples[index + 1]
+        fraction = (position - index).astype(np.float32)
+        audio = below + (above - below) * fraction
+        return audio * self._envelope(len(audio), duration)
+
+    def _envelope(self, frames: int, duration: float) -> np.ndarray:
+        """Amplitude: linear attack, then decay and release linear in dB."""
+        time = np.arange(frames, dtype=np.float32) / SAMPLE_RATE
+        held = np.minimum(time, duration) - (self.attack + self.hold)
+        attenuation = np.clip(held * (_FULL_RANGE / self.decay), 0.0, self.sustain)
+        released = np.maximum(time - duration, 0.0)
+        attenuation += released * (_FULL_RANGE / self.release)
+        envelope = np.exp(attenuation * (-np.log(10.0) / 20.0), dtype=np.float32)
+        rise = int(self.attack * SAMPLE_RATE)
+        envelope[:rise] *= time[:rise] / self.attack
+        return envelope * np.float32(self.gain)
+
+
+@lru_cache(maxsize=1)
+def load_soundfont() -> SoundFont:
+    """Load the soundfont of pretty_midi, once a process."""
+    return SoundFont(soundfont_path())
+
+
 def soundfont_path() -> Path:
     """Find the soundfont inside the pretty_midi package, without importing it."""
     path = Path(find_spec("pretty_midi").origin).parent / "TimGM6mb.sf2"
@@ -257,9 +257,3 @@ def soundfont_path() -> Path:
             "pip install --force-reinstall pretty_midi"
         )
     return path
-
-
-@lru_cache(maxsize=1)
-def load_soundfont() -> SoundFont:
-    """Load the soundfont of pretty_midi, once a process."""
-    return SoundFont(soundfont_path())

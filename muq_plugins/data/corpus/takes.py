@@ -1,4 +1,4 @@
-"""Turn an arrangement into audio: play its parts, balance them, set the level."""
+"""Takes of one piece: audio, rendered and levelled, and labels beside it."""
 
 import json
 import os
@@ -23,71 +23,31 @@ from muq_plugins.files import atomic, write_json
 _SILENCE = 1e-3  # of the peak: -60 dB
 _RMS = 0.1  # -20 dBFS
 _PEAK = 0.95
-
-
-def render(parts: list[Part]) -> np.ndarray:
-    """Play the parts of an arrangement together, without any effect."""
-    tracks = [_play_part(part) for part in parts]
-    audio = np.zeros(max(len(track) for track in tracks), dtype=np.float32)
-    for track in tracks:
-        audio[: len(track)] += track
-    return level(_trim_end(audio))
-
-
-def level(audio: np.ndarray) -> np.ndarray:
-    """Bring audio to -20 dBFS RMS, or less where the peak would pass 0.95.
-
-    The soundfont's instruments differ by 20 dB. A common RMS does not give them away
-    by their loudness, and leaves headroom for all but the most percussive music, which
-    the limit of the peak then keeps from clipping.
-    """
-    rms = float(np.sqrt(np.mean(np.square(audio, dtype=np.float64))))
-    peak = float(np.abs(audio).max())
-    if not (np.isfinite(peak) and peak > 0.0):
-        raise UserError(f"The audio is silent or not finite: its peak is {peak}.")
-    return (audio * min(_RMS / rms, _PEAK / peak)).astype(np.float32)
-
-
-def write_flac(path: Path, audio: np.ndarray) -> None:
-    """Write audio as 16-bit FLAC, completely or not at all."""
-    # Rounded here, so that the file does not depend on how libsndfile rounds.
-    samples = np.round(audio * 32767.0).astype(np.int16)
-    with atomic(path) as partial:
-        soundfile.write(partial, samples, SAMPLE_RATE, format="FLAC", subtype="PCM_16")
-
-
-def _play_part(part: Part) -> np.ndarray:
-    """One part at an RMS of its gain over the time that it sounds.
-
-    Without that, a glockenspiel that the labels name would not be heard beside brass.
-    """
-    font = load_soundfont()
-    sounds: dict[tuple[int, float], np.ndarray] = {}
-    notes = []
-    for note in part.notes:
-        key = (note.pitch, note.duration)
-        if key not in sounds:
-            sounds[key] = font.play(part.program, note.pitch, note.duration)
-        # The amplitude that SoundFont 2.01, 8.4.1, gives to a velocity.
-        gain = np.float32((note.velocity / 127.0) ** 2)
-        notes.append((round(note.start * SAMPLE_RATE), sounds[key], gain))
-    track = np.zeros(max(start + len(s) for start, s, _ in notes), dtype=np.float32)
-    for start, sound, gain in notes:
-        track[start : start + len(sound)] += sound * gain
-    sounding = track[track != 0.0]
-    rms = np.sqrt(np.mean(np.square(sounding, dtype=np.float64)))
-    return track * np.float32(10.0 ** (part.gain / 20.0) / rms)
-
-
-def _trim_end(audio: np.ndarray) -> np.ndarray:
-    """Cut what is under -60 dB of the peak at the end."""
-    loud = np.flatnonzero(np.abs(audio) > _SILENCE * np.abs(audio).max())
-    return audio[: loud[-1] + 1] if len(loud) else audio
-
-
 AUDIO = "audio"
-
 _WATCH = "muq-corpus-watch"
+
+
+def make_clips_in_worker(
+    visit: Visit, folder: Path, seed: int, parent: int
+) -> list[dict]:
+    """`make_clips`, in a process that ends with the one that started it.
+
+    Without that, a killed build would leave its workers behind.
+    """
+    watched = any(thread.name == _WATCH for thread in threading.enumerate())
+    if os.getpid() != parent and not watched:
+        watch = threading.Thread(
+            target=_watch, args=(parent,), name=_WATCH, daemon=True
+        )
+        watch.start()
+    return make_clips(visit, folder, seed)
+
+
+def _watch(parent: int) -> None:
+    """End this process soon after its parent has ended, however that was."""
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os._exit(1)
 
 
 def make_clips(visit: Visit, folder: Path, seed: int) -> list[dict]:
@@ -129,29 +89,6 @@ def make_clips(visit: Visit, folder: Path, seed: int) -> list[dict]:
     return entries
 
 
-def make_clips_in_worker(
-    visit: Visit, folder: Path, seed: int, parent: int
-) -> list[dict]:
-    """`make_clips`, in a process that ends with the one that started it.
-
-    Without that, a killed build would leave its workers behind.
-    """
-    watched = any(thread.name == _WATCH for thread in threading.enumerate())
-    if os.getpid() != parent and not watched:
-        watch = threading.Thread(
-            target=_watch, args=(parent,), name=_WATCH, daemon=True
-        )
-        watch.start()
-    return make_clips(visit, folder, seed)
-
-
-def _watch(parent: int) -> None:
-    """End this process soon after its parent has ended, however that was."""
-    while os.getppid() == parent:
-        time.sleep(0.5)
-    os._exit(1)
-
-
 def _labels(piece: Piece, arrangement: Arrangement) -> dict[str, Any]:
     """What is known of a clip, as it sounds."""
     tonic, mode, confidence = estimate_key(arrangement.excerpt.notes)
@@ -171,3 +108,63 @@ def _labels(piece: Piece, arrangement: Arrangement) -> dict[str, Any]:
         "transposition": arrangement.transposition,
     }
     return {**labels, "caption": full_caption(labels, "en")}
+
+
+def render(parts: list[Part]) -> np.ndarray:
+    """Play the parts of an arrangement together, without any effect."""
+    tracks = [_play_part(part) for part in parts]
+    audio = np.zeros(max(len(track) for track in tracks), dtype=np.float32)
+    for track in tracks:
+        audio[: len(track)] += track
+    return level(_trim_end(audio))
+
+
+def _play_part(part: Part) -> np.ndarray:
+    """One part at an RMS of its gain over the time that it sounds.
+
+    Without that, a glockenspiel that the labels name would not be heard beside brass.
+    """
+    font = load_soundfont()
+    sounds: dict[tuple[int, float], np.ndarray] = {}
+    notes = []
+    for note in part.notes:
+        key = (note.pitch, note.duration)
+        if key not in sounds:
+            sounds[key] = font.play(part.program, note.pitch, note.duration)
+        # The amplitude that SoundFont 2.01, 8.4.1, gives to a velocity.
+        gain = np.float32((note.velocity / 127.0) ** 2)
+        notes.append((round(note.start * SAMPLE_RATE), sounds[key], gain))
+    track = np.zeros(max(start + len(s) for start, s, _ in notes), dtype=np.float32)
+    for start, sound, gain in notes:
+        track[start : start + len(sound)] += sound * gain
+    sounding = track[track != 0.0]
+    rms = np.sqrt(np.mean(np.square(sounding, dtype=np.float64)))
+    return track * np.float32(10.0 ** (part.gain / 20.0) / rms)
+
+
+def _trim_end(audio: np.ndarray) -> np.ndarray:
+    """Cut what is under -60 dB of the peak at the end."""
+    loud = np.flatnonzero(np.abs(audio) > _SILENCE * np.abs(audio).max())
+    return audio[: loud[-1] + 1] if len(loud) else audio
+
+
+def level(audio: np.ndarray) -> np.ndarray:
+    """Bring audio to -20 dBFS RMS, or less where the peak would pass 0.95.
+
+    The soundfont's instruments differ by 20 dB. A common RMS does not give them away
+    by their loudness, and leaves headroom for all but the most percussive music, which
+    the limit of the peak then keeps from clipping.
+    """
+    rms = float(np.sqrt(np.mean(np.square(audio, dtype=np.float64))))
+    peak = float(np.abs(audio).max())
+    if not (np.isfinite(peak) and peak > 0.0):
+        raise UserError(f"The audio is silent or not finite: its peak is {peak}.")
+    return (audio * min(_RMS / rms, _PEAK / peak)).astype(np.float32)
+
+
+def write_flac(path: Path, audio: np.ndarray) -> None:
+    """Write audio as 16-bit FLAC, completely or not at all."""
+    # Rounded here, so that the file does not depend on how libsndfile rounds.
+    samples = np.round(audio * 32767.0).astype(np.int16)
+    with atomic(path) as partial:
+        soundfile.write(partial, samples, SAMPLE_RATE, format="FLAC", subtype="PCM_16")

@@ -67,7 +67,7 @@ def prepare_gtzan(
     )
 
 
-def _clip(name, part, where):
+def _clip(name: str, part: str, where: str) -> TaggedClip:
     genre, _, file = name.partition("/")
     if genre not in GENRES or not file.startswith(f"{genre}."):
         raise UserError(

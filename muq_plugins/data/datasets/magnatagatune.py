@@ -37,37 +37,6 @@ TEXTS |= {"SHORT_BINUNICODE", "BINUNICODE8"}
 # What a list of texts needs besides: its marks, its memory and its frame.
 LIST = {"MARK", "LIST", "EMPTY_LIST", "APPEND", "APPENDS", "STOP", "PROTO", "FRAME"}
 MEMORY = {"PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"}
-
-
-def read_pickled_texts(path: str | Path) -> list[str]:
-    """The texts of a pickled list."""
-    path = Path(path)
-    if not path.is_file():
-        raise UserError(f"{path} does not exist.")
-    texts = []
-    lists = 0
-    try:
-        for operation, argument, _ in pickletools.genops(path.read_bytes()):
-            if operation.name in TEXTS:
-                texts.append(argument)
-            elif operation.name not in LIST | MEMORY:
-                raise UserError(
-                    f"{path} holds more than a list of texts: its operation "
-                    f"{operation.name} is refused, since it could run a program. Get "
-                    "the published file."
-                )
-            lists += operation.name in ("LIST", "EMPTY_LIST")
-    except UserError:
-        raise
-    except ValueError as error:
-        raise UserError(
-            f"{path} is no complete pickle ({error}). Get it again."
-        ) from error
-    if lists != 1:
-        raise UserError(f"{path} holds {lists} lists instead of one.")
-    return texts
-
-
 SPLITS = ("folders", "lee-won")
 FOLDERS = {
     **dict.fromkeys("0123456789ab", "train"),
@@ -135,6 +104,16 @@ def prepare_magnatagatune(
     )
 
 
+def _folder_part(path: str) -> str:
+    folder = path.partition("/")[0]
+    if folder not in FOLDERS:
+        raise UserError(
+            f"{ANNOTATIONS}: {path!r} is in none of the folders 0 to f. Get it again "
+            f"from {SOURCE}."
+        )
+    return FOLDERS[folder]
+
+
 def read_annotations(path: str | Path) -> tuple[list[str], np.ndarray, list[str]]:
     """Read `annotations_final.csv`."""
     lines = read_text(path, SOURCE).splitlines()
@@ -155,16 +134,6 @@ def read_annotations(path: str | Path) -> tuple[list[str], np.ndarray, list[str]
     return rows[0][1:-1], matrix.reshape(-1, width - 2), [row[-1] for row in rows[1:]]
 
 
-def _folder_part(path: str) -> str:
-    folder = path.partition("/")[0]
-    if folder not in FOLDERS:
-        raise UserError(
-            f"{ANNOTATIONS}: {path!r} is in none of the folders 0 to f. Get it again "
-            f"from {SOURCE}."
-        )
-    return FOLDERS[folder]
-
-
 def _listed_tags(path: Path, names: list[str]) -> list[int]:
     """Columns of the tags of a list, where "no vocals" is written "noVocals"."""
     columns = {name.replace(" ", "").lower(): i for i, name in enumerate(names)}
@@ -179,7 +148,9 @@ def _listed_tags(path: Path, names: list[str]) -> list[int]:
     return [columns[tag.lower()] for tag in listed]
 
 
-def _lee_won(folder: Path, paths: list[str], matrix: np.ndarray):
+def _lee_won(
+    folder: Path, paths: list[str], matrix: np.ndarray
+) -> list[tuple[int, str]]:
     """Row in the annotations and part of every clip of the lists."""
     rows = {path: row for row, path in enumerate(paths)}
     parted = []
@@ -201,7 +172,9 @@ def _lee_won(folder: Path, paths: list[str], matrix: np.ndarray):
     return parted
 
 
-def _check_truth(file: Path, listed: list[int], paths: list[str], matrix: np.ndarray):
+def _check_truth(
+    file: Path, listed: list[int], paths: list[str], matrix: np.ndarray
+) -> None:
     """Raises UserError if the published matrix is not that of the annotations."""
     if not file.is_file():
         return
@@ -223,3 +196,36 @@ def _check_truth(file: Path, listed: list[int], paths: list[str], matrix: np.nda
             f"{paths[listed[int(differs.argmax())]]!r}, or the order of the tags "
             f"differs ({int(differs.sum())} of {len(listed)} clips): get both again."
         )
+
+
+def read_pickled_texts(path: str | Path) -> list[str]:
+    """The texts of a list that Python 2 has pickled (`.cP`), without unpickling.
+
+    Loading a pickle runs it as a program. These lists hold texts alone, so any
+    operation that makes something else is refused.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"{path} does not exist.")
+    texts = []
+    lists = 0
+    try:
+        for operation, argument, _ in pickletools.genops(path.read_bytes()):
+            if operation.name in TEXTS:
+                texts.append(argument)
+            elif operation.name not in LIST | MEMORY:
+                raise UserError(
+                    f"{path} holds more than a list of texts: its operation "
+                    f"{operation.name} is refused, since it could run a program. Get "
+                    "the published file."
+                )
+            lists += operation.name in ("LIST", "EMPTY_LIST")
+    except UserError:
+        raise
+    except ValueError as error:
+        raise UserError(
+            f"{path} is no complete pickle ({error}). Get it again."
+        ) from error
+    if lists != 1:
+        raise UserError(f"{path} holds {lists} lists instead of one.")
+    return texts

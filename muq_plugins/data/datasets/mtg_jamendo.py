@@ -76,7 +76,7 @@ def spoken_tag(tag: str) -> str:
     return tag.rpartition("---")[2]
 
 
-def _read(path, part, kinds) -> list[TaggedClip]:
+def _read(path: Path, part: str, kinds: Sequence[str]) -> list[TaggedClip]:
     lines = read_text(path, SOURCE).splitlines()
     if not lines or lines[0].strip().split("\t") != COLUMNS:
         raise UserError(

@@ -1,6 +1,4 @@
-"""The annotation files of data sets, and the error that says what is wrong with
-them.
-"""
+"""Published data sets of tagged recordings: their files and their manifests."""
 
 from __future__ import annotations
 
@@ -12,29 +10,12 @@ from pathlib import Path
 
 from speechbrain.utils.logger import get_logger
 
-from muq_plugins.data.audio import AudioError, audio_info
+from muq_plugins.data.audio import AudioError, AudioInfo, audio_info
 from muq_plugins.data.manifest import clip_ids, manifest_entry
 from muq_plugins.errors import UserError
 from muq_plugins.files import write_json
 
 logger = get_logger(__name__)
-
-
-def read_text(path: str | Path, where_from: str) -> str:
-    """The text of an annotation file."""
-    path = Path(path)
-    if not path.is_file():
-        raise UserError(
-            f"{path} does not exist. Get it from {where_from}, or give the folder that "
-            "holds it."
-        )
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise UserError(
-            f"{path} is no text in UTF-8 ({error}). Get it again from {where_from}."
-        ) from error
-
 
 PARTS = ("train", "valid", "test")
 # The order of the tags: scores without it cannot be told apart.
@@ -123,13 +104,7 @@ def write_manifests(
     return TaggedData(name, manifests, audio_folder, tags, left_out)
 
 
-def read_tag_order(manifest_folder: str | Path) -> list[str]:
-    """The order of the tags that `write_manifests` has kept."""
-    path = Path(manifest_folder) / TAGS_FILE
-    return json.loads(read_text(path, "the prepare function of the data set"))
-
-
-def _check_clips(clips, tags):
+def _check_clips(clips: list[TaggedClip], tags: list[str]) -> None:
     """Raises UserError for what no data set may have."""
     twice = [tag for i, tag in enumerate(tags) if tag in tags[:i]]
     if twice:
@@ -150,7 +125,13 @@ def _check_clips(clips, tags):
             )
 
 
-def _find_audio(folder, clips, endings, known_unreadable, leave_out_missing):
+def _find_audio(
+    folder: Path,
+    clips: list[TaggedClip],
+    endings: Sequence[str],
+    known_unreadable: set[str],
+    leave_out_missing: bool,
+) -> tuple[dict[str, tuple[str, AudioInfo]], list[dict[str, str]]]:
     """Path and header of every clip that has audio, by its path; the others listed."""
     found, left_out, missing = {}, [], []
     for clip in clips:
@@ -184,3 +165,25 @@ def _find_audio(folder, clips, endings, known_unreadable, leave_out_missing):
             "files, or set leave_out_missing to list them and go on without."
         )
     return found, left_out
+
+
+def read_tag_order(manifest_folder: str | Path) -> list[str]:
+    """The order of the tags that `write_manifests` has kept."""
+    path = Path(manifest_folder) / TAGS_FILE
+    return json.loads(read_text(path, "the prepare function of the data set"))
+
+
+def read_text(path: str | Path, where_from: str) -> str:
+    """The text of an annotation file."""
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(
+            f"{path} does not exist. Get it from {where_from}, or give the folder that "
+            "holds it."
+        )
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"{path} is no text in UTF-8 ({error}). Get it again from {where_from}."
+        ) from error

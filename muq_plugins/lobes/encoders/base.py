@@ -1,4 +1,4 @@
-"""What encoders have in common: how they end, and how waveforms become frames."""
+"""What encoders give, frames that are aligned with it, and another frame rate."""
 
 from __future__ import annotations
 
@@ -46,54 +46,6 @@ class EncoderOutput:
         if isinstance(key, str):
             return vars(self)[key]
         return (self.last_hidden_state, self.hidden_states)[key]
-
-
-def encoder_output(states: Sequence[Tensor], lengths: Tensor | None) -> EncoderOutput:
-    """Clears the frames beyond each clip."""
-    frames = states[0].shape[1]
-    mask = length_mask(lengths, frames)
-    if mask is not None:
-        states = [torch.where(mask[..., None], state, 0) for state in states]
-    return EncoderOutput(
-        last_hidden_state=states[-1],
-        hidden_states=tuple(states),
-        lens=relative_lengths(lengths, frames, states[0]),
-    )
-
-
-def receptive_field(kernel_sizes: Sequence[int], strides: Sequence[int]) -> int:
-    """Samples that one output of a stack of convolutions sees."""
-    if not kernel_sizes or len(kernel_sizes) != len(strides):
-        raise ValueError(
-            f"kernel_sizes and strides must be lists of one number per convolution, "
-            f"got {list(kernel_sizes)} and {list(strides)}."
-        )
-    size, jump = 1, 1
-    for kernel_size, stride in zip(kernel_sizes, strides, strict=True):
-        if not 1 <= stride <= kernel_size:
-            raise ValueError(
-                f"A kernel of {kernel_size} with a stride of {stride} leaves samples "
-                f"unheard: each stride must be between 1 and the kernel size."
-            )
-        size += (kernel_size - 1) * jump
-        jump *= stride
-    return size
-
-
-def centre_frames(
-    wavs: Tensor, kernel_sizes: Sequence[int], strides: Sequence[int]
-) -> Tensor:
-    """Pads waveforms with silence so that unpadded convolutions give aligned frames.
-
-    Frame t is then centred on the samples from ``t * stride`` to ``(t + 1) * stride``
-    (`stride` being that of the whole stack), and there are
-    ``ceil(samples / stride)`` frames: without it, the end of each clip is lost.
-    """
-    size, hop = receptive_field(kernel_sizes, strides), prod(strides)
-    samples = wavs.shape[1]
-    frames = -(-samples // hop)
-    left = (size - hop) // 2
-    return F.pad(wavs, (left, (frames - 1) * hop + size - samples - left))
 
 
 @part
@@ -193,3 +145,51 @@ class ResampledEncoder(nn.Module):
         share = (place - before)[..., None].to(state.dtype)
         rows = torch.arange(len(state), device=state.device)[:, None]
         return torch.lerp(state[rows, before], state[rows, after], share)
+
+
+def encoder_output(states: Sequence[Tensor], lengths: Tensor | None) -> EncoderOutput:
+    """Clears the frames beyond each clip."""
+    frames = states[0].shape[1]
+    mask = length_mask(lengths, frames)
+    if mask is not None:
+        states = [torch.where(mask[..., None], state, 0) for state in states]
+    return EncoderOutput(
+        last_hidden_state=states[-1],
+        hidden_states=tuple(states),
+        lens=relative_lengths(lengths, frames, states[0]),
+    )
+
+
+def receptive_field(kernel_sizes: Sequence[int], strides: Sequence[int]) -> int:
+    """Samples that one output of a stack of convolutions sees."""
+    if not kernel_sizes or len(kernel_sizes) != len(strides):
+        raise ValueError(
+            f"kernel_sizes and strides must be lists of one number per convolution, "
+            f"got {list(kernel_sizes)} and {list(strides)}."
+        )
+    size, jump = 1, 1
+    for kernel_size, stride in zip(kernel_sizes, strides, strict=True):
+        if not 1 <= stride <= kernel_size:
+            raise ValueError(
+                f"A kernel of {kernel_size} with a stride of {stride} leaves samples "
+                f"unheard: each stride must be between 1 and the kernel size."
+            )
+        size += (kernel_size - 1) * jump
+        jump *= stride
+    return size
+
+
+def centre_frames(
+    wavs: Tensor, kernel_sizes: Sequence[int], strides: Sequence[int]
+) -> Tensor:
+    """Pads waveforms with silence so that unpadded convolutions give aligned frames.
+
+    Frame t is then centred on the samples from ``t * stride`` to ``(t + 1) * stride``
+    (`stride` being that of the whole stack), and there are
+    ``ceil(samples / stride)`` frames: without it, the end of each clip is lost.
+    """
+    size, hop = receptive_field(kernel_sizes, strides), prod(strides)
+    samples = wavs.shape[1]
+    frames = -(-samples // hop)
+    left = (size - hop) // 2
+    return F.pad(wavs, (left, (frames - 1) * hop + size - samples - left))

@@ -1,4 +1,4 @@
-"""SpeechBrain's conformer behind MuQ's front end."""
+"""Encoders made of SpeechBrain's modules: on MuQ's front end, or on the waveform."""
 
 from __future__ import annotations
 
@@ -193,64 +193,6 @@ class SpeechBrainConformer(nn.Module):
         return encoder_output(states, lengths)
 
 
-def _mixed(layer: nn.Linear) -> AbstractContextManager:
-    """Lets SpeechBrain's attention, partly float32, work with weights that are not."""
-    dtype = layer.weight.dtype
-    if dtype not in (torch.float16, torch.bfloat16):
-        return nullcontext()
-    return torch.autocast(layer.weight.device.type, dtype)
-
-
-@contextmanager
-def _masked_convolutions(conformer: nn.Module, mask: Tensor | None) -> Iterator[None]:
-    """Gives the depthwise convolutions zeros beyond the end of a clip.
-
-    SpeechBrain masks only what comes out of a convolution module, so the last frames
-    of a clip would hear half a kernel of the padding's biases.
-    """
-    hooks = []
-    if mask is not None:
-        for layer in conformer.layers:
-            gate = layer.convolution_module.bottleneck
-            hooks.append(
-                gate.register_forward_hook(lambda _, __, out: out * mask[:, None])
-            )
-    try:
-        yield
-    finally:
-        for hook in hooks:
-            hook.remove()
-
-
-class ConvolutionalPositions(nn.Module):
-    """Adds what a wide grouped convolution makes of the surroundings of each frame.
-
-    It tells where a frame stands among its neighbours (wav2vec 2.0, arXiv 2006.11477).
-    """
-
-    def __init__(self, width: int, kernel_size: int, groups: int):
-        super().__init__()
-        if kernel_size % 2 == 0:
-            raise ValueError(
-                f"position_kernel_size must be odd to keep the frames aligned, "
-                f"got {kernel_size}."
-            )
-        if width % groups:
-            raise ValueError(
-                f"position_groups must divide the width {width}, got {groups}."
-            )
-        conv = nn.Conv1d(
-            width, width, kernel_size, padding=kernel_size // 2, groups=groups
-        )
-        nn.init.normal_(conv.weight, std=sqrt(4 / (kernel_size * width)))
-        nn.init.zeros_(conv.bias)
-        self.conv = weight_norm(conv, dim=2)
-
-    def forward(self, hidden: Tensor) -> Tensor:
-        """Adds the positions."""
-        return hidden + F.gelu(self.conv(hidden.transpose(1, 2))).transpose(1, 2)
-
-
 @part
 class WaveformTransformer(nn.Module):
     """Convolutions over the waveform, then a transformer (HuBERT, arXiv 2106.07447).
@@ -403,3 +345,61 @@ class WaveformTransformer(nn.Module):
         )
         # SpeechBrain lists what comes before the final normalisation.
         return encoder_output([*states[:-1], last], lengths)
+
+
+class ConvolutionalPositions(nn.Module):
+    """Adds what a wide grouped convolution makes of the surroundings of each frame.
+
+    It tells where a frame stands among its neighbours (wav2vec 2.0, arXiv 2006.11477).
+    """
+
+    def __init__(self, width: int, kernel_size: int, groups: int):
+        super().__init__()
+        if kernel_size % 2 == 0:
+            raise ValueError(
+                f"position_kernel_size must be odd to keep the frames aligned, "
+                f"got {kernel_size}."
+            )
+        if width % groups:
+            raise ValueError(
+                f"position_groups must divide the width {width}, got {groups}."
+            )
+        conv = nn.Conv1d(
+            width, width, kernel_size, padding=kernel_size // 2, groups=groups
+        )
+        nn.init.normal_(conv.weight, std=sqrt(4 / (kernel_size * width)))
+        nn.init.zeros_(conv.bias)
+        self.conv = weight_norm(conv, dim=2)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Adds the positions."""
+        return hidden + F.gelu(self.conv(hidden.transpose(1, 2))).transpose(1, 2)
+
+
+def _mixed(layer: nn.Linear) -> AbstractContextManager:
+    """Lets SpeechBrain's attention, partly float32, work with weights that are not."""
+    dtype = layer.weight.dtype
+    if dtype not in (torch.float16, torch.bfloat16):
+        return nullcontext()
+    return torch.autocast(layer.weight.device.type, dtype)
+
+
+@contextmanager
+def _masked_convolutions(conformer: nn.Module, mask: Tensor | None) -> Iterator[None]:
+    """Gives the depthwise convolutions zeros beyond the end of a clip.
+
+    SpeechBrain masks only what comes out of a convolution module, so the last frames
+    of a clip would hear half a kernel of the padding's biases.
+    """
+    hooks = []
+    if mask is not None:
+        for layer in conformer.layers:
+            gate = layer.convolution_module.bottleneck
+            hooks.append(
+                gate.register_forward_hook(lambda _, __, out: out * mask[:, None])
+            )
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()

@@ -1,4 +1,7 @@
-"""What contrastive losses share: each clip must find its own text, and back."""
+"""Contrastive losses: each clip must find its own text among all, and back.
+
+With several processes, among those of all of them: `gather_with_gradient`.
+"""
 
 from __future__ import annotations
 
@@ -12,94 +15,6 @@ from torch import Tensor, nn
 
 from muq_plugins.lobes.mulan.towers import precise
 from muq_plugins.lobes.parts import part
-
-
-def gather_with_gradient(tensor: Tensor) -> Tensor:
-    """Collects the rows of all processes on each of them.
-
-    All processes must call it, with the same number of columns; their numbers of rows
-    may differ. The gradient of a process's rows is the sum of those that the losses
-    of all processes give them. So if each process computes the same loss of all rows,
-    the mean that DistributedDataParallel takes over the processes is the exact
-    gradient of that loss.
-
-    Arguments
-    ---------
-    tensor : Tensor
-        This process's rows (rows, columns).
-
-    Returns
-    -------
-    Tensor
-        Rows of all processes in the order of their ranks; without a process group,
-        the tensor itself.
-
-    Example
-    -------
-    >>> gather_with_gradient(torch.ones(2, 3)).shape
-    torch.Size([2, 3])
-    """
-    if not (dist.is_available() and dist.is_initialized()):
-        return tensor
-    return _Gather.apply(tensor)
-
-
-class _Gather(torch.autograd.Function):
-    """Gathers rows forwards, and sums their gradients backwards."""
-
-    @staticmethod
-    def forward(ctx, tensor):
-        count = torch.tensor([len(tensor)], device=tensor.device)
-        counts = [torch.empty_like(count) for _ in range(dist.get_world_size())]
-        dist.all_gather(counts, count)
-        ctx.counts = torch.cat(counts).tolist()
-        # Collectives want equal shapes: short ones are filled up, and cut again.
-        most = max(ctx.counts)
-        filled = F.pad(tensor, (0, 0, 0, most - len(tensor))).contiguous()
-        parts = [torch.empty_like(filled) for _ in ctx.counts]
-        dist.all_gather(parts, filled)
-        return torch.cat(
-            [part[:rows] for part, rows in zip(parts, ctx.counts, strict=True)]
-        )
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx, gradient):
-        gradient = gradient.clone(memory_format=torch.contiguous_format)
-        dist.all_reduce(gradient)
-        return gradient.split(ctx.counts)[dist.get_rank()]
-
-
-def own_pairs(logits: Tensor) -> Tensor:
-    """Marks each clip's own text."""
-    return torch.eye(len(logits), dtype=torch.bool, device=logits.device)
-
-
-def negative_pairs(
-    pairs: int, identities: Tensor | None, device: torch.device | str
-) -> Tensor:
-    """Marks which texts are negatives of which clips."""
-    same = torch.eye(pairs, dtype=torch.bool, device=device)
-    if identities is not None:
-        for column in identities.to(device).T:
-            same |= column[:, None] == column
-    return ~same
-
-
-def check_pairs(audio: Tensor, text: Tensor, identities: Tensor | None) -> None:
-    """Refuses what are not pairs."""
-    if audio.shape != text.shape or audio.dim() != 2 or len(audio) == 0:
-        raise ValueError(
-            f"Latents of audio and text have the shapes {tuple(audio.shape)} and "
-            f"{tuple(text.shape)}: pairs need one row of the same size in each."
-        )
-    if identities is not None and (
-        identities.dim() != 2 or len(identities) != len(audio)
-    ):
-        raise ValueError(
-            f"identities have the shape {tuple(identities.shape)}: {len(audio)} pairs "
-            f"need {len(audio)} rows of one number for each kind of identity."
-        )
 
 
 class ContrastiveLoss(nn.Module, ABC):
@@ -464,3 +379,91 @@ def softmax_losses(logits: Tensor, candidates: Tensor) -> Tensor:
     masked = logits.masked_fill(~candidates, -math.inf)
     both = 0.5 * (masked.logsumexp(dim=1) + masked.logsumexp(dim=0))
     return both - logits.diagonal()
+
+
+def own_pairs(logits: Tensor) -> Tensor:
+    """Marks each clip's own text."""
+    return torch.eye(len(logits), dtype=torch.bool, device=logits.device)
+
+
+def negative_pairs(
+    pairs: int, identities: Tensor | None, device: torch.device | str
+) -> Tensor:
+    """Marks which texts are negatives of which clips."""
+    same = torch.eye(pairs, dtype=torch.bool, device=device)
+    if identities is not None:
+        for column in identities.to(device).T:
+            same |= column[:, None] == column
+    return ~same
+
+
+def check_pairs(audio: Tensor, text: Tensor, identities: Tensor | None) -> None:
+    """Refuses what are not pairs."""
+    if audio.shape != text.shape or audio.dim() != 2 or len(audio) == 0:
+        raise ValueError(
+            f"Latents of audio and text have the shapes {tuple(audio.shape)} and "
+            f"{tuple(text.shape)}: pairs need one row of the same size in each."
+        )
+    if identities is not None and (
+        identities.dim() != 2 or len(identities) != len(audio)
+    ):
+        raise ValueError(
+            f"identities have the shape {tuple(identities.shape)}: {len(audio)} pairs "
+            f"need {len(audio)} rows of one number for each kind of identity."
+        )
+
+
+def gather_with_gradient(tensor: Tensor) -> Tensor:
+    """Collects the rows of all processes on each of them.
+
+    All processes must call it, with the same number of columns; their numbers of rows
+    may differ. The gradient of a process's rows is the sum of those that the losses
+    of all processes give them. So if each process computes the same loss of all rows,
+    the mean that DistributedDataParallel takes over the processes is the exact
+    gradient of that loss.
+
+    Arguments
+    ---------
+    tensor : Tensor
+        This process's rows (rows, columns).
+
+    Returns
+    -------
+    Tensor
+        Rows of all processes in the order of their ranks; without a process group,
+        the tensor itself.
+
+    Example
+    -------
+    >>> gather_with_gradient(torch.ones(2, 3)).shape
+    torch.Size([2, 3])
+    """
+    if not (dist.is_available() and dist.is_initialized()):
+        return tensor
+    return _Gather.apply(tensor)
+
+
+class _Gather(torch.autograd.Function):
+    """Gathers rows forwards, and sums their gradients backwards."""
+
+    @staticmethod
+    def forward(ctx, tensor):
+        count = torch.tensor([len(tensor)], device=tensor.device)
+        counts = [torch.empty_like(count) for _ in range(dist.get_world_size())]
+        dist.all_gather(counts, count)
+        ctx.counts = torch.cat(counts).tolist()
+        # Collectives want equal shapes: short ones are filled up, and cut again.
+        most = max(ctx.counts)
+        filled = F.pad(tensor, (0, 0, 0, most - len(tensor))).contiguous()
+        parts = [torch.empty_like(filled) for _ in ctx.counts]
+        dist.all_gather(parts, filled)
+        return torch.cat(
+            [part[:rows] for part, rows in zip(parts, ctx.counts, strict=True)]
+        )
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, gradient):
+        gradient = gradient.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(gradient)
+        return gradient.split(ctx.counts)[dist.get_rank()]

@@ -1,4 +1,4 @@
-"""From a sequence to one unit vector."""
+"""Towers: clips or texts in, unit vectors of one space out."""
 
 from __future__ import annotations
 
@@ -23,38 +23,6 @@ from muq_plugins.lobes.mulan.text_models import (
 )
 
 
-class LatentProjection(nn.Module):
-    """Averages a sequence, projects it, and brings it to length 1.
-
-    Computed in single precision, also under autocast: similarities are multiplied by
-    a temperature of up to a hundred, which bfloat16 would not survive.
-    """
-
-    def __init__(self, width: int, latent_width: int):
-        super().__init__()
-        self.linear = nn.Linear(width, latent_width)
-
-    def forward(self, hidden: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Pools."""
-        with torch.autocast(hidden.device.type, enabled=False):
-            mean = mean_of_own(precise(hidden), mask)
-            latents = self.linear(mean.to(self.linear.weight.dtype))
-            return F.normalize(precise(latents), dim=-1)
-
-
-def mean_of_own(hidden: Tensor, mask: Tensor | None) -> Tensor:
-    """Averages the positions that are not padding."""
-    if mask is None:
-        return hidden.mean(dim=1)
-    total = torch.where(mask[..., None], hidden, 0).sum(dim=1)
-    return total / mask.sum(dim=1, keepdim=True).clamp(min=1)
-
-
-def precise(tensor: Tensor) -> Tensor:
-    """Brings numbers to single precision, unless they are better already."""
-    return tensor if tensor.dtype == torch.float64 else tensor.float()
-
-
 class AudioModel(Protocol):
     """What embeds audio files of any length, each as (latent_width,)."""
 
@@ -63,6 +31,13 @@ class AudioModel(Protocol):
 
     def embed_file(self, path: str) -> Tensor:
         """Embeds a file."""
+
+
+class TextModel(Protocol):
+    """What embeds texts, however many, as (texts, latent_width)."""
+
+    def embed_text(self, texts: list[str]) -> Tensor:
+        """Embeds texts."""
 
 
 class AudioTower(nn.Module):
@@ -186,13 +161,6 @@ class AudioTower(nn.Module):
         mask = length_mask(lengths, hidden.shape[1])
         hidden = self.transformer(self.projection(hidden), mask)
         return self.to_latents(hidden, mask)
-
-
-class TextModel(Protocol):
-    """What embeds texts, however many, as (texts, latent_width)."""
-
-    def embed_text(self, texts: list[str]) -> Tensor:
-        """Embeds texts."""
 
 
 class TextTower(nn.Module):
@@ -399,3 +367,35 @@ class TextTower(nn.Module):
             mask = None
         hidden = self.transformer(out.last_hidden_state, mask)
         return self.to_latents(hidden, mask)
+
+
+class LatentProjection(nn.Module):
+    """Averages a sequence, projects it, and brings it to length 1.
+
+    Computed in single precision, also under autocast: similarities are multiplied by
+    a temperature of up to a hundred, which bfloat16 would not survive.
+    """
+
+    def __init__(self, width: int, latent_width: int):
+        super().__init__()
+        self.linear = nn.Linear(width, latent_width)
+
+    def forward(self, hidden: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Pools."""
+        with torch.autocast(hidden.device.type, enabled=False):
+            mean = mean_of_own(precise(hidden), mask)
+            latents = self.linear(mean.to(self.linear.weight.dtype))
+            return F.normalize(precise(latents), dim=-1)
+
+
+def mean_of_own(hidden: Tensor, mask: Tensor | None) -> Tensor:
+    """Averages the positions that are not padding."""
+    if mask is None:
+        return hidden.mean(dim=1)
+    total = torch.where(mask[..., None], hidden, 0).sum(dim=1)
+    return total / mask.sum(dim=1, keepdim=True).clamp(min=1)
+
+
+def precise(tensor: Tensor) -> Tensor:
+    """Brings numbers to single precision, unless they are better already."""
+    return tensor if tensor.dtype == torch.float64 else tensor.float()

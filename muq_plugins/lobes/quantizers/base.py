@@ -1,4 +1,4 @@
-"""What every quantizer offers, and the search that all of them share."""
+"""What every quantizer offers, the search that all of them share, and virtual codes."""
 
 from __future__ import annotations
 
@@ -106,76 +106,6 @@ class Quantizer(nn.Module):
         """Called once after each optimizer update; nothing to do by default."""
 
 
-def nearest_entries(vectors: Tensor, codebook: Tensor) -> Tensor:
-    """Finds the most similar codebook entry by cosine, in float32.
-
-    This is the search of factorised, L2-normalised codebooks (ViT-VQGAN,
-    arXiv 2110.04627), which DAC and MuQ use: the closest entry on the unit
-    sphere. It is a matrix product, so no (vectors, entries, size) tensor is
-    ever made.
-    """
-    with torch.autocast(vectors.device.type, enabled=False):
-        directions = F.normalize(codebook.float(), dim=-1)
-        # The length of a vector does not change which entry is closest, but
-        # normalising keeps ties and rounding equal to the published search.
-        flat = F.normalize(vectors.float(), dim=-1).reshape(-1, vectors.shape[-1])
-        found = [
-            linear(chunk, directions).argmax(dim=-1)
-            for chunk in flat.split(SEARCH_CHUNK)
-        ]
-    return torch.cat(found).reshape(vectors.shape[:-1])
-
-
-def nearest_centres(vectors: Tensor, centres: Tensor) -> Tensor:
-    """Finds the closest centre by Euclidean distance, in float32."""
-    with torch.autocast(vectors.device.type, enabled=False):
-        # Seen from the middle of the centres the numbers are small, and squares of
-        # small numbers lose the fewest digits.
-        middle = centres.float().mean(0)
-        centres = centres.float() - middle
-        flat = (vectors.float() - middle).reshape(-1, vectors.shape[-1])
-        # |x - c|^2 without |x|^2, which is the same for all centres.
-        norms = -0.5 * centres.square().sum(1)
-        found = [
-            linear(chunk, centres, norms).argmax(dim=-1)
-            for chunk in flat.split(SEARCH_CHUNK)
-        ]
-    return torch.cat(found).reshape(vectors.shape[:-1])
-
-
-def check_decodable(codes: Tensor, num_codebooks: int) -> None:
-    """Refuses codes of more codebooks than there are."""
-    if not 1 <= codes.shape[-1] <= num_codebooks:
-        raise ValueError(
-            f"Cannot decode {codes.shape[-1]} codes per frame: this quantizer "
-            f"has {num_codebooks} codebooks."
-        )
-
-
-@torch.no_grad()
-def decoding_errors(quantizer: Quantizer, feats: Tensor, codes: Tensor) -> Tensor:
-    """Measures what is lost when only the first codes of each vector are decoded."""
-    errors = [feats.abs().mean()] + [
-        (feats - quantizer.decode(codes[..., : level + 1])).abs().mean()
-        for level in range(codes.shape[-1])
-    ]
-    return torch.stack(errors)
-
-
-@contextmanager
-def private_randomness() -> Iterator[None]:
-    """Lets initial weights be drawn without moving the global random state.
-
-    They still depend on it, and so on the seed of a run; but what is made next, such
-    as the student, begins with the same weights whatever the quantizer has drawn. Two
-    quantizers of a kind that are made one right after the other are therefore equal:
-    seed in between if they must differ.
-    """
-    # Modules are made on the CPU, so no other device's state can move.
-    with torch.random.fork_rng(devices=[]):
-        yield
-
-
 @part
 class VirtualCodes(Quantizer):
     """Another quantizer with entries on top that nothing is ever closest to.
@@ -247,3 +177,73 @@ class VirtualCodes(Quantizer):
     def after_update(self) -> None:
         """Tells the quantizer that the optimizer has made an update."""
         self.quantizer.after_update()
+
+
+def nearest_entries(vectors: Tensor, codebook: Tensor) -> Tensor:
+    """Finds the most similar codebook entry by cosine, in float32.
+
+    This is the search of factorised, L2-normalised codebooks (ViT-VQGAN,
+    arXiv 2110.04627), which DAC and MuQ use: the closest entry on the unit
+    sphere. It is a matrix product, so no (vectors, entries, size) tensor is
+    ever made.
+    """
+    with torch.autocast(vectors.device.type, enabled=False):
+        directions = F.normalize(codebook.float(), dim=-1)
+        # The length of a vector does not change which entry is closest, but
+        # normalising keeps ties and rounding equal to the published search.
+        flat = F.normalize(vectors.float(), dim=-1).reshape(-1, vectors.shape[-1])
+        found = [
+            linear(chunk, directions).argmax(dim=-1)
+            for chunk in flat.split(SEARCH_CHUNK)
+        ]
+    return torch.cat(found).reshape(vectors.shape[:-1])
+
+
+def nearest_centres(vectors: Tensor, centres: Tensor) -> Tensor:
+    """Finds the closest centre by Euclidean distance, in float32."""
+    with torch.autocast(vectors.device.type, enabled=False):
+        # Seen from the middle of the centres the numbers are small, and squares of
+        # small numbers lose the fewest digits.
+        middle = centres.float().mean(0)
+        centres = centres.float() - middle
+        flat = (vectors.float() - middle).reshape(-1, vectors.shape[-1])
+        # |x - c|^2 without |x|^2, which is the same for all centres.
+        norms = -0.5 * centres.square().sum(1)
+        found = [
+            linear(chunk, centres, norms).argmax(dim=-1)
+            for chunk in flat.split(SEARCH_CHUNK)
+        ]
+    return torch.cat(found).reshape(vectors.shape[:-1])
+
+
+def check_decodable(codes: Tensor, num_codebooks: int) -> None:
+    """Refuses codes of more codebooks than there are."""
+    if not 1 <= codes.shape[-1] <= num_codebooks:
+        raise ValueError(
+            f"Cannot decode {codes.shape[-1]} codes per frame: this quantizer "
+            f"has {num_codebooks} codebooks."
+        )
+
+
+@torch.no_grad()
+def decoding_errors(quantizer: Quantizer, feats: Tensor, codes: Tensor) -> Tensor:
+    """Measures what is lost when only the first codes of each vector are decoded."""
+    errors = [feats.abs().mean()] + [
+        (feats - quantizer.decode(codes[..., : level + 1])).abs().mean()
+        for level in range(codes.shape[-1])
+    ]
+    return torch.stack(errors)
+
+
+@contextmanager
+def private_randomness() -> Iterator[None]:
+    """Lets initial weights be drawn without moving the global random state.
+
+    They still depend on it, and so on the seed of a run; but what is made next, such
+    as the student, begins with the same weights whatever the quantizer has drawn. Two
+    quantizers of a kind that are made one right after the other are therefore equal:
+    seed in between if they must differ.
+    """
+    # Modules are made on the CPU, so no other device's state can move.
+    with torch.random.fork_rng(devices=[]):
+        yield

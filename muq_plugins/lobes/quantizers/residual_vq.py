@@ -22,151 +22,7 @@ from muq_plugins.lobes.quantizers.base import (
     private_randomness,
 )
 
-
-class StaleCodes:
-    """Watches which entries are used and revives the unused ones.
-
-    An entry that went unused for ``tolerance`` updates in a row takes the place
-    of a random normalised vector of the current batch, as in the official
-    code. Unlike there, an update is counted once however many micro-batches
-    and processes it is made of: usage is shared by all ranks, and all of them
-    copy the vectors of the first one, so the codebooks stay equal everywhere.
-    """
-
-    def __init__(self, tolerance: int):
-        if tolerance < 1:
-            raise ValueError(
-                f"stale_tolerance must be at least 1 update, got {tolerance}."
-            )
-        self.tolerance = tolerance
-        self._used: Tensor | None = None
-        self._candidates: Tensor | None = None
-
-    def observe(self, codes: Tensor, vectors: Tensor, entries: int) -> None:
-        """Notes what one micro-batch used."""
-        used = torch.bincount(codes.flatten(), minlength=entries) > 0
-        self._used = used if self._used is None else self._used | used
-        if self._candidates is None:
-            # Rows of the first micro-batch, evenly spread: the same ones
-            # whether later micro-batches run here or on other ranks.
-            flat = vectors.detach().flatten(0, -2)
-            rows = torch.arange(entries, device=flat.device) * len(flat) // entries
-            self._candidates = F.normalize(flat[rows], dim=-1)
-
-    @torch.no_grad()
-    def replace(self, codebook: Tensor, counter: Tensor) -> None:
-        """Ends an update: counts, and replaces what is stale, in place."""
-        if self._used is None or self._candidates is None:
-            return  # nothing was quantized in training mode since the last update
-        used, candidates = self._used.to(counter.dtype), self._candidates
-        if dist.is_available() and dist.is_initialized():
-            dist.all_reduce(used, op=dist.ReduceOp.MAX)
-            dist.broadcast(candidates, src=0)
-        counter.add_(1).mul_(1 - used)
-        stale = counter >= self.tolerance
-        stale &= candidates.isfinite().all(dim=-1)  # of an update that was left out
-        codebook[stale] = candidates[stale].to(codebook.dtype)
-        counter[stale] = 0
-        self._used = self._candidates = None
-
-
 HIDDEN_SIZE = 128  # width between the layers of a deeper projection
-
-
-class WeightNormLinear(nn.Module):
-    """Linear map whose weight is a direction times a learned length.
-
-    It is the weight-normalised convolution of kernel 1 of the official code,
-    with its parameter names and shapes (``weight_g``, ``weight_v``, ``bias``),
-    applied to the last axis.
-    """
-
-    def __init__(self, input_size: int, output_size: int):
-        super().__init__()
-        convolution = nn.Conv1d(input_size, output_size, 1)  # for its initialisation
-        self.weight_v = nn.Parameter(convolution.weight.detach().clone())
-        self.weight_g = nn.Parameter(
-            self.weight_v.detach().norm(dim=(1, 2)).view(-1, 1, 1)
-        )
-        self.bias = nn.Parameter(convolution.bias.detach().clone())
-
-    def forward(self, vectors: Tensor) -> Tensor:
-        """Applies the map."""
-        weight = torch._weight_norm(self.weight_v, self.weight_g, 0)
-        return linear(vectors, weight.squeeze(-1), self.bias)
-
-
-def in_projection(input_size: int, output_size: int, depth: int) -> nn.Module:
-    """Builds the projection from features down to a codebook's space."""
-    if depth < 1:
-        raise ValueError(f"projection_depth must be at least 1, got {depth}.")
-    if depth == 1:
-        return WeightNormLinear(input_size, output_size)
-    return nn.Sequential(
-        WeightNormLinear(input_size, HIDDEN_SIZE),
-        *(
-            nn.Sequential(nn.ReLU(), WeightNormLinear(HIDDEN_SIZE, HIDDEN_SIZE))
-            for _ in range(depth - 2)
-        ),
-        nn.ReLU(),
-        WeightNormLinear(HIDDEN_SIZE, output_size),
-    )
-
-
-def out_projection(input_size: int, output_size: int, depth: int) -> nn.Module:
-    """Builds the projection from a codebook's space back to features."""
-    if depth < 1:
-        raise ValueError(f"projection_depth must be at least 1, got {depth}.")
-    if depth == 1:
-        return WeightNormLinear(input_size, output_size)
-    return nn.Sequential(
-        WeightNormLinear(input_size, HIDDEN_SIZE),
-        nn.ReLU(),
-        *(
-            nn.Sequential(WeightNormLinear(HIDDEN_SIZE, HIDDEN_SIZE), nn.ReLU())
-            for _ in range(depth - 2)
-        ),
-        WeightNormLinear(HIDDEN_SIZE, output_size),
-    )
-
-
-class VectorQuantizer(nn.Module):
-    """One level: project down, look up the closest entry, project up."""
-
-    def __init__(
-        self,
-        input_size: int,
-        codebook_size: int = 1024,
-        codebook_dim: int = 16,
-        projection_depth: int = 1,
-        stale_tolerance: int = 100,
-    ):
-        super().__init__()
-        self.in_proj = in_projection(input_size, codebook_dim, projection_depth)
-        self.out_proj = out_projection(codebook_dim, input_size, projection_depth)
-        self.codebook = nn.Embedding(codebook_size, codebook_dim)
-        self.register_buffer("stale_counter", torch.zeros(codebook_size))
-        self.stale_codes = StaleCodes(stale_tolerance)
-
-    def encode(self, residual: Tensor) -> Tensor:
-        """Chooses an entry for every vector."""
-        return nearest_entries(self.in_proj(residual), self.codebook.weight)
-
-    def decode(self, codes: Tensor) -> Tensor:
-        """Turns codes back into feature vectors."""
-        return self.out_proj(self.codebook(codes))
-
-    def forward(self, residual: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Quantizes with a straight-through gradient."""
-        projected = self.in_proj(residual)
-        codes = nearest_entries(projected, self.codebook.weight)
-        if self.training:
-            self.stale_codes.observe(codes, projected, self.codebook.num_embeddings)
-        entries = self.codebook(codes)
-        commitment_loss = F.mse_loss(projected, entries.detach())
-        codebook_loss = F.mse_loss(entries, projected.detach())
-        passed = projected + (entries - projected).detach()
-        return self.out_proj(passed), codes, commitment_loss, codebook_loss
 
 
 @part
@@ -320,3 +176,144 @@ class ResidualVQ(Quantizer):
         """Counts unused entries and replaces those unused for too long."""
         for level in self.quantizers:
             level.stale_codes.replace(level.codebook.weight, level.stale_counter)
+
+
+class VectorQuantizer(nn.Module):
+    """One level: project down, look up the closest entry, project up."""
+
+    def __init__(
+        self,
+        input_size: int,
+        codebook_size: int = 1024,
+        codebook_dim: int = 16,
+        projection_depth: int = 1,
+        stale_tolerance: int = 100,
+    ):
+        super().__init__()
+        self.in_proj = in_projection(input_size, codebook_dim, projection_depth)
+        self.out_proj = out_projection(codebook_dim, input_size, projection_depth)
+        self.codebook = nn.Embedding(codebook_size, codebook_dim)
+        self.register_buffer("stale_counter", torch.zeros(codebook_size))
+        self.stale_codes = StaleCodes(stale_tolerance)
+
+    def encode(self, residual: Tensor) -> Tensor:
+        """Chooses an entry for every vector."""
+        return nearest_entries(self.in_proj(residual), self.codebook.weight)
+
+    def decode(self, codes: Tensor) -> Tensor:
+        """Turns codes back into feature vectors."""
+        return self.out_proj(self.codebook(codes))
+
+    def forward(self, residual: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Quantizes with a straight-through gradient."""
+        projected = self.in_proj(residual)
+        codes = nearest_entries(projected, self.codebook.weight)
+        if self.training:
+            self.stale_codes.observe(codes, projected, self.codebook.num_embeddings)
+        entries = self.codebook(codes)
+        commitment_loss = F.mse_loss(projected, entries.detach())
+        codebook_loss = F.mse_loss(entries, projected.detach())
+        passed = projected + (entries - projected).detach()
+        return self.out_proj(passed), codes, commitment_loss, codebook_loss
+
+
+class StaleCodes:
+    """Watches which entries are used and revives the unused ones.
+
+    An entry that went unused for ``tolerance`` updates in a row takes the place
+    of a random normalised vector of the current batch, as in the official
+    code. Unlike there, an update is counted once however many micro-batches
+    and processes it is made of: usage is shared by all ranks, and all of them
+    copy the vectors of the first one, so the codebooks stay equal everywhere.
+    """
+
+    def __init__(self, tolerance: int):
+        if tolerance < 1:
+            raise ValueError(
+                f"stale_tolerance must be at least 1 update, got {tolerance}."
+            )
+        self.tolerance = tolerance
+        self._used: Tensor | None = None
+        self._candidates: Tensor | None = None
+
+    def observe(self, codes: Tensor, vectors: Tensor, entries: int) -> None:
+        """Notes what one micro-batch used."""
+        used = torch.bincount(codes.flatten(), minlength=entries) > 0
+        self._used = used if self._used is None else self._used | used
+        if self._candidates is None:
+            # Rows of the first micro-batch, evenly spread: the same ones
+            # whether later micro-batches run here or on other ranks.
+            flat = vectors.detach().flatten(0, -2)
+            rows = torch.arange(entries, device=flat.device) * len(flat) // entries
+            self._candidates = F.normalize(flat[rows], dim=-1)
+
+    @torch.no_grad()
+    def replace(self, codebook: Tensor, counter: Tensor) -> None:
+        """Ends an update: counts, and replaces what is stale, in place."""
+        if self._used is None or self._candidates is None:
+            return  # nothing was quantized in training mode since the last update
+        used, candidates = self._used.to(counter.dtype), self._candidates
+        if dist.is_available() and dist.is_initialized():
+            dist.all_reduce(used, op=dist.ReduceOp.MAX)
+            dist.broadcast(candidates, src=0)
+        counter.add_(1).mul_(1 - used)
+        stale = counter >= self.tolerance
+        stale &= candidates.isfinite().all(dim=-1)  # of an update that was left out
+        codebook[stale] = candidates[stale].to(codebook.dtype)
+        counter[stale] = 0
+        self._used = self._candidates = None
+
+
+class WeightNormLinear(nn.Module):
+    """Linear map whose weight is a direction times a learned length.
+
+    It is the weight-normalised convolution of kernel 1 of the official code,
+    with its parameter names and shapes (``weight_g``, ``weight_v``, ``bias``),
+    applied to the last axis.
+    """
+
+    def __init__(self, input_size: int, output_size: int):
+        super().__init__()
+        convolution = nn.Conv1d(input_size, output_size, 1)  # for its initialisation
+        self.weight_v = nn.Parameter(convolution.weight.detach().clone())
+        self.weight_g = nn.Parameter(
+            self.weight_v.detach().norm(dim=(1, 2)).view(-1, 1, 1)
+        )
+        self.bias = nn.Parameter(convolution.bias.detach().clone())
+
+    def forward(self, vectors: Tensor) -> Tensor:
+        """Applies the map."""
+        weight = torch._weight_norm(self.weight_v, self.weight_g, 0)
+        return linear(vectors, weight.squeeze(-1), self.bias)
+
+
+def in_projection(input_size: int, output_size: int, depth: int) -> nn.Module:
+    """Builds the projection from features down to a codebook's space."""
+    if depth < 1:
+        raise ValueError(f"projection_depth must be at least 1, got {depth}.")
+    if depth == 1:
+        return WeightNormLinear(input_size, output_size)
+    return nn.Sequential(
+        WeightNormLinear(input_size, HIDDEN_SIZE),
+        *(
+            nn.Sequential(nn.ReLU(), WeightNormLinear(HIDDEN_SIZE, HIDDEN_SIZE))
+            for _ in range(depth - 2)
+        ),
+        nn.ReLU(),
+        WeightNormLinear(HIDDEN_SIZE, output_size),
+    )
+
+
+def out_projection(input_size: int, output_size: int, depth: int) -> nn.Module:
+    """Builds the projection from a codebook's space back to features."""
+    if depth == 1:
+        return WeightNormLinear(input_size, output_size)
+    return nn.Sequential(
+        WeightNormLinear(input_size, HIDDEN_SIZE),
+        nn.ReLU(),
+        *(
+            nn.Sequential(WeightNormLinear(HIDDEN_SIZE, HIDDEN_SIZE), nn.ReLU())
+            for _ in range(depth - 2)
+        ),
+        WeightNormLinear(HIDDEN_SIZE, output_size),
+    )
