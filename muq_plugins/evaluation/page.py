@@ -22,7 +22,9 @@ from muq_plugins.files import replace_file
 
 HTML_FILE = "report.html"
 MARKDOWN_FILE = "report.md"
-PICTURE = re.compile(r"!\[(?P<alt>.*)\]\((?P<name>\w+)\) \*(?P<caption>.*)\*")
+PICTURE = re.compile(
+    r"!\[(?P<alt>.*)\]\((?:(?P<it>\w+)/)?(?P<name>\w+)\) \*(?P<caption>.*)\*"
+)
 
 logger = get_logger(__name__)
 
@@ -93,6 +95,7 @@ class Part(NamedTuple):
     The block of that name in the template has its title, its paragraphs, and where a
     figure goes: ``![alternative text](name)`` with its ``*caption*`` below. ``each``
     gives what gets such a section, ``it`` in the block; nothing leaves the part out.
+    Where several get the same figure, it is ``(it/name)``, by a name for each.
     """
 
     block: str
@@ -218,7 +221,8 @@ def _section(part: Part, template: str, it: Any, folder: Path) -> Section:
     )
     pictures = []
     for found in filter(None, map(PICTURE.fullmatch, paragraphs)):
-        path = folder / f"{found['name']}.png"
+        file = "_".join(filter(None, found.group("it", "name")))
+        path = folder / f"{file}.png"
         part.figures[found["name"]](it, path)
         pictures.append(Picture(path, found["caption"], found["alt"]))
     return Section(

@@ -18,6 +18,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from muq_plugins.errors import UserError
 from muq_plugins.evaluation.study import (
+    check_study,
     collect_study,
     describe_study,
     study_headline,
@@ -32,6 +33,7 @@ def main(argv):
     experiment = load_experiment(argv)
     hparams = experiment.hparams
     folder = Path(hparams["output_folder"])
+    check_study(hparams, experiment.path)
     runs, failures = run_study(experiment, Path(__file__).parent)
 
     finished = [run for run in runs if is_complete(run)]

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from muq_plugins.evaluation.study import (
+    check_study,
     collect_study,
     describe_study,
     study_headline,
@@ -25,6 +26,7 @@ def test_there_are_studies():
 @pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
 def test_a_study_can_be_planned_and_reported(path, tmp_path):
     hparams = load_experiment([str(path)]).hparams
+    check_study(hparams, path)
     names = ("experiments", "seeds", "budget", "probes")
     runs = plan_runs(*(hparams[name] for name in names), tmp_path)
     assert len({run.folder for run in runs}) == len(runs)

@@ -151,3 +151,14 @@ def test_run_options_are_refused(study):
     result = ablate(*options(study), "--device", "cpu", check=False)
     assert result.returncode == 2
     assert "device: a study takes no run options. Set devices" in result.stderr
+
+
+def test_a_misspelt_measure_is_found_before_anything_runs(study):
+    path = study / "small.yaml"
+    text = path.read_text().replace("measure: probe,", "measure: porbe,")
+    assert "porbe" in text
+    path.write_text(text)
+    result = ablate(*options(study), check=False)
+    assert result.returncode == 2
+    assert "small.yaml: questions[0].measure must be one of gain" in result.stderr
+    assert not (study / "runs").exists() and not (study / "study").exists()

@@ -30,12 +30,12 @@ from muq_plugins.evaluation.run_files import (
     read_metrics,
     select,
 )
-from muq_plugins.evaluation.study.faults import FORMAT
-from muq_plugins.evaluation.study.numbers import STUDY_FILE
 from muq_plugins.evaluation.zero_shot.scores import load_scores
 from muq_plugins.files import replace_file
 from muq_plugins.lobes import codes
 
+STUDY_FILE = "study.json"
+FORMAT = 1
 PACKAGES = ("torch", "speechbrain", "muq_plugins")
 
 
@@ -100,21 +100,29 @@ def collect_study(
 def run_record(run_folder: str | Path) -> dict[str, Any]:
     """The numbers of a finished training that a study compares."""
     run_folder = Path(run_folder)
-    rows = read_metrics(run_folder / METRICS_FILE)
     stage = "mulan" if load_scores(run_folder) else "pretrain"
-    rows = select(rows, stage=stage)
-    test = _last(rows, "test", run_folder)
+    rows = select(read_metrics(run_folder / METRICS_FILE), stage=stage)
+    test = _last_test(rows, run_folder)
+    with safe_open(run_folder / "inference/model.safetensors", "numpy") as tensors:
+        shapes = [tensors.get_slice(name).get_shape() for name in tensors.keys()]
     record = {
         "updates": test["step"],
         "audio_seconds": test["audio_seconds"],
         "training_seconds": round(test["time"], 1),
-        "parameters": _parameters(run_folder / "inference" / "model.safetensors"),
+        "parameters": sum(map(math.prod, shapes)),
     }
     if stage == "mulan":
         return record
     learning = select(rows, kind="valid")
     counts = load_diagnostics(run_folder)["code_counts"]
-    record |= {
+    # What the tokenizer cost, which no budget counts, and how good it is.
+    tokenizer = run_folder / "tokenizer"
+    trained: dict[str, Any] = {}
+    if (tokenizer / METRICS_FILE).is_file():
+        rows = select(read_metrics(tokenizer / METRICS_FILE), stage="tokenizer")
+        trained = _last_test(rows, tokenizer)
+    return {
+        **record,
         "num_codebooks": len(counts),
         "codebook_size": counts.shape[1],
         "learning": {
@@ -133,24 +141,12 @@ def run_record(run_folder: str | Path) -> dict[str, Any]:
         },
         "usage": _short(codes.usage(counts).tolist()),
         "perplexity": _short(codes.perplexity(counts).tolist()),
-    }
-    return {**record, **_tokenizer_record(run_folder / "tokenizer")}
-
-
-def _tokenizer_record(folder: Path) -> dict[str, Any]:
-    """What the tokenizer of a run cost, which no budget counts, and how good it is."""
-    names = ("updates", "audio_seconds", "seconds")
-    if not (folder / METRICS_FILE).is_file():
-        empty = {f"tokenizer_{name}": None for name in names}
-        return {**empty, "reconstruction_error_per_level": None}
-    rows = select(read_metrics(folder / METRICS_FILE), stage="tokenizer")
-    test = _last(rows, "test", folder)
-    errors = test["reconstruction_error_per_level"]
-    return {
-        "tokenizer_updates": test["step"],
-        "tokenizer_audio_seconds": test["audio_seconds"],
-        "tokenizer_seconds": round(test["time"], 1),
-        "reconstruction_error_per_level": _short(errors),
+        "tokenizer_updates": trained.get("step"),
+        "tokenizer_audio_seconds": trained.get("audio_seconds"),
+        "tokenizer_seconds": round(trained["time"], 1) if trained else None,
+        "reconstruction_error_per_level": _short(
+            trained.get("reconstruction_error_per_level")
+        ),
     }
 
 
@@ -210,31 +206,22 @@ def _probe_record(folder: Path, result: TaskResult) -> tuple[dict, dict]:
             if (row.features, row.reader) == (name, LINEAR) and row.layer != MIXTURE
         ]
         chosen = next(index for index, row in enumerate(curve) if row.chosen)
-        score = {
+        predicted = predictions[f"{name}/{LINEAR}/{curve[chosen].layer}"][0]
+        scores[name] = {
             "layers": [_short(row.value) for row in curve],
             "validation": [_short(row.validation) for row in curve],
             "chosen": chosen,
             "value": _short(curve[chosen].value),
+            "hits": "".join("01"[hit] for hit in (predicted == targets).tolist()),
         }
-        predicted = predictions[f"{name}/{LINEAR}/{curve[chosen].layer}"][0]
-        score["hits"] = "".join("01"[hit] for hit in (predicted == targets).tolist())
-        scores[name] = score
     return task, scores
 
 
-def _last(rows: list[dict], kind: str, folder: Path) -> dict:
-    found = select(rows, kind=kind)
+def _last_test(rows: list[dict], folder: Path) -> dict:
+    found = select(rows, kind="test")
     if not found:
-        raise UserError(f"{folder / METRICS_FILE} has no {kind} row: not finished.")
+        raise UserError(f"{folder / METRICS_FILE} has no test row: not finished.")
     return found[-1]
-
-
-def _parameters(path: Path) -> int:
-    """Values in the encoder that was saved."""
-    with safe_open(path, framework="numpy") as tensors:
-        return sum(
-            math.prod(tensors.get_slice(name).get_shape()) for name in tensors.keys()
-        )
 
 
 def _short(value):
@@ -245,15 +232,28 @@ def _short(value):
 
 
 def describe_study(hparams: dict[str, Any], command: str) -> dict[str, Any]:
-    """What a study's file says before its runs.
+    """What a study's file says before its runs."""
+    return {
+        "study": hparams["study"],
+        "title": hparams["title"],
+        "command": command,
+        "machine": describe_machine(hparams["devices"]),
+        "base": hparams["base"],
+        "seeds": hparams["seeds"],
+        "budget": hparams["budget"],
+        "experiments": compared_experiments(hparams),
+        "groups": hparams["groups"],
+        "questions": hparams["questions"],
+    }
 
-    Experiments that are only there as inputs of others, in no group, are left out.
-    """
+
+def compared_experiments(hparams: dict[str, Any]) -> dict[str, dict]:
+    """All but those that are only there as inputs of others, in no group."""
     wanted = hparams["experiments"]
     inputs = {name: about.get("inputs") or {} for name, about in wanted.items()}
     shown = {name for group in hparams["groups"] for name in group["experiments"]}
     hidden = {name for needed in inputs.values() for name in needed.values()} - shown
-    experiments = {
+    return {
         name: {
             "label": about["label"],
             "file": Path(about["experiment"]).name,
@@ -264,18 +264,6 @@ def describe_study(hparams: dict[str, Any], command: str) -> dict[str, Any]:
         }
         for name, about in wanted.items()
         if name not in hidden
-    }
-    return {
-        "study": hparams["study"],
-        "title": hparams["title"],
-        "command": command,
-        "machine": describe_machine(hparams["devices"]),
-        "base": hparams["base"],
-        "seeds": hparams["seeds"],
-        "budget": hparams["budget"],
-        "experiments": experiments,
-        "groups": hparams["groups"],
-        "questions": hparams["questions"],
     }
 
 

@@ -1,4 +1,4 @@
-"""A study on arrays: what its runs have measured, contrasts of them, and answers.
+"""A study on arrays: what it may ask, what its runs have measured, and contrasts.
 
 A measure is an array of rows and seeds. Rows are the experiments, then what probes of
 the base read off an untrained encoder and off log-mel statistics. Where a run is
@@ -8,34 +8,28 @@ missing, or has no such number, there is NaN.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from scipy.integrate import trapezoid
 
-from muq_plugins.errors import UserError
-from muq_plugins.evaluation.intervals import (
-    Estimate,
-    Paired,
-    draws,
-    paired,
-    recall_draws,
-    spread_ratio,
-)
-from muq_plugins.evaluation.probing.results import TRAINED
-from muq_plugins.evaluation.study.faults import (
-    COSTS,
-    KINDS,
-    REFERENCES,
-    faults,
-    hits_of,
+from muq_plugins.errors import UserError, nearest
+from muq_plugins.evaluation.intervals import Paired, draws, paired, recall_draws
+from muq_plugins.evaluation.probing.results import LOG_MEL, TRAINED, UNTRAINED
+from muq_plugins.evaluation.study.collect import (
+    FORMAT,
+    STUDY_FILE,
+    compared_experiments,
 )
 from muq_plugins.files import read_json
 
-STUDY_FILE = "study.json"
 SAMPLES = 1000  # draws of test pieces
+ROUNDING = 1e-4  # numbers in the file have six digits
+REFERENCES = (UNTRAINED, LOG_MEL)
+KINDS = ("better", "rises", "less_spread")  # of questions
 
 
 class Measure(NamedTuple):
@@ -64,8 +58,17 @@ class Measure(NamedTuple):
 
     def show(self, value: float, plus: str = "") -> str:
         """A value without its unit, and with its sign if ``plus`` is "+"."""
-        scale, decimals = (100, 1) if self.unit == "points" else (1, 3)
+        scale, decimals = self.form
         return f"{scale * value:{plus}.{decimals}f}"
+
+    def ends(self, found: Paired) -> str:
+        """An interval for a person."""
+        return f"[{self.show(found.low)}, {self.show(found.high)}]"
+
+    @property
+    def form(self) -> tuple[int, int]:
+        """What its values are multiplied by, and decimals."""
+        return (100, 1) if self.unit == "points" else (1, 3)
 
 
 MEASURES = {
@@ -86,6 +89,56 @@ MEASURES = {
 }
 # Comparable between codebooks of the same size only, and means of a validation curve.
 SAME_SIZE, CURVES = ("accuracy", "loss_area"), ("gain_area", "loss_area")
+# Of a training on codes; the others but "probe" are of music and text.
+OF_CODES = ("gain", "gain_area", "loss_area", "accuracy")
+MUSIC_SCRIPT = "train_mulan.py"
+
+# What there must be: a type, a test, and both in words. A list has one rule for all its
+# elements; a mapping one for each key ("?": may be null or left out) or, under "*", one
+# for all keys.
+TEXT = str, str.strip, "a text"
+NUMBER = (int, float), math.isfinite, "a finite number"
+WHOLE = int, lambda value: value >= 0, "a whole number that is not negative"
+MAPPING = dict, lambda value: True, "an object"
+ANY = object, lambda value: True, ""
+MEMBERS = (list, dict), len, "experiments, or the number of each on the axis 'x'"
+ASKED = {
+    **{"title": TEXT, "base": TEXT, "budget": MAPPING},
+    "experiments": {"*": {"label": TEXT, "overrides?": MAPPING}},
+    "groups": [{"title": TEXT, "x?": TEXT, "experiments": MEMBERS}],
+    "questions": [{"question": TEXT, "measure": TEXT}],
+}
+COSTS = {
+    **{"updates": WHOLE, "audio_seconds": NUMBER},
+    **{"training_seconds?": NUMBER, "parameters?": WHOLE},
+    **{"tokenizer_updates?": NUMBER, "tokenizer_audio_seconds?": NUMBER},
+    "tokenizer_seconds?": NUMBER,
+}
+PRETRAINED = {
+    **{"num_codebooks": WHOLE, "codebook_size": WHOLE},
+    "learning": {"updates": [WHOLE], "cross_entropy": [NUMBER]},
+    **{"cross_entropy": NUMBER, "accuracy": NUMBER, "code_entropy": NUMBER},
+    **{"usage": [NUMBER], "perplexity": [NUMBER]},
+    "reconstruction_error_per_level?": [NUMBER],
+}
+FOUND = {"value": NUMBER, "per_query?": [NUMBER], "draws?": [NUMBER]}
+PROBED = {"layers": [NUMBER], "chosen": WHOLE, "value": NUMBER, "hits?": TEXT}
+METRIC = "balanced_accuracy"
+TASK = {
+    "metric": (str, METRIC.__eq__, f"{METRIC!r}, which hits are enough for"),
+    "level?": TEXT,
+    "chance": ((int, float), lambda share: 0 <= share < 1, "a share below 1"),
+    **{"classes": [TEXT], "targets": [WHOLE], "pieces": [WHOLE]},
+}
+FILE = {
+    "format": (object, FORMAT.__eq__, f"{FORMAT}, the one this version reads"),
+    **ASKED,
+    **{"command": TEXT, "machine": MAPPING, "seeds": [WHOLE]},
+    "scores?": {"*": {"chance": NUMBER, "pieces?": [ANY]}},
+    "tasks": {"*": TASK},
+    "runs": [{"experiment": TEXT, "seed": WHOLE, **COSTS}],
+    "missing": [[((str, int), lambda value: True, "an experiment or a seed")]],
+}
 
 
 class Study(NamedTuple):
@@ -130,6 +183,22 @@ class Study(NamedTuple):
             return np.full(sum(there), np.nan)
         return self.values[measure][self.rows([name])[0], there]
 
+    def knows(self, reference: str) -> bool:
+        """Whether all probes of the base have read a reference too."""
+        values = self.of("probe", reference)
+        return bool(len(values)) and bool(np.isfinite(values).all())
+
+    @property
+    def levels(self) -> dict[str, float]:
+        """What the headline is compared with."""
+        if self.scores:
+            return {"chance": self.scores[self.headline]["chance"]}
+        if not self.about["tasks"]:
+            return {"a model that only counts codes": 0.0}
+        known = filter(self.knows, REFERENCES)
+        levels = {name: float(self.of("probe", name).mean()) for name in known}
+        return {**levels, "chance": 0.0}
+
     def measure(self, name: str) -> Measure:
         """One of the measures that this study has."""
         tasks = [f"probe:{task}" for task in self.about["tasks"]]
@@ -152,7 +221,7 @@ def read_study(folder: str | Path) -> Study:
 
 def parse_study(content: Any, file: str | Path = STUDY_FILE) -> Study:
     """Makes a study of what its file holds."""
-    for fault in faults(content, MEASURES):
+    for fault in _faults(content):
         raise UserError(f"{file}: {fault}")
     names, seeds = list(content["experiments"]), content["seeds"]
     runs = {(run["experiment"], run["seed"]): run for run in content["runs"]}
@@ -190,7 +259,7 @@ def _put(study, arrays, measure: str, row: str, column: int, value) -> None:
 
 def _numbers(run: dict) -> dict[str, float | None]:
     """The plain numbers of a run; None where there is none."""
-    cost = {key: run.get(key) for key in COSTS}
+    cost = {key: run.get(key) for key in (key.rstrip("?") for key in COSTS)}
     if "learning" not in run:  # music and text
         return cost
     steps, losses = run["learning"]["updates"], run["learning"]["cross_entropy"]
@@ -216,6 +285,17 @@ def _drawn(score: dict, test: dict) -> list[float]:
         return []
     weights = draws(test["pieces"], SAMPLES)
     return (weights @ score["per_query"] / weights.sum(axis=1)).tolist()
+
+
+def hits_of(score: dict) -> np.ndarray:
+    """1 for every test clip that was recognised, else 0."""
+    return np.array([letter == "1" for letter in score["hits"]], dtype=float)
+
+
+def balanced_accuracy(hits: np.ndarray, targets: Sequence[int]) -> float:
+    """The mean recall of the classes that occur."""
+    totals, found = np.bincount(targets), np.bincount(targets, weights=hits)
+    return float((found[totals > 0] / totals[totals > 0]).mean())
 
 
 def _probed(score: dict, task: dict) -> tuple[float, np.ndarray]:
@@ -258,117 +338,155 @@ def contrast(study: Study, measure: str, weights: dict[str, float]) -> Paired | 
     return paired(sums[there], drawn)
 
 
+def along(numbers: dict[str, float]) -> list[str]:
+    """Experiments in the order of their numbers."""
+    return sorted(numbers, key=numbers.__getitem__)
+
+
 def slope_weights(x: Sequence[float]) -> list[float]:
     """Weights whose sum with y is its slope by least squares, per doubling of x."""
     doublings = np.log2(x) - np.log2(x).mean()
     return (doublings / (doublings**2).sum()).tolist()
 
 
-class Answer(NamedTuple):
-    """What the runs say about a question."""
-
-    question: str
-    answer: str  # "supported", "refuted", "undecided" or "unfinished"
-    numbers: str  # with the interval, or why there is none
-    compared: str = ""
-    measure: Measure | None = None
-    unit: str = ""
-    found: Paired | Estimate | None = None
-
-    @property
-    def sentence(self) -> str:
-        """The answer as a finding of the report."""
-        if self.answer == "unfinished":
-            return f"{self.question} Not finished, {self.numbers}."
-        words = f"{self.answer.capitalize()} at this budget: {self.numbers}"
-        return f"{self.question} {words} ({self.compared})."
+def check_study(hparams: dict[str, Any], file: str | Path) -> None:
+    """Refuse, before anything runs, what could not be answered when all has run."""
+    experiments = {"*": {"label": TEXT, "experiment": TEXT, "overrides?": MAPPING}}
+    for fault in _misfits(hparams, {**ASKED, "experiments": experiments}):
+        raise UserError(f"{file}: {fault}")
+    names = compared_experiments(hparams)
+    scripts = {hparams["experiments"][name].get("script", "") for name in names}
+    of_music = [x for x in MEASURES if x not in OF_CODES and x != "probe"]
+    measures = of_music if scripts == {MUSIC_SCRIPT} else list(OF_CODES)
+    probes = list(hparams["probes"] or {})
+    measures += ["probe", *(f"probe:{name}/" for name in probes)] if probes else []
+    for fault in _wrongly_asked(hparams, names, measures):
+        raise UserError(f"{file}: {fault}")
 
 
-def kind_of(question: dict) -> str:
-    """What is asked: one of "better", "rises" and "less_spread"."""
-    return next(kind for kind in KINDS if kind in question)
+def _faults(content: Any) -> Iterator[str]:
+    """What is wrong with a file. Only the first is sure: the next ones rely on it."""
+    yield from _misfits(content, FILE)
+    names, tasks = content["experiments"], content["tasks"]
+    yield from _wrongly_asked(content, names, [*MEASURES, "probe:"])
+    tests = content.get("scores") or {}
+    rule: dict = {"scores": dict.fromkeys(tests, FOUND)} if tests else dict(PRETRAINED)
+    if tasks:
+        features = {TRAINED: PROBED, **{f"{name}?": PROBED for name in REFERENCES}}
+        rule["probe"] = dict.fromkeys(tasks, features)
+    for index, run in enumerate(content["runs"]):
+        yield from _misfits(run, rule, f"runs[{index}]")
+        for name in tests:
+            score = run["scores"][name]
+            if found := score.get("per_query"):
+                place, mean = f"runs[{index}].scores.{name}", float(np.mean(found))
+                yield from _differs(place, score, mean, "the mean of its queries")
+        for name, task in tasks.items():
+            for features, score in run["probe"][name].items():
+                place = f"runs[{index}].probe.{name}.{features}"
+                yield from _wrongly_probed(place, features, score, task["targets"])
+    there = Counter((run["experiment"], run["seed"]) for run in content["runs"])
+    there += Counter(map(tuple, content["missing"]))
+    expected = {(name, seed) for name in names for seed in content["seeds"]}
+    for pair in [*there, *sorted(expected)]:
+        if there[pair] != (pair in expected):
+            words = "{} with seed {}".format(*(*pair, "?")[:2])
+            times = f"{there[pair]} times in runs and missing together"
+            yield f"{words} is {times}, which must be {int(pair in expected)}"
 
 
-def along(numbers: dict[str, float]) -> list[str]:
-    """Experiments in the order of their numbers."""
-    return sorted(numbers, key=numbers.__getitem__)
+def _wrongly_asked(content: dict, names, measures: list[str]) -> Iterator[str]:
+    """What is wrong with groups and questions about the experiments ``names``.
 
-
-def answer(study: Study, question: dict) -> Answer:
-    """Answers a question by numbers alone.
-
-    Supported if the whole 95 % interval lies on the side that the question asks about,
-    refuted if it lies on the other side, else undecided. An interval that leaves the
-    test pieces out is too narrow to decide.
+    A measure that ends in ":" or "/" stands for all that begin with it.
     """
-    kind, text = kind_of(question), question["question"]
-    x = question.get("rises", {})
-    names = along(x) if x else [question[kind], question["than"]]
-    missing = [
-        f"{study.label(name)} (seed {seed})"
-        for name, seed in study.about["missing"]
-        if name in names
-    ]
-    if missing:
-        more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
-        words = f"missing: {', '.join(missing[:5])}{more}"
-        return Answer(text, "unfinished", words)
-    measure = study.measure(question["measure"])
-    first, last = study.label(names[0]), study.label(names[-1])
-    what = measure.lower_case
-    if measure.better < 0 and kind != "less_spread":
-        what += ", where lower is better"
-    compared = {
-        "better": f"{what}: {first} minus {last}",
-        "rises": f"{what}: slope from {first} to {last}",
-        "less_spread": f"standard deviation of the {what}: {first} divided by {last}",
-    }[kind]
-    unit = (measure.unit + (" per doubling" if x else "")).strip()
-    if reason := not_comparable(study, question["measure"], names):
-        return Answer(text, "undecided", reason, compared, measure, unit)
-    seeds, over = len(study.seeds), f"over {len(study.seeds)} seeds"
-    decides = True
-    if kind == "less_spread":
-        better, null = -1, 1
-        both = [study.of(question["measure"], name) for name in names]
-        found = spread_ratio(*both) if seeds > 1 else None
-        if found is None:
-            words = "at least one of the two does not vary at all"
-            words = words if seeds > 1 else "one seed"
-            return Answer(text, "undecided", words, compared, measure, unit)
-        words = f"ratio {found.value:.2f} [{found.low:.2f}, {found.high:.2f}] {over}"
+    one = str, lambda name: name in names, f"one of the experiments {', '.join(names)}"
+    above = (int, float), lambda value: 0 < value < math.inf, "a number above 0"
+    yield from _misfits(content, {"base": one})
+    labels = [content["experiments"][name]["label"] for name in names]
+    if len(set(labels)) < len(labels):
+        yield _must("experiments", "experiments with different labels", labels)
+    for index, group in enumerate(content["groups"]):
+        place = f"groups[{index}]"
+        yield from _unknown(place, group, ("title", "x", "experiments"))
+        rule = {"experiments": {"*": NUMBER} if "x" in group else [TEXT]}
+        yield from _misfits(group, rule, place)
+        for name in group["experiments"]:
+            yield from _misfits(name, one, f"{place}.experiments")
+    for index, question in enumerate(content["questions"]):
+        place, name = f"questions[{index}]", question["measure"]
+        if not any(name == x or x[-1] in ":/" and name.startswith(x) for x in measures):
+            words = f"one of {', '.join(measures)}, which this study can measure"
+            yield _must(f"{place}.measure", words, name)
+        kinds = [kind for kind in KINDS if kind in question]
+        if len(kinds) != 1:
+            words = "a question with one of 'better', 'rises' and 'less_spread'"
+            yield _must(place, words, question)
+        kind, asked = kinds[0], question[kinds[0]]
+        keys = (kind,) if kind == "rises" else (kind, "than")
+        yield from _unknown(place, question, ("question", "measure", *keys))
+        if kind == "rises":
+            yield from _misfits(question, {kind: {"*": above}}, place)
+            if len(set(asked.values())) < 2:
+                yield _must(f"{place}.rises", "at least two different numbers", asked)
+            for name in asked:
+                yield from _misfits(name, one, f"{place}.rises")
+        else:
+            yield from _misfits(question, {kind: one, "than": one}, place)
+            if asked == question["than"]:
+                yield _must(f"{place}.than", f"another experiment than {kind!r}", asked)
+
+
+def _wrongly_probed(place: str, features: str, score: dict, targets) -> Iterator[str]:
+    layers, chosen, hits = score["layers"], score["chosen"], score.get("hits")
+    if chosen >= len(layers):
+        words = f"one of {len(layers)} layers, counted from 0"
+        yield _must(f"{place}.chosen", words, chosen)
+    yield from _differs(place, score, layers[chosen], f"that of layer {chosen}")
+    if hits is None and features == TRAINED:
+        yield _must(place, "an object with the key 'hits'", score)
+    elif hits is not None:
+        if len(hits) != len(targets) or set(hits) - {"0", "1"}:
+            words = f"a 0 or 1 for each of the {len(targets)} test clips"
+            yield _must(f"{place}.hits", words, hits)
+        counted = balanced_accuracy(hits_of(score), targets)
+        yield from _differs(place, score, counted, "the balanced accuracy of its hits")
+
+
+def _differs(place: str, score: dict, expected: float, words: str) -> Iterator[str]:
+    if abs(score["value"] - expected) > ROUNDING:
+        yield _must(f"{place}.value", f"{expected:.6g}, {words}", score["value"])
+
+
+def _misfits(value: Any, rule: Any, place: str = "") -> Iterator[str]:
+    """What is not as its rule says."""
+    if isinstance(rule, tuple):
+        kind, test, words = rule
+        is_bool = isinstance(value, bool) and kind is not object
+        if is_bool or not isinstance(value, kind) or not test(value):
+            yield _must(place, words, value)
+    elif not isinstance(value, type(rule)):
+        yield _must(place, "a list" if isinstance(rule, list) else "an object", value)
+    elif isinstance(rule, list):
+        for index, element in enumerate(value):
+            yield from _misfits(element, rule[0], f"{place}[{index}]")
     else:
-        better, null = measure.better, 0
-        weights = slope_weights([x[name] for name in names]) if x else [1.0, -1.0]
-        weights = dict(zip(names, weights, strict=True))
-        found = contrast(study, question["measure"], weights)
-        words = f"{measure.show(found.value, '+')} {unit}".strip()
-        if question["measure"] in study.scores and math.isnan(found.from_groups):
-            decides, over = False, f"{over} only, without the choice of test pieces"
-        several = f"{words} {ends(measure, found)} {over}"
-        words = f"one seed, {words}" if math.isnan(found.low) else several
-    low, high = sorted(better * (end - null) for end in (found.low, found.high))
-    said = "supported" if low > 0 else "refuted" if high < 0 else "undecided"
-    said = said if decides else "undecided"
-    return Answer(text, said, words, compared, measure, unit, found)
+        rules = dict.fromkeys(value, rule["*"]) if "*" in rule else rule
+        for key, inner in rules.items():
+            name = key if "*" in rule else key.rstrip("?")
+            if name not in value and name == key:
+                yield f"{place or 'the file'} has no key {name!r}"
+            if value.get(name) is not None or name == key:
+                yield from _misfits(value[name], inner, f"{place}.{name}".lstrip("."))
 
 
-def ends(measure: Measure, found: Paired) -> str:
-    """An interval for a person."""
-    return f"[{measure.show(found.low)}, {measure.show(found.high)}]"
+def _unknown(place: str, value: dict, keys: Sequence[str]) -> Iterator[str]:
+    for key in value:
+        if key not in keys:
+            yield f"{place}.{key} is not known; the nearest key is {nearest(key, keys)}"
 
 
-def not_comparable(study: Study, measure: str, names: Sequence[str]) -> str:
-    """Why a measure says nothing about some experiments; empty if it does."""
-    runs = [run for name in names for run in study.runs_of(name)]
-    sizes = sorted({run.get("codebook_size") for run in runs})
-    if measure in SAME_SIZE and len(sizes) > 1:
-        words = " and ".join(map(str, sizes))
-        return f"not comparable, as codebooks have {words} entries"
-    if measure in CURVES:
-        steps = {tuple(run["learning"]["updates"]) for run in runs}
-        if len(steps) > 1:
-            return "not comparable, as the runs were validated after different updates"
-        if any(len(once) < 2 for once in steps):
-            return "not measured, as the runs were validated too seldom for a curve"
-    return ""
+def _must(place: str, expected: str, value: Any) -> str:
+    words = repr(value)
+    words = words if len(words) < 80 else f"{words[:77]}..."
+    return f"{place or 'the file'} must be {expected}, got {words}"

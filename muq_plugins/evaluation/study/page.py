@@ -1,83 +1,38 @@
-"""The page of a study, made from `study.json` and nothing else."""
+"""The answers of a study, and its page, made from `study.json` and nothing else."""
 
 from __future__ import annotations
 
 import json
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from muq_plugins.evaluation import figures
 from muq_plugins.evaluation.figures import Curves, Dots
-from muq_plugins.evaluation.intervals import Paired
-from muq_plugins.evaluation.page import (
-    Fact,
-    Picture,
-    Section,
-    Table,
-    Verdict,
-    announce,
-    write_report,
-)
+from muq_plugins.evaluation.intervals import Estimate, Paired, spread_ratio
+from muq_plugins.evaluation.page import Fact, Page, Part, Table, Verdict, write_page
 from muq_plugins.evaluation.probing.results import TRAINED, UNTRAINED
-from muq_plugins.evaluation.run_files import FIGURES_FOLDER
 from muq_plugins.evaluation.study.numbers import (
+    CURVES,
+    KINDS,
     REFERENCES,
-    Answer,
+    SAME_SIZE,
+    Measure,
     Study,
     along,
-    answer,
     contrast,
-    ends,
     layer_scores,
-    not_comparable,
     read_study,
+    slope_weights,
 )
 
 # Resampling fewer pieces says nothing about other pieces.
 FEWEST_PIECES = 5
 NOTHING = "-"
-OVER_SEEDS = (
-    "Values are the mean ± the standard deviation over seeds; differences to the base "
-    "are paired by seed and, for probes, by test clip, with their 95% interval in "
-    "brackets."
-)
-PROBE_TEXT = (
-    "The probe score is the mean over the tasks of how far a linear probe of the "
-    "frozen encoder gets from chance (0%) to no error (100%); the tasks themselves are "
-    "in balanced accuracy. Each task uses the layer that is chosen without the test "
-    "part."
-)
-CODES_TEXT = (
-    "All on the test part, as the mean over codebooks. Gain over counting is the "
-    "entropy of the codes minus the cross-entropy on masked frames: how much better "
-    "the model knows the codes than one that only counts them. Cross-entropy and "
-    "accuracy themselves depend on how even the codes are and say little across "
-    "targets."
-)
-MUSIC_TEXT = (
-    "On pieces that were not trained on: music is found by its full caption, and "
-    "captions by music; tags are the bare names of instruments. Values are the mean ± "
-    "the standard deviation over seeds; differences to the base are paired by seed, "
-    "with their 95% interval in brackets."
-)
-SEEDS_ONLY = (
-    "\n\nSeeds only: what was found of each query was not kept, so the intervals "
-    "leave out which pieces the test part has. They are too narrow to decide anything."
-)
-ANSWERS_TEXT = (
-    "An answer is computed: supported if the whole 95% interval lies on the side that "
-    "the question asks about, refuted if it lies on the other side, undecided "
-    "otherwise. It holds for this budget, this model and these data. Half the width of "
-    "the interval is the root of the sum of two squares: Student's interval over the "
-    "seeds, of differences within a seed, and 1.96 standard errors over the test "
-    "pieces, from 1,000 bootstrap draws that are the same for both sides. Slopes are "
-    "per doubling, fitted for each seed; ratios of standard deviations have the "
-    "interval of the F distribution."
-)
 # Columns of the table of codes: measure, scale and decimals.
 CODES = {
     "Masked accuracy (%)": ("accuracy", 100, 1),
@@ -87,7 +42,7 @@ CODES = {
     "Perplexity": ("perplexity", 1, 1),
     "Reconstruction error": ("reconstruction", 1, 3),
 }
-# Columns of the table of costs; what has no decimals must be the same for all.
+# Columns of the table of costs; what is not a time must be the same for all.
 BUDGET = {
     "Updates": "updates",
     "Audio (s)": "audio_seconds",
@@ -99,55 +54,92 @@ BUDGET = {
 }
 
 
+class Group(NamedTuple):
+    """Experiments that the page shows together, in order."""
+
+    study: Study
+    number: int
+    title: str
+    x: str  # what they differ in by a number; empty if there is none
+    members: Mapping[str, float] | Sequence[str]
+
+    @property
+    def names(self) -> list[str]:
+        """The experiments."""
+        return along(self.members) if self.x else list(self.members)
+
+    @property
+    def finished(self) -> list[str]:
+        """Those that have a run."""
+        return [name for name in self.names if self.study.runs_of(name)]
+
+    @property
+    def name(self) -> str:
+        """What its figures are named after."""
+        stem = re.sub(r"\W+", "_", self.title.lower()).strip("_")
+        return f"{self.number}_{stem}"
+
+
+def groups_of(study: Study) -> list[Group]:
+    """The groups of a study, numbered from 1."""
+    return [
+        Group(study, number, about["title"], about.get("x", ""), about["experiments"])
+        for number, about in enumerate(study.about["groups"], start=1)
+    ]
+
+
 def study_report(folder: str | Path) -> Path:
     """Writes `report.html`, `report.md` and figures beside a `study.json`."""
-    folder = Path(folder)
     study = read_study(folder)
     about = study.about
-    answers = [answer(study, question) for question in about["questions"]]
-    sections = [answers_section(answers)] if answers else []
-    for number, group in enumerate(about["groups"], start=1):
-        sections += _group_sections(study, number, group, folder / FIGURES_FOLDER)
-    sections.append(
-        Section(
-            "Was the budget the same?",
-            "Updates and seconds of audio must be equal for all. The training of a "
-            "tokenizer comes on top and is listed apart: targets without one have not "
-            "been given its time for anything else.",
-            table=budget_table(study),
-        )
-    )
-    if about["tasks"]:
-        sections.append(
-            Section(
-                "What was probed for?",
-                "Pieces of the test part are in no other part; intervals resample "
-                "them.",
-                table=_tasks_table(about["tasks"]),
-            )
-        )
-    sections.append(_experiments_section(study))
     settings = {"command": about["command"], "seeds": study.seeds, **about["budget"]}
-    return write_report(
+    return write_page(
         folder,
-        about["title"],
-        study_facts(study),
-        announce(study_verdicts(study, answers)),
-        sections,
-        "\n".join(f"{key}: {json.dumps(value)}" for key, value in settings.items()),
+        study_page(study),
+        study,
         ", ".join(f"{name} {value}" for name, value in about["machine"].items()),
+        "\n".join(f"{key}: {json.dumps(value)}" for key, value in settings.items()),
     )
 
 
 def study_headline(folder: str | Path) -> list[str]:
     """What came out, line by line for the terminal: numbers, warnings, answers."""
     study = read_study(folder)
-    answers = [answer(study, question) for question in study.about["questions"]]
-    lines = [*study_facts(study), *study_verdicts(study, answers)]
-    return [str(line) for line in lines]
+    page = study_page(study)
+    return [str(line) for line in [*page.facts_of(study), *page.verdicts_of(study)]]
 
 
-def study_facts(study: Study) -> list[Fact]:
+def study_page(study: Study) -> Page:
+    """The page, which depends on what there is to show."""
+    about = study.about
+    parts = [Part("answers", table=answers_table)] if about["questions"] else []
+    for group in groups_of(study):
+        for part in _parts_of(group):
+            parts.append(part._replace(each=lambda _, group=group: [group]))
+    parts.append(Part("budget", table=budget_table))
+    if about["tasks"]:
+        parts.append(Part("tasks", table=_tasks_table))
+    parts.append(Part("experiments", table=_experiments_table))
+    verdicts = budget_verdict, _unfinished, _one_seed, few_pieces, _answered
+    return Page(about["title"], "study.md.j2", (_facts,), verdicts, tuple(parts))
+
+
+def _parts_of(group: Group) -> list[Part]:
+    """Scores, layers, codes: what a group is shown by."""
+    scores = {"scores": _scores_figure}
+    if not group.finished:
+        return [Part("unfinished")]
+    if group.study.scores:
+        return [Part("music", scores, music_table)]
+    codes = {**scores, "learning": _learning_figure, "codes": _codes_figure}
+    parts = [Part("codes", codes, codes_table)]
+    if group.study.about["tasks"]:
+        layers = Part("layers", {"layers": _layers_figure})
+        parts = [Part("probes", scores, probe_table), layers, *parts]
+    return parts
+
+
+def _facts(study: Study) -> list[Fact]:
     """How much was run, and the base beside the highest."""
     missing = len(study.about["missing"])
     facts = [
@@ -167,10 +159,6 @@ def study_facts(study: Study) -> list[Fact]:
         )
     )
     measure, base = study.measure(study.headline), study.about["base"]
-    levels = ", ".join(
-        f"{name} {measure.show(level)}{measure.sign}"
-        for name, level in _references(study).items()
-    )
     means = {
         name: study.of(study.headline, name).mean()
         for name in study.names
@@ -184,7 +172,10 @@ def study_facts(study: Study) -> list[Fact]:
         value = measure.show(values.mean()) + measure.sign
         if len(values) > 1:
             value += f" ± {measure.show(values.std(ddof=1))}"
-        note = levels
+        note = ", ".join(
+            f"{level} {measure.show(height)}{measure.sign}"
+            for level, height in study.levels.items()
+        )
         if title == "highest":
             difference = _against_base(study, study.headline, name)
             note = f"minus {study.label(base)}: {difference}"
@@ -193,38 +184,10 @@ def study_facts(study: Study) -> list[Fact]:
     return facts
 
 
-def study_verdicts(study: Study, answers: list[Answer]) -> list[Verdict]:
-    """Whether the study can be trusted, then its answers."""
-    verdicts = [_budget_verdict(study)] if study.runs else []
-    missing = study.about["missing"]
-    if missing:
-        names = [f"{study.label(name)} (seed {seed})" for name, seed in missing]
-        more = f" and {len(names) - 5} more" if len(names) > 5 else ""
-        words = (
-            f"not finished, {len(names)} of {len(names) + len(study.runs)} runs: "
-            f"{', '.join(names[:5])}{more}. Run the study again; what is finished is "
-            "reused."
-        )
-        verdicts.append(Verdict("warning", words))
-    if len(study.seeds) == 1:
-        words = (
-            "there is one seed, so nothing can be decided: another seed may turn every "
-            "difference around."
-        )
-        verdicts.append(Verdict("warning", words))
-    few = [
-        f"{name} ({pieces})"
-        for name, task in study.about["tasks"].items()
-        if (pieces := len(set(task["pieces"]))) < FEWEST_PIECES
-    ]
-    if few:
-        words = "too few test pieces for intervals that mean something"
-        verdicts.append(Verdict("warning", f"{words}: {', '.join(few)}."))
-    return verdicts + [Verdict(said.answer, said.sentence) for said in answers]
-
-
-def _budget_verdict(study: Study) -> Verdict:
+def budget_verdict(study: Study) -> list[Verdict]:
     """Whether all runs had the same updates and seconds of audio."""
+    if not study.runs:
+        return []
     budgets = {key: (r["updates"], r["audio_seconds"]) for key, r in study.runs.items()}
     given = list(budgets.values())
     usual = max(sorted(set(given)), key=given.count)
@@ -235,133 +198,231 @@ def _budget_verdict(study: Study) -> Verdict:
         if (updates, audio) != usual
     ]
     if others:
-        return Verdict(
-            "problem",
-            f"the budgets differ, so nothing below is a fair comparison: most runs had "
-            f"{words}, but not {', '.join(others)}.",
+        words = (
+            "the budgets differ, so nothing below is a fair comparison: most runs had "
+            f"{words}, but not {', '.join(others)}."
         )
-    return Verdict("good", f"all {len(given)} runs had the same budget: {words}.")
+        return [Verdict("problem", words)]
+    return [Verdict("good", f"all {len(given)} runs had the same budget: {words}.")]
 
 
-def answers_section(answers: list[Answer]) -> Section:
+def _unfinished(study: Study) -> list[Verdict]:
+    missing = study.about["missing"]
+    words = (
+        f"not finished, {len(missing)} of {len(missing) + len(study.runs)} runs: "
+        f"{_some(study, missing)}. Run the study again; what is finished is reused."
+    )
+    return [Verdict("warning", words)] if missing else []
+
+
+def _one_seed(study: Study) -> list[Verdict]:
+    words = (
+        "there is one seed, so nothing can be decided: another seed may turn every "
+        "difference around."
+    )
+    return [Verdict("warning", words)] if len(study.seeds) == 1 else []
+
+
+def few_pieces(study: Study) -> list[Verdict]:
+    """Whether intervals rest on enough pieces."""
+    few = [
+        f"{name} ({pieces})"
+        for name, task in study.about["tasks"].items()
+        if (pieces := len(set(task["pieces"]))) < FEWEST_PIECES
+    ]
+    words = "too few test pieces for intervals that mean something"
+    return [Verdict("warning", f"{words}: {', '.join(few)}.")] if few else []
+
+
+def _answered(study: Study) -> list[Verdict]:
+    return [Verdict(said.answer, said.sentence) for said in _answers(study)]
+
+
+def _answers(study: Study) -> list[Answer]:
+    return [answer(study, question) for question in study.about["questions"]]
+
+
+class Answer(NamedTuple):
+    """What the runs say about a question."""
+
+    question: str
+    answer: str  # "supported", "refuted", "undecided" or "unfinished"
+    numbers: str  # with the interval, or why there is none
+    compared: str = ""
+    measure: Measure | None = None
+    unit: str = ""
+    found: Paired | Estimate | None = None
+
+    @property
+    def sentence(self) -> str:
+        """The answer as a finding of the report."""
+        if self.answer == "unfinished":
+            return f"{self.question} Not finished, {self.numbers}."
+        words = f"{self.answer.capitalize()} at this budget: {self.numbers}"
+        return f"{self.question} {words} ({self.compared})."
+
+
+def answer(study: Study, question: dict) -> Answer:
+    """Answers a question by numbers alone.
+
+    Supported if the whole 95 % interval lies on the side that the question asks about,
+    refuted if it lies on the other side, else undecided. An interval that leaves the
+    test pieces out is too narrow to decide.
+    """
+    kind = next(kind for kind in KINDS if kind in question)
+    text = question["question"]
+    x = question.get("rises", {})
+    names = along(x) if x else [question[kind], question["than"]]
+    if missing := [run for run in study.about["missing"] if run[0] in names]:
+        return Answer(text, "unfinished", f"missing: {_some(study, missing)}")
+    measure = study.measure(question["measure"])
+    first, last = study.label(names[0]), study.label(names[-1])
+    what = measure.lower_case
+    if measure.better < 0 and kind != "less_spread":
+        what += ", where lower is better"
+    compared = {
+        "better": f"{what}: {first} minus {last}",
+        "rises": f"{what}: slope from {first} to {last}",
+        "less_spread": f"standard deviation of the {what}: {first} divided by {last}",
+    }[kind]
+    unit = (measure.unit + (" per doubling" if x else "")).strip()
+    if reason := not_comparable(study, question["measure"], names):
+        return Answer(text, "undecided", reason, compared, measure, unit)
+    seeds, over = len(study.seeds), f"over {len(study.seeds)} seeds"
+    decides = True
+    if kind == "less_spread":
+        better, null = -1, 1
+        both = [study.of(question["measure"], name) for name in names]
+        found = spread_ratio(*both) if seeds > 1 else None
+        if found is None:
+            words = "at least one of the two does not vary at all"
+            words = words if seeds > 1 else "one seed"
+            return Answer(text, "undecided", words, compared, measure, unit)
+        words = f"ratio {found.value:.2f} [{found.low:.2f}, {found.high:.2f}] {over}"
+    else:
+        better, null = measure.better, 0
+        weights = slope_weights([x[name] for name in names]) if x else [1.0, -1.0]
+        weights = dict(zip(names, weights, strict=True))
+        found = contrast(study, question["measure"], weights)
+        words = f"{measure.show(found.value, '+')} {unit}".strip()
+        if question["measure"] in study.scores and math.isnan(found.from_groups):
+            decides, over = False, f"{over} only, without the choice of test pieces"
+        several = f"{words} {measure.ends(found)} {over}"
+        words = f"one seed, {words}" if math.isnan(found.low) else several
+    low, high = sorted(better * (end - null) for end in (found.low, found.high))
+    said = "supported" if low > 0 else "refuted" if high < 0 else "undecided"
+    said = said if decides else "undecided"
+    return Answer(text, said, words, compared, measure, unit, found)
+
+
+def not_comparable(study: Study, measure: str, names: Sequence[str]) -> str:
+    """Why a measure says nothing about some experiments; empty if it does."""
+    runs = [run for name in names for run in study.runs_of(name)]
+    sizes = sorted({run.get("codebook_size") for run in runs})
+    if measure in SAME_SIZE and len(sizes) > 1:
+        words = " and ".join(map(str, sizes))
+        return f"not comparable, as codebooks have {words} entries"
+    if measure in CURVES:
+        steps = {tuple(run["learning"]["updates"]) for run in runs}
+        if len(steps) > 1:
+            return "not comparable, as the runs were validated after different updates"
+        if any(len(once) < 2 for once in steps):
+            return "not measured, as the runs were validated too seldom for a curve"
+    return ""
+
+
+def _some(study: Study, runs: Sequence[tuple[str, int]]) -> str:
+    """The first few of some runs."""
+    names = [f"{study.label(name)} (seed {seed})" for name, seed in runs]
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    return ", ".join(names[:5]) + more
+
+
+def answers_table(study: Study) -> Table:
     """All questions with the numbers behind their answers."""
     rows = []
-    for said in answers:
+    for said in _answers(study):
         found, cells = said.found, [NOTHING] * 5
         if isinstance(found, Paired):
             show = said.measure.show
             halves = (found.from_seeds, found.from_groups)
             cells = [
                 f"{show(found.value, '+')} {said.unit}".strip(),
-                NOTHING if math.isnan(found.low) else ends(said.measure, found),
+                NOTHING if math.isnan(found.low) else said.measure.ends(found),
                 *(NOTHING if math.isnan(half) else f"±{show(half)}" for half in halves),
                 ", ".join(show(value, "+") for value in found.per_seed),
             ]
         elif found is not None:
             cells[:2] = f"x {found.value:.2f}", f"[{found.low:.2f}, {found.high:.2f}]"
         rows.append([said.question, said.answer, *cells])
-    text = ANSWERS_TEXT
-    if len(rows) > 1:
-        text += (
-            f"\n\n{len(rows)} questions are asked and each interval is for its "
-            "question alone, without a correction for their number: of twenty "
-            "questions whose truth is no difference, about one is decided by chance."
-        )
     header = ["Question", "Answer", "Result", "95% interval"]
-    header += ["From seeds", "From test pieces", "Every seed"]
-    return Section("Questions and answers", text, table=Table(header, rows))
+    return Table([*header, "From seeds", "From test pieces", "Every seed"], rows)
 
 
-def _group_sections(study: Study, number: int, group: dict, folder: Path):
-    """Everything about a group of experiments: scores, curves, codes, layers."""
-    title, members = group["title"], group["experiments"]
-    names = along(members) if isinstance(members, dict) else members
-    finished = [name for name in names if study.runs_of(name)]
-    if not finished:
-        return [Section(title, "No run of this group has finished.")]
-    stem = re.sub(r"\W+", "_", title.lower()).strip("_")
-
-    def path(kind):
-        return folder / f"{number}_{stem}_{kind}.png"
-
-    def text(words):
-        first = study.about["groups"][0]["title"]
-        return f"{words} {OVER_SEEDS}" if number == 1 else f"As for {first} above."
-
-    pictures = [_scores_picture(study, group, finished, path("scores"))]
-    if study.scores:
-        words = MUSIC_TEXT + ("" if study.draws else SEEDS_ONLY)
-        return [Section(title, words, pictures, music_table(study, names))]
-    sections = []
-    if study.about["tasks"]:
-        about = f"{title}: what can be read off the encoders"
-        table = probe_table(study, names)
-        sections.append(Section(about, text(PROBE_TEXT), pictures, table))
-        pictures = [_layers_picture(study, finished, path("layers"))]
-        words = "The probe score of every layer, the mean over the tasks."
-        sections.append(Section(f"{title}: layer by layer", words, pictures))
-        pictures = []
-    pictures.append(_learning_picture(study, finished, path("learning")))
-    pictures.append(_use_picture(study, finished, path("codes")))
-    about, table = f"{title}: codes and how they are learned", codes_table(study, names)
-    sections.append(Section(about, text(CODES_TEXT), pictures, table))
-    return sections
-
-
-def probe_table(study: Study, names: Sequence[str]) -> Table:
+def probe_table(group: Group) -> Table:
     """What can be read off encoders, task by task, then the references."""
-    base, tasks = study.about["base"], study.about["tasks"]
-    rows = []
-    for name in [*names, *(x for x in REFERENCES if _is_known(study, x))]:
-        rows.append(
-            [
-                name if name in REFERENCES else _row_label(study, name),
-                _measured(study, "probe", name),
-                _against_base(study, "probe", name),
-                *(_cell(100 * study.of(task, name), 1) for task in tasks),
-            ]
-        )
+    study, tasks = group.study, group.study.about["tasks"]
+    names = [*group.names, *filter(study.knows, REFERENCES)]
+    others = {f"{task} (%)": (task, 100, 1) for task in tasks}
+    table = _compared(study, names, ["probe"], others)
     chances = [f"{100 * task['chance']:.1f}" for task in tasks.values()]
-    rows.append(["chance", "0.0", NOTHING, *chances])
-    header = ["Experiment", study.measure("probe").column, f"Minus {study.label(base)}"]
-    return Table([*header, *(f"{task} (%)" for task in tasks)], rows)
+    table.rows.append(["chance", "0.0", NOTHING, *chances])
+    return table
 
 
-def music_table(study: Study, names: Sequence[str]) -> Table:
+def music_table(group: Group) -> Table:
     """How well music and text find each other, then chance."""
-    rows = []
-    for name in names:
-        cells = [_measured(study, measure, name) for measure in study.scores]
-        cells.insert(1, _against_base(study, study.headline, name))
-        rows.append([_row_label(study, name), *cells])
+    study = group.study
     shown = {name: study.measure(name) for name in study.scores}
+    others = {shown[name].column: (name, *shown[name].form) for name in shown}
+    del others[shown[study.headline].column]
+    table = _compared(study, group.names, [study.headline], others)
     chances = [shown[name].show(test["chance"]) for name, test in study.scores.items()]
-    rows.append(["chance", chances[0], NOTHING, *chances[1:]])
-    first, *others = (measure.column for measure in shown.values())
-    base = f"Minus {study.label(study.about['base'])}"
-    return Table(["Experiment", first, base, *others], rows)
+    table.rows.append(["chance", chances[0], NOTHING, *chances[1:]])
+    return table
 
 
-def codes_table(study: Study, names: Sequence[str]) -> Table:
+def codes_table(group: Group) -> Table:
     """The targets of experiments, and how well they are predicted."""
+    study = group.study
     asked = {question["measure"] for question in study.about["questions"]}
-    shown = ["gain", *(name for name in ("gain_area", "loss_area") if name in asked)]
-    rows = []
-    for name in names:
+    shown = ["gain", *(name for name in CURVES if name in asked)]
+    table = _compared(study, group.names, shown, CODES)
+    table.header.insert(1, "Codes")
+    for name, row in zip(group.names, table.rows, strict=True):
         runs = study.runs_of(name)
         sizes = {f"{run['num_codebooks']} x {run['codebook_size']}" for run in runs}
-        row = [_row_label(study, name), " or ".join(sorted(sizes)) or NOTHING]
-        for measure in shown:
-            row.append(_measured(study, measure, name))
+        row.insert(1, " or ".join(sorted(sizes)) or NOTHING)
+    return table
+
+
+def _compared(
+    study: Study,
+    names: Sequence[str],
+    measures: Sequence[str],
+    others: Mapping[str, tuple[str, int, int]],
+) -> Table:
+    """A line for each name: measures beside their difference to the base, then others.
+
+    ``others`` are column: measure, scale and decimals.
+    """
+    header, rows = ["Experiment"], []
+    for measure in measures:
+        base = study.label(study.about["base"])
+        header += [study.measure(measure).column, f"Minus {base}"]
+    for name in names:
+        done, wanted = len(study.runs_of(name)), len(study.seeds)
+        row = [name if name in REFERENCES else study.label(name)]
+        if name not in REFERENCES and done < wanted:
+            row = [f"{row[0]} ({done} of {wanted} seeds)"]
+        for measure in measures:
+            scale, decimals = study.measure(measure).form
+            row.append(_cell(scale * study.of(measure, name), decimals))
             row.append(_against_base(study, measure, name))
-        for measure, scale, decimals in CODES.values():
+        for measure, scale, decimals in others.values():
             row.append(_cell(scale * study.of(measure, name), decimals))
         rows.append(row)
-    header = ["Experiment", "Codes"]
-    for measure in shown:
-        header.append(study.measure(measure).column)
-        header.append(f"Minus {study.label(study.about['base'])}")
-    return Table([*header, *CODES], rows)
+    return Table([*header, *others], rows)
 
 
 def budget_table(study: Study) -> Table:
@@ -377,37 +438,22 @@ def budget_table(study: Study) -> Table:
     return Table(["Experiment", "Runs", *BUDGET], rows)
 
 
-def _tasks_table(tasks: dict[str, dict]) -> Table:
-    return Table(
-        ["Task", "Kind", "Classes", "Test clips", "Test pieces", "Chance (%)"],
-        [
-            [
-                name,
-                task.get("level") or NOTHING,
-                str(len(task["classes"])),
-                str(len(task["targets"])),
-                str(len(set(task["pieces"]))),
-                f"{100 * task['chance']:.1f}",
-            ]
-            for name, task in tasks.items()
-        ],
-    )
+def _tasks_table(study: Study) -> Table:
+    header = ["Task", "Kind", "Classes", "Test clips", "Test pieces", "Chance (%)"]
+    rows = []
+    for name, task in study.about["tasks"].items():
+        sizes = map(len, (task["classes"], task["targets"], set(task["pieces"])))
+        chance = f"{100 * task['chance']:.1f}"
+        rows.append([name, task.get("level") or NOTHING, *map(str, sizes), chance])
+    return Table(header, rows)
 
 
-def _experiments_section(study: Study) -> Section:
+def _experiments_table(study: Study) -> Table:
     rows = []
     for name, about in study.about["experiments"].items():
-        changes = [f"{key}: {value}" for key, value in about["overrides"].items()]
-        rows.append(
-            [name, about["label"], about["file"], ", ".join(changes) or NOTHING]
-        )
-    return Section(
-        "What was run?",
-        f"The base is {study.label(study.about['base'])}. Seeds: "
-        f"{', '.join(map(str, study.seeds))}. All numbers and figures of this report "
-        "come from study.json beside it.",
-        table=Table(["Experiment", "Name here", "File", "Changed in it"], rows),
-    )
+        changes = ", ".join(f"{key}: {x}" for key, x in about["overrides"].items())
+        rows.append([name, about["label"], about["file"], changes or NOTHING])
+    return Table(["Experiment", "Name here", "File", "Changed in it"], rows)
 
 
 def _against_base(study: Study, measure: str, name: str) -> str:
@@ -422,42 +468,10 @@ def _against_base(study: Study, measure: str, name: str) -> str:
     unknown = measure in study.draws and found and math.isnan(found.from_groups)
     if found is None or unknown:
         return NOTHING
-    show = study.measure(measure).show
-    change = show(found.value, "+")
+    change = study.measure(measure).show(found.value, "+")
     if not math.isnan(found.low):
-        change += f" {ends(study.measure(measure), found)}"
+        change += f" {study.measure(measure).ends(found)}"
     return _unbroken(change)
-
-
-def _row_label(study: Study, name: str) -> str:
-    """Name of an experiment, and how many of its seeds there are if not all."""
-    done, wanted = len(study.runs_of(name)), len(study.seeds)
-    label = study.label(name)
-    return label if done == wanted else f"{label} ({done} of {wanted} seeds)"
-
-
-def _is_known(study: Study, reference: str) -> bool:
-    """Whether all probes of the base have read a reference too."""
-    values = study.of("probe", reference)
-    return bool(len(values)) and bool(np.isfinite(values).all())
-
-
-def _references(study: Study) -> dict[str, float]:
-    """The levels that scores are compared with."""
-    if study.scores:
-        return {"chance": study.scores[study.headline]["chance"]}
-    if not study.about["tasks"]:
-        return {"a model that only counts codes": 0.0}
-    known = [name for name in REFERENCES if _is_known(study, name)]
-    levels = {name: float(study.of("probe", name).mean()) for name in known}
-    return {**levels, "chance": 0.0}
-
-
-def _measured(study: Study, measure: str, name: str) -> str:
-    values = study.of(measure, name)
-    if study.measure(measure).unit == "points":
-        return _cell(100 * values, 1)
-    return _cell(values, 3)
 
 
 def _cell(values: np.ndarray, decimals: int, comma: str = "") -> str:
@@ -481,113 +495,78 @@ def _same(values: np.ndarray) -> str:
     return " or ".join(f"{value:,.10g}" for value in numbers) or NOTHING
 
 
-def _scores_picture(study: Study, group: dict, names: list[str], path: Path):
+def _scores_figure(group: Group, path: Path) -> None:
+    study, names = group.study, group.finished
     measure, base = study.measure(study.headline), study.about["base"]
-    scale, unit = (100, "points") if measure.unit == "points" else (1, measure.unit)
+    scale, unit = measure.form[0], measure.unit
 
-    def dots(name, weights):
+    def dots(name: str, weights: dict[str, float]) -> Dots | None:
         found = contrast(study, study.headline, weights)
         if found is None:
             return None
-        interval = None
-        if not math.isnan(found.low):
-            interval = scale * found.low, scale * found.high
+        known = not math.isnan(found.low)
+        interval = (scale * found.low, scale * found.high) if known else None
         values = [scale * value for value in found.per_seed]
         return Dots(study.label(name), values, interval)
 
     scores = [dots(name, {name: 1.0}) for name in names]
-    levels = {name: scale * level for name, level in _references(study).items()}
-    zero = "" if study.scores else f", 0 being {list(levels)[-1]}"
-    what = f"The {measure.lower_case}{zero}."
-    if "x" in group:
-        x = [group["experiments"][name] for name in names]
-        axes = group["x"], measure.column
-        figures.scores_by_number(x, scores, levels, axes, path)
-        return Picture(
-            path,
-            f"{what} Intervals are over seeds and test pieces, and so wider than those "
-            "of differences, in which the test pieces are the same."
-            if study.headline in study.draws
-            else f"{what} Intervals are over seeds.",
-            f"Chart of the {measure.lower_case} against {group['x']}.",
-        )
+    levels = {name: scale * level for name, level in study.levels.items()}
+    if group.x:
+        x = [group.members[name] for name in names]
+        axes = group.x, measure.column
+        return figures.scores_by_number(x, scores, levels, axes, path)
     differences = [
         None if name == base else dots(name, {name: 1.0, base: -1.0}) for name in names
     ]
-    label = study.label(base)
-    axes = measure.column, f"minus {label}" + (f" ({unit})" if unit else "")
-    figures.scores_by_experiment(scores, differences, levels, axes, path)
-    return Picture(
-        path,
-        f"Left: {what[0].lower()}{what[1:]} Right: the difference to {label} within "
-        "each seed, on the same test clips; an interval that crosses the line is "
-        "undecided.",
-        f"Chart of the {measure.lower_case} of each experiment and of its difference "
-        f"to {label}.",
-    )
+    axes = measure.column, f"minus {study.label(base)}" + (f" ({unit})" if unit else "")
+    return figures.scores_by_experiment(scores, differences, levels, axes, path)
 
 
-def _panels(study: Study, names: list[str], curves, axes, path, **more) -> None:
+def _panels(group: Group, curves, axes: tuple[str, str], path: Path, **more) -> None:
     """One panel an experiment, with the base behind it."""
-    base = study.about["base"]
-    behind = curves(base) if study.runs_of(base) else None
-    figures.panels_of_curves([curves(n) for n in names], behind, axes, path, **more)
+    base = group.study.about["base"]
+    behind = curves(base) if group.study.runs_of(base) else None
+    shown = [curves(name) for name in group.finished]
+    figures.panels_of_curves(shown, behind, axes, path, **more)
 
 
-def _learning_picture(study: Study, names: list[str], path: Path) -> Picture:
-    def curves(name):
-        runs = study.runs_of(name)
+def _learning_figure(group: Group, path: Path) -> None:
+    def curves(name: str) -> Curves:
+        runs = group.study.runs_of(name)
         steps = runs[0]["learning"]["updates"]
         values = [
             [loss - run["code_entropy"] for loss in run["learning"]["cross_entropy"]]
             for run in runs
             if run["learning"]["updates"] == steps
         ]
-        return Curves(study.label(name), steps, values)
+        return Curves(group.study.label(name), steps, values)
 
     axes = "update", "cross-entropy\nminus entropy (nat)"
-    _panels(study, names, curves, axes, path, zero="a model that only counts codes")
-    return Picture(
-        path,
-        "Masked cross-entropy on the validation part minus the entropy of the codes, "
-        "so that targets can be compared; lower is better. Thin: every seed. Shaded: "
-        "from the lowest to the highest seed.",
-        "Learning curves, one chart for each experiment.",
-    )
+    _panels(group, curves, axes, path, zero="a model that only counts codes")
 
 
-def _layers_picture(study: Study, names: list[str], path: Path) -> Picture:
-    def curves(name, features=TRAINED, label=None):
+def _layers_figure(group: Group, path: Path) -> None:
+    study = group.study
+
+    def curves(name: str, features: str = TRAINED, label: str = "") -> Curves:
         values = layer_scores(study, name, features)
         label = label or study.label(name)
         return Curves(label, list(range(len(values[0]))), values)
 
     reference = None
-    if _is_known(study, UNTRAINED):
+    if study.knows(UNTRAINED):
         reference = curves(study.about["base"], UNTRAINED, UNTRAINED)
     axes = "layer", "probe score"
-    _panels(study, names, curves, axes, path, reference=reference, shares=True)
-    return Picture(
-        path,
-        "Layer 0 is the front end, a filtered log-mel. Thin: every seed. Shaded: from "
-        "the lowest to the highest seed.",
-        "Probe score against the layer, one chart for each experiment.",
-    )
+    _panels(group, curves, axes, path, reference=reference, shares=True)
 
 
-def _use_picture(study: Study, names: list[str], path: Path) -> Picture:
+def _codes_figure(group: Group, path: Path) -> None:
     usage, perplexity = [], []
-    for name in names:
-        runs = study.runs_of(name)
+    for name in group.finished:
+        runs = group.study.runs_of(name)
         runs = [r for r in runs if r["num_codebooks"] == runs[0]["num_codebooks"]]
         usage.append(np.mean([run["usage"] for run in runs], axis=0))
         shares = [np.array(run["perplexity"]) / run["codebook_size"] for run in runs]
         perplexity.append(np.mean(shares, axis=0))
-    figures.code_use([study.label(name) for name in names], usage, perplexity, path)
-    return Picture(
-        path,
-        "Left: share of the codes that occur in the test part. Right: number of "
-        "equally frequent codes that would carry as much information, as a share of "
-        "the codebook.",
-        "Charts of code usage and perplexity of each experiment.",
-    )
+    labels = [group.study.label(name) for name in group.finished]
+    figures.code_use(labels, usage, perplexity, path)

@@ -14,7 +14,7 @@ import numpy as np
 from scipy import stats
 
 from muq_plugins.evaluation.probing.results import LOG_MEL, TRAINED, UNTRAINED
-from muq_plugins.evaluation.study.faults import balanced_accuracy
+from muq_plugins.evaluation.study.numbers import balanced_accuracy
 
 UPDATES = 800
 LAYERS = 5

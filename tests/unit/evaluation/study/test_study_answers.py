@@ -6,12 +6,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from muq_plugins.evaluation.study.numbers import (
-    answer,
-    contrast,
-    parse_study,
-    slope_weights,
-)
+from muq_plugins.evaluation.study.numbers import contrast, parse_study, slope_weights
+from muq_plugins.evaluation.study.page import answer
 from tests.unit.evaluation.simulated_study import Simulated, simulate_study
 
 RISING = ["n2", "mel_rvq", "n16"]

@@ -12,7 +12,8 @@ from muq_plugins.evaluation.retrieval import retrieval_scores
 from muq_plugins.evaluation.run_files import MetricsLog
 from muq_plugins.evaluation.scores import tagging_scores
 from muq_plugins.evaluation.study import collect_study, study_report
-from muq_plugins.evaluation.study.numbers import answer, contrast, read_study
+from muq_plugins.evaluation.study.numbers import contrast, read_study
+from muq_plugins.evaluation.study.page import answer
 from muq_plugins.evaluation.zero_shot.scores import save_scores
 
 CLIPS, PIECES = 60, 20

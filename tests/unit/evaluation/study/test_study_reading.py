@@ -1,5 +1,6 @@
 """`study.json` is read as it is, or refused with the file and the key."""
 
+import copy
 import json
 
 import numpy as np
@@ -7,8 +8,12 @@ import pytest
 from sklearn.metrics import balanced_accuracy_score
 
 from muq_plugins.errors import UserError
-from muq_plugins.evaluation.study.faults import balanced_accuracy
-from muq_plugins.evaluation.study.numbers import along, read_study
+from muq_plugins.evaluation.study.numbers import (
+    along,
+    balanced_accuracy,
+    check_study,
+    read_study,
+)
 
 
 def change(content, place, value):
@@ -48,30 +53,32 @@ def test_everything_in_the_file_is_in_the_study(content, written):
         (("format",), 2, "format must be 1, the one this version reads, got 2"),
         (("title",), None, "the file has no key 'title'"),
         (("base",), "muq", "base must be one of the experiments mel_rvq, .*'muq'"),
-        (("seeds",), [1, 1], "seeds must be different seeds"),
         (("runs", 2, "updates"), "800", "runs.2..updates must be a whole number"),
         (("runs", 2, "updates"), True, "runs.2..updates must be a whole number"),
         (("runs", 2, "accuracy"), None, "runs.2. has no key 'accuracy'"),
         (("runs", 2, "accuracy"), float("nan"), "accuracy must be a finite number"),
-        (("runs", 2, "usage"), [1.0], "usage must be one number for each of the 8"),
-        (("runs", 2, "seed"), 9, "mel_rvq with seed 9, which is not one of"),
+        (("runs", 2, "usage"), 1.0, "usage must be a list, got 1.0"),
+        (("runs", 2, "seed"), 9, "mel_rvq with seed 9 is 1 times .* must be 0"),
         (("runs", 2, "seed"), 1, "mel_rvq with seed 1 is 2 times"),
-        (("runs", 2), None, "mel_rvq with seed 3 is neither in runs nor in missing"),
+        (("runs", 2), None, "mel_rvq with seed 3 is 0 times in runs and missing"),
         (("missing",), [["vq", 1]], "vq with seed 1 is 2 times"),
         (("missing",), ["vq"], "missing.0. must be a list"),
         ((*PROBE, "hits"), None, "must be an object with the key 'hits'"),
         ((*PROBE, "hits"), "01", "hits must be a 0 or 1 for each of the 160"),
-        ((*PROBE, "hits"), "0" * 160, "value must be 0, the balanced accuracy of the"),
+        ((*PROBE, "hits"), "0" * 160, "value must be 0, the balanced accuracy of its"),
         ((*PROBE, "chosen"), 9, "chosen must be one of 5 layers"),
-        ((*PROBE, "value"), 0.5, "value must be 0.*, that of the chosen layer 2"),
+        ((*PROBE, "value"), 0.5, "value must be 0.*, that of layer 2"),
         (PROBE, None, "family has no key 'trained encoder'"),
         (("tasks", "notes/mode", "metric"), "f1", "metric must be 'balanced_accuracy'"),
-        (("tasks", "notes/mode", "pieces"), [1], "one number for each of the 160"),
-        (("tasks", "notes/mode", "classes"), ["a"], "targets must be numbers below 1"),
-        (("groups", 0, "x"), "codebooks", "must be an object from experiment to"),
-        (("groups", 0, "titel"), "x", "groups.0..titel is not known; there may be"),
+        (("groups", 0, "x"), "codebooks", "experiments must be an object, got"),
+        (("groups", 0, "titel"), "x", "groups.0..titel is not known; .* title"),
         (("groups", 1, "experiments"), {"n3": 3}, "must be one of the experiments"),
-        (("groups", 1, "experiments"), {}, "must be at least one experiment"),
+        (
+            ("groups", 1, "experiments"),
+            {},
+            "must be experiments, or the number of each",
+        ),
+        (("groups", 0, "experiments"), [], "must be experiments, or"),
         (("experiments", "vq", "label"), "Mel-RVQ", "with different labels"),
     ],
 )
@@ -93,7 +100,7 @@ def test_what_does_not_fit_is_refused(content, written, place, value, message):
         ({"better": None, "than": None, "rises": {"n2": 2}}, "two different numbers"),
         (
             {"better": None, "than": None, "rises": {"n2": 0, "vq": 1}},
-            "different numbers above 0",
+            "n2 must be a number above 0",
         ),
     ],
 )
@@ -136,3 +143,54 @@ def test_balanced_accuracy_is_that_of_scikit_learn():
     hits = (predicted == targets).astype(float)
     expected = balanced_accuracy_score(targets, predicted)
     assert balanced_accuracy(hits, targets) == pytest.approx(expected, abs=1e-12)
+
+
+HPARAMS = {
+    **{"title": "X", "base": "bestrq", "budget": {}, "probes": {"notes": {}}},
+    "experiments": {
+        name: {"label": name, "experiment": "muq.yaml"} for name in ("vq", "bestrq")
+    },
+    "groups": [{"title": "All", "experiments": ["vq", "bestrq"]}],
+    "questions": [QUESTION, {**QUESTION, "measure": "probe:notes/key"}],
+}
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "message"),
+    [
+        (("title",), None, "the file has no key 'title'"),
+        (("base",), "muq", "base must be one of the experiments vq, bestrq, got 'muq'"),
+        (("experiments", "vq", "label"), None, "experiments.vq has no key 'label'"),
+        (("groups", 0, "experiments"), ["v"], "experiments must be one of .* got 'v'"),
+        (("questions", 0, "than"), "muq", "than must be one of the experiments"),
+        (
+            ("questions", 0, "measure"),
+            "porbe",
+            "must be one of gain, .*'porbe'",
+        ),
+        (("questions", 0, "measure"), "map_at_10", "which this study can measure, got"),
+        (("questions", 0, "measure"), "probe:corpus/key", "probe:notes/, which this"),
+        (("probes",), {}, "measure must be one of gain, .* got 'probe'"),
+    ],
+)
+def test_what_could_not_be_answered_is_refused_before_it_runs(place, value, message):
+    """With the file that was written, and where in it."""
+    hparams = copy.deepcopy(HPARAMS)
+    check_study(hparams, "study_x.yaml")
+    change(hparams, place, value)
+    with pytest.raises(UserError, match=f"study_x.yaml: .*{message}"):
+        check_study(hparams, "study_x.yaml")
+
+
+def test_towers_have_measures_of_their_own():
+    """What is found by text, and nothing of codes."""
+    hparams = copy.deepcopy(HPARAMS)
+    hparams["probes"] = None
+    for wanted in hparams["experiments"].values():
+        wanted["script"] = "train_mulan.py"
+    for question in hparams["questions"]:
+        question["measure"] = "roc_auc"
+    check_study(hparams, "study_x.yaml")
+    hparams["questions"][1]["measure"] = "gain"
+    with pytest.raises(UserError, match="questions.1..measure must be one of map_at"):
+        check_study(hparams, "study_x.yaml")

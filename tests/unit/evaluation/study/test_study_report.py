@@ -8,12 +8,13 @@ import pytest
 
 from muq_plugins.evaluation.figures import style
 from muq_plugins.evaluation.study import study_headline, study_report
-from muq_plugins.evaluation.study.numbers import along
 from muq_plugins.evaluation.study.page import (
     budget_table,
+    budget_verdict,
     codes_table,
+    few_pieces,
+    groups_of,
     probe_table,
-    study_verdicts,
 )
 from tests.unit.evaluation.simulated_study import Simulated, simulate_study
 
@@ -36,12 +37,6 @@ QUESTIONS = [
         "than": "bestrq",
     },
 ]
-
-
-def group(study, index):
-    """Experiments of a group, in order."""
-    members = study.about["groups"][index]["experiments"]
-    return along(members) if isinstance(members, dict) else members
 
 
 def without(content, experiment, seeds):
@@ -111,7 +106,7 @@ def test_headline_tells_what_came_out(content, written):
 def test_unequal_budgets_are_a_problem(content, parsed):
     """The verdict comes first and names the run."""
     content["runs"][4]["updates"] = 900
-    first = study_verdicts(parsed(content), [])[0]
+    (first,) = budget_verdict(parsed(content))
     assert first.level == "problem"
     assert "not BEST-RQ with seed 2 (900 updates, 25,600 s)" in first.message
     assert budget_table(parsed(content)).rows[1][2] == "800 or 900"
@@ -151,11 +146,11 @@ def test_partly_finished_experiments_say_so(content, parsed):
     """And are compared over the seeds that both have."""
     without(content, "vq", [3])
     study = parsed(content)
-    row = probe_table(study, group(study, 0)).rows[2]
+    row = probe_table(groups_of(study)[0]).rows[2]
     assert row[0] == "VQ (2 of 3 seeds)" and "[" in row[2]
     without(content, "mel_rvq", [1, 2])
     study = parsed(content)
-    assert probe_table(study, group(study, 0)).rows[2][2] == "-"
+    assert probe_table(groups_of(study)[0]).rows[2][2] == "-"
 
 
 def test_tables_have_the_numbers_of_the_file(content, parsed):
@@ -164,10 +159,10 @@ def test_tables_have_the_numbers_of_the_file(content, parsed):
         content["runs"][3 + seed]["cross_entropy"] = 3.0 - value
         content["runs"][3 + seed]["code_entropy"] = 3.0
     study = parsed(content)
-    table = codes_table(study, group(study, 0))
+    table = codes_table(groups_of(study)[0])
     assert table.rows[1][:3] == ["BEST-RQ", "8 x 64", "0.600\xa0±\xa00.100"]
     assert table.rows[1][-1] == "-", "random projections reconstruct nothing"
-    table = probe_table(study, group(study, 0))
+    table = probe_table(groups_of(study)[0])
     names = [row[0] for row in table.rows[-3:]]
     assert names == ["untrained encoder", "log-mel statistics", "chance"]
     assert table.rows[-1][1:] == ["0.0", "-", "25.0", "50.0"]
@@ -180,7 +175,7 @@ def test_references_without_hits_have_no_interval(content, parsed):
         for task in run["probe"].values():
             del task["untrained encoder"]["hits"]
     study = parsed(content)
-    row = probe_table(study, group(study, 0)).rows[-3]
+    row = probe_table(groups_of(study)[0]).rows[-3]
     assert row[0] == "untrained encoder" and row[1] != "-" and row[2] == "-"
 
 
@@ -188,11 +183,11 @@ def test_measures_that_are_asked_for_are_in_the_table(content, parsed):
     """Not between codebooks of different size."""
     content["questions"] = QUESTIONS[2:]
     study = parsed(content)
-    table = codes_table(study, group(study, 0))
+    table = codes_table(groups_of(study)[0])
     column = table.header.index("Mean cross-entropy (nat)") + 1
     cells = [row[column] for row in table.rows]
     assert cells[0] == "base" and "[" in cells[1] and cells[2] == "-"
-    measured = codes_table(parsed({**content, "questions": []}), group(study, 0))
+    measured = codes_table(groups_of(parsed({**content, "questions": []}))[0])
     assert "Mean cross-entropy (nat)" not in measured.header
 
 
@@ -232,12 +227,12 @@ def test_few_pieces_are_warned_of(content, parsed):
     task = content["tasks"]["notes/mode"]
     task["pieces"] = [piece % 4 for piece in task["pieces"]]
     words = "too few test pieces for intervals that mean something: notes/mode (4)."
-    assert words in [v.message for v in study_verdicts(parsed(content), [])]
+    assert [v.message for v in few_pieces(parsed(content))] == [words]
 
 
 def test_base_is_its_own_base(content, parsed):
     """Its line has no difference."""
     study = parsed(json.loads(json.dumps(content)))
-    table = probe_table(study, group(study, 1))
+    table = probe_table(groups_of(study)[1])
     assert [row[2] for row in table.rows].count("base") == 1
     assert table.rows[1][2] == "base"
