@@ -1,22 +1,20 @@
-"""The report of a zero-shot evaluation: one JSON file, and a page made from it
-alone.
-"""
+"""The report of a zero-shot evaluation, made from its JSON file alone."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from muq_plugins.evaluation.page import (
     Fact,
-    Section,
+    Page,
+    Part,
     Table,
     Verdict,
-    announce,
     number,
-    worst_first,
-    write_report,
+    write_page,
 )
 from muq_plugins.evaluation.run_files import HYPERPARAMETERS_FILE
 from muq_plugins.files import write_json
@@ -43,107 +41,100 @@ def zero_shot_report(folder: str | Path) -> tuple[Path, list[str]]:
     """Write the report of a zero-shot evaluation."""
     folder = Path(folder)
     scores = json.loads((folder / SCORES_FILE).read_text("utf-8"))
-    facts, verdicts, sections = [], [], [_about(scores)]
-    if tagging := scores.get("tagging"):
-        _tagging(tagging, facts, verdicts, sections)
-    if accuracy := scores.get("accuracy"):
-        chance = accuracy["chance"]
-        facts.append(Fact("Accuracy", _text(accuracy), f"chance {chance:.3f}"))
-        verdicts.append(_above("accuracy", accuracy["low"], chance))
-    for name, direction in scores.get("retrieval", {}).items():
-        _retrieval(name, direction, facts, verdicts, sections)
-    hyperparameters = folder / HYPERPARAMETERS_FILE
-    page = write_report(
+    settings = folder / HYPERPARAMETERS_FILE
+    page = write_page(
         folder,
-        "Zero-shot evaluation",
-        facts,
-        announce(worst_first(verdicts)),
-        sections,
-        hyperparameters.read_text("utf-8") if hyperparameters.exists() else "",
+        PAGE,
+        scores,
         f"{scores['model']} on {scores['data']}",
+        settings.read_text("utf-8") if settings.exists() else "",
     )
-    return page, [str(fact) for fact in facts]
+    return page, [str(fact) for fact in PAGE.facts_of(scores)]
 
 
-def _about(scores) -> Section:
-    text = (
-        f"{scores['clips']} clips of {scores['data']}. Each is heard whole, in pieces "
-        f"of {scores['clip_seconds']:g} s of which the last is completed with the "
-        "start of the recording; its latent is the mean over the pieces. Scores are "
-        "dot products of latents of audio and text, without any training. Intervals "
-        "are 95 %, from a bootstrap over groups of clips."
-    )
-    if prompts := scores.get("prompts"):
-        listed = "; ".join(f'"{prompt}"' for prompt in prompts)
-        text += (
-            f"\n\nThe latent of a tag is the mean direction of its prompts: {listed}."
+class Score(NamedTuple):
+    """A number of the summary."""
+
+    title: str
+    judged: str  # its name in a verdict; empty: it gets none
+    found: dict[str, float]  # value, low and high
+    chance: float
+
+
+def _summary(scores: dict) -> Iterator[Score]:
+    if tagging := scores.get("tagging"):
+        yield Score("Tagging ROC-AUC", "ROC-AUC", tagging["roc_auc"], 0.5)
+        precision = tagging["average_precision"]
+        yield Score("Tagging PR-AUC", "", precision, tagging["chance"])
+    if accuracy := scores.get("accuracy"):
+        yield Score("Accuracy", "accuracy", accuracy, accuracy["chance"])
+    for name, way in scores.get("retrieval", {}).items():
+        names = f"{name[0].upper()}{name[1:]}, R@10", f"{name}, R@10"
+        yield Score(*names, way["recall_at_10"], way["chance"]["recall_at_10"])
+
+
+def _facts(scores: dict) -> list[Fact]:
+    return [
+        Fact(
+            title,
+            f"{found['value']:.3f} [{found['low']:.3f}, {found['high']:.3f}]",
+            f"chance {chance:.3f}",
         )
-    return Section("What was measured", text)
-
-
-def _tagging(tagging, facts, verdicts, sections):
-    area, precision = tagging["roc_auc"], tagging["average_precision"]
-    facts.append(Fact("Tagging ROC-AUC", _text(area), "chance 0.500"))
-    chance = tagging["chance"]
-    facts.append(Fact("Tagging PR-AUC", _text(precision), f"chance {chance:.3f}"))
-    verdicts.append(_above("ROC-AUC", area["low"], 0.5))
-    text = (
-        "Macro averages over the tags. PR-AUC is average precision, with clips of "
-        "equal score found together."
-    )
-    for key, words in (
-        ("without_positive", "no clip has"),
-        ("without_negative", "every clip has"),
-    ):
-        if tagging[key]:
-            text += f" Not scored, as {words} them: {', '.join(tagging[key])}."
-    rows = [
-        [
-            tag["tag"],
-            str(tag["positives"]),
-            *(
-                "-" if tag[key] is None else f"{tag[key]:.3f}"
-                for key in ("roc_auc", "average_precision")
-            ),
-        ]
-        for tag in sorted(tagging["tags"], key=lambda tag: -(tag["roc_auc"] or 0))
+        for title, _, found, chance in _summary(scores)
     ]
-    table = Table(["tag", "clips", "ROC-AUC", "PR-AUC"], rows)
-    sections.append(Section("Tags", text, table=table))
 
 
-def _retrieval(name, scores, facts, verdicts, sections):
-    chance = scores["chance"]
-    title = name[0].upper() + name[1:]
-    best = scores["recall_at_10"]
-    facts.append(
-        Fact(f"{title}, R@10", _text(best), f"chance {chance['recall_at_10']:.3f}")
-    )
-    verdicts.append(_above(f"{name}, R@10", best["low"], chance["recall_at_10"]))
+def _verdicts(scores: dict) -> list[Verdict]:
+    """Whether a model does better than chance."""
+    return [
+        Verdict("good", f"{name} is above chance")
+        if found["low"] > chance
+        else Verdict(
+            "warning",
+            f"{name} is not above chance: its interval starts at {found['low']:.3f}, "
+            f"chance is {chance:.3f}. Is the model trained, and on texts like these?",
+        )
+        for _, name, found, chance in _summary(scores)
+        if name
+    ]
+
+
+def _tags_table(tagging: dict) -> Table:
+    best_first = sorted(tagging["tags"], key=lambda tag: -(tag["roc_auc"] or 0))
+    rows = []
+    for tag in best_first:
+        values = tag["roc_auc"], tag["average_precision"]
+        cells = ("-" if value is None else f"{value:.3f}" for value in values)
+        rows.append([tag["tag"], str(tag["positives"]), *cells])
+    return Table(["tag", "clips", "ROC-AUC", "PR-AUC"], rows)
+
+
+def _way_table(way: dict) -> Table:
     rows = []
     for key, words in NAMES.items():
         form = number if key == "median_rank" else "{:.3f}".format
-        low, high = form(scores[key]["low"]), form(scores[key]["high"])
-        value, by_chance = form(scores[key]["value"]), form(chance[key])
+        low, high = form(way[key]["low"]), form(way[key]["high"])
+        value, by_chance = form(way[key]["value"]), form(way["chance"][key])
         rows.append([words, value, f"{low} to {high}", by_chance])
-    text = (
-        f"{scores['queries']} queries, {scores['items']} items to find. R@k: a right "
-        "one is among the first k. Items of equal similarity count as if in every "
-        "order."
-    )
-    table = Table(["score", "value", "95 % interval", "chance"], rows)
-    sections.append(Section(title, text, table=table))
+    return Table(["score", "value", "95 % interval", "chance"], rows)
 
 
-def _above(name, low, chance) -> Verdict:
-    if low > chance:
-        return Verdict("good", f"{name} is above chance")
-    return Verdict(
-        "warning",
-        f"{name} is not above chance: its interval starts at {low:.3f}, chance is "
-        f"{chance:.3f}. Is the model trained, and on texts like these?",
-    )
+def _ways(scores: dict) -> list[dict]:
+    return [{"name": x, **way} for x, way in scores.get("retrieval", {}).items()]
 
 
-def _text(estimate) -> str:
-    return f"{estimate['value']:.3f} [{estimate['low']:.3f}, {estimate['high']:.3f}]"
+PAGE = Page(
+    "Zero-shot evaluation",
+    "zero_shot.md.j2",
+    (_facts,),
+    (_verdicts,),
+    (
+        Part("about"),
+        Part(
+            "tags",
+            table=_tags_table,
+            each=lambda scores: filter(None, [scores.get("tagging")]),
+        ),
+        Part("retrieval", table=_way_table, each=_ways),
+    ),
+)
