@@ -16,7 +16,9 @@ from muq_plugins.inference.cli.main import app
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = sorted(
-    [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("recipes/**/*.md")]
+    path
+    for g in ("*.md", "docs/*.md", "hparams/*.md", "recipes/**/*.md")
+    for path in ROOT.glob(g)
 )
 
 TEST_COMMAND = re.compile(r"^<!-- test-command -->\n```\w*\n(.*?)\n```$", re.M | re.S)
@@ -45,9 +47,23 @@ def links(text: str) -> list[str]:
     """Relative targets of the links and pictures of a document."""
     prose = re.sub(r"^```.*?^```$", "", text, flags=re.M | re.S)
     targets = [link or image for link, image in LINK.findall(prose)]
-    return [
-        target.split("#")[0] for target in targets if not re.match(r"[a-z]+:|#", target)
-    ]
+    return [target for target in targets if not re.match(r"[a-z]+:", target)]
+
+
+def anchors(text: str) -> set[str]:
+    """What can stand behind the # of a link to a document: its headings."""
+    prose = re.sub(r"^```.*?^```$", "", text, flags=re.M | re.S)
+    headings = re.findall(r"^#+ (.+)$", prose, flags=re.M)
+    return {re.sub(r"[^\w -]", "", h.lower()).replace(" ", "-") for h in headings}
+
+
+def is_there(link: str, document: Path) -> bool:
+    """Whether a relative link leads to a file, and to a heading in it."""
+    name, _, anchor = link.partition("#")
+    target = document.parent / name if name else document
+    if not target.exists() or not anchor:
+        return target.exists()
+    return anchor in anchors(target.read_text(encoding="utf-8"))
 
 
 def test_readme_has_the_test_command():
@@ -106,9 +122,9 @@ def test_console_commands_of(path):
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda p: str(p.relative_to(ROOT)))
 def test_links_of(path):
-    """Each relative link and picture leads to a file."""
+    """Each relative link and picture leads to a file, and to a heading in it."""
     targets = links(path.read_text(encoding="utf-8"))
-    missing = [target for target in targets if not (path.parent / target).exists()]
+    missing = [target for target in targets if not is_there(target, path)]
     assert not missing, f"{path}: these do not exist: {missing}"
 
 
@@ -132,7 +148,19 @@ def test_links_are_found():
         "[a](docs/a.md#part) ![b](b.png) <img width=3 src='c.png'> [d](https://d.org)"
         "\n```\n[e](e.md)\n```\n[f](#part)"
     )
-    assert links(text) == ["docs/a.md", "b.png", "c.png"]
+    assert links(text) == ["docs/a.md#part", "b.png", "c.png", "#part"]
+
+
+def test_headings_are_found(tmp_path):
+    """A link to a heading that has been renamed is noticed."""
+    (tmp_path / "a.md").write_text("# A: the `part`, 2\n```\n# no heading\n```\n")
+    (tmp_path / "b.md").write_text("[a](a.md#a-the-part-2)\n## Here\n")
+    there = [
+        link
+        for link in ("a.md", "a.md#a-the-part-2", "#here", "a.md#no-heading", "c.md")
+        if is_there(link, tmp_path / "b.md")
+    ]
+    assert there == ["a.md", "a.md#a-the-part-2", "#here"]
 
 
 def test_wrong_commands_are_noticed(tmp_path, monkeypatch):
