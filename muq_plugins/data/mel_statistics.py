@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import torch
@@ -13,7 +12,7 @@ from tqdm import tqdm
 from muq_plugins.data.clips import evaluation_loader
 from muq_plugins.data.preparation import Manifests
 from muq_plugins.errors import UserError
-from muq_plugins.files import locked, write_json
+from muq_plugins.files import locked, read_json, write_json
 from muq_plugins.lobes.mel import LogMel
 
 WINDOW_SECONDS = 5.0
@@ -80,7 +79,7 @@ def _read_all(path: Path) -> list[dict]:
     """All that was measured before."""
     if not path.exists():
         return []
-    measured = json.loads(path.read_text(encoding="utf-8"))
+    measured = read_json(path, "delete it, and it is measured again")
     # Before there was room for several settings, the only one was the whole file.
     return [measured] if isinstance(measured, dict) else measured
 

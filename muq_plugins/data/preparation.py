@@ -20,7 +20,7 @@ from muq_plugins.data.corpus.pieces import check_collections
 from muq_plugins.data.manifest import load_manifest
 from muq_plugins.data.scan import scan_folder
 from muq_plugins.errors import UserError
-from muq_plugins.files import locked
+from muq_plugins.files import locked, read_json
 
 logger = get_logger(__name__)
 
@@ -170,7 +170,7 @@ def _make_alone(folder: Path, make: Callable, *args, **kwargs) -> None:
 
 def _is_empty(manifest: Path) -> bool:
     """Whether a part got no file, because there are so few."""
-    return json.loads(manifest.read_text(encoding="utf-8")) == {}
+    return read_json(manifest) == {}
 
 
 def _read(path: Path) -> dict[str, dict[str, Any]]:

@@ -229,7 +229,7 @@ def check_files(
 
     with (
         open_json_lines(cache_path) as cache_file,
-        ThreadPool(workers or _available_cores()) as pool,
+        ThreadPool(workers or available_cores()) as pool,
         tqdm(
             total=len(paths),
             initial=len(checks),
@@ -263,7 +263,7 @@ def _load_cache(
     return cache
 
 
-def _available_cores() -> int:
+def available_cores() -> int:
     """The cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -17,9 +16,10 @@ from tqdm import tqdm
 
 from muq_plugins.data.corpus.pieces import SPLITS, check_collections, find_pieces
 from muq_plugins.data.corpus.schedule import SplitSchedule
-from muq_plugins.data.corpus.takes import AUDIO, make_clips_in_worker
+from muq_plugins.data.corpus.takes import AUDIO, make_clips_in_worker, read_record
+from muq_plugins.data.scan import available_cores
 from muq_plugins.errors import UserError
-from muq_plugins.files import sweep, write_json
+from muq_plugins.files import read_json, sweep, write_json
 
 logger = get_logger(__name__)
 
@@ -54,7 +54,7 @@ def build_corpus(
     """
     folder = Path(folder)
     settings = _check_settings(minutes, seed, workers, collections)
-    record = _read_record(folder, settings)
+    record = read_record(folder / _RECORD, "a corpus", {"format": FORMAT, **settings})
     if record is not None and record["complete"] and not _missing_audio(folder):
         return folder
 
@@ -103,35 +103,6 @@ def _check_settings(
     return {**settings, "collections": check_collections(collections)}
 
 
-def _read_record(folder: Path, settings: dict) -> dict | None:
-    """What `folder` says it holds, if that is what is wanted."""
-    path = folder / _RECORD
-    if not path.is_file():
-        for name in (AUDIO, *(f"{split}.json" for split in SPLITS)):
-            if (folder / name).exists():
-                raise UserError(
-                    f"{folder} has {name} but no {_RECORD}: it is not the embedded "
-                    "corpus's. Choose another folder."
-                )
-        return None
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-        there = {"format": record["format"], **record["settings"]}
-        record["versions"], record["complete"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(
-            f"{path} is not the record of a corpus ({error!r}). Delete {folder} or "
-            "choose another."
-        ) from error
-    wanted = {"format": FORMAT, **settings}
-    if there != wanted:
-        raise UserError(
-            f"{folder} holds a corpus made with {there}, but wanted is one with "
-            f"{wanted}. Choose another folder or delete this one."
-        )
-    return record
-
-
 def _missing_audio(folder: Path) -> bool:
     """Whether a manifest, or a file that one names, is gone."""
     try:
@@ -139,9 +110,7 @@ def _missing_audio(folder: Path) -> bool:
         return any(
             f"{clip_id}{suffix}" not in there
             for split in SPLITS
-            for clip_id in json.loads(
-                (folder / f"{split}.json").read_text(encoding="utf-8")
-            )
+            for clip_id in read_json(folder / f"{split}.json")
             for suffix in (".flac", ".json")
         )
     except FileNotFoundError:
@@ -172,7 +141,7 @@ def _render(
     }
     manifests: dict[str, dict] = {split: {} for split in SPLITS}
     with (
-        _parallel(workers or _available_workers()) as parallel,
+        _parallel(workers or min(available_cores(), _MOST_WORKERS)) as parallel,
         tqdm(
             total=settings["minutes"],
             desc="Rendering corpus",
@@ -211,15 +180,6 @@ def _parallel(workers: int) -> Iterator[Parallel]:
         # They would stay for minutes, each with music21 in memory.
         if workers > 1:
             get_reusable_executor().shutdown(kill_workers=True)
-
-
-def _available_workers() -> int:
-    """The CPU cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        cores = len(os.sched_getaffinity(0))
-    else:
-        cores = os.cpu_count() or 1
-    return min(cores, _MOST_WORKERS)
 
 
 def _summarise(manifest: dict) -> dict:

@@ -6,7 +6,6 @@ recordings in the soundfont are the same, in whole or in part, are one source, a
 source is in one part only.
 """
 
-import json
 import os
 import random
 from importlib.metadata import version
@@ -18,7 +17,7 @@ from tqdm import tqdm
 
 from muq_plugins.data.corpus.arrangement import INSTRUMENTS, family_of
 from muq_plugins.data.corpus.soundfont import SAMPLE_RATE, load_soundfont
-from muq_plugins.data.corpus.takes import AUDIO, level, write_flac
+from muq_plugins.data.corpus.takes import AUDIO, level, read_record, write_flac
 from muq_plugins.errors import UserError
 from muq_plugins.files import sweep, write_json
 
@@ -84,7 +83,9 @@ def build_notes(
         raise UserError(f"step is {step}: give at least 1 semitone.")
     settings = {"step": int(step), "seed": int(seed)}
     manifests = note_manifests(**settings)
-    if _is_complete(folder, settings, manifests):
+    wanted = {"format": FORMAT, **settings}
+    record = read_record(folder / _RECORD, "rendered notes", wanted)
+    if record is not None and record["complete"] and _has_all(folder, manifests):
         return folder
     record = {
         "format": FORMAT,
@@ -103,7 +104,8 @@ def build_notes(
     for entry in tqdm(entries, "Rendering notes", unit="note", disable=not progress):
         path = Path(entry["wav"].format(data_root=folder))
         if not path.is_file():
-            write_flac(path, render_note(**_played(entry)))
+            note = {name: entry[name] for name in ("program", "pitch", "velocity")}
+            write_flac(path, render_note(**note))
     sweep(folder / AUDIO)
     for part, manifest in manifests.items():
         write_json(folder / f"{part}.json", manifest)
@@ -155,38 +157,9 @@ def _entry(program: int, pitch: int, source: int, seed: int) -> dict:
     }
 
 
-def _played(entry: dict) -> dict:
-    return {name: entry[name] for name in ("program", "pitch", "velocity")}
-
-
-def _is_complete(folder: Path, settings: dict, manifests: dict) -> bool:
-    """Whether all is there; raises ValueError if it is not what is wanted."""
-    path = folder / _RECORD
-    if not path.is_file():
-        if (folder / AUDIO).exists():
-            raise UserError(
-                f"{folder} has {AUDIO} but no {_RECORD}: it does not hold notes. "
-                "Choose another folder."
-            )
-        return False
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-        there = {"format": record["format"], **record["settings"]}
-        complete = record["complete"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(
-            f"{path} is not the record of rendered notes ({error!r}). Delete {folder} "
-            "or choose another."
-        ) from error
-    wanted = {"format": FORMAT, **settings}
-    if there != wanted:
-        raise UserError(
-            f"{folder} holds notes made with {there}, but wanted are notes with "
-            f"{wanted}. Choose another folder or delete this one."
-        )
+def _has_all(folder: Path, manifests: dict[str, dict]) -> bool:
+    """Whether every manifest, and every file that one names, is there."""
     files = {entry.name for entry in os.scandir(folder / AUDIO)}
-    return (
-        complete
-        and all((folder / f"{part}.json").is_file() for part in manifests)
-        and all(f"{name}.flac" in files for part in manifests.values() for name in part)
+    return all((folder / f"{part}.json").is_file() for part in manifests) and all(
+        f"{name}.flac" in files for part in manifests.values() for name in part
     )

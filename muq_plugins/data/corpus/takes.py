@@ -13,12 +13,12 @@ import soundfile
 
 from muq_plugins.data.captions.writer import full_caption
 from muq_plugins.data.corpus.arrangement import INSTRUMENTS, Arrangement, Part, arrange
-from muq_plugins.data.corpus.pieces import Piece
+from muq_plugins.data.corpus.pieces import SPLITS, Piece
 from muq_plugins.data.corpus.schedule import Visit
 from muq_plugins.data.corpus.scores import estimate_key, key_name, read_score
 from muq_plugins.data.corpus.soundfont import SAMPLE_RATE, load_soundfont
 from muq_plugins.errors import UserError
-from muq_plugins.files import atomic, write_json
+from muq_plugins.files import atomic, read_json, write_json
 
 _SILENCE = 1e-3  # of the peak: -60 dB
 _RMS = 0.1  # -20 dBFS
@@ -64,7 +64,7 @@ def make_clips(visit: Visit, folder: Path, seed: int) -> list[dict]:
         audio_path = folder / AUDIO / f"{clip_id}.flac"
         labels_path = audio_path.with_suffix(".json")
         if audio_path.is_file() and labels_path.is_file():
-            entries.append(json.loads(labels_path.read_text(encoding="utf-8")))
+            entries.append(read_json(labels_path, "delete it to make it again"))
             continue
         try:
             score = score or read_score(visit.piece)
@@ -168,3 +168,31 @@ def write_flac(path: Path, audio: np.ndarray) -> None:
     samples = np.round(audio * 32767.0).astype(np.int16)
     with atomic(path) as partial:
         soundfile.write(partial, samples, SAMPLE_RATE, format="FLAC", subtype="PCM_16")
+
+
+def read_record(path: Path, what: str, wanted: dict[str, Any]) -> dict[str, Any] | None:
+    """What a folder says it holds, if that is what is wanted; None if it is fresh."""
+    folder = path.parent
+    if not path.is_file():
+        for name in (AUDIO, *(f"{split}.json" for split in SPLITS)):
+            if (folder / name).exists():
+                raise UserError(
+                    f"{folder} has {name} but no {path.name}: it does not hold {what}. "
+                    "Choose another folder."
+                )
+        return None
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        there = {"format": record["format"], **record["settings"]}
+        record["versions"], record["complete"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{path} is not the record of {what} ({error!r}). Delete {folder} or "
+            "choose another."
+        ) from error
+    if there != wanted:
+        raise UserError(
+            f"{folder} holds {what} made with {there}, but wanted is {wanted}. Choose "
+            "another folder or delete this one."
+        )
+    return record

@@ -115,7 +115,7 @@ def test_an_interrupted_build_goes_on(folder, counted, tmp_path):
         build_notes(tmp_path, STEP, progress=False)
     notes.render_note = keep
     assert not read(tmp_path / "notes.json")["complete"]
-    (tmp_path / "audio" / "000-048.flac.1.tmp").write_bytes(b"half")
+    (tmp_path / "audio" / ".000-048.flac.1.partial").write_bytes(b"half")
     counted.clear()
     build_notes(tmp_path, STEP, progress=False)
     assert len(counted) == len(whole) - 5

@@ -1,4 +1,4 @@
-"""MagnaTagATune in its published layout, made by the test."""
+"""MagnaTagATune in its published layout; pickles are looked at, never loaded."""
 
 import csv
 import pickle
@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from muq_plugins.data.datasets import prepare_magnatagatune
-from muq_plugins.data.datasets.magnatagatune import UNREADABLE
+from muq_plugins.data.datasets.magnatagatune import UNREADABLE, read_pickled_texts
 from muq_plugins.data.manifest import load_manifest
 from muq_plugins.errors import UserError
 
@@ -20,7 +20,11 @@ CLIPS = [
     ("d/four-album-01-b-0-29.mp3", ["no vocals"]),
     ("f/five-album-01-c-0-29.mp3", []),
 ]
+
+
 COLUMNS = ["guitar", *(f"rare {i:02}" for i in range(50)), "no vocals"]
+
+
 LISTS = {"train": [0, 1], "valid": [3], "test": [4]}
 
 
@@ -178,3 +182,38 @@ def test_annotations_in_another_form(published, sounds, old, new, message):
     path.write_text(path.read_text().replace(old, new, 1))
     with pytest.raises(UserError, match=message):
         prepare(published, sounds("a.mp3"))
+
+
+def test_a_list_as_python_2_wrote_it(tmp_path):
+    path = tmp_path / "list.cP"
+    path.write_bytes(b"(lp1\nS'd/a-0-29.npy'\np2\naS'd/it\\'s-0-29.npy'\np3\na.")
+    assert read_pickled_texts(path) == ["d/a-0-29.npy", "d/it's-0-29.npy"]
+
+
+def test_a_missing_file(tmp_path):
+    with pytest.raises(UserError, match="list.cP does not exist"):
+        read_pickled_texts(tmp_path / "list.cP")
+
+
+class Runs:
+    """A pickle that would run a program if it were loaded."""
+
+    def __reduce__(self):
+        return print, ("loaded",)
+
+
+def test_no_pickle_is_ever_loaded(tmp_path, capsys):
+    path = tmp_path / "list.cP"
+    for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
+        path.write_bytes(pickle.dumps(["a.npy", Runs()], protocol=protocol))
+        with pytest.raises(UserError, match="list.cP holds more than a list"):
+            read_pickled_texts(path)
+        path.write_bytes(pickle.dumps(["a.npy", "b.npy"], protocol=protocol))
+        assert read_pickled_texts(path) == ["a.npy", "b.npy"]
+    assert capsys.readouterr().out == ""
+    path.write_bytes(pickle.dumps(["a.npy"])[:-3])
+    with pytest.raises(UserError, match="no complete pickle"):
+        read_pickled_texts(path)
+    path.write_bytes(pickle.dumps("a text"))
+    with pytest.raises(UserError, match="holds 0 lists instead of one"):
+        read_pickled_texts(path)

@@ -1,10 +1,15 @@
-"""What all data sets share: audio that is missing or broken, and the order of tags."""
+"""What all data sets share: annotation files, audio that is missing or broken, tags."""
 
 import json
 
 import pytest
 
-from muq_plugins.data.datasets.tagged import TaggedClip, read_tag_order, write_manifests
+from muq_plugins.data.datasets.tagged import (
+    TaggedClip,
+    read_tag_order,
+    read_text,
+    write_manifests,
+)
 from muq_plugins.data.manifest import load_manifest
 from muq_plugins.errors import UserError
 
@@ -13,6 +18,8 @@ CLIPS = [
     TaggedClip("a/two.wav", "test", ["calm", "loud"]),
     TaggedClip("b/two.wav", "test", []),
 ]
+
+
 TAGS = ["loud", "calm"]
 
 
@@ -103,3 +110,19 @@ def test_what_no_data_set_may_have(sounds, tmp_path, clips, tags, options, messa
 def test_a_missing_folder_of_audio(tmp_path):
     with pytest.raises(UserError, match="gone, does not exist. Give the folder"):
         write_manifests("mine", tmp_path, tmp_path / "gone", CLIPS, TAGS)
+
+
+def test_a_mark_of_utf_8_is_no_text(tmp_path):
+    (tmp_path / "a.csv").write_bytes("\ufeffclip".encode())
+    assert read_text(tmp_path / "a.csv", "the web") == "clip"
+
+
+def test_a_missing_file(tmp_path):
+    with pytest.raises(UserError, match="a.csv does not exist. Get it from the web"):
+        read_text(tmp_path / "a.csv", "the web")
+
+
+def test_annotations_that_are_no_text(tmp_path):
+    (tmp_path / "a.csv").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(UserError, match="a.csv is no text .* from the web"):
+        read_text(tmp_path / "a.csv", "the web")

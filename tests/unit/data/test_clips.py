@@ -1,5 +1,6 @@
-"""Tests of crops, fixed windows and substitutes."""
+"""Clips: crops, the order they are heard in, and batches."""
 
+import collections
 import itertools
 
 import numpy as np
@@ -10,10 +11,12 @@ from torch.utils.data import BatchSampler
 
 from muq_plugins.data.audio import read_audio
 from muq_plugins.data.clips import (
+    Clip,
     ClipDataset,
     ClipSampler,
     clip_key,
     collate_clips,
+    keyed_integer,
     make_loader,
 )
 
@@ -185,3 +188,184 @@ def test_bad_arguments(manifest, change, message):
     settings = {"manifest": manifest, "clip_seconds": 1.0, **change}
     with pytest.raises(ValueError, match=message):
         ClipDataset(**settings)
+
+
+def take(sampler, count):
+    return list(itertools.islice(sampler, count))
+
+
+def test_key_is_the_same_everywhere():
+    # Written down once: a change of these numbers changes every experiment.
+    assert clip_key(1234, 0, "song") == 3799884010678655718
+    assert clip_key(1234, 0, "caf\udce9") == clip_key(1234, 0, "caf\udce9")
+
+
+def test_key_depends_on_each_part_and_fits_int64():
+    keys = {
+        clip_key(seed, epoch, clip_id)
+        for seed in range(10)
+        for epoch in range(10)
+        for clip_id in ("a", "b", "1", "11")
+    }
+    assert len(keys) == 400
+    assert all(0 <= key < 2**62 for key in keys)
+
+
+def test_key_parts_do_not_run_into_each_other():
+    assert clip_key(1, 23, "a") != clip_key(12, 3, "a")
+    assert clip_key(1, 2, "3a") != clip_key(1, 23, "a")
+
+
+def test_keyed_integer_is_uniform():
+    counts = collections.Counter(keyed_integer(10, "test", i) for i in range(10000))
+    assert set(counts) == set(range(10))
+    assert all(850 < count < 1150 for count in counts.values())
+
+
+def test_an_epoch_visits_every_clip_once():
+    stream = sum(take(ClipSampler(10, 5, seed=1), 6), [])
+    for epoch in range(3):
+        visits = stream[epoch * 10 : (epoch + 1) * 10]
+        assert all(visit[:2] == (epoch, epoch) for visit in visits)
+        assert sorted(index for _, _, index in visits) == list(range(10))
+    orders = [[visit[2] for visit in stream[i : i + 10]] for i in (0, 10, 20)]
+    assert orders[0] != orders[1] != orders[2]
+
+
+def test_batches_straddle_epochs_and_drop_nothing():
+    batches = take(ClipSampler(7, 4, seed=1), 7)
+    assert all(len(batch) == 4 for batch in batches)
+    assert [visit[0] for visit in batches[1]] == [0, 0, 0, 1]
+    counts = collections.Counter(index for _, _, index in sum(batches, []))
+    assert set(counts.values()) == {4}
+
+
+def test_a_batch_larger_than_the_corpus():
+    (batch,) = take(ClipSampler(2, 5, seed=1), 1)
+    assert [visit[0] for visit in batch] == [0, 0, 1, 1, 2]
+
+
+def test_two_ranks_hear_what_one_rank_accumulates():
+    one = take(ClipSampler(11, 3, seed=1), 20)
+    ranks = [
+        take(ClipSampler(11, 3, seed=1, rank=rank, world_size=2), 10)
+        for rank in range(2)
+    ]
+    for update in range(10):
+        assert one[2 * update : 2 * update + 2] == [rank[update] for rank in ranks]
+
+
+def test_jump_equals_iteration():
+    settings = {"seed": 1, "rank": 1, "world_size": 3, "weights": [1, 5, 2, 1, 1]}
+    iterated = take(ClipSampler(5, 4, **settings), 30)
+    sampler = ClipSampler(5, 4, **settings)
+    for position in (0, 1, 7, 23):
+        sampler.set_position(position)
+        assert take(sampler, 7) == iterated[position : position + 7]
+
+
+def test_iteration_does_not_move_the_position():
+    sampler = ClipSampler(5, 2, seed=1)
+    sampler.set_position(3)
+    assert take(sampler, 4) == take(sampler, 4)
+    assert sampler.position == 3
+
+
+def test_weights_repeat_clips_with_a_visit_each():
+    sampler = ClipSampler(3, 6, seed=1, weights=[1, 3, 2])
+    assert sampler.epoch_size == 6
+    first, second = take(sampler, 2)
+    assert sorted((index, visit) for _, visit, index in first) == [
+        (0, 0),
+        (1, 0),
+        (1, 1),
+        (1, 2),
+        (2, 0),
+        (2, 1),
+    ]
+    assert sorted((index, visit) for _, visit, index in second) == [
+        (0, 1),
+        (1, 3),
+        (1, 4),
+        (1, 5),
+        (2, 2),
+        (2, 3),
+    ]
+
+
+def test_seed_changes_the_order():
+    assert take(ClipSampler(50, 50, seed=1), 1) != take(ClipSampler(50, 50, seed=2), 1)
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"num_clips": 0}, "at least one clip.*num_clips=0"),
+        ({"batch_size": 0}, "batch_size=0"),
+        ({"rank": 2, "world_size": 2}, "rank 2 does not exist in a world of 2"),
+        ({"weights": [1, 1]}, "weights must be 3 integers"),
+        ({"weights": [1, 0, 1]}, "minimum 0"),
+        ({"weights": [1.0, 1.5, 1.0]}, "float64"),
+    ],
+)
+def test_bad_arguments_of_a_sampler(change, message):
+    settings = {"num_clips": 3, "batch_size": 2, "seed": 1, **change}
+    with pytest.raises(ValueError, match=message):
+        ClipSampler(**settings)
+
+
+def test_negative_position():
+    with pytest.raises(ValueError, match="got -1"):
+        ClipSampler(3, 2, seed=1).set_position(-1)
+
+
+def clip(name, samples, key=0, failures=()):
+    wav = None if samples is None else torch.full((samples,), 0.5)
+    return Clip(name, key, wav, 0.0, 24000, list(failures))
+
+
+def test_padding_and_lengths():
+    batch = collate_clips([clip("a", 12000, 2**62 - 1), clip("b", 48000, 5)])
+    assert len(batch) == 2 and batch.ids == ["a", "b"]
+    assert batch.wavs.shape == (2, 48000) and batch.wavs.dtype == torch.float32
+    assert batch.wavs[0, 11999] == 0.5
+    assert batch.wavs[0, 12000:].abs().max() == 0
+    assert batch.wav_lens.tolist() == [0.25, 1.0]
+    assert batch.wav_lens.dtype == torch.float32
+    assert batch.clip_keys.dtype == torch.int64
+    assert batch.clip_keys.tolist() == [2**62 - 1, 5]
+    assert batch.audio_seconds == 2.5
+
+
+def test_lengths_come_back_exactly_in_float32():
+    lengths = [719_999, 719_041, 123_457, 720_000]
+    batch = collate_clips([clip(str(n), n) for n in lengths])
+    assert (batch.wav_lens * 720_000).round().long().tolist() == lengths
+
+
+def test_clips_without_audio_only_count_as_failures():
+    bad = clip("bad", None, failures=[("bad.wav", "truncated")])
+    good = clip("good", 240, failures=[("x.wav", "missing")])
+    batch = collate_clips([bad, good])
+    assert batch.ids == ["good"] and batch.wavs.shape == (1, 240)
+    assert batch.failures == [("bad.wav", "truncated"), ("x.wav", "missing")]
+
+
+def test_a_batch_may_be_empty():
+    batch = collate_clips([clip("bad", None, failures=[("bad.wav", "missing")])])
+    assert len(batch) == 0 and batch.wavs.shape == (0, 0)
+    assert batch.audio_seconds == 0 and batch.failures == [("bad.wav", "missing")]
+
+
+def test_to_device_moves_every_tensor():
+    batch = collate_clips([clip("a", 240)]).to("meta")
+    tensors = (batch.wavs, batch.wav_lens, batch.clip_keys)
+    assert {tensor.device.type for tensor in tensors} == {"meta"}
+    assert batch.ids == ["a"]
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_pin_memory():
+    batch = collate_clips([clip("a", 240)]).pin_memory()
+    assert batch.wavs.is_pinned() and batch.clip_keys.is_pinned()
