@@ -13,176 +13,127 @@ sys.path.insert(0, str(BENCHMARKS))
 
 import compare  # noqa: E402
 import environment  # noqa: E402
-import measure  # noqa: E402
-from matrix import count_flops  # noqa: E402
-from protocol import Worker, WorkerError  # noqa: E402
-from table import markdown  # noqa: E402
-from worker_others import Others  # noqa: E402
-from worker_ours import Ours  # noqa: E402
-from workload import SIZES  # noqa: E402
-
-TALKATIVE = """
-import os, sys
-sys.path.insert(0, {benchmarks!r})
-from protocol import serve
-
-class Talkative:
-    def double(self, number):
-        print("words that nobody asked for")
-        os.system("echo more of them")
-        return 2 * number
-    def die(self):
-        os._exit(3)
-
-serve(Talkative())
-"""
+import side  # noqa: E402
 
 
 def task(kind, precision="fp32", seconds=1.0):
-    return {"kind": kind, "precision": precision, "seconds": seconds, "batch": 1}
+    shared = {"device": "cpu", "threads": 1, "size": "quick", "batch": 1}
+    return {"kind": kind, "precision": precision, "seconds": seconds, **shared}
 
 
-@pytest.fixture(scope="module")
-def ours(tmp_path_factory):
-    side = Ours()
-    side.load("quick", "cpu", 1, str(tmp_path_factory.mktemp("shared")))
-    return side
+def test_inference_is_measured(tmp_path):
+    run, result = side.Ours(task("inference", "bf16"), tmp_path).inference()
+    assert result()["hidden"].shape == (1, 25, 64)
+    seconds, memory = side.first_run(run, "cpu")
+    assert 0 < seconds < 10 and 0 <= memory < 2**30
+    assert 0 < side.timed(run, "cpu", calls=2) < 10
 
 
-def test_a_worker_answers_and_says_why_it_cannot(tmp_path):
-    script = tmp_path / "worker.py"
-    script.write_text(TALKATIVE.format(benchmarks=str(BENCHMARKS)))
-    worker = Worker(sys.executable, script, tmp_path / "worker.log", threads=1)
-    try:
-        assert worker.ask("double", number=4) == 8
-        with pytest.raises(WorkerError, match="TypeError: unsupported operand"):
-            worker.ask("double", number=None)
-        assert worker.ask("double", number="ab") == "abab"
-        assert worker.alive
-        with pytest.raises(WorkerError, match=r"status 3, see worker\.log"):
-            worker.ask("die")
-        assert not worker.alive
-    finally:
-        worker.stop()
-    assert "more of them" in (tmp_path / "worker.log").read_text()
+def test_a_training_step_is_compared_as_it_was_before_it(tmp_path):
+    wavs = torch.randn(1, 24000)
+    torch.save((wavs, torch.arange(25)[None] < 12), tmp_path / "masking.pt")
+    run, result = side.Ours(task("training"), tmp_path).training()
+    before = result()
+    run()  # which draws its own masking, and moves the statistics of normalisations
+    after = result()
+    assert before["loss"] > 0 and before["gradient"].abs().sum() > 0
+    for name in before:
+        assert torch.equal(before[name], after[name])
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_inference_is_measured(ours, precision, tmp_path):
-    ours.prepare(task("inference", precision), str(tmp_path / "result.pt"))
-    assert torch.load(tmp_path / "result.pt")["hidden"].shape == (1, 25, 64)
-    assert 0 < ours.time(calls=2) < 10
-    assert 0 <= ours.memory() < 2**30
-    ours.release()
-    assert ours.job is None
+def test_tokenizers_agree_with_those_of_other_libraries(tmp_path):
+    kinds = {"random_projection": (1, 25, 1), "encodec_from_wavs": (1, 75, 8)}
+    found = {}
+    for kind, shape in kinds.items():
+        for each in (side.Others, side.Ours):
+            _, result = getattr(each(task(kind), tmp_path), kind)()
+            found[each] = result()["codes"]
+        assert found[side.Others].shape == shape
+    assert found[side.Ours].shape == (1, 25, 8)  # Mel-RVQ beside EnCodec
 
 
-def test_training_leaves_the_model_as_it_was(ours, tmp_path):
-    before = {k: v.clone() for k, v in ours.model.mods.encoder.state_dict().items()}
-    ours.prepare(task("training"), str(tmp_path / "result.pt"))
-    result = torch.load(tmp_path / "result.pt")
-    assert result["loss"] > 0
-    assert result["gradient"].abs().sum() > 0
-    ours.job.run()
-    norm = ours.model.mods.encoder.conv.conv[0].bn1
-    assert not torch.equal(norm.running_mean, before["conv.conv.0.bn1.running_mean"])
-    ours.release()
-    after = ours.model.mods.encoder.state_dict()
-    assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
+def test_differences():
+    codes = torch.tensor([1, 2, 3, 4])
+    assert compare.difference(codes, codes.flip(0)) == 1
+    assert compare.difference(codes, torch.tensor([1, 2, 3, 5])) == 0.25
+    assert compare.difference(torch.full((4,), 2.0), torch.ones(4)) == 1
 
 
-def test_tokenizers_agree_with_those_of_other_libraries(ours, tmp_path):
-    others = Others()
-    others.load("quick", "cpu", 1, str(ours.folder))
-    paths = [str(tmp_path / "others.pt"), str(tmp_path / "ours.pt")]
-    for side, path in zip((others, ours), paths, strict=True):
-        side.prepare(task("random_projection"), path)
-    expected, found = (torch.load(path)["codes"] for path in paths)
-    assert measure.relative_difference(found, expected) == 0
-    assert found.shape == (1, 25, 1)
-    others.prepare(task("encodec_from_wavs"), paths[0])
-    assert torch.load(paths[0])["codes"].shape == (1, 75, 8)
-    ours.prepare(task("mel_rvq_from_wavs"), paths[1])
-    assert torch.load(paths[1])["codes"].shape == (1, 25, 8)
+class Known:
+    """A process with known times; some fail at their start or at their turn."""
+
+    fails_at, turns = None, []
+
+    def __init__(self, python, name, task, folder, log):
+        self.name, self.folder = name, folder
+
+    def answer(self):
+        self.may_fail("start")
+        hidden = torch.full((2,), 2.0 if self.name == "ours" else 1.0)
+        torch.save({"hidden": hidden}, self.folder / f"{self.name}.pt")
+        return {"first": 1.0, "bytes": 2**28 if self.name == "ours" else 2**30}
+
+    def time(self, calls):
+        assert calls == 1
+        self.may_fail("turn")
+        self.turns.append(self.name)
+        return 0.5 if self.name == "ours" else 2.0
+
+    def may_fail(self, when):
+        if self.name == "ours" and self.fails_at == when:
+            raise compare.Failure("RuntimeError: no | memory")
+
+    def close(self):
+        self.closed = True
 
 
-def test_operations_are_counted():
-    """Training is three times inference and the head on the masked frames."""
-    size = SIZES["quick"]
-    forward, training, longer = (
-        count_flops(size, task(kind, seconds=seconds))
-        for kind, seconds in (("inference", 1), ("training", 1), ("inference", 2))
-    )
-    head = 2 * 15 * size["width"] * 8 * 1024
-    assert training == 3 * (forward + head)
-    assert 2 < longer / forward < 2.1
+PYTHONS = {"official": "python", "ours": "python"}
 
 
-class FakeWorkers:
-    """Two sides with known times; the second one may fail at an order."""
-
-    def __init__(self, folder, fails_at=None):
-        self.folder = folder
-        self.fails_at = fails_at
-        self.turns = []
-
-    def ask(self, name, order, **arguments):
-        if name == "ours" and order == self.fails_at:
-            raise WorkerError("RuntimeError: no | memory")
-        if order == "prepare":
-            hidden = torch.full((2,), 2.0 if name == "ours" else 1.0)
-            torch.save({"hidden": hidden}, arguments["result"])
-        if order == "time":
-            self.turns.append(name)
-            return 1.0 if name == "ours" else 2.0
-        return None
+def report(*rows):
+    rows = [{"task": task, "sides": sides} for task, sides in rows]
+    return compare.markdown({"machine": {"processor": "Z80"}, "rows": rows})
 
 
-def test_sides_take_turns_and_are_compared(tmp_path):
-    workers = FakeWorkers(tmp_path)
-    row = measure.measure_time(workers, task("inference"), ["official", "ours"], 3)
-    assert workers.turns == ["official", "ours"] * 4  # the first turn is a warm-up
-    assert row["sides"]["official"]["seconds"] == 2.0
-    assert row["sides"]["ours"]["times"] == [1.0] * 3
-    assert row["differences"] == {"ours": {"hidden": 1.0}}
-    other = measure.measure_time(
-        workers, task("inference", "bf16"), ["official", "ours"], 1
-    )
-    assert other["differences"]["official"] == {"hidden": 0.0}
+def test_sides_take_turns_and_are_compared(tmp_path, monkeypatch):
+    monkeypatch.setattr(compare, "Process", Known)
+    monkeypatch.setattr(Known, "turns", [])
+    first, second = task("inference"), task("inference", "bf16")
+    sides = compare.measure(first, PYTHONS, tmp_path, tmp_path, 3)
+    assert Known.turns == ["official", "ours"] * 3
+    assert sides["ours"]["times"] == [0.5] * 3 and sides["ours"]["difference"] == 1
+    assert "difference" not in sides["official"]
+    other = compare.measure(second, PYTHONS, tmp_path, tmp_path, 1)
+    assert other["official"]["difference"] == 0
+    text = report((first, sides))
+    assert "| 1 x 1 s | official | 2 | 0 | 1.00 | 1,024 | - |" in text
+    assert "| 1 x 1 s | ours | 0.5 | 2 | 4.00 | 256 | 1 |" in text
 
 
-@pytest.mark.parametrize("order", ["prepare", "time"])
-def test_a_failing_side_stands_in_the_table(tmp_path, order):
-    workers = FakeWorkers(tmp_path, fails_at=order)
-    row = measure.measure_time(workers, task("inference"), ["official", "ours"], 1)
-    row["flops"] = 10**12
-    settings = compare.parse(["--quick"])
-    rates = {"fp32": 1e12}
-    report = {"machine": compare.describe_machine(settings), "rates": rates}
-    text = markdown({**report, "rows": [row]})
-    assert "| inference | fp32 | 1 x 1 s | 2 s | fails: RuntimeError: no / mem" in text
-    assert "reached 1 in fp32 TFLOP/s" in text
+@pytest.mark.parametrize("when", ["start", "turn"])
+def test_a_failing_side_stands_in_the_table(tmp_path, monkeypatch, when):
+    monkeypatch.setattr(compare, "Process", Known)
+    monkeypatch.setattr(Known, "fails_at", when)
+    sides = compare.measure(task("inference"), PYTHONS, tmp_path, tmp_path, 1)
+    text = report((task("inference"), sides))
+    assert "| ours | fails: RuntimeError: no / memory | - |" in text
+    assert "| official | 2 | 0 | 1.00 |" in text
 
 
-def test_ratios_of_the_tables():
-    sides = {
-        "official": {"seconds": 2.0, "bytes": 2**30, "tokens": 100},
-        "ours": {"seconds": 0.5, "bytes": 2**28, "tokens": 50},
-    }
-    rows = [
-        {"task": task(kind), "sides": sides, "flops": 10**12, "differences": {}}
-        for kind in ("inference", "mel_rvq_from_mel")
-    ]
-    machine = compare.describe_machine(compare.parse(["--quick"]))
-    text = markdown({"machine": machine, "rates": {"fp32": 4e12}, "rows": rows})
-    assert "| 2 s | 500 ms | 4.00 | 4.00 | 50% | 1,024 MiB | 256 MiB | 0.25 |" in text
-    assert "| 50 | 100 | 2.0 | 4.00 | - |" in text
+def test_a_process_says_why_it_ended(tmp_path):
+    some = task("encodec_from_wavs") | {"size": "huge"}
+    process = compare.Process(sys.executable, "others", some, tmp_path, tmp_path)
+    with pytest.raises(compare.Failure, match="KeyError: 'huge'"):
+        process.answer()
+    with pytest.raises(compare.Failure, match=r"status 0, see .*others\.log"):
+        process.time(1)
+    process.close()
 
 
 def test_tasks_of_a_run():
     settings = compare.parse(["--device", "cuda"])
-    assert settings.compile and settings.size == "released"
     found = compare.tasks(settings)
+    assert settings.compile and found[0]["size"] == "released"
     assert [t["precision"] for t in found[:2]] == ["fp32", "bf16"]
     batches = {t["seconds"]: t["batch"] for t in found if t["kind"] == "inference"}
     assert batches == {10.0: 8, 30.0: 8, 300.0: 1}
@@ -228,7 +179,7 @@ def test_a_failing_installation_is_explained():
 def test_a_run_without_the_official_package(tmp_path, capsys):
     options = ["--official-python", "none", "--parts", "inference", "--clips", "1"]
     compare.main(["--quick", *options, "--out", str(tmp_path)])
-    assert "| inference | bf16 | 1 x 1 s | - |" in capsys.readouterr().out
+    assert "| inference | bf16 | 1 x 1 s | ours |" in capsys.readouterr().out
     report = json.loads((tmp_path / "results.json").read_text())
     assert report["rows"][0]["sides"]["ours"]["bytes"] >= 0
     assert (tmp_path / "table.md").is_file()
