@@ -152,6 +152,7 @@ class Official(Side):
 
     def training(self) -> Job:
         model = self.model.model
+        torch.manual_seed(SEED)  # the same masking in every precision
         masked, indices = model.masking(self.wavs)
         frames = self.wavs.shape[1] // FRAME_SAMPLES
         mask = torch.zeros(len(self.wavs), frames, dtype=torch.bool)
