@@ -30,8 +30,8 @@ def fill(store: Store, count: int) -> None:
     random = np.random.default_rng(0)
     vectors = random.standard_normal((count, WIDTH), dtype=np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    vectors.tofile(store.folder / store._fact("vectors"))
     with store._changing() as (connection, revision):
-        vectors.tofile(store.folder / store._facts()["vectors"])
         connection.executemany(
             "INSERT INTO files (path, bytes, modified, duration, checksum, row,"
             " revision) VALUES (?, 0, 0, 200, ?, ?, ?)",

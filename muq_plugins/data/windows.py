@@ -131,6 +131,15 @@ class FrameChunk(NamedTuple):
     hidden: Tensor  # hidden states (frames, width)
 
 
+def mean_of_frames(chunks: Iterable[FrameChunk]) -> Tensor:
+    """The mean hidden state (width,) of a recording, float64, in constant memory."""
+    total, frames = 0.0, 0
+    for chunk in chunks:
+        total = total + chunk.hidden.sum(dim=0, dtype=torch.float64)
+        frames += len(chunk.hidden)
+    return total / frames
+
+
 def embed_windows(
     embed: Callable[[Tensor], Tensor],
     blocks: Iterable[Tensor],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -152,16 +152,14 @@ class Embedding:
             hidden = states[:, index, :frames].float()
             if self.pool == "mean":
                 hidden = hidden.mean(dim=1)
-            results.append(self._arrays(hidden.cpu(), frames))
+            results.append(self._arrays(hidden.cpu()))
         return results
 
-    def stream(
-        self, blocks: Iterable[Tensor], advance: Callable[[float], None]
-    ) -> dict[str, np.ndarray]:
+    def stream(self, blocks: Iterable[Tensor]) -> dict[str, np.ndarray]:
         """Embeds audio in windows, in constant memory if the mean is asked for."""
         import torch
 
-        from muq_plugins.data.windows import embed_windows
+        from muq_plugins.data.windows import embed_windows, mean_of_frames
 
         def embed(wav: Tensor) -> Tensor:
             # All layers in one pass: side by side they are one wide hidden state.
@@ -176,19 +174,11 @@ class Embedding:
             window=round(self.window * self.frame_rate),
             overlap=round(self.window * OVERLAP * self.frame_rate),
         )
-        frames, total, kept = 0, 0.0, []
-        for chunk in chunks:
-            frames += len(chunk.hidden)
-            if self.pool == "mean":
-                total = total + chunk.hidden.sum(dim=0, dtype=torch.float64)
-            else:
-                kept.append(chunk.hidden)
-            advance(len(chunk.hidden) / self.frame_rate)
         size = len(self.layers), -1
         if self.pool == "mean":
-            return self._arrays((total / frames).float().view(size), frames)
-        hidden = torch.cat(kept).unflatten(1, size).transpose(0, 1)
-        return self._arrays(hidden, frames)
+            return self._arrays(mean_of_frames(chunks).float().view(size))
+        hidden = torch.cat([chunk.hidden for chunk in chunks])
+        return self._arrays(hidden.unflatten(1, size).transpose(0, 1))
 
     def _encode(self, wavs: Tensor, wav_lens: Tensor | None) -> tuple[Tensor, Tensor]:
         """Hidden states (layers, batch, frames, width) and relative lengths."""
@@ -201,12 +191,12 @@ class Embedding:
             [out.hidden_states[layer] for layer in self.layers]
         ), out.lens
 
-    def _arrays(self, hidden: Tensor, frames: int) -> dict[str, np.ndarray]:
+    def _arrays(self, hidden: Tensor) -> dict[str, np.ndarray]:
         import numpy as np
 
         arrays = {"embedding": hidden.numpy(), "layers": np.array(self.layers)}
         if self.pool == "frames":
-            arrays["times"] = np.arange(frames) / self.frame_rate
+            arrays["times"] = np.arange(hidden.shape[1]) / self.frame_rate
         return arrays
 
 

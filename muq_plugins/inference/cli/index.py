@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import sys
+from contextlib import closing
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from muq_plugins.errors import UserError, shown
+from muq_plugins.errors import UserError, given_by_user, shown
 from muq_plugins.inference.cli import options
-from muq_plugins.inference.cli.options import load, pick_device
+from muq_plugins.inference.cli.options import (
+    count_files,
+    load,
+    pick_device,
+    report_problems,
+)
 
 if TYPE_CHECKING:
     import socket
@@ -90,7 +97,7 @@ def index(
         gone = prune_index(out, say=_say)
         for path in gone:
             _say(f"  {shown(path)}")
-        _say(f"{out}: {_files(len(gone))} taken out.")
+        _say(f"{out}: {count_files(len(gone))} taken out.")
     if export is not None:
         from muq_plugins.inference.index import MusicIndex
         from muq_plugins.inference.index.search import export_parquet
@@ -99,7 +106,7 @@ def index(
             count = export_parquet(MusicIndex(out), export)
         except OSError as error:
             raise UserError(f"{export} cannot be written ({error}).") from error
-        _say(f"{export}: {_files(count)}.")
+        _say(f"{export}: {count_files(count)}.")
     return code
 
 
@@ -233,26 +240,23 @@ def _update(
     if not os.path.isdir(folder):
         raise UserError(f"{folder} is not a folder: give one with music.")
     if os.path.exists(os.path.join(out, FILE)):
-        store = Store(out)
-        model, layer = model or store.model, store.layer if layer is None else layer
-        store.close()
+        with closing(Store(out)) as store:
+            model = model or store.model
+            layer = store.layer if layer is None else layer
     if model is None:
         raise UserError(f"There is no index in {out} yet: give --model to make one.")
     embedder = _load_model(model, layer, device)
-    # The total is known when the folder has been compared with the index.
-    with tqdm(total=0, unit="file", disable=None) as bar:
-        changes = update_index(
-            out, folder, embedder, _lasting_name(model), bar.reset, bar.update, _say
-        )
+    # What is loaded from a path is found from other folders too.
+    name = os.path.abspath(model) if os.path.exists(model) else model
+    bar = functools.partial(tqdm, unit="file", disable=None)
+    changes = update_index(out, folder, embedder, name, bar, _say)
     size = len(MusicIndex(out))
     _say(
         f"{out}: {changes.added} new, {changes.changed} changed, {changes.moved} "
         f"moved, {changes.removed} removed, {changes.unchanged} unchanged. Now "
-        f"{_files(size)}."
+        f"{count_files(size)}."
     )
-    if changes.problems:
-        print("Could not be used:", *changes.problems, sep="\n  ", file=sys.stderr)
-    return 1 if changes.problems else 0
+    return report_problems("Could not be used:", changes.problems)
 
 
 def _open(folder: str) -> MusicIndex:
@@ -304,14 +308,13 @@ def _embed_query(
 
 def _load_model(source: str, layer: int | None, device: str) -> Any:
     """A MuQ-MuLan, or a layer of an encoder: whatever the model is."""
-    from muq_plugins.inference.folders import find_model, read_config
+    from muq_plugins.inference.folders import read_config
+    from muq_plugins.inference.mulan_parts import KIND, find_mulan
     from muq_plugins.inference.official_mulan import is_official_mulan
 
-    try:
-        config = read_config(find_model(source))
-    except (OSError, ValueError):
-        config = {}  # the loader says what is wrong
-    if not config or config.get("kind") == "muq_mulan" or is_official_mulan(config):
+    with given_by_user():
+        config = read_config(find_mulan(source))
+    if config.get("kind") == KIND or is_official_mulan(config):
         from muq_plugins.inference.mulan import MuQMuLan
 
         if layer is not None:
@@ -361,14 +364,5 @@ def _listen(host: str, port: int) -> socket.socket:
         ) from error
 
 
-def _lasting_name(source: str) -> str:
-    """What a model is called in an index, which is used from other folders too."""
-    return os.path.abspath(source) if os.path.exists(source) else source
-
-
 def _say(words: str) -> None:
     print(words, file=sys.stderr)
-
-
-def _files(count: int) -> str:
-    return f"{count} file{'s' * (count != 1)}"

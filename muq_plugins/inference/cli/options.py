@@ -1,15 +1,18 @@
-"""Each option of the command line once, by the same name everywhere."""
+"""Each option of the command line once, by the same name everywhere.
+
+And what several commands do with them: a device, a model, a list of what went wrong.
+"""
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
 from typing import Annotated, Any, Literal
 
 import typer
 
-from muq_plugins.errors import UserError
+from muq_plugins.errors import UserError, given_by_user, shown
 
-FORMATS = ("npz", "safetensors", "parquet")
 ALL_LAYERS = "all"
 MUQ_MODELS = (
     "a run folder, a folder in the layout of the official package, or an id on the "
@@ -174,7 +177,17 @@ def pick_device(name: str | None) -> str:
 
 def load(from_pretrained: Any, source: str, device: str) -> Any:
     """Loads what a command uses: the one place where a wrong folder is a user's."""
-    try:
+    with given_by_user():
         return from_pretrained(source, device)
-    except (OSError, ValueError) as error:
-        raise UserError(str(error)) from error
+
+
+def report_problems(title: str, problems: list[str]) -> int:
+    """Lists what could not be used; the code that the command ends with."""
+    if problems:
+        print(title, *map(shown, problems), sep="\n  ", file=sys.stderr)
+    return 1 if problems else 0
+
+
+def count_files(count: int) -> str:
+    """Such as "1 file" and "2 files"."""
+    return f"{count} file{'s' * (count != 1)}"

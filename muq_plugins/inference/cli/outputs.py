@@ -12,7 +12,6 @@ import json
 import os
 import zipfile
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,21 +21,12 @@ from safetensors.numpy import save_file
 
 from muq_plugins.errors import UserError
 from muq_plugins.files import atomic
-from muq_plugins.inference.cli.options import FORMATS
 
 if TYPE_CHECKING:  # pyarrow is optional
     import pyarrow as pa
 
 FACTS = "facts"
 NAME_BYTES = 255  # what file systems take
-
-
-@dataclass
-class Record:
-    """What one output file holds; without facts it is a file of something else."""
-
-    facts: dict[str, Any]
-    arrays: dict[str, np.ndarray]
 
 
 def check_format(name: str) -> None:
@@ -69,16 +59,16 @@ def output_path(folder: str | Path, name: str, format: str) -> Path:
     return path.with_name(begin + end)
 
 
-def write_record(path: Path, record: Record) -> None:
+def write_record(
+    path: Path, facts: dict[str, Any], arrays: dict[str, np.ndarray]
+) -> None:
     """Writes an output file; its extension is the format, folders above it are made."""
-    arrays = {
-        name: np.ascontiguousarray(array) for name, array in record.arrays.items()
-    }
+    arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
     # ASCII: names of files that are not UTF-8 have no other way to be written.
-    facts = json.dumps(record.facts)
+    words = json.dumps(facts)
     try:
         with atomic(path) as partial:
-            WRITERS[path.suffix[1:]](partial, facts, arrays)
+            WRITERS[path.suffix[1:]](partial, words, arrays)
     except OSError as error:
         raise UserError(
             f"{path} cannot be written ({error.strerror or error}). What is done "
@@ -86,12 +76,11 @@ def write_record(path: Path, record: Record) -> None:
         ) from error
 
 
-def read_record(path: Path, with_arrays: bool = True) -> Record:
-    """Reads an output file, or only what it says about itself."""
+def read_facts(path: Path) -> dict[str, Any]:
+    """What an output file says about itself; nothing if it is of something else."""
     check_format(path.suffix[1:])
     try:
-        facts, arrays = READERS[path.suffix[1:]](path, with_arrays)
-        return Record(json.loads(facts) if facts else {}, arrays)
+        return json.loads(READERS[path.suffix[1:]](path) or "{}")
     except (
         OSError,
         ValueError,
@@ -106,7 +95,7 @@ def find_records(folder: str | Path) -> Iterator[Path]:
     """The files of a tree that have the extension of a format, hidden ones left out."""
     for top, _, names in os.walk(folder):
         for name in sorted(names):
-            if name[0] != "." and os.path.splitext(name)[1][1:] in FORMATS:
+            if name[0] != "." and os.path.splitext(name)[1][1:] in WRITERS:
                 yield Path(top, name)
 
 
@@ -115,24 +104,18 @@ def _write_npz(path: Path, facts: str, arrays: dict[str, np.ndarray]) -> None:
         np.savez(file, **{FACTS: np.array(facts)}, **arrays)
 
 
-def _read_npz(path: Path, with_arrays: bool) -> tuple[str, dict[str, np.ndarray]]:
+def _npz_facts(path: Path) -> str:
     with np.load(path, allow_pickle=False) as file:
-        facts = str(file[FACTS]) if FACTS in file else ""
-        names = [name for name in file.files if name != FACTS]
-        return facts, {name: file[name] for name in names} if with_arrays else {}
+        return str(file[FACTS]) if FACTS in file else ""
 
 
 def _write_safetensors(path: Path, facts: str, arrays: dict[str, np.ndarray]) -> None:
     save_file(arrays, path, metadata={FACTS: facts})
 
 
-def _read_safetensors(
-    path: Path, with_arrays: bool
-) -> tuple[str, dict[str, np.ndarray]]:
+def _safetensors_facts(path: Path) -> str:
     with safe_open(path, "np") as file:
-        facts = (file.metadata() or {}).get(FACTS, "")
-        names = file.keys() if with_arrays else []
-        return facts, {name: file.get_tensor(name) for name in names}
+        return (file.metadata() or {}).get(FACTS, "")
 
 
 def _write_parquet(path: Path, facts: str, arrays: dict[str, np.ndarray]) -> None:
@@ -146,7 +129,7 @@ def _write_parquet(path: Path, facts: str, arrays: dict[str, np.ndarray]) -> Non
     columns: dict[str, pa.Array] = {}
     if "codes" in arrays:
         columns["frame"] = pa.array(np.arange(len(arrays["codes"]), dtype=np.int32))
-        columns["codes"] = vectors_column(arrays["codes"])
+        columns["codes"] = _vectors_column(arrays["codes"])
     else:
         layers, embedding = arrays["layers"], arrays["embedding"]
         frames = embedding.shape[1] if "times" in arrays else 1
@@ -154,7 +137,7 @@ def _write_parquet(path: Path, facts: str, arrays: dict[str, np.ndarray]) -> Non
         if "times" in arrays:
             columns["time"] = pa.array(np.tile(arrays["times"], len(layers)))
         embedding = embedding.reshape(-1, embedding.shape[-1])
-        columns["embedding"] = vectors_column(embedding)
+        columns["embedding"] = _vectors_column(embedding)
     rows = len(next(iter(columns.values())))
     name = json.loads(facts)["path"].encode("utf-8", "replace").decode()
     columns = {"path": pa.array([name] * rows, pa.string()), **columns}
@@ -163,36 +146,17 @@ def _write_parquet(path: Path, facts: str, arrays: dict[str, np.ndarray]) -> Non
     )
 
 
-def _read_parquet(path: Path, with_arrays: bool) -> tuple[str, dict[str, np.ndarray]]:
+def _parquet_facts(path: Path) -> str:
     import pyarrow.parquet as pq
 
-    schema = pq.read_schema(path)
-    facts = (schema.metadata or {}).get(FACTS.encode(), b"").decode()
-    if not facts or not with_arrays:
-        return facts, {}
-    # As a single file: below folders named key=value, these would become columns.
-    table = pq.ParquetFile(path).read()
-    if "codes" in table.column_names:
-        return facts, {"codes": _matrix(table["codes"])}
-    layer, embedding = table["layer"].to_numpy(), _matrix(table["embedding"])
-    layers = np.array(list(dict.fromkeys(layer.tolist())), dtype=layer.dtype)
-    arrays = {"layers": layers, "embedding": embedding}
-    if "time" in table.column_names:
-        arrays["times"] = table["time"].to_numpy()[: len(layer) // len(layers)]
-        arrays["embedding"] = embedding.reshape(len(layers), -1, embedding.shape[1])
-    return facts, arrays
+    return (pq.read_schema(path).metadata or {}).get(FACTS.encode(), b"").decode()
 
 
-def vectors_column(rows: np.ndarray) -> pa.Array:
+def _vectors_column(rows: np.ndarray) -> pa.Array:
     """A column of vectors of one size."""
     import pyarrow as pa
 
     return pa.FixedSizeListArray.from_arrays(pa.array(rows.ravel()), rows.shape[1])
-
-
-def _matrix(column: pa.ChunkedArray) -> np.ndarray:
-    array = column.combine_chunks()
-    return array.flatten().to_numpy().reshape(len(column), -1)
 
 
 WRITERS = {
@@ -201,7 +165,7 @@ WRITERS = {
     "parquet": _write_parquet,
 }
 READERS = {
-    "npz": _read_npz,
-    "safetensors": _read_safetensors,
-    "parquet": _read_parquet,
+    "npz": _npz_facts,
+    "safetensors": _safetensors_facts,
+    "parquet": _parquet_facts,
 }

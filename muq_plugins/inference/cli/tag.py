@@ -12,7 +12,7 @@ import typer
 
 from muq_plugins.errors import UserError, shown
 from muq_plugins.inference.cli import options
-from muq_plugins.inference.cli.options import load, pick_device
+from muq_plugins.inference.cli.options import load, pick_device, report_problems
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -101,9 +101,7 @@ def tag(
         _print_csv(results)
     else:
         _print_table(results, top or SHOWN)
-    if problems:
-        print("Could not be used:", *problems, sep="\n  ", file=sys.stderr)
-    return 1 if problems else 0
+    return report_problems("Could not be used:", problems)
 
 
 def tag_files(
@@ -124,7 +122,7 @@ def tag_files(
         try:
             latent = model.embed_file(item.path).detach().float().cpu().view(-1)
         except AudioError as error:
-            problems.append(shown(str(error)))
+            problems.append(str(error))
             continue
         scores = (latents @ latent).tolist()
         pairs = zip(tags, scores, strict=True)

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from muq_plugins.errors import UserError, shown
+from muq_plugins.errors import UserError, given_by_user
 from muq_plugins.inference.cli import options
-from muq_plugins.inference.cli.options import load, pick_device
+from muq_plugins.inference.cli.options import load, pick_device, report_problems
 
 if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
     from muq_plugins.evaluation.probing.clips import Clip
+    from muq_plugins.inference.cli.inputs import AudioInput
     from muq_plugins.lobes import Target
 
 INT16_LIMIT = 2**15
@@ -91,7 +91,7 @@ def inspect(
 
     clips, problems = find_clips(inputs, max_files)
     target = load(any_tokenizer, model, device)
-    try:
+    with given_by_user():
         found = inspect_tokenizer(target, clips, out)
         report = inspection_report(
             out,
@@ -99,13 +99,8 @@ def inspect(
             own_test(model),
             target.features.features.frame_rate,
         )
-    except (OSError, ValueError) as error:
-        raise UserError(str(error)) from error
     print("\n".join([*map(str, inspection_facts(found)), f"Report: {report}"]))
-    problems += found["skipped"]
-    if problems:
-        print("Left out:", *map(shown, problems), sep="\n  ", file=sys.stderr)
-    return 1 if problems else 0
+    return report_problems("Left out:", problems + found["skipped"])
 
 
 class Tokenizing:
@@ -152,23 +147,18 @@ class Tokenizing:
             {"codes": self._small(clip[clip[:, 0] != PADDING_CODE])} for clip in codes
         ]
 
-    def stream(
-        self, blocks: Iterable[Tensor], advance: Callable[[float], None]
-    ) -> dict[str, np.ndarray]:
+    def stream(self, blocks: Iterable[Tensor]) -> dict[str, np.ndarray]:
         """Tokenizes audio in pieces."""
         import torch
 
-        kept = []
-        for codes in tokenize_pieces(
+        pieces = tokenize_pieces(
             lambda wav: self._codes(wav[None], None)[0],
             blocks,
             self.frame_samples,
             self.piece,
             self.context,
-        ):
-            kept.append(codes)
-            advance(len(codes) * self.frame_samples / self.sample_rate)
-        return {"codes": self._small(torch.cat(kept))}
+        )
+        return {"codes": self._small(torch.cat(list(pieces)))}
 
     def _codes(self, wavs: Tensor, wav_lens: Tensor | None) -> Tensor:
         wav_lens = None if wav_lens is None else wav_lens.to(self.device)
@@ -210,20 +200,20 @@ def find_clips(sources: list[str], most: int) -> tuple[list[Clip], list[str]]:
 
     manifests = [source for source in sources if source.endswith(".json")]
     files = [source for source in sources if source not in manifests]
-    clips: list[Clip] = []
+    clips: list[Clip | AudioInput] = []
     for source in manifests:
-        try:
+        with given_by_user():
             entries = load_manifest(source, Path(source).parent)
-        except (OSError, ValueError) as error:
-            raise UserError(str(error)) from error
         clips += [
             Clip(name, entry["wav"], entry["duration"])
             for name, entry in entries.items()
         ]
     inputs, problems = find_inputs(files) if files else ([], [])
-    clips = _evenly([*clips, *inputs], most)
+    clips += inputs
+    number = min(most, len(clips))
     found = []
-    for clip in clips:
+    for place in range(number):
+        clip = clips[place * len(clips) // number]
         if not isinstance(clip, Clip):
             try:
                 clip = Clip(clip.name, clip.path, audio_info(clip.path).duration)
@@ -232,9 +222,3 @@ def find_clips(sources: list[str], most: int) -> tuple[list[Clip], list[str]]:
                 continue
         found.append(clip)
     return found, problems
-
-
-def _evenly(items: list, most: int) -> list:
-    if len(items) <= most:
-        return items
-    return [items[index * len(items) // most] for index in range(most)]

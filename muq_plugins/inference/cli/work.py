@@ -20,11 +20,11 @@ from muq_plugins.data.audio import AudioError, audio_info, read_audio
 from muq_plugins.data.windows import read_blocks
 from muq_plugins.errors import UserError, shown
 from muq_plugins.inference.cli.inputs import AudioInput
+from muq_plugins.inference.cli.options import count_files, report_problems
 from muq_plugins.inference.cli.outputs import (
-    Record,
     find_records,
     output_path,
-    read_record,
+    read_facts,
     write_record,
 )
 
@@ -48,10 +48,8 @@ class Work(Protocol):
     def batch(self, wavs: Tensor, wav_lens: Tensor) -> list[dict[str, np.ndarray]]:
         """The arrays of each clip of a padded batch (batch, samples)."""
 
-    def stream(
-        self, blocks: Iterable[Tensor], advance: Callable[[float], None]
-    ) -> dict[str, np.ndarray]:
-        """The arrays of long audio, which says how many seconds are done."""
+    def stream(self, blocks: Iterable[Tensor]) -> dict[str, np.ndarray]:
+        """The arrays of long audio."""
 
 
 @dataclass
@@ -98,8 +96,13 @@ def run_work(
     )
 
     def refuse(job: Job, words: str) -> None:
-        problems.append(words)
+        problems.append(shown(words))
         progress.update(job.duration)
+
+    def heard(job: Job) -> Iterator[Tensor]:
+        for block in ahead(read_blocks(job.input.path, work.sample_rate)):
+            yield block
+            progress.update(len(block) / work.sample_rate)
 
     try:
         with progress:
@@ -109,8 +112,7 @@ def run_work(
                         results = work.batch(wavs, lens)
                         progress.update(sum(job.duration for job in jobs))
                     else:
-                        blocks = read_blocks(jobs[0].input.path, work.sample_rate)
-                        results = [work.stream(ahead(blocks), progress.update)]
+                        results = [work.stream(heard(jobs[0]))]
                 except AudioError as error:  # in the middle of a stream
                     problems.append(shown(str(error)))
                     continue
@@ -128,19 +130,19 @@ def run_work(
                     ) from error
                 for job, arrays in zip(jobs, results, strict=True):
                     facts = {**work.settings(job.duration), **work.about, **job.facts}
-                    write_record(job.output, Record(facts, arrays))
+                    write_record(job.output, facts, arrays)
                     count, seconds = count + 1, seconds + job.duration
     finally:
         took = time.monotonic() - begin
         print(
-            f"{shown(out)}: {_files(count)} made in {took:.1f} s "
+            f"{shown(out)}: {count_files(count)} made in {took:.1f} s "
             f"({seconds:.0f} s of audio), {plan.num_done} were there already.",
             file=sys.stderr,
         )
-        if problems:
-            words = f"{_files(len(problems))} could not be used:"
-            print(words, *problems, sep="\n  ", file=sys.stderr)
-    return 1 if problems else 0
+        code = report_problems(
+            f"{count_files(len(problems))} could not be used:", problems
+        )
+    return code
 
 
 def plan_work(
@@ -244,7 +246,7 @@ def batches(
             try:
                 wav = read_audio(job.input.path, sample_rate=work.sample_rate)
             except AudioError as error:
-                refuse(job, shown(str(error)))
+                refuse(job, str(error))
                 continue
             if len(wav) >= work.min_samples:
                 wavs[place] = wav
@@ -252,8 +254,8 @@ def batches(
             least = work.min_samples / work.sample_rate
             refuse(
                 job,
-                f"{shown(job.input.path)}: {job.duration:.3f} s are too short for a "
-                f"frame, which needs {least:.3f} s. Leave the file out.",
+                f"{job.input.path}: {job.duration:.3f} s are too short for a frame, "
+                f"which needs {least:.3f} s. Leave the file out.",
             )
         if not wavs:
             return [], None, None
@@ -279,7 +281,7 @@ def _facts_of(output: Path) -> dict[str, Any] | None:
     if not output.exists():
         return None
     try:
-        return read_record(output, with_arrays=False).facts
+        return read_facts(output)
     except UserError:
         return None
 
@@ -311,7 +313,3 @@ def _source(item: AudioInput) -> dict[str, int]:
         return {}
     # Whole seconds: copies and archives lose the rest.
     return {"bytes": status.st_size, "modified": int(status.st_mtime)}
-
-
-def _files(count: int) -> str:
-    return f"{count} file{'' if count == 1 else 's'}"

@@ -13,7 +13,7 @@ import threading
 import uuid
 import zlib
 from collections.abc import Iterable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -112,7 +112,7 @@ def create(
             with closing(sqlite3.connect(partial)) as connection, connection:
                 for statement in _SCHEMA:
                     connection.execute(statement)
-                connection.executemany("INSERT INTO facts VALUES (?, ?)", facts.items())
+                _set(connection, **facts)
 
 
 class Store:
@@ -190,16 +190,11 @@ class Store:
 
     def vectors(self, name: str | None = None) -> np.ndarray:
         """All vectors (rows, width), also dead ones, mapped and not read."""
-        path = self.folder / (name or self._vectors_name())
-        try:
-            rows = path.stat().st_size // (4 * self.width)
-            if not rows:
-                return np.zeros((0, self.width), np.float32)
-            return np.memmap(path, "<f4", "r", shape=(rows, self.width))
-        except FileNotFoundError:
-            return np.zeros((0, self.width), np.float32)
-        except OSError as error:
-            raise UserError(f"{path} cannot be read ({error.strerror}).") from error
+        path = self.folder / (name or self._fact("vectors"))
+        with translated(path), suppress(FileNotFoundError):
+            if rows := path.stat().st_size // (4 * self.width):
+                return np.memmap(path, "<f4", "r", shape=(rows, self.width))
+        return np.zeros((0, self.width), np.float32)
 
     def news(self, vectors: str, revision: int) -> News:
         """What has changed since a revision; all of it if the vectors moved.
@@ -209,15 +204,12 @@ class Store:
         with translated(self.path), self._lock, self._connection as connection:
             connection.execute("BEGIN")  # one state for all questions
             facts = dict(connection.execute("SELECT name, value FROM facts"))
-            since = (revision if vectors == facts["vectors"] else -1,)
-            pairs = [
-                *connection.execute(
-                    "SELECT row, id FROM files WHERE revision > ?", since
-                ),
-                *connection.execute(
-                    "SELECT row, -1 FROM gone WHERE revision > ?", since
-                ),
-            ]
+            since = revision if vectors == facts["vectors"] else -1
+            pairs = connection.execute(
+                "SELECT row, id FROM files WHERE revision > ?1"
+                " UNION ALL SELECT row, -1 FROM gone WHERE revision > ?1",
+                (since,),
+            ).fetchall()
         rows, ids = np.array(pairs, dtype=np.int64).reshape(-1, 2).T
         return News(facts["vectors"], int(facts["revision"]), rows, ids)
 
@@ -237,33 +229,24 @@ class Store:
                 f"shape {vector.shape}."
             )
         data, name = vector.astype("<f4").tobytes(), os.fsencode(path)
+        known = (name, bytes, modified, duration, zlib.crc32(data), content)
         with self._changing() as (connection, revision):
             row = self._append(data)
             _forget(connection, [name], revision)
             connection.execute(
-                "INSERT INTO files (path, bytes, modified, duration, checksum, row,"
-                " content, revision) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-                (
-                    name,
-                    bytes,
-                    modified,
-                    duration,
-                    zlib.crc32(data),
-                    row,
-                    content,
-                    revision,
-                ),
+                "INSERT INTO files (path, bytes, modified, duration, checksum, content,"
+                " row, revision) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                (*known, row, revision),
             )
 
     def move(self, entry: Entry, path: str, modified: int, content: bytes) -> None:
         """The same file is somewhere else now; it keeps its number and its vector."""
-        with self._changing() as (connection, _):
-            connection.execute(
-                "DELETE FROM problems WHERE path = ?", (os.fsencode(path),)
-            )
+        name = os.fsencode(path)
+        with self._changing() as (connection, revision):
+            _forget(connection, [name], revision)
             connection.execute(
                 "UPDATE files SET path = ?, modified = ?, content = ? WHERE id = ?",
-                (os.fsencode(path), modified, content, entry.id),
+                (name, modified, content, entry.id),
             )
 
     def remove(self, paths: Iterable[str]) -> None:
@@ -278,20 +261,14 @@ class Store:
             _forget(connection, [name], revision)
             connection.execute("INSERT INTO problems VALUES (?, ?)", (name, reason))
 
-    def put_folder(self, path: str) -> None:
-        """Notes a folder that is indexed."""
+    def put_origin(self, model: str, folder: str) -> None:
+        """Notes where the model is loaded from now, and a folder that is indexed."""
         with self._changing() as (connection, _):
+            _set(connection, model=model)
             connection.execute(
-                "INSERT OR IGNORE INTO folders VALUES (?)", (os.fsencode(path),)
+                "INSERT OR IGNORE INTO folders VALUES (?)", (os.fsencode(folder),)
             )
-
-    def put_model(self, name: str) -> None:
-        """Notes where the same model is loaded from now."""
-        with self._changing() as (connection, _):
-            connection.execute(
-                "UPDATE facts SET value = ? WHERE name = 'model'", (name,)
-            )
-        self.model = name
+        self.model = model
 
     def check(self) -> set[int]:
         """Looks through all of it; the numbers of files whose vectors are damaged.
@@ -308,7 +285,7 @@ class Store:
         )
         if len(vectors) < rows:
             # Of a file that was cut, no row is given twice.
-            path = self.folder / self._vectors_name()
+            path = self.folder / self._fact("vectors")
             with translated(path), open(path, "ab") as file:
                 file.truncate(4 * self.width * rows)
         return {
@@ -322,7 +299,8 @@ class Store:
 
         Those who have mapped the old ones keep them, and see another name.
         """
-        vectors, old = self.vectors(), self._vectors_name()
+        name = self._fact("vectors")
+        vectors = self.vectors(name)
         pairs = self._read("SELECT row, id FROM files ORDER BY id")
         if 3 * (len(vectors) - len(pairs)) > len(vectors):
             rows = np.array([row for row, _ in pairs], dtype=np.int64)
@@ -334,17 +312,14 @@ class Store:
                     "UPDATE files SET row = ? WHERE id = ?", numbered
                 )
                 connection.execute("DELETE FROM gone")
-                connection.execute(
-                    "UPDATE facts SET value = ? WHERE name = 'vectors'", (name,)
-                )
-            old = name
+                _set(connection, vectors=name)
         for path in self.folder.glob("vectors-*.f4"):
-            if path.name != old:  # of a compaction, perhaps one that was killed
+            if path.name != name:  # of a compaction, perhaps one that was killed
                 path.unlink(missing_ok=True)
 
     def _append(self, data: bytes) -> int:
         """Writes a vector behind all others; its row."""
-        path = self.folder / self._facts()["vectors"]
+        path = self.folder / _fact(self._connection, "vectors")
         with open(os.open(path, os.O_RDWR | os.O_CREAT, 0o666), "r+b") as file:
             # Behind what a kill may have left half written.
             row = -(-file.seek(0, os.SEEK_END) // len(data))
@@ -354,12 +329,9 @@ class Store:
             os.fsync(file.fileno())
         return row
 
-    def _facts(self) -> dict[str, str]:
-        return dict(self._connection.execute("SELECT name, value FROM facts"))
-
-    def _vectors_name(self) -> str:
-        [[name]] = self._read("SELECT value FROM facts WHERE name = 'vectors'")
-        return name
+    def _fact(self, name: str) -> str:
+        with translated(self.path), self._lock:
+            return _fact(self._connection, name)
 
     def _connect(self) -> sqlite3.Connection:
         if not self.path.is_file():
@@ -400,11 +372,9 @@ class Store:
         """A change, whole or not at all, and its number."""
         with translated(self.path), self._lock, self._connection as connection:
             connection.execute("BEGIN IMMEDIATE")
-            revision = int(self._facts()["revision"]) + 1
+            revision = int(_fact(connection, "revision")) + 1
             yield connection, revision
-            connection.execute(
-                "UPDATE facts SET value = ? WHERE name = 'revision'", (str(revision),)
-            )
+            _set(connection, revision=str(revision))
 
 
 def _migrate(folder: Path, connection: sqlite3.Connection) -> None:
@@ -414,8 +384,7 @@ def _migrate(folder: Path, connection: sqlite3.Connection) -> None:
         [[version]] = connection.execute("PRAGMA user_version")
         if version != OLD_FORMAT:
             return  # another process was faster
-        [[width]] = connection.execute("SELECT value FROM facts WHERE name = 'width'")
-        size = 4 * int(width)
+        size = 4 * int(_fact(connection, "width"))
         latents = connection.execute("SELECT latent FROM files ORDER BY id")
         # One of another size is damaged, and found by its checksum.
         name = _write_vectors(folder, (x[:size].ljust(size, b"\0") for [x] in latents))
@@ -432,10 +401,7 @@ def _migrate(folder: Path, connection: sqlite3.Connection) -> None:
         [ends] = connection.execute("SELECT min(path), max(path) FROM files")
         if top := _common_folder(ends):  # which was indexed is not known any more
             connection.execute("INSERT INTO folders VALUES (?)", (os.fsencode(top),))
-        facts = {"vectors": name, "revision": "0", "layer": ""}
-        connection.executemany(
-            "INSERT OR REPLACE INTO facts VALUES (?, ?)", facts.items()
-        )
+        _set(connection, vectors=name, revision="0", layer="")
     connection.execute("VACUUM")  # gives back what the vectors took
     for path in folder.glob("latents-*.faiss"):
         path.unlink(missing_ok=True)
@@ -451,6 +417,16 @@ def _write_vectors(folder: Path, blocks: Iterable[bytes]) -> str:
 
 def _new_name() -> str:
     return f"vectors-{uuid.uuid4().hex[:12]}.f4"
+
+
+def _fact(connection: sqlite3.Connection, name: str) -> str:
+    query = "SELECT value FROM facts WHERE name = ?"
+    [[value]] = connection.execute(query, (name,))
+    return value
+
+
+def _set(connection: sqlite3.Connection, **facts: str) -> None:
+    connection.executemany("INSERT OR REPLACE INTO facts VALUES (?, ?)", facts.items())
 
 
 def _forget(connection: sqlite3.Connection, names: list[bytes], revision: int) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from muq_plugins.data.audio import AudioError, audio_info
 from muq_plugins.data.scan import find_audio
+from muq_plugins.data.windows import mean_of_frames
 from muq_plugins.errors import UserError, shown
 from muq_plugins.files import locked
 from muq_plugins.inference.index.store import FILE, Entry, Store, create
@@ -45,11 +47,8 @@ class EncoderLayer:
         if seconds < least:
             words = f"{seconds:.3f} s, a frame needs {least:.3f} s"
             raise AudioError(path, "too short", words)
-        total, frames = 0.0, 0
-        for chunk in self.model.embed_long(path, layer=self.layer):
-            total = total + chunk.hidden.sum(dim=0, dtype=torch.float64)
-            frames += len(chunk.hidden)
-        return torch.nn.functional.normalize(total / frames, dim=0).float()
+        mean = mean_of_frames(self.model.embed_long(path, layer=self.layer))
+        return torch.nn.functional.normalize(mean, dim=0).float()
 
 
 @dataclass
@@ -64,20 +63,12 @@ class Changes:
     problems: list[str] = field(default_factory=list)
 
 
-@dataclass
-class _Plan:
-    todo: list[tuple[str, os.stat_result]] = field(default_factory=list)
-    gone: list[str] = field(default_factory=list)
-    changes: Changes = field(default_factory=Changes)
-
-
 def update_index(
     folder: str | Path,
     music: str | Path,
     model: AudioModel,
     name: str,
-    begin: Callable[[int], Any] = lambda count: None,
-    advance: Callable[[], Any] = lambda: None,
+    progress: Callable[[list], Iterable] = iter,
     say: Callable[[str], Any] | None = None,
 ) -> Changes:
     """Makes an index hold exactly the audio files of a folder tree.
@@ -87,8 +78,8 @@ def update_index(
     Other processes that update the same index wait for their turn, which `say` is told.
 
     `model` embeds the files; with an attribute ``layer`` it is an encoder. `name` is
-    where it was loaded from, for those who search later. `begin` is told how many
-    files there are to embed, and `advance` is called after each.
+    where it was loaded from, for those who search later. `progress` passes on the files
+    that there are to embed, such as `tqdm`.
     """
     root = os.path.realpath(music)
     try:
@@ -106,24 +97,15 @@ def update_index(
     with locked(folder, say=say):
         if not (folder / FILE).is_file():
             create(folder, name, model.fingerprint, model.latent_width, layer)
-        store = Store(folder)
-        try:
+        with closing(Store(folder)) as store:
             check_model(store, model, name)
-            damaged = store.check()
-            if name != store.model:
-                store.put_model(name)
-            if root not in store.folders():
-                store.put_folder(root)
-            plan = _plan(store, root, found, unlisted, damaged)
-            store.remove(plan.gone)
-            begin(len(plan.todo))
-            for path, status in plan.todo:
-                _embed(store, model, path, status, plan.changes)
-                advance()
+            damaged, changes = store.check(), Changes()
+            store.put_origin(name, root)
+            todo = _compare(store, root, found, unlisted, damaged, changes)
+            for path, status in progress(todo):
+                _embed(store, model, path, status, changes)
             store.compact()
-        finally:
-            store.close()
-    return plan.changes
+    return changes
 
 
 def prune_index(
@@ -131,15 +113,10 @@ def prune_index(
 ) -> list[str]:
     """Takes out the files of all folders that are not there any more; their paths."""
     Store(folder).close()  # says if there is none, before a lock is made
-    with locked(folder, say=say):
-        store = Store(folder)
-        try:
-            known = [entry.path for entry in store.entries()]
-            gone = [path for path in known if _has_gone(path)]
-            store.remove([*gone, *filter(_has_gone, store.problems())])
-            store.compact()
-        finally:
-            store.close()
+    with locked(folder, say=say), closing(Store(folder)) as store:
+        gone = [entry.path for entry in store.entries() if _has_gone(entry.path)]
+        store.remove([*gone, *filter(_has_gone, store.problems())])
+        store.compact()
     return gone
 
 
@@ -173,15 +150,16 @@ def _prepare(folder: Path) -> None:
         )
 
 
-def _plan(
+def _compare(
     store: Store,
     root: str,
     found: list[str],
     unlisted: list[tuple[str, str]],
     damaged: set[int],
-) -> _Plan:
-    """Compares the files of a tree with those in the index; notes what has moved."""
-    plan, paths = _Plan(), [os.path.join(root, name) for name in found]
+    changes: Changes,
+) -> list[tuple[str, os.stat_result]]:
+    """The files of a tree to embed; what has moved or gone is noted in the index."""
+    todo, paths = [], [os.path.join(root, name) for name in found]
     known: dict[str, Entry] = {entry.path: entry for entry in store.entries()}
     by_size: dict[int, list[Entry]] = {}
     for entry in known.values():
@@ -190,47 +168,43 @@ def _plan(
     for path in paths:
         entry = known.get(path)
         if entry is not None and entry.is_current() and entry.id not in damaged:
-            plan.changes.unchanged += 1
+            changes.unchanged += 1
             continue
         try:
             # Before it is read: if it changes meanwhile, the next update sees it.
             status = os.stat(path)
         except OSError as error:
-            _problem(store, path, f"missing ({error.strerror}).", plan.changes)
+            _problem(store, path, f"missing ({error.strerror}).", changes)
             continue
         if not stat.S_ISREG(status.st_mode):
             # To open a pipe is to wait for one who writes into it.
-            words = "not a regular file. Leave it out."
-            _problem(store, path, words, plan.changes)
+            _problem(store, path, "not a regular file. Leave it out.", changes)
             continue
         same = by_size.get(status.st_size, []) if entry is None else []
         same = [x for x in same if x.path not in moved and x.id not in damaged]
         if before := _moved_from(same, path, status):
             store.move(before, path, status.st_mtime_ns, _content(path))
             moved.add(before.path)
-            plan.changes.moved += 1
+            changes.moved += 1
             continue
-        plan.todo.append((path, status))
-        if entry is None:
-            plan.changes.added += 1
-        else:
-            plan.changes.changed += 1
+        todo.append((path, status))
     # What cannot be seen now is not known to be gone.
     hidden = [os.path.join(root, name) for name, _ in unlisted]
     for name, reason in unlisted:
         place = shown(os.path.join(root, name))
-        plan.changes.problems.append(
+        changes.problems.append(
             f"{place}: cannot be listed ({reason}). What is indexed of it stays. "
             f"Check the permissions."
         )
-    there = {*paths, *moved}
-    for path in {**known, **store.problems()}:
-        if path in there or not is_below(path, root):
-            continue
-        if not any(is_below(path, place) for place in hidden):
-            plan.gone.append(path)
-            plan.changes.removed += path in known
-    return plan
+    missing = {*known, *store.problems()} - {*paths, *moved}
+    gone = [
+        path
+        for path in missing
+        if is_below(path, root) and not any(is_below(path, x) for x in hidden)
+    ]
+    store.remove(gone)
+    changes.removed += sum(path in known for path in gone)
+    return todo
 
 
 def _moved_from(
@@ -273,10 +247,10 @@ def _embed(
         if np.isfinite(vector).all():
             modified = status.st_mtime_ns
             store.put(path, status.st_size, modified, duration, vector, content)
+            changes.added += not was_known
+            changes.changed += was_known
             return
         words = f"{path}: what the model makes of it is not finite. Leave the file out."
-    changes.added -= not was_known
-    changes.changed -= was_known
     _problem(store, path, words.removeprefix(f"{path}: "), changes)
 
 

@@ -71,6 +71,8 @@ def make_model(folder, fingerprint="70e5"):
     """The folder of a model that `ToneModel.from_pretrained` reads."""
     folder.mkdir(parents=True)
     (folder / "fingerprint").write_text(fingerprint, "utf-8")
+    (folder / "config.json").write_text('{"kind": "muq_mulan"}', "utf-8")
+    (folder / "model.safetensors").touch()
     return str(folder)
 
 

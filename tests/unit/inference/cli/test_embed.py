@@ -12,7 +12,8 @@ from muq_plugins import MuQ, MuQEncoder
 from muq_plugins.data.audio import read_audio
 from muq_plugins.inference.cli.encoder import Embedding
 from muq_plugins.inference.cli.main import main
-from muq_plugins.inference.cli.outputs import read_record
+from muq_plugins.inference.cli.outputs import read_facts
+from tests.unit.inference.cli.records import read_record
 
 
 @pytest.fixture
@@ -24,10 +25,6 @@ def embed(model_folder, music, tmp_path):
         return main(["embed", model, *inputs, "--out", folder, *options])
 
     return run
-
-
-def read_facts(path):
-    return read_record(path, with_arrays=False).facts
 
 
 @pytest.fixture

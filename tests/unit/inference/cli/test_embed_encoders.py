@@ -6,8 +6,8 @@ import pytest
 from muq_plugins import MuQ
 from muq_plugins.data.audio import read_audio
 from muq_plugins.inference.cli.main import main
-from muq_plugins.inference.cli.outputs import read_record
 from muq_plugins.inference.muq import save_muq
+from tests.unit.inference.cli.records import read_record
 from tests.unit.tiny_encoders import TINY, tiny_encoder
 
 

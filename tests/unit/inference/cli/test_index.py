@@ -46,6 +46,12 @@ def test_bad_files_are_listed_every_time(command, tmp_path, capsys):
         assert "bad.wav: undecodable" in capsys.readouterr().err
 
 
+def test_a_damaged_config_is_what_is_wrong(command, tmp_path, capsys):
+    (tmp_path / "model" / "config.json").write_text("{")
+    assert main([*command, "--layer", "1"]) == 2
+    assert "config.json is damaged" in capsys.readouterr().err
+
+
 def test_an_interrupted_command_goes_on(command, monkeypatch, capsys):
     embed = ToneModel.embed_file
 

@@ -12,7 +12,7 @@ import pytest
 from muq_plugins.inference import export
 from muq_plugins.inference.cli import options
 from muq_plugins.inference.cli.main import main
-from muq_plugins.inference.cli.outputs import read_record
+from tests.unit.inference.cli.records import read_record
 
 
 @pytest.mark.parametrize("command", [[], ["embed"], ["index"], ["doctor"]])

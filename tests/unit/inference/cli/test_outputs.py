@@ -8,15 +8,15 @@ from safetensors.numpy import save_file
 
 from muq_plugins.errors import UserError
 from muq_plugins.inference.cli import outputs
-from muq_plugins.inference.cli.options import FORMATS
 from muq_plugins.inference.cli.outputs import (
-    Record,
+    WRITERS,
     check_format,
     find_records,
     output_path,
-    read_record,
+    read_facts,
     write_record,
 )
+from tests.unit.inference.cli.records import read_record
 
 FACTS = {"path": "a/é.wav", "duration": 1.5, "layers": [0, 2], "source": {"bytes": 3}}
 ARRAYS = {
@@ -33,11 +33,7 @@ ARRAYS = {
 }
 
 
-def read_facts(path):
-    return read_record(path, with_arrays=False).facts
-
-
-@pytest.fixture(params=FORMATS)
+@pytest.fixture(params=WRITERS)
 def path(request, tmp_path):
     """A file that is to be written, in every format."""
     if request.param == "parquet":
@@ -47,7 +43,7 @@ def path(request, tmp_path):
 
 @pytest.mark.parametrize("kind", ARRAYS)
 def test_a_record_comes_back(path, kind):
-    write_record(path, Record(FACTS, ARRAYS[kind]))
+    write_record(path, FACTS, ARRAYS[kind])
     record = read_record(path)
     assert record.facts == read_facts(path) == FACTS
     assert record.arrays.keys() == ARRAYS[kind].keys()
@@ -60,13 +56,13 @@ def test_a_record_comes_back(path, kind):
 def test_arrays_may_have_any_layout_in_memory(path):
     array = np.arange(8, dtype=np.float32).reshape(4, 2).T
     arrays = {"layers": np.array([0, 2]), "embedding": array}
-    write_record(path, Record(FACTS, arrays))
+    write_record(path, FACTS, arrays)
     assert np.array_equal(read_record(path).arrays["embedding"], array)
 
 
 def test_names_that_are_not_utf8_survive(path):
     facts = {**FACTS, "path": os.fsdecode(b"caf\xe9.wav")}
-    write_record(path, Record(facts, ARRAYS["codes"]))
+    write_record(path, facts, ARRAYS["codes"])
     assert read_facts(path) == facts
 
 
@@ -75,7 +71,7 @@ def test_names_that_are_too_long_with_their_extension(tmp_path, name):
     """As long as a file system takes: 253 and 255 bytes."""
     (tmp_path / name).touch()
     path = output_path(tmp_path / "out", name, "npz")
-    write_record(path, Record({**FACTS, "path": name}, ARRAYS["codes"]))
+    write_record(path, {**FACTS, "path": name}, ARRAYS["codes"])
     assert read_facts(path)["path"] == name
     assert output_path("out", name, "npz") != output_path("out", "x" + name[1:], "npz")
     assert output_path("out", "x" * 251, "npz").name == "x" * 251 + ".npz"
@@ -83,7 +79,7 @@ def test_names_that_are_too_long_with_their_extension(tmp_path, name):
 
 @pytest.mark.parametrize("length", [0, 10, -10])
 def test_a_damaged_file_is_an_error(path, length):
-    write_record(path, Record(FACTS, ARRAYS["mean"]))
+    write_record(path, FACTS, ARRAYS["mean"])
     path.write_bytes(path.read_bytes()[:length])
     with pytest.raises(UserError, match=r"a\.wav\.\w+ is damaged"):
         read_facts(path)
@@ -96,10 +92,10 @@ def test_files_of_something_else_have_no_facts(tmp_path):
 
 
 def test_an_interrupted_write_leaves_what_was_there(path, monkeypatch):
-    write_record(path, Record(FACTS, ARRAYS["mean"]))
+    write_record(path, FACTS, ARRAYS["mean"])
     monkeypatch.setattr("os.replace", lambda *args: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        write_record(path, Record({**FACTS, "duration": 2.0}, ARRAYS["codes"]))
+        write_record(path, {**FACTS, "duration": 2.0}, ARRAYS["codes"])
     assert read_facts(path) == FACTS
     assert [file.name for file in path.parent.iterdir()] == [path.name]
 
@@ -107,7 +103,7 @@ def test_an_interrupted_write_leaves_what_was_there(path, monkeypatch):
 def test_a_place_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="cannot be written .*goes on"):
-        write_record(tmp_path / "file" / "a.npz", Record(FACTS, ARRAYS["mean"]))
+        write_record(tmp_path / "file" / "a.npz", FACTS, ARRAYS["mean"])
 
 
 def test_a_missing_pyarrow_is_named_with_its_remedy(monkeypatch):
@@ -123,7 +119,7 @@ def test_a_folder_of_parquet_is_one_table(tmp_path):
 
     for name in ("a", "b"):
         facts = {**FACTS, "path": f"{name}.wav"}
-        write_record(tmp_path / f"{name}.parquet", Record(facts, ARRAYS["frames"]))
+        write_record(tmp_path / f"{name}.parquet", facts, ARRAYS["frames"])
     table = pyarrow.dataset.dataset(tmp_path).to_table().to_pydict()
     assert list(table) == ["path", "layer", "time", "embedding"]
     assert table["path"] == ["a.wav"] * 6 + ["b.wav"] * 6

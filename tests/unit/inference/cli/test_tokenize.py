@@ -7,7 +7,6 @@ import torch
 from muq_plugins import MelRVQ
 from muq_plugins.data.audio import read_audio
 from muq_plugins.inference.cli.main import main
-from muq_plugins.inference.cli.outputs import read_record
 from muq_plugins.inference.cli.tokenizer import Tokenizing, tokenize_pieces
 from muq_plugins.inference.tokenizer import save_tokenizer
 from muq_plugins.lobes import (
@@ -20,6 +19,7 @@ from muq_plugins.lobes import (
     StackedFrames,
     Target,
 )
+from tests.unit.inference.cli.records import read_record
 
 
 def test_codes_of_a_folder(tokenizer_folder, music, write_wav, tmp_path, capsys):
