@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from muq_plugins.evaluation.page import (
     Fact,
-    Section,
+    Page,
+    Part,
     Table,
     Verdict,
-    announce,
     number,
     percent,
-    write_report,
+    write_page,
 )
 from muq_plugins.evaluation.probing.results import (
     LINEAR,
@@ -44,63 +46,35 @@ COLUMNS = {
 }
 
 
-def iterations_report(folder: str | Path, runs: list[str | Path]) -> Path:
+class Model(NamedTuple):
+    """One model of the chain: its name, its numbers, and its final probe if any."""
+
+    name: str
+    row: dict  # by the keys of COLUMNS; None where there is no number
+    probe: TaskResult | None
+
+    @property
+    def cells(self) -> dict[str, str]:
+        """Its numbers as they are written."""
+        return {
+            header: UNKNOWN if self.row[key] is None else write(self.row[key])
+            for key, (header, write) in COLUMNS.items()
+        }
+
+
+def iterations_report(folder: str | Path, runs: Sequence[str | Path]) -> Path:
     """Compares the models of iterative training and writes a report about them."""
-    folder = Path(folder)
-    measured = [_measure(Path(run)) for run in runs]
-    probes = [load_final_probe(run) for run in runs]
-    write_json(folder / ITERATIONS_FILE, measured)
-    last = measured[-1]
-    facts = [
-        Fact(header, write(last[key]), _before(measured[:-1], key, write))
-        for key, (header, write) in COLUMNS.items()
-        if last[key] is not None
-    ]
-    return write_report(
-        folder,
-        "Iterative training",
-        facts,
-        announce(_verdicts(runs, probes)),
-        [
-            Section(
-                "What moved from one model to the next?",
-                "Each model predicts codes of what the one above it has learned; all "
-                "were trained from scratch. Codes differ from model to model, and with "
-                "them how hard they are to predict: cross-entropies and accuracies of "
-                "two rows cannot be compared, but the probe can. Everything is "
-                "measured on the test part; the probe reads the instrument family off "
-                "the frozen encoder.",
-                table=Table(
-                    ["Model", *(header for header, _ in COLUMNS.values())],
-                    [
-                        [
-                            _name(row["run"]),
-                            *(
-                                UNKNOWN if row[key] is None else write(row[key])
-                                for key, (_, write) in COLUMNS.items()
-                            ),
-                        ]
-                        for row in measured
-                    ],
-                ),
-            )
-        ],
-    )
+    models = [_model(Path(run)) for run in runs]
+    write_json(Path(folder) / ITERATIONS_FILE, [model.row for model in models])
+    return write_page(folder, PAGE, models)
 
 
-def _name(run: str | Path) -> str:
-    """What tells a run from others: a folder that is named after a seed does not."""
-    path = Path(run)
-    return f"{path.parent.name}/{path.name}" if path.name.isdecimal() else path.name
-
-
-def _measure(run: Path) -> dict:
-    """The numbers of one run; None where there is none."""
-    row = dict.fromkeys(COLUMNS)
+def _model(run: Path) -> Model:
+    row = {"run": str(run), **dict.fromkeys(COLUMNS)}
     if (run / METRICS_FILE).is_file():
         rows = select(read_metrics(run / METRICS_FILE), stage="pretrain", kind="test")
         for test in rows[-1:]:
-            row.update({key: test[key] for key in COLUMNS if key in test})
+            row |= {key: test[key] for key in COLUMNS if key in test}
             row["steps"] = test["step"]
             row["learned"] = test["code_entropy"] - test["cross_entropy"]
     counts = load_diagnostics(run).get("code_counts")
@@ -110,34 +84,54 @@ def _measure(run: Path) -> dict:
     if probe := load_final_probe(run):
         trained = probe.row(TRAINED, LINEAR)
         row["probe"], *row["probe_interval"] = trained.value, trained.low, trained.high
-    return {"run": str(run), **row}
+    # A folder that is named after a seed does not tell a run from others.
+    name = f"{run.parent.name}/{run.name}" if run.name.isdecimal() else run.name
+    return Model(name, row, probe)
 
 
-def _before(rows: list[dict], key: str, write) -> str:
-    """The same number of the models before."""
-    values = [UNKNOWN if row[key] is None else write(row[key]) for row in rows]
-    return "before: " + ", ".join(values or ["nothing"])
+def _facts(models: list[Model]) -> list[Fact]:
+    """The numbers of the last model, and those of the models before."""
+    *before, last = (model.cells for model in models)
+    facts = []
+    for header, value in last.items():
+        earlier = ", ".join(cells[header] for cells in before) or "nothing"
+        if value != UNKNOWN:
+            facts.append(Fact(header, value, f"before: {earlier}"))
+    return facts
 
 
-def _verdicts(runs: list, probes: list[TaskResult | None]) -> list[Verdict]:
+def _verdicts(models: list[Model]) -> list[Verdict]:
     """Whether each model is better than its teacher, as far as the probe can tell."""
     verdicts = []
-    for index in range(1, len(runs)):
-        if not (probes[index] and probes[index - 1]):
+    for teacher, student in zip(models, models[1:], strict=False):
+        if not (student.probe and teacher.probe):
             continue
-        name = _name(runs[index])
-        difference = probes[index].gain(probes[index - 1])
+        difference = student.probe.gain(teacher.probe)
         if difference is None:
-            message = f"{name} and its teacher were not probed on the same clips"
+            message = (
+                f"{student.name} and its teacher were not probed on the same clips"
+            )
             verdicts.append(Verdict("undecided", message))
             continue
         gain, low, high = difference
         level = "undecided" if low <= 0 <= high else "good" if gain > 0 else "warning"
-        verdicts.append(
-            Verdict(
-                level,
-                f"{name} probes {100 * gain:+.1f} points against its teacher (95% "
-                f"interval {100 * low:+.1f} to {100 * high:+.1f}, one seed)",
-            )
+        message = (
+            f"{student.name} probes {100 * gain:+.1f} points against its teacher (95% "
+            f"interval {100 * low:+.1f} to {100 * high:+.1f}, one seed)"
         )
+        verdicts.append(Verdict(level, message))
     return verdicts or [Verdict("undecided", "there is no probe to compare models by")]
+
+
+def _table(models: list[Model]) -> Table:
+    header = ["Model", *(header for header, _ in COLUMNS.values())]
+    return Table(header, [[model.name, *model.cells.values()] for model in models])
+
+
+PAGE = Page(
+    "Iterative training",
+    "iterations.md.j2",
+    (_facts,),
+    (_verdicts,),
+    (Part("moved", table=_table),),
+)

@@ -34,8 +34,8 @@ class RetrievalScores:
     # the same numbers if all similarities were equal; keys "recall_at_1", ...,
     # "median_rank", "map_at_10" and "mean_average_precision"
     chance: dict[str, float]
-    queries: int  # how many queries were scored, and how many items there are
-    items: int  # how many queries were scored, and how many items there are
+    queries: int  # how many were scored
+    items: int  # how many could be found
     # rows of the queries that no item is relevant to; they are not scored
     without_answer: list[int]
     # the same numbers of each query, and its "group", which two models pair by

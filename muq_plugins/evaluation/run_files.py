@@ -126,12 +126,6 @@ def select(
     ]
 
 
-def is_validated(rows: list[dict], key: str) -> bool:
-    """Whether the last validation has measured a quantity."""
-    valid = select(rows, kind="valid")
-    return bool(valid) and key in valid[-1]
-
-
 def series(rows: list[dict], key: str) -> tuple[np.ndarray, np.ndarray]:
     """Steps (rows,) and values, as float64, NaN where not finite, of one quantity.
 

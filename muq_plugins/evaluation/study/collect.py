@@ -36,6 +36,8 @@ from muq_plugins.lobes import codes
 
 STUDY_FILE = "study.json"
 FORMAT = 1
+PER_CODEBOOK = ("cross_entropy_per_codebook", "accuracy_per_codebook")
+TESTED = ("cross_entropy", "accuracy", "code_entropy", *PER_CODEBOOK)
 PACKAGES = ("torch", "speechbrain", "muq_plugins")
 
 
@@ -129,16 +131,7 @@ def run_record(run_folder: str | Path) -> dict[str, Any]:
             "updates": [row["step"] for row in learning],
             "cross_entropy": [_short(row["cross_entropy"]) for row in learning],
         },
-        **{
-            name: _short(test[name])
-            for name in (
-                "cross_entropy",
-                "accuracy",
-                "code_entropy",
-                "cross_entropy_per_codebook",
-                "accuracy_per_codebook",
-            )
-        },
+        **{name: _short(test[name]) for name in TESTED},
         "usage": _short(codes.usage(counts).tolist()),
         "perplexity": _short(codes.perplexity(counts).tolist()),
         "tokenizer_updates": trained.get("step"),
@@ -233,17 +226,12 @@ def _short(value):
 
 def describe_study(hparams: dict[str, Any], command: str) -> dict[str, Any]:
     """What a study's file says before its runs."""
+    asked = ("study", "title", "base", "seeds", "budget", "groups", "questions")
     return {
-        "study": hparams["study"],
-        "title": hparams["title"],
+        **{key: hparams[key] for key in asked},
         "command": command,
         "machine": describe_machine(hparams["devices"]),
-        "base": hparams["base"],
-        "seeds": hparams["seeds"],
-        "budget": hparams["budget"],
         "experiments": compared_experiments(hparams),
-        "groups": hparams["groups"],
-        "questions": hparams["questions"],
     }
 
 
