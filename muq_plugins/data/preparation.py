@@ -7,7 +7,7 @@ import dataclasses
 import hashlib
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from speechbrain.utils.logger import get_logger
 from muq_plugins.data.corpus import build_corpus, build_notes
 from muq_plugins.data.corpus.pieces import check_collections
 from muq_plugins.data.manifest import load_manifest
-from muq_plugins.data.scan import scan_folder
+from muq_plugins.data.scan import check_data_folder, scan_folder
 from muq_plugins.errors import UserError
 from muq_plugins.files import locked, read_json
 
@@ -51,6 +51,21 @@ class Manifests:
         return {**sizes, "hash": digest.hexdigest()[:16]}
 
 
+def check_data(data: Mapping[str, Any]) -> None:
+    """Refuses what `prepare_manifests` would, before anything is written."""
+    collections, data_folder = data.get("collections"), data["data_folder"]
+    if collections is not None:
+        if data_folder is not None:
+            raise UserError(
+                f"collections is {collections!r}, which chooses from the embedded "
+                f"corpus, but data_folder is {str(data_folder)!r}: set one of them to "
+                "null."
+            )
+        check_collections(collections)
+    if data_folder is not None:
+        check_data_folder(data_folder)
+
+
 def prepare_manifests(
     data_folder: str | Path | None,
     corpus_folder: str | Path,
@@ -65,14 +80,9 @@ def prepare_manifests(
     other runs. Nothing is done twice: a corpus that is there is used, and a folder
     is only scanned for what is new in it.
     """
+    check_data({"data_folder": data_folder, "collections": collections})
     settings = {"minutes": corpus_minutes, "seed": corpus_seed}
     if collections is not None:
-        if data_folder is not None:
-            raise UserError(
-                f"collections is {collections!r}, which chooses from the embedded "
-                f"corpus, but data_folder is {str(data_folder)!r}: set one of them to "
-                "null."
-            )
         settings["collections"] = check_collections(collections)
         names = "-".join(settings["collections"]).replace(" ", "_")
         corpus_folder = f"{corpus_folder}-{names}"
@@ -128,7 +138,7 @@ def add_captions(
     ``piece`` names a group of recordings that intervals are computed over. Recordings
     that are not in the file are left out, and the log says how many.
     """
-    known = _read(Path(captions_file))
+    known = read_captions(captions_file)
     parts = {
         name: {
             clip_id: {**entry, **known[path]}
@@ -173,7 +183,9 @@ def _is_empty(manifest: Path) -> bool:
     return read_json(manifest) == {}
 
 
-def _read(path: Path) -> dict[str, dict[str, Any]]:
+def read_captions(path: str | Path) -> dict[str, dict[str, Any]]:
+    """What a file for `add_captions` knows, by the path of each recording."""
+    path = Path(path)
     if not path.is_file():
         raise UserError(f"There is no file of captions {path}: check the path.")
     try:

@@ -163,10 +163,8 @@ def scan_folder(
     return report
 
 
-def find_audio(
-    data_folder: str | os.PathLike,
-) -> tuple[list[str], list[tuple[str, str]], dict[str, int]]:
-    """Finds the audio files of a folder tree by their extension."""
+def check_data_folder(data_folder: str | os.PathLike) -> Path:
+    """Refuses what holds no music, whatever is in it."""
     top = Path(data_folder)
     if not top.exists():
         raise UserError(f"The data folder {top} does not exist.")
@@ -174,6 +172,14 @@ def find_audio(
         raise UserError(
             f"The data folder {top} is a file. Give the folder that holds the music."
         )
+    return top
+
+
+def find_audio(
+    data_folder: str | os.PathLike,
+) -> tuple[list[str], list[tuple[str, str]], dict[str, int]]:
+    """Finds the audio files of a folder tree by their extension."""
+    top = check_data_folder(data_folder)
     paths, unreadable, ignored, seen = [], [], collections.Counter(), set()
 
     def note(error: OSError) -> None:

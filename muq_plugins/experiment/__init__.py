@@ -8,6 +8,7 @@ defaults of SpeechBrain over the values of the file.
 
 from muq_plugins.experiment.experiment import (
     Experiment,
+    check_stage,
     each_model,
     load_experiment,
     load_hparams,
@@ -20,6 +21,7 @@ from muq_plugins.experiment.run_folder import note_inputs
 
 __all__ = [
     "Experiment",
+    "check_stage",
     "each_model",
     "load_experiment",
     "load_hparams",

@@ -9,7 +9,7 @@ import os
 import shlex
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -93,10 +93,16 @@ def load_experiment(argv: list[str]) -> Experiment:
 
 def load_hparams(text: str) -> dict[str, Any]:
     """Build the objects of a merged experiment."""
+    _check(text)
+    return load_hyperpyyaml(text, loader=_Loader)
+
+
+def _check(text: str) -> dict[str, Any]:
+    """What is wrong with a merged experiment, as far as its text can tell."""
     tree = parse_yaml(text, "the merged experiment")
     check_placeholders(tree)
     check_callables(tree)
-    return load_hyperpyyaml(text, loader=_Loader)
+    return tree
 
 
 class _Loader(ruamel.yaml.Loader):
@@ -138,6 +144,26 @@ def _print_help(argv: list[str]) -> None:
         print(f"  --{option}\n      {HELP_TEXTS.get(option, 'A list of module keys.')}")
 
 
+def check_stage(stage: Mapping[str, Any]) -> dict[str, Any]:
+    """Refuses what is known to fail when its turn comes, and gives its plain values.
+
+    Nothing is built, since what it needs may not have been made yet.
+    """
+    path = Path(stage["experiment"])
+    with _named(path):
+        return _check(resolve_experiment(path, dict(stage.get("overrides") or {})))
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Says in which of several files something is wrong."""
+    try:
+        yield
+    except UserError as error:
+        known = str(path) in str(error)
+        raise UserError(str(error) if known else f"{path}: {error}") from error
+
+
 def load_stage(experiment: Experiment, stage: dict[str, Any]) -> Experiment:
     """Loads the experiment of an earlier stage, as another experiment wants it."""
     path = Path(stage["experiment"])
@@ -156,8 +182,9 @@ def load_stage(experiment: Experiment, stage: dict[str, Any]) -> Experiment:
 def each_model(experiment: Experiment) -> Iterator[Experiment]:
     """Loads the models of an experiment with iterations, one when it is its turn.
 
-    Whoever iterates trains each model before asking for the next one. Training
-    settings on the command line, such as the number of updates, hold for all of them.
+    Whoever iterates trains each model before asking for the next one, but what is
+    wrong with the files of any is found now. Training settings on the command line,
+    such as the number of updates, hold for all of them.
     """
     hparams = experiment.hparams
     teacher, iterations = hparams["teacher"], hparams["iterations"]
@@ -166,15 +193,18 @@ def each_model(experiment: Experiment) -> Iterator[Experiment]:
             f"{experiment.path}: iterations is {iterations!r}, but must be a number of "
             f"at least 1: how many models learn from the one before."
         )
-    first = 0 if teacher is None else 1
-    for number in range(first, iterations + 1):
+    stages = []
+    for number in range(0 if teacher is None else 1, iterations + 1):
         folder = f"{hparams['output_folder']}/iteration-{number}"
-        yield _model(experiment, teacher, folder)
+        stages.append(_model(experiment, teacher, folder))
         teacher = folder
+    for stage in stages:
+        check_stage(stage)
+    return (load_stage(experiment, stage) for stage in stages)
 
 
-def _model(experiment: Experiment, teacher: str | None, folder: str) -> Experiment:
-    """One model, with the references to its teacher resolved."""
+def _model(experiment: Experiment, teacher: str | None, folder: str) -> dict[str, Any]:
+    """The stage of one model, with the references to its teacher resolved."""
     overrides = {**experiment.overrides, "teacher": teacher}
     hparams = load_hparams(resolve_experiment(experiment.path, overrides))
     stage = hparams["first"] if teacher is None else hparams["iteration"]
@@ -186,7 +216,7 @@ def _model(experiment: Experiment, teacher: str | None, folder: str) -> Experime
         **{name: value for name, value in given if name in TRAINING_SETTINGS},
         "output_folder": folder,
     }
-    return load_stage(experiment, {**stage, "overrides": overrides})
+    return {**stage, "overrides": overrides}
 
 
 def save_experiment(

@@ -22,7 +22,12 @@ from pathlib import Path
 from typing import Any
 
 from muq_plugins.errors import UserError
-from muq_plugins.experiment.experiment import Experiment, save_experiment
+from muq_plugins.experiment.command_line import parse_arguments
+from muq_plugins.experiment.experiment import (
+    Experiment,
+    check_stage,
+    save_experiment,
+)
 from muq_plugins.experiment.extends import hint, parse_yaml, resolve_experiment
 from muq_plugins.experiment.run_folder import LOCK, hash_values
 from muq_plugins.files import POLL_SECONDS, locked, read_json, write_json
@@ -173,6 +178,20 @@ def _texts(path: Path, settings: Mapping[str, Any] | None = None) -> Iterator[st
     for stage in parse_yaml(text, str(path)).values():
         if isinstance(stage, Mapping) and "experiment" in stage:
             yield from _texts(Path(stage["experiment"]))
+
+
+def _check_commands(run: PlannedRun, recipes: Path) -> None:
+    """What each command would refuse at once, whenever its turn came."""
+    for command in run.commands:
+        if not (recipes / command.script).is_file():
+            raise UserError(
+                f"{run.experiment}: there is no recipe {recipes / command.script}."
+            )
+        parsed = parse_arguments(command.arguments)
+        try:
+            check_stage({"experiment": parsed.path, "overrides": parsed.overrides})
+        except UserError as error:
+            raise UserError(f"{run.experiment}: {error}") from error
 
 
 def _options(settings: Mapping[str, Any]) -> list[str]:
@@ -369,6 +388,8 @@ def run_study(
         hparams.get("probes"),
         hparams["runs_folder"],
     )
+    for run in runs[: len(hparams["experiments"])]:  # seeds make no difference
+        _check_commands(run, Path(recipes))
     save_experiment(experiment, hparams["output_folder"], study=True)
     if hparams["only_report"]:
         return runs, []

@@ -16,6 +16,8 @@ from pathlib import Path
 # the cores of other programs.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+from probe import find_tasks
+
 from muq_plugins.errors import UserError
 from muq_plugins.evaluation.study import (
     check_study,
@@ -24,8 +26,20 @@ from muq_plugins.evaluation.study import (
     study_headline,
     study_report,
 )
-from muq_plugins.experiment import load_experiment, run_script
+from muq_plugins.experiment import (
+    load_experiment,
+    load_hparams,
+    resolve_experiment,
+    run_script,
+)
 from muq_plugins.experiment.runner import is_complete, run_study, study_command
+
+
+def tasks_of(probe):
+    """The tasks of a probe of a study, as its file lists them."""
+    overrides = {**(probe.get("overrides") or {}), "encoder": "of each run"}
+    text = resolve_experiment(probe["experiment"], overrides)
+    return find_tasks(load_hparams(text))[0]
 
 
 def main(argv):
@@ -33,7 +47,7 @@ def main(argv):
     experiment = load_experiment(argv)
     hparams = experiment.hparams
     folder = Path(hparams["output_folder"])
-    check_study(hparams, experiment.path)
+    check_study(hparams, experiment.path, tasks_of)
     runs, failures = run_study(experiment, Path(__file__).parent)
 
     finished = [run for run in runs if is_complete(run)]

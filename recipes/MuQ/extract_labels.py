@@ -25,7 +25,7 @@ os.environ["RANK"] = "0"
 from speechbrain.utils.distributed import infer_device
 
 from muq_plugins.data.mel_statistics import normalise
-from muq_plugins.data.preparation import prepare_manifests
+from muq_plugins.data.preparation import check_data, prepare_manifests
 from muq_plugins.errors import UserError
 from muq_plugins.experiment import load_experiment, run_script
 from muq_plugins.files import locked
@@ -48,9 +48,13 @@ def main(argv):
             f"train_tokenizer.py {experiment.path} has made."
         )
     target = hparams["target"]
+    check_data(hparams["data"])
+    if hparams["tokenizer_folder"] is not None:
+        load_tokenizer(target, hparams["tokenizer_folder"])
     with locked(labels.folder, ".manifests.lock"):
         manifests = prepare_manifests(**hparams["data"])
         normalise(target, manifests, hparams["mel_statistics"])
+    # Again, since a tokenizer has the statistics that it was trained with.
     if hparams["tokenizer_folder"] is not None:
         load_tokenizer(target, hparams["tokenizer_folder"])
     device = experiment.run_opts.device or infer_device()

@@ -21,7 +21,12 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import speechbrain as sb
 from speechbrain.utils.distributed import infer_device
 
-from muq_plugins.evaluation.probing.clips import corpus_clips, csv_clips
+from muq_plugins.evaluation.probing.clips import (
+    check_labels,
+    corpus_clips,
+    corpus_of,
+    csv_clips,
+)
 from muq_plugins.evaluation.probing.features import extractors_of, untrained_like
 from muq_plugins.evaluation.probing.page import probing_headline, probing_report
 from muq_plugins.evaluation.probing.run import probe
@@ -30,28 +35,32 @@ from muq_plugins.experiment import load_experiment, run_script, save_experiment
 from muq_plugins.inference.muq import MuQ
 
 
+def find_tasks(hparams):
+    """What is probed for, and the clips of a CSV file; refuses labels of no clip."""
+    tasks = make_tasks(hparams["tasks"], hparams["group"])
+    if hparams["labels_csv"] is None:
+        check_labels([task.label for task in tasks], hparams["corpora"])
+        return tasks, None
+    names = ("labels_csv", "audio_folder", "path_column", "split_column")
+    corpora = [csv_clips(*(hparams[name] for name in names))]
+    for task in tasks:
+        corpus_of(task.label, corpora)
+    return tasks, corpora
+
+
 def main(argv):
     """Runs the probe that the command line asks for."""
     experiment = load_experiment(argv)
     hparams, run_opts = experiment.hparams, experiment.run_opts
     folder = hparams["output_folder"]
-    tasks = make_tasks(hparams["tasks"], hparams["group"])
+    tasks, corpora = find_tasks(hparams)
     model = MuQ.from_pretrained(
         hparams["encoder"], device=run_opts.device or infer_device()
     )
     save_experiment(experiment, folder)
     sb.create_experiment_directory(folder)
-    if hparams["labels_csv"] is None:
+    if corpora is None:
         corpora = [corpus_clips(prepare()) for prepare in hparams["corpora"]]
-    else:
-        corpora = [
-            csv_clips(
-                hparams["labels_csv"],
-                hparams["audio_folder"],
-                hparams["path_column"],
-                hparams["split_column"],
-            )
-        ]
     trained = model.mods.encoder
     results = probe(
         folder,

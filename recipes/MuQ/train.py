@@ -28,7 +28,6 @@ from speechbrain.utils.distributed import infer_device, run_on_main
 from train_tokenizer import prepare, train_tokenizer
 
 from muq_plugins.brains import PretrainBrain
-from muq_plugins.brains.processes import share_clips, world_size
 from muq_plugins.errors import UserError
 from muq_plugins.evaluation.iterations import iterations_report
 from muq_plugins.evaluation.pages import headline, report
@@ -40,6 +39,7 @@ from muq_plugins.experiment import (
     run_script,
     save_experiment,
 )
+from muq_plugins.inference.folders import find_model
 from muq_plugins.inference.muq import save_muq
 
 
@@ -49,7 +49,6 @@ def train(experiment):
     if "modules" not in hparams:
         raise UserError(f"{experiment.path} has no student: use train_tokenizer.py.")
     stage = hparams["modules"]["pretrain"]
-    share_clips(hparams["clips_per_update"], hparams["batch_size"], world_size())
     manifests = prepare(experiment, stage)
 
     # The target: with a tokenizer that is given, or trained first, or as it is made.
@@ -95,10 +94,12 @@ def main(argv):
     if "iterations" not in hparams:
         train(experiment)
         return
-    folder = hparams["output_folder"]
-    run_on_main(save_experiment, args=[experiment, folder])
+    folder, models = hparams["output_folder"], each_model(experiment)
     runs = [run for run in [hparams["teacher"]] if run is not None]
-    for model in each_model(experiment):
+    for run in runs:
+        find_model(run)
+    run_on_main(save_experiment, args=[experiment, folder])
+    for model in models:
         runs.append(train(model))
         run_on_main(iterations_report, args=[folder, runs])
 

@@ -23,27 +23,60 @@ from speechbrain.utils.distributed import infer_device, run_on_main
 from speechbrain.utils.seed import seed_everything
 from torch.optim.swa_utils import update_bn
 from train import train as pretrain
+from train_tokenizer import check as check_batches
 
 from muq_plugins.brains import MuLanBrain
+from muq_plugins.brains.processes import share_pairs, world_size
 from muq_plugins.data.clips import training_loader
 from muq_plugins.data.mel_statistics import normalise
-from muq_plugins.data.preparation import add_captions, prepare_manifests
-from muq_plugins.errors import given_by_user
+from muq_plugins.data.preparation import (
+    add_captions,
+    check_data,
+    prepare_manifests,
+    read_captions,
+)
+from muq_plugins.errors import UserError, given_by_user
 from muq_plugins.evaluation.pages import headline, report
 from muq_plugins.evaluation.zero_shot.scores import evaluate_mulan, save_scores
 from muq_plugins.experiment import (
+    check_stage,
     load_experiment,
     load_stage,
     note_inputs,
     run_script,
     save_experiment,
 )
+from muq_plugins.inference.folders import find_model
 from muq_plugins.inference.mulan import MuQMuLan, save_mulan
 from muq_plugins.inference.muq import MuQ
+from muq_plugins.lobes.mulan.text_models import check_text_model
 from muq_plugins.lobes.parts import encoder_fingerprint
 
 # What the batch normalisation of an untrained encoder is measured on.
 BATCHES, CLIPS_AT_ONCE = 20, 16
+
+
+def check(experiment):
+    """Refuses what would fail later: models, captions, music and batches."""
+    hparams = experiment.hparams
+    share_pairs(hparams["clips_per_update"], world_size())
+    if hparams["encoder"] in (None, "untrained"):
+        values = check_stage(hparams["pretraining"])
+        if hparams["encoder"] is None:
+            check_batches(values)
+    else:
+        find_model(hparams["encoder"])
+    if hparams["text_model"] is not None:
+        with given_by_user():
+            check_text_model(hparams["text_model"])
+    if hparams["captions_file"] is not None:
+        read_captions(hparams["captions_file"])
+        if hparams["data_folder"] is None:
+            raise UserError(
+                f"captions_file is {hparams['captions_file']!r}, but data_folder is "
+                "null: give the folder of the recordings that they are of."
+            )
+    check_data(hparams["data"])
 
 
 def load_encoder(experiment, manifests):
@@ -137,6 +170,7 @@ def main(argv):
     """Trains the towers that the command line asks for."""
     experiment = load_experiment(argv)
     sb.utils.distributed.ddp_init_group(experiment.run_opts)
+    check(experiment)
     output_folder = experiment.hparams["output_folder"]
     run_on_main(save_experiment, args=[experiment, output_folder])
     sb.create_experiment_directory(output_folder)

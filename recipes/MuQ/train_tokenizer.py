@@ -21,7 +21,7 @@ from speechbrain.utils.distributed import run_on_main
 from muq_plugins.brains import AtomicCheckpointer
 from muq_plugins.brains.processes import share_clips, world_size
 from muq_plugins.data.mel_statistics import normalise
-from muq_plugins.data.preparation import prepare_manifests
+from muq_plugins.data.preparation import check_data, prepare_manifests
 from muq_plugins.errors import UserError
 from muq_plugins.evaluation.inspection import reconstruction_examples
 from muq_plugins.evaluation.pages import headline, report
@@ -37,13 +37,29 @@ from muq_plugins.lobes import TokenizerTraining
 from muq_plugins.lobes.parts import fingerprint
 
 
+def check(values):
+    """Refuses batches that the processes cannot share, in any stage of a training.
+
+    Of plain values of a file, those that are numbers are looked at.
+    """
+    stages = {"": values}
+    if values.get("tokenizer_folder") is None and values.get("tokenizer") is not None:
+        stages["tokenizer."] = {**values, **values["tokenizer"]}
+    if "modules" not in values:
+        del stages[""]
+    for prefix, stage in stages.items():
+        sizes = stage["clips_per_update"], stage["batch_size"]
+        if all(isinstance(size, int) for size in sizes):
+            share_clips(*sizes, world_size(), prefix)
+
+
 def prepare(experiment, module):
     """Opens the run folder, finds the music and what is given to learn from it."""
     hparams, folder = experiment.hparams, experiment.hparams["output_folder"]
-    if hparams["tokenizer"] is not None and hparams["tokenizer_folder"] is None:
-        first = {**hparams, **hparams["tokenizer"]}
-        sizes = first["clips_per_update"], first["batch_size"]
-        share_clips(*sizes, world_size(), prefix="tokenizer.")
+    check(hparams)
+    check_data(hparams["data"])
+    if hparams["tokenizer_folder"] is not None:
+        load_tokenizer(hparams["target"], hparams["tokenizer_folder"])
     run_on_main(save_experiment, args=[experiment, folder])
     sb.create_experiment_directory(folder)
     manifests = prepare_manifests(**hparams["data"])

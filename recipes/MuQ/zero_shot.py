@@ -97,11 +97,12 @@ def main(argv):
     )
     with given_by_user():
         prompts = read_prompts(prompts_file)
-        clips = hparams["clips"]()
         model = MuQMuLan.from_pretrained(
             hparams["model"], device=run_opts.device or infer_device()
         )
     save_experiment(experiment, folder)
+    with given_by_user():  # a corpus may have to be made first
+        clips = hparams["clips"]()
     sb.create_experiment_directory(folder)
     kept, progress = hparams["latents_folder"], not run_opts.noprogressbar
     scores = evaluate(model, clips, prompts, kept, progress)

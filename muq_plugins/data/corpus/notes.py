@@ -59,6 +59,14 @@ _FADE = 0.02  # seconds at the end, where a release may still sound
 # several times: each is played at one of them, which leaves no level to tell it by.
 VELOCITIES = (60, 90, 120)
 
+#: What is known of every note; probes ask for these.
+NOTE_LABELS = frozenset(
+    {
+        *("pitch", "pitch_class", "octave", "instrument", "instrument_family"),
+        *("program", "source", "velocity"),
+    }
+)
+
 _RECORD = "notes.json"
 _PITCH_CLASSES = "C C# D D# E F F# G G# A A# B".split()
 

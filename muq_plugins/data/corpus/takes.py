@@ -89,6 +89,16 @@ def make_clips(visit: Visit, folder: Path, seed: int) -> list[dict]:
     return entries
 
 
+#: What is known of every take; probes ask for these.
+TAKE_LABELS = frozenset(
+    {
+        *("piece", "composer", "title", "programs", "instruments", "families"),
+        *("family", "key", "mode", "key_confidence", "time_signature", "tempo_bpm"),
+        *("transposition", "caption"),
+    }
+)
+
+
 def _labels(piece: Piece, arrangement: Arrangement) -> dict[str, Any]:
     """What is known of a clip, as it sounds."""
     tonic, mode, confidence = estimate_key(arrangement.excerpt.notes)

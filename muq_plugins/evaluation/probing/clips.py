@@ -5,13 +5,20 @@ labels.
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from muq_plugins.data.audio import AudioError, audio_info
-from muq_plugins.data.preparation import Manifests
+from muq_plugins.data.corpus.notes import NOTE_LABELS
+from muq_plugins.data.corpus.takes import TAKE_LABELS
+from muq_plugins.data.preparation import (
+    Manifests,
+    check_data,
+    prepare_manifests,
+    prepare_notes,
+)
 from muq_plugins.errors import UserError, nearest
 
 PARTS = ("train", "valid", "test")
@@ -53,6 +60,28 @@ def corpus_of(label: str, corpora: Sequence[list[Clip]]) -> int:
     raise ProbeError(
         f"No clip has the label {label!r}{or_rather(label, sorted(known))}"
     )
+
+
+def check_labels(labels: Iterable[str], corpora: Sequence[Callable]) -> None:
+    """Refuses labels that no corpus will have, and music that is not there."""
+    known: set[str] | None = set()
+    for prepare in corpora:
+        made = getattr(prepare, "func", prepare)
+        given = getattr(prepare, "keywords", {})
+        if made is prepare_manifests:
+            check_data({"data_folder": None, **given})
+        if made is prepare_notes:
+            found = NOTE_LABELS
+        elif made is prepare_manifests and given.get("data_folder") is None:
+            found = TAKE_LABELS
+        else:
+            found = None  # nobody knows before it is there
+        known = None if found is None or known is None else known | found
+    for label in labels if known is not None else ():
+        if label not in known:
+            raise ProbeError(
+                f"No clip has the label {label!r}{or_rather(label, sorted(known))}"
+            )
 
 
 def csv_clips(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,6 +19,7 @@ from scipy.integrate import trapezoid
 from muq_plugins.errors import UserError, nearest
 from muq_plugins.evaluation.intervals import Paired, draws, paired, recall_draws
 from muq_plugins.evaluation.probing.results import LOG_MEL, TRAINED, UNTRAINED
+from muq_plugins.evaluation.probing.tasks import ProbeTask
 from muq_plugins.evaluation.study.collect import (
     FORMAT,
     STUDY_FILE,
@@ -349,17 +350,36 @@ def slope_weights(x: Sequence[float]) -> list[float]:
     return (doublings / (doublings**2).sum()).tolist()
 
 
-def check_study(hparams: dict[str, Any], file: str | Path) -> None:
-    """Refuse, before anything runs, what could not be answered when all has run."""
-    experiments = {"*": {"label": TEXT, "experiment": TEXT, "overrides?": MAPPING}}
-    for fault in _misfits(hparams, {**ASKED, "experiments": experiments}):
+def check_study(
+    hparams: dict[str, Any],
+    file: str | Path,
+    tasks_of: Callable[[dict], list[ProbeTask]] | None = None,
+) -> None:
+    """Refuse, before anything runs, what could not be answered when all has run.
+
+    ``tasks_of`` gives the tasks of a probe, and refuses those of no clip.
+    """
+    probe = {"experiment": TEXT, "overrides?": MAPPING}
+    experiments = {"*": {"label": TEXT, **probe}}
+    rules = {**ASKED, "experiments": experiments, "probes?": {"*": probe}}
+    for fault in _misfits(hparams, rules):
         raise UserError(f"{file}: {fault}")
     names = compared_experiments(hparams)
     scripts = {hparams["experiments"][name].get("script", "") for name in names}
     of_music = [x for x in MEASURES if x not in OF_CODES and x != "probe"]
     measures = of_music if scripts == {MUSIC_SCRIPT} else list(OF_CODES)
-    probes = list(hparams["probes"] or {})
-    measures += ["probe", *(f"probe:{name}/" for name in probes)] if probes else []
+    probes = hparams["probes"] or {}
+    measures += ["probe"] if probes else []
+    for name, about in probes.items():
+        tasks = tasks_of(about) if tasks_of else []
+        for task in tasks:
+            if task.kind != "single":
+                raise UserError(
+                    f"{file}: probes.{name}: a study compares labels with one class a "
+                    f"clip; {task.label} has several: take it out of the tasks."
+                )
+        labels = [task.label for task in tasks] if tasks_of else [""]
+        measures += [f"probe:{name}/{label}" for label in labels]
     for fault in _wrongly_asked(hparams, names, measures):
         raise UserError(f"{file}: {fault}")
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -29,14 +30,10 @@ def load_text_model(
     """Loads a model and its tokenizer, and executes nothing that was downloaded."""
     from transformers import AutoConfig, AutoModel, AutoTokenizer
 
-    where = {
-        "revision": revision or "main",
-        "cache_dir": None if cache_dir is None else str(cache_dir),
-        "trust_remote_code": False,
-    }
+    where = _where(revision, cache_dir)
     # What pools for other tasks has no place here: it would learn nothing.
     without_pooler = {"add_pooling_layer": False}
-    try:
+    with _found(source):
         config = AutoConfig.from_pretrained(str(source), **where)
         _check_kind(config, source)
         tokenizer = AutoTokenizer.from_pretrained(str(source), **where)
@@ -48,14 +45,38 @@ def load_text_model(
                 )
         else:
             model = AutoModel.from_config(config, **without_pooler)
+    check_weights(model.state_dict(), source)
+    return model.float(), tokenizer
+
+
+def check_text_model(source: str | Path) -> None:
+    """Refuses what `load_text_model` would, as far as its config can tell."""
+    from transformers import AutoConfig
+
+    with _found(source):
+        _check_kind(AutoConfig.from_pretrained(str(source), **_where()), source)
+
+
+def _where(revision: str | None = None, cache_dir: str | Path | None = None) -> dict:
+    """How something is loaded from the hub."""
+    return {
+        "revision": revision or "main",
+        "cache_dir": None if cache_dir is None else str(cache_dir),
+        "trust_remote_code": False,
+    }
+
+
+@contextmanager
+def _found(source: str | Path) -> Iterator[None]:
+    """Says what a text model is made of if there is none."""
+    try:
+        yield
     except OSError as error:
         raise OSError(
             f"No text model can be loaded from {source}: {error}\nGive a model id "
             f"of the Hugging Face hub, or a folder with config.json, the files of "
             f"the tokenizer and, unless pretrained is False, weights."
         ) from error
-    check_weights(model.state_dict(), source)
-    return model.float(), tokenizer
 
 
 def readable_tokens(model: nn.Module, tokenizer, max_tokens: int | None = None) -> int:

@@ -58,11 +58,33 @@ def test_a_given_teacher_takes_the_place_of_the_first_model(plan):
     assert found[0]["output_folder"] == "out/iteration-1"
 
 
-def test_a_model_is_not_loaded_before_its_turn(plan, tmp_path):
-    (tmp_path / "model.yaml").write_text("broken: [")
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        ("broken: [", r"model\.yaml"),
+        ("width: 4\noutput_folder: ''\nparts: {}\n", r"model\.yaml.*parts\.from"),
+        (
+            "output_folder: ''\nparts: {from: null}\na: !new:torch.nn.Linaer\n",
+            r"model\.yaml: a: there is no class",
+        ),
+        (None, r"model\.yaml"),
+    ],
+)
+def test_what_is_wrong_with_a_later_model_is_found_at_once(
+    plan, tmp_path, model, message
+):
+    path = tmp_path / "model.yaml"
+    path.unlink() if model is None else path.write_text(model)
+    with pytest.raises(UserError, match=message):
+        each_model(plan())
+
+
+def test_a_model_is_not_built_before_its_turn(plan, tmp_path):
+    path = tmp_path / "model.yaml"
+    path.write_text(path.read_text() + "a: !new:torch.nn.Linear [one, two]\n")
     stream = each_model(plan())
     assert next(stream).hparams["width"] == 1
-    with pytest.raises(UserError, match=r"model\.yaml"):
+    with pytest.raises(TypeError):
         next(stream)
 
 

@@ -20,6 +20,7 @@ from muq_plugins.data.captions import full_caption
 from muq_plugins.data.corpus import FAMILIES, SPLITS, build, build_corpus, split_of
 from muq_plugins.data.corpus.pieces import find_pieces
 from muq_plugins.data.corpus.scores import estimate_key, key_name, read_score
+from muq_plugins.data.corpus.takes import TAKE_LABELS
 from muq_plugins.errors import UserError
 
 SETTINGS = {"minutes": 3.0, "seed": 7}
@@ -116,7 +117,9 @@ def test_audio_is_levelled_and_starts_at_once(corpus):
 
 def test_labels_are_in_their_vocabularies(corpus):
     keys = {key_name(tonic, mode) for tonic in range(12) for mode in ("major", "minor")}
+    audio = {"wav", "duration", "sample_rate", "channels"}
     for entry in entries_of(corpus).values():
+        assert entry.keys() - audio == TAKE_LABELS
         assert entry["key"] in keys
         assert entry["key"].endswith(entry["mode"])
         assert 0.3 < entry["key_confidence"] <= 1.0

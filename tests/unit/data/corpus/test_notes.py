@@ -7,7 +7,12 @@ import pytest
 import soundfile
 
 from muq_plugins.data.corpus import FAMILIES, build_notes, notes
-from muq_plugins.data.corpus.notes import SOURCES, note_manifests, render_note
+from muq_plugins.data.corpus.notes import (
+    NOTE_LABELS,
+    SOURCES,
+    note_manifests,
+    render_note,
+)
 from muq_plugins.data.corpus.soundfont import load_soundfont
 from muq_plugins.data.preparation import prepare_notes
 from muq_plugins.errors import UserError
@@ -65,6 +70,9 @@ def test_every_family_and_nearly_every_pitch_is_learned_and_tested():
     assert set(range(36, 97)) <= found["pitch"]["train"] & found["pitch"]["test"]
     assert not found["source"]["train"] & found["source"]["test"]
     assert sum(map(len, manifests.values())) == 2965
+    entry = next(iter(manifests["train"].values()))
+    audio = {"wav", "duration", "sample_rate", "channels"}
+    assert entry.keys() - audio == NOTE_LABELS
     velocities = [entry["velocity"] for entry in manifests["train"].values()]
     assert min(velocities.count(v) for v in set(velocities)) > 500
     assert manifests != note_manifests(seed=5)

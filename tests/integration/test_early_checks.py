@@ -1,0 +1,209 @@
+"""What is known to fail is refused before the first second of work."""
+
+import importlib
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from muq_plugins.errors import UserError
+from muq_plugins.experiment import runner
+from muq_plugins.inference.muq import save_muq
+from muq_plugins.lobes import MuQEncoder
+from tests.integration.commands import HERE, ROOT, experiment_file, recipe_here
+
+TINY, TINY_MULAN = HERE / "tiny.yaml", HERE / "tiny_mulan.yaml"
+LABELS = f"""
+extends: {TINY}
+labels: !new:muq_plugins.data.labels.StoredLabels
+    window_seconds: 2.0
+    context_seconds: 1.0
+    folder: FOLDER/labels
+"""
+STUDY = f"""
+extends: {experiment_file("study")}
+study: early
+title: Is it found at once?
+runs_folder: FOLDER/runs
+experiments:
+    first: {{experiment: {TINY}, label: First}}
+    second: {{experiment: {TINY}, label: Second, overrides: {{masking.noise_std: 0.2}}}}
+base: first
+groups: [{{title: Both, experiments: [first, second]}}]
+questions:
+    - {{question: Better?, measure: probe, better: second, than: first}}
+budget: {{corpus_minutes: 1, optimizer_step_limit: 4}}
+"""
+
+
+def refused(folder, script, *options, message, run=recipe_here):
+    """Runs a recipe that must refuse, and have neither a run nor a corpus begun."""
+    options = [str(option).replace("FOLDER", str(folder)) for option in options]
+    options += ["--output_folder", folder / "out"]
+    there = files(folder)
+    with pytest.raises(UserError, match=message):
+        run(script, *options)
+    assert files(folder) == there
+
+
+def study(script, *options):
+    """As `recipe_here`, without the run options, which a study does not take."""
+    sys.path.insert(0, str(ROOT / "recipes" / "MuQ"))
+    importlib.import_module(Path(script).stem).main([str(word) for word in options])
+
+
+def files(folder):
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--tokenizer_folder", "FOLDER/nowhere"], "No trained tokenizer in"),
+        (["--data_folder", "FOLDER/nowhere"], "data folder .*nowhere does not exist"),
+        (["--collections", "[polkas]"], "collections is"),
+        (["--clips_per_update", "3"], "batch_size is 2"),
+        # Of the first stage, which is trained first
+        (["--tokenizer.batch_size", "3"], "Choose --tokenizer.batch_size 2 or 4"),
+    ],
+)
+def test_training(tmp_path, options, message):
+    corpus = ["--data.corpus_folder", "FOLDER/corpus"]
+    refused(tmp_path, "train.py", TINY, *corpus, *options, message=message)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--teacher", "FOLDER/nowhere"], "No trained MuQ model in"),
+        # Of the second model, while the first is not trained yet
+        (["--iteration.experiment", "FOLDER/no.yaml"], r"no\.yaml"),
+        (["--iteration.overrides", "{widht: 3}"], "muq_latent.yaml.*widht"),
+    ],
+)
+def test_iterations(tmp_path, options, message):
+    plan = experiment_file("muq_iter")
+    refused(tmp_path, "train.py", plan, *options, message=message)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            ["--captions_file", "FOLDER/no.json", "--data_folder", "."],
+            "no file of capt",
+        ),
+        (["--captions_file", "FOLDER/c.json"], "captions_file is .* data_folder is"),
+        (["--encoder", "FOLDER/nowhere"], "No trained MuQ model in"),
+        (["--text_model", "./nowhere"], "No text model can be loaded"),
+        (["--clips_per_update", "1"], "clips_per_update is 1"),
+        (["--pretraining.experiment", "FOLDER/no.yaml"], r"no\.yaml"),
+        (["--pretraining.overrides.widht", "3"], "tiny.yaml.*widht"),
+        (
+            ["--encoder", "null", "--pretraining.overrides.clips_per_update", "3"],
+            "batch_size is 2",
+        ),
+    ],
+)
+def test_towers(tmp_path, options, message):
+    (tmp_path / "c.json").write_text("{}")
+    corpus = ["--data.corpus_folder", "FOLDER/corpus"]
+    options = [TINY_MULAN, *corpus, *options]
+    refused(tmp_path, "train_mulan.py", *options, message=message)
+
+
+def test_probes(tmp_path):
+    encoder = MuQEncoder(16, num_layers=1, num_heads=2, ffn_width=16, conv_channels=2)
+    save_muq(tmp_path / "encoder", encoder)
+    (tmp_path / "music").mkdir()
+    soundfile.write(tmp_path / "music" / "a.wav", np.zeros(2400) + 0.1, 24000)
+    (tmp_path / "labels.csv").write_text("path,mood\na.wav,sad\n")
+    plain = [experiment_file("probe"), "--encoder", "FOLDER/encoder"]
+    plain += ["--data.corpus_folder", "FOLDER/corpus"]
+    plain += ["--notes.notes_folder", "FOLDER/notes"]
+    tasks = ["--tasks", "[{label: famly}]"]
+    refused(tmp_path, "probe.py", *plain, *tasks, message="nearest one is 'family'")
+    table = [experiment_file("probe_csv"), "--encoder", "FOLDER/encoder", "--group"]
+    table += ["null", "--labels_csv", "FOLDER/labels.csv", "--audio_folder"]
+    table += ["FOLDER/music", "--tasks", "[{label: moood}]"]
+    refused(tmp_path, "probe.py", *table, message="nearest one is 'mood'")
+
+
+def test_label_extraction(tmp_path):
+    path = tmp_path / "labels.yaml"
+    path.write_text(LABELS.replace("FOLDER", str(tmp_path)))
+    options = [path, "--data.corpus_folder", "FOLDER/corpus", "--tokenizer_folder"]
+    message = "No trained tokenizer in"
+    refused(tmp_path, "extract_labels.py", *options, "FOLDER/no", message=message)
+
+
+def test_zero_shot(tmp_path):
+    options = [experiment_file("zero_shot_corpus"), "--model", "FOLDER/nowhere"]
+    options += ["--clips.prepare.corpus_folder", "FOLDER/corpus"]
+    refused(tmp_path, "zero_shot.py", *options, message="nowhere")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            [
+                "--questions",
+                "[{question: a, measure: gian, rises: {first: 1}}]",
+            ],
+            r"questions\[0\].measure must be one of probe, gain, .*got 'gian'",
+        ),
+        (
+            # A measure of another kind of study
+            ["--questions", "[{question: a, measure: roc_auc, rises: {first: 1}}]"],
+            r"questions\[0\].measure must be one of",
+        ),
+        (
+            ["--questions", "[{question: a, measure: probe, better: frist, than: b}]"],
+            r"questions\[0\].better must be one of the experiments",
+        ),
+        (
+            ["--questions", "[{question: a, measure: 'probe:notes/pich', rises: {}}]"],
+            r"measure must be one of .*probe:notes/pitch.*, got 'probe:notes/pich'",
+        ),
+        (
+            ["--groups", "[{title: a, experiments: [frist]}]"],
+            r"groups\[0\].experiments",
+        ),
+        (["--base", "frist"], "base must be one of"),
+        (["--experiments.second.label", "First"], "different labels"),
+        (
+            [
+                "--experiments.second",
+                f"{{experiment: {TINY}, label: 2, script: trian.py}}",
+            ],
+            "there is no recipe .*trian.py",
+        ),
+        (
+            ["--experiments.second.overrides", "{masking.noise_sdt: 0.1}"],
+            "second.*noise_sdt|noise_sdt.*second",
+        ),
+        (
+            ["--probes.corpus.overrides.tasks", "[{label: famly}]"],
+            "nearest one is 'family'",
+        ),
+        (
+            ["--probes.corpus.overrides.tasks", "[{label: programs, kind: multi}]"],
+            "probes.corpus: a study compares labels with one class",
+        ),
+    ],
+)
+def test_studies(tmp_path, options, message):
+    path = tmp_path / "study.yaml"
+    path.write_text(STUDY.replace("FOLDER", str(tmp_path)))
+    refused(tmp_path, "ablate.py", path, *options, message=message, run=study)
+
+
+@pytest.mark.slow
+def test_the_studies_that_are_there_are_not_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(runner, "carry_out", lambda *arguments: 1 / 0)
+    for path in sorted((ROOT / "hparams/studies").glob("study_*.yaml")):
+        with pytest.raises(ZeroDivisionError):
+            study("ablate.py", path, "--output_folder", tmp_path / path.stem)
