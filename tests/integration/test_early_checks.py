@@ -158,7 +158,7 @@ def test_zero_shot(tmp_path):
                 "--questions",
                 "[{question: a, measure: gian, rises: {first: 1}}]",
             ],
-            r"questions\[0\].measure must be one of probe, gain, .*got 'gian'",
+            r"questions\[0\].measure must be one of gain, .*got 'gian'",
         ),
         (
             # A measure of another kind of study
@@ -204,4 +204,4 @@ def test_the_studies_that_are_there_are_not_refused():
     sys.path.insert(0, str(ROOT / "recipes" / "MuQ"))
     tasks_of = importlib.import_module("ablate").tasks_of
     for path in sorted((ROOT / "hparams/studies").glob("study_*.yaml")):
-        check_study(load_experiment([str(path)]).hparams, tasks_of)
+        check_study(load_experiment([str(path)]).hparams, path, tasks_of)
