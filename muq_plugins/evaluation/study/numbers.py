@@ -361,7 +361,9 @@ def check_study(
     """
     probe = {"experiment": TEXT, "overrides?": MAPPING}
     experiments = {"*": {"label": TEXT, **probe}}
-    rules = {**ASKED, "experiments": experiments, "probes?": {"*": probe}}
+    rules = {**ASKED, "experiments": experiments}
+    if tasks_of:
+        rules["probes?"] = {"*": probe}
     for fault in _misfits(hparams, rules):
         raise UserError(f"{file}: {fault}")
     names = compared_experiments(hparams)
