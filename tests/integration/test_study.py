@@ -92,7 +92,9 @@ def options(folder):
 
 def ablate(*options, **kwargs):
     """Runs the command as a user does; sums differ with the number of threads."""
-    return run_command(sys.executable, SCRIPT, *options, OMP_NUM_THREADS="1", **kwargs)
+    # Two trainings and two probes, each a process that imports everything anew.
+    kwargs = {"timeout": 900, "OMP_NUM_THREADS": "1", **kwargs}
+    return run_command(sys.executable, SCRIPT, *options, **kwargs)
 
 
 @pytest.mark.slow
