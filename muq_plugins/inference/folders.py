@@ -30,6 +30,9 @@ CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 PICKLE = "pytorch_model.bin"
 HYPERPARAMETERS = "hyperparams.yaml"
+MODELS = (
+    "a finished run, of a downloaded model, or a hub id like OpenMuQ/MuQ-large-msd-iter"
+)
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 # Weight normalisation has been saved under two pairs of names.
 SPELLINGS = {
@@ -78,21 +81,20 @@ def save_folder(
     return folder
 
 
-def find_folder(source: str | Path, what: str, weights: Iterable[str] = ()) -> Path:
-    """The inference folder in a run folder, or the folder itself.
-
-    ``what`` is looked for, and ``weights`` may stand in the place of safetensors.
-    """
-    names = [WEIGHTS, *weights]
+def find_folder(
+    source: str | Path,
+    what: str,
+    weights: Iterable[str] = (WEIGHTS,),
+    remedy: str = "a finished run",
+) -> Path:
+    """The inference folder of ``what`` in a run folder, or the folder itself."""
     source = Path(source)
     for folder in (source, source / "inference"):
-        has_weights = any((folder / name).is_file() for name in names)
-        if has_weights and (folder / CONFIG).is_file():
+        if _is_whole(folder, weights):
             return folder
-    others = f" (or {', '.join(weights)})" if weights else ""
     raise NoModel(
         f"No trained {what} in {source}: neither it nor {source / 'inference'} holds "
-        f"{CONFIG} and {WEIGHTS}{others}. Give the folder of a finished run."
+        f"{CONFIG} and {' or '.join(weights)}. Give the folder of {remedy}."
     )
 
 
@@ -112,23 +114,19 @@ def find_model(
         folder = download(hub_id, [CONFIG, WEIGHTS, *more], revision, cache_dir)
         if not (folder / WEIGHTS).is_file():
             folder = download(hub_id, [PICKLE], revision, cache_dir)
-        if (folder / CONFIG).is_file() and any(
-            (folder / name).is_file() for name in (WEIGHTS, PICKLE)
-        ):
+        if _is_whole(folder, (WEIGHTS, PICKLE)):
             return folder
         raise NoModel(
             f"{hub_id} on the Hugging Face hub, as far as it is here in {folder}, has "
             f"no {CONFIG} with {WEIGHTS} or {PICKLE}: check the name, or download it "
             "where there is a network and give its folder."
         )
-    try:
-        return find_folder(source, "MuQ model", weights=[PICKLE])
-    except NoModel as error:
-        words = str(error).removesuffix("Give the folder of a finished run.")
-        raise NoModel(
-            f"{words}Give the folder of a finished run, of a downloaded model, or a "
-            f"hub id like OpenMuQ/MuQ-large-msd-iter."
-        ) from None
+    return find_folder(source, "MuQ model", (WEIGHTS, PICKLE), MODELS)
+
+
+def _is_whole(folder: Path, weights: Iterable[str]) -> bool:
+    """Whether this holds a model, with one of some files of weights."""
+    return (folder / CONFIG).is_file() and any((folder / x).is_file() for x in weights)
 
 
 def is_hub_id(source: str | Path) -> bool:
@@ -167,6 +165,12 @@ def read_config(folder: str | Path) -> dict[str, Any]:
     if not isinstance(config, dict):
         raise UserError(f"{path} must hold a JSON object, not {type(config).__name__}.")
     return config
+
+
+def other_kind(folder: Path, config: dict[str, Any], wanted: str) -> UserError:
+    """The error for a folder of something else than what is wanted."""
+    kind = config.get("kind") or "model of unknown kind"
+    return UserError(f"{folder} holds a {kind}, not a {wanted}.")
 
 
 def find_weights(folder: str | Path) -> Path:

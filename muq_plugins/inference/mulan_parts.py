@@ -24,6 +24,7 @@ from muq_plugins.inference.folders import (
     find_model,
     is_hub_id,
     load_weights,
+    other_kind,
     save_folder,
 )
 from muq_plugins.lobes import AudioTower, ContrastiveLoss, TextTower
@@ -132,9 +133,7 @@ def save_mulan(
         folder,
         tensors,
         config,
-        write_more=lambda unfinished: write_text_files(
-            text_tower, unfinished / TEXT_MODEL
-        ),
+        write_more=lambda folder: write_text_files(text_tower, folder / TEXT_MODEL),
     )
 
 
@@ -147,10 +146,11 @@ def load_mulan(
     instead of the one that comes along.
     """
     if config.get("kind") != KIND:
-        raise UserError(
-            f"{folder} holds a {config.get('kind') or 'model of unknown kind'}, not a "
+        raise other_kind(
+            folder,
+            config,
             f"{KIND}: give the folder of a run of train_mulan.py, or a MuQ-MuLan of "
-            f"the official MuQ package."
+            f"the official MuQ package",
         )
     texts = folder / TEXT_MODEL if text_model is None else Path(text_model)
     if not (texts / CONFIG).is_file():
@@ -250,9 +250,11 @@ def find_part(
     if given is None and (folder / part / CONFIG).is_file():
         return folder / part
     wanted = str(name if given is None else given)
-    argument = "audio_model" if part == MUQ_PART else "text_model"
-    files = (CONFIG,) if part == MUQ_PART else TEXT_FILES
-    needed = CONFIG if part == MUQ_PART else f"{CONFIG} and the files of the tokenizer"
+    if part == MUQ_PART:
+        argument, files, needed = "audio_model", (CONFIG,), CONFIG
+    else:
+        argument, files = "text_model", TEXT_FILES
+        needed = f"{CONFIG} and the files of the tokenizer"
     remedy = (
         f"Its weights are in the checkpoint; only {needed} are needed. Download them "
         f"on a machine with a network into {folder / part}, or give their folder with "

@@ -17,6 +17,7 @@ from muq_plugins.inference.folders import (
     CONFIG,
     find_model,
     load_weights,
+    other_kind,
     read_config,
     save_folder,
 )
@@ -340,10 +341,11 @@ def _load_encoder(folder: Path, config: dict[str, Any]) -> nn.Module:
     elif kind == ENCODER:
         description = config["encoder"]
     else:
-        raise UserError(
-            f"{folder} holds a {kind or 'model of unknown kind'}, not a {MUQ_ENCODER} "
-            f"or other {ENCODER}: give the folder of a pre-training run, or a "
-            f"checkpoint of the official MuQ package."
+        raise other_kind(
+            folder,
+            config,
+            f"{MUQ_ENCODER} or other {ENCODER}: give the folder of a pre-training run, "
+            f"or a checkpoint of the official MuQ package",
         )
     try:
         encoder = build(description)

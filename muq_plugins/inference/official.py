@@ -28,24 +28,30 @@ from muq_plugins.lobes.encoders.muq import MuQEncoder
 
 # What the official code has no setting for, or can only compute in one way.
 FIXED = {"sample_rate": 24000, "n_fft": 2048, "hop_length": 240, "n_mels": 128}
+CONFORMER = "w2v2_config"
 REQUIRED = {
-    "label_rate": 25,
-    "hop_length": 240,
-    "n_mels": 128,
-    "features": ["melspec_2048"],
-}
-REQUIRED_CONFORMER = {
-    "position_embeddings_type": "rotary",
-    "rotary_embedding_base": 10000,
-    "layer_norm_eps": 1e-5,
+    "": {
+        "label_rate": 25,
+        "hop_length": 240,
+        "n_mels": 128,
+        "features": ["melspec_2048"],
+    },
+    CONFORMER: {
+        "position_embeddings_type": "rotary",
+        "rotary_embedding_base": 10000,
+        "layer_norm_eps": 1e-5,
+    },
 }
 SWISH = ("swish", "silu")
-CONFORMER_SIZES = (
-    "num_attention_heads",
-    "intermediate_size",
-    "conv_depthwise_kernel_size",
-    "hidden_dropout",
-)
+NEEDED = {
+    "": ("encoder_dim", "encoder_depth", "conv_dim"),
+    CONFORMER: (
+        "num_attention_heads",
+        "intermediate_size",
+        "conv_depthwise_kernel_size",
+        "hidden_dropout",
+    ),
+}
 
 
 @dataclass
@@ -155,7 +161,32 @@ MUQ = KeyMap(
 
 def is_official(config: dict[str, Any]) -> bool:
     """Whether a ``config.json`` is one of the official package."""
-    return "w2v2_config" in config and "encoder_dim" in config
+    return CONFORMER in config and "encoder_dim" in config
+
+
+def misfits(
+    config: dict[str, Any],
+    required: dict[str, dict[str, Any]],
+    needed: dict[str, tuple[str, ...]],
+) -> list[str]:
+    """Settings that ask for what is not computed here, and those that are missing.
+
+    Both are known by their section; "" is outside of all.
+    """
+    sections = {"": config, **config}
+    problems = [
+        f"{section}.{key} is {found!r}, only {value!r} is known"
+        for section, settings in required.items()
+        for key, value in settings.items()
+        if (found := sections[section].get(key, value)) != value
+    ]
+    problems += [
+        f"{section}.{key} is missing"
+        for section, keys in needed.items()
+        for key in keys
+        if key not in sections[section]
+    ]
+    return [words.removeprefix(".") for words in problems]
 
 
 def read_official(folder: str | Path, config: dict[str, Any]) -> Checkpoint:
@@ -171,27 +202,12 @@ def build_encoder(checkpoint: Checkpoint, where: str | Path) -> MuQEncoder:
     tensor is missing, unknown or of another shape; all are named.
     """
     config = checkpoint.config
-    conformer = config["w2v2_config"]
-    problems = [
-        f"{key} is {found!r}, only {value!r} is known"
-        for part, required in ((config, REQUIRED), (conformer, REQUIRED_CONFORMER))
-        for key, value in required.items()
-        if (found := part.get(key, value)) != value
-    ]
+    conformer = config[CONFORMER]
+    problems = misfits(config, REQUIRED, NEEDED)
     if conformer.get("hidden_act", "swish") not in SWISH:
         problems.append(f"hidden_act is {conformer['hidden_act']!r}, not 'swish'")
     statistics = [
         config.get("stat", {}).get(f"melspec_2048_{name}") for name in ("mean", "std")
-    ]
-    needed = {
-        "": (config, ("encoder_dim", "encoder_depth", "conv_dim")),
-        "w2v2_config.": (conformer, CONFORMER_SIZES),
-    }
-    problems += [
-        f"{prefix}{key} is missing"
-        for prefix, (part, keys) in needed.items()
-        for key in keys
-        if key not in part
     ]
     if None in statistics:
         problems.append("stat lacks melspec_2048_mean or melspec_2048_std")

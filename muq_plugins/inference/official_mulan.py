@@ -42,6 +42,7 @@ from muq_plugins.inference.official import (
     KeyMap,
     build_encoder,
     is_official,
+    misfits,
     official_tensors,
     save_official,
 )
@@ -89,13 +90,6 @@ MULAN = KeyMap(
 )
 # The parameters of the loss, by their names in ours.
 CONTRAST = {"log_temperature": "temperatures", "bias": "bias"}
-SECTIONS = (
-    "mulan",
-    "audio_model",
-    "text_model",
-    "audio_transformer",
-    "text_transformer",
-)
 # What the lobes compute in one way only.
 REQUIRED = {
     "mulan": {"sr": FIXED["sample_rate"], "hierarchical_contrastive_loss": False},
@@ -120,7 +114,7 @@ NEW_TOKENIZERS = ("TokenizersBackend",)
 
 def is_official_mulan(config: dict[str, Any]) -> bool:
     """Whether a ``config.json`` is one of the official MuQ-MuLan."""
-    return all(isinstance(config.get(section), dict) for section in SECTIONS)
+    return all(isinstance(config.get(section), dict) for section in NEEDED)
 
 
 def read_official_mulan(
@@ -168,18 +162,7 @@ def _check_settings(config: dict[str, Any], folder: Path) -> None:
     required = dict(REQUIRED)
     if config["audio_transformer"].get("tf_depth", 8):
         required["audio_transformer"] = REQUIRED_AUDIO_LAYERS
-    problems = [
-        f"{section}.{key} is {found!r}, only {value!r} is known"
-        for section, settings in required.items()
-        for key, value in settings.items()
-        if (found := config[section].get(key, value)) != value
-    ]
-    problems += [
-        f"{section}.{key} is missing"
-        for section, keys in NEEDED.items()
-        for key in keys
-        if key not in config[section]
-    ]
+    problems = misfits(config, required, NEEDED)
     text, width = config["text_model"].get("model_dim"), config["text_transformer"]
     if text is not None and text != width.get("dim"):
         problems.append(
@@ -344,8 +327,7 @@ def _contrast(parts: MuLanParts) -> dict[str, Tensor]:
 def _config(parts: MuLanParts) -> dict[str, Any]:
     """The settings of the official class that give this model, without names."""
     audio, text = parts.audio.config, parts.text.config
-    layers = {"heads": 8, "dim_head": 64, "ff_mult": 4}
-    dropouts = {"attn_dropout": 0.0, "ff_dropout": 0.0}
+    layers = {**REQUIRED_AUDIO_LAYERS, "attn_dropout": 0.0, "ff_dropout": 0.0}
     return {
         "mulan": {
             "sr": parts.audio.sample_rate,
@@ -366,7 +348,6 @@ def _config(parts: MuLanParts) -> dict[str, Any]:
             "dim": audio["width"],
             "tf_depth": audio["num_layers"],
             **layers,
-            **dropouts,
         },
         "text_transformer": {
             "dim": parts.text.model.config.hidden_size,
@@ -375,7 +356,6 @@ def _config(parts: MuLanParts) -> dict[str, Any]:
             **layers,
             "heads": text["num_heads"],
             "dim_head": text["head_width"],
-            **dropouts,
         },
     }
 

@@ -17,6 +17,7 @@ from muq_plugins.inference.folders import (
     is_hub_id,
     load_strictly,
     load_weights,
+    other_kind,
     read_config,
     read_tensors,
     save_folder,
@@ -189,10 +190,7 @@ def any_tokenizer(source: str | Path, device: str = "cpu") -> Target:
     folder = _find_tokenizer(path)
     config = read_config(folder)
     if config.get("kind") != KIND:
-        raise UserError(
-            f"{folder} holds a {config.get('kind') or 'model of unknown kind'}, not a "
-            f"{KIND}: give the folder of a tokenizer run."
-        )
+        raise other_kind(folder, config, f"{KIND}: give the folder of a tokenizer run")
     tensors = read_tensors(folder / WEIGHTS)
     try:
         parts = config.get("parts") or _parts_of_before(config, tensors)

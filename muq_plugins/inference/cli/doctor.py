@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import importlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 DISTRIBUTION = "muq-plugins"
@@ -59,7 +59,7 @@ def doctor() -> int:
         devices = []
     for device in devices:
         start = time.perf_counter()
-        words = _try_self_test(device)
+        words = _failure(self_test, device)
         took = time.perf_counter() - start
         print(f"  {device:<7} {words or 'ok'}, {took:.1f} s")
         if words:
@@ -145,7 +145,11 @@ def _report_packages(problems: list[str]) -> set[str]:
             wrong.append("not installed")
         elif allowed is not None and not allowed.contains(version, prereleases=True):
             wrong.append("not supported")
-        if version is not None and name in IMPORTED and (error := _try_import(name)):
+        if (
+            version is not None
+            and name in IMPORTED
+            and (error := _failure(importlib.import_module, name))
+        ):
             same = error in causes
             wrong.append(f"cannot be imported{' either' if same else f': {error}'}")
             causes.add(error)
@@ -203,20 +207,11 @@ def _version(name: str) -> str | None:
         return None
 
 
-def _try_import(name: str) -> str | None:
-    """Imports a package; the reason if that fails."""
+def _failure(call: Callable[[str], Any], name: str) -> str | None:
+    """Calls something that can be broken; the reason if it is."""
     try:
-        importlib.import_module(name)
+        call(name)
     except Exception as error:  # a broken package can raise anything
-        return _first_line(error)
-    return None
-
-
-def _try_self_test(device: str) -> str | None:
-    """Runs the self-test; the reason if it fails."""
-    try:
-        self_test(device)
-    except Exception as error:  # as above: this is what the command is for
         return _first_line(error)
     return None
 

@@ -90,10 +90,6 @@ def _ending(name: str, command: Callable[..., int | None]) -> Callable[..., None
         try:
             code = command(*args, **options)
             sys.stdout.flush()
-        except UserError as error:
-            # Escape codes in a path must not reach the terminal.
-            print(shown(f"{NAME} {name}: {error}"), file=sys.stderr)
-            code = 2
         except KeyboardInterrupt:
             print("Interrupted: the same command goes on.", file=sys.stderr)
             code = INTERRUPTED
@@ -102,8 +98,10 @@ def _ending(name: str, command: Callable[..., int | None]) -> Callable[..., None
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             code = PIPE_CLOSED
         except Exception as error:
-            if (words := refusal(error)) is None:
+            words = str(error) if isinstance(error, UserError) else refusal(error)
+            if words is None:
                 raise
+            # Escape codes in a path must not reach the terminal.
             print(shown(f"{NAME} {name}: {words}"), file=sys.stderr)
             code = 2
         raise typer.Exit(code or 0)

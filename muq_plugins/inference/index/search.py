@@ -250,24 +250,25 @@ def export_parquet(index: MusicIndex, path: str | Path) -> int:
         "fingerprint": store.fingerprint,
         "embedded": "latent" if store.layer is None else f"layer {store.layer}",
     }
-    numbers = {
+    columns = {
+        "path": pa.string(),
         "duration": pa.float64(),
         "bytes": pa.int64(),
         "modified": pa.int64(),  # nanoseconds
+        "embedding": pa.list_(pa.float32(), store.width),
     }
-    vector = pa.list_(pa.float32(), store.width)
-    columns = {"path": pa.string(), **numbers, "embedding": vector}
     schema = pa.schema(columns, metadata=facts)
     with atomic(path) as partial, pq.ParquetWriter(partial, schema) as writer:
         for entries, vectors in index.all_vectors():
-            arrays = [
-                pa.array([entry.shown for entry in entries], pa.string()),
-                *(
-                    pa.array([getattr(entry, name) for entry in entries], kind)
-                    for name, kind in numbers.items()
+            rows = {
+                "path": [entry.shown for entry in entries],
+                "duration": [entry.duration for entry in entries],
+                "bytes": [entry.bytes for entry in entries],
+                "modified": [entry.modified for entry in entries],
+                "embedding": pa.FixedSizeListArray.from_arrays(
+                    vectors.ravel(), store.width
                 ),
-                pa.FixedSizeListArray.from_arrays(vectors.ravel(), store.width),
-            ]
-            writer.write_table(pa.Table.from_arrays(arrays, schema=schema))
+            }
+            writer.write_table(pa.table(rows, schema=schema))
             count += len(entries)
     return count
