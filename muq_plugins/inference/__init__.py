@@ -8,18 +8,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from muq_plugins.inference.mulan import (
-        MuQMuLan,
-    )
-    from muq_plugins.inference.muq import (
-        MuQ,
-    )
-    from muq_plugins.inference.pretrained_muq import (
-        PretrainedMuQ,
-    )
-    from muq_plugins.inference.tokenizer import (
-        MelRVQ,
-    )
+    from muq_plugins.inference.mulan import MuQMuLan
+    from muq_plugins.inference.muq import MuQ
+    from muq_plugins.inference.pretrained_muq import PretrainedMuQ
+    from muq_plugins.inference.tokenizer import MelRVQ
 
 __all__ = [
     "MelRVQ",

@@ -283,7 +283,7 @@ def _embed_query(
     """The vector of a query, and the query itself if it is a file of the index."""
     import numpy as np
 
-    from muq_plugins.data.audio import AudioError, audio_info
+    from muq_plugins.data.audio import audio_info
     from muq_plugins.inference.index.search import (
         check_takes_texts,
         check_text,
@@ -298,11 +298,8 @@ def _embed_query(
     itself = find_itself(opened, audio)
     if itself is not None and itself.is_current():
         return opened.vector(itself), itself
-    try:
-        audio_info(audio)
-        found = _load_model_of(opened, model, device).embed_file(audio)
-    except AudioError as error:
-        raise UserError(str(error)) from error
+    audio_info(audio)  # before the model is loaded
+    found = _load_model_of(opened, model, device).embed_file(audio)
     return np.asarray(found.detach().float().cpu()).reshape(-1), itself
 
 

@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -62,16 +62,6 @@ class Job:
     facts: dict[str, Any]
 
 
-@dataclass
-class Plan:
-    """What there is to do, and what is done already."""
-
-    todo: list[Job] = field(default_factory=list)
-    num_done: int = 0
-    seconds_done: float = 0.0
-    problems: list[str] = field(default_factory=list)
-
-
 def run_work(
     work: Work,
     inputs: list[AudioInput],
@@ -83,12 +73,12 @@ def run_work(
 ) -> int:
     """Makes one output for each input that has none yet; 1 if there were problems."""
     begin = time.monotonic()
-    plan = plan_work(work.settings, inputs, out, format, overwrite)
-    problems = problems + plan.problems
+    todo, done, unreadable = plan_work(work.settings, inputs, out, format, overwrite)
+    problems = problems + unreadable
     count, seconds = 0, 0.0
     progress = tqdm(
-        total=plan.seconds_done + sum(job.duration for job in plan.todo),
-        initial=plan.seconds_done,
+        total=sum(done) + sum(job.duration for job in todo),
+        initial=sum(done),
         unit=" s",
         bar_format="{l_bar}{bar}| {n:.0f} of {total:.0f} s of audio "
         "[{elapsed}<{remaining}, {rate_noinv_fmt}]",
@@ -96,7 +86,7 @@ def run_work(
     )
 
     def refuse(job: Job, words: str) -> None:
-        problems.append(shown(words))
+        problems.append(words)
         progress.update(job.duration)
 
     def heard(job: Job) -> Iterator[Tensor]:
@@ -106,7 +96,7 @@ def run_work(
 
     try:
         with progress:
-            for jobs, wavs, lens in batches(work, plan.todo, batch_seconds, refuse):
+            for jobs, wavs, lens in batches(work, todo, batch_seconds, refuse):
                 try:
                     if wavs is not None:
                         results = work.batch(wavs, lens)
@@ -114,7 +104,7 @@ def run_work(
                     else:
                         results = [work.stream(heard(jobs[0]))]
                 except AudioError as error:  # in the middle of a stream
-                    problems.append(shown(str(error)))
+                    problems.append(str(error))
                     continue
                 except RuntimeError as error:
                     # On a CPU, torch has no class of its own for this.
@@ -136,7 +126,7 @@ def run_work(
         took = time.monotonic() - begin
         print(
             f"{shown(out)}: {count_files(count)} made in {took:.1f} s "
-            f"({seconds:.0f} s of audio), {plan.num_done} were there already.",
+            f"({seconds:.0f} s of audio), {len(done)} were there already.",
             file=sys.stderr,
         )
         code = report_problems(
@@ -151,14 +141,14 @@ def plan_work(
     out: str,
     format: str,
     overwrite: bool,
-) -> Plan:
+) -> tuple[list[Job], list[float], list[str]]:
     """Compares the inputs with the outputs that are there, before anything is written.
 
+    Gives what there is to do, the seconds of each that is done, and what is wrong.
     An output is done if it can be read, was made with the same settings, and its audio
     file has the size and the time of change that it had then. Other settings, also of
     outputs for other files, are refused: a folder holds one kind of output.
     """
-    plan, conflicts = Plan(), []
     outputs = [output_path(out, item.name, format) for item in inputs]
 
     def look(item: AudioInput, output: Path) -> Job | float | str | AudioError:
@@ -168,7 +158,7 @@ def plan_work(
             if difference := _difference(facts, settings):
                 return f"{shown(output)} {difference}"
             if facts["source"] == _source(item):
-                return facts["duration"]
+                return float(facts["duration"])
         try:
             duration = audio_info(item.path).duration
         except AudioError as error:
@@ -177,24 +167,19 @@ def plan_work(
         return Job(item, output, duration, about)
 
     with ThreadPoolExecutor(READERS) as pool:
-        for found in pool.map(look, inputs, outputs):
-            if isinstance(found, Job):
-                plan.todo.append(found)
-            elif isinstance(found, AudioError):
-                plan.problems.append(shown(str(found)))
-            elif isinstance(found, str):
-                conflicts.append(found)
-            else:
-                plan.num_done += 1
-                plan.seconds_done += found
-    if conflicts:
+        found = list(pool.map(look, inputs, outputs))
+    if conflicts := [each for each in found if isinstance(each, str)]:
         more = f" The same holds for {len(conflicts) - 1} more." * (len(conflicts) > 1)
         raise UserError(
             f"{conflicts[0]}.{more} Give another --out, or --overwrite to make it "
             f"again."
         )
     _refuse_mixture(out, set(outputs), format, settings)
-    return plan
+    return (
+        [each for each in found if isinstance(each, Job)],
+        [each for each in found if isinstance(each, float)],
+        [str(each) for each in found if isinstance(each, AudioError)],
+    )
 
 
 def _refuse_mixture(
@@ -278,8 +263,6 @@ def ahead(items: Iterable[Item]) -> Iterator[Item]:
 
 def _facts_of(output: Path) -> dict[str, Any] | None:
     """The facts of an output; None if it is not there or not complete."""
-    if not output.exists():
-        return None
     try:
         return read_facts(output)
     except UserError:
