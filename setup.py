@@ -53,6 +53,9 @@ setup(
         "sentencepiece",
         "tokenizers",
         "soundfile>=0.12",
+        # m4a, aac, wma, webm: wheels of 36 MB with FFmpeg inside (LGPL 3, beside GPL
+        # video encoders that are not used). It is imported where a file needs it.
+        "av>=16",
         "safetensors>=0.4",
         "huggingface_hub",
         "filelock>=3.12",

@@ -7,8 +7,8 @@ window of a file is always the same samples, however it was reached.
 
 import contextlib
 import dataclasses
+import math
 import os
-import re
 from collections.abc import Iterator
 from fractions import Fraction
 from functools import lru_cache
@@ -18,21 +18,51 @@ import soundfile
 import torch
 import torchaudio
 
+from muq_plugins.data.decoders import (
+    DecodingError,
+    Ffmpeg,
+    HeaderlessWav,
+    NoFfmpeg,
+    Sndfile,
+)
+from muq_plugins.data.headers import (
+    SAMPLES_PER_BYTE,
+    looks_like,
+    missing_part,
+    mp3_length,
+    ogg_fault,
+    wav_data,
+)
 from muq_plugins.errors import UserError
 
-AUDIO_EXTENSIONS = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff")
+# libsndfile decodes the first two lines, FFmpeg (through PyAV) the others.
+AUDIO_EXTENSIONS = (
+    *(".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff"),
+    *(".aifc", ".au", ".caf", ".w64", ".rf64", ".wave"),
+    *(".m4a", ".m4b", ".aac", ".wma", ".webm", ".mka", ".mp2", ".ac3", ".wv", ".tta"),
+)
+# Sound that is in no folder's music, but read if its file is named.
+OTHER_EXTENSIONS = (
+    *(".mp4", ".m4v", ".mov", ".mkv", ".avi", ".3gp", ".ape", ".mpc", ".dsf", ".dff"),
+    *(".eac3", ".dts", ".amr", ".ra", ".rm", ".m4p", ".aa", ".aax", ".spx", ".tak"),
+    *(".voc", ".snd", ".mp1", ".mid", ".midi"),
+)
 
 # Every reason for which a file or a window is refused, and what to do about it.
 REMEDIES = {
     "missing": "Check the path and data_root, or scan the folder again.",
     "unreadable": "Check the permissions and the disk.",
     "undecodable": "Re-encode it as wav or flac, or remove it.",
+    "other format": "Convert it to flac, or give this file by its name.",
     "empty": "Replace it or remove it.",
     "truncated": "Copy or download it again.",
+    "damaged": "Copy or download it again.",
+    "implausible": "Its header is wrong: export it again, or remove it.",
     "non-finite": "Export it again: it holds NaN or infinite samples.",
     "out of range": "Scale it to -1..1: what was 16-bit integers, divide by 32768.",
     "too short": "Remove it, lower min_duration, or scan the folder again.",
     "silent": "Remove it or lower silence_dbfs.",
+    "cancelling": "Invert one channel, or keep only one.",
 }
 
 # 30 dB above full scale, as in `lobes.finite`: mixes in floating point go beyond 1, but
@@ -42,13 +72,18 @@ MAX_AMPLITUDE = 32.0
 
 # libsndfile reports this many frames when the header states no length.
 _UNKNOWN_LENGTH = 1 << 62
-# Writers that cannot seek back (pipes) put a placeholder of about this size.
-_STREAMED_WAV = 0x7FFF0000
 # Without a Xing header the length of an mp3 is an estimate from the file size,
 # which tags at the end of the file can push up by a few per cent.
 _MP3_LENGTH_TOLERANCE = 0.05
-_LIBSNDFILE_SYSTEM_ERROR = 2
-_BLOCK = 1 << 16
+# FFmpeg and libsndfile differ by what they do with the first and the last frame.
+_MP3_FRAMES = 3 * 1152
+_PLAIN = ("PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE")
+# The lowest rate in use for sound is 4 kHz, the highest 768 kHz. A clip of 24 Hz would
+# last for days, and crops are drawn by duration.
+MIN_RATE, MAX_RATE = 4000, 768000
+AUDIBLE = 1e-3  # -60 dB
+# Values of the kernel of a resampler; all rates up to 100 kHz stay below it.
+_LARGEST_KERNEL = 5_000_000
 
 
 class AudioError(UserError):
@@ -73,8 +108,8 @@ class AudioInfo:
     sample_rate: int  # in Hz
     num_samples: int  # samples per channel
     channels: int  # number of channels
-    format: str  # container, in libsndfile's words ("WAV", "FLAC", "OGG", "MP3")
-    subtype: str  # encoding, in libsndfile's words ("PCM_16", "VORBIS")
+    format: str  # container, in the decoder's words ("WAV", "FLAC", "OGG", "MP3")
+    subtype: str  # encoding, in the decoder's words ("PCM_16", "VORBIS", "AAC")
 
     @property
     def duration(self) -> float:
@@ -107,7 +142,7 @@ def audio_info(path: str | os.PathLike) -> AudioInfo:
     """Reads the header of an audio file."""
     with _opened(path) as file:
         return AudioInfo(
-            file.samplerate, file.frames, file.channels, file.format, file.subtype
+            file.sample_rate, file.frames, file.channels, file.format, file.subtype
         )
 
 
@@ -135,7 +170,7 @@ def read_audio(
             f"start={start} and duration={duration} for {path}."
         )
     with _opened(path) as file:
-        rate_in, rate_out = _reduced_rates(file.samplerate, sample_rate)
+        rate_in, rate_out = _reduced_rates(file.sample_rate, sample_rate)
         total = _ceil_div(file.frames * rate_out, rate_in)
         first = round(start * sample_rate)
         last = total
@@ -146,7 +181,7 @@ def read_audio(
                 path,
                 "too short",
                 f"the window begins at {start:g} s, the file ends at "
-                f"{file.frames / file.samplerate:g} s",
+                f"{file.frames / file.sample_rate:g} s",
             )
         # One period is rate_in samples of the file and rate_out of the result.
         context = 0
@@ -167,91 +202,159 @@ def read_audio(
 
 
 def check_audio(path: str | os.PathLike) -> AudioCheck:
-    """Decodes a whole file once, in blocks, and says what is wrong with it.
-
-    Beyond decoding errors, this finds what a header gives away: a wav whose data
-    chunk ends early and an Ogg stream that was never closed.
-    """
+    """Decodes a whole file once, in blocks, and says what is wrong with it."""
     try:
-        with _opened(path) as file:
-            return _check_opened(file)
+        with _opened(path) as decoder:
+            return _check_opened(decoder)
     except AudioError as error:
         return AudioCheck(error.reason, error.detail)
 
 
-def _check_opened(file: soundfile.SoundFile) -> AudioCheck:
+def _check_opened(decoder: Sndfile | Ffmpeg) -> AudioCheck:
     """Decodes an open file to its end and returns an `AudioCheck`."""
-    # One buffer for the whole file: threads that allocate large blocks over and
-    # over spend their time in page faults instead of decoding.
-    buffer = np.empty((_BLOCK, file.channels), dtype=np.float32)
-    decoded, peak, failure, wrong = 0, 0.0, None, None
-    while failure is None:
-        try:
-            block = file.read(out=buffer)
-        except soundfile.LibsndfileError as error:
-            failure = error
-            continue
-        if len(block) == 0:
-            break
-        mono = _downmix(block)
-        wrong = wrong or _wrong_sample(mono, decoded, file.samplerate)
-        decoded += len(block)
-        # np.maximum keeps NaN, the built-in max may lose it.
-        peak = np.maximum(peak, np.abs(mono).max())
-
+    decoded, peak, channel_peak, failure, wrong = 0, 0.0, 0.0, None, None
+    try:
+        for block in decoder.blocks(0, decoder.frames):
+            mono = _downmix(block)
+            wrong = wrong or _wrong_sample(mono, decoded, decoder.sample_rate)
+            decoded += len(block)
+            peak = max(peak, _peak(mono))
+            channel_peak = max(channel_peak, _peak(block))
+    except DecodingError as error:
+        if error.reason != "truncated":
+            raise
+        failure = error
     reason, detail = None, ""
-    if failure is not None or decoded < _promised_samples(file):
-        reason = "truncated"
-        detail = _stopped_early(file, decoded, failure)
+    if failure is not None or decoded < _promised_samples(decoder):
+        reason, detail = "truncated", _stopped_early(decoder, decoded, failure)
     elif wrong is not None:
         reason, detail = wrong
-    elif _declared_incomplete(file.extra_info):
-        reason = "truncated"
-        detail = _declared_incomplete(file.extra_info)
+    elif cancels(peak, channel_peak):
+        reason, detail = "cancelling", _level_words(channel_peak)
     return AudioCheck(
         reason,
         detail,
-        file.samplerate,
+        decoder.sample_rate,
         decoded,
-        file.channels,
-        file.format,
-        file.subtype,
-        float(peak) if np.isfinite(peak) else 0.0,
+        decoder.channels,
+        decoder.format,
+        decoder.subtype,
+        peak if math.isfinite(peak) else 0.0,
     )
 
 
 @contextlib.contextmanager
-def _opened(path: str | os.PathLike) -> Iterator[soundfile.SoundFile]:
-    """Opens a file; every way to fail becomes an `AudioError`."""
+def _opened(path: str | os.PathLike) -> Iterator[Sndfile | Ffmpeg]:
+    """Opens a file and checks its structure; every way to fail is an `AudioError`.
+
+    What is refused here is refused by every reader, whichever window it is about.
+    """
+    decoder = None
+    try:
+        decoder = _open(path)
+        _check_header(path, decoder)
+        yield decoder
+    except DecodingError as error:
+        words = error.words
+        if error.at is not None and decoder is not None:
+            place = error.at / decoder.sample_rate
+            words = f"decoding stopped at {place:.2f} s: {words}"
+        raise AudioError(path, error.reason, words) from error
+    except FileNotFoundError as error:
+        raise AudioError(path, "missing", "no such file") from error
+    except OSError as error:
+        words = error.strerror or str(error)
+        raise AudioError(path, "unreadable", words) from error
+    except MemoryError as error:
+        words = "its header claims more than fits into the memory"
+        raise AudioError(path, "implausible", words) from error
+    finally:
+        if decoder is not None:
+            decoder.close()
+
+
+def _open(path: str | os.PathLike) -> Sndfile | Ffmpeg:
+    """The decoder of a file: libsndfile wherever it hears all of it."""
+    if not os.path.exists(path):
+        raise AudioError(path, "missing", "no such file")
+    if not os.path.isfile(path):
+        raise AudioError(path, "undecodable", "not a regular file")
     # Bytes on POSIX: soundfile cannot encode file names that are not UTF-8.
     name = os.fsencode(path) if os.name == "posix" else str(path)
     try:
         file = soundfile.SoundFile(name)
     except soundfile.LibsndfileError as error:
-        raise _opening_error(path, error) from error
-    with file:
-        if file.frames == 0:
-            raise AudioError(path, "empty", "no samples")
-        if file.frames >= _UNKNOWN_LENGTH:
-            raise AudioError(path, "undecodable", "the header states no length")
-        yield file
+        with open(path, "rb"):  # an OSError says why it cannot be opened
+            pass
+        if os.path.getsize(path) == 0:
+            raise AudioError(path, "empty", "0 bytes") from error
+        try:
+            return Ffmpeg(path)
+        except DecodingError as other:
+            if other.reason != "undecodable":
+                raise
+            words, kind = error.error_string, looks_like(path)
+            if isinstance(other, NoFfmpeg) and (not kind or "MPEG-4" in kind):
+                words = other.words
+            elif kind:
+                words = f"it is {kind}"
+            elif "possibly a pipe" in words:  # said of any content that is unknown
+                words = "unknown format"
+            raise AudioError(path, "undecodable", words) from other
+    if file.format in ("WAV", "WAVEX") and file.subtype in _PLAIN:
+        begin = wav_data(path)
+        if begin is not None:
+            return HeaderlessWav(file, path, begin)
+    decoder = Sndfile(file)
+    if file.format == "MP3":
+        return _mp3(path, decoder)
+    return decoder
 
 
-def _opening_error(
-    path: str | os.PathLike, error: soundfile.LibsndfileError
-) -> AudioError:
-    """The `AudioError` for a file that libsndfile could not open."""
-    if not os.path.exists(path):
-        return AudioError(path, "missing", "no such file")
-    if error.code == _LIBSNDFILE_SYSTEM_ERROR:
-        return AudioError(path, "unreadable", error.error_string)
-    if os.path.getsize(path) == 0:
-        return AudioError(path, "empty", "0 bytes")
-    return AudioError(path, "undecodable", error.error_string)
+def _mp3(path: str | os.PathLike, decoder: Sndfile) -> Sndfile | Ffmpeg:
+    """The decoder of an mp3: libsndfile stops at the length that it guesses."""
+    certain, words = mp3_length(path)
+    if words is not None:
+        decoder.close()
+        raise AudioError(path, "truncated", words)
+    if certain:
+        return decoder
+    try:
+        other = Ffmpeg(path)
+    except DecodingError:
+        return decoder  # without PyAV, or damaged: then it says where
+    if abs(other.frames - decoder.frames) <= _MP3_FRAMES:
+        return decoder
+    decoder.close()
+    return other
+
+
+def _check_header(path: str | os.PathLike, decoder: Sndfile | Ffmpeg) -> None:
+    """Refuses what the structure of a file gives away."""
+    status = os.stat(path)
+    frames, rate = decoder.frames, decoder.sample_rate
+    if frames == 0:
+        raise AudioError(path, "empty", "no samples")
+    if frames >= _UNKNOWN_LENGTH:
+        raise AudioError(path, "undecodable", "the header states no length")
+    if not MIN_RATE <= rate <= MAX_RATE:
+        words = f"{rate} Hz, music has {MIN_RATE} to {MAX_RATE} Hz"
+        raise AudioError(path, "implausible", words)
+    if frames > status.st_size * SAMPLES_PER_BYTE:
+        words = (
+            f"the header says {frames / rate / 3600:.0f} h, in {status.st_size} bytes"
+        )
+        raise AudioError(path, "implausible", words)
+    if decoder.format == "OGG":
+        fault = ogg_fault(os.fspath(path), status.st_size, status.st_mtime_ns)
+        if fault is not None:
+            raise AudioError(path, *fault)
+    if words := missing_part(decoder.log):
+        raise AudioError(path, "truncated", words)
 
 
 def _read_mono(
-    file: soundfile.SoundFile,
+    decoder: Sndfile | Ffmpeg,
     path: str | os.PathLike,
     begin: int,
     end: int,
@@ -262,20 +365,37 @@ def _read_mono(
     Samples after `needed` are context only: they may be missing at the end of a
     file whose header gives an estimate.
     """
-    try:
-        file.seek(begin)
-        block = file.read(end - begin, dtype="float32", always_2d=True)
-    except soundfile.LibsndfileError as error:
-        raise AudioError(
-            path, "truncated", _stopped_early(file, None, error)
-        ) from error
-    reached = begin + len(block)
-    if len(block) == 0 or reached < min(needed, _promised_samples(file)):
-        raise AudioError(path, "truncated", _stopped_early(file, reached, None))
-    mono = _downmix(block)
-    if wrong := _wrong_sample(mono, begin, file.samplerate):
-        raise AudioError(path, *wrong)
-    return torch.from_numpy(mono)
+    blocks, reached, loudest, peak = [], begin, 0.0, 0.0
+    for block in decoder.blocks(begin, end, size=end - begin):
+        # A block is used again.
+        mono = _downmix(block).copy() if block.shape[1] == 1 else _downmix(block)
+        if wrong := _wrong_sample(mono, reached, decoder.sample_rate):
+            raise AudioError(path, *wrong)
+        if block.shape[1] > 1:
+            loudest, peak = max(loudest, _peak(block)), max(peak, _peak(mono))
+        blocks.append(mono)
+        reached += len(mono)
+    if reached == begin or reached < min(needed, _promised_samples(decoder)):
+        raise AudioError(path, "truncated", _stopped_early(decoder, reached))
+    if begin == 0 and end >= decoder.frames and cancels(peak, loudest):
+        raise AudioError(path, "cancelling", _level_words(loudest))
+    return torch.from_numpy(blocks[0] if len(blocks) == 1 else np.concatenate(blocks))
+
+
+def cancels(peak: float, channel_peak: float) -> bool:
+    """Whether channels are music that is silent in their average."""
+    return channel_peak >= AUDIBLE and peak < channel_peak * AUDIBLE
+
+
+def _level_words(channel_peak: float) -> str:
+    level = 20 * math.log10(channel_peak)
+    return (
+        f"the channels cancel: each peaks at {level:.1f} dBFS, their average is silent"
+    )
+
+
+def _peak(values: np.ndarray) -> float:
+    return float(max(-values.min(), values.max()))
 
 
 def _wrong_sample(
@@ -299,37 +419,23 @@ def _downmix(block: np.ndarray) -> np.ndarray:
     return block.mean(axis=1, dtype=np.float32)
 
 
-def _promised_samples(file: soundfile.SoundFile) -> int:
+def _promised_samples(decoder: Sndfile | Ffmpeg) -> int:
     """The samples that a file with this header has at the very least."""
-    if file.format == "MP3":
-        return int(file.frames * (1 - _MP3_LENGTH_TOLERANCE))
-    return file.frames
+    if decoder.format == "MP3":
+        return int(decoder.frames * (1 - _MP3_LENGTH_TOLERANCE))
+    return decoder.frames
 
 
 def _stopped_early(
-    file: soundfile.SoundFile,
-    decoded: int | None,
-    failure: soundfile.LibsndfileError | None,
+    decoder: Sndfile | Ffmpeg, decoded: int, failure: DecodingError | None = None
 ) -> str:
     """Words for a file that has fewer samples than its header says."""
-    promised = f"{file.frames / file.samplerate:.2f} s"
-    if decoded is None:
-        return f"decoding stopped before {promised}: {failure.error_string}"
-    cause = f": {failure.error_string}" if failure is not None else ""
-    return f"decoding stopped at {decoded / file.samplerate:.2f} of {promised}{cause}"
-
-
-def _declared_incomplete(log: str) -> str | None:
-    """Words for a file that gives away its own truncation, else None.
-
-    libsndfile silently shortens such files; only its header log tells.
-    """
-    sizes = re.search(r"^data : (\d+) \(should be (\d+)\)", log, re.MULTILINE)
-    if sizes and int(sizes[2]) < int(sizes[1]) < _STREAMED_WAV:
-        return f"the header says {sizes[1]} bytes of audio, the file has {sizes[2]}"
-    if "Last page lacks an end-of-stream bit" in log:
-        return "the Ogg stream was never closed"
-    return None
+    rate = decoder.sample_rate
+    cause = f": {failure.words}" if failure is not None else ""
+    return (
+        f"decoding stopped at {decoded / rate:.2f} of "
+        f"{decoder.frames / rate:.2f} s{cause}"
+    )
 
 
 @lru_cache(maxsize=64)
@@ -340,8 +446,12 @@ def _resampler(rate_in: int, rate_out: int) -> torchaudio.transforms.Resample:
 
 def _reduced_rates(rate_in: int, rate_out: int) -> tuple[int, int]:
     """The two rates as a small integer ratio."""
-    ratio = Fraction(rate_in, rate_out).limit_denominator(1000)
-    return ratio.numerator, ratio.denominator
+    limit = 1000
+    while True:
+        ratio = Fraction(rate_in, rate_out).limit_denominator(limit)
+        if ratio.numerator * ratio.denominator <= _LARGEST_KERNEL or limit == 1:
+            return ratio.numerator, ratio.denominator
+        limit //= 2
 
 
 def _ceil_div(numerator: int, denominator: int) -> int:

@@ -14,14 +14,16 @@ import stat
 from collections.abc import Iterable, Iterator
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
+from typing import NamedTuple
 
 from speechbrain.utils.logger import get_logger
 from tqdm import tqdm
 
 from muq_plugins.data.audio import (
     AUDIO_EXTENSIONS,
-    MAX_AMPLITUDE,
+    OTHER_EXTENSIONS,
     AudioCheck,
+    AudioError,
     check_audio,
 )
 from muq_plugins.data.manifest import clip_ids, manifest_entry, split_files
@@ -37,6 +39,8 @@ logger = get_logger(__name__)
 
 # What can change without a change of the file is never cached.
 _TRANSIENT = ("missing", "unreadable")
+# Counts how often what is refused has changed; older results are not believed.
+_CHECKS = 2
 # A file with another size or modification time is another file.
 _CACHE_KEY = ("path", "size", "mtime_ns")
 
@@ -94,16 +98,18 @@ def scan_folder(
 ) -> ScanReport:
     """Writes the manifests of a folder tree of music.
 
-    Any tree of wav, flac, ogg, opus, mp3 and aiff, at any rate and number of
-    channels. Hidden files are skipped, symbolic links followed, each folder once.
-    Files left out are listed with the reason in `quarantine.json`.
+    Any tree of wav, flac, ogg, opus, mp3, m4a, aiff and the like, at 4 to 768 kHz and
+    any number of channels. Hidden files are skipped, symbolic links followed, each
+    folder once. Files left out are listed with the reason in `quarantine.json`.
     """
     _check_fractions(valid_fraction, test_fraction)
-    paths, unreadable, ignored = find_audio(data_folder)
+    paths, unreadable, left_out, ignored = find_audio(data_folder)
     if not paths and not unreadable:
+        others = collections.Counter(ignored)
+        others.update(os.path.splitext(path)[1].lower() for path in left_out)
         raise UserError(
             f"No audio in {data_folder}: looked for {', '.join(AUDIO_EXTENSIONS)} at "
-            f"any depth. Other files there: {_listed(ignored) or 'none'}. Check "
+            f"any depth. Other files there: {_listed(others) or 'none'}. Check "
             "data_folder, or convert them to flac."
         )
     manifest_folder = Path(manifest_folder)
@@ -120,6 +126,11 @@ def scan_folder(
         quarantine.extend(
             {"path": path, "reason": "unreadable", "detail": detail}
             for path, detail in unreadable
+        )
+        errors = [(path, left_out_error(path)) for path in left_out]
+        quarantine.extend(
+            {"path": path, "reason": error.reason, "detail": error.detail}
+            for path, error in errors
         )
         reasons = collections.Counter(entry["reason"] for entry in quarantine)
         write_json(manifest_folder / "quarantine.json", quarantine)
@@ -175,12 +186,20 @@ def check_data_folder(data_folder: str | os.PathLike) -> Path:
     return top
 
 
-def find_audio(
-    data_folder: str | os.PathLike,
-) -> tuple[list[str], list[tuple[str, str]], dict[str, int]]:
+class Found(NamedTuple):
+    """What a folder tree holds; paths are relative to it."""
+
+    paths: list[str]  # audio files
+    unreadable: list[tuple[str, str]]  # folders that could not be listed, and why
+    left_out: list[str]  # sound in formats that are not looked for
+    ignored: dict[str, int]  # extension to number of files that are no sound
+
+
+def find_audio(data_folder: str | os.PathLike) -> Found:
     """Finds the audio files of a folder tree by their extension."""
     top = check_data_folder(data_folder)
-    paths, unreadable, ignored, seen = [], [], collections.Counter(), set()
+    paths, unreadable, left_out = [], [], []
+    ignored, seen = collections.Counter(), set()
 
     def note(error: OSError) -> None:
         name = Path(error.filename).relative_to(top).as_posix()
@@ -198,11 +217,20 @@ def find_audio(
             if name[0] == ".":
                 continue
             extension = os.path.splitext(name)[1].lower()
+            path = Path(folder, name).relative_to(top).as_posix()
             if extension in AUDIO_EXTENSIONS:
-                paths.append(Path(folder, name).relative_to(top).as_posix())
+                paths.append(path)
+            elif extension in OTHER_EXTENSIONS:
+                left_out.append(path)
             else:
                 ignored[extension] += 1
-    return sorted(paths), unreadable, dict(ignored)
+    return Found(sorted(paths), unreadable, sorted(left_out), dict(ignored))
+
+
+def left_out_error(path: str | os.PathLike) -> AudioError:
+    """Says of a file with sound that a folder's music is without it."""
+    extension = os.path.splitext(path)[1].lower()
+    return AudioError(path, "other format", f"{extension} is not looked for in folders")
 
 
 def check_files(
@@ -247,10 +275,8 @@ def check_files(
         for key, result in pool.imap_unordered(check, todo):
             checks[key[0]] = result
             if result.reason not in _TRANSIENT:
-                record = dict(
-                    zip(_CACHE_KEY, key, strict=True), **dataclasses.asdict(result)
-                )
-                append_json_line(cache_file, record)
+                record = dict(zip(_CACHE_KEY, key, strict=True), checks=_CHECKS)
+                append_json_line(cache_file, record | dataclasses.asdict(result))
             bar.update()
     return {path: checks[path] for path in paths}, len(todo)
 
@@ -261,11 +287,9 @@ def _load_cache(
     """The results of earlier scans: (path, size, mtime_ns) to `AudioCheck`."""
     cache = {}
     for record in read_json_lines(cache_path):
-        key = tuple(record.pop(name) for name in _CACHE_KEY)
-        check = AudioCheck(**record)
-        # Earlier versions took any finite sample.
-        if check.reason is not None or check.peak <= MAX_AMPLITUDE:
-            cache[key] = check
+        if record.pop("checks", None) == _CHECKS:
+            key = tuple(record.pop(name) for name in _CACHE_KEY)
+            cache[key] = AudioCheck(**record)
     return cache
 
 

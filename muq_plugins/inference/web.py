@@ -47,6 +47,9 @@ MEDIA_TYPES = {
     ".oga": "audio/ogg",
     ".opus": "audio/ogg",
     ".mp3": "audio/mpeg",
+    ".m4a": "audio/mp4",
+    ".aac": "audio/aac",
+    ".webm": "audio/webm",
 }
 OTHER_TYPE = "audio/aiff"
 # Names that the box for a file of the index suggests.

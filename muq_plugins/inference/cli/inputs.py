@@ -8,8 +8,8 @@ import stat
 from dataclasses import dataclass
 from pathlib import Path
 
-from muq_plugins.data.audio import AUDIO_EXTENSIONS
-from muq_plugins.data.scan import find_audio
+from muq_plugins.data.audio import AUDIO_EXTENSIONS, OTHER_EXTENSIONS
+from muq_plugins.data.scan import find_audio, left_out_error
 from muq_plugins.errors import UserError, shown
 
 _MAGIC = "*?["
@@ -28,8 +28,8 @@ def find_inputs(sources: list[str]) -> tuple[list[AudioInput], list[str]]:
 
     A file's output is named like the file; one from a folder keeps its path below
     that folder, one from a pattern its path below the part without wildcards. Gives
-    each output once, and words about folders that could not be read, and what is not
-    a regular file.
+    each output once, and words about folders that could not be read, about sound in
+    formats that are not looked for, and about what is not a regular file.
     """
     inputs: list[AudioInput] = []
     problems: list[str] = []
@@ -49,10 +49,11 @@ def find_inputs(sources: list[str]) -> tuple[list[AudioInput], list[str]]:
                 f"patterns such as 'music/**/*.flac'."
             )
         if not found:
-            raise UserError(
+            words = (
                 f"There are no audio files in {shown(source)}: no name there ends in "
                 f"{', '.join(AUDIO_EXTENSIONS)}."
             )
+            raise UserError("\n  ".join([words, *problems]))
         inputs += found
     usable: list[AudioInput] = []
     for item in _each_once(inputs):
@@ -67,7 +68,7 @@ def find_inputs(sources: list[str]) -> tuple[list[AudioInput], list[str]]:
 
 def _in_folder(folder: str, below: str) -> tuple[list[AudioInput], list[str]]:
     """The audio files of a tree; `below` is the place of their outputs."""
-    names, unreadable, _ = find_audio(folder)
+    names, unreadable, left_out, _ = find_audio(folder)
     found = [
         AudioInput(os.path.join(folder, name), Path(below, name).as_posix())
         for name in names
@@ -76,6 +77,9 @@ def _in_folder(folder: str, below: str) -> tuple[list[AudioInput], list[str]]:
         f"{shown(Path(folder, name))}: cannot be listed ({reason}). Check the "
         f"permissions."
         for name, reason in unreadable
+    ]
+    problems += [
+        shown(str(left_out_error(os.path.join(folder, name)))) for name in left_out
     ]
     return found, problems
 
@@ -100,6 +104,8 @@ def _in_pattern(pattern: str) -> tuple[list[AudioInput], list[str]]:
             problems += unreadable
         elif match.lower().endswith(AUDIO_EXTENSIONS):
             found.append(AudioInput(match, Path(name).as_posix()))
+        elif match.lower().endswith(OTHER_EXTENSIONS):
+            problems.append(shown(str(left_out_error(match))))
     return found, list(dict.fromkeys(problems))
 
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from muq_plugins.data.audio import AudioError, audio_info
-from muq_plugins.data.scan import find_audio
+from muq_plugins.data.scan import find_audio, left_out_error
 from muq_plugins.data.windows import mean_of_frames
 from muq_plugins.errors import UserError, shown
 from muq_plugins.files import locked
@@ -83,7 +83,7 @@ def update_index(
     """
     root = os.path.realpath(music)
     try:
-        found, unlisted, _ = find_audio(root)
+        found, unlisted, left_out, _ = find_audio(root)
         words = "" if found else f"There are no audio files in {music}."
     except OSError as error:
         words = str(error)
@@ -102,6 +102,10 @@ def update_index(
             damaged, changes = store.check(), Changes()
             store.put_origin(name, root)
             todo = _compare(store, root, found, unlisted, damaged, changes)
+            changes.problems += [
+                shown(str(left_out_error(os.path.join(root, name))))
+                for name in left_out
+            ]
             for path, status in progress(todo):
                 _embed(store, model, path, status, changes)
             store.compact()

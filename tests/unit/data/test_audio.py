@@ -18,6 +18,7 @@ from muq_plugins.data.audio import (
     read_audio,
 )
 from muq_plugins.lobes import finite
+from tests.unit.data import recordings
 
 
 def tone(sample_rate, seconds, channels=1, seed=0):
@@ -54,10 +55,18 @@ def test_sample_formats(tmp_path, subtype, tolerance):
 @pytest.mark.parametrize("extension", AUDIO_EXTENSIONS)
 def test_every_extension_is_read(tmp_path, extension):
     path = tmp_path / f"a{extension}"
-    kinds = {".ogg": "OGG", ".oga": "OGG", ".opus": "OGG", ".aif": "AIFF"}
+    kinds = {
+        **{".ogg": "OGG", ".oga": "OGG", ".opus": "OGG", ".wave": "WAV"},
+        **{".aif": "AIFF", ".aifc": "AIFF"},
+    }
     kind = kinds.get(extension, extension[1:].upper())
-    subtype = "OPUS" if extension == ".opus" else None
-    write(path, 48000, 1.0, channels=2, format=kind, subtype=subtype)
+    subtype = {".opus": "OPUS", ".aifc": "FLOAT"}.get(extension)
+    if extension in recordings.FORMATS:
+        recordings.encode(
+            path, tone(48000, 1.0, 2), 48000, *recordings.FORMATS[extension]
+        )
+    else:
+        write(path, 48000, 1.0, channels=2, format=kind, subtype=subtype)
     wav = read_audio(path, start=0.25, duration=0.5)
     assert wav.shape == (12000,)
     assert 0.1 < wav.abs().max() < 0.6
@@ -156,13 +165,20 @@ def test_truncated_flac(tmp_path):
     assert check_audio(path).reason == "truncated"
 
 
-@pytest.mark.parametrize("extension", ["wav", "ogg", "mp3"])
+@pytest.mark.parametrize(
+    "extension", ["wav", "ogg", "mp3", "aiff", "au", "w64", "rf64"]
+)
 def test_truncation_that_libsndfile_hides(tmp_path, extension):
     path = write(tmp_path / f"a.{extension}", 44100, 4.0)
     assert check_audio(path).reason is None
     check = check_audio(truncate(path))
     assert check.reason == "truncated" and check.detail
-    assert 0 < check.duration < 3
+    for window in ({}, {"duration": 0.5}):
+        with pytest.raises(AudioError) as error:
+            read_audio(path, **window)
+        assert (error.value.reason, error.value.detail) == (check.reason, check.detail)
+    with pytest.raises(AudioError):
+        audio_info(path)
 
 
 def test_streamed_wav_is_not_truncated(tmp_path):
@@ -233,10 +249,24 @@ def test_the_amplitudes_of_files_are_those_of_lobes():
 
 def test_peak_is_of_the_downmix(tmp_path):
     wav = tone(24000, 0.5)
+    nearly = np.concatenate([wav, -0.9 * wav], axis=1)
+    soundfile.write(tmp_path / "a.wav", nearly, 24000, subtype="FLOAT")
+    check = check_audio(tmp_path / "a.wav")
+    assert check.reason is None
+    assert check.peak == pytest.approx(0.05 * np.abs(wav).max(), rel=1e-4)
+
+
+def test_channels_that_cancel(tmp_path):
+    wav = tone(24000, 0.5)
     opposite = np.concatenate([wav, -wav], axis=1)
     soundfile.write(tmp_path / "a.wav", opposite, 24000, subtype="FLOAT")
-    check = check_audio(tmp_path / "a.wav")
-    assert check.reason is None and check.peak < 1e-6
+    assert check_audio(tmp_path / "a.wav").reason == "cancelling"
+    words = "cancelling .the channels cancel: each peaks at -10.* Invert one channel"
+    with pytest.raises(AudioError, match=words):
+        read_audio(tmp_path / "a.wav")
+    silence = np.zeros((12000, 2))
+    soundfile.write(tmp_path / "b.wav", silence, 24000)
+    assert check_audio(tmp_path / "b.wav").reason is None  # the scan judges it
 
 
 def test_file_name_that_is_not_utf8(tmp_path):

@@ -89,6 +89,9 @@ def test_every_reason_for_quarantine(music):
     wav = np.full(48000, 0.5)
     wav[30000] = np.nan
     soundfile.write(music / "nan.wav", wav, 24000, subtype="FLOAT")
+    opposite = np.full((48000, 2), 0.5) * [1, -1]
+    soundfile.write(music / "opposite.wav", opposite, 24000)
+    soundfile.write(music / "slow.wav", wav[:20000], 24)
     scaled = np.full(48000, 0.5 * 32768)
     soundfile.write(music / "scaled.wav", scaled, 24000, subtype="FLOAT")
     (music / "link.wav").symlink_to(music / "nowhere.wav")
@@ -103,11 +106,13 @@ def test_every_reason_for_quarantine(music):
         "truncated.flac": "truncated",
         "nan.wav": "non-finite",
         "scaled.wav": "out of range",
+        "opposite.wav": "cancelling",
+        "slow.wav": "implausible",
         "link.wav": "missing",
         "pipe.wav": "undecodable",
     }
     assert all(entry["detail"] for entry in quarantine)
-    assert report.usable == 6 and report.files == 15
+    assert report.usable == 6 and report.files == 17
     assert report.quarantined["undecodable"] == 2
     assert "left out: undecodable: 2" in report.summary()
 
@@ -125,19 +130,28 @@ def test_nothing_is_done_twice(music, decoded):
     assert report.hours == pytest.approx(15 / 3600)
 
 
-def test_a_cache_of_a_time_without_a_range_is_not_believed(music, decoded):
-    loud = np.full(48000, 14477.0)
-    soundfile.write(music / "loud.wav", loud, 24000, subtype="FLOAT")
+def test_a_cache_of_other_checks_is_not_believed(music, decoded):
     scan(music)
     cache = music.parent / "out" / "scan_cache.jsonl"
     lines = [json.loads(line) for line in cache.read_text().splitlines()]
     for line in lines:
-        if line["path"] == "loud.wav":
-            line |= {"reason": None, "detail": ""}
+        if line["path"] == "album/1.wav":
+            del line["checks"]
     cache.write_text("".join(json.dumps(line) + "\n" for line in lines))
     decoded.clear()
-    assert scan(music).quarantined == {"out of range": 1}
-    assert decoded == ["loud.wav"]
+    assert scan(music).usable == 6
+    assert decoded == ["1.wav"]
+
+
+def test_sound_that_is_left_out_is_listed(music):
+    """In the quarantine, with what to do."""
+    (music / "album" / "film.MP4").touch()
+    (music / "cover.jpg").touch()
+    report = scan(music)
+    assert report.quarantined == {"other format": 1} and report.ignored == {".jpg": 1}
+    [entry] = load(music, "quarantine.json")
+    assert entry["path"] == "album/film.MP4"
+    assert entry["detail"] == ".mp4 is not looked for in folders"
 
 
 def test_thresholds_need_no_new_decoding(music, decoded):
@@ -232,8 +246,8 @@ def test_folder_is_a_file(tmp_path):
 
 def test_empty_folder(tmp_path):
     (tmp_path / "music").mkdir()
-    (tmp_path / "music" / "a.m4a").touch()
-    with pytest.raises(ValueError, match=r"No audio in .*\.flac.*\.m4a: 1.*convert"):
+    (tmp_path / "music" / "a.mp4").touch()
+    with pytest.raises(ValueError, match=r"No audio in .*\.flac.*\.mp4: 1.*convert"):
         scan(tmp_path / "music")
 
 

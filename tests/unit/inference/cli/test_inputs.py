@@ -4,6 +4,7 @@ import os
 
 import pytest
 
+from muq_plugins.data.scan import Found
 from muq_plugins.errors import UserError, shown
 from muq_plugins.inference.cli.inputs import AudioInput, find_inputs
 
@@ -90,13 +91,27 @@ def test_inputs_without_audio_are_refused(tree, source, message):
 
 def test_a_folder_that_cannot_be_listed_is_a_problem(tree, monkeypatch):
     """Simulated, since root may list every folder."""
-    found = ["a.wav"], [("deep", "Permission denied")], {}
+    found = Found(["a.wav"], [("deep", "Permission denied")], [], {})
     monkeypatch.setattr(
         "muq_plugins.inference.cli.inputs.find_audio", lambda top: found
     )
     inputs, problems = find_inputs([str(tree / "x")])
     assert [item.name for item in inputs] == ["a.wav"]
     assert "deep: cannot be listed (Permission denied)" in problems[0]
+
+
+def test_sound_that_is_not_looked_for_is_a_problem(tree):
+    """It must not vanish without a word."""
+    film = tree / "x" / "deep" / "film.mp4"
+    film.touch()
+    for source in (tree / "x", tree / "x" / "**", tree / "x" / "*"):
+        inputs, problems = find_inputs([str(source)])
+        assert [item.name for item in inputs] == ["a.wav", "deep/b.FLAC"]
+        assert problems[0].startswith(f"{film}: other format (.mp4 is not looked for")
+        assert "Convert it" in problems[0]
+    assert names(film) == ["film.mp4"]
+    with pytest.raises(UserError, match="no audio files in (?s:.*)film.mp4: other"):
+        find_inputs([str(tree / "x" / "**" / "*.mp4")])
 
 
 def test_a_pipe_is_a_problem_and_no_input(tree):

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from muq_plugins.data.scan import Found
 from muq_plugins.errors import UserError
 from muq_plugins.files import locked
 from muq_plugins.inference.index import (
@@ -164,11 +165,17 @@ def test_an_unlisted_folder_keeps_its_files(tmp_path, music, model, monkeypatch)
     monkeypatch.setattr(
         module,
         "find_audio",
-        lambda root: (["a.wav"], [("deep", "Permission denied")], {}),
+        lambda root: Found(["a.wav"], [("deep", "Permission denied")], [], {}),
     )
     changes = update(tmp_path, music, model)
     assert counts(changes) == (0, 0, 1, 1)  # only b.wav is known to be gone
     assert "deep: cannot be listed (Permission denied)" in changes.problems[0]
+
+
+def test_sound_that_is_not_looked_for_is_listed(tmp_path, music, model):
+    (music / "film.mp4").touch()
+    [problem] = update(tmp_path, music, model).problems
+    assert "film.mp4: other format" in problem
 
 
 def test_a_folder_without_music_removes_nothing(tmp_path, music, model):
