@@ -18,9 +18,10 @@ from speechbrain.utils.logger import get_logger
 from muq_plugins.data.corpus import build_corpus, build_notes
 from muq_plugins.data.corpus.pieces import check_collections
 from muq_plugins.data.manifest import load_manifest
-from muq_plugins.data.scan import check_data_folder, scan_folder
-from muq_plugins.errors import UserError
+from muq_plugins.data.scan import check_data_folder, check_fractions, scan_folder
+from muq_plugins.errors import UserError, shown
 from muq_plugins.files import locked, read_json
+from muq_plugins.lobes.mulan.text_models import MOST_CHARACTERS
 
 logger = get_logger(__name__)
 
@@ -35,6 +36,14 @@ class Manifests:
     # clip id to entry; the validation part again if the corpus is too small for a test
     # part
     test: dict
+    source: str = "music"  # what it is, for people
+
+    def heard(self) -> str:
+        """What a model that is trained on it has heard, for those who use the model."""
+        hours = sum(entry["duration"] for entry in self.train.values()) / 3600
+        size = f"{hours:.1f} hours" if hours >= 1 else f"{60 * hours:.1f} minutes"
+        files = f"{len(self.train):,} file{'s' * (len(self.train) != 1)}"
+        return f"{self.source} ({files}, {size})"
 
     def facts(self) -> dict[str, Any]:
         """What a run notes of its music: files of each part, and a hash of them.
@@ -64,6 +73,8 @@ def check_data(data: Mapping[str, Any]) -> None:
         check_collections(collections)
     if data_folder is not None:
         check_data_folder(data_folder)
+    fractions = (data.get(f"{part}_fraction") for part in ("valid", "test"))
+    check_fractions(*(fraction or 0.0 for fraction in fractions))
 
 
 def prepare_manifests(
@@ -73,12 +84,14 @@ def prepare_manifests(
     corpus_seed: int,
     manifest_folder: str | Path | None = None,
     collections: Sequence[str] | None = None,
+    **fractions: float,
 ) -> Manifests:
     """Makes the corpus ready: the embedded one, or a folder of recordings.
 
     With several processes the first one works and the others wait, also those of
     other runs. Nothing is done twice: a corpus that is there is used, and a folder
-    is only scanned for what is new in it.
+    is only scanned for what is new in it. ``valid_fraction`` and ``test_fraction`` are
+    shares of the files of a folder; the embedded corpus is divided by piece.
     """
     check_data({"data_folder": data_folder, "collections": collections})
     settings = {"minutes": corpus_minutes, "seed": corpus_seed}
@@ -89,6 +102,9 @@ def prepare_manifests(
     if data_folder is None:
         folder = data_root = Path(corpus_folder)
         _make_alone(folder, build_corpus, folder, **settings)
+        source = "the embedded corpus"
+        if collections is not None:
+            source += f" ({', '.join(settings['collections'])})"
     else:
         data_root = Path(data_folder)
         digest = hashlib.blake2b(str(data_root.resolve()).encode(), digest_size=4)
@@ -96,7 +112,8 @@ def prepare_manifests(
         folder = Path(
             manifest_folder or Path(corpus_folder).parent / "manifests" / name
         )
-        _make_alone(folder, scan_folder, data_root, folder)
+        _make_alone(folder, scan_folder, data_root, folder, **fractions)
+        source = f"the folder {shown(data_root.resolve().name)}"
     train, valid, test = (
         folder / f"{part}.json" for part in ("train", "valid", "test")
     )
@@ -110,6 +127,7 @@ def prepare_manifests(
         train=load_manifest(train, data_root),
         valid=load_manifest(valid, data_root),
         test=load_manifest(valid if _is_empty(test) else test, data_root),
+        source=source,
     )
 
 
@@ -206,8 +224,20 @@ def read_captions(path: str | Path) -> dict[str, dict[str, Any]]:
                 f"captions, tags or labels, and neither wav nor duration; it is "
                 f"{str(value)[:80]!r}."
             )
+        for text in (entry.get("caption"), *_list(entry, "captions", "tags")):
+            if isinstance(text, str) and len(text) > MOST_CHARACTERS:
+                raise UserError(
+                    f"{path}: {name!r} has a text of {len(text):,} characters, which "
+                    f"is no description of music: it may have {MOST_CHARACTERS:,}."
+                )
         known[name] = entry
     return known
+
+
+def _list(entry: dict[str, Any], *names: str) -> list:
+    """What an entry lists under some names; what is no list is refused elsewhere."""
+    lists = (entry.get(name) for name in names)
+    return [value for found in lists if isinstance(found, list) for value in found]
 
 
 def _below(path: str, folder: str | Path) -> str:

@@ -37,6 +37,8 @@ from muq_plugins.files import (
 
 logger = get_logger(__name__)
 
+# Shares of a folder to validate and to test on, and how many files they should make.
+SMALLEST_FRACTION, LARGEST_FRACTION, ENOUGH_FILES = 0.05, 0.15, 10
 # What can change without a change of the file is never cached.
 _TRANSIENT = ("missing", "unreadable")
 # Counts how often what is refused has changed; older results are not believed.
@@ -89,8 +91,8 @@ def scan_folder(
     data_folder: str | os.PathLike,
     manifest_folder: str | os.PathLike,
     min_duration: float = 1.0,
-    valid_fraction: float = 0.05,
-    test_fraction: float = 0.05,
+    valid_fraction: float | None = None,
+    test_fraction: float | None = None,
     silence_dbfs: float = -60.0,
     workers: int | None = None,
     seed: int = 1234,
@@ -100,9 +102,10 @@ def scan_folder(
 
     Any tree of wav, flac, ogg, opus, mp3, m4a, aiff and the like, at 4 to 768 kHz and
     any number of channels. Hidden files are skipped, symbolic links followed, each
-    folder once. Files left out are listed with the reason in `quarantine.json`.
+    folder once. Files left out are listed with the reason in `quarantine.json`. A
+    fraction that is None is `usual_fraction` of the files that can be used.
     """
-    _check_fractions(valid_fraction, test_fraction)
+    check_fractions(valid_fraction or 0.0, test_fraction or 0.0)
     paths, unreadable, left_out, ignored = find_audio(data_folder)
     if not paths and not unreadable:
         others = collections.Counter(ignored)
@@ -140,6 +143,9 @@ def scan_folder(
                 f"{_listed(reasons)}. Each is listed with its reason in "
                 f"{manifest_folder / 'quarantine.json'}."
             )
+        usual = usual_fraction(len(usable))
+        valid_fraction = usual if valid_fraction is None else valid_fraction
+        test_fraction = usual if test_fraction is None else test_fraction
         splits = split_files(list(usable), seed, valid_fraction, test_fraction)
         _write_manifests(manifest_folder, usable, splits)
         report = ScanReport(
@@ -172,6 +178,20 @@ def scan_folder(
         write_json(manifest_folder / "scan.json", dataclasses.asdict(report))
     logger.info(report.summary())
     return report
+
+
+def usual_fraction(files: int) -> float:
+    """The share of a folder to validate on, and to test on.
+
+    It is 5 %, and more of a small folder, so that about ten files are heard: numbers
+    of two or three say more about these than about other music.
+
+    Example
+    -------
+    >>> [usual_fraction(files) for files in (61, 100, 1000)]
+    [0.15, 0.1, 0.05]
+    """
+    return min(LARGEST_FRACTION, max(SMALLEST_FRACTION, ENOUGH_FILES / files))
 
 
 def check_data_folder(data_folder: str | os.PathLike) -> Path:
@@ -361,7 +381,7 @@ def _writing(manifest_folder: Path) -> Iterator[None]:
         ) from error
 
 
-def _check_fractions(valid_fraction: float, test_fraction: float) -> None:
+def check_fractions(valid_fraction: float, test_fraction: float) -> None:
     """Raises ValueError for shares that leave no train split."""
     if min(valid_fraction, test_fraction) < 0 or valid_fraction + test_fraction >= 1:
         raise UserError(

@@ -120,7 +120,18 @@ def _verdicts(models: list[Model]) -> list[Verdict]:
             f"interval {100 * low:+.1f} to {100 * high:+.1f}, one seed)"
         )
         verdicts.append(Verdict(level, message))
-    return verdicts or [Verdict("undecided", "there is no probe to compare models by")]
+    if verdicts:
+        return verdicts
+    encoders = ", ".join(f"--encoder {models[place].row['run']}" for place in (0, -1))
+    return [
+        Verdict(
+            "undecided",
+            "there is no probe to compare models by: the one at the end of a training "
+            "(final_probe) needs music with labels of families. Run "
+            "recipes/MuQ/probe.py with hparams/probe.yaml, or with probe_csv.yaml on "
+            f"labels of your own, for each model ({encoders}).",
+        )
+    ]
 
 
 def _table(models: list[Model]) -> Table:

@@ -17,6 +17,7 @@ from typing import Any, Literal, NamedTuple
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from speechbrain.utils.logger import get_logger
 
+from muq_plugins.errors import shown
 from muq_plugins.evaluation.run_files import FIGURES_FOLDER
 from muq_plugins.files import replace_file
 
@@ -205,7 +206,10 @@ def _templates() -> Environment:
     environment.filters |= {
         "embedded": _embedded,
         "relative": lambda path, folder: Path(os.path.relpath(path, folder)).as_posix(),
-        "cell": lambda text: str(text).replace("|", "\\|").replace("\n", " "),
+        "shown": shown,
+        "words": _words,
+        "cell": lambda text: _words(text).replace("|", "\\|").replace("\n", " "),
+        "fence": _fence,
         "percent": percent,
         "number": number,
     }
@@ -231,6 +235,19 @@ def _section(part: Part, template: str, it: Any, folder: Path) -> Section:
         pictures,
         part.table(it) if part.table else None,
     )
+
+
+def _words(text: Any) -> str:
+    """Text that Markdown shows as it is: names of files come from anywhere."""
+    text = re.sub(r"&(?=#?\w+;)", "&amp;", shown(str(text)))
+    # A tag or a comment, and no comparison.
+    return re.sub(r"<(?=[a-zA-Z/!?])", "&lt;", text).replace("](", "]\\(")
+
+
+def _fence(text: str) -> str:
+    """A fence that no line of a text ends."""
+    longest = max(map(len, re.findall("`+", text)), default=0)
+    return "`" * max(3, longest + 1)
 
 
 def _embedded(path: Path) -> str:

@@ -19,6 +19,7 @@ from muq_plugins.files import replace_file
 METRICS_FILE = "metrics.jsonl"
 DIAGNOSTICS_FILE = "diagnostics.npz"
 HYPERPARAMETERS_FILE = "hyperparams.yaml"
+HISTORY_FILE = "history.jsonl"
 FIGURES_FOLDER = "figures"
 
 # Name and number of axes of every array that the report knows how to show.

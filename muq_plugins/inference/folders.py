@@ -22,13 +22,16 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from muq_plugins.errors import UserError
+from muq_plugins.errors import UserError, shown
 from muq_plugins.files import atomic_folder, read_json
 from muq_plugins.lobes.finite import check_weights
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 PICKLE = "pytorch_model.bin"
+# In the config of a folder, for people: no hash of a model looks at it.
+TRAINED_ON = "trained_on"
+UNKNOWN = "unknown"
 HYPERPARAMETERS = "hyperparams.yaml"
 MODELS = (
     "a finished run, of a downloaded model, or a hub id like OpenMuQ/MuQ-large-msd-iter"
@@ -171,6 +174,12 @@ def other_kind(folder: Path, config: dict[str, Any], wanted: str) -> UserError:
     """The error for a folder of something else than what is wanted."""
     kind = config.get("kind") or "model of unknown kind"
     return UserError(f"{folder} holds a {kind}, not a {wanted}.")
+
+
+def trained_on(config: dict[str, Any]) -> str:
+    """What the model of a config has heard, as far as its folder says."""
+    words = config.get(TRAINED_ON)
+    return shown(words) if isinstance(words, str) and words else UNKNOWN
 
 
 def find_weights(folder: str | Path) -> Path:

@@ -11,6 +11,7 @@ from speechbrain.inference.interfaces import Pretrained
 from speechbrain.utils.fetching import LocalStrategy, fetch
 
 from muq_plugins.errors import UserError
+from muq_plugins.inference.folders import CONFIG, UNKNOWN, read_config, trained_on
 from muq_plugins.lobes.parts import PARTS
 
 # What the YAML of a folder may call: what `save_muq` writes, and any other part.
@@ -30,6 +31,9 @@ OWN_TAGS = {"!ref", "!copy", "!tuple"}
 class FrozenModel(Pretrained):
     """A trained model for users: in evaluation mode, without gradients."""
 
+    # What it has heard in training, in words, as far as its folder says.
+    trained_on: str = UNKNOWN
+
     def __init__(self, modules=None, hparams=None, run_opts=None, **kwargs: Any):
         if isinstance(run_opts, dict) and run_opts.get("device") is not None:
             run_opts = {**run_opts, "device": str(run_opts["device"])}
@@ -48,6 +52,10 @@ class FrozenModel(Pretrained):
     @device.setter
     def device(self, device: str | None) -> None:
         self._asked_for = device
+
+    def extra_repr(self) -> str:
+        """What it has heard comes first when a model is printed."""
+        return f"trained_on={self.trained_on!r}"
 
     def train(self, mode: bool = True) -> FrozenModel:
         """Stays in evaluation mode whatever is asked: nothing here is trained."""
@@ -92,7 +100,10 @@ class FrozenModel(Pretrained):
             for name in ("savedir", "local_strategy", "fetch_config"):
                 where |= {name: kwargs[name]} if name in kwargs else {}
             check_calls(fetch(hparams_file, source, **where))
-        return super().from_hparams(source, hparams_file, **kwargs)
+        model = super().from_hparams(source, hparams_file, **kwargs)
+        if (Path(source) / CONFIG).is_file():
+            model.trained_on = trained_on(read_config(source))
+        return model
 
 
 def check_calls(path: str | Path) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from muq_plugins.data.windows import read_blocks, stream
 from muq_plugins.errors import UserError
-from muq_plugins.inference.folders import read_config
+from muq_plugins.inference.folders import read_config, trained_on
 from muq_plugins.inference.models import FrozenModel
 from muq_plugins.inference.mulan_parts import (
     MuLanParts,
@@ -147,7 +147,7 @@ class MuQMuLan(FrozenModel):
             },
             run_opts={"device": device},
         )
-        model.checkpoint = checkpoint
+        model.checkpoint, model.trained_on = checkpoint, trained_on(config)
         return model
 
     def save_pretrained(

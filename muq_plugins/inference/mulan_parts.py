@@ -19,6 +19,7 @@ from torch import nn
 from muq_plugins.errors import UserError
 from muq_plugins.inference.folders import (
     CONFIG,
+    TRAINED_ON,
     NoModel,
     download,
     find_model,
@@ -105,11 +106,13 @@ def save_mulan(
     text_tower: TextTower,
     clip_seconds: float,
     loss: ContrastiveLoss | None = None,
+    heard: str = "",
 ) -> Path:
     """Writes an inference folder for `MuQMuLan.from_pretrained`.
 
     ``clip_seconds`` is the length of the clips that the audio tower was trained on; the
-    temperature of the loss is kept for further training. Raises TypeError if the
+    temperature of the loss is kept for further training; ``heard`` is what both were
+    trained on, for those who use them. Raises TypeError if the
     encoder or the loss is no part, which nobody could build again.
     """
     parts = MuLanParts(audio_tower, text_tower, clip_seconds, loss)
@@ -123,6 +126,8 @@ def save_mulan(
         "text": text_tower.config,
         "loss": None if loss is None else _describe_loss(loss),
     }
+    if heard:
+        config[TRAINED_ON] = heard
     tensors = {
         name: tensor
         for name, tensor in parts.module().state_dict().items()

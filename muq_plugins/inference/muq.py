@@ -15,11 +15,13 @@ from muq_plugins.data.windows import FrameChunk, embed_windows, read_blocks
 from muq_plugins.errors import UserError
 from muq_plugins.inference.folders import (
     CONFIG,
+    TRAINED_ON,
     find_model,
     load_weights,
     other_kind,
     read_config,
     save_folder,
+    trained_on,
 )
 from muq_plugins.inference.models import FrozenModel
 from muq_plugins.inference.official import (
@@ -135,7 +137,7 @@ class MuQ(FrozenModel):
             hparams={"sample_rate": encoder.sample_rate},
             run_opts={"device": device},
         )
-        model.checkpoint = checkpoint
+        model.checkpoint, model.trained_on = checkpoint, trained_on(config)
         return model
 
     @property
@@ -309,10 +311,11 @@ class MuQ(FrozenModel):
         )
 
 
-def save_muq(folder: str | Path, encoder: nn.Module) -> Path:
+def save_muq(folder: str | Path, encoder: nn.Module, heard: str = "") -> Path:
     """Writes an inference folder for `MuQ.from_pretrained` and ``from_hparams``.
 
-    Raises TypeError if the encoder is no part, which nobody could build again.
+    ``heard`` is what the encoder was trained on, for those who use it. Raises
+    TypeError if the encoder is no part, which nobody could build again.
     """
     description = describe(encoder)
     if type(encoder) is MuQEncoder:
@@ -322,6 +325,8 @@ def save_muq(folder: str | Path, encoder: nn.Module) -> Path:
         config = {"kind": ENCODER, "encoder": description}
         call = "!apply:muq_plugins.lobes.encoders.build_encoder"
         arguments = {"description": description}
+    if heard:
+        config[TRAINED_ON] = heard
     text = yaml.safe_dump(arguments, sort_keys=False)
     hyperparameters = HYPERPARAMETERS.format(
         sample_rate=encoder.sample_rate,

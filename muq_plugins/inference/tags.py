@@ -8,8 +8,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from muq_plugins.errors import UserError
+from muq_plugins.errors import UserError, given_by_user
 from muq_plugins.lobes.mulan import TextModel
+from muq_plugins.lobes.mulan.text_models import check_length
 
 # Stands for the tag in a line of a file of prompts.
 PLACE = "{tag}"
@@ -106,6 +107,9 @@ def _lines(path: str | Path) -> list[tuple[int, str]]:
             f"{path} is not UTF-8 text ({error.reason} at byte {error.start}): save it "
             f"as UTF-8."
         ) from error
+    with given_by_user():
+        for line in text.split("\n"):
+            check_length(line)
     # Tools write the same letters in different ways; a model would hear two words.
     lines = [
         " ".join(unicodedata.normalize("NFC", line).split())

@@ -24,7 +24,7 @@ from muq_plugins.inference.folders import (
 )
 from muq_plugins.lobes import LogMel, ResidualVQ, StackedFrames, Target
 from muq_plugins.lobes.parts import build, describe
-from muq_plugins.lobes.target import Crops
+from muq_plugins.lobes.target import Crops, mark_trained
 
 KIND = "tokenizer"
 WEIGHT_FILES = (".pth", ".pt", ".bin", ".ckpt", ".safetensors")
@@ -175,6 +175,7 @@ def load_tokenizer(target: Target, source: str | Path) -> None:
             f"{'; '.join(differences)}. Change the YAML or give another folder."
         )
     load_weights(target, folder)
+    mark_trained(target.quantizer)
 
 
 def any_tokenizer(source: str | Path, device: str = "cpu") -> Target:

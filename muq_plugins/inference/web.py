@@ -29,8 +29,10 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from muq_plugins.data.audio import AudioError, audio_info
 from muq_plugins.errors import UserError, shown
+from muq_plugins.inference.folders import UNKNOWN
 from muq_plugins.inference.index import Entry, Match, MusicIndex
 from muq_plugins.inference.index.search import (
+    NOTHING_CLEAR,
     check_takes_texts,
     check_text,
     embed_query,
@@ -127,6 +129,8 @@ class _Page:
             elif text is not None:
                 vector, notices = self._embed(text)
                 found = self.index.search(vector, self.top)
+                if self.index.stands_out(vector) is False:
+                    notices.append(NOTHING_CLEAR)
         except ValueError as problem:
             error = str(problem)
             status = 400 if isinstance(problem, UserError) else 500
@@ -190,6 +194,7 @@ class _Page:
             takes_texts=self.index.takes_texts,
             problems=len(store.problems()),
             # A run folder ends with its seed, and a hub id begins with its owner.
+            trained_on=getattr(self.model, "trained_on", UNKNOWN),
             model="/".join(PurePath(self.index.model).parts[-2:]),
             names=[place(entry) for entry in store.entries(SUGGESTED)],
             place=place,

@@ -61,6 +61,7 @@ class EncodecFeatures(nn.Module):
         model = _load(source)
         self.encoder = model.encoder
         self.config = {"source": source}
+        self.is_trained = source is not None
         self.sample_rate = model.config.sampling_rate
         self.hop_length = model.config.hop_length
         self.frame_rate = self.sample_rate / self.hop_length
@@ -131,6 +132,7 @@ class EncodecQuantizer(Quantizer):
             )
         config = model.config
         super().__init__(config.codebook_dim, num_codebooks, config.codebook_size)
+        self.is_trained = source is not None
         codebooks = [level.codebook.embed for level in levels[:num_codebooks]]
         self.register_buffer("codebooks", torch.stack(codebooks).float())
 

@@ -18,7 +18,7 @@ from muq_plugins.lobes.lengths import absolute_lengths, length_mask
 from muq_plugins.lobes.linear import Linear
 from muq_plugins.lobes.masking import Masking
 from muq_plugins.lobes.quantizers.base import Quantizer
-from muq_plugins.lobes.target import PADDING_CODE, Crops
+from muq_plugins.lobes.target import PADDING_CODE, Crops, untrained_parts
 
 
 @dataclass
@@ -383,13 +383,12 @@ class MaskedPrediction(nn.Module):
             code_counts=count_codes(codes, self.target.codebook_size),
         )
 
-    @staticmethod
-    def summary(counts: Tensor) -> dict:
+    def summary(self, counts: Tensor) -> dict:
         """What counts of codes (N, V) say: the losses of models that learn nothing.
 
         The entropy of the codes' own frequencies is the cross-entropy of a model that
         has only counted; the logarithm of the codebook size is that of one that has
-        not even done that.
+        not even done that. A target with random weights is named.
 
         Arguments
         ---------
@@ -399,15 +398,14 @@ class MaskedPrediction(nn.Module):
         Returns
         -------
         dict
-            Name to number or list of numbers.
-
-        Example
-        -------
-        >>> MaskedPrediction.summary(torch.tensor([[9, 0]]))["code_entropy"]
-        0.0
+            Name to number or list of numbers; ``random_target`` to the names of its
+            untrained parts, if there are any.
         """
         entropy = statistics.entropy(counts)
+        random = untrained_parts(self.target)
+        named = {"random_target": ", ".join(random)} if random else {}
         return {
+            **named,
             "code_entropy": float(entropy.mean()),
             "code_entropy_per_codebook": entropy.tolist(),
             "chance": math.log(counts.shape[1]),

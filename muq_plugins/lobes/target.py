@@ -103,6 +103,24 @@ class Target(nn.Module):
         return codes
 
 
+def mark_trained(module: nn.Module) -> None:
+    """Notes that the weights of a quantizer are not random any more."""
+    for part in module.modules():
+        if hasattr(part, "is_trained"):
+            part.is_trained = True
+
+
+def untrained_parts(target: nn.Module) -> list[str]:
+    """Classes of the parts of a target whose weights are random, each once."""
+    found = [
+        type(part).__name__
+        for part in target.modules()
+        # A part that has parts of this kind says what they say.
+        if not getattr(part, "is_trained", True) and not hasattr(part, "quantizer")
+    ]
+    return list(dict.fromkeys([*found, *getattr(target, "untrained", [])]))
+
+
 class MultiViewTarget(nn.Module):
     """Several targets at once: the student predicts the codes of all of them.
 

@@ -75,7 +75,7 @@ def train(experiment):
 
     def finish():
         folder = Path(hparams["output_folder"])
-        save_muq(folder / "inference", stage.encoder)
+        save_muq(folder / "inference", stage.encoder, manifests.heard())
         save_diagnostics(folder, code_counts=statistics.code_counts)
         if hparams["final_probe"]:
             probe_run(folder, untrained, stage.encoder, manifests.train, manifests.test)

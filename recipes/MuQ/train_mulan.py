@@ -80,7 +80,10 @@ def check(experiment):
 
 
 def load_encoder(experiment, manifests):
-    """The encoder of an experiment: a given one, one as it is made, or a new one."""
+    """The encoder of an experiment, and what it has heard.
+
+    It is a given one, one as it is made, or a new one.
+    """
     hparams = experiment.hparams
     source = hparams["encoder"]
     if source == "untrained":
@@ -93,11 +96,17 @@ def load_encoder(experiment, manifests):
             manifests.train, hparams["clip_seconds"], CLIPS_AT_ONCE, hparams["seed"]
         )
         update_bn((batch.wavs for batch in islice(loader, BATCHES)), encoder)
-        return encoder
+        return encoder, manifests.heard()
     if source is None:
         source = pretrain(load_stage(experiment, hparams["pretraining"]))
     with given_by_user():
-        return MuQ.from_pretrained(source).mods.encoder.requires_grad_()
+        model = MuQ.from_pretrained(source)
+        return model.mods.encoder.requires_grad_(), model.trained_on
+
+
+def heard_by_both(pairs, encoder):
+    """What a MuQ-MuLan was trained on: pairs of music and text, the encoder before."""
+    return pairs if encoder == pairs else f"{pairs}; its encoder before: {encoder}"
 
 
 def train_mulan(experiment):
@@ -113,7 +122,7 @@ def train_mulan(experiment):
         captions = hparams["captions"](
             {**manifests.train, **manifests.valid, **manifests.test}
         )
-    encoder = load_encoder(experiment, manifests)
+    encoder, heard = load_encoder(experiment, manifests)
     models = {}
     if hparams["encoder"] != "untrained":
         models["encoder"] = encoder_fingerprint(encoder)
@@ -153,6 +162,7 @@ def train_mulan(experiment):
             stage.text_tower,
             clip_seconds=hparams["clip_seconds"],
             loss=stage.loss,
+            heard=heard_by_both(manifests.heard(), heard),
         )
         device = run_opts.device or infer_device()
         model = MuQMuLan.from_pretrained(inference, device=device)

@@ -35,6 +35,7 @@ from muq_plugins.experiment import (
 from muq_plugins.inference.tokenizer import load_tokenizer, save_tokenizer
 from muq_plugins.lobes import TokenizerTraining
 from muq_plugins.lobes.parts import fingerprint
+from muq_plugins.lobes.target import mark_trained
 
 
 def check(values):
@@ -95,6 +96,7 @@ def train_tokenizer(experiment, manifests, folder):
     brain.fit(train_loader, valid_loader)
     statistics = brain.validate(test_loader, kind="test")
     target.requires_grad_(False).eval()
+    mark_trained(target.quantizer)
 
     def finish():
         examples = reconstruction_examples(target, valid_loader.dataset[0].wav[None])

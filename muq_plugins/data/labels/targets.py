@@ -21,7 +21,7 @@ from muq_plugins.data.labels.windows import LabelWindows, track_samples, window_
 from muq_plugins.data.preparation import Manifests
 from muq_plugins.errors import UserError
 from muq_plugins.lobes.lengths import absolute_lengths
-from muq_plugins.lobes.target import PADDING_CODE, Crops, Target
+from muq_plugins.lobes.target import PADDING_CODE, Crops, Target, untrained_parts
 
 logger = get_logger(__name__)
 
@@ -41,6 +41,7 @@ class TrackTarget(nn.Module):
         self.frame_rate = target.frame_rate
         self.num_codebooks = target.num_codebooks
         self.codebook_size = target.codebook_size
+        self.untrained = untrained_parts(target)
 
     def codes_of(self, clip_id: str, first: int, count: int) -> Tensor:
         """Codes (frames, N) int64 of a track; fewer where it ends."""

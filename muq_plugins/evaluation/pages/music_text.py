@@ -18,7 +18,9 @@ from muq_plugins.evaluation.pages.run import (
     OPTIMISATION,
     Run,
     curves,
+    few_files,
     finite,
+    music,
     training_time,
     validated,
 )
@@ -170,8 +172,8 @@ def _estimate(of: dict[str, float], write: Callable[[float], str] = number) -> s
 MUSIC_TEXT = Page(
     title="Music and text",
     template="music_text.md.j2",
-    facts=(recall, tagging, training_time),
-    verdicts=(finite, validated, learned, found),
+    facts=(recall, tagging, music, training_time),
+    verdicts=(finite, validated, few_files, learned, found),
     parts=(
         Part("retrieval", table=_retrieval_table, each=_scores("retrieval")),
         Part(

@@ -25,8 +25,10 @@ from muq_plugins.evaluation.pages.run import (
     code_use,
     codebook_table,
     curves,
+    few_files,
     finite,
     finite_list,
+    music,
     name_codebooks,
     training_time,
     validated,
@@ -87,6 +89,13 @@ def accuracy(run: Run) -> list[Fact]:
         note = f"always guessing the most frequent code: {percent(mean)}"
     note = f"{run.part}; {note}"
     return [Fact("Masked accuracy", percent(run.final["accuracy"]), note)]
+
+
+def random_target(run: Run) -> list[Fact]:
+    """That nobody has trained what makes the codes, whose meaning depends on it."""
+    if not (parts := run.final.get("random_target")):
+        return []
+    return [Fact("Target", "random weights", f"nobody has trained the {parts}")]
 
 
 def probe_score(run: Run) -> list[Fact]:
@@ -383,10 +392,19 @@ def _classes_table(probe: TaskResult) -> Table:
 PRETRAINING = Page(
     title="Pre-training",
     template="pretraining.md.j2",
-    facts=(cross_entropy, accuracy, code_use, probe_score, training_time),
+    facts=(
+        cross_entropy,
+        accuracy,
+        code_use,
+        random_target,
+        probe_score,
+        music,
+        training_time,
+    ),
     verdicts=(
         finite,
         validated,
+        few_files,
         learned,
         overfit,
         per_codebook,

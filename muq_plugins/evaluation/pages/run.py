@@ -14,16 +14,20 @@ from muq_plugins.evaluation import figures
 from muq_plugins.evaluation.figures.style import CHANCE, COUNTING, INK, percent_tick
 from muq_plugins.evaluation.page import Fact, Part, Table, Verdict, percent
 from muq_plugins.evaluation.run_files import (
+    HISTORY_FILE,
     METRICS_FILE,
     load_diagnostics,
     read_metrics,
     select,
     series,
 )
+from muq_plugins.files import read_json_lines
 from muq_plugins.lobes import codes
 from muq_plugins.lobes.stages import Measure
 
 NOT_VALIDATED = "there is no validation yet: nothing can be said about unseen clips"
+# Fewer recordings than this say little about others.
+FEWEST_FILES = 5
 SHARED = "run.md.j2"
 
 
@@ -66,6 +70,12 @@ class Run:
     def test(self) -> dict:
         """What was measured at the end; empty before."""
         return (select(self.rows, kind="test") or [{}])[-1]
+
+    @cached_property
+    def music(self) -> dict[str, int]:
+        """Recordings of each part, when the run was started last; empty if unknown."""
+        rows = read_json_lines(self.folder / HISTORY_FILE)
+        return next((row["data"] for row in reversed(rows) if "data" in row), {})
 
     @property
     def final(self) -> dict:
@@ -233,6 +243,30 @@ def training_time(run: Run) -> list[Fact]:
     if speed.size:
         note += f", {speed.mean():,.0f} seconds of audio per second"
     return [Fact("Training", f"{rows[-1]['step']:,} steps", note)]
+
+
+def music(run: Run) -> list[Fact]:
+    """How many recordings each part has; the tokenizer of a run has its music."""
+    if not (parts := run.music):
+        return []
+    note = f"{parts['valid']:,} for validation, {parts['test']:,} for the test"
+    files = f"{parts['train']:,} file{'s' * (parts['train'] != 1)}"
+    return [Fact("Music", files, f"to learn from; {note}")]
+
+
+def few_files(run: Run) -> list[Verdict]:
+    """That the final numbers rest on a few recordings."""
+    files = run.music.get("test", FEWEST_FILES)
+    if files >= FEWEST_FILES:
+        return []
+    return [
+        Verdict(
+            "warning",
+            f"the final numbers rest on {files} file{'s' * (files != 1)}: they say "
+            "more about these than about other music. Use more music, or a larger "
+            "share of it to test on (data.test_fraction, in a new output folder).",
+        )
+    ]
 
 
 def finite(run: Run) -> list[Verdict]:

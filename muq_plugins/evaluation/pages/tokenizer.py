@@ -26,8 +26,10 @@ from muq_plugins.evaluation.pages.run import (
     Run,
     code_use,
     curves,
+    few_files,
     finite,
     finite_list,
+    music,
     name_codebooks,
     training_time,
     usage_fact,
@@ -230,9 +232,10 @@ TOKENIZER = Page(
     facts=(
         lambda run: error_fact(run.final.get(ERRORS), f"{run.part}; "),
         code_use,
+        music,
         training_time,
     ),
-    verdicts=(finite, validated, judged),
+    verdicts=(finite, validated, few_files, judged),
     parts=(
         Part(
             "loss",

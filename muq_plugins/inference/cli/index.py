@@ -148,14 +148,16 @@ def search(
         )
     device = pick_device(device)
     opened = _open(index)
-    vector, itself = _embed_query(opened, text, audio, model, device)
+    vector, itself, trained_on = _embed_query(opened, text, audio, model, device)
     found = opened.search(vector, top, without=itself)
+    clear = opened.stands_out(vector) if audio is None else None
     if min_score is not None:
         found = [match for match in found if match.score >= min_score]
     if as_json:
         query = {"text": text} if audio is None else {"audio": shown(audio)}
         matches = [{"path": entry.shown, "score": score} for entry, score in found]
-        print(json.dumps({"query": query, "matches": matches}, indent=1))
+        said = {"stands_out": clear, "trained_on": trained_on} if audio is None else {}
+        print(json.dumps({"query": query, **said, "matches": matches}, indent=1))
     elif found:
         print("rank    score  path")
         for place, (entry, score) in enumerate(found, start=1):
@@ -167,6 +169,12 @@ def search(
         )
     else:
         print("No matches: the example is the only file of the index.")
+    if audio is None and not as_json:
+        _say(f"The model was trained on: {trained_on}.")
+        if clear is False:
+            from muq_plugins.inference.index.search import NOTHING_CLEAR
+
+            _say(NOTHING_CLEAR)
 
 
 def serve(
@@ -279,8 +287,8 @@ def _embed_query(
     audio: str | None,
     model: str | None,
     device: str,
-) -> tuple[np.ndarray, Entry | None]:
-    """The vector of a query, and the query itself if it is a file of the index."""
+) -> tuple[np.ndarray, Entry | None, str]:
+    """The vector of a query, itself if it is in the index, what its model has heard."""
     import numpy as np
 
     from muq_plugins.data.audio import audio_info
@@ -294,13 +302,14 @@ def _embed_query(
     if audio is None:
         check_takes_texts(opened)
         text = check_text(text)  # before the model is loaded
-        return embed_query(_load_model_of(opened, model, device), text), None
+        embedder = _load_model_of(opened, model, device)
+        return embed_query(embedder, text), None, embedder.trained_on
     itself = find_itself(opened, audio)
     if itself is not None and itself.is_current():
-        return opened.vector(itself), itself
+        return opened.vector(itself), itself, ""
     audio_info(audio)  # before the model is loaded
     found = _load_model_of(opened, model, device).embed_file(audio)
-    return np.asarray(found.detach().float().cpu()).reshape(-1), itself
+    return np.asarray(found.detach().float().cpu()).reshape(-1), itself, ""
 
 
 def _load_model(source: str, layer: int | None, device: str) -> Any:

@@ -82,6 +82,7 @@ def tag(
     for line in repeated:
         print(f"{tags}: {line}: counted once.", file=sys.stderr)
     mulan = load(MuQMuLan.from_pretrained, model, device)
+    print(f"The model was trained on: {mulan.trained_on}.", file=sys.stderr)
     latents = embed_tags(mulan, words, sentences)
     # Rows on a terminal show how far it is.
     hidden = True if sys.stdout.isatty() else None

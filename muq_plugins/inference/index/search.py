@@ -8,17 +8,25 @@ import threading
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from statistics import NormalDist
 from typing import NamedTuple
 
 import numpy as np
 
-from muq_plugins.errors import UserError
+from muq_plugins.errors import UserError, given_by_user
 from muq_plugins.files import atomic
 from muq_plugins.inference.index.store import CHUNK, Entry, Store
 from muq_plugins.lobes.mulan import TextModel
+from muq_plugins.lobes.mulan.text_models import check_length
 
 # Of a score; what comes after them is rounding error.
 DIGITS = 6
+# The best of so many scores must be as far from the others as chance rarely takes it.
+# Of fewer scores than these nobody can tell.
+RARELY, FEWEST_SCORES = 0.05, 10
+NOTHING_CLEAR = (
+    "Nothing stands out: the best score is what the best of so many would be by chance."
+)
 # How many names a message lists.
 LISTED = 3
 
@@ -106,6 +114,13 @@ class MusicIndex:
                 if (entry := self._entry(int(found[place]))) is not None
             ]
 
+    def stands_out(self, vector: np.ndarray) -> bool | None:
+        """Whether any file stands out from the others; see `stands_out`."""
+        with self._lock:
+            self._refresh()
+            scores = self._vectors @ np.asarray(vector, dtype=np.float32)
+            return stands_out(scores[self._ids >= 0])
+
     def vector(self, entry: Entry) -> np.ndarray:
         """The vector (width,) of a file of the index, for a search by example."""
         with self._lock:
@@ -165,6 +180,28 @@ class MusicIndex:
             return
 
 
+def stands_out(scores: np.ndarray) -> bool | None:
+    """Whether the best score is more than the best of so many would be by chance.
+
+    Chance draws all of them from one normal distribution, with the median and the
+    spread (by the median deviation) that they have: its best is above the limit in one
+    query of twenty. None if there are too few to tell.
+
+    Example
+    -------
+    >>> stands_out([0.1, 0.11, 0.12] * 4), stands_out([0.1, 0.11, 0.12] * 4 + [0.5])
+    (False, True)
+    """
+    scores = np.asarray(scores, dtype=np.float64)
+    if len(scores) < FEWEST_SCORES:
+        return None
+    middle = np.median(scores)
+    usual = NormalDist()
+    spread = np.median(np.abs(scores - middle)) / usual.inv_cdf(0.75)
+    limit = usual.inv_cdf((1 - RARELY) ** (1 / len(scores)))
+    return bool(scores.max() - middle > limit * spread)
+
+
 def check_text(text: str) -> str:
     """The text of a query without spaces around it, as tokenizers take it."""
     text = text.strip()
@@ -172,6 +209,8 @@ def check_text(text: str) -> str:
         raise UserError(
             'The query is empty: describe the music, such as "calm solo cello".'
         )
+    with given_by_user():
+        check_length(text)
     # What a terminal passes on may not be UTF-8, which tokenizers do not take.
     return text.encode("utf-8", "replace").decode("utf-8")
 

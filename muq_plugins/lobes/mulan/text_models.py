@@ -16,6 +16,9 @@ from muq_plugins.lobes.quantizers.base import private_randomness
 
 logger = logging.getLogger(__name__)
 
+# Models read some hundred tokens; what is longer than this is a mistake.
+MOST_CHARACTERS = 100_000
+
 # Kinds of models whose layers have the same names and whose positions begin after the
 # number of the padding token.
 KINDS = ("roberta", "xlm-roberta")
@@ -166,6 +169,15 @@ def tokenize(tokenizer, texts: Sequence[str], max_tokens: int) -> tuple[Tensor, 
     return tokens, torch.tensor([len(row) for row in rows])
 
 
+def check_length(text: str) -> None:
+    """Refuses what is no description: tokenizers take minutes for megabytes."""
+    if len(text) > MOST_CHARACTERS:
+        raise ValueError(
+            f"A text of {len(text):,} characters is no description of music: it may "
+            f"have {MOST_CHARACTERS:,}. It begins with {text[:40]!r}."
+        )
+
+
 def _check_texts(texts: Sequence[str]) -> None:
     """Refuses what has no latent."""
     if isinstance(texts, str):
@@ -178,6 +190,7 @@ def _check_texts(texts: Sequence[str]) -> None:
                 f"Text {index} of {len(texts)} is {text!r}: every text must say "
                 f"something."
             )
+        check_length(text)
         try:
             text.encode("utf-8")
         except UnicodeEncodeError as error:

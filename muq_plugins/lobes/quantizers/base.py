@@ -86,6 +86,8 @@ class Quantizer(nn.Module):
         self.codebook_size = codebook_size
         # What codes depend on besides the weights and these sizes.
         self.config: dict = {}
+        # Whether anybody has trained the weights; the codes of others are random.
+        self.is_trained = False
 
     def encode(self, feats: Tensor) -> Tensor:
         """Chooses the codes.

@@ -13,8 +13,10 @@ import torch
 from muq_plugins.data import preparation
 from muq_plugins.data.clips import evaluation_loader, training_loader
 from muq_plugins.data.corpus import build_notes
+from muq_plugins.data.manifest import split_files
 from muq_plugins.data.mel_statistics import mel_statistics, normalise
 from muq_plugins.data.preparation import Manifests, prepare_manifests, prepare_notes
+from muq_plugins.data.scan import usual_fraction
 from muq_plugins.experiment import load_experiment, run_script
 from muq_plugins.lobes import LogMel, RandomProjection, StackedFrames
 
@@ -207,3 +209,30 @@ def test_a_corpus_that_may_only_be_read_is_enough(tmp_path, monkeypatch):
     monkeypatch.undo()
     assert prepare_notes(folder, step=24, seed=1).train
     assert (folder / ".lock").exists()
+
+
+def test_small_folders_keep_enough_to_test_on(tmp_path):
+    assert split_of(61) == pytest.approx((9, 9), abs=1)
+    assert split_of(1000) == pytest.approx((50, 50), abs=3)
+    music = write_music(tmp_path / "music", 8)
+    manifests = prepare_manifests(
+        music, tmp_path / "corpus", 1.0, 1, valid_fraction=0.5, test_fraction=0.0
+    )
+    assert manifests.test == manifests.valid and len(manifests.valid) > 1
+    settings = json.loads((manifests.folder / "scan.json").read_text())["settings"]
+    assert (settings["valid_fraction"], settings["test_fraction"]) == (0.5, 0.0)
+    size = f"{len(manifests.train)} files, {len(manifests.train) / 30:.1f} minutes"
+    assert manifests.heard() == f"the folder music ({size})"
+
+
+def split_of(files):
+    """Files to validate on and to test on, on average over seeds."""
+    share, names = usual_fraction(files), [f"{index}.wav" for index in range(files)]
+    sizes = [
+        [
+            len(split_files(names, seed, share, share)[part])
+            for part in ("valid", "test")
+        ]
+        for seed in range(200)
+    ]
+    return tuple(np.mean(sizes, axis=0))

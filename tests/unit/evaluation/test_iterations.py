@@ -65,3 +65,4 @@ def test_a_teacher_that_is_no_run(runs, tmp_path):
     text = (tmp_path / "out" / "report.md").read_text("utf-8")
     assert "| MuQ-large-msd-iter | - | - | - | - | - | - | - |" in text
     assert "no probe to compare" in text
+    assert "recipes/MuQ/probe.py" in text and f"--encoder {runs[1]}" in text

@@ -131,7 +131,7 @@ def test_write_report_escapes_and_stands_alone(tmp_path):
 
     markdown = (tmp_path / "report.md").read_text("utf-8")
     assert '![An "alt" & more](figures/a.png)' in markdown
-    assert "| a\\|b |\n|---|\n| <c> |\n" in markdown
+    assert "| a\\|b |\n|---|\n| &lt;c> |\n" in markdown
     assert "- **warning**: a < b\n" in markdown
 
 
@@ -248,3 +248,31 @@ def test_bad_diagnostics(tmp_path, arrays, message):
     with pytest.raises(ValueError, match=message):
         save_diagnostics(tmp_path, **arrays)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_music_and_a_random_target_are_named(pretrain_folder):
+    rows = [json.loads(x) for x in (pretrain_folder / "metrics.jsonl").open()]
+    write_rows(
+        pretrain_folder, [*rows[:-1], {**rows[-1], "random_target": "ResidualVQ"}]
+    )
+    data = {"train": 56, "valid": 3, "test": 2, "hash": "x"}
+    history = f"{json.dumps({'data': data})}\n"
+    (pretrain_folder / "history.jsonl").write_text(history)
+    report(pretrain_folder)
+    text = (pretrain_folder / "report.md").read_text("utf-8")
+    assert "| Target | **random weights** | nobody has trained the ResidualVQ |" in text
+    assert "| Music | **56 files** | to learn from; 3 for validation, 2 for the" in text
+    assert "the final numbers rest on 2 files" in text
+
+
+def test_names_are_no_markup(tmp_path):
+    name = "<script>alert(1)</script> [x](javascript:1) &lt; a|b\n\x1b.wav"
+    parts = [Fact(name, name, name)], [Verdict("good", name)]
+    parts += ([Section(name, name, table=Table([name, "b"], [[name, "1"]]))],)
+    write_report(tmp_path, name, *parts, hyperparameters=f"a: 1\n```\n{name}\n````")
+    text = (tmp_path / "report.md").read_text("utf-8")
+    words, _, yaml = text.partition("\n`````yaml\n")
+    assert not re.search(r"<\w|</", words) and "](" not in words
+    assert "\x1b" not in text
+    assert words.count("&lt;script>") == 9 and "&amp;lt;" in words
+    assert yaml.endswith("`````\n")

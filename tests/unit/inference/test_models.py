@@ -7,7 +7,9 @@ import soundfile
 import torch
 
 from muq_plugins import MuQ, MuQMuLan
+from muq_plugins.inference.mulan import save_mulan
 from muq_plugins.inference.muq import save_muq
+from muq_plugins.lobes.parts import encoder_fingerprint
 from tests.unit.inference.tiny_mulan import tiny_mulan
 from tests.unit.tiny_encoders import TINY, tiny_encoder
 
@@ -141,3 +143,29 @@ def test_a_source_that_is_trusted_may_run_what_it_likes(folder, tmp_path):
     where = {"source": str(source), "savedir": str(tmp_path / "cache")}
     model = MuQ.from_hparams(**where, trust_source=True)
     assert marker.is_dir() and model(WAVS).last_hidden_state.shape == (2, 25, 32)
+
+
+def test_a_model_knows_what_it_was_trained_on(folder, tmp_path):
+    """Its fingerprint does not: the same weights are the same model."""
+    old = MuQ.from_pretrained(folder)
+    assert old.trained_on == "unknown"
+    heard = "the embedded corpus (9 files, 2.0 hours)"
+    save_muq(tmp_path / "new", old.mods.encoder, heard)
+    for new in (
+        MuQ.from_pretrained(tmp_path / "new"),
+        MuQ.from_hparams(tmp_path / "new"),
+    ):
+        assert new.trained_on == heard and f"trained_on='{heard}'" in repr(new)
+        assert new.config == old.config
+    assert encoder_fingerprint(new.mods.encoder) == encoder_fingerprint(
+        old.mods.encoder
+    )
+
+
+def test_a_mulan_knows_what_it_was_trained_on(mulan, tmp_path):
+    assert mulan.trained_on == "unknown"
+    parts = (mulan.mods.audio, mulan.mods.text, mulan.clip_seconds)
+    save_mulan(tmp_path / "new", *parts, heard="a folder \x1b[31m")
+    new = MuQMuLan.from_pretrained(tmp_path / "new")
+    assert new.trained_on == "a folder \ufffd[31m"  # printed as it is
+    assert new.fingerprint == mulan.fingerprint

@@ -50,3 +50,10 @@ def test_many_tags_are_embedded_in_batches():
     together = embed_tags(ToneModel(), tags)
     alone = torch.cat([embed_tags(ToneModel(), [tag]) for tag in tags])
     assert torch.allclose(together, alone)
+
+
+def test_a_tag_of_megabytes_is_refused(tmp_path):
+    path = tmp_path / "tags.txt"
+    path.write_text("piano\n" + "x" * 10_000_000)
+    with pytest.raises(ValueError, match="10,000,000 characters is no description"):
+        read_tags(path)

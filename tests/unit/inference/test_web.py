@@ -51,6 +51,7 @@ def test_the_first_page(client):
     page = client.get("/")
     assert page.status_code == 200
     assert "3 files, model results/tones" in page.text
+    assert "The model was trained on:\npure tones." in page.text
     assert names(page) == [] and "autofocus" in page.text
     for name in TONES:
         assert f'<option value="{name}.wav"></option>' in page.text

@@ -23,6 +23,8 @@ LOWEST = 110.0  # Hz; a value of a latent is a band of a third of an octave
 class ToneModel:
     """Latents are spectra in thirds of octaves; texts name a pitch in Hz."""
 
+    trained_on = "pure tones"
+
     def __init__(self, fingerprint="70e5", seconds=0.0):
         self.fingerprint = fingerprint
         self.latent_width = WIDTH

@@ -16,8 +16,10 @@ from muq_plugins.lobes import (
     StackedFrames,
     Target,
     TokenizerTraining,
+    VirtualCodes,
 )
 from muq_plugins.lobes.codes import count_codes
+from muq_plugins.lobes.target import mark_trained
 
 
 def small_parts(width=32, codebooks=2, entries=16, hop_length=240, classes=None):
@@ -170,3 +172,18 @@ def test_tokenizer_training_ignores_padding():
     )
     torch.testing.assert_close(padded.loss, alone.loss)
     assert torch.equal(padded.code_counts, alone.code_counts)
+
+
+def test_a_target_that_nobody_has_trained_is_named():
+    parts = small_parts()
+    counts = torch.ones(2, 16)
+    assert MaskedPrediction(**parts).summary(counts)["random_target"] == (
+        "RandomProjection"
+    )
+    virtual = Target(
+        StackedFrames(LogMel()), VirtualCodes(ResidualVQ(512, 2, 8), codebook_size=16)
+    )
+    stage = MaskedPrediction(**{**parts, "target": virtual})
+    assert stage.summary(counts)["random_target"] == "ResidualVQ"
+    mark_trained(virtual.quantizer)
+    assert "random_target" not in stage.summary(counts)

@@ -80,3 +80,13 @@ def test_a_missing_or_damaged_file_is_an_error(manifests, tmp_path):
     (tmp_path / "damaged.json").write_text("{")
     with pytest.raises(ValueError, match="damaged.json is not valid JSON"):
         add_captions(manifests, tmp_path / "damaged.json", tmp_path)
+
+
+@pytest.mark.parametrize(
+    "entry",
+    ["x" * 200_000, {"captions": ["a", "x" * 200_000]}, {"tags": ["x" * 200_000]}],
+)
+def test_a_caption_of_megabytes_is_refused(manifests, tmp_path, entry):
+    content = {**EVERYTHING, "train/1.flac": entry}
+    with pytest.raises(UserError, match="'train/1.flac' has a text of 200,000"):
+        add_captions(manifests, write(tmp_path, content), tmp_path)

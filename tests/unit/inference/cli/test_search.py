@@ -201,3 +201,22 @@ def test_pruned_and_exported(index, music, tmp_path, capsys):
     assert f"{table}: 2 files." in words
     paths = parquet.read_table(table)["path"].to_pylist()
     assert paths == [str(music / "b.wav"), str(music / "c.wav")]
+
+
+def test_what_the_model_was_trained_on_is_said(index, capsys):
+    assert main(["search", "440 Hz", "--index", index]) == 0
+    assert "The model was trained on: pure tones." in capsys.readouterr().err
+    assert main(["search", "440 Hz", "--index", index, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["trained_on"] == "pure tones"
+    assert found["stands_out"] is None  # of three files nobody can tell
+
+
+def test_that_nothing_stands_out_is_said(music, index, tmp_path, capsys):
+    for number in range(9):
+        write_tone(music / f"{number}.wav", 110)
+    assert main(["index", str(music), "--out", index]) == 0
+    for text, said in (("880 Hz", False), ("no pitch", True)):
+        capsys.readouterr()
+        assert main(["search", text, "--index", index]) == 0
+        assert ("Nothing stands out" in capsys.readouterr().err) == said

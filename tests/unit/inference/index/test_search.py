@@ -14,6 +14,7 @@ from muq_plugins.inference.index.search import (
     embed_query,
     export_parquet,
     find_example,
+    stands_out,
 )
 from muq_plugins.inference.index.store import create
 from tests.unit.inference.tones import write_tone
@@ -206,3 +207,31 @@ def test_a_table_for_other_programs(tmp_path, folder, music):
     for row, entry in zip(rows, index.store.entries(), strict=True):
         assert row["duration"] == entry.duration and row["bytes"] == entry.bytes
         assert np.array_equal(np.float32(row["embedding"]), index.vector(entry))
+
+
+def test_what_stands_out_is_rare_by_chance():
+    """One query of twenty in music that has nothing to do with it, however large."""
+    generator = np.random.default_rng(0)
+    for files in (30, 300, 3000):
+        draws = generator.normal(0.1, 0.02, (400, files))
+        assert 0.02 < np.mean([stands_out(scores) for scores in draws]) < 0.15
+        draws[:, 7] = 0.25
+        assert all(stands_out(scores) for scores in draws)
+        # A third of the music is what was asked for.
+        draws[:, : files // 3] += 0.2
+        assert all(stands_out(scores) for scores in draws)
+    assert stands_out(np.arange(9.0)) is None
+
+
+def test_a_search_says_whether_anything_stands_out(tmp_path, music, model):
+    for number in range(9):
+        write_tone(music / f"low-{number}.wav", 110)
+    update_index(tmp_path / "index", music, model, "tones")
+    index = MusicIndex(tmp_path / "index")
+    assert index.stands_out(embed_query(model, "880")) is True
+    assert index.stands_out(np.ones(index.store.width, np.float32)) is False
+
+
+def test_a_text_that_is_no_description_is_refused():
+    with pytest.raises(UserError, match="10,000,000 characters is no description"):
+        check_text("x" * 10_000_000)
