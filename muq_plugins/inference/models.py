@@ -96,9 +96,9 @@ class FrozenModel(Pretrained):
             If the YAML calls anything else.
         """
         if not trust_source:
-            where = {"local_strategy": LocalStrategy.SYMLINK}
-            for name in ("savedir", "local_strategy", "fetch_config"):
-                where |= {name: kwargs[name]} if name in kwargs else {}
+            names = ("savedir", "local_strategy", "fetch_config")
+            where = {name: kwargs[name] for name in names if name in kwargs}
+            where.setdefault("local_strategy", LocalStrategy.SYMLINK)
             check_calls(fetch(hparams_file, source, **where))
         model = super().from_hparams(source, hparams_file, **kwargs)
         if (Path(source) / CONFIG).is_file():

@@ -87,7 +87,7 @@ class MuLanParts:
                 f"tower of {self.text.latent_width}: both must share one space."
             )
         samples = self.clip_seconds * self.audio.sample_rate
-        least = getattr(self.audio.encoder, "min_samples", 1)
+        least = self.audio.encoder.min_samples
         if not math.isfinite(samples) or samples < least:
             raise UserError(
                 f"clip_seconds is {self.clip_seconds}: the encoder needs at least "

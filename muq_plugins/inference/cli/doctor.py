@@ -109,11 +109,9 @@ def self_test(device: str) -> None:
         )
         target = Target(StackedFrames(LogMel()), ResidualVQ(512, 2, 16))
         wavs = torch.rand(2, 48000) - 0.5
-    encoder, target, wavs = (
-        encoder.eval().to(device),
-        target.to(device),
-        wavs.to(device),
-    )
+    encoder.eval().to(device)
+    target.to(device)
+    wavs = wavs.to(device)
     with torch.no_grad():
         alone = encoder(wavs[1:, :24000]).last_hidden_state[0]
         lens = torch.tensor([1.0, 0.5], device=device)

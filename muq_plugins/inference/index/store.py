@@ -158,15 +158,11 @@ class Store:
 
     def entry(self, id: int) -> Entry | None:
         """The file with a number; None if there is none."""
-        rows = self._read(f"SELECT {_ENTRY} FROM files WHERE id = ?", (id,))
-        return _entry(rows[0]) if rows else None
+        return self._first("id", id)
 
     def find(self, path: str) -> Entry | None:
         """The file at an absolute path; None if it is not in the index."""
-        rows = self._read(
-            f"SELECT {_ENTRY} FROM files WHERE path = ?", (os.fsencode(path),)
-        )
-        return _entry(rows[0]) if rows else None
+        return self._first("path", os.fsencode(path))
 
     def problems(self) -> dict[str, str]:
         """The files that could not be read, and why."""
@@ -366,6 +362,10 @@ class Store:
     def _read(self, query: str, values: tuple = ()) -> list[tuple]:
         with translated(self.path), self._lock:
             return self._connection.execute(query, values).fetchall()
+
+    def _first(self, column: str, value: int | bytes) -> Entry | None:
+        query = f"SELECT {_ENTRY} FROM files WHERE {column} = ?"
+        return next(map(_entry, self._read(query, (value,))), None)
 
     @contextmanager
     def _changing(self) -> Iterator[tuple[sqlite3.Connection, int]]:
