@@ -82,6 +82,7 @@ _PLAIN = ("PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE")
 # last for days, and crops are drawn by duration.
 MIN_RATE, MAX_RATE = 4000, 768000
 AUDIBLE = 1e-3  # -60 dB
+CANCELLED = MAX_AMPLITUDE * AUDIBLE  # the most that channels that cancel may leave
 # Values of the kernel of a resampler; all rates up to 100 kHz stay below it.
 _LARGEST_KERNEL = 5_000_000
 
@@ -371,8 +372,9 @@ def _read_mono(
         mono = _downmix(block).copy() if block.shape[1] == 1 else _downmix(block)
         if wrong := _wrong_sample(mono, reached, decoder.sample_rate):
             raise AudioError(path, *wrong)
-        if block.shape[1] > 1:
-            loudest, peak = max(loudest, _peak(block)), max(peak, _peak(mono))
+        peak = max(peak, _peak(mono))
+        if block.shape[1] > 1 and peak < CANCELLED:
+            loudest = max(loudest, _peak(block))
         blocks.append(mono)
         reached += len(mono)
     if reached == begin or reached < min(needed, _promised_samples(decoder)):

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from muq_plugins.data.audio import AudioError, read_audio
+from muq_plugins.data.audio import CANCELLED, AudioError, check_audio, read_audio
 
 READ_SECONDS = 30.0
 # Shorter sounds are followed by silence up to here: a spectrogram needs one window.
@@ -110,18 +110,23 @@ def stream(
 
 def read_blocks(path: str | Path, sample_rate: int) -> Iterator[Tensor]:
     """Reads a file of any length in blocks, as `read_audio` would read it at once."""
-    start, size = 0.0, round(READ_SECONDS * sample_rate)
+    start, size, silent = 0.0, round(READ_SECONDS * sample_rate), True
     while True:
         try:
             block = read_audio(path, start, READ_SECONDS, sample_rate)
         except AudioError as error:
-            if start > 0 and error.reason == "too short":
-                return  # the block before ended with the file
-            raise
+            if start == 0 or error.reason != "too short":
+                raise
+            break  # the block before ended with the file
+        silent = silent and float(block.abs().max()) < CANCELLED
         yield block
         if len(block) < size:
-            return
+            break
         start += READ_SECONDS
+    if silent:  # is it silent, or are its channels opposite?
+        check = check_audio(path)
+        if check.reason is not None:
+            raise AudioError(path, check.reason, check.detail)
 
 
 class FrameChunk(NamedTuple):

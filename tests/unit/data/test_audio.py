@@ -17,6 +17,7 @@ from muq_plugins.data.audio import (
     check_audio,
     read_audio,
 )
+from muq_plugins.data.windows import read_blocks
 from muq_plugins.lobes import finite
 from tests.unit.data import recordings
 
@@ -264,9 +265,15 @@ def test_channels_that_cancel(tmp_path):
     words = "cancelling .the channels cancel: each peaks at -10.* Invert one channel"
     with pytest.raises(AudioError, match=words):
         read_audio(tmp_path / "a.wav")
+    long = np.zeros((40 * 8000, 2))
+    long[-20000:-10000] = [0.5, -0.5]
+    soundfile.write(tmp_path / "long.wav", long, 8000)
+    with pytest.raises(AudioError, match="long.wav: cancelling"):
+        list(read_blocks(tmp_path / "long.wav", 24000))
     silence = np.zeros((12000, 2))
     soundfile.write(tmp_path / "b.wav", silence, 24000)
     assert check_audio(tmp_path / "b.wav").reason is None  # the scan judges it
+    assert sum(map(len, read_blocks(tmp_path / "b.wav", 24000))) == 12000
 
 
 def test_file_name_that_is_not_utf8(tmp_path):
