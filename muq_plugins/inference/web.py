@@ -33,10 +33,9 @@ from muq_plugins.inference.folders import UNKNOWN
 from muq_plugins.inference.index import Entry, Match, MusicIndex
 from muq_plugins.inference.index.search import (
     NOTHING_CLEAR,
-    check_takes_texts,
-    check_text,
     embed_query,
     find_example,
+    query_text,
 )
 from muq_plugins.inference.index.update import is_below
 from muq_plugins.lobes.mulan import TextModel
@@ -173,8 +172,7 @@ class _Page:
 
     def _embed(self, text: str) -> tuple[np.ndarray, list[str]]:
         """The latent of a text, and what the model says about it."""
-        check_takes_texts(self.index)
-        text = check_text(text)
+        text = query_text(self.index, text)
         with self.lock, _warnings() as notices:
             return embed_query(self.model, text), notices
 

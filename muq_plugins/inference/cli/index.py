@@ -293,15 +293,13 @@ def _embed_query(
 
     from muq_plugins.data.audio import audio_info
     from muq_plugins.inference.index.search import (
-        check_takes_texts,
-        check_text,
         embed_query,
         find_itself,
+        query_text,
     )
 
     if audio is None:
-        check_takes_texts(opened)
-        text = check_text(text)  # before the model is loaded
+        text = query_text(opened, text)  # before the model is loaded
         embedder = _load_model_of(opened, model, device)
         return embed_query(embedder, text), None, embedder.trained_on
     itself = find_itself(opened, audio)

@@ -202,8 +202,14 @@ def stands_out(scores: np.ndarray) -> bool | None:
     return bool(scores.max() - middle > limit * spread)
 
 
-def check_text(text: str) -> str:
-    """The text of a query without spaces around it, as tokenizers take it."""
+def query_text(index: MusicIndex, text: str) -> str:
+    """The text of a query as tokenizers take it, if the index can be asked by words."""
+    if not index.takes_texts:
+        raise UserError(
+            f"{index.folder} holds layer {index.store.layer} of {index.model}, which "
+            f"knows no words: search by an example (--audio FILE), or make an index "
+            f"with a MuQ-MuLan."
+        )
     text = text.strip()
     if not text:
         raise UserError(
@@ -213,16 +219,6 @@ def check_text(text: str) -> str:
         check_length(text)
     # What a terminal passes on may not be UTF-8, which tokenizers do not take.
     return text.encode("utf-8", "replace").decode("utf-8")
-
-
-def check_takes_texts(index: MusicIndex) -> None:
-    """Refuses a text where nothing can embed one."""
-    if not index.takes_texts:
-        raise UserError(
-            f"{index.folder} holds layer {index.store.layer} of {index.model}, which "
-            f"knows no words: search by an example (--audio FILE), or make an index "
-            f"with a MuQ-MuLan."
-        )
 
 
 def embed_query(model: TextModel, text: str) -> np.ndarray:

@@ -10,10 +10,10 @@ import pytest
 from muq_plugins.errors import UserError
 from muq_plugins.inference.index import MusicIndex, update_index
 from muq_plugins.inference.index.search import (
-    check_text,
     embed_query,
     export_parquet,
     find_example,
+    query_text,
     stands_out,
 )
 from muq_plugins.inference.index.store import create
@@ -155,14 +155,15 @@ def test_queries_that_make_no_sense(folder):
         with pytest.raises(UserError, match="24 finite numbers"):
             index.search(query)
     with pytest.raises(UserError, match="The query is empty"):
-        check_text(" \n\t")
+        query_text(index, " \n\t")
 
 
 @pytest.mark.parametrize(
     "text", ["220 " * 2500, "🎻 220 🎹", "安静的 220 Hz тихая музыка", "220 \udce9"]
 )
 def test_long_and_mixed_queries(folder, model, text):
-    assert names(search(folder, model, check_text(text), top=1)) == ["b.wav"]
+    text = query_text(MusicIndex(folder), text)
+    assert names(search(folder, model, text, top=1)) == ["b.wav"]
 
 
 def test_examples_by_name(folder, music):
@@ -232,6 +233,6 @@ def test_a_search_says_whether_anything_stands_out(tmp_path, music, model):
     assert index.stands_out(np.ones(index.store.width, np.float32)) is False
 
 
-def test_a_text_that_is_no_description_is_refused():
+def test_a_text_that_is_no_description_is_refused(folder):
     with pytest.raises(UserError, match="10,000,000 characters is no description"):
-        check_text("x" * 10_000_000)
+        query_text(MusicIndex(folder), "x" * 10_000_000)

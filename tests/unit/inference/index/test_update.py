@@ -21,7 +21,7 @@ from muq_plugins.inference.index import (
     prune_index,
     update_index,
 )
-from muq_plugins.inference.index.search import check_takes_texts
+from muq_plugins.inference.index.search import query_text
 from muq_plugins.inference.muq import MuQ, save_muq
 from muq_plugins.lobes import MuQEncoder
 from tests.unit.inference.tones import ToneModel, write_tone
@@ -326,7 +326,7 @@ def test_an_index_of_an_encoder(tmp_path, music, encoder):
         assert np.abs(index.vector(entry) - expected).max() < 1e-6
         assert index.search(expected, top=1)[0].score == pytest.approx(1, abs=1e-5)
     with pytest.raises(UserError, match="holds layer 1 of muq, which knows no words"):
-        check_takes_texts(index)
+        query_text(index, "calm")
 
 
 DRIVER = """
