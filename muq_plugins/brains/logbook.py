@@ -18,6 +18,7 @@ from muq_plugins.data.clips import ClipBatch
 from muq_plugins.errors import UserError
 from muq_plugins.evaluation.run_files import MetricsLog
 from muq_plugins.files import append_json_line, open_json_lines, read_json_lines
+from muq_plugins.lobes.lengths import most_precise
 from muq_plugins.lobes.stages import StageOutput
 
 logger = get_logger(__name__)
@@ -163,7 +164,7 @@ class RunningStatistics:
         ):
             for name, value in new.items():
                 # Double precision: a mean over a million frames keeps its digits.
-                value = value.detach().double()
+                value = value.detach().to(most_precise(value.device))
                 if name in total:
                     value = value + total[name].to(value.device)
                 total[name] = value

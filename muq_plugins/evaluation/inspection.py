@@ -26,6 +26,7 @@ from muq_plugins.evaluation.run_files import (
 from muq_plugins.files import write_json
 from muq_plugins.lobes import StackedFrames, Target, TokenizerTraining, codes
 from muq_plugins.lobes.codes import count_codes
+from muq_plugins.lobes.lengths import lengths_on
 from muq_plugins.lobes.quantizers.base import decoding_errors
 
 logger = get_logger(__name__)
@@ -59,7 +60,7 @@ def inspect_tokenizer(
         )
         lens = torch.tensor([len(wav) for _, wav in batch]) / wavs.shape[1]
         with torch.no_grad():
-            frames = stage.own_frames(wavs.to(device), lens.to(device))
+            frames = stage.own_frames(wavs.to(device), lengths_on(lens, device))
             found = target.quantizer.encode(frames)
             counts += count_codes(found, target.codebook_size).cpu()
             if can_decode:

@@ -35,6 +35,7 @@ from muq_plugins.lobes.encoders.base import EncoderOutput
 from muq_plugins.lobes.encoders.muq import MuQEncoder
 from muq_plugins.lobes.features import TeacherFeatures
 from muq_plugins.lobes.finite import check_computed
+from muq_plugins.lobes.lengths import lengths_on
 from muq_plugins.lobes.parts import build, describe, encoder_fingerprint
 
 # MuQ's own encoder, whose folders hold its arguments only; any other names its class.
@@ -211,7 +212,7 @@ class MuQ(FrozenModel):
             If the audio is not of the kind above, or the hidden states are not finite.
         """
         wavs = wavs.to(self.device)
-        wav_lens = None if wav_lens is None else wav_lens.to(self.device)
+        wav_lens = lengths_on(wav_lens, self.device)
         if mask_padding or wav_lens is None:
             out = self.mods.encoder(wavs, wav_lens)
         else:

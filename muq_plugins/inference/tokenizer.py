@@ -23,6 +23,7 @@ from muq_plugins.inference.folders import (
     save_folder,
 )
 from muq_plugins.lobes import LogMel, ResidualVQ, StackedFrames, Target
+from muq_plugins.lobes.lengths import lengths_on
 from muq_plugins.lobes.parts import build, describe
 from muq_plugins.lobes.target import Crops, mark_trained
 
@@ -113,8 +114,7 @@ class MelRVQ(Target):
             Codes (batch, frames, N) int64, on the tokenizer's device.
         """
         device = next(self.quantizer.parameters()).device
-        wav_lens = None if wav_lens is None else wav_lens.to(device)
-        return super().forward(wavs.to(device), wav_lens, crops)
+        return super().forward(wavs.to(device), lengths_on(wav_lens, device), crops)
 
     @torch.no_grad()
     def decode(self, codes: Tensor) -> Tensor:

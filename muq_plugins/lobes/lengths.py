@@ -42,6 +42,20 @@ def relative_lengths(lengths: Tensor | None, size: int, like: Tensor) -> Tensor:
     return (lengths.cpu().double() / max(size, 1)).float().to(lengths.device)
 
 
+def most_precise(device: torch.device) -> torch.dtype:
+    """What sums and lengths are kept in: an Apple GPU has no double precision."""
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
+def lengths_on(lens: Tensor | None, device: torch.device | str) -> Tensor | None:
+    """Moves relative lengths to a device, as precise as it can hold them."""
+    if lens is None:
+        return None
+    if lens.dtype is torch.float64:
+        lens = lens.to(most_precise(torch.device(device)))
+    return lens.to(device)
+
+
 def length_mask(lengths: Tensor | None, size: int) -> Tensor | None:
     """Marks the positions that belong to a clip."""
     if lengths is None:

@@ -31,7 +31,7 @@ from muq_plugins.data.windows import spread_windows
 from muq_plugins.evaluation.probing.clips import Clip, ProbeError
 from muq_plugins.evaluation.probing.results import LOG_MEL, TRAINED, UNTRAINED
 from muq_plugins.files import replace_file
-from muq_plugins.lobes.lengths import absolute_lengths, length_mask
+from muq_plugins.lobes.lengths import absolute_lengths, length_mask, lengths_on
 from muq_plugins.lobes.mel import LogMel
 from muq_plugins.lobes.parts import build, describe, encoder_fingerprint, fingerprint
 
@@ -230,7 +230,7 @@ class LayerAverages:
     @torch.no_grad()
     def sums(self, wavs: Tensor, wav_lens: Tensor) -> tuple[Tensor, Tensor]:
         """See `Extractor`."""
-        out = self.encoder(wavs.to(self.device), wav_lens.to(self.device))
+        out = self.encoder(wavs.to(self.device), lengths_on(wav_lens, self.device))
         sums = [
             masked_sum(state, out.lens) for state in out.hidden_states[self.first :]
         ]
@@ -262,7 +262,9 @@ class LogMelStatistics:
     @torch.no_grad()
     def sums(self, wavs: Tensor, wav_lens: Tensor) -> tuple[Tensor, Tensor]:
         """Sums of the values and of their squares."""
-        feats, lens = self.features(wavs.to(self.device), wav_lens.to(self.device))
+        feats, lens = self.features(
+            wavs.to(self.device), lengths_on(wav_lens, self.device)
+        )
         values, frames = masked_sum(feats, lens)
         squares, _ = masked_sum(feats.float() ** 2, lens)
         return torch.stack([values, squares], dim=1).cpu(), frames.cpu()

@@ -161,7 +161,9 @@ class Tokenizing:
         return {"codes": self._small(torch.cat(list(pieces)))}
 
     def _codes(self, wavs: Tensor, wav_lens: Tensor | None) -> Tensor:
-        wav_lens = None if wav_lens is None else wav_lens.to(self.device)
+        from muq_plugins.lobes.lengths import lengths_on
+
+        wav_lens = lengths_on(wav_lens, self.device)
         return self.tokenizer(wavs.to(self.device), wav_lens).cpu()
 
     def _small(self, codes: Tensor) -> np.ndarray:

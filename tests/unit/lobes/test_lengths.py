@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torchaudio.transforms import Resample
 
-from muq_plugins.lobes.lengths import normalize_clips, resample_clips
+from muq_plugins.lobes.lengths import lengths_on, normalize_clips, resample_clips
 
 
 def test_resampling_is_that_of_torchaudio():
@@ -54,3 +54,21 @@ def test_normalisation_ignores_the_padding(shape):
     alone = F.layer_norm(hidden[..., 1, :6, :], (6, 4))
     torch.testing.assert_close(out[..., 1, :6, :], alone)
     assert not out[..., 1, 6:, :].any()
+
+
+def test_an_apple_gpu_gets_no_double_precision(monkeypatch):
+    """There is none at hand: what would be moved is looked at."""
+    moved, real = [], torch.Tensor.to
+
+    def to(self, target, *args):
+        if isinstance(target, torch.dtype):
+            return real(self, target, *args)
+        moved.append((torch.device(target).type, self.dtype))
+        return self
+
+    monkeypatch.setattr(torch.Tensor, "to", to)
+    lens = torch.tensor([0.5, 1.0], dtype=torch.float64)
+    for device in ("mps", torch.device("cuda", 0)):
+        lengths_on(lens, device)
+    assert moved == [("mps", torch.float32), ("cuda", torch.float64)]
+    assert lengths_on(None, "mps") is None
