@@ -16,6 +16,9 @@ from torch import Tensor, nn
 from muq_plugins.data.audio import CANCELLED, AudioError, check_audio, read_audio
 
 READ_SECONDS = 30.0
+# What is computed beside a window, of which the frames are dropped: further than a
+# spectrogram and MuQ's convolutions see (0.16 s), so that they never see an end.
+EDGE_SECONDS = 0.4
 # Shorter sounds are followed by silence up to here: a spectrogram needs one window.
 SHORTEST_SECONDS = 0.2
 
@@ -80,7 +83,7 @@ def stream(
     holds two windows and a block.
     """
     buffer, start = torch.zeros(0), 0  # `start` is the unit at which it begins
-    reach = size if last == "full" else context  # what may be asked for again
+    reach = size + context if last == "full" else context  # may be asked for again
     due, head = 0, None
     for block in blocks:
         if block.dim() != 1:
@@ -100,7 +103,8 @@ def stream(
     if not len(buffer):
         return
     if last == "full":
-        begin = max(start, start - (-len(buffer) // unit) - size)
+        begin = min(start - (-len(buffer) // unit) - size, due - context)
+        begin = max(start, begin)
         buffer, start = buffer[(begin - start) * unit :], begin
     elif last == "wrapped" and (missing := size * unit - len(buffer)):
         head = buffer if head is None else head
@@ -152,11 +156,13 @@ def embed_windows(
     frame_rate: float,
     window: int,
     overlap: int,
+    edge: int = 0,
 ) -> Iterator[FrameChunk]:
     """Embeds a stream window by window, and fades from each to the next.
 
-    The last window ends with the audio and is as long as the others, so that no frame
-    is computed from a short rest.
+    Beside a window, `edge` frames of the audio around it are computed and dropped. The
+    last window ends with the audio and is as long as the others, so that no frame is
+    computed from a short rest.
     """
     if not 0 <= overlap < window:
         raise ValueError(
@@ -164,8 +170,11 @@ def embed_windows(
             "overlap must be at least 0 and shorter than the window."
         )
     stitcher, hop = _Stitcher(frame_rate, overlap), window - overlap
-    for cut in stream(blocks, frame_samples, window, hop, last="full"):
-        yield stitcher.add(embed(cut.audio), cut.begin, cut.is_last)
+    for cut in stream(blocks, frame_samples, window, hop, edge, last="full"):
+        hidden = embed(cut.audio)
+        if not cut.is_last:
+            hidden = hidden[: cut.due + window - cut.begin]
+        yield stitcher.add(hidden, cut.begin, cut.is_last)
 
 
 class _Stitcher:

@@ -11,7 +11,12 @@ import torch
 import yaml
 from torch import Tensor, nn
 
-from muq_plugins.data.windows import FrameChunk, embed_windows, read_blocks
+from muq_plugins.data.windows import (
+    EDGE_SECONDS,
+    FrameChunk,
+    embed_windows,
+    read_blocks,
+)
 from muq_plugins.errors import UserError
 from muq_plugins.inference.folders import (
     CONFIG,
@@ -256,7 +261,12 @@ class MuQ(FrozenModel):
         """Embeds audio of any length in constant memory.
 
         It is encoded window by window; where two windows overlap, their hidden states
-        fade linearly from the first to the second.
+        fade linearly from the first to the second. This is not one pass over all of it:
+        layer 0 of a MuQ is the same everywhere (0.4 s of audio beside each window are
+        heard and dropped), but the layers above attend to their window and to no more.
+        With random weights of 12 layers they differ from one pass by a median of 2 %
+        on random chords; up to 16 % were measured on other audio and models.
+        ``benchmarks/fidelity.py`` measures it for a model and a file.
 
         Arguments
         ---------
@@ -309,6 +319,7 @@ class MuQ(FrozenModel):
             frame_rate=encoder.frame_rate,
             window=round(window * encoder.frame_rate),
             overlap=round(overlap * encoder.frame_rate),
+            edge=round(EDGE_SECONDS * encoder.frame_rate),
         )
 
 

@@ -138,7 +138,7 @@ class Embedding:
             "layers": self.layers,
             "pool": self.pool,
             "dtype": self.dtype,
-            "context": f"windows of {self.window:g} s"
+            "context": f"windows of {self.window:g} s, edges dropped"
             if streamed
             else "the whole file",
         }
@@ -159,7 +159,7 @@ class Embedding:
         """Embeds audio in windows, in constant memory if the mean is asked for."""
         import torch
 
-        from muq_plugins.data.windows import embed_windows, mean_of_frames
+        from muq_plugins.data.windows import EDGE_SECONDS, embed_windows, mean_of_frames
 
         def embed(wav: Tensor) -> Tensor:
             # All layers in one pass: side by side they are one wide hidden state.
@@ -173,6 +173,7 @@ class Embedding:
             frame_rate=self.frame_rate,
             window=round(self.window * self.frame_rate),
             overlap=round(self.window * OVERLAP * self.frame_rate),
+            edge=round(EDGE_SECONDS * self.frame_rate),
         )
         size = len(self.layers), -1
         if self.pool == "mean":

@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 import os
 import threading
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from statistics import NormalDist
@@ -15,7 +14,7 @@ import numpy as np
 
 from muq_plugins.errors import UserError, given_by_user
 from muq_plugins.files import atomic
-from muq_plugins.inference.index.store import CHUNK, Entry, Store
+from muq_plugins.inference.index.store import CHUNK, Entry, Store, is_damaged
 from muq_plugins.lobes.mulan import TextModel
 from muq_plugins.lobes.mulan.text_models import check_length
 
@@ -106,6 +105,7 @@ class MusicIndex:
                 found = np.flatnonzero(scores > -np.inf)
             # Without sums whose order depends on the place in memory.
             exact = vectors[found].astype(np.float64) @ query
+            exact[np.isnan(exact)] = np.inf
             # Equals stay in the order of the index, whatever their rounding errors.
             order = np.argsort(-exact.round(DIGITS), kind="stable")[:top]
             return [
@@ -148,10 +148,11 @@ class MusicIndex:
     def _entry(self, row: int) -> Entry | None:
         """The file of a row, if it is there still; its vector must be what it was."""
         entry = self.store.entry(int(self._ids[row]))
-        if entry and zlib.crc32(self._vectors[row].tobytes()) != entry.checksum:
+        if entry and is_damaged(self._vectors[row], entry.checksum):
             raise UserError(
                 f"The vector of {entry.shown} in {self.folder} has changed on the "
-                f"disk: run `muq-plugins index` again, which embeds the file again."
+                f"disk or is not finite: run `muq-plugins index` again, which embeds "
+                f"the file again."
             )
         return entry
 
@@ -193,6 +194,7 @@ def stands_out(scores: np.ndarray) -> bool | None:
     (False, True)
     """
     scores = np.asarray(scores, dtype=np.float64)
+    scores = scores[np.isfinite(scores)]
     if len(scores) < FEWEST_SCORES:
         return None
     middle = np.median(scores)

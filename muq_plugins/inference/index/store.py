@@ -224,6 +224,8 @@ class Store:
                 f"{self.folder} holds vectors of {self.width} numbers, got one of the "
                 f"shape {vector.shape}."
             )
+        if not np.isfinite(vector).all():
+            raise UserError(f"The vector of {shown(path)} is not finite.")
         data, name = vector.astype("<f4").tobytes(), os.fsencode(path)
         known = (name, bytes, modified, duration, zlib.crc32(data), content)
         with self._changing() as (connection, revision):
@@ -287,7 +289,7 @@ class Store:
         return {
             id
             for id, row, checksum in self._read("SELECT id, row, checksum FROM files")
-            if row >= len(vectors) or zlib.crc32(vectors[row]) != checksum
+            if row >= len(vectors) or is_damaged(vectors[row], checksum)
         }
 
     def compact(self) -> None:
@@ -375,6 +377,12 @@ class Store:
             revision = int(_fact(connection, "revision")) + 1
             yield connection, revision
             _set(connection, revision=str(revision))
+
+
+def is_damaged(vector: np.ndarray, checksum: int) -> bool:
+    """Whether a vector is not what was written, or nothing that can be ranked."""
+    changed = zlib.crc32(np.ascontiguousarray(vector)) != checksum
+    return changed or not np.isfinite(vector).all()
 
 
 def _migrate(folder: Path, connection: sqlite3.Connection) -> None:

@@ -224,3 +224,19 @@ def test_another_sqlite_file_is_no_index(tmp_path):
         Store(tmp_path)
     with pytest.raises(UserError, match="is not an index of music.*Make one"):
         Store(tmp_path / "nowhere")
+
+
+def test_what_is_not_finite_never_ranks(store, tmp_path):
+    """Not even as one whose checksum fits, which an older version has written."""
+    with pytest.raises(UserError, match="vector of /a.wav is not finite"):
+        store.put("/a.wav", 48, 0, 1.0, np.array([np.nan, 0, 0], np.float32))
+    put(store, 1, 2)
+    bad = np.array([np.nan, 0.5, 0], "<f4")
+    [path] = tmp_path.glob("vectors-*.f4")
+    path.write_bytes(bad.tobytes() + path.read_bytes()[bad.nbytes :])
+    checksum = zlib.crc32(bad.tobytes())
+    with sqlite3.connect(tmp_path / FILE) as connection:
+        connection.execute("UPDATE files SET checksum = ? WHERE id = 1", (checksum,))
+    with pytest.raises(UserError, match="1.wav .* is not finite: run"):
+        MusicIndex(tmp_path).search(vector(2), top=1)
+    assert store.check() == {1}
