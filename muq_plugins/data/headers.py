@@ -92,7 +92,7 @@ def wav_data(path: str | os.PathLike) -> int | None:
         while at + 8 <= size:
             file.seek(at)
             name, length = struct.unpack("<4sI", file.read(8))
-            if not name.isalnum() and not name.replace(b" ", b"").isalnum():
+            if not name.replace(b" ", b"").replace(b"_", b"").isalnum():
                 return begin
             at += 8 + length + length % 2
     return None if size <= at <= size + 1 else begin

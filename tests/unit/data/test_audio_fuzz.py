@@ -7,7 +7,6 @@ ends that process, and this test says at which file. For more than the default:
 
 import os
 import random
-import resource
 import subprocess
 import sys
 import time
@@ -20,6 +19,7 @@ import soundfile
 from muq_plugins.data.audio import AudioError, audio_info, check_audio, read_audio
 from tests.unit.data import recordings
 
+resource = pytest.importorskip("resource", reason="limits of memory")
 COUNT = int(os.environ.get("AUDIO_FUZZ", "500"))
 SECONDS = 20.0  # for one file, on a machine that does other things too
 MEMORY = 3 << 30  # with torch

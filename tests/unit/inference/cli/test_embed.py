@@ -239,6 +239,10 @@ def test_bad_files_are_reported_and_the_others_done(
     (music / "cut.flac").write_bytes(whole[: len(whole) // 2])
     long = write_wav(music / "long.flac", 4.0).read_bytes()
     (music / "long.flac").write_bytes(long[: len(long) * 3 // 4])
+    half = write_wav(music / "half.wav", 1.2).read_bytes()
+    (music / "half.wav").write_bytes(half[: len(half) // 2])
+    write_wav(music / "slow.wav", 40000, sample_rate=1)
+    (music / "film.mp4").touch()
     assert embed("--batch-seconds", "3") == 1
     assert sorted(path.name for path in out.rglob("*.*")) == [
         "a.wav.npz",
@@ -247,10 +251,13 @@ def test_bad_files_are_reported_and_the_others_done(
     ]
     message = capsys.readouterr().err
     assert "3 files made" in message
-    assert "4 files could not be used:" in message
+    assert "7 files could not be used:" in message
     assert "bad.wav: undecodable" in message
     assert "cut.flac: truncated" in message
     assert "long.flac: truncated" in message
+    assert "half.wav: truncated" in message
+    assert "slow.wav: implausible (1 Hz, music has 4000 to 768000 Hz)" in message
+    assert "film.mp4: other format" in message
     assert "tiny.wav: 0.040 s are too short for a frame, which needs 0.043 s" in message
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 
 from muq_plugins.data.scan import Found
@@ -93,17 +94,24 @@ def test_bad_files_are_listed_and_come_back(tmp_path, music, model):
     cut = write_tone(music / "cut.flac", 220, seconds=3.0)
     cut.write_bytes(cut.read_bytes()[: cut.stat().st_size // 2])
     np.zeros(0).tofile(music / "empty.flac")
+    half = write_tone(music / "half.wav", 220, seconds=3.0)
+    half.write_bytes(half.read_bytes()[: half.stat().st_size // 2])
+    soundfile.write(music / "slow.wav", np.full(40000, 0.5), 1)
     changes = update(tmp_path, music, model)
     assert counts(changes) == (4, 0, 0, 0)
-    bad = [str(music / name) for name in ("bad.wav", "cut.flac", "empty.flac")]
+    names = ("bad.wav", "cut.flac", "empty.flac", "half.wav", "slow.wav")
+    bad = [str(music / name) for name in names]
     assert [problem.split(":")[0] for problem in changes.problems] == bad
     assert "cut.flac: truncated" in changes.problems[1]
+    assert "half.wav: truncated" in changes.problems[3]
+    assert "slow.wav: implausible" in changes.problems[4]
     store = MusicIndex(tmp_path / "index").store
     assert list(store.problems()) == bad
     # They are listed each time, until they are repaired or removed.
     assert update(tmp_path, music, model).problems == changes.problems
     write_tone(cut, 220)
-    (music / "bad.wav").unlink()
+    for name in ("bad.wav", "half.wav", "slow.wav"):
+        (music / name).unlink()
     changes = update(tmp_path, music, model)
     assert counts(changes) == (1, 0, 0, 4)
     assert list(store.problems()) == [str(music / "empty.flac")]
