@@ -100,7 +100,7 @@ def test_long_files_are_streamed(embed, out, music, write_wav, model_folder, poo
             assert record.arrays["times"] == pytest.approx(times.numpy())
         difference = record.arrays["embedding"][index] - expected.numpy()
         assert abs(difference).max() < 1e-5
-    assert record.facts["context"] == "windows of 3 s"
+    assert record.facts["context"] == "windows of 3 s, edges dropped"
     assert read_facts(out / "a.wav.npz")["context"] == "the whole file"
 
 
@@ -179,7 +179,7 @@ def test_outputs_of_changed_audio_are_made_again(embed, out, music, write_wav, c
         (["--dtype", "bfloat16"], "dtype is float32 there, bfloat16 now"),
         (
             ["--batch-seconds", "1"],
-            "context is the whole file there, windows of 1 s now",
+            "context is the whole file there, windows of 1 s, edges dropped now",
         ),
     ],
 )
