@@ -103,7 +103,10 @@ class _From:
 
     def seek(self, offset: int, whence: int = 0) -> int:
         offset = offset + self.begin if whence == 0 else offset
-        return self.file.seek(offset, whence) - self.begin
+        try:
+            return self.file.seek(offset, whence) - self.begin
+        except (OSError, ValueError):  # PyAV would print a traceback
+            return -1
 
     def tell(self) -> int:
         return self.file.tell() - self.begin
