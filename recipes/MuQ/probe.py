@@ -41,8 +41,13 @@ def find_tasks(hparams):
     if hparams["labels_csv"] is None:
         check_labels([task.label for task in tasks], hparams["corpora"])
         return tasks, None
-    names = ("labels_csv", "audio_folder", "path_column", "split_column")
-    corpora = [csv_clips(*(hparams[name] for name in names))]
+    corpus = csv_clips(
+        hparams["labels_csv"],
+        hparams["audio_folder"],
+        hparams["path_column"],
+        hparams["split_column"],
+    )
+    corpora = [corpus]
     for task in tasks:
         corpus_of(task.label, corpora)
     return tasks, corpora
