@@ -152,13 +152,16 @@ def hint(name: Any, candidates: Iterable[Any], location: Location = ()) -> str:
 
 
 def elsewhere(name: Any, tree: dict) -> str:
-    """Say where in a tree a key is that was looked for in the wrong place."""
-    places = [
-        spell(location)
-        for location, _ in walk(tree)
-        if location[-1:] == (name,) and not any(isinstance(k, int) for k in location)
-    ]
-    return f"; here it is {' or '.join(map(repr, places))}" if places else ""
+    """Say where in a tree a key is, or one like it, that was looked for at its top."""
+    places: dict[str, list[str]] = {}
+    for location, _ in walk(tree):
+        if location and not any(isinstance(part, int) for part in location):
+            places.setdefault(str(location[-1]), []).append(repr(spell(location)))
+    if name in places:
+        return f"; here it is {' or '.join(places[name])}"
+    if (near := nearest(name, places)) and near not in tree:
+        return f"; the nearest known key is {' or '.join(places[near])}"
+    return ""
 
 
 REFERENCE = re.compile(r"<([^>]*)>")
@@ -393,6 +396,11 @@ def _override(tree: dict, key: str, value: Any) -> None:
     *parents, last = key.split(".")
     node = tree
     for depth, part in enumerate(parents):
+        if parents[:depth][-1:] in (["overrides"], ["budget"]) and part not in node:
+            # Of another file, where a key is written with its dots.
+            rest = ".".join([*parents[depth:], last])
+            _merge(node, {rest: value}, f"--{key}", tuple(parents[:depth]))
+            return
         _check_option(tree, node, key, depth)
         if is_argument_free(node[part]):
             node[part] = _combine(node[part], {}, f"--{key}", ())
