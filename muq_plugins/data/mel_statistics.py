@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import torch
@@ -60,7 +61,9 @@ def mel_statistics(
     measures, and of several runs at the same time only one.
     """
     path = Path(folder) / "mel_statistics.json"
-    settings = log_mel.config
+    # What was measured on other clips, or with other settings, is something else.
+    clips = hashlib.sha256("\n".join(sorted(manifest)).encode()).hexdigest()[:16]
+    settings = {**log_mel.config, "clips": clips}
     # On every process, measured or not: those that wait must all wait.
     run_on_main(_measure, args=[settings, manifest, path, progress])
     measured = _read(path, settings)
@@ -70,7 +73,8 @@ def mel_statistics(
 def _read(path: Path, settings: dict) -> dict | None:
     """What was measured before with the same settings."""
     for measured in _read_all(path):
-        if measured["settings"] == settings:
+        of_before = {key: value for key, value in settings.items() if key != "clips"}
+        if measured["settings"] in (settings, of_before):
             return measured
     return None
 
@@ -98,7 +102,7 @@ def _measure(settings: dict, manifest: dict, path: Path, progress: bool) -> None
 def _statistics(settings: dict, manifest: dict, folder: Path, progress: bool) -> dict:
     """Mean, deviation and number of all values."""
     # A chain of its own on the CPU: the one given may be on a GPU already.
-    log_mel = LogMel(**settings)
+    log_mel = LogMel(**{k: v for k, v in settings.items() if k != "clips"})
     loader = evaluation_loader(
         manifest,
         WINDOW_SECONDS,

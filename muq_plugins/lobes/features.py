@@ -34,6 +34,7 @@ class StackedFrames(nn.Module):
 
     Example
     -------
+    >>> from muq_plugins.lobes import LogMel
     >>> features = StackedFrames(LogMel(), num_frames=4)
     >>> feats, lens = features(torch.randn(1, 24000))
     >>> feats.shape, features.frame_rate
@@ -92,6 +93,7 @@ class StackedFrames(nn.Module):
 
         Example
         -------
+        >>> from muq_plugins.lobes import LogMel
         >>> features = StackedFrames(LogMel(), num_frames=4)
         >>> features.unstack(torch.zeros(2, 25, 512)).shape
         torch.Size([2, 100, 128])
@@ -121,6 +123,7 @@ class KeptFrames(nn.Module):
 
     Example
     -------
+    >>> from muq_plugins.lobes import LogMel
     >>> features = KeptFrames(LogMel(), every=4)
     >>> feats, lens = features(torch.randn(1, 24000))
     >>> feats.shape, features.frame_rate

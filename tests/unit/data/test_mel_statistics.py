@@ -62,6 +62,17 @@ def test_every_setting_is_measured_once(manifest, tmp_path, measured_again):
     assert [entry["settings"]["n_fft"] for entry in read(tmp_path)] == [2048, 512]
 
 
+def test_other_clips_in_the_same_folder_are_measured_again(
+    manifest, tmp_path, measured_again
+):
+    fewer = dict(list(manifest.items())[:1])
+    assert len(manifest) > 1
+    first = [measure(2048, part, tmp_path) for part in (manifest, fewer)]
+    assert first[0] != first[1]
+    assert [measure(2048, part, tmp_path) for part in (manifest, fewer)] == first
+    assert measured_again == [2048, 2048]
+
+
 def test_a_file_with_a_single_entry_is_read_and_kept(
     manifest, tmp_path, measured_again
 ):

@@ -9,6 +9,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from muq_plugins import MuQ, PretrainedMuQ
+from muq_plugins.data.windows import EDGE_SECONDS
 from muq_plugins.inference.export import export_onnx
 from muq_plugins.inference.muq import save_muq, teacher_features
 from muq_plugins.inference.tokenizer import load_tokenizer, save_tokenizer
@@ -73,7 +74,8 @@ def test_long_audio(saved):
     chunks = list(model.embed_long(blocks, window=2.0, overlap=0.4, layer=1))
     hidden = torch.cat([chunk.hidden for chunk in chunks])
     assert hidden.shape == (round(7 * encoder.frame_rate), 32)
-    start = encoder(torch.cat(blocks)[None, :48000]).hidden_states[1][0]
+    heard = round((2.0 + EDGE_SECONDS) * 24000)  # with what is beside the window
+    start = encoder(torch.cat(blocks)[None, :heard]).hidden_states[1][0]
     ours = round(1.6 * encoder.frame_rate)  # before the first overlap
     torch.testing.assert_close(hidden[:ours], start[:ours], rtol=0, atol=1e-4)
     with pytest.raises(ValueError, match="There is no layer 3"):

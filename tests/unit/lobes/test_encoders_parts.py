@@ -142,7 +142,8 @@ def test_it_says_whether_waveforms_are_normalised(speech_folder, tmp_path):
         with torch.no_grad():
             quiet, loud = (encoder(g * wavs).hidden_states[-1] for g in (0.001, 1.0))
         # Only the epsilon of the group normalisation knows quiet from loud then.
-        assert ((quiet - loud).abs().max() < 1e-3) == normalised
+        difference = (quiet - loud).abs().max()
+        assert difference < 1e-2 if normalised else difference > 0.1
 
 
 def test_the_description_of_a_speech_encoder_names_no_folder(speech_folder):
