@@ -10,6 +10,8 @@ import sys
 from importlib.metadata import version
 from pathlib import Path
 
+from muq_plugins.files import locked
+
 # The releases that the official package was last known to work with. It declares more
 # packages than it imports, so what it imports is named here instead.
 MUQ = "muq==0.1.0"
@@ -42,10 +44,15 @@ def requirements(torch: str) -> tuple[list[str], list[str]]:
 
 
 def official_python(cache: Path) -> str:
-    """Finds or builds the environment.
+    """Finds or builds the environment; others that want it meanwhile wait.
 
     It sees the packages of the running one, torch among them, behind its own.
     """
+    with locked(cache, ".official.lock", say=print):
+        return _official_python(cache)
+
+
+def _official_python(cache: Path) -> str:
     torch = version("torch")
     shared = [path for path in sys.path if path.endswith("-packages")]
     complete, alone = requirements(torch)

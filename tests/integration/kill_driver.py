@@ -46,7 +46,10 @@ def main(plan):
 
 def newest(save):
     """What the folder of checkpoints holds now, a half-written one included."""
-    return sorted(str(path) for path in save.rglob("*")) if save.exists() else []
+    # os.walk passes over a folder that vanishes meanwhile; rglob raises.
+    return sorted(
+        f"{top}/{name}" for top, inner, files in os.walk(save) for name in inner + files
+    )
 
 
 def start(script, arguments):

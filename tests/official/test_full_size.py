@@ -4,8 +4,7 @@ The environment is built once by ``benchmarks/environment.py`` and kept in a cac
 """
 
 import shutil
-import subprocess
-import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -24,19 +23,9 @@ pytestmark = [pytest.mark.slow, pytest.mark.official]
 
 
 @pytest.fixture(scope="module")
-def official():
+def official(official_python):
     """Runs `official_side.py` with the official package."""
-    sys.path.insert(0, str(HERE.parents[1] / "benchmarks"))
-    from environment import default_cache, official_python
-
-    python = official_python(default_cache())
-
-    def run(*arguments):
-        command = [python, SIDE, *arguments]
-        done = subprocess.run(command, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
-
-    return run
+    return partial(official_python, SIDE)
 
 
 @pytest.fixture(scope="module")
