@@ -1,6 +1,7 @@
 """What all tests share: two cores, no progress bars, and the device under test."""
 
 import os
+import signal
 
 import pytest
 
@@ -14,6 +15,11 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 # processes that they start.
 THREADS = 1 if "PYTEST_XDIST_WORKER" in os.environ else 2
 os.environ.setdefault("OMP_NUM_THREADS", str(THREADS))
+
+# Started in the background or by nohup, tests and their processes would ignore these.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+if hasattr(signal, "SIGHUP"):
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 import torch  # noqa: E402
 

@@ -30,12 +30,13 @@ def rows_of(folder: Path, count: int) -> list[dict]:
     ]
 
 
-def check_rows(name: str, folder: Path, count: int = 5, relative: float = 2e-3) -> None:
+def check_rows(name: str, folder: Path, count: int = 5, **tolerance: float) -> None:
     """Compares the first rows of a run; rounding differs from CPU to CPU."""
+    tolerance = {"relative": 2e-3, "absolute": 2e-3, **tolerance}
     found = rows_of(folder, count)
     if os.environ.get("MUQ_WRITE_GOLDENS"):
         golden = read(FILE) if (DATA / FILE).is_file() else {}
         write(FILE, dict(sorted({**golden, name: found}.items())))
         return
-    lines = differences(read(FILE)[name], found, relative=relative, absolute=2e-3)
+    lines = differences(read(FILE)[name], found, **tolerance)
     assert not lines, f"{folder} has moved:\n  " + "\n  ".join(lines[:20])

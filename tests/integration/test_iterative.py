@@ -89,8 +89,8 @@ def test_every_iteration_leaves_a_run_and_its_numbers(iterations):
 def test_the_rows_are_the_golden_ones(iterations):
     for number in range(2):
         run = iterations / f"iteration-{number}"
-        # Codes of a tokenizer of three updates hang on ties, and on what ran before.
-        check_rows(f"iteration {number}", run, relative=1e-2 if number == 0 else 0.1)
+        # A code or two of a hundred hang on ties, which CPUs round to either side.
+        check_rows(f"iteration {number}", run, relative=1e-2, absolute=2e-2)
         check_rows(f"iteration {number} tokenizer", run / "tokenizer")
 
 

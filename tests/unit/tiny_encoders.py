@@ -22,7 +22,8 @@ SPEECH = {
     "intermediate_size": 64,
     "conv_dim": [8] * 7,
     "num_conv_pos_embeddings": 16,
-    "num_conv_pos_embedding_groups": 4,
+    # 16 channels a group: with 8, oneDNN 3.12 convolves in bfloat16 wrongly on AMX.
+    "num_conv_pos_embedding_groups": 2,
 }
 
 
