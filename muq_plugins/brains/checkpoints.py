@@ -66,13 +66,10 @@ class AtomicCheckpointer(Checkpointer):
     """
 
     def __init__(self, checkpoints_dir, recoverables=None, **kwargs):
-        try:
-            super().__init__(checkpoints_dir, recoverables, **kwargs)
-        except OSError as error:
-            raise CheckpointError(
-                f"Cannot make the checkpoint folder {checkpoints_dir}: {error}. Choose "
-                f"another --output_folder or change its permissions."
-            ) from error
+        # SpeechBrain makes the folder right here, but an experiment that is refused
+        # must leave no trace, and its objects are built first.
+        super().__init__(os.curdir, recoverables, **kwargs)
+        self.checkpoints_dir = Path(checkpoints_dir)
         # SpeechBrain forgets this for recoverables that the constructor gets, and
         # loading a checkpoint that lacks one of them would be a bare KeyError.
         self.optional_recoverables = {
@@ -119,6 +116,7 @@ class AtomicCheckpointer(Checkpointer):
                 f"they were. Train in another --output_folder with a lower learning "
                 f"rate or with --precision fp32."
             )
+        self._make_folder()
         meta = {key: _plain(value) for key, value in (meta or {}).items()}
         saved = None
         try:
@@ -196,6 +194,7 @@ class AtomicCheckpointer(Checkpointer):
             If there are checkpoints but none can be loaded: training from
             scratch over them would lose them silently.
         """
+        self._make_folder()
         damaged = [
             checkpoint.path
             for checkpoint in self.list_checkpoints()
@@ -231,6 +230,20 @@ class AtomicCheckpointer(Checkpointer):
                 f"the folder to start afresh, or restore it from a copy."
             )
         return None
+
+    def _make_folder(self) -> None:
+        """Makes the folder, so that training does not find out late that it cannot."""
+        try:
+            self.checkpoints_dir.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise CheckpointError(
+                f"Cannot make the checkpoint folder {self.checkpoints_dir}: {error}. "
+                f"Choose another --output_folder or change its permissions."
+            ) from error
+
+    def _list_checkpoint_dirs(self) -> list[Path]:
+        """There are none before the folder is made."""
+        return super()._list_checkpoint_dirs() if self.checkpoints_dir.is_dir() else []
 
     def _not_finite(self) -> str | None:
         """The first tensor of modules and optimizers that is not finite."""

@@ -84,14 +84,16 @@ def prepare_manifests(
     corpus_seed: int,
     manifest_folder: str | Path | None = None,
     collections: Sequence[str] | None = None,
-    **fractions: float,
+    valid_fraction: float | None = None,
+    test_fraction: float | None = None,
 ) -> Manifests:
     """Makes the corpus ready: the embedded one, or a folder of recordings.
 
     With several processes the first one works and the others wait, also those of
     other runs. Nothing is done twice: a corpus that is there is used, and a folder
     is only scanned for what is new in it. ``valid_fraction`` and ``test_fraction`` are
-    shares of the files of a folder; the embedded corpus is divided by piece.
+    shares of the files of a folder; the embedded corpus is divided by piece. Each pair
+    of shares has manifests of its own, so that runs do not divide each other's music.
     """
     check_data({"data_folder": data_folder, "collections": collections})
     settings = {"minutes": corpus_minutes, "seed": corpus_seed}
@@ -109,10 +111,13 @@ def prepare_manifests(
         data_root = Path(data_folder)
         digest = hashlib.blake2b(str(data_root.resolve()).encode(), digest_size=4)
         name = f"{data_root.resolve().name}-{digest.hexdigest()}"
-        folder = Path(
-            manifest_folder or Path(corpus_folder).parent / "manifests" / name
-        )
-        _make_alone(folder, scan_folder, data_root, folder, **fractions)
+        top = Path(manifest_folder or Path(corpus_folder).parent / "manifests" / name)
+        folder, fractions = top, (valid_fraction, test_fraction)
+        if fractions != (None, None):
+            shares = ("usual" if share is None else share for share in fractions)
+            folder = top / "valid-{}-test-{}".format(*shares)
+        # What was decoded, and the lock, are those of all.
+        _make_alone(top, scan_folder, data_root, folder, *fractions, cache_folder=top)
         source = f"the folder {shown(data_root.resolve().name)}"
     train, valid, test = (
         folder / f"{part}.json" for part in ("train", "valid", "test")

@@ -90,20 +90,22 @@ class ScanReport:
 def scan_folder(
     data_folder: str | os.PathLike,
     manifest_folder: str | os.PathLike,
-    min_duration: float = 1.0,
     valid_fraction: float | None = None,
     test_fraction: float | None = None,
+    min_duration: float = 1.0,
     silence_dbfs: float = -60.0,
     workers: int | None = None,
     seed: int = 1234,
     progress: bool = True,
+    cache_folder: str | os.PathLike | None = None,
 ) -> ScanReport:
     """Writes the manifests of a folder tree of music.
 
     Any tree of wav, flac, ogg, opus, mp3, m4a, aiff and the like, at 4 to 768 kHz and
     any number of channels. Hidden files are skipped, symbolic links followed, each
     folder once. Files left out are listed with the reason in `quarantine.json`. A
-    fraction that is None is `usual_fraction` of the files that can be used.
+    fraction that is None is `usual_fraction` of the files that can be used. What was
+    decoded is remembered in the folder of the manifests, or in `cache_folder`.
     """
     check_fractions(valid_fraction or 0.0, test_fraction or 0.0)
     paths, unreadable, left_out, ignored = find_audio(data_folder)
@@ -121,7 +123,7 @@ def scan_folder(
         checks, decoded = check_files(
             Path(data_folder),
             paths,
-            manifest_folder / "scan_cache.jsonl",
+            Path(cache_folder or manifest_folder) / "scan_cache.jsonl",
             workers,
             progress,
         )

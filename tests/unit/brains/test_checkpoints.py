@@ -186,8 +186,10 @@ def test_sizes_are_those_of_all_files(saved):
 
 def test_a_folder_that_cannot_be_made_is_a_clear_error(tmp_path):
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(CheckpointError, match="Choose another --output_folder"):
-        AtomicCheckpointer(tmp_path / "file" / "save", {})
+    checkpointer = AtomicCheckpointer(tmp_path / "file" / "save", {})
+    for use in (checkpointer.recover_if_possible, checkpointer.save_checkpoint):
+        with pytest.raises(CheckpointError, match="Choose another --output_folder"):
+            use()
 
 
 def test_random_states_come_back(tmp_path):

@@ -44,6 +44,29 @@ def test_a_folder_is_scanned_beside_the_corpus(tmp_path):
     assert other.folder != manifests.folder
 
 
+def test_runs_with_other_shares_do_not_divide_each_others_music(tmp_path, monkeypatch):
+    """The second is divided before the first has read how its music is."""
+    music = write_music(tmp_path / "music", 20, seconds=1.0)
+    arguments = (music, tmp_path / "corpus", 1.0, 1)
+    load, others = preparation.load_manifest, {}
+
+    def load_late(path, data_root):
+        if not others:
+            others["other"] = None
+            others["other"] = prepare_manifests(*arguments, valid_fraction=0.5)
+        return load(path, data_root)
+
+    monkeypatch.setattr(preparation, "load_manifest", load_late)
+    one = prepare_manifests(*arguments, valid_fraction=0.1, test_fraction=0.1)
+    assert len(one.valid) < len(others["other"].valid)
+    usual = prepare_manifests(*arguments)
+    assert usual.folder == one.folder.parent, "where it was before"
+    decoded = json.loads((usual.folder / "scan.json").read_text())["decoded"]
+    assert decoded == 0, "the division is another, the files are the same"
+    again = prepare_manifests(*arguments, valid_fraction=0.1, test_fraction=0.1)
+    assert again == one
+
+
 def test_two_files_are_enough_and_one_is_not(tmp_path):
     two = prepare(write_music(tmp_path / "two", 2), tmp_path)
     assert len(two.train) == 1 and two.test == two.valid

@@ -83,6 +83,18 @@ def content(folder: Path):
     }
 
 
+@pytest.mark.parametrize("name", ["muq", "muq_mulan"])
+def test_loading_an_experiment_writes_nothing(tmp_path, name):
+    """It may be refused after all its objects were built."""
+    path = Path(__file__).parents[3] / "hparams" / f"{name}.yaml"
+    experiment = load_experiment([str(path), "--output_folder", f"{tmp_path}/run"])
+    checkpointer = experiment.hparams["checkpointer"]
+    assert checkpointer.list_checkpoints() == []
+    assert not (tmp_path / "run").exists()
+    checkpointer.recover_if_possible()
+    assert (tmp_path / "run" / "save").is_dir()
+
+
 @pytest.mark.parametrize(
     ("options", "line"),
     [
