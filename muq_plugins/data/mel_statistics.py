@@ -56,53 +56,48 @@ def mel_statistics(
     """Measures the statistics on a corpus once, and remembers them.
 
     Up to 256 windows of 5 s are used, spread over the corpus. The results, one for
-    each setting of the spectrogram, are kept in ``mel_statistics.json`` in the
-    folder; measuring again means deleting it. With several processes the first one
-    measures, and of several runs at the same time only one.
+    each setting of the spectrogram and each choice of clips, are kept in
+    ``mel_statistics.json`` in the folder; measuring again means deleting it. With
+    several processes the first one measures, and of several runs at the same time
+    only one.
     """
     path = Path(folder) / "mel_statistics.json"
-    # What was measured on other clips, or with other settings, is something else.
     clips = hashlib.sha256("\n".join(sorted(manifest)).encode()).hexdigest()[:16]
-    settings = {**log_mel.config, "clips": clips}
+    key = {"settings": log_mel.config, "clips": clips}
     # On every process, measured or not: those that wait must all wait.
-    run_on_main(_measure, args=[settings, manifest, path, progress])
-    measured = _read(path, settings)
+    run_on_main(_measure, args=[key, manifest, path, progress])
+    measured = _find(path, key)
     return measured["mean"], measured["std"]
 
 
-def _read(path: Path, settings: dict) -> dict | None:
-    """What was measured before with the same settings."""
-    for measured in _read_all(path):
-        of_before = {key: value for key, value in settings.items() if key != "clips"}
-        if measured["settings"] in (settings, of_before):
-            return measured
-    return None
+def _find(path: Path, key: dict) -> dict | None:
+    """What was measured before of the same clips with the same settings."""
+    return next((one for one in _records(path) if {**one, **key} == one), None)
 
 
-def _read_all(path: Path) -> list[dict]:
-    """All that was measured before."""
+def _records(path: Path) -> list[dict]:
+    """All that was measured before; files of a single record say not of which clips."""
     if not path.exists():
         return []
-    measured = read_json(path, "delete it, and it is measured again")
-    # Before there was room for several settings, the only one was the whole file.
-    return [measured] if isinstance(measured, dict) else measured
+    records = read_json(path, "delete it, and it is measured again")
+    return records if isinstance(records, list) else []
 
 
-def _measure(settings: dict, manifest: dict, path: Path, progress: bool) -> None:
+def _measure(key: dict, manifest: dict, path: Path, progress: bool) -> None:
     """Measures and adds the result to the file, unless that was done before."""
-    if _read(path, settings) is not None:
+    if _find(path, key) is not None:
         return  # nothing to write: the folder may be read-only
     with locked(path.parent):
-        if _read(path, settings) is None:
-            measured = _statistics(settings, manifest, path.parent, progress)
-            write_json(path, [*_read_all(path), {**measured, "settings": settings}])
+        if _find(path, key) is None:
+            measured = _statistics(key["settings"], manifest, path.parent, progress)
+            write_json(path, [*_records(path), {**measured, **key}])
 
 
 @torch.no_grad()
 def _statistics(settings: dict, manifest: dict, folder: Path, progress: bool) -> dict:
     """Mean, deviation and number of all values."""
     # A chain of its own on the CPU: the one given may be on a GPU already.
-    log_mel = LogMel(**{k: v for k, v in settings.items() if k != "clips"})
+    log_mel = LogMel(**settings)
     loader = evaluation_loader(
         manifest,
         WINDOW_SECONDS,

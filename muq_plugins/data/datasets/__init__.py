@@ -1,7 +1,7 @@
 """Published data sets with tags: their files as they are, turned into manifests.
 
 One file for each data set (`magnatagatune`, `mtg_jamendo`, `gtzan`) reads its published
-annotations and finds its audio; `common` writes what they have found.
+annotations; `tagged` finds the audio and writes the manifests.
 """
 
 from muq_plugins.data.datasets.gtzan import prepare_gtzan

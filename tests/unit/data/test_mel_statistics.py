@@ -73,20 +73,19 @@ def test_other_clips_in_the_same_folder_are_measured_again(
     assert measured_again == [2048, 2048]
 
 
-def test_a_file_with_a_single_entry_is_read_and_kept(
-    manifest, tmp_path, measured_again
+@pytest.mark.parametrize("is_list", [True, False])
+def test_what_does_not_say_which_clips_it_is_of_is_measured_again(
+    manifest, tmp_path, measured_again, is_list
 ):
-    """It was the whole file once."""
+    expected = measure(2048, manifest, tmp_path)
+    (record,) = read(tmp_path)
+    del record["clips"]
+    before = {**record, "mean": 1.0}
     path = tmp_path / "mel_statistics.json"
-    settings = {"sample_rate": 24000, "n_fft": 2048, "hop_length": 240, "n_mels": 128}
-    single = {"mean": 1.0, "std": 2.0, "values": 3, "settings": settings}
-    path.write_text(json.dumps(single))
-    assert measure(2048, manifest, tmp_path) == (1.0, 2.0)
-    assert read(tmp_path) == single and measured_again == []
-    other = measure(512, manifest, tmp_path)
-    assert measure(2048, manifest, tmp_path) == (1.0, 2.0)
-    assert measure(512, manifest, tmp_path) == other
-    assert read(tmp_path)[0] == single and len(read(tmp_path)) == 2
+    path.write_text(json.dumps([before] if is_list else before))
+    assert measure(2048, manifest, tmp_path) == expected
+    assert measure(2048, manifest, tmp_path) == expected
+    assert measured_again == [2048, 2048]
 
 
 def test_runs_at_the_same_time_lose_nothing(manifest, tmp_path, monkeypatch):
