@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import dataclasses
 import itertools
 import logging
@@ -255,10 +256,15 @@ def run_script(main: Callable[[list[str]], None]) -> None:
     try:
         with _ended_by_signals():
             main(sys.argv[1:])
-        # Else the threads of the process group are torn down whenever the interpreter
-        # gets to them, which aborts a run that has done all its work now and then.
         if dist.is_available() and dist.is_initialized():
             dist.destroy_process_group()
+            # The threads of a group that a DistributedDataParallel has used outlive it.
+            # If one meets the end of the interpreter, the process aborts, and torchrun
+            # calls a run failed that has done all its work: so end without that end.
+            atexit._run_exitfuncs()
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(0)
     except UserError as error:
         _end(f"error: {error}", 2)
     except KeyboardInterrupt as interruption:

@@ -179,6 +179,27 @@ def test_what_nohup_ignores_stays_ignored():
         signal.signal(signal.SIGHUP, before)
 
 
+def test_threads_of_a_process_group_cannot_abort_a_finished_run(tmp_path):
+    """It ends without the end of the interpreter, but with all that others asked."""
+    code = (
+        "import atexit, sys, torch, torch.distributed as dist\n"
+        "from torch.nn.parallel import DistributedDataParallel\n"
+        "from muq_plugins.experiment import run_script\n"
+        "class Late:\n"
+        "    def __del__(self): print('finalized', flush=True)\n"
+        "late = Late()\n"
+        "atexit.register(print, 'asked for')\n"
+        "def main(argv):\n"
+        "    store = dist.FileStore(argv[0], 1)\n"
+        "    dist.init_process_group('gloo', store=store, rank=0, world_size=1)\n"
+        "    DistributedDataParallel(torch.nn.Linear(2, 2))\n"
+        "run_script(main)\n"
+    )
+    command = [sys.executable, "-c", code, tmp_path / "store"]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    assert done.stdout == "asked for\n"
+
+
 def test_the_log_of_a_run_holds_no_steps_of_libraries(tmp_path):
     code = (
         "import logging, sys, speechbrain as sb\n"
