@@ -13,7 +13,6 @@ import os
 import statistics
 import tempfile
 import time
-import zlib
 from collections.abc import Callable
 
 import numpy as np
@@ -23,54 +22,46 @@ from muq_plugins.inference.index.store import Store, create
 
 WIDTH = 512  # of the latents of MuQ-MuLan
 QUERIES = 50
+# Files come one after another, and a disk would be waited for each time.
+MEMORY = "/dev/shm" if os.path.isdir("/dev/shm") else None
+COLUMNS = {
+    "open": "open",
+    "query": "query",
+    "after": "first query after a change",
+    "follow": "of it to follow the change",
+}
 
 
-def fill(store: Store, count: int) -> None:
-    """Puts files into an empty index at once, not one after another as they come."""
-    random = np.random.default_rng(0)
-    vectors = random.standard_normal((count, WIDTH), dtype=np.float32)
-    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    vectors.tofile(store.folder / store._fact("vectors"))
-    with store._changing() as (connection, revision):
-        connection.executemany(
-            "INSERT INTO files (path, bytes, modified, duration, checksum, row,"
-            " revision) VALUES (?, 0, 0, 200, ?, ?, ?)",
-            (
-                (f"/music/{row}.flac".encode(), zlib.crc32(vector), row, revision)
-                for row, vector in enumerate(vectors)
-            ),
-        )
-
-
-def seconds(call: Callable, *arguments: object) -> float:
+def milliseconds(call: Callable, *arguments: object) -> float:
     """How long a call takes."""
     start = time.perf_counter()
     call(*arguments)
-    return time.perf_counter() - start
+    return 1000 * (time.perf_counter() - start)
 
 
 def measure(count: int) -> dict[str, float]:
-    """Medians in milliseconds."""
-    queries = np.random.default_rng(1).standard_normal((QUERIES, WIDTH))
-    with tempfile.TemporaryDirectory() as folder:
+    """Medians in milliseconds, by the keys of `COLUMNS`."""
+    random = np.random.default_rng(0)
+    times: dict[str, list[float]] = {name: [] for name in COLUMNS}
+    with tempfile.TemporaryDirectory(dir=MEMORY) as folder:
         create(folder, "random", "0000", WIDTH, layer=None)
         store = Store(folder)
-        fill(store, count)
-        start = time.perf_counter()
+        for number in range(count):
+            vector = random.standard_normal(WIDTH, dtype=np.float32)
+            store.put(f"/music/{number}.flac", 0, 0, 200.0, vector)
+        times["open"].append(milliseconds(MusicIndex, folder))
         index = MusicIndex(folder)
-        opened = time.perf_counter() - start
-        index.search(queries[0])
-        found = [seconds(index.search, query) for query in queries]
-        followed, after = [], []
+        queries = random.standard_normal((QUERIES, WIDTH), dtype=np.float32)
+        times["query"] += [milliseconds(index.search, query) for query in queries]
         for number, query in enumerate(queries):
-            store.put(f"/new/{number}.flac", 0, 0, 1.0, query.astype(np.float32))
+            before = store.news("", -1)
+            store.put(f"/new/{number}.flac", 0, 0, 1.0, query)
             store.remove([f"/music/{number}.flac"])
-            if number % 2:
-                followed.append(seconds(index._refresh))
-            else:
-                after.append(seconds(index.search, query))
-    times = {"open": [opened], "query": found, "after": after, "follow": followed}
-    return {name: 1000 * statistics.median(some) for name, some in times.items()}
+            times["follow"].append(
+                milliseconds(store.news, before.name, before.revision)
+            )
+            times["after"].append(milliseconds(index.search, query))
+    return {name: statistics.median(some) for name, some in times.items()}
 
 
 def main() -> None:
@@ -79,15 +70,11 @@ def main() -> None:
     parser.add_argument("files", type=int, nargs="+", help="sizes of the index")
     threads = os.environ.get("OMP_NUM_THREADS", "all")
     print(f"numpy {np.__version__}, {threads} threads; milliseconds")
-    print("| files | open | query | first query after a change | of it to follow |")
-    print("|---|---|---|---|---|")
+    print(f"| files | {' | '.join(COLUMNS.values())} |")
+    print("|---" * (1 + len(COLUMNS)) + "|")
     for count in parser.parse_args().files:
-        row = measure(count)
-        print(
-            f"| {count:,} | {row['open']:.0f} | {row['query']:.1f} | "
-            f"{row['after']:.1f} | {row['follow']:.1f} |",
-            flush=True,
-        )
+        row = [f"{count:,}", *(f"{value:.1f}" for value in measure(count).values())]
+        print(f"| {' | '.join(row)} |", flush=True)
 
 
 if __name__ == "__main__":

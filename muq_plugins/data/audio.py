@@ -147,6 +147,15 @@ def audio_info(path: str | os.PathLike) -> AudioInfo:
         )
 
 
+def duration_for(path: str | os.PathLike, least: float) -> float:
+    """The duration of a file; refused if it is too short for a frame of a model."""
+    seconds = audio_info(path).duration
+    if seconds < least:
+        words = f"{seconds:.3f} s, a frame needs {least:.3f} s"
+        raise AudioError(path, "too short", words)
+    return seconds
+
+
 def read_audio(
     path: str | os.PathLike,
     start: float = 0.0,

@@ -27,7 +27,7 @@ from muq_plugins.data.audio import (
     check_audio,
 )
 from muq_plugins.data.manifest import clip_ids, manifest_entry, split_files
-from muq_plugins.errors import UserError
+from muq_plugins.errors import UserError, shown
 from muq_plugins.files import (
     append_json_line,
     open_json_lines,
@@ -215,6 +215,17 @@ class Found(NamedTuple):
     unreadable: list[tuple[str, str]]  # folders that could not be listed, and why
     left_out: list[str]  # sound in formats that are not looked for
     ignored: dict[str, int]  # extension to number of files that are no sound
+
+    def problems(self, top: str | os.PathLike) -> list[str]:
+        """Words about the folders and the sound that are missing, below a folder."""
+        return [
+            *(
+                f"{shown(Path(top, name))}: cannot be listed ({reason}). Check the "
+                f"permissions."
+                for name, reason in self.unreadable
+            ),
+            *(shown(str(left_out_error(Path(top, name)))) for name in self.left_out),
+        ]
 
 
 def find_audio(data_folder: str | os.PathLike) -> Found:

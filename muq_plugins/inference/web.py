@@ -193,7 +193,7 @@ class _Page:
             problems=len(store.problems()),
             # A run folder ends with its seed, and a hub id begins with its owner.
             trained_on=getattr(self.model, "trained_on", UNKNOWN),
-            model="/".join(PurePath(self.index.model).parts[-2:]),
+            model="/".join(PurePath(store.model).parts[-2:]),
             names=[place(entry) for entry in store.entries(SUGGESTED)],
             place=place,
         )

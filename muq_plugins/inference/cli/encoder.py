@@ -48,17 +48,16 @@ def embed(
     not done again.
     """
     device = pick_device(device)
-    from muq_plugins.inference.cli.inputs import find_inputs
-    from muq_plugins.inference.cli.outputs import check_format
     from muq_plugins.inference.cli.work import run_work
     from muq_plugins.inference.muq import MuQ
 
     layers = options.parse_layers(layer)
-    check_format(format)
-    found, problems = find_inputs(inputs)
-    encoder = load(MuQ.from_pretrained, model, device)
-    work = Embedding(encoder, model, layers, pool, dtype, batch_seconds)
-    return run_work(work, found, problems, out, format, batch_seconds, overwrite)
+
+    def prepare() -> Embedding:
+        encoder = load(MuQ.from_pretrained, model, device)
+        return Embedding(encoder, model, layers, pool, dtype, batch_seconds)
+
+    return run_work(prepare, inputs, out, format, batch_seconds, overwrite)
 
 
 def export(

@@ -340,7 +340,7 @@ def _load_model_of(opened: MusicIndex, source: str | None, device: str) -> Any:
     """The model that an index was made with, wherever it is now."""
     from muq_plugins.inference.index.update import check_model
 
-    name = source or opened.model
+    name = source or opened.store.model
     try:
         model = _load_model(name, opened.store.layer, device)
     except UserError as error:

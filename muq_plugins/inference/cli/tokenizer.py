@@ -43,16 +43,14 @@ def tokenize(
     same command goes on where it was; what is done is not done again.
     """
     device = pick_device(device)
-    from muq_plugins.inference.cli.inputs import find_inputs
-    from muq_plugins.inference.cli.outputs import check_format
     from muq_plugins.inference.cli.work import run_work
     from muq_plugins.inference.tokenizer import any_tokenizer
 
-    check_format(format)
-    found, problems = find_inputs(inputs)
-    tokenizer = load(any_tokenizer, model, device)
-    work = Tokenizing(tokenizer, model, device, batch_seconds)
-    return run_work(work, found, problems, out, format, batch_seconds, overwrite)
+    def prepare() -> Tokenizing:
+        tokenizer = load(any_tokenizer, model, device)
+        return Tokenizing(tokenizer, model, device, batch_seconds)
+
+    return run_work(prepare, inputs, out, format, batch_seconds, overwrite)
 
 
 def inspect(

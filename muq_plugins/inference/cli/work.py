@@ -16,12 +16,13 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from muq_plugins.data.audio import AudioError, audio_info, read_audio
+from muq_plugins.data.audio import AudioError, duration_for, read_audio
 from muq_plugins.data.windows import read_blocks
 from muq_plugins.errors import UserError, shown
-from muq_plugins.inference.cli.inputs import AudioInput
+from muq_plugins.inference.cli.inputs import AudioInput, find_inputs
 from muq_plugins.inference.cli.options import count_files, report_problems
 from muq_plugins.inference.cli.outputs import (
+    check_format,
     find_records,
     output_path,
     read_facts,
@@ -54,39 +55,48 @@ class Work(Protocol):
 
 @dataclass
 class Job:
-    """An output that has to be made, and what it will say about its audio."""
+    """An output, which is there already or has to be made."""
 
     input: AudioInput
     output: Path
     duration: float
-    facts: dict[str, Any]
+    done: bool = False
 
 
 def run_work(
-    work: Work,
-    inputs: list[AudioInput],
-    problems: list[str],
+    prepare: Callable[[], Work],
+    sources: list[str],
     out: str,
     format: str,
     batch_seconds: float,
     overwrite: bool,
 ) -> int:
-    """Makes one output for each input that has none yet; 1 if there were problems."""
+    """Makes one output for each input that has none yet; 1 if there were problems.
+
+    What is slow, such as loading a model, is in `prepare`.
+    """
+    check_format(format)
+    inputs, problems = find_inputs(sources)
+    work = prepare()
     begin = time.monotonic()
-    todo, done, unreadable = plan_work(work.settings, inputs, out, format, overwrite)
-    problems = problems + unreadable
-    count, seconds = 0, 0.0
+    todo, done = [], []
+    for job in plan_work(work, inputs, out, format, overwrite):
+        if isinstance(job, AudioError):
+            problems.append(str(job))
+        else:
+            (done if job.done else todo).append(job)
+    before = _seconds(done)
     progress = tqdm(
-        total=sum(done) + sum(job.duration for job in todo),
-        initial=sum(done),
+        total=before + _seconds(todo),
+        initial=before,
         unit=" s",
         bar_format="{l_bar}{bar}| {n:.0f} of {total:.0f} s of audio "
         "[{elapsed}<{remaining}, {rate_noinv_fmt}]",
         disable=None,  # no bar where nobody sees it move
     )
 
-    def refuse(job: Job, words: str) -> None:
-        problems.append(words)
+    def refuse(job: Job, error: AudioError) -> None:
+        problems.append(str(error))
         progress.update(job.duration)
 
     def heard(job: Job) -> Iterator[Tensor]:
@@ -94,13 +104,14 @@ def run_work(
             yield block
             progress.update(len(block) / work.sample_rate)
 
+    made: list[Job] = []
     try:
         with progress:
             for jobs, wavs, lens in batches(work, todo, batch_seconds, refuse):
                 try:
                     if wavs is not None:
                         results = work.batch(wavs, lens)
-                        progress.update(sum(job.duration for job in jobs))
+                        progress.update(_seconds(jobs))
                     else:
                         results = [work.stream(heard(jobs[0]))]
                 except AudioError as error:  # in the middle of a stream
@@ -112,21 +123,25 @@ def run_work(
                     is_memory = isinstance(error, torch.OutOfMemoryError)
                     if not is_memory and words not in str(error):
                         raise
-                    long = sum(job.duration for job in jobs)
                     raise UserError(
-                        f"{long:.0f} s of audio do not fit into the memory of "
-                        f"{work.device}: lower --batch-seconds (it is "
+                        f"{_seconds(jobs):.0f} s of audio do not fit into the memory "
+                        f"of {work.device}: lower --batch-seconds (it is "
                         f"{batch_seconds:g}). What is done stays."
                     ) from error
                 for job, arrays in zip(jobs, results, strict=True):
-                    facts = {**work.settings(job.duration), **work.about, **job.facts}
+                    about = {
+                        "path": job.input.path,
+                        "duration": job.duration,
+                        "source": _source(job.input),
+                    }
+                    facts = {**work.settings(job.duration), **work.about, **about}
                     write_record(job.output, facts, arrays)
-                    count, seconds = count + 1, seconds + job.duration
+                    made.append(job)
     finally:
         took = time.monotonic() - begin
         print(
-            f"{shown(out)}: {count_files(count)} made in {took:.1f} s "
-            f"({seconds:.0f} s of audio), {len(done)} were there already.",
+            f"{shown(out)}: {count_files(len(made))} made in {took:.1f} s "
+            f"({_seconds(made):.0f} s of audio), {len(done)} were there already.",
             file=sys.stderr,
         )
         code = report_problems(
@@ -136,50 +151,40 @@ def run_work(
 
 
 def plan_work(
-    settings: Callable[[float], dict[str, Any]],
-    inputs: list[AudioInput],
-    out: str,
-    format: str,
-    overwrite: bool,
-) -> tuple[list[Job], list[float], list[str]]:
+    work: Work, inputs: list[AudioInput], out: str, format: str, overwrite: bool
+) -> list[Job | AudioError]:
     """Compares the inputs with the outputs that are there, before anything is written.
 
-    Gives what there is to do, the seconds of each that is done, and what is wrong.
     An output is done if it can be read, was made with the same settings, and its audio
     file has the size and the time of change that it had then. Other settings, also of
     outputs for other files, are refused: a folder holds one kind of output.
     """
     outputs = [output_path(out, item.name, format) for item in inputs]
 
-    def look(item: AudioInput, output: Path) -> Job | float | str | AudioError:
-        """A job, the seconds of what is done, a conflict, or a file that is bad."""
+    def look(item: AudioInput, output: Path) -> Job | AudioError:
         facts = None if overwrite else _facts_of(output)
         if facts is not None:
-            if difference := _difference(facts, settings):
-                return f"{shown(output)} {difference}"
+            if difference := _difference(facts, work.settings):
+                raise UserError(
+                    f"{shown(output)} {difference}. Give another --out, or "
+                    f"--overwrite to make it again."
+                )
             if facts["source"] == _source(item):
-                return float(facts["duration"])
+                return Job(item, output, float(facts["duration"]), done=True)
         try:
-            duration = audio_info(item.path).duration
+            least = work.min_samples / work.sample_rate
+            return Job(item, output, duration_for(item.path, least))
         except AudioError as error:
             return error
-        about = {"path": item.path, "duration": duration, "source": _source(item)}
-        return Job(item, output, duration, about)
 
     with ThreadPoolExecutor(READERS) as pool:
         found = list(pool.map(look, inputs, outputs))
-    if conflicts := [each for each in found if isinstance(each, str)]:
-        more = f" The same holds for {len(conflicts) - 1} more." * (len(conflicts) > 1)
-        raise UserError(
-            f"{conflicts[0]}.{more} Give another --out, or --overwrite to make it "
-            f"again."
-        )
-    _refuse_mixture(out, set(outputs), format, settings)
-    return (
-        [each for each in found if isinstance(each, Job)],
-        [each for each in found if isinstance(each, float)],
-        [str(each) for each in found if isinstance(each, AudioError)],
-    )
+    _refuse_mixture(out, set(outputs), format, work.settings)
+    return found
+
+
+def _seconds(jobs: list[Job]) -> float:
+    return sum(job.duration for job in jobs)
 
 
 def _refuse_mixture(
@@ -208,7 +213,7 @@ def batches(
     work: Work,
     jobs: list[Job],
     batch_seconds: float,
-    refuse: Callable[[Job, str], Any],
+    refuse: Callable[[Job, AudioError], Any],
 ) -> Iterator[tuple[list[Job], Tensor | None, Tensor | None]]:
     """Files of similar duration, padded, read while the batch before is computed.
 
@@ -229,19 +234,9 @@ def batches(
         wavs = {}
         for place, job in enumerate(group):
             try:
-                wav = read_audio(job.input.path, sample_rate=work.sample_rate)
+                wavs[place] = read_audio(job.input.path, sample_rate=work.sample_rate)
             except AudioError as error:
-                refuse(job, str(error))
-                continue
-            if len(wav) >= work.min_samples:
-                wavs[place] = wav
-                continue
-            least = work.min_samples / work.sample_rate
-            refuse(
-                job,
-                f"{job.input.path}: {job.duration:.3f} s are too short for a frame, "
-                f"which needs {least:.3f} s. Leave the file out.",
-            )
+                refuse(job, error)
         if not wavs:
             return [], None, None
         lengths = torch.tensor([len(w) for w in wavs.values()], dtype=torch.float64)

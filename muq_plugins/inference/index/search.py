@@ -67,11 +67,6 @@ class MusicIndex:
         return len(self.store)
 
     @property
-    def model(self) -> str:
-        """Where the model of the index is loaded from."""
-        return self.store.model
-
-    @property
     def takes_texts(self) -> bool:
         """Whether its model embeds texts beside audio."""
         return self.store.layer is None
@@ -158,27 +153,21 @@ class MusicIndex:
 
     def _refresh(self) -> None:
         """Follows what has changed in the store."""
-        while True:
-            news = self.store.news(self._name, self._revision)
-            if news.vectors != self._name:
-                self._ids = self._ids[:0]
-            rows = max(len(self._ids), news.rows.max(initial=-1) + 1)
-            if news.vectors != self._name or rows > len(self._vectors):
-                self._vectors = self.store.vectors(news.vectors)
-            if rows > len(self._vectors):
-                if self.store.news(news.vectors, news.revision).vectors == news.vectors:
-                    raise UserError(
-                        f"{self.folder / news.vectors} holds {len(self._vectors)} of "
-                        f"{rows} vectors: run `muq-plugins index` again, which embeds "
-                        f"the files of the missing ones again."
-                    )
-                self._name = ""  # they were written anew at this moment
-                continue
-            if grown := len(self._vectors) - len(self._ids):
-                self._ids = np.concatenate([self._ids, np.full(grown, -1)])
-            self._ids[news.rows] = news.ids
-            self._name, self._revision = news.vectors, news.revision
+        news = self.store.news(self._name, self._revision)
+        if news is None:
             return
+        known = self._ids if news.name == self._name else self._ids[:0]
+        rows = max(len(known), news.rows.max(initial=-1) + 1)
+        if rows > len(news.vectors):
+            raise UserError(
+                f"{self.folder / news.name} holds {len(news.vectors)} of {rows} "
+                f"vectors: run `muq-plugins index` again, which embeds the files of "
+                f"the missing ones again."
+            )
+        self._ids = np.full(len(news.vectors), -1)
+        self._ids[: len(known)] = known
+        self._ids[news.rows] = news.ids
+        self._name, self._revision, self._vectors = news[:3]
 
 
 def stands_out(scores: np.ndarray) -> bool | None:
@@ -208,9 +197,9 @@ def query_text(index: MusicIndex, text: str) -> str:
     """The text of a query as tokenizers take it, if the index can be asked by words."""
     if not index.takes_texts:
         raise UserError(
-            f"{index.folder} holds layer {index.store.layer} of {index.model}, which "
-            f"knows no words: search by an example (--audio FILE), or make an index "
-            f"with a MuQ-MuLan."
+            f"{index.folder} holds layer {index.store.layer} of {index.store.model}, "
+            f"which knows no words: search by an example (--audio FILE), or make an "
+            f"index with a MuQ-MuLan."
         )
     text = text.strip()
     if not text:
@@ -297,15 +286,9 @@ def export_parquet(index: MusicIndex, path: str | Path) -> int:
     schema = pa.schema(columns, metadata=facts)
     with atomic(path) as partial, pq.ParquetWriter(partial, schema) as writer:
         for entries, vectors in index.all_vectors():
-            rows = {
-                "path": [entry.shown for entry in entries],
-                "duration": [entry.duration for entry in entries],
-                "bytes": [entry.bytes for entry in entries],
-                "modified": [entry.modified for entry in entries],
-                "embedding": pa.FixedSizeListArray.from_arrays(
-                    vectors.ravel(), store.width
-                ),
-            }
+            known = [(e.shown, e.duration, e.bytes, e.modified) for e in entries]
+            embedding = pa.FixedSizeListArray.from_arrays(vectors.ravel(), store.width)
+            rows = [*zip(*known, strict=True), embedding]
             writer.write_table(pa.table(rows, schema=schema))
             count += len(entries)
     return count

@@ -51,7 +51,15 @@ _SCHEMA = (
     f"PRAGMA application_id = {APPLICATION}",
     *_NEW_TABLES,
 )
+_FACTS = "SELECT name, value FROM facts"
 _ENTRY = "id, path, bytes, modified, duration, checksum, content"
+# Of the ends: what they have in common, all paths between them have. One question each,
+# as SQLite looks into its index for one end, not for two.
+_ENDS = "SELECT min(path) FROM files UNION ALL SELECT max(path) FROM files"
+# Rows without gaps, in the order of the ids.
+_NUMBER_ROWS = """UPDATE files SET row = place FROM
+ (SELECT id AS file, row_number() OVER (ORDER BY id) - 1 AS place FROM files)
+ WHERE id = file"""
 
 
 @dataclass(frozen=True)
@@ -83,8 +91,9 @@ class Entry:
 class News(NamedTuple):
     """What has changed since a revision: rows with their new ids, -1 for none."""
 
-    vectors: str
+    name: str  # of the file of vectors
     revision: int
+    vectors: np.ndarray
     rows: np.ndarray
     ids: np.ndarray
 
@@ -106,13 +115,11 @@ def create(
         "vectors": _new_name(),
         "revision": "0",
     }
-    with translated(path):
-        Path(folder, facts["vectors"]).touch()
-        with atomic(path) as partial:
-            with closing(sqlite3.connect(partial)) as connection, connection:
-                for statement in _SCHEMA:
-                    connection.execute(statement)
-                _set(connection, **facts)
+    with translated(path), atomic(path) as partial:
+        with closing(sqlite3.connect(partial)) as connection, connection:
+            for statement in _SCHEMA:
+                connection.execute(statement)
+            _set(connection, **facts)
 
 
 class Store:
@@ -133,7 +140,7 @@ class Store:
         self.path = self.folder / FILE
         self._lock = threading.Lock()
         self._connection = self._connect()
-        facts = dict(self._read("SELECT name, value FROM facts"))
+        facts = self._facts()
         try:
             self.model = facts["model"]
             self.fingerprint = facts["fingerprint"]
@@ -175,39 +182,37 @@ class Store:
 
     def common_folder(self) -> str:
         """The folder that all files are in, so that it need not be shown with each."""
-        # What the first and the last path have in common, all between them have. One
-        # question each: SQLite looks into its index for one end, not for two.
-        ends = [
-            row[0]
-            for end in ("min", "max")
-            for row in self._read(f"SELECT {end}(path) FROM files")
-        ]
-        return _common_folder(ends)
+        return _common_folder(self._read(_ENDS))
 
-    def vectors(self, name: str | None = None) -> np.ndarray:
-        """All vectors (rows, width), also dead ones, mapped and not read."""
-        path = self.folder / (name or self._fact("vectors"))
+    def vectors(self, name: str) -> np.ndarray:
+        """All vectors (rows, width) of a file, also dead ones, mapped and not read."""
+        path = self.folder / name
         with translated(path), suppress(FileNotFoundError):
             if rows := path.stat().st_size // (4 * self.width):
                 return np.memmap(path, "<f4", "r", shape=(rows, self.width))
         return np.zeros((0, self.width), np.float32)
 
-    def news(self, vectors: str, revision: int) -> News:
+    def news(self, name: str, revision: int) -> News | None:
         """What has changed since a revision; all of it if the vectors moved.
 
         What it costs grows with the changes, not with the files.
         """
         with translated(self.path), self._lock, self._connection as connection:
-            connection.execute("BEGIN")  # one state for all questions
-            facts = dict(connection.execute("SELECT name, value FROM facts"))
-            since = revision if vectors == facts["vectors"] else -1
+            # One state for all questions: as long as it is read, nobody can commit,
+            # and so nobody removes its vectors.
+            connection.execute("BEGIN")
+            facts = dict(connection.execute(_FACTS))
+            now = facts["vectors"], int(facts["revision"])
+            if now == (name, revision):
+                return None
             pairs = connection.execute(
                 "SELECT row, id FROM files WHERE revision > ?1"
                 " UNION ALL SELECT row, -1 FROM gone WHERE revision > ?1",
-                (since,),
+                (revision if name == facts["vectors"] else -1,),
             ).fetchall()
+            vectors = self.vectors(facts["vectors"])
         rows, ids = np.array(pairs, dtype=np.int64).reshape(-1, 2).T
-        return News(facts["vectors"], int(facts["revision"]), rows, ids)
+        return News(*now, vectors, rows, ids)
 
     def put(
         self,
@@ -224,24 +229,19 @@ class Store:
                 f"{self.folder} holds vectors of {self.width} numbers, got one of the "
                 f"shape {vector.shape}."
             )
-        if not np.isfinite(vector).all():
-            raise UserError(f"The vector of {shown(path)} is not finite.")
         data, name = vector.astype("<f4").tobytes(), os.fsencode(path)
         known = (name, bytes, modified, duration, zlib.crc32(data), content)
-        with self._changing() as (connection, revision):
-            row = self._append(data)
-            _forget(connection, [name], revision)
+        with self._changing([name]) as (connection, revision):
             connection.execute(
                 "INSERT INTO files (path, bytes, modified, duration, checksum, content,"
                 " row, revision) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-                (*known, row, revision),
+                (*known, self._append(data), revision),
             )
 
     def move(self, entry: Entry, path: str, modified: int, content: bytes) -> None:
         """The same file is somewhere else now; it keeps its number and its vector."""
         name = os.fsencode(path)
-        with self._changing() as (connection, revision):
-            _forget(connection, [name], revision)
+        with self._changing([name]) as (connection, _):
             connection.execute(
                 "UPDATE files SET path = ?, modified = ?, content = ? WHERE id = ?",
                 (name, modified, content, entry.id),
@@ -249,14 +249,13 @@ class Store:
 
     def remove(self, paths: Iterable[str]) -> None:
         """Takes files out, and what is known to be wrong with them."""
-        with self._changing() as (connection, revision):
-            _forget(connection, [os.fsencode(path) for path in paths], revision)
+        with self._changing(map(os.fsencode, paths)):
+            pass
 
     def put_problem(self, path: str, reason: str) -> None:
         """Notes a file that cannot be read; its vector of before is out of date."""
         name = os.fsencode(path)
-        with self._changing() as (connection, revision):
-            _forget(connection, [name], revision)
+        with self._changing([name]) as (connection, _):
             connection.execute("INSERT INTO problems VALUES (?, ?)", (name, reason))
 
     def put_origin(self, model: str, folder: str) -> None:
@@ -276,14 +275,15 @@ class Store:
         [[words]] = self._read("PRAGMA quick_check(1)")
         if words != "ok":
             raise damaged(self.path, words)
-        vectors = self.vectors()
-        rows = 1 + max(
-            self._read(f"SELECT coalesce(max(row), -1) FROM {table}")[0][0]
-            for table in ("files", "gone")
+        name = self._facts()["vectors"]
+        vectors = self.vectors(name)
+        [[rows]] = self._read(
+            "SELECT coalesce(max(row) + 1, 0) FROM"
+            " (SELECT row FROM files UNION ALL SELECT row FROM gone)"
         )
         if len(vectors) < rows:
             # Of a file that was cut, no row is given twice.
-            path = self.folder / self._fact("vectors")
+            path = self.folder / name
             with translated(path), open(path, "ab") as file:
                 file.truncate(4 * self.width * rows)
         return {
@@ -297,18 +297,14 @@ class Store:
 
         Those who have mapped the old ones keep them, and see another name.
         """
-        name = self._fact("vectors")
+        name = self._facts()["vectors"]
         vectors = self.vectors(name)
-        pairs = self._read("SELECT row, id FROM files ORDER BY id")
-        if 3 * (len(vectors) - len(pairs)) > len(vectors):
-            rows = np.array([row for row, _ in pairs], dtype=np.int64)
+        rows = [row for [row] in self._read("SELECT row FROM files ORDER BY id")]
+        if 3 * (len(vectors) - len(rows)) > len(vectors):
             chunks = (vectors[rows[i : i + CHUNK]] for i in range(0, len(rows), CHUNK))
             with self._changing() as (connection, _):
                 name = _write_vectors(self.folder, (c.tobytes() for c in chunks))
-                numbered = ((row, id) for row, (_, id) in enumerate(pairs))
-                connection.executemany(
-                    "UPDATE files SET row = ? WHERE id = ?", numbered
-                )
+                connection.execute(_NUMBER_ROWS)
                 connection.execute("DELETE FROM gone")
                 _set(connection, vectors=name)
         for path in self.folder.glob("vectors-*.f4"):
@@ -317,7 +313,7 @@ class Store:
 
     def _append(self, data: bytes) -> int:
         """Writes a vector behind all others; its row."""
-        path = self.folder / _fact(self._connection, "vectors")
+        path = self.folder / dict(self._connection.execute(_FACTS))["vectors"]
         with open(os.open(path, os.O_RDWR | os.O_CREAT, 0o666), "r+b") as file:
             # Behind what a kill may have left half written.
             row = -(-file.seek(0, os.SEEK_END) // len(data))
@@ -327,9 +323,8 @@ class Store:
             os.fsync(file.fileno())
         return row
 
-    def _fact(self, name: str) -> str:
-        with translated(self.path), self._lock:
-            return _fact(self._connection, name)
+    def _facts(self) -> dict[str, str]:
+        return dict(self._read(_FACTS))
 
     def _connect(self) -> sqlite3.Connection:
         if not self.path.is_file():
@@ -370,11 +365,20 @@ class Store:
         return next(map(_entry, self._read(query, (value,))), None)
 
     @contextmanager
-    def _changing(self) -> Iterator[tuple[sqlite3.Connection, int]]:
-        """A change, whole or not at all, and its number."""
+    def _changing(
+        self, out: Iterable[bytes] = ()
+    ) -> Iterator[tuple[sqlite3.Connection, int]]:
+        """A change, whole or not at all, and its number; some paths are taken out."""
         with translated(self.path), self._lock, self._connection as connection:
             connection.execute("BEGIN IMMEDIATE")
-            revision = int(_fact(connection, "revision")) + 1
+            revision = int(dict(connection.execute(_FACTS))["revision"]) + 1
+            for path in out:
+                connection.execute(
+                    "INSERT INTO gone SELECT row, ? FROM files WHERE path = ?",
+                    (revision, path),
+                )
+                for table in ("files", "problems"):
+                    connection.execute(f"DELETE FROM {table} WHERE path = ?", (path,))
             yield connection, revision
             _set(connection, revision=str(revision))
 
@@ -392,22 +396,18 @@ def _migrate(folder: Path, connection: sqlite3.Connection) -> None:
         [[version]] = connection.execute("PRAGMA user_version")
         if version != OLD_FORMAT:
             return  # another process was faster
-        size = 4 * int(_fact(connection, "width"))
+        size = 4 * int(dict(connection.execute(_FACTS))["width"])
         latents = connection.execute("SELECT latent FROM files ORDER BY id")
         # One of another size is damaged, and found by its checksum.
         name = _write_vectors(folder, (x[:size].ljust(size, b"\0") for [x] in latents))
         for column in ("row INTEGER", "content BLOB", "revision INTEGER DEFAULT 0"):
             connection.execute(f"ALTER TABLE files ADD COLUMN {column}")
-        ids = connection.execute("SELECT id FROM files ORDER BY id").fetchall()
-        connection.executemany(
-            "UPDATE files SET row = ? WHERE id = ?",
-            ((row, id) for row, [id] in enumerate(ids)),
-        )
+        connection.execute(_NUMBER_ROWS)
         connection.execute("ALTER TABLE files DROP COLUMN latent")
         for statement in _NEW_TABLES:
             connection.execute(statement)
-        [ends] = connection.execute("SELECT min(path), max(path) FROM files")
-        if top := _common_folder(ends):  # which was indexed is not known any more
+        # Which folders were indexed is not known any more.
+        if top := _common_folder(connection.execute(_ENDS)):
             connection.execute("INSERT INTO folders VALUES (?)", (os.fsencode(top),))
         _set(connection, vectors=name, revision="0", layer="")
     connection.execute("VACUUM")  # gives back what the vectors took
@@ -427,29 +427,12 @@ def _new_name() -> str:
     return f"vectors-{uuid.uuid4().hex[:12]}.f4"
 
 
-def _fact(connection: sqlite3.Connection, name: str) -> str:
-    query = "SELECT value FROM facts WHERE name = ?"
-    [[value]] = connection.execute(query, (name,))
-    return value
-
-
 def _set(connection: sqlite3.Connection, **facts: str) -> None:
     connection.executemany("INSERT OR REPLACE INTO facts VALUES (?, ?)", facts.items())
 
 
-def _forget(connection: sqlite3.Connection, names: list[bytes], revision: int) -> None:
-    """Takes files and problems out, and notes which rows are gone."""
-    for name in names:
-        connection.execute(
-            "INSERT INTO gone SELECT row, ? FROM files WHERE path = ?",
-            (revision, name),
-        )
-        connection.execute("DELETE FROM files WHERE path = ?", (name,))
-        connection.execute("DELETE FROM problems WHERE path = ?", (name,))
-
-
-def _common_folder(paths: Iterable[bytes | None]) -> str:
-    folders = [os.path.dirname(os.fsdecode(path)) for path in paths if path]
+def _common_folder(ends: Iterable[tuple[bytes | None]]) -> str:
+    folders = [os.path.dirname(os.fsdecode(path)) for [path] in ends if path]
     return os.path.commonpath(folders) if folders else ""
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import stat
 from collections.abc import Callable, Iterable
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -15,8 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from muq_plugins.data.audio import AudioError, audio_info
-from muq_plugins.data.scan import find_audio, left_out_error
+from muq_plugins.data.audio import AudioError, audio_info, duration_for
+from muq_plugins.data.scan import Found, find_audio
 from muq_plugins.data.windows import mean_of_frames
 from muq_plugins.errors import UserError, shown
 from muq_plugins.files import locked
@@ -42,11 +41,7 @@ class EncoderLayer:
 
     def embed_file(self, path: str) -> Tensor:
         """The vector (width,) of a file of any length, in constant memory."""
-        seconds = audio_info(path).duration
-        least = self.encoder.min_samples / self.encoder.sample_rate
-        if seconds < least:
-            words = f"{seconds:.3f} s, a frame needs {least:.3f} s"
-            raise AudioError(path, "too short", words)
+        duration_for(path, self.encoder.min_samples / self.encoder.sample_rate)
         mean = mean_of_frames(self.model.embed_long(path, layer=self.layer))
         return torch.nn.functional.normalize(mean, dim=0).float()
 
@@ -83,8 +78,8 @@ def update_index(
     """
     root = os.path.realpath(music)
     try:
-        found, unlisted, left_out, _ = find_audio(root)
-        words = "" if found else f"There are no audio files in {music}."
+        found = find_audio(root)
+        words = "" if found.paths else f"There are no audio files in {music}."
     except OSError as error:
         words = str(error)
     if words:
@@ -101,13 +96,10 @@ def update_index(
             check_model(store, model, name)
             damaged, changes = store.check(), Changes()
             store.put_origin(name, root)
-            todo = _compare(store, root, found, unlisted, damaged, changes)
-            changes.problems += [
-                shown(str(left_out_error(os.path.join(root, name))))
-                for name in left_out
-            ]
-            for path, status in progress(todo):
-                _embed(store, model, path, status, changes)
+            todo = _compare(store, root, found, damaged, changes)
+            changes.problems += found.problems(root)
+            for path in progress(todo):
+                _embed(store, model, path, changes)
             store.compact()
     return changes
 
@@ -155,51 +147,26 @@ def _prepare(folder: Path) -> None:
 
 
 def _compare(
-    store: Store,
-    root: str,
-    found: list[str],
-    unlisted: list[tuple[str, str]],
-    damaged: set[int],
-    changes: Changes,
-) -> list[tuple[str, os.stat_result]]:
+    store: Store, root: str, found: Found, damaged: set[int], changes: Changes
+) -> list[str]:
     """The files of a tree to embed; what has moved or gone is noted in the index."""
-    todo, paths = [], [os.path.join(root, name) for name in found]
+    todo, paths = [], [os.path.join(root, name) for name in found.paths]
     known: dict[str, Entry] = {entry.path: entry for entry in store.entries()}
     by_size: dict[int, list[Entry]] = {}
     for entry in known.values():
-        by_size.setdefault(entry.bytes, []).append(entry)
+        if entry.id not in damaged:
+            by_size.setdefault(entry.bytes, []).append(entry)
     moved: set[str] = set()
     for path in paths:
         entry = known.get(path)
         if entry is not None and entry.is_current() and entry.id not in damaged:
             changes.unchanged += 1
-            continue
-        try:
-            # Before it is read: if it changes meanwhile, the next update sees it.
-            status = os.stat(path)
-        except OSError as error:
-            _problem(store, path, f"missing ({error.strerror}).", changes)
-            continue
-        if not stat.S_ISREG(status.st_mode):
-            # To open a pipe is to wait for one who writes into it.
-            _problem(store, path, "not a regular file. Leave it out.", changes)
-            continue
-        same = by_size.get(status.st_size, []) if entry is None else []
-        same = [x for x in same if x.path not in moved and x.id not in damaged]
-        if before := _moved_from(same, path, status):
-            store.move(before, path, status.st_mtime_ns, _content(path))
-            moved.add(before.path)
+        elif entry is None and _has_moved(store, path, by_size, moved):
             changes.moved += 1
-            continue
-        todo.append((path, status))
+        else:
+            todo.append(path)
     # What cannot be seen now is not known to be gone.
-    hidden = [os.path.join(root, name) for name, _ in unlisted]
-    for name, reason in unlisted:
-        place = shown(os.path.join(root, name))
-        changes.problems.append(
-            f"{place}: cannot be listed ({reason}). What is indexed of it stays. "
-            f"Check the permissions."
-        )
+    hidden = [os.path.join(root, name) for name, _ in found.unreadable]
     missing = {*known, *store.problems()} - {*paths, *moved}
     gone = [
         path
@@ -211,37 +178,34 @@ def _compare(
     return todo
 
 
-def _moved_from(
-    same_size: list[Entry], path: str, status: os.stat_result
-) -> Entry | None:
-    """The file of the index that this one was, under a path that has gone."""
-    gone = [entry for entry in same_size if _has_gone(entry.path)]
-    content = None
-    for entry in gone:
-        if entry.content is None:  # indexed by a version that did not note it
-            name = os.path.basename(entry.path)
-            if (name, entry.modified) == (os.path.basename(path), status.st_mtime_ns):
-                return entry
-            continue
-        try:
+def _has_moved(
+    store: Store, path: str, by_size: dict[int, list[Entry]], moved: set[str]
+) -> bool:
+    """Whether a new file is one of the index whose path has gone, which is noted."""
+    try:
+        status, content = os.stat(path), None
+        for entry in by_size.get(status.st_size, ()):
+            if entry.path in moved or not _has_gone(entry.path):
+                continue
             content = content or _content(path)
-        except OSError:
-            return None  # to embed it will say why
-        if content == entry.content:
-            return entry
-    return None
+            old = os.path.basename(entry.path), entry.modified
+            same_name = old == (os.path.basename(path), status.st_mtime_ns)
+            # Versions of before did not note the content.
+            if same_name if entry.content is None else content == entry.content:
+                store.move(entry, path, status.st_mtime_ns, content)
+                moved.add(entry.path)
+                return True
+    except OSError:
+        pass  # to embed it will say why
+    return False
 
 
-def _embed(
-    store: Store,
-    model: AudioModel,
-    path: str,
-    status: os.stat_result,
-    changes: Changes,
-) -> None:
+def _embed(store: Store, model: AudioModel, path: str, changes: Changes) -> None:
     """Puts one file into the index, or among the problems."""
     was_known = store.find(path) is not None
     try:
+        # Before it is read: if it changes meanwhile, the next update sees it.
+        status = os.stat(path) if os.path.exists(path) else None
         duration = audio_info(path).duration
         content = _content(path)
         vector = model.embed_file(path).detach().float().cpu().numpy().reshape(-1)
@@ -249,17 +213,13 @@ def _embed(
         words = str(error)
     else:
         if np.isfinite(vector).all():
-            modified = status.st_mtime_ns
-            store.put(path, status.st_size, modified, duration, vector, content)
+            size, modified = status.st_size, status.st_mtime_ns
+            store.put(path, size, modified, duration, vector, content)
             changes.added += not was_known
             changes.changed += was_known
             return
         words = f"{path}: what the model makes of it is not finite. Leave the file out."
-    _problem(store, path, words.removeprefix(f"{path}: "), changes)
-
-
-def _problem(store: Store, path: str, words: str, changes: Changes) -> None:
-    words = shown(words)
+    words = shown(words.removeprefix(f"{path}: "))
     store.put_problem(path, words)
     changes.problems.append(f"{shown(path)}: {words}")
 

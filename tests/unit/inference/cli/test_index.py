@@ -73,14 +73,14 @@ def test_the_model_is_found_from_other_folders(command, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     command[command.index("--model") + 1] = "model"
     assert main(command) == 0
-    assert MusicIndex(tmp_path / "index").model == str(tmp_path / "model")
+    assert MusicIndex(tmp_path / "index").store.model == str(tmp_path / "model")
 
 
 def test_a_model_that_has_moved_is_noted(command, tmp_path):
     assert main(command) == 0
     (tmp_path / "model").rename(tmp_path / "moved")
     assert main([*command, "--model", str(tmp_path / "moved")]) == 0
-    assert MusicIndex(tmp_path / "index").model == str(tmp_path / "moved")
+    assert MusicIndex(tmp_path / "index").store.model == str(tmp_path / "moved")
 
 
 def test_a_second_command_waits_and_says_so(command, tmp_path, capsys):

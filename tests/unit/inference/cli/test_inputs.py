@@ -114,21 +114,6 @@ def test_sound_that_is_not_looked_for_is_a_problem(tree):
         find_inputs([str(tree / "x" / "**" / "*.mp4")])
 
 
-def test_a_pipe_is_a_problem_and_no_input(tree):
-    """Opening it would wait for a writer that may never come."""
-    pipe = tree / "x" / "pipe.wav"
-    os.mkfifo(pipe)
-    x = tree / "x"
-    for sources in ([x], [x / "*"], [x / "**"], [pipe, x / "a.wav"]):
-        inputs, problems = find_inputs([str(source) for source in sources])
-        assert "a.wav" in [item.name for item in inputs]
-        assert "pipe.wav" not in [item.name for item in inputs]
-        [problem] = problems
-        assert problem.startswith(f"{pipe}: not a regular file")
-    with pytest.raises(UserError, match="pipe.wav: not a regular file"):
-        find_inputs([str(pipe)])
-
-
 def test_a_broken_link_is_left_to_the_command(tree):
     """Which says that it is missing."""
     (tree / "x" / "b.wav").symlink_to(tree / "nowhere.wav")

@@ -77,7 +77,7 @@ def test_a_pipe_is_listed_and_not_opened(command, tmp_path, capsys):
     assert main([*command, "--json"]) == 1
     output = capsys.readouterr()
     assert len(json.loads(output.out)["files"]) == 2
-    assert "pipe.wav: not a regular file" in output.err
+    assert "pipe.wav: undecodable (not a regular file)" in output.err
 
 
 def test_mistakes_are_explained(command, tmp_path, capsys):

@@ -123,7 +123,7 @@ def test_a_pipe_is_listed_and_not_opened(tmp_path, music, model):
     changes = update(tmp_path, music, model)
     assert counts(changes) == (4, 0, 0, 0)
     [problem] = changes.problems
-    assert problem.startswith(f"{music / 'pipe.wav'}: not a regular file")
+    assert problem.startswith(f"{music / 'pipe.wav'}: undecodable (not a regular file)")
     # Also in the place of a file that is indexed.
     (music / "a.wav").unlink()
     os.mkfifo(music / "a.wav")
