@@ -8,75 +8,11 @@ import re
 from collections.abc import Collection
 from functools import lru_cache
 
+from muq_plugins.data.instruments import INSTRUMENTS
+
 LANGUAGES = ("en", "zh")
 
-# Chinese names of `muq_plugins.data.corpus.INSTRUMENTS`.
-INSTRUMENTS = {
-    "acoustic grand piano": "三角钢琴",
-    "bright acoustic piano": "明亮的钢琴",
-    "electric grand piano": "电三角钢琴",
-    "honky-tonk piano": "酒吧钢琴",
-    "electric piano": "电钢琴",
-    "chorused electric piano": "合唱效果电钢琴",
-    "harpsichord": "羽管键琴",
-    "clavinet": "击弦古钢琴",
-    "celesta": "钢片琴",
-    "glockenspiel": "钟琴",
-    "music box": "八音盒",
-    "vibraphone": "颤音琴",
-    "marimba": "马林巴",
-    "xylophone": "木琴",
-    "tubular bells": "管钟",
-    "dulcimer": "扬琴",
-    "drawbar organ": "拉杆风琴",
-    "percussive organ": "敲击风琴",
-    "rock organ": "摇滚风琴",
-    "church organ": "管风琴",
-    "reed organ": "簧风琴",
-    "accordion": "手风琴",
-    "harmonica": "口琴",
-    "bandoneon": "班多钮手风琴",
-    "nylon-string guitar": "尼龙弦吉他",
-    "steel-string guitar": "钢弦吉他",
-    "jazz guitar": "爵士吉他",
-    "clean electric guitar": "清音电吉他",
-    "muted electric guitar": "闷音电吉他",
-    "overdriven guitar": "过载吉他",
-    "distortion guitar": "失真吉他",
-    "violin": "小提琴",
-    "viola": "中提琴",
-    "cello": "大提琴",
-    "contrabass": "低音提琴",
-    "tremolo strings": "震音弦乐",
-    "pizzicato strings": "拨奏弦乐",
-    "string ensemble": "弦乐合奏",
-    "slow string ensemble": "慢起弦乐合奏",
-    "synth strings": "合成弦乐",
-    "slow synth strings": "慢起合成弦乐",
-    "trumpet": "小号",
-    "trombone": "长号",
-    "tuba": "大号",
-    "muted trumpet": "弱音小号",
-    "French horn": "圆号",
-    "brass section": "铜管组",
-    "synth brass": "合成铜管",
-    "soft synth brass": "柔和合成铜管",
-    "soprano saxophone": "高音萨克斯",
-    "alto saxophone": "中音萨克斯",
-    "tenor saxophone": "次中音萨克斯",
-    "baritone saxophone": "上低音萨克斯",
-    "oboe": "双簧管",
-    "English horn": "英国管",
-    "bassoon": "大管",
-    "clarinet": "单簧管",
-    "piccolo": "短笛",
-    "flute": "长笛",
-    "recorder": "竖笛",
-    "pan flute": "排箫",
-    "blown bottle": "吹瓶",
-    "shakuhachi": "尺八",
-    "ocarina": "陶笛",
-}
+_CHINESE = {one.name: one.chinese for one in INSTRUMENTS.values()}
 
 # Family to its names in English and in Chinese, the usual one first.
 FAMILIES = {
@@ -234,7 +170,7 @@ _SLOT = re.compile(r"\{(\w+)\}")
 
 def instrument_names(name: str, language: str) -> tuple[str, ...]:
     """What an instrument is called."""
-    return (INSTRUMENTS.get(name, name) if language == "zh" else name,)
+    return (_CHINESE.get(name, name) if language == "zh" else name,)
 
 
 def family_names(name: str, language: str) -> tuple[str, ...]:

@@ -6,10 +6,10 @@ arrangements (`arrangement`, `programs`) on a soundfont (`soundfont`, `sampler`,
 is long enough (`schedule`, `build`). The same instruments play single notes (`notes`).
 """
 
-from muq_plugins.data.corpus.arrangement import FAMILIES, INSTRUMENTS, family_of
 from muq_plugins.data.corpus.build import build_corpus
 from muq_plugins.data.corpus.notes import build_notes
 from muq_plugins.data.corpus.pieces import SPLITS, split_of
+from muq_plugins.data.instruments import FAMILIES, INSTRUMENTS, family_of
 
 __all__ = [
     "FAMILIES",

@@ -15,9 +15,9 @@ import numpy as np
 from speechbrain.utils.logger import get_logger
 from tqdm import tqdm
 
-from muq_plugins.data.corpus.arrangement import INSTRUMENTS, family_of
 from muq_plugins.data.corpus.soundfont import SAMPLE_RATE, load_soundfont
 from muq_plugins.data.corpus.takes import AUDIO, level, read_record, write_flac
+from muq_plugins.data.instruments import INSTRUMENTS, family_of
 from muq_plugins.errors import UserError
 from muq_plugins.files import sweep, write_json
 

@@ -7,8 +7,9 @@ import random
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from muq_plugins.data.corpus.arrangement import FAMILIES, MIXED
+from muq_plugins.data.corpus.arrangement import MIXED
 from muq_plugins.data.corpus.pieces import Piece, split_of
+from muq_plugins.data.instruments import FAMILIES
 from muq_plugins.errors import UserError
 
 # What is held out is to judge by: from a tenth of the pieces each, valid and test get

@@ -12,11 +12,12 @@ import numpy as np
 import soundfile
 
 from muq_plugins.data.captions.writer import full_caption
-from muq_plugins.data.corpus.arrangement import INSTRUMENTS, Arrangement, Part, arrange
+from muq_plugins.data.corpus.arrangement import Arrangement, Part, arrange
 from muq_plugins.data.corpus.pieces import SPLITS, Piece
 from muq_plugins.data.corpus.schedule import Visit
 from muq_plugins.data.corpus.scores import estimate_key, key_name, read_score
 from muq_plugins.data.corpus.soundfont import SAMPLE_RATE, load_soundfont
+from muq_plugins.data.instruments import INSTRUMENTS
 from muq_plugins.errors import UserError
 from muq_plugins.files import atomic, read_json, write_json
 
