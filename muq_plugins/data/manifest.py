@@ -17,6 +17,7 @@ from typing import Any
 
 from speechbrain.dataio.dataio import load_data_json
 
+from muq_plugins.data.audio import AudioInfo
 from muq_plugins.data.clips import keyed_integer
 from muq_plugins.errors import UserError
 
@@ -70,18 +71,15 @@ def _check_entry(path: Path, clip_id: str, entry: Any) -> None:
         )
 
 
-def manifest_entry(
-    relative_path: str, duration: float, sample_rate: int, channels: int, **labels: Any
-) -> dict[str, Any]:
-    """One entry of a manifest."""
-    entry = {
-        "wav": "{data_root}/" + _escape(relative_path),
-        "duration": duration,
-        "sample_rate": sample_rate,
-        "channels": channels,
+def manifest_entry(path: str, audio: AudioInfo, **labels: Any) -> dict[str, Any]:
+    """One entry of a manifest; the path is relative to the data root."""
+    return {
+        "wav": "{data_root}/" + _escape(path),
+        "duration": audio.duration,
+        "sample_rate": audio.sample_rate,
+        "channels": audio.channels,
+        **{name: _escape(value) for name, value in labels.items()},
     }
-    entry.update({name: _escape(value) for name, value in labels.items()})
-    return entry
 
 
 def _escape(value: Any) -> Any:

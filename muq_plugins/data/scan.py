@@ -370,15 +370,7 @@ def _write_manifests(
     """Writes train.json, valid.json and test.json."""
     ids = dict(zip(usable, clip_ids(list(usable)), strict=True))
     for name, paths in splits.items():
-        entries = {
-            ids[path]: manifest_entry(
-                path,
-                usable[path].duration,
-                usable[path].sample_rate,
-                usable[path].channels,
-            )
-            for path in paths
-        }
+        entries = {ids[path]: manifest_entry(path, usable[path]) for path in paths}
         write_json(manifest_folder / f"{name}.json", entries)
 
 

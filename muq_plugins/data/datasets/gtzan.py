@@ -15,10 +15,10 @@ from muq_plugins.data.datasets.tagged import (
     PARTS,
     TaggedClip,
     TaggedData,
+    damaged,
     read_text,
     write_manifests,
 )
-from muq_plugins.errors import UserError
 
 GENRES = (
     "blues",
@@ -70,9 +70,9 @@ def prepare_gtzan(
 def _clip(name: str, part: str, where: str) -> TaggedClip:
     genre, _, file = name.partition("/")
     if genre not in GENRES or not file.startswith(f"{genre}."):
-        raise UserError(
-            f"{where}: {name!r} is no recording of GTZAN, such as "
-            f"'blues/blues.00012.wav' with one of {', '.join(GENRES)}. Get the file "
-            f"from {SOURCE}."
+        words = (
+            f"{name!r} is no recording of GTZAN, such as 'blues/blues.00012.wav' with "
+            f"one of {', '.join(GENRES)}"
         )
+        raise damaged(where, words, SOURCE)
     return TaggedClip(name, part, [genre], {"genre": genre})

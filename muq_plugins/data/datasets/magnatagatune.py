@@ -27,6 +27,8 @@ from muq_plugins.data.datasets.tagged import (
     PARTS,
     TaggedClip,
     TaggedData,
+    damaged,
+    read_bytes,
     read_text,
     write_manifests,
 )
@@ -107,44 +109,34 @@ def prepare_magnatagatune(
 def _folder_part(path: str) -> str:
     folder = path.partition("/")[0]
     if folder not in FOLDERS:
-        raise UserError(
-            f"{ANNOTATIONS}: {path!r} is in none of the folders 0 to f. Get it again "
-            f"from {SOURCE}."
-        )
+        raise damaged(ANNOTATIONS, f"{path!r} is in none of the folders 0 to f", SOURCE)
     return FOLDERS[folder]
 
 
 def read_annotations(path: str | Path) -> tuple[list[str], np.ndarray, list[str]]:
     """Read `annotations_final.csv`."""
     lines = read_text(path, SOURCE).splitlines()
-    rows = list(csv.reader(lines, delimiter="\t"))
-    if not rows or rows[0][:1] != ["clip_id"] or rows[0][-1] != "mp3_path":
-        raise UserError(
-            f"{path} must have the columns clip_id, tags and mp3_path, divided by "
-            f"tabs. Get it again from {SOURCE}."
-        )
-    width = len(rows[0])
-    for number, row in enumerate(rows, start=1):
-        if len(row) != width or number > 1 and set(row[1:-1]) - {"0", "1"}:
-            raise UserError(
-                f"{path}, line {number}: expected {width} columns, 0 or 1 for every "
-                f"tag. Get it again from {SOURCE}."
-            )
-    matrix = np.array([row[1:-1] for row in rows[1:]]) == "1"
-    return rows[0][1:-1], matrix.reshape(-1, width - 2), [row[-1] for row in rows[1:]]
+    header, *rows = csv.reader(lines, delimiter="\t") if lines else [[]]
+    if header[:1] != ["clip_id"] or header[-1] != "mp3_path":
+        wanted = "it must have the columns clip_id, tags and mp3_path, divided by tabs"
+        raise damaged(path, wanted, SOURCE)
+    for number, row in enumerate(rows, start=2):
+        if len(row) != len(header) or set(row[1:-1]) - {"0", "1"}:
+            wanted = f"expected {len(header)} columns, 0 or 1 for every tag"
+            raise damaged(f"{path}, line {number}", wanted, SOURCE)
+    matrix = np.array([row[1:-1] for row in rows]) == "1"
+    matrix = matrix.reshape(len(rows), len(header) - 2)
+    return header[1:-1], matrix, [row[-1] for row in rows]
 
 
 def _listed_tags(path: Path, names: list[str]) -> list[int]:
     """Columns of the tags of a list, where "no vocals" is written "noVocals"."""
     columns = {name.replace(" ", "").lower(): i for i, name in enumerate(names)}
     listed = read_text(path, SPLIT_SOURCE).split()
-    unknown = [tag for tag in listed if tag.lower() not in columns]
-    if unknown or not listed:
-        problem = f"the tag {unknown[0]!r}" if unknown else "no tag at all"
-        raise UserError(
-            f"{path} lists {problem}, expected columns of {ANNOTATIONS}. Get it again "
-            f"from {SPLIT_SOURCE}."
-        )
+    for tag in listed or ["nothing"]:
+        if tag.lower() not in columns:
+            words = f"it lists the tag {tag!r}, which is no column of {ANNOTATIONS}"
+            raise damaged(path, words, SPLIT_SOURCE)
     return [columns[tag.lower()] for tag in listed]
 
 
@@ -156,16 +148,12 @@ def _lee_won(
     parted = []
     for part in PARTS:
         file = folder / f"{part}_list_pub.cP"
-        if not file.is_file():
-            raise UserError(f"{file} does not exist. Get it from {SPLIT_SOURCE}.")
         listed = []
         for name in read_pickled_texts(file):
             path = str(Path(name).with_suffix(".mp3").as_posix())
             if path not in rows:
-                raise UserError(
-                    f"{file} lists {name!r}, but {ANNOTATIONS} has no {path!r}: get "
-                    f"both again, from {SPLIT_SOURCE} and {SOURCE}."
-                )
+                words = f"it lists {name!r}, but {ANNOTATIONS} has no {path!r}"
+                raise damaged(file, words, f"{SPLIT_SOURCE}, and that from {SOURCE}")
             listed.append(rows[path])
         _check_truth(folder / f"y_{part}_pub.npy", listed, paths, matrix)
         parted += [(row, part) for row in listed]
@@ -175,27 +163,25 @@ def _lee_won(
 def _check_truth(
     file: Path, listed: list[int], paths: list[str], matrix: np.ndarray
 ) -> None:
-    """Raises UserError if the published matrix is not that of the annotations."""
+    """Refuses a published matrix that is not that of the annotations."""
     if not file.is_file():
         return
     try:
         truth = np.load(file, allow_pickle=False)
     except (ValueError, EOFError) as error:
-        raise UserError(
-            f"{file} is no matrix ({error}). Get it again from {SPLIT_SOURCE}."
-        ) from error
-    if truth.shape != (len(listed), matrix.shape[1]):
-        raise UserError(
-            f"{file} is {truth.shape}, expected {(len(listed), matrix.shape[1])} for "
-            f"the clips of its list. Get both again from {SPLIT_SOURCE}."
-        )
-    differs = (truth.astype(bool) != matrix[listed]).any(axis=1)
+        raise damaged(file, f"it is no matrix ({error})", SPLIT_SOURCE) from error
+    expected = matrix[listed]
+    if truth.shape != expected.shape:
+        words = f"it is {truth.shape}, but the clips of its list {expected.shape}"
+        raise damaged(file, words, SPLIT_SOURCE)
+    differs = (truth.astype(bool) != expected).any(axis=1)
     if differs.any():
-        raise UserError(
-            f"{file} and {ANNOTATIONS} give different tags to "
-            f"{paths[listed[int(differs.argmax())]]!r}, or the order of the tags "
-            f"differs ({int(differs.sum())} of {len(listed)} clips): get both again."
+        first = paths[listed[int(differs.argmax())]]
+        words = (
+            f"{ANNOTATIONS} gives different tags to {first!r}, or in another order "
+            f"({int(differs.sum())} of {len(listed)} clips)"
         )
+        raise damaged(file, words, f"{SPLIT_SOURCE}, and that from {SOURCE}")
 
 
 def read_pickled_texts(path: str | Path) -> list[str]:
@@ -204,28 +190,19 @@ def read_pickled_texts(path: str | Path) -> list[str]:
     Loading a pickle runs it as a program. These lists hold texts alone, so any
     operation that makes something else is refused.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise UserError(f"{path} does not exist.")
-    texts = []
-    lists = 0
+    content, texts, lists = read_bytes(path, SPLIT_SOURCE), [], 0
     try:
-        for operation, argument, _ in pickletools.genops(path.read_bytes()):
+        for operation, argument, _ in pickletools.genops(content):
             if operation.name in TEXTS:
                 texts.append(argument)
             elif operation.name not in LIST | MEMORY:
-                raise UserError(
-                    f"{path} holds more than a list of texts: its operation "
-                    f"{operation.name} is refused, since it could run a program. Get "
-                    "the published file."
-                )
+                words = f"its {operation.name} is no text, and could run a program"
+                raise damaged(path, words, SPLIT_SOURCE)
             lists += operation.name in ("LIST", "EMPTY_LIST")
     except UserError:
         raise
     except ValueError as error:
-        raise UserError(
-            f"{path} is no complete pickle ({error}). Get it again."
-        ) from error
+        raise damaged(path, f"it is no whole pickle ({error})", SPLIT_SOURCE) from error
     if lists != 1:
-        raise UserError(f"{path} holds {lists} lists instead of one.")
+        raise damaged(path, f"it holds {lists} lists instead of one", SPLIT_SOURCE)
     return texts

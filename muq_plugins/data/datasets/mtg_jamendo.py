@@ -16,6 +16,7 @@ from muq_plugins.data.datasets.tagged import (
     PARTS,
     TaggedClip,
     TaggedData,
+    damaged,
     read_text,
     write_manifests,
 )
@@ -77,24 +78,18 @@ def spoken_tag(tag: str) -> str:
 
 
 def _read(path: Path, part: str, kinds: Sequence[str]) -> list[TaggedClip]:
-    lines = read_text(path, SOURCE).splitlines()
-    if not lines or lines[0].strip().split("\t") != COLUMNS:
-        raise UserError(
-            f"{path} must start with the columns {' '.join(COLUMNS)}, divided by tabs. "
-            f"Get it again from {SOURCE}."
-        )
+    header, *lines = read_text(path, SOURCE).splitlines() or [""]
+    if header.strip().split("\t") != COLUMNS:
+        wanted = f"it must start with the columns {' '.join(COLUMNS)}, divided by tabs"
+        raise damaged(path, wanted, SOURCE)
     clips = []
-    for number, line in enumerate(lines[1:], start=2):
+    for number, line in enumerate(lines, start=2):
         cells = line.split("\t")
         tags = cells[len(COLUMNS) - 1 :]
-        strange = [tag for tag in tags if tag.partition("---")[0] not in kinds]
-        if not tags or strange:
-            problem = f"the tag {strange[0]!r}" if strange else "no tag"
-            raise UserError(
-                f"{path}, line {number}: {problem}, but every tag must start with "
-                f"{' or '.join(f'{kind}---' for kind in kinds)}. Get the file again "
-                f"from {SOURCE}."
-            )
+        for tag in tags or [""]:
+            if tag.partition("---")[0] not in kinds:
+                words = f"the tag {tag!r} does not start with {' or '.join(kinds)}"
+                raise damaged(f"{path}, line {number}", words, SOURCE)
         track, artist, album, audio = cells[:4]
         labels = {"track": track, "artist": artist, "album": album}
         clips.append(TaggedClip(audio, part, tags, labels))

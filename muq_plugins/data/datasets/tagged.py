@@ -72,28 +72,21 @@ def write_manifests(
     found, left_out = _find_audio(
         audio_folder, chosen, endings, set(known_unreadable), leave_out_missing
     )
+    entries: dict[str, dict] = {part: {} for part in parts}
     ids = clip_ids([clip.path for clip in chosen])
-    manifests = {}
-    for part in parts:
-        entries = {}
-        for clip, clip_id in zip(chosen, ids, strict=True):
-            if clip.part == part and clip.path in found:
-                path, info = found[clip.path]
-                entries[clip_id] = manifest_entry(
-                    path,
-                    info.duration,
-                    info.sample_rate,
-                    info.channels,
-                    tags=clip.tags,
-                    **clip.labels,
-                )
-        if not entries:
+    for clip, clip_id in zip(chosen, ids, strict=True):
+        if clip.path in found:
+            path, info = found[clip.path]
+            labels = {"tags": clip.tags, **clip.labels}
+            entries[clip.part][clip_id] = manifest_entry(path, info, **labels)
+    manifests = {part: folder / f"{part}.json" for part in parts}
+    for part, manifest in manifests.items():
+        if not entries[part]:
             raise UserError(
                 f"No clip of the part {part!r} has audio in {audio_folder}: check the "
                 "folder, or do not list this part in parts."
             )
-        manifests[part] = folder / f"{part}.json"
-        write_json(manifests[part], entries)
+        write_json(manifest, entries[part])
     write_json(folder / TAGS_FILE, tags)
     write_json(folder / LEFT_OUT_FILE, left_out)
     if left_out:
@@ -173,17 +166,24 @@ def read_tag_order(manifest_folder: str | Path) -> list[str]:
     return json.loads(read_text(path, "the prepare function of the data set"))
 
 
-def read_text(path: str | Path, where_from: str) -> str:
+def read_text(path: str | Path, source: str) -> str:
     """The text of an annotation file."""
-    path = Path(path)
-    if not path.is_file():
+    try:
+        return read_bytes(path, source).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise damaged(path, f"it is no text in UTF-8 ({error})", source) from error
+
+
+def read_bytes(path: str | Path, source: str) -> bytes:
+    """The content of an annotation file."""
+    if not Path(path).is_file():
         raise UserError(
-            f"{path} does not exist. Get it from {where_from}, or give the folder that "
+            f"{path} does not exist. Get it from {source}, or give the folder that "
             "holds it."
         )
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise UserError(
-            f"{path} is no text in UTF-8 ({error}). Get it again from {where_from}."
-        ) from error
+    return Path(path).read_bytes()
+
+
+def damaged(path: str | Path, words: str, source: str) -> UserError:
+    """What is wrong with an annotation file, and where it is published."""
+    return UserError(f"{path}: {words}. Get it again from {source}.")

@@ -5,6 +5,7 @@ import json
 import pytest
 from speechbrain.dataio.dataset import DynamicItemDataset
 
+from muq_plugins.data.audio import AudioInfo
 from muq_plugins.data.manifest import (
     clip_ids,
     load_manifest,
@@ -17,7 +18,8 @@ from muq_plugins.files import write_json
 
 def test_speechbrain_reads_what_we_write(tmp_path):
     label = {"caption": "a {lively} tune", "programs": [0, 40], "families": ["{x}"]}
-    entry = manifest_entry("al{b}um/s.wav", 2.5, 44100, 2, **label)
+    audio = AudioInfo(44100, 110250, 2, "WAV", "PCM_16")
+    entry = manifest_entry("al{b}um/s.wav", audio, **label)
     write_json(tmp_path / "train.json", {"s": entry})
     ours = load_manifest(tmp_path / "train.json", "/music")
     assert ours["s"]["wav"] == "/music/al{b}um/s.wav"

@@ -19,3 +19,15 @@ def sounds(tmp_path):
         return tmp_path / "audio"
 
     return write
+
+
+def spoil(path, change):
+    """Takes a file away, replaces a text in it, or gives it another content."""
+    if change is None:
+        path.unlink()
+    elif isinstance(change, tuple):
+        path.write_text(path.read_text().replace(*change), encoding="utf-8")
+    elif isinstance(change, np.ndarray):
+        np.save(path, change)
+    else:
+        path.write_bytes(change)

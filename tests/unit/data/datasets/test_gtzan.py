@@ -6,6 +6,7 @@ from muq_plugins.data.datasets import prepare_gtzan
 from muq_plugins.data.datasets.gtzan import GENRES
 from muq_plugins.data.manifest import load_manifest
 from muq_plugins.errors import UserError
+from tests.unit.data.datasets.conftest import spoil
 
 PARTS = {
     "train": "blues/blues.00029.wav\njazz/jazz.00054.wav\n",
@@ -51,13 +52,14 @@ def test_the_old_format_and_the_known_broken_file(split, sounds, tmp_path):
     assert [one["path"] for one in data.left_out] == ["jazz/jazz.00054.wav"]
 
 
-def test_a_list_of_something_else(split, sounds, tmp_path):
-    (split / "valid_filtered.txt").write_text("\npolka/polka.00001.wav\n")
-    with pytest.raises(UserError, match="valid_filtered.txt, line 2: 'polka/polka"):
-        prepare_gtzan(split, sounds("a.wav"), tmp_path / "out")
-
-
-def test_a_missing_list(split, sounds, tmp_path):
-    (split / "valid_filtered.txt").unlink()
-    with pytest.raises(UserError, match="valid_filtered.txt does not exist. Get it"):
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (b"\npolka/polka.00001.wav\n", ", line 2: 'polka/polka"),
+        (None, " does not exist. Get it"),
+    ],
+)
+def test_damaged_lists(split, sounds, tmp_path, change, message):
+    spoil(split / "valid_filtered.txt", change)
+    with pytest.raises(UserError, match=f"valid_filtered.txt{message}"):
         prepare_gtzan(split, sounds("a.wav"), tmp_path / "out")

@@ -6,6 +6,7 @@ from muq_plugins.data.datasets import prepare_mtg_jamendo
 from muq_plugins.data.datasets.mtg_jamendo import COLUMNS
 from muq_plugins.data.manifest import load_manifest
 from muq_plugins.errors import UserError
+from tests.unit.data.datasets.conftest import spoil
 
 HEADER = "\t".join(COLUMNS)
 SONGS = {
@@ -86,15 +87,19 @@ def test_unknown_choices(splits, sounds, options, message):
         prepare(splits, sounds(*AUDIO), **options)
 
 
-def test_a_tag_of_another_set(splits, sounds):
-    path = splits / "split-3" / "autotagging_genre-test.tsv"
-    path.write_text(path.read_text().replace("genre---pop", "instrument---oboe"))
-    with pytest.raises(UserError, match="line 2: the tag 'instrument---oboe'"):
-        prepare(splits, sounds(*AUDIO))
-
-
-def test_other_columns(splits, sounds):
-    path = splits / "split-3" / "autotagging_genre-test.tsv"
-    path.write_text(path.read_text().replace("\t", ","))
-    with pytest.raises(UserError, match="must start with the columns TRACK_ID"):
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            ("genre---pop", "instrument---oboe"),
+            "line 2: the tag 'instrument---oboe'",
+        ),
+        (("\tgenre---pop", ""), "line 2: the tag '' does not start with genre"),
+        (("\t", ","), "it must start with the columns TRACK_ID"),
+        (b"", "it must start with the columns TRACK_ID"),
+    ],
+)
+def test_damaged_annotations(splits, sounds, change, message):
+    spoil(splits / "split-3" / "autotagging_genre-test.tsv", change)
+    with pytest.raises(UserError, match=f"genre-test.tsv.*{message}.*Get it again"):
         prepare(splits, sounds(*AUDIO))
