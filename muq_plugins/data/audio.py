@@ -14,25 +14,11 @@ from fractions import Fraction
 from functools import lru_cache
 
 import numpy as np
-import soundfile
 import torch
 import torchaudio
 
-from muq_plugins.data.decoders import (
-    DecodingError,
-    Ffmpeg,
-    HeaderlessWav,
-    NoFfmpeg,
-    Sndfile,
-)
-from muq_plugins.data.headers import (
-    SAMPLES_PER_BYTE,
-    looks_like,
-    missing_part,
-    mp3_length,
-    ogg_fault,
-    wav_data,
-)
+from muq_plugins.data.decoders import DecodingError, Ffmpeg, Sndfile
+from muq_plugins.data.opening import open_audio
 from muq_plugins.errors import UserError
 
 # libsndfile decodes the first two lines, FFmpeg (through PyAV) the others.
@@ -70,17 +56,9 @@ REMEDIES = {
 # would be silent in the right scale too.
 MAX_AMPLITUDE = 32.0
 
-# libsndfile reports this many frames when the header states no length.
-_UNKNOWN_LENGTH = 1 << 62
 # Without a Xing header the length of an mp3 is an estimate from the file size,
 # which tags at the end of the file can push up by a few per cent.
 _MP3_LENGTH_TOLERANCE = 0.05
-# FFmpeg and libsndfile differ by what they do with the first and the last frame.
-_MP3_FRAMES = 3 * 1152
-_PLAIN = ("PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE")
-# The lowest rate in use for sound is 4 kHz, the highest 768 kHz. A clip of 24 Hz would
-# last for days, and crops are drawn by duration.
-MIN_RATE, MAX_RATE = 4000, 768000
 AUDIBLE = 1e-3  # -60 dB
 CANCELLED = MAX_AMPLITUDE * AUDIBLE  # the most that channels that cancel may leave
 # Values of the kernel of a resampler; all rates up to 100 kHz stay below it.
@@ -106,45 +84,43 @@ class AudioError(UserError):
 class AudioInfo:
     """What the header of an audio file says."""
 
-    sample_rate: int  # in Hz
-    num_samples: int  # samples per channel
-    channels: int  # number of channels
-    format: str  # container, in the decoder's words ("WAV", "FLAC", "OGG", "MP3")
-    subtype: str  # encoding, in the decoder's words ("PCM_16", "VORBIS", "AAC")
+    sample_rate: int = 0  # in Hz
+    num_samples: int = 0  # samples per channel
+    channels: int = 0  # number of channels
+    format: str = ""  # container, in the decoder's words ("WAV", "FLAC", "OGG", "MP3")
+    subtype: str = ""  # encoding, in the decoder's words ("PCM_16", "VORBIS", "AAC")
 
     @property
     def duration(self) -> float:
         """Length in seconds."""
-        return self.num_samples / self.sample_rate
+        return self.num_samples / self.sample_rate if self.sample_rate else 0.0
 
 
 @dataclasses.dataclass(frozen=True)
-class AudioCheck:
-    """What decoding a whole file found."""
+class AudioCheck(AudioInfo):
+    """What decoding a whole file found; the samples are those that were decoded."""
 
     # None when every sample could be decoded, else a key of `REMEDIES`
-    reason: str | None
-    detail: str  # the reason in words
-    sample_rate: int = 0  # in Hz; 0 when the file could not be opened
-    num_samples: int = 0  # decoded samples per channel
-    channels: int = 0  # number of channels
-    format: str = ""  # container
-    subtype: str = ""  # encoding
+    reason: str | None = None
+    detail: str = ""  # the reason in words
     # largest magnitude of the downmix, which is what a model would hear
     peak: float = 0.0
-
-    @property
-    def duration(self) -> float:
-        """Decoded length in seconds."""
-        return self.num_samples / self.sample_rate if self.sample_rate else 0.0
 
 
 def audio_info(path: str | os.PathLike) -> AudioInfo:
     """Reads the header of an audio file."""
-    with _opened(path) as file:
-        return AudioInfo(
-            file.sample_rate, file.frames, file.channels, file.format, file.subtype
-        )
+    with _opened(path) as decoder:
+        return _info(decoder)
+
+
+def _info(decoder: Sndfile | Ffmpeg) -> AudioInfo:
+    return AudioInfo(
+        decoder.sample_rate,
+        decoder.frames,
+        decoder.channels,
+        decoder.format,
+        decoder.subtype,
+    )
 
 
 def duration_for(path: str | os.PathLike, least: float) -> float:
@@ -217,7 +193,7 @@ def check_audio(path: str | os.PathLike) -> AudioCheck:
         with _opened(path) as decoder:
             return _check_opened(decoder)
     except AudioError as error:
-        return AudioCheck(error.reason, error.detail)
+        return AudioCheck(reason=error.reason, detail=error.detail)
 
 
 def _check_opened(decoder: Sndfile | Ffmpeg) -> AudioCheck:
@@ -244,34 +220,23 @@ def _check_opened(decoder: Sndfile | Ffmpeg) -> AudioCheck:
         reason, detail = wrong
     elif cancels(peak, channel_peak):
         reason, detail = "cancelling", _level_words(channel_peak)
-    return AudioCheck(
-        reason,
-        detail,
-        decoder.sample_rate,
-        decoded,
-        decoder.channels,
-        decoder.format,
-        decoder.subtype,
-        peak if math.isfinite(peak) else 0.0,
-    )
+    found = {**vars(_info(decoder)), "num_samples": decoded}
+    peak = peak if math.isfinite(peak) else 0.0
+    return AudioCheck(**found, reason=reason, detail=detail, peak=peak)
 
 
 @contextlib.contextmanager
 def _opened(path: str | os.PathLike) -> Iterator[Sndfile | Ffmpeg]:
-    """Opens a file and checks its structure; every way to fail is an `AudioError`.
-
-    What is refused here is refused by every reader, whichever window it is about.
-    """
-    decoder = None
+    """Opens a file; every way to fail is an `AudioError`."""
+    rate = None
     try:
-        decoder = _open(path)
-        _check_header(path, decoder)
-        yield decoder
+        with contextlib.closing(open_audio(path)) as decoder:
+            rate = decoder.sample_rate
+            yield decoder
     except DecodingError as error:
         words = error.words
-        if error.at is not None and decoder is not None:
-            place = error.at / decoder.sample_rate
-            words = f"decoding stopped at {place:.2f} s: {words}"
+        if error.at is not None and rate is not None:
+            words = f"decoding stopped at {error.at / rate:.2f} s: {words}"
         raise AudioError(path, error.reason, words) from error
     except FileNotFoundError as error:
         raise AudioError(path, "missing", "no such file") from error
@@ -281,89 +246,6 @@ def _opened(path: str | os.PathLike) -> Iterator[Sndfile | Ffmpeg]:
     except MemoryError as error:
         words = "its header claims more than fits into the memory"
         raise AudioError(path, "implausible", words) from error
-    finally:
-        if decoder is not None:
-            decoder.close()
-
-
-def _open(path: str | os.PathLike) -> Sndfile | Ffmpeg:
-    """The decoder of a file: libsndfile wherever it hears all of it."""
-    if not os.path.exists(path):
-        raise AudioError(path, "missing", "no such file")
-    if not os.path.isfile(path):
-        raise AudioError(path, "undecodable", "not a regular file")
-    # Bytes on POSIX: soundfile cannot encode file names that are not UTF-8.
-    name = os.fsencode(path) if os.name == "posix" else str(path)
-    try:
-        file = soundfile.SoundFile(name)
-    except soundfile.LibsndfileError as error:
-        with open(path, "rb"):  # an OSError says why it cannot be opened
-            pass
-        if os.path.getsize(path) == 0:
-            raise AudioError(path, "empty", "0 bytes") from error
-        try:
-            return Ffmpeg(path)
-        except DecodingError as other:
-            if other.reason != "undecodable":
-                raise
-            words, kind = error.error_string, looks_like(path)
-            if isinstance(other, NoFfmpeg) and (not kind or "MPEG-4" in kind):
-                words = other.words
-            elif kind:
-                words = f"it is {kind}"
-            elif "possibly a pipe" in words:  # said of any content that is unknown
-                words = "unknown format"
-            raise AudioError(path, "undecodable", words) from other
-    if file.format in ("WAV", "WAVEX") and file.subtype in _PLAIN:
-        begin = wav_data(path)
-        if begin is not None:
-            return HeaderlessWav(file, path, begin)
-    decoder = Sndfile(file)
-    if file.format == "MP3":
-        return _mp3(path, decoder)
-    return decoder
-
-
-def _mp3(path: str | os.PathLike, decoder: Sndfile) -> Sndfile | Ffmpeg:
-    """The decoder of an mp3: libsndfile stops at the length that it guesses."""
-    certain, words = mp3_length(path)
-    if words is not None:
-        decoder.close()
-        raise AudioError(path, "truncated", words)
-    if certain:
-        return decoder
-    try:
-        other = Ffmpeg(path)
-    except DecodingError:
-        return decoder  # without PyAV, or damaged: then it says where
-    if abs(other.frames - decoder.frames) <= _MP3_FRAMES:
-        return decoder
-    decoder.close()
-    return other
-
-
-def _check_header(path: str | os.PathLike, decoder: Sndfile | Ffmpeg) -> None:
-    """Refuses what the structure of a file gives away."""
-    status = os.stat(path)
-    frames, rate = decoder.frames, decoder.sample_rate
-    if frames == 0:
-        raise AudioError(path, "empty", "no samples")
-    if frames >= _UNKNOWN_LENGTH:
-        raise AudioError(path, "undecodable", "the header states no length")
-    if not MIN_RATE <= rate <= MAX_RATE:
-        words = f"{rate} Hz, music has {MIN_RATE} to {MAX_RATE} Hz"
-        raise AudioError(path, "implausible", words)
-    if frames > status.st_size * SAMPLES_PER_BYTE:
-        words = (
-            f"the header says {frames / rate / 3600:.0f} h, in {status.st_size} bytes"
-        )
-        raise AudioError(path, "implausible", words)
-    if decoder.format == "OGG":
-        fault = ogg_fault(os.fspath(path), status.st_size, status.st_mtime_ns)
-        if fault is not None:
-            raise AudioError(path, *fault)
-    if words := missing_part(decoder.log):
-        raise AudioError(path, "truncated", words)
 
 
 def _read_mono(

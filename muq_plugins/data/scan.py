@@ -6,12 +6,11 @@ on where it stopped, and other thresholds or fractions need no new decoding.
 """
 
 import collections
-import contextlib
 import dataclasses
 import math
 import os
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from typing import NamedTuple
@@ -108,41 +107,35 @@ def scan_folder(
     decoded is remembered in the folder of the manifests, or in `cache_folder`.
     """
     check_fractions(valid_fraction or 0.0, test_fraction or 0.0)
-    paths, unreadable, left_out, ignored = find_audio(data_folder)
-    if not paths and not unreadable:
-        others = collections.Counter(ignored)
-        others.update(os.path.splitext(path)[1].lower() for path in left_out)
+    found = find_audio(data_folder)
+    if not found.paths and not found.unreadable:
+        others = collections.Counter(found.ignored)
+        others.update(os.path.splitext(path)[1].lower() for path in found.left_out)
         raise UserError(
             f"No audio in {data_folder}: looked for {', '.join(AUDIO_EXTENSIONS)} at "
             f"any depth. Other files there: {_listed(others) or 'none'}. Check "
             "data_folder, or convert them to flac."
         )
     manifest_folder = Path(manifest_folder)
-    with _writing(manifest_folder):
+    try:
         manifest_folder.mkdir(parents=True, exist_ok=True)
+        cache = Path(cache_folder or manifest_folder) / "scan_cache.jsonl"
         checks, decoded = check_files(
-            Path(data_folder),
-            paths,
-            Path(cache_folder or manifest_folder) / "scan_cache.jsonl",
-            workers,
-            progress,
+            Path(data_folder), found.paths, cache, workers, progress
         )
-        usable, quarantine = _sort_out(checks, min_duration, silence_dbfs)
-        quarantine.extend(
-            {"path": path, "reason": "unreadable", "detail": detail}
-            for path, detail in unreadable
-        )
-        errors = [(path, left_out_error(path)) for path in left_out]
-        quarantine.extend(
-            {"path": path, "reason": error.reason, "detail": error.detail}
-            for path, error in errors
-        )
+        usable, quarantine = {}, []
+        for path, check in {**checks, **_not_read(found)}.items():
+            reason, detail = _judge(check, min_duration, silence_dbfs)
+            if reason is None:
+                usable[path] = check
+            else:
+                quarantine.append({"path": path, "reason": reason, "detail": detail})
         reasons = collections.Counter(entry["reason"] for entry in quarantine)
         write_json(manifest_folder / "quarantine.json", quarantine)
         if not usable:
             raise UserError(
-                f"None of the {len(paths)} audio files in {data_folder} can be used: "
-                f"{_listed(reasons)}. Each is listed with its reason in "
+                f"None of the {len(found.paths)} audio files in {data_folder} can be "
+                f"used: {_listed(reasons)}. Each is listed with its reason in "
                 f"{manifest_folder / 'quarantine.json'}."
             )
         usual = usual_fraction(len(usable))
@@ -153,7 +146,7 @@ def scan_folder(
         report = ScanReport(
             data_folder=str(data_folder),
             manifest_folder=str(manifest_folder),
-            files=len(paths),
+            files=len(found.paths),
             usable=len(usable),
             hours=_hours(usable.values()),
             splits={
@@ -167,7 +160,7 @@ def scan_folder(
             channels=_histogram(check.channels for check in usable.values()),
             formats=_histogram(f"{c.format} {c.subtype}" for c in usable.values()),
             quarantined=dict(reasons),
-            ignored=ignored,
+            ignored=found.ignored,
             decoded=decoded,
             settings={
                 "min_duration": min_duration,
@@ -178,6 +171,11 @@ def scan_folder(
             },
         )
         write_json(manifest_folder / "scan.json", dataclasses.asdict(report))
+    except OSError as error:
+        raise UserError(
+            f"Cannot write the manifests to {manifest_folder}: {error}. Free or "
+            "allow it, or choose another folder."
+        ) from error
     logger.info(report.summary())
     return report
 
@@ -281,11 +279,11 @@ def check_files(
         try:
             status = os.stat(data_folder / path)
         except OSError as error:
-            checks[path] = AudioCheck("missing", error.strerror)
+            checks[path] = AudioCheck(reason="missing", detail=error.strerror)
             continue
         key = (path, status.st_size, status.st_mtime_ns)
         if not stat.S_ISREG(status.st_mode):
-            checks[path] = AudioCheck("undecodable", "not a regular file")
+            checks[path] = AudioCheck(reason="undecodable", detail="not a regular file")
         elif key in cache:
             checks[path] = cache[key]
         else:
@@ -333,18 +331,16 @@ def available_cores() -> int:
     return os.cpu_count() or 1
 
 
-def _sort_out(
-    checks: dict[str, AudioCheck], min_duration: float, silence_dbfs: float
-) -> tuple[dict[str, AudioCheck], list[dict[str, str]]]:
-    """Divides checked files into usable ones and entries of the quarantine list."""
-    usable, quarantine = {}, []
-    for path, check in checks.items():
-        reason, detail = _judge(check, min_duration, silence_dbfs)
-        if reason is None:
-            usable[path] = check
-        else:
-            quarantine.append({"path": path, "reason": reason, "detail": detail})
-    return usable, quarantine
+def _not_read(found: Found) -> dict[str, AudioCheck]:
+    """What the quarantine lists beside the files that were looked for."""
+    checks = {
+        path: AudioCheck(reason="unreadable", detail=detail)
+        for path, detail in found.unreadable
+    }
+    for path in found.left_out:
+        error = left_out_error(path)
+        checks[path] = AudioCheck(reason=error.reason, detail=error.detail)
+    return checks
 
 
 def _judge(
@@ -372,18 +368,6 @@ def _write_manifests(
     for name, paths in splits.items():
         entries = {ids[path]: manifest_entry(path, usable[path]) for path in paths}
         write_json(manifest_folder / f"{name}.json", entries)
-
-
-@contextlib.contextmanager
-def _writing(manifest_folder: Path) -> Iterator[None]:
-    """Says which folder could not be written, and what to do."""
-    try:
-        yield
-    except OSError as error:
-        raise UserError(
-            f"Cannot write the manifests to {manifest_folder}: {error}. Free or "
-            "allow it, or choose another folder."
-        ) from error
 
 
 def check_fractions(valid_fraction: float, test_fraction: float) -> None:

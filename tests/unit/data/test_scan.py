@@ -193,7 +193,7 @@ def test_a_dangling_link_may_heal(music):
 
 def test_a_failing_disk_may_heal(music, monkeypatch):
     with monkeypatch.context() as patch:
-        failing = AudioCheck("unreadable", "System error.")
+        failing = AudioCheck(reason="unreadable", detail="System error.")
         patch.setattr(scan_files, "check_audio", lambda path: failing)
         with pytest.raises(ValueError, match="None of the 6 .*unreadable: 6"):
             scan(music)

@@ -1,4 +1,4 @@
-"""What the structure of an audio file gives away, which its decoder passes over.
+"""Opens a file with the decoder that hears all of it, or says why there is none.
 
 libsndfile silently shortens a wav that was cut off, skips damaged pages of an Ogg
 stream, and guesses the length of an mp3. Here the bytes themselves are asked.
@@ -10,11 +10,29 @@ import struct
 import zlib
 from functools import lru_cache
 
+import soundfile
+
+from muq_plugins.data.decoders import (
+    DecodingError,
+    Ffmpeg,
+    HeaderlessWav,
+    NoFfmpeg,
+    Sndfile,
+)
+
+# libsndfile reports this many frames when the header states no length.
+_UNKNOWN_LENGTH = 1 << 62
+# FFmpeg and libsndfile differ by what they do with the first and the last frame.
+_MP3_FRAMES = 3 * 1152
+_PLAIN = ("PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE")
+# The lowest rate in use for sound is 4 kHz, the highest 768 kHz. A clip of 24 Hz would
+# last for days, and crops are drawn by duration.
+MIN_RATE, MAX_RATE = 4000, 768000
 # Writers that cannot seek back (pipes) put a placeholder of at least this size.
 _STREAMED = 0x7F000000
 # The largest count of samples that a compressed byte has ever stood for is that of
 # digital silence in FLAC, 65535 samples in about ten bytes.
-SAMPLES_PER_BYTE = 8192
+_SAMPLES_PER_BYTE = 8192
 _REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 # Tags may stand behind the last frame of an mp3.
 _TAGS = (b"TAG", b"APETAGEX", b"LYRICS", bytes(8))
@@ -33,7 +51,98 @@ _KINDS = (
 )
 
 
-def looks_like(path: str | os.PathLike) -> str:
+def open_audio(path: str | os.PathLike) -> Sndfile | Ffmpeg:
+    """Opens a file and checks its structure.
+
+    What is refused here is refused by every reader, whichever window it is about.
+    """
+    decoder = _decoder(path)
+    try:
+        _check_structure(path, decoder)
+    except BaseException:
+        decoder.close()
+        raise
+    return decoder
+
+
+def _decoder(path: str | os.PathLike) -> Sndfile | Ffmpeg:
+    """The decoder of a file: libsndfile wherever it hears all of it."""
+    if not os.path.exists(path):
+        raise DecodingError("no such file", reason="missing")
+    if not os.path.isfile(path):
+        raise DecodingError("not a regular file")
+    # Bytes on POSIX: soundfile cannot encode file names that are not UTF-8.
+    name = os.fsencode(path) if os.name == "posix" else str(path)
+    try:
+        file = soundfile.SoundFile(name)
+    except soundfile.LibsndfileError as error:
+        with open(path, "rb"):  # an OSError says why it cannot be opened
+            pass
+        if os.path.getsize(path) == 0:
+            raise DecodingError("0 bytes", reason="empty") from error
+        try:
+            return Ffmpeg(path)
+        except DecodingError as other:
+            if other.reason != "undecodable":
+                raise
+            words, kind = error.error_string, _looks_like(path)
+            if isinstance(other, NoFfmpeg) and (not kind or "MPEG-4" in kind):
+                words = other.words
+            elif kind:
+                words = f"it is {kind}"
+            elif "possibly a pipe" in words:  # said of any content that is unknown
+                words = "unknown format"
+            raise DecodingError(words) from other
+    if file.format in ("WAV", "WAVEX") and file.subtype in _PLAIN:
+        begin = _wav_data(path)
+        if begin is not None:
+            return HeaderlessWav(file, path, begin)
+    decoder = Sndfile(file)
+    return _mp3(path, decoder) if file.format == "MP3" else decoder
+
+
+def _mp3(path: str | os.PathLike, decoder: Sndfile) -> Sndfile | Ffmpeg:
+    """The decoder of an mp3: libsndfile stops at the length that it guesses."""
+    certain, words = _mp3_length(path)
+    if words is not None:
+        decoder.close()
+        raise DecodingError(words, reason="truncated")
+    if certain:
+        return decoder
+    try:
+        other = Ffmpeg(path)
+    except DecodingError:
+        return decoder  # without PyAV, or damaged: then it says where
+    if abs(other.frames - decoder.frames) <= _MP3_FRAMES:
+        return decoder
+    decoder.close()
+    return other
+
+
+def _check_structure(path: str | os.PathLike, decoder: Sndfile | Ffmpeg) -> None:
+    """Refuses what the structure of a file gives away."""
+    status = os.stat(path)
+    frames, rate = decoder.frames, decoder.sample_rate
+    if frames == 0:
+        raise DecodingError("no samples", reason="empty")
+    if frames >= _UNKNOWN_LENGTH:
+        raise DecodingError("the header states no length")
+    if not MIN_RATE <= rate <= MAX_RATE:
+        words = f"{rate} Hz, music has {MIN_RATE} to {MAX_RATE} Hz"
+        raise DecodingError(words, reason="implausible")
+    if frames > status.st_size * _SAMPLES_PER_BYTE:
+        hours = f"{frames / rate / 3600:.0f} h, in {status.st_size} bytes"
+        raise DecodingError(f"the header says {hours}", reason="implausible")
+    if decoder.format == "OGG":
+        fault = _ogg_fault(os.fspath(path), status.st_size, status.st_mtime_ns)
+        if fault is not None:
+            reason, words = fault
+            raise DecodingError(words, reason=reason)
+    if words := _missing_part(decoder.log):
+        raise DecodingError(words, reason="truncated")
+
+
+def _looks_like(path: str | os.PathLike) -> str:
     """What a file that no decoder knows seems to be; empty if that is unknown."""
     with open(path, "rb") as file:
         head = file.read(512)
@@ -48,7 +157,7 @@ def looks_like(path: str | os.PathLike) -> str:
     return ""
 
 
-def missing_part(log: str) -> str | None:
+def _missing_part(log: str) -> str | None:
     """Words for a file that is shorter than it says, from libsndfile's header log."""
     for chunk in (r"data", r"SSND", r"\s*Data Size\s*", r"riff"):
         sizes = re.search(rf"^ ?{chunk} ?: (\d+) \(should be (\d+)\)", log, re.M)
@@ -65,7 +174,7 @@ def missing_part(log: str) -> str | None:
     return None
 
 
-def wav_data(path: str | os.PathLike) -> int | None:
+def _wav_data(path: str | os.PathLike) -> int | None:
     """Where the audio of a wav begins whose header states too little, else None.
 
     A size of 0 is what a recorder that was cut off leaves behind, and sizes of 4 GiB
@@ -99,7 +208,7 @@ def wav_data(path: str | os.PathLike) -> int | None:
 
 
 @lru_cache(maxsize=1 << 14)
-def ogg_fault(path: str, size: int, modified: int) -> tuple[str, str] | None:
+def _ogg_fault(path: str, size: int, modified: int) -> tuple[str, str] | None:
     """Reason and words for an Ogg file with a hole; its pages number themselves."""
     counts: dict[int, int] = {}
     ended: set[int] = set()
@@ -139,7 +248,7 @@ def _ogg_checksum(page: bytes) -> int:
     return int(f"{value:032b}"[::-1], 2)
 
 
-def mp3_length(path: str | os.PathLike) -> tuple[bool, str | None]:
+def _mp3_length(path: str | os.PathLike) -> tuple[bool, str | None]:
     """Whether an mp3 states its own length, and words if it is shorter than that."""
     size = os.path.getsize(path)
     with open(path, "rb") as file:
