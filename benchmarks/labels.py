@@ -27,7 +27,7 @@ from speechbrain.utils.distributed import infer_device
 from muq_plugins.data.clips import training_loader
 from muq_plugins.data.labels import ComputedLabels
 from muq_plugins.data.labels.targets import all_clips
-from muq_plugins.data.labels.windows import track_samples, window_labels
+from muq_plugins.data.labels.windows import track_samples
 from muq_plugins.data.preparation import prepare_manifests
 from muq_plugins.experiment import load_experiment
 from muq_plugins.inference.tokenizer import load_tokenizer
@@ -110,8 +110,8 @@ def main(argv: list[str]) -> None:
     def extract(number):
         entry = clips[number * len(clips) // (TRACKS + 1)]
         samples = track_samples(entry, target.sample_rate)
-        for span in stored.windows.spans(samples):
-            window_labels(target, stored.windows, entry["wav"], samples, span)
+        for span in computed.windows.spans(samples):
+            computed.windows.labels(entry["wav"], samples, span)
         return entry["duration"]
 
     costs = {"extraction": measure(extract, TRACKS, device)}

@@ -46,6 +46,16 @@ def spread_on_grid(length: int, size: int, most: int, grid: int) -> list[int]:
     ]
 
 
+def spans(length: int, size: int) -> list[tuple[int, int]]:
+    """Windows one after another, as (begin, end).
+
+    The last one takes what is left over, and is up to twice as long as the others.
+    Labels depend on it.
+    """
+    begins = [number * size for number in range(max(1, length // size))]
+    return list(zip(begins, [*begins[1:], length], strict=True))
+
+
 def spread_windows(
     path: str | Path, duration: float, seconds: float, most: int, sample_rate: int
 ) -> list[Tensor]:

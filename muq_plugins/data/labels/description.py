@@ -21,17 +21,14 @@ READ_BYTES = 1 << 20
 
 
 def describe(
-    target: Target,
-    windows: LabelWindows,
-    manifest: dict,
-    shard_minutes: float,
-    latents: bool,
+    windows: LabelWindows, manifest: dict, shard_minutes: float, latents: bool
 ) -> dict[str, Any]:
     """Everything that decides what is in a set of labels, as JSON.
 
     The tokenizer is described by a hash of its weights and settings, which are those of
     its teacher too; the manifest by a hash of ids and lengths, not of where files are.
     """
+    target = windows.target
     if not isinstance(target, Target):
         raise UserError(
             f"Labels are stored of a Target, not of a {type(target).__name__}: set "

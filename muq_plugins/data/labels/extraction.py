@@ -24,10 +24,11 @@ from muq_plugins.data.labels.shards import (
     Shard,
     ShardWriter,
     check_size,
+    damaged,
     hash_file,
     plan_shards,
 )
-from muq_plugins.data.labels.windows import LabelWindows, track_samples, window_labels
+from muq_plugins.data.labels.windows import LabelWindows, track_samples
 from muq_plugins.errors import UserError
 from muq_plugins.files import POLL_SECONDS, locked, sweep, write_json
 from muq_plugins.lobes.target import Target
@@ -58,7 +59,6 @@ class Throughput:
 
 def extract_labels(
     folder: str | Path,
-    target: Target,
     windows: LabelWindows,
     manifest: dict,
     shard_minutes: float = 30.0,
@@ -72,7 +72,7 @@ def extract_labels(
     of them when the labels are complete.
     """
     folder = Path(folder)
-    description = describe(target, windows, manifest, shard_minutes, latents)
+    description = describe(windows, manifest, shard_minutes, latents)
     agree(folder, description, create=True)
     shards = plan_shards(folder, manifest, shard_minutes)
     done = Throughput()
@@ -86,7 +86,7 @@ def extract_labels(
                 if not mine or shard.index.is_file():
                     continue
                 started = time.monotonic()
-                _label_shard(shard, target, windows, manifest, latents)
+                _label_shard(shard, windows, manifest, latents)
                 done.shards += 1
                 done.seconds += time.monotonic() - started
                 done.audio_seconds += sum(
@@ -97,40 +97,34 @@ def extract_labels(
     if not (folder / VERIFIED_FILE).is_file():  # else the folder may be read-only
         with locked(folder):
             if not (folder / VERIFIED_FILE).is_file():
-                verify(folder, target, windows, manifest, description, max_bad_fraction)
+                verify(folder, windows, manifest, description, max_bad_fraction)
     return done
 
 
 def _label_shard(
-    shard: Shard,
-    target: Target,
-    windows: LabelWindows,
-    manifest: dict,
-    latents: bool,
+    shard: Shard, windows: LabelWindows, manifest: dict, latents: bool
 ) -> None:
     """Labels the tracks of one shard."""
+    target = windows.target
     size = target.features.output_size if latents else None
     with ShardWriter(shard, target.num_codebooks, size) as writer:
         for clip_id in shard.clips:
-            entry = manifest[clip_id]
-            samples = track_samples(entry, target.sample_rate)
+            path = manifest[clip_id]["wav"]
+            samples = track_samples(manifest[clip_id], windows.sample_rate)
             spans = windows.spans(samples)
             try:
                 for span in spans:
-                    codes, feats = window_labels(
-                        target, windows, entry["wav"], samples, span
-                    )
+                    codes, feats = windows.labels(path, samples, span)
                     writer.add(codes.numpy(), feats.numpy())
             except AudioError as error:
                 logger.warning(f"No labels: {error}")
                 writer.fail_clip(clip_id, error.reason)
                 continue
-            writer.end_clip(clip_id, spans[-1][1], samples, entry["wav"])
+            writer.end_clip(clip_id, spans[-1][1], samples, path)
 
 
 def verify(
     folder: Path,
-    target: Target,
     windows: LabelWindows,
     manifest: dict,
     description: dict[str, Any],
@@ -148,9 +142,9 @@ def verify(
     failures: dict[str, str] = {}
     frames = 0
     for shard in shards:
-        index = shard.load(target.num_codebooks)
-        _check_files(shard, index, target, description["latent_size"])
-        _check_clips(shard, index, windows, manifest, target)
+        index = shard.load(windows.target.num_codebooks)
+        _check_files(shard, index, windows.target, description["latent_size"])
+        _check_clips(shard, index, windows, manifest)
         place.update({clip: (shard, row) for clip, row in index["clips"].items()})
         failures.update(index["failures"])
         frames += index["frames"]
@@ -166,7 +160,8 @@ def verify(
     clips = list(place)
     for number in range(min(RECOMPUTED, len(clips))):
         clip = clips[number * len(clips) // min(RECOMPUTED, len(clips))]
-        _recompute(clip, *place[clip], number, target, windows, manifest)
+        shard, row = place[clip]
+        _recompute(shard, row, number, windows, manifest[clip]["wav"])
     sweep(folder)
     for path in folder.glob(".shard-*.lock"):  # no shard is left to be locked
         path.unlink(missing_ok=True)
@@ -191,71 +186,55 @@ def _check_files(
         paths.append(shard.latents)
     for path in paths:
         if hash_file(path) != index["sha256"][path.suffix[1:]]:
-            raise UserError(
-                f"{path} was changed after it was written: its hash is not that in "
-                f"{shard.index}. Delete both and run extract_labels.py again."
-            )
+            raise damaged(path, "was changed after it was written")
     codes = np.fromfile(shard.codes, CODES)
     if codes.size and codes.max() >= target.codebook_size:
-        raise UserError(
-            f"{shard.codes} holds the code {codes.max()}, but the codebooks have "
-            f"{target.codebook_size} entries."
-        )
+        words = f"holds {codes.max()}, but codes are below {target.codebook_size}"
+        raise damaged(shard.codes, words)
 
 
 def _check_clips(
-    shard: Shard, index: dict, windows: LabelWindows, manifest: dict, target: Target
+    shard: Shard, index: dict, windows: LabelWindows, manifest: dict
 ) -> None:
     """Each clip of the shard once, with the frames of its audio, without gaps."""
     covered = [*index["clips"], *index["failures"]]
     if sorted(covered) != sorted(shard.clips):
         wrong = sorted(set(covered) ^ set(shard.clips))[:5]
-        raise UserError(
-            f"{shard.index} does not cover its clips exactly once: {', '.join(wrong)} "
-            "differ. Delete it and run extract_labels.py again."
-        )
+        words = f"does not cover its clips exactly once: {', '.join(wrong)} differ"
+        raise damaged(shard.index, words)
     expected = 0
     for clip_id, row in index["clips"].items():
-        samples = track_samples(manifest[clip_id], target.sample_rate)
+        samples = track_samples(manifest[clip_id], windows.sample_rate)
         frames = samples // windows.frame_samples
         if (row["first"], row["frames"], row["samples"]) != (expected, frames, samples):
-            raise UserError(
-                f"{shard.index}: {clip_id} has {row['frames']} frames from "
-                f"{row['first']} on for {row['samples']} samples, expected {frames} "
-                f"from {expected} on for {samples}. Delete it and run "
-                "extract_labels.py again."
+            words = (
+                f"says that {clip_id} has {row['frames']} frames from {row['first']} "
+                f"on for {row['samples']} samples, expected {frames} from {expected} "
+                f"on for {samples}"
             )
+            raise damaged(shard.index, words)
         expected += frames
     if index["frames"] != expected:
-        raise UserError(
-            f"{shard.index} promises {index['frames']} frames, its clips have "
-            f"{expected}. Delete it and run extract_labels.py again."
-        )
+        words = f"promises {index['frames']} frames, its clips have {expected}"
+        raise damaged(shard.index, words)
 
 
 def _recompute(
-    clip_id: str,
-    shard: Shard,
-    row: dict,
-    number: int,
-    target: Target,
-    windows: LabelWindows,
-    manifest: dict,
+    shard: Shard, row: dict, number: int, windows: LabelWindows, path: str
 ) -> None:
     """Compares the labels of one window of a clip with what they should be."""
-    path, samples = manifest[clip_id]["wav"], row["samples"]
-    spans = windows.spans(samples)
+    spans = windows.spans(row["samples"])
     span = spans[number % len(spans)]
-    codes, _ = window_labels(target, windows, path, samples, span)
+    codes, _ = windows.labels(path, row["samples"], span)
     if not len(codes):
         return  # shorter than a frame
-    shape = (row["frames"], target.num_codebooks)
-    offset = row["first"] * target.num_codebooks * CODES.itemsize
+    shape = (row["frames"], codes.shape[1])
+    offset = row["first"] * codes.shape[1] * CODES.itemsize
     stored = np.memmap(shard.codes, CODES, "r", offset, shape)[slice(*span)]
     share = float((stored == codes.numpy()).mean())
     if share < AGREEMENT:
-        raise UserError(
-            f"{shard.codes}: of the labels of {path} from {span[0]} to {span[1]} only "
-            f"{share:.1%} are what the tokenizer says now. Has the audio changed? "
-            f"Delete {shard.index} and run extract_labels.py again."
+        words = (
+            f"holds labels of {path}, of which from frame {span[0]} to {span[1]} only "
+            f"{share:.1%} are what the tokenizer says now: the audio may have changed"
         )
+        raise damaged(shard.codes, words)

@@ -72,17 +72,18 @@ class Shard:
 
 def check_size(path: Path, expected: int) -> None:
     """Refuses a file that is missing or has another size."""
-    remedy = (
-        f"Delete {path.with_suffix('.json').name} beside it and run extract_labels.py "
-        "again."
-    )
     if not path.is_file():
-        raise UserError(f"{path} is missing: this shard is gone. {remedy}")
+        raise damaged(path, "is missing: this shard is gone")
     size = path.stat().st_size
     if size != expected:
-        raise UserError(
-            f"{path} has {size} bytes instead of {expected}: it is damaged. {remedy}"
-        )
+        raise damaged(path, f"has {size} bytes instead of {expected}: it is damaged")
+
+
+def damaged(path: Path, words: str) -> UserError:
+    """What is wrong with a file of a shard, and what to do."""
+    index = path.with_suffix(".json")
+    which = "it" if path == index else f"{index.name} beside it"
+    return UserError(f"{path} {words}. Delete {which} and run extract_labels.py again.")
 
 
 def plan_shards(folder: Path, manifest: dict, shard_minutes: float) -> list[Shard]:

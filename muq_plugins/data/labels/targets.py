@@ -17,7 +17,7 @@ from muq_plugins.data.audio import AudioError
 from muq_plugins.data.labels.description import describe
 from muq_plugins.data.labels.extraction import Throughput, extract_labels
 from muq_plugins.data.labels.shards import LabelSet
-from muq_plugins.data.labels.windows import LabelWindows, track_samples, window_labels
+from muq_plugins.data.labels.windows import LabelWindows, track_samples
 from muq_plugins.data.preparation import Manifests
 from muq_plugins.errors import UserError
 from muq_plugins.lobes.lengths import absolute_lengths
@@ -34,9 +34,10 @@ class TrackTarget(nn.Module):
     nothing to train, to save or to move.
     """
 
-    def __init__(self, target: Target, windows: LabelWindows):
+    def __init__(self, windows: LabelWindows):
         super().__init__()
-        self.windows = windows
+        target = windows.target
+        self.frame_samples = windows.frame_samples
         self.sample_rate = target.sample_rate
         self.frame_rate = target.frame_rate
         self.num_codebooks = target.num_codebooks
@@ -59,7 +60,7 @@ class TrackTarget(nn.Module):
         or its track.
         """
         batch, samples = wavs.shape
-        size = self.windows.frame_samples
+        size = self.frame_samples
         lengths = absolute_lengths(wav_lens, samples, batch)
         lengths = [samples] * batch if lengths is None else lengths.tolist()
         shape = (batch, -(-samples // size), self.num_codebooks)
@@ -80,8 +81,8 @@ class TrackTarget(nn.Module):
 class StoredTarget(TrackTarget):
     """Codes from a set of labels."""
 
-    def __init__(self, target: Target, windows: LabelWindows, labels: LabelSet):
-        super().__init__(target, windows)
+    def __init__(self, windows: LabelWindows, labels: LabelSet):
+        super().__init__(windows)
         self.labels = labels
 
     def codes_of(self, clip_id: str, first: int, count: int) -> Tensor:
@@ -96,38 +97,35 @@ class ComputedTarget(TrackTarget):
     another device, but is no submodule.
     """
 
-    def __init__(self, target: Target, windows: LabelWindows, manifest: dict):
-        super().__init__(target, windows)
-        self._target = (target,)
+    def __init__(self, windows: LabelWindows, manifest: dict):
+        super().__init__(windows)
+        self.windows = windows
         self._tracks = {
-            clip: (entry["wav"], track_samples(entry, target.sample_rate))
+            clip: (entry["wav"], track_samples(entry, windows.sample_rate))
             for clip, entry in manifest.items()
         }
 
     def _apply(self, fn, recurse=True) -> ComputedTarget:
         """Lets the target follow to another device."""
-        self._target[0]._apply(fn, recurse)
+        self.windows.target._apply(fn, recurse)
         return super()._apply(fn, recurse)
 
     def codes_of(self, clip_id: str, first: int, count: int) -> Tensor:
         """Computes them; none if a window around them cannot be read."""
         path, samples = self._tracks[clip_id]
-        spans = self.windows.covering(samples, first, first + count)
-        nothing = torch.zeros(0, self.num_codebooks, dtype=torch.int64)
-        (target,) = self._target
+        spans = [
+            span
+            for span in self.windows.spans(samples)
+            if span[0] < first + count and first < span[1]
+        ]
+        codes = [torch.zeros(0, self.num_codebooks, dtype=torch.int64)]
         try:
-            codes = torch.cat(
-                [nothing]
-                + [
-                    window_labels(target, self.windows, path, samples, span)[0]
-                    for span in spans
-                ]
-            )
+            codes += [self.windows.labels(path, samples, span)[0] for span in spans]
         except AudioError as error:
             logger.warning(f"No labels: {error}")
-            return nothing
+            return codes[0]
         begin = first - spans[0][0] if spans else 0
-        return codes[begin : begin + count]
+        return torch.cat(codes)[begin : begin + count]
 
 
 @dataclass
@@ -143,7 +141,7 @@ class ComputedLabels:
         windows = LabelWindows.in_seconds(
             target, self.window_seconds, self.context_seconds
         )
-        return ComputedTarget(target, windows, all_clips(manifests))
+        return ComputedTarget(windows, all_clips(manifests))
 
 
 @dataclass
@@ -171,7 +169,6 @@ class StoredLabels:
         """Does a share of the extraction, and returns when it is complete."""
         return extract_labels(
             self.folder,
-            target,
             self._windows(target),
             all_clips(manifests),
             self.shard_minutes,
@@ -183,8 +180,8 @@ class StoredLabels:
         """The target to train on; what is not labelled yet is labelled first."""
         logger.info(f"Labels in {self.folder}: {self.extract(target, manifests)}.")
         windows, clips = self._windows(target), all_clips(manifests)
-        description = describe(target, windows, clips, self.shard_minutes, self.latents)
-        return StoredTarget(target, windows, LabelSet(self.folder, clips, description))
+        description = describe(windows, clips, self.shard_minutes, self.latents)
+        return StoredTarget(windows, LabelSet(self.folder, clips, description))
 
     def _windows(self, target: Target) -> LabelWindows:
         return LabelWindows.in_seconds(

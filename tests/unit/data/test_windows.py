@@ -5,7 +5,13 @@ import pytest
 import soundfile
 import torch
 
-from muq_plugins.data.windows import spread, spread_on_grid, spread_windows, stream
+from muq_plugins.data.windows import (
+    spans,
+    spread,
+    spread_on_grid,
+    spread_windows,
+    stream,
+)
 
 
 @pytest.mark.parametrize(
@@ -76,3 +82,11 @@ def test_blocks_are_not_read_ahead():
 def test_stereo_is_refused():
     with pytest.raises(ValueError, match=r"shape \(2, 5\): mix down"):
         clips_of([torch.zeros(2, 5)], 8)
+
+
+@pytest.mark.parametrize("frames", [0, 1, 19, 20, 21, 39, 40, 41, 100])
+def test_every_frame_is_in_one_span(frames):
+    found = spans(frames, 20)
+    covered = [frame for first, last in found for frame in range(first, last)]
+    assert covered == list(range(frames))
+    assert all(20 <= last - first < 40 for first, last in found if frames >= 20)

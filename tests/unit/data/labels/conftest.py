@@ -59,6 +59,6 @@ def extract(target, windows, manifest):
 
     def run(folder, **changes):
         arguments = {"shard_minutes": 2.5 / 60, **changes}
-        return extract_labels(folder, target, windows, manifest, **arguments)
+        return extract_labels(folder, windows, manifest, **arguments)
 
     return run

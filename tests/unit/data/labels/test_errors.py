@@ -25,11 +25,12 @@ def folder(extract, tmp_path):
 
 
 @pytest.fixture
-def open_labels(folder, target, windows, manifest):
+def open_labels(folder, target, manifest):
     """Opens them, for what is given."""
 
-    def run(target=target, windows=windows, manifest=manifest):
-        description = describe(target, windows, manifest, MINUTES, latents=False)
+    def run(target=target, windows=None, manifest=manifest):
+        windows = windows or LabelWindows(target, 20, 5)
+        description = describe(windows, manifest, MINUTES, latents=False)
         return LabelSet(folder, manifest, description)
 
     return run
@@ -60,9 +61,9 @@ def test_labels_of_another_codebook_size(open_labels, folder):
         open_labels(target=make_target(codebook_size=64))
 
 
-def test_labels_of_other_windows(open_labels, folder):
+def test_labels_of_other_windows(open_labels, folder, target):
     with refused("window_frames is 20 there, 25 here", folder):
-        open_labels(windows=LabelWindows(25, 5, 960, 24000))
+        open_labels(windows=LabelWindows(target, 25, 5))
 
 
 def test_labels_of_another_corpus(open_labels, folder, manifest):
@@ -188,10 +189,11 @@ def test_audio_that_is_shorter_than_the_manifest_says(extract, tmp_path, manifes
 def test_what_cannot_be_stored(windows, manifest, target, tmp_path):
     from muq_plugins.lobes import MultiViewTarget
 
+    several = LabelWindows(MultiViewTarget([target]), 20, 5)
     with pytest.raises(UserError, match="not of a MultiViewTarget"):
-        extract_labels(tmp_path, MultiViewTarget([target]), windows, manifest)
+        extract_labels(tmp_path, several, manifest)
     target.codebook_size = 65537
     with pytest.raises(UserError, match="65537 entries cannot be stored"):
-        extract_labels(tmp_path, target, windows, manifest)
+        extract_labels(tmp_path, windows, manifest)
     with pytest.raises(ValueError, match="not whole numbers of frames"):
         LabelWindows.in_seconds(target, 0.81, 0.2)

@@ -43,7 +43,7 @@ def work(folder, manifest, shard_minutes, done):
     torch.set_num_threads(1)
     target = make_target()
     windows = LabelWindows.in_seconds(target, window=0.8, context=0.2)
-    result = extract_labels(folder, target, windows, manifest, shard_minutes)
+    result = extract_labels(folder, windows, manifest, shard_minutes)
     with done.get_lock():
         done.value += result.shards
 
@@ -67,7 +67,8 @@ def test_the_shard_of_a_killed_worker_is_free_at_once(extract, tmp_path, manifes
     folder, done = tmp_path / "labels", multiprocessing.Value("i", 0)
     slow = {f"{copy}": manifest["track0"] for copy in range(200)}  # one shard of 11 min
     worker = start(folder, slow, 60, done)
-    while not list(folder.glob(".*.partial")):
+    described = folder / "labels.json"
+    while not described.exists() or not list(folder.glob(".*.partial")):
         time.sleep(0.002)
     with locked(folder, ".shard-00000.lock", wait=False) as free:
         assert not free
@@ -116,7 +117,7 @@ def test_twenty_kills_at_random_moments(manifest, target, windows, tmp_path):
     for worker in [*workers, last]:
         worker.join(timeout=120)
     assert last.exitcode == 0
-    description = describe(target, windows, clips, 1 / 60, latents=False)
+    description = describe(windows, clips, 1 / 60, latents=False)
     labels = LabelSet(folder, clips, description)
     verified = json.loads((folder / "verified.json").read_text(encoding="utf-8"))
     assert verified["clips"] == len(clips) and verified["failures"] == {}
