@@ -123,6 +123,7 @@ def test_a_study_can_be_read_again(tmp_path):
     }
     trained = scores["trained encoder"]
     assert trained["hits"] == "1101" and trained["chosen"] == 1
+    assert trained["value"] == 0.75  # the mean of 2 of 2 and 1 of 2
     assert trained["layers"] == [0.75, 0.75]  # without the mixture
     study = read_study(tmp_path)
     assert len(study.runs_of("b")) == 1

@@ -1,7 +1,5 @@
 """A study of music and text: from `mulan.json` to answers over seeds and pieces."""
 
-import json
-
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
@@ -112,13 +110,8 @@ def test_without_queries_nothing_is_decided(collected):
     assert "Seeds only:" in (folder / "report.md").read_text("utf-8")
 
 
-def test_other_clips_and_numbers_that_do_not_fit_are_refused(collected, tmp_path):
-    folder = collected()
-    content = json.loads((folder / "study.json").read_text("utf-8"))
-    content["runs"][2]["scores"]["map_at_10"]["value"] = 0.5
-    (folder / "study.json").write_text(json.dumps(content), "utf-8")
-    with pytest.raises(UserError, match=r"runs.2..scores.map_at_10.value must be 0\."):
-        read_study(folder)
+def test_other_clips_are_refused(collected, tmp_path):
+    collected()
     other = make_run(tmp_path / "other", 0.9, 2, groups=list(range(CLIPS)))
     runs = [("bad", 1, tmp_path / "bad-1"), ("bad", 2, other)]
     with pytest.raises(UserError, match="other was evaluated on other clips"):
