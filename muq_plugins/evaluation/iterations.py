@@ -66,7 +66,7 @@ def iterations_report(folder: str | Path, runs: Sequence[str | Path]) -> Path:
     """Compares the models of iterative training and writes a report about them."""
     models = [_model(Path(run)) for run in runs]
     write_json(Path(folder) / ITERATIONS_FILE, [model.row for model in models])
-    return write_page(folder, PAGE, models)
+    return write_page(folder, PAGE, models, settings="")
 
 
 def _model(run: Path) -> Model:

@@ -6,19 +6,19 @@ whole sentences stands in a template of its own, one block for each part.
 """
 
 import base64
+import logging
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from speechbrain.utils.logger import get_logger
 
 from muq_plugins.errors import shown
-from muq_plugins.evaluation.run_files import FIGURES_FOLDER
+from muq_plugins.evaluation.run_files import FIGURES_FOLDER, HYPERPARAMETERS_FILE
 from muq_plugins.files import replace_file
 
 HTML_FILE = "report.html"
@@ -42,23 +42,13 @@ class Fact(NamedTuple):
         return f"{label} {self.value} ({self.note})"
 
 
-@dataclass(frozen=True)
-class Verdict:
-    """What was found, with the number, and what to do about it.
+class Verdict(NamedTuple):
+    """What was found, with the number, and what to do about it."""
 
-    "warning" is worth a look, "problem" is a result that is not usable; the last four
-    levels answer a question, which is neither good nor bad.
-    """
-
-    level: Literal[
-        "good",
-        "warning",
-        "problem",
-        "supported",
-        "refuted",
-        "undecided",
-        "unfinished",
-    ]
+    # "good"; "warning", which is worth a look; "problem", a result that is not usable;
+    # or the answer to a question, which is neither good nor bad: "supported",
+    # "refuted", "undecided" or "unfinished"
+    level: str
     message: str
 
     def __str__(self):
@@ -80,14 +70,13 @@ class Picture(NamedTuple):
     alt: str
 
 
-@dataclass(frozen=True)
-class Section:
+class Section(NamedTuple):
     """A heading, paragraphs separated by empty lines, figures, and a table."""
 
     title: str
     text: str
-    figures: list[Picture] = field(default_factory=list)
-    table: Table | None = None
+    figures: list[Picture]
+    table: Table | None
 
 
 class Part(NamedTuple):
@@ -111,8 +100,8 @@ class Page(NamedTuple):
 
     title: str
     template: str
-    facts: tuple[Callable[[Any], list[Fact]], ...]
-    verdicts: tuple[Callable[[Any], list[Verdict]], ...]
+    facts: tuple[Callable[[Any], Iterable[Fact]], ...]
+    verdicts: tuple[Callable[[Any], Iterable[Verdict]], ...]
     parts: tuple[Part, ...]
 
     def facts_of(self, subject: Any) -> list[Fact]:
@@ -120,68 +109,48 @@ class Page(NamedTuple):
         return [fact for find in self.facts for fact in find(subject)]
 
     def verdicts_of(self, subject: Any) -> list[Verdict]:
-        """What the numbers mean, the worst first."""
-        return worst_first([v for judge in self.verdicts for v in judge(subject)])
+        """What the numbers mean: problems, then warnings, else as they were."""
+        verdicts = [verdict for judge in self.verdicts for verdict in judge(subject)]
+        order = {"problem": 0, "warning": 1}
+        return sorted(verdicts, key=lambda verdict: order.get(verdict.level, 2))
 
 
 def write_page(
-    folder: str | Path, page: Page, subject: Any, subtitle: str = "", settings: str = ""
-) -> Path:
-    """Write a page about a subject; the HTML file."""
-    figures = Path(folder) / FIGURES_FOLDER
-    sections = [
-        _section(part, part.template or page.template, it, figures)
-        for part in page.parts
-        for it in part.each(subject)
-    ]
-    facts, verdicts = page.facts_of(subject), announce(page.verdicts_of(subject))
-    return write_report(
-        folder, page.title, facts, verdicts, sections, settings, subtitle
-    )
-
-
-def write_report(
     folder: str | Path,
-    title: str,
-    summary: list[Fact],
-    verdicts: list[Verdict],
-    sections: list[Section],
-    hyperparameters: str = "",
+    page: Page,
+    subject: Any,
     subtitle: str = "",
+    settings: str | None = None,
 ) -> Path:
-    """Write `report.html` and `report.md` of sections that are ready; the HTML file."""
+    """Write `report.html` and `report.md` about a subject; the HTML file.
+
+    Verdicts are logged too, so that nobody has to open a report to see them.
+    ``settings`` end the page: those that the folder holds, if none are given.
+    """
     folder = Path(folder)
+    file = folder / HYPERPARAMETERS_FILE
+    if settings is None:
+        settings = file.read_text("utf-8") if file.exists() else ""
     content = {
-        "title": title,
+        "title": page.title,
         "subtitle": subtitle,
-        "summary": summary,
-        "verdicts": verdicts,
-        "sections": sections,
-        "hyperparameters": hyperparameters.strip(),
+        "summary": page.facts_of(subject),
+        "verdicts": page.verdicts_of(subject),
+        "sections": [
+            _section(part, part.template or page.template, it, folder / FIGURES_FOLDER)
+            for part in page.parts
+            for it in part.each(subject)
+        ],
+        "hyperparameters": settings.strip(),
         "folder": folder,
     }
-    for file, template in (
-        (MARKDOWN_FILE, "page.md.j2"),
-        (HTML_FILE, "page.html.j2"),
-    ):
-        text = _templates().get_template(template).render(content)
-        replace_file(folder / file, text.encode())
-    return folder / HTML_FILE
-
-
-def worst_first(verdicts: list[Verdict]) -> list[Verdict]:
-    """Problems, then warnings, then answers and what is good; else as they were."""
-    order = {"problem": 0, "warning": 1}
-    return sorted(verdicts, key=lambda verdict: order.get(verdict.level, 2))
-
-
-def announce(verdicts: list[Verdict]) -> list[Verdict]:
-    """Put verdicts into the log, so that nobody has to open a report to see them."""
-    for verdict in verdicts:
+    for verdict in content["verdicts"]:
         is_bad = verdict.level in ("warning", "problem")
-        log = logger.warning if is_bad else logger.info
-        log(str(verdict))
-    return verdicts
+        logger.log(logging.WARNING if is_bad else logging.INFO, str(verdict))
+    for name in (MARKDOWN_FILE, HTML_FILE):
+        text = _templates().get_template(f"page{Path(name).suffix}.j2").render(content)
+        replace_file(folder / name, text.encode())
+    return folder / HTML_FILE
 
 
 def percent(value: float | None) -> str:

@@ -12,11 +12,7 @@ from muq_plugins.evaluation.pages.music_text import MUSIC_TEXT
 from muq_plugins.evaluation.pages.pretraining import PRETRAINING
 from muq_plugins.evaluation.pages.run import Run
 from muq_plugins.evaluation.pages.tokenizer import TOKENIZER, inspection_report
-from muq_plugins.evaluation.run_files import (
-    HYPERPARAMETERS_FILE,
-    METRICS_FILE,
-    read_metrics,
-)
+from muq_plugins.evaluation.run_files import METRICS_FILE, read_metrics
 from muq_plugins.lobes import ContrastiveTraining, MaskedPrediction, TokenizerTraining
 
 __all__ = ["PAGES", "headline", "inspection_report", "report"]
@@ -44,15 +40,9 @@ def report(run_folder: str | Path, tokenizer_folder: str | Path | None = None) -
     'report.html'
     """
     page, run = _read(Path(run_folder), tokenizer_folder)
-    settings = run.folder / HYPERPARAMETERS_FILE
-    return write_page(
-        run_folder,
-        page,
-        run,
-        # The experiment and the seed: the last two folders of its path.
-        "/".join(run.folder.resolve().parts[-2:]),
-        settings.read_text(encoding="utf-8") if settings.exists() else "",
-    )
+    # The experiment and the seed: the last two folders of its path.
+    subtitle = "/".join(run.folder.resolve().parts[-2:])
+    return write_page(run_folder, page, run, subtitle)
 
 
 def headline(run_folder: str | Path) -> list[str]:

@@ -312,7 +312,7 @@ def inspection_report(
         raise FileNotFoundError(f"There is no {path}: nothing was inspected.")
     found = read_json(path, "inspect the tokenizer again")
     subject = Inspection(found, load_diagnostics(folder), own, frame_rate)
-    return write_page(folder, INSPECTION, subject, subtitle)
+    return write_page(folder, INSPECTION, subject, subtitle, settings="")
 
 
 def _codebook_size(row: Mapping[str, Any]) -> float:

@@ -37,7 +37,6 @@ from muq_plugins.evaluation.probing.results import (
     TaskResult,
     load_results,
 )
-from muq_plugins.evaluation.run_files import HYPERPARAMETERS_FILE
 from muq_plugins.evaluation.scores import METRIC_NAMES
 
 # The report shows this many numbers first.
@@ -49,13 +48,7 @@ COLUMNS = 3
 
 def probing_report(folder: str | Path, subtitle: str = "") -> Path:
     """Write the report of a probe from the files in its folder; the HTML file."""
-    folder = Path(folder)
-    results = load_results(folder)
-    if not results:
-        raise ValueError(f"{folder} holds no results to report on")
-    settings = folder / HYPERPARAMETERS_FILE
-    text = settings.read_text("utf-8") if settings.exists() else ""
-    return write_page(folder, PROBE, results, subtitle, text)
+    return write_page(folder, PROBE, load_results(folder), subtitle)
 
 
 def probing_headline(results: list[TaskResult]) -> list[str]:

@@ -16,7 +16,6 @@ from muq_plugins.evaluation.page import (
     number,
     write_page,
 )
-from muq_plugins.evaluation.run_files import HYPERPARAMETERS_FILE
 from muq_plugins.files import write_json
 
 SCORES_FILE = "zero_shot.json"
@@ -41,14 +40,8 @@ def zero_shot_report(folder: str | Path) -> tuple[Path, list[str]]:
     """Write the report of a zero-shot evaluation."""
     folder = Path(folder)
     scores = json.loads((folder / SCORES_FILE).read_text("utf-8"))
-    settings = folder / HYPERPARAMETERS_FILE
-    page = write_page(
-        folder,
-        PAGE,
-        scores,
-        f"{scores['model']} on {scores['data']}",
-        settings.read_text("utf-8") if settings.exists() else "",
-    )
+    subtitle = f"{scores['model']} on {scores['data']}"
+    page = write_page(folder, PAGE, scores, subtitle)
     return page, [str(fact) for fact in PAGE.facts_of(scores)]
 
 

@@ -8,16 +8,11 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 import torch
+from jinja2 import ChoiceLoader, DictLoader
 
+from muq_plugins.evaluation import page
 from muq_plugins.evaluation.figures import style
-from muq_plugins.evaluation.page import (
-    Fact,
-    Picture,
-    Section,
-    Table,
-    Verdict,
-    write_report,
-)
+from muq_plugins.evaluation.page import Fact, Table, Verdict, write_page
 from muq_plugins.evaluation.pages import headline, report
 from muq_plugins.evaluation.run_files import (
     MetricsLog,
@@ -108,23 +103,42 @@ def pretrain_folder(tmp_path, synthetic):
     return folder
 
 
-def test_write_report_escapes_and_stands_alone(tmp_path):
-    with style.new_figure(tmp_path / "figures" / "a.png", 3, 2) as figure:
-        figure.add_subplot()
-    picture = Picture(tmp_path / "figures" / "a.png", "A <caption>", 'An "alt" & more')
-    page = write_report(
-        tmp_path,
-        "A <title>",
-        [Fact("Loss", "<1", "of | 2")],
-        [Verdict("warning", "a < b")],
-        [Section("One", "First.\n\nSecond.", [picture], Table(["a|b"], [["<c>"]]))],
-        hyperparameters="x: !new:<y>",
+@pytest.fixture
+def page_of(monkeypatch):
+    """A page with one section, whose template is given; the subject is a text."""
+
+    def make(template, verdict="", title="Old", table=None, **figures):
+        environment = page._templates()
+        loader = ChoiceLoader([DictLoader({"it.md.j2": template}), environment.loader])
+        monkeypatch.setattr(environment, "loader", loader)
+        facts = (lambda it: [Fact(it, it, it)],)
+        verdicts = (lambda it: [Verdict("warning", verdict or it)],)
+        return page.Page(
+            title, "it.md.j2", facts, verdicts, (page.Part("one", figures, table),)
+        )
+
+    return make
+
+
+def test_a_page_escapes_and_stands_alone(tmp_path, page_of):
+    def draw(it, path):
+        with style.new_figure(path, 3, 2) as figure:
+            figure.add_subplot()
+
+    found = page_of(
+        '{% block one %}\nOne\n\nFirst.\n\n![An "alt" & more](a)\n*A <caption>*\n\n'
+        "Second.\n{% endblock %}",
+        verdict="a < b",
+        title="A <title>",
+        table=lambda it: Table(["a|b"], [["<c>"]]),
+        a=draw,
     )
-    text = page.read_text("utf-8")
+    path = write_page(tmp_path, found, "<1", settings="x: !new:<y>")
+    text = path.read_text("utf-8")
     for raw in ("<title>A <", "<caption>", "<1", "<c>", "<y>", "a < b"):
         assert raw not in text
     assert "<p>First.</p>" in text and "<p>Second.</p>" in text
-    parsed = Page(page)
+    parsed = Page(path)
     assert parsed.images[0]["alt"] == 'An "alt" & more'
     assert all(source.startswith("data:image/png;base64,") for source in parsed.sources)
     assert not re.search(r"https?://|<script", text)
@@ -135,19 +149,21 @@ def test_write_report_escapes_and_stands_alone(tmp_path):
     assert "- **warning**: a < b\n" in markdown
 
 
-def test_missing_figure_is_an_error_and_keeps_the_old_report(tmp_path):
-    write_report(tmp_path, "Old", [], [], [])
-    section = Section("One", "", [Picture(tmp_path / "no.png", "", "")])
+def test_missing_figure_is_an_error_and_keeps_the_old_report(tmp_path, page_of):
+    template = "{% block one %}One\n\n![alt](no)\n*caption*{% endblock %}"
+    old = page_of(template.replace("![alt](no)\n*caption*", ""))
+    write_page(tmp_path, old, "It")
+    new = page_of(template, no=lambda it, path: None)
     with pytest.raises(FileNotFoundError, match=r"no\.png, a figure of the report"):
-        write_report(tmp_path, "New", [], [], [section])
+        write_page(tmp_path, new._replace(title="New"), "It")
     assert "Old" in (tmp_path / "report.html").read_text("utf-8")
     assert not list(tmp_path.glob("*.partial"))
 
 
 def test_a_pretraining_has_all_parts(pretrain_folder, tokenizer_folder):
     path = report(pretrain_folder, tokenizer_folder)
-    page, text = Page(path), path.read_text("utf-8")
-    assert page.titles == [
+    parsed, text = Page(path), path.read_text("utf-8")
+    assert parsed.titles == [
         "Has it learned from the music?",
         "Which codebooks does it predict?",
         "Does it know what it hears?",
@@ -156,7 +172,7 @@ def test_a_pretraining_has_all_parts(pretrain_folder, tokenizer_folder):
         "What does each codebook add?",
         "Did the training run smoothly?",
     ]
-    assert len(page.images) == 7 and all(image["alt"] for image in page.images)
+    assert len(parsed.images) == 7 and all(image["alt"] for image in parsed.images)
     for words in (
         "a counting model: 4.90, chance ln 256 = 5.55",
         "muq/1",
@@ -174,9 +190,9 @@ def test_a_pretraining_has_all_parts(pretrain_folder, tokenizer_folder):
 
 def test_tokenizer_report_is_made_from_the_files_alone(tokenizer_folder, tmp_path):
     path = report(tokenizer_folder)
-    page, first = Page(path), path.read_bytes()
-    assert "What does each codebook add?" in page.titles
-    assert len(page.images) == 5
+    parsed, first = Page(path), path.read_bytes()
+    assert "What does each codebook add?" in parsed.titles
+    assert len(parsed.images) == 5
     copy = tmp_path / "elsewhere" / "mel_rvq" / "1"
     copy.mkdir(parents=True)
     for name in ("metrics.jsonl", "diagnostics.npz"):
@@ -265,11 +281,14 @@ def test_the_music_and_a_random_target_are_named(pretrain_folder):
     assert "the final numbers rest on 2 files" in text
 
 
-def test_names_are_no_markup(tmp_path):
+def test_names_are_no_markup(tmp_path, page_of):
     name = "<script>alert(1)</script> [x](javascript:1) &lt; a|b\n\x1b.wav"
-    parts = [Fact(name, name, name)], [Verdict("good", name)]
-    parts += ([Section(name, name, table=Table([name, "b"], [[name, "1"]]))],)
-    write_report(tmp_path, name, *parts, hyperparameters=f"a: 1\n```\n{name}\n````")
+    named = page_of(
+        "{% block one %}{{ it }}\n\n{{ it }}{% endblock %}",
+        title=name,
+        table=lambda it: Table([it, "b"], [[it, "1"]]),
+    )
+    write_page(tmp_path, named, name, settings=f"a: 1\n```\n{name}\n````")
     text = (tmp_path / "report.md").read_text("utf-8")
     words, _, yaml = text.partition("\n`````yaml\n")
     assert not re.search(r"<\w|</", words) and "](" not in words
