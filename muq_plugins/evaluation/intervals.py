@@ -16,6 +16,7 @@ import numpy as np
 from scipy import stats
 
 ENDS = 0.025, 0.975  # of a 95 % interval
+FEWEST_GROUPS = 5  # resampling fewer says nothing about other pieces
 
 
 class Estimate(NamedTuple):
@@ -42,6 +43,13 @@ class Paired(NamedTuple):
     from_seeds: float
     from_groups: float
     per_seed: list[float]
+
+
+def ends(low: float, high: float) -> str:
+    """The interval of a difference of two shares, for a person."""
+    if high - low > 1:
+        return "the 95% interval is wider than the whole scale, so this says nothing"
+    return f"95% interval {100 * low:+.1f} to {100 * high:+.1f}"
 
 
 def draws(groups: Sequence, samples: int = 1000, seed: int = 0) -> np.ndarray:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from muq_plugins.evaluation.intervals import ends
 from muq_plugins.evaluation.page import (
     Fact,
     Page,
@@ -89,49 +91,41 @@ def _model(run: Path) -> Model:
     return Model(name, row, probe)
 
 
-def _facts(models: list[Model]) -> list[Fact]:
+def _facts(models: list[Model]) -> Iterator[Fact]:
     """The numbers of the last model, and those of the models before."""
     *before, last = (model.cells for model in models)
-    facts = []
     for header, value in last.items():
         earlier = ", ".join(cells[header] for cells in before) or "nothing"
         if value != UNKNOWN:
-            facts.append(Fact(header, value, f"before: {earlier}"))
-    return facts
+            yield Fact(header, value, f"before: {earlier}")
 
 
-def _verdicts(models: list[Model]) -> list[Verdict]:
+def _verdicts(models: list[Model]) -> Iterator[Verdict]:
     """Whether each model is better than its teacher, as far as the probe can tell."""
-    verdicts = []
-    for teacher, student in zip(models, models[1:], strict=False):
-        if not (student.probe and teacher.probe):
-            continue
-        difference = student.probe.gain(teacher.probe)
-        if difference is None:
-            message = (
-                f"{student.name} and its teacher were not probed on the same clips"
-            )
-            verdicts.append(Verdict("undecided", message))
-            continue
-        gain, low, high = difference
-        level = "undecided" if low <= 0 <= high else "good" if gain > 0 else "warning"
-        message = (
-            f"{student.name} probes {100 * gain:+.1f} points against its teacher (95% "
-            f"interval {100 * low:+.1f} to {100 * high:+.1f}, one seed)"
-        )
-        verdicts.append(Verdict(level, message))
-    if verdicts:
-        return verdicts
-    encoders = ", ".join(f"--encoder {models[place].row['run']}" for place in (0, -1))
-    return [
-        Verdict(
+    pairs = list(itertools.pairwise(models))
+    for teacher, student in pairs:
+        if student.probe and teacher.probe:
+            yield _gain_verdict(teacher, student)
+    if not any(student.probe and teacher.probe for teacher, student in pairs):
+        ends = [f"--encoder {models[place].row['run']}" for place in (0, -1)]
+        yield Verdict(
             "undecided",
             "there is no probe to compare models by: the one at the end of a training "
             "(final_probe) needs music with labels of families. Run "
             "recipes/MuQ/probe.py with hparams/probe.yaml, or with probe_csv.yaml on "
-            f"labels of your own, for each model ({encoders}).",
+            f"labels of your own, for each model ({', '.join(ends)}).",
         )
-    ]
+
+
+def _gain_verdict(teacher: Model, student: Model) -> Verdict:
+    gain = student.probe.gain(teacher.probe)
+    if gain is None:
+        words = f"{student.name} and its teacher were not probed on the same clips"
+        return Verdict("undecided", words)
+    value, low, high = gain
+    level = "undecided" if low <= 0 <= high else "good" if value > 0 else "warning"
+    words = f"{student.name} probes {100 * value:+.1f} points against its teacher"
+    return Verdict(level, f"{words} ({ends(low, high)}, one seed)")
 
 
 def _table(models: list[Model]) -> Table:

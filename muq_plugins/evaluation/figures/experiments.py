@@ -5,6 +5,7 @@ The functions know nothing of studies: they draw lists of numbers with names.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import ceil
 from pathlib import Path
 from textwrap import fill
@@ -23,8 +24,11 @@ from muq_plugins.evaluation.figures.style import (
     NEUTRAL,
     TRAIN,
     VALID,
+    grid,
     new_figure,
     percent_tick,
+    step_ticks,
+    write,
 )
 
 LABEL_WIDTH, TITLE_WIDTH = 24, 26
@@ -32,7 +36,11 @@ COLUMNS = 3  # of panels
 REFERENCE = {"color": NEUTRAL, "linestyle": (0, (5, 2)), "linewidth": 1.6}
 ZERO = {"color": CHANCE, "linestyle": (0, (1, 2)), "linewidth": 1.4}
 # Colour and dashes of reference levels, in the order in which they are given.
-REFERENCES = ((NEUTRAL, "-"), (COUNTING, (0, (5, 2))), (CHANCE, (0, (1, 2))))
+REFERENCES = (
+    {"color": NEUTRAL, "linestyle": "-"},
+    {"color": COUNTING, "linestyle": (0, (5, 2))},
+    {"color": CHANCE, "linestyle": (0, (1, 2))},
+)
 
 
 class Dots(NamedTuple):
@@ -61,24 +69,17 @@ def scores_by_experiment(
     """Draw the scores of experiments beside their differences to a base."""
     with new_figure(path, width=8, height=1.5 + 0.46 * len(scores)) as figure:
         left, right = figure.subplots(1, 2, sharey=True, width_ratios=(3, 2))
-        for line, dots in enumerate(scores):
-            _draw_dots(left, dots, line, horizontal=True)
-        for level, (color, dashes) in zip(
-            references.values(), REFERENCES, strict=False
+        _name_rows(left, [dots.label for dots in scores])
+        for line, (dots, difference) in enumerate(
+            zip(scores, differences, strict=True)
         ):
-            left.axvline(level, color=color, linestyle=dashes, linewidth=1.3, zorder=1)
-        for line, dots in enumerate(differences):
-            if dots is None:
-                right.annotate(
-                    "base", (0, line), (6, 0), textcoords="offset points", va="center"
-                )
+            _draw_dots(left, dots, line, horizontal=True)
+            if difference is None:
+                write(right, "base", (0, line), (6, 0), va="center")
             else:
-                _draw_dots(right, dots, line, horizontal=True)
+                _draw_dots(right, difference, line, horizontal=True)
+        _draw_references(left.axvline, references)
         right.axvline(0, color=INK, linewidth=1, zorder=1)
-        left.set_yticks(
-            range(len(scores)), [fill(dots.label, LABEL_WIDTH) for dots in scores]
-        )
-        left.set_ylim(len(scores) - 0.5, -0.5)
         for axes, name in zip((left, right), names, strict=True):
             axes.set_xlabel(name)
             axes.tick_params(axis="y", length=0, labelsize=9.5)
@@ -103,10 +104,7 @@ def scores_by_number(
         axes.plot(x, means, color=VALID, linewidth=1.2, zorder=2)
         for place, dots in zip(x, scores, strict=True):
             _draw_dots(axes, dots, place, horizontal=False)
-        for level, (color, dashes) in zip(
-            references.values(), REFERENCES, strict=False
-        ):
-            axes.axhline(level, color=color, linestyle=dashes, linewidth=1.3, zorder=1)
+        _draw_references(axes.axhline, references)
         axes.set_xticks(sorted(set(x)))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axes.xaxis.set_minor_locator(NullLocator())
@@ -123,35 +121,23 @@ def code_use(
     path: str | Path,
 ) -> None:
     """Draw how evenly the codes of each target are used, codebook by codebook."""
+    one, mean = (TRAIN, "one codebook, mean over seeds"), (INK, "mean over codebooks")
     with new_figure(path, width=8, height=1.5 + 0.42 * len(labels)) as figure:
-        panels = figure.subplots(1, 2, sharey=True)
-        titles = "Codes that occur", "Perplexity, share of the codebook"
-        for axes, shares, title in zip(
-            panels, (usage, perplexity), titles, strict=True
-        ):
+        left, right = figure.subplots(1, 2, sharey=True)
+        _name_rows(left, labels)
+        left.set_title("Codes that occur")
+        right.set_title("Perplexity, share of the codebook")
+        for axes, shares in ((left, usage), (right, perplexity)):
             for line, values in enumerate(shares):
-                axes.plot(
-                    values, [line] * len(values), "o", color=TRAIN, alpha=0.7, ms=5
-                )
+                places = [line] * len(values)
+                axes.plot(values, places, "o", color=TRAIN, alpha=0.7, ms=5)
                 axes.plot(np.mean(values), line, "D", color=INK, ms=6)
-            axes.set_title(title)
             axes.set_xlim(-0.03, 1.03)
-            axes.set_xticks(
-                [0, 0.25, 0.5, 0.75, 1], ["0%", "25%", "50%", "75%", "100%"]
-            )
+            ticks = [0, 0.25, 0.5, 0.75, 1]
+            axes.set_xticks(ticks, [f"{tick:.0%}" for tick in ticks])
             axes.tick_params(axis="y", length=0, labelsize=9.5)
-        panels[0].set_yticks(
-            range(len(labels)), [fill(label, LABEL_WIDTH) for label in labels]
-        )
-        panels[0].set_ylim(len(labels) - 0.5, -0.5)
-        figure.legend(
-            handles=[
-                _mark("o", TRAIN, "one codebook, mean over seeds"),
-                _mark("D", INK, "mean over codebooks"),
-            ],
-            loc="outside lower center",
-            ncols=2,
-        )
+        handles = [_mark("o", *one), _mark("D", *mean)]
+        figure.legend(handles=handles, loc="outside lower center", ncols=2)
 
 
 def panels_of_curves(
@@ -164,13 +150,11 @@ def panels_of_curves(
     shares: bool = False,
 ) -> None:
     """Draw the curves of experiments, one panel each with the base behind it."""
-    lines, columns = ceil(len(curves) / COLUMNS), min(COLUMNS, len(curves))
-    width = {1: 4.5, 2: 6.5}.get(columns, 8)
-    with new_figure(path, width=width, height=1.1 + 2.1 * lines) as figure:
-        panels = figure.subplots(
-            lines, columns, sharex=True, sharey=True, squeeze=False
-        ).flatten()
-        for index, (axes, ours) in enumerate(zip(panels, curves, strict=False)):
+    columns = min(COLUMNS, len(curves))
+    width, height = {1: 4.5, 2: 6.5}.get(columns, 8), ceil(len(curves) / columns)
+    with new_figure(path, width=width, height=1.1 + 2.1 * height) as figure:
+        panels = grid(figure, len(curves), columns, names[0])
+        for axes, ours in zip(panels, curves, strict=True):
             if zero:
                 axes.axhline(0, **ZERO)
             if reference is not None:
@@ -179,18 +163,11 @@ def panels_of_curves(
                 _draw_band(axes, base, INK, is_behind=True)
             _draw_band(axes, ours, VALID, is_behind=False)
             axes.set_title(fill(ours.label, TITLE_WIDTH), fontsize=9.5)
-            if index % columns == 0:
-                axes.set_ylabel(names[1])
-            if index + columns >= len(curves):
-                axes.set_xlabel(names[0])
-                axes.tick_params(labelbottom=True)
-        panels[0].xaxis.set_major_locator(
-            MaxNLocator(nbins=5, integer=True, steps=[1, 2, 2.5, 5, 10])
-        )
+        for axes in panels[::columns]:
+            axes.set_ylabel(names[1])
+        panels[0].xaxis.set_major_locator(step_ticks())
         if shares:
             panels[0].yaxis.set_major_formatter(FuncFormatter(percent_tick))
-        for axes in panels[len(curves) :]:
-            axes.remove()
         handles = [Line2D([], [], color=VALID, label="this experiment, every seed")]
         if base is not None and any(ours.label != base.label for ours in curves):
             label = f"{base.label} (base)"
@@ -204,14 +181,23 @@ def panels_of_curves(
         )
 
 
+def _name_rows(axes: Axes, labels: list[str]) -> None:
+    """A row for each label, the first at the top."""
+    axes.set_yticks(range(len(labels)), [fill(label, LABEL_WIDTH) for label in labels])
+    axes.set_ylim(len(labels) - 0.5, -0.5)
+
+
+def _draw_references(draw: Callable, references: dict[str, float]) -> None:
+    for level, style in zip(references.values(), REFERENCES, strict=False):
+        draw(level, linewidth=1.3, zorder=1, **style)
+
+
 def _draw_dots(axes: Axes, dots: Dots, place: float, horizontal: bool) -> None:
     """Seeds as rings, their mean as a bar, the interval as a line."""
 
     def draw(values, form, **style):
-        places = [place] * len(values)
-        axes.plot(
-            *((values, places) if horizontal else (places, values)), form, **style
-        )
+        ends = values, [place] * len(values)
+        axes.plot(*(ends if horizontal else ends[::-1]), form, **style)
 
     if dots.interval is not None:
         draw(list(dots.interval), "-", color=INK, linewidth=1.5, zorder=2.5)
@@ -226,15 +212,14 @@ def _legend(figure: Figure, references: dict[str, float]) -> None:
         _mark("|", INK, "mean", mew=2.4),
         Line2D([], [], color=INK, linewidth=1.5, label="95% interval"),
     ]
-    for name, (color, dashes) in zip(references, REFERENCES, strict=False):
-        handles.append(Line2D([], [], color=color, linestyle=dashes, label=name))
+    for name, style in zip(references, REFERENCES, strict=False):
+        handles.append(Line2D([], [], label=name, **style))
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
 
 
 def _mark(marker: str, color: str, label: str, **style) -> Line2D:
-    return Line2D(
-        [], [], color=color, marker=marker, linestyle="", label=label, ms=6, **style
-    )
+    style = {"color": color, "linestyle": "", "ms": 6, **style}
+    return Line2D([], [], marker=marker, label=label, **style)
 
 
 def _draw_band(axes: Axes, curves: Curves, color: str, is_behind: bool) -> None:

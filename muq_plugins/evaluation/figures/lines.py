@@ -20,11 +20,17 @@ from muq_plugins.evaluation.figures.style import (
     new_figure,
     percent_tick,
     reference_line,
+    step_ticks,
+    write,
 )
 
 # Training rows are noisy: the bold line is their mean over this share of the rows.
 SMOOTHING = 0.05
 MOST_NUMBERS = 9  # written along one line
+NUMBERS = {
+    "all": {"offset": (4, 4), "ha": "left", "fontsize": 8},
+    "last": {"offset": (4, 7), "ha": "right", "fontsize": 9, "fontweight": "bold"},
+}
 
 
 class Line(NamedTuple):
@@ -102,11 +108,8 @@ def curves(
             _draw(axes, panel)
         if key:
             handles = {h.get_label(): h for p in panels for h in _handles(p)}
-            figure.legend(
-                handles=handles.values(),
-                loc="outside lower center",
-                ncols=4 if columns > 1 else 2,
-            )
+            handles, ncols = list(handles.values()), 4 if columns > 1 else 2
+            figure.legend(handles=handles, loc="outside lower center", ncols=ncols)
 
 
 def scientific(value: float, position: int | None = None) -> str:
@@ -130,12 +133,11 @@ def _handles(panel: Panel) -> list[Line2D]:
 
 def _draw(axes: Axes, panel: Panel) -> None:
     for line in panel.lines:
-        _draw_line(axes, line, panel.write)
+        _draw_line(axes, line, panel.write is percent_tick)
     for level in panel.levels:
         if level.dashes:
-            axes.axhline(
-                level.value, color=level.color, linewidth=1.2, linestyle=level.dashes
-            )
+            style = {"color": level.color, "linestyle": level.dashes}
+            axes.axhline(level.value, linewidth=1.2, **style)
         else:
             va = "top" if level.hangs else "bottom"
             reference_line(axes, level.value, level.label, level.color, va)
@@ -145,9 +147,7 @@ def _draw(axes: Axes, panel: Panel) -> None:
     if panel.ticks:
         axes.set_xticks(*panel.ticks)
     else:
-        axes.xaxis.set_major_locator(
-            MaxNLocator(nbins=5, integer=True, steps=[1, 2, 2.5, 5, 10])
-        )
+        axes.xaxis.set_major_locator(step_ticks())
     axes.yaxis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 2.5, 5, 10]))
     if panel.write:
         axes.yaxis.set_major_formatter(panel.write)
@@ -155,14 +155,13 @@ def _draw(axes: Axes, panel: Panel) -> None:
     if panel.from_zero:
         axes.set_ylim(bottom=0)
     if panel.legend == "above":
-        axes.legend(
-            loc="lower right", bbox_to_anchor=(1, 1), ncols=2, borderaxespad=0.2
-        )
+        above = {"loc": "lower right", "bbox_to_anchor": (1, 1)}
+        axes.legend(**above, ncols=2, borderaxespad=0.2)
     elif panel.legend:
         axes.legend(loc=panel.legend)
 
 
-def _draw_line(axes: Axes, line: Line, write: Any) -> None:
+def _draw_line(axes: Axes, line: Line, shares: bool) -> None:
     x, y = np.asarray(line.x), np.asarray(line.y, dtype=float)
     if line.smooth:
         axes.plot(x, y, color=line.color, alpha=0.35, linewidth=1)
@@ -170,28 +169,18 @@ def _draw_line(axes: Axes, line: Line, write: Any) -> None:
         return
     if line.band is not None:
         axes.fill_between(x, *line.band, color=line.color, alpha=0.15, linewidth=0)
-    axes.plot(
-        x,
-        y,
-        color=line.color,
-        marker=line.marker,
-        markersize=4,
-        label=line.label,
-        zorder=3 if line.numbers else 2,
-    )
+    style = {"color": line.color, "marker": line.marker, "markersize": 4}
+    axes.plot(x, y, label=line.label, zorder=3 if line.numbers else 2, **style)
     places = range(len(y)) if line.numbers == "all" else range(len(y))[-1:]
     for place in places[:: ceil(len(places) / MOST_NUMBERS) or 1]:
         if line.numbers and np.isfinite(y[place]):
-            axes.annotate(
-                f"{y[place]:.2f}" if write is not percent_tick else f"{y[place]:.1%}",
-                xy=(x[place], y[place]),
-                xytext=(4, 4 if line.numbers == "all" else 7),
-                textcoords="offset points",
-                ha="left" if line.numbers == "all" else "right",
+            write(
+                axes,
+                f"{y[place]:.1%}" if shares else f"{y[place]:.2f}",
+                (x[place], y[place]),
                 color=line.color,
-                fontweight="bold" if line.numbers == "last" else None,
-                fontsize=8 if line.numbers == "all" else 9,
                 path_effects=[withStroke(linewidth=2.5, foreground="white")],
+                **NUMBERS[line.numbers],
             )
 
 

@@ -7,11 +7,13 @@ state would leak into the notebook or the training that asks for a report.
 import io
 from collections.abc import Iterator
 from contextlib import contextmanager
+from math import ceil
 from pathlib import Path
 
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from muq_plugins.files import replace_file
 
@@ -70,21 +72,37 @@ def new_figure(path: str | Path, width: float, height: float) -> Iterator[Figure
     replace_file(path, content.getvalue())
 
 
+def step_ticks() -> MaxNLocator:
+    """Few places on an axis of steps or layers, which are whole numbers."""
+    return MaxNLocator(nbins=5, integer=True, steps=[1, 2, 2.5, 5, 10])
+
+
 def percent_tick(value: float, position: int | None = None) -> str:
     """Write a share as percentage with as few digits as it needs."""
     return f"{100 * value:.3g}%"
 
 
+def write(axes: Axes, text: str, xy, offset: tuple[float, float], **style) -> None:
+    """Write beside a point, so many points of the printer away from it."""
+    place = {"xy": xy, "xytext": offset, "textcoords": "offset points"}
+    axes.annotate(text, **place, **style)
+
+
 def reference_line(axes: Axes, value: float, label: str, color: str, va="bottom"):
     """Draw a horizontal line and write its name beside it, outside of the axes."""
     axes.axhline(value, color=color, linewidth=1.2, linestyle=(0, (5, 3)), zorder=1.5)
-    axes.annotate(
-        label,
-        xy=(1, value),
-        xycoords=axes.get_yaxis_transform(),
-        xytext=(5, -3 if va == "bottom" else 3),
-        textcoords="offset points",
-        va=va,
-        color=color,
-        fontsize=8.5,
-    )
+    style = {"va": va, "color": color, "fontsize": 8.5}
+    outside, offset = axes.get_yaxis_transform(), -3 if va == "bottom" else 3
+    write(axes, label, (1, value), (5, offset), xycoords=outside, **style)
+
+
+def grid(figure: Figure, count: int, columns: int, xlabel: str) -> list[Axes]:
+    """Panels that share their axes, the lowest of each column with a name below it."""
+    size = ceil(count / columns), columns
+    every = figure.subplots(*size, sharex=True, sharey=True, squeeze=False).flatten()
+    for axes in every[count:]:
+        axes.remove()
+    for axes in every[max(0, count - columns) : count]:
+        axes.set_xlabel(xlabel)
+        axes.tick_params(labelbottom=True)
+    return list(every[:count])

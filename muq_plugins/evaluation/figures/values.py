@@ -17,9 +17,11 @@ from muq_plugins.evaluation.figures.style import (
     INK,
     NEUTRAL,
     VALID,
+    grid,
     new_figure,
     percent_tick,
     reference_line,
+    write,
 )
 
 
@@ -54,27 +56,15 @@ def _draw_bars(axes: Axes, chart: Bars, names: tuple[str, str]) -> None:
     width = 0.4 if len(values) < 3 else 0.7
     axes.bar(position, values, width=width, color=VALID, label=names[0])
     if len(chart.marks):
-        axes.hlines(
-            chart.marks,
-            position - width / 2 - 0.06,
-            position + width / 2 + 0.06,
-            color=COUNTING,
-            linewidth=2.2,
-            label=names[1],
-        )
+        half, style = width / 2 + 0.06, {"color": COUNTING, "linewidth": 2.2}
+        ends = position - half, position + half
+        axes.hlines(chart.marks, *ends, label=names[1], **style)
     for x, value in zip(position, values, strict=True):
         if len(values) > 8:
             break  # a narrow bar has no room for its value; the report has a table
-        axes.annotate(
-            f"{value:.0%}" if chart.shares else f"{value:.2f}",
-            xy=(x, value),
-            xytext=(0, -3),
-            textcoords="offset points",
-            ha="center",
-            va="top",
-            fontsize=8,
-            color="white",
-        )
+        text = f"{value:.0%}" if chart.shares else f"{value:.2f}"
+        style = {"ha": "center", "va": "top", "fontsize": 8, "color": "white"}
+        write(axes, text, (x, value), (0, -3), **style)
     if chart.level:
         reference_line(axes, *chart.level, CHANCE)
     if chart.shares:
@@ -105,24 +95,11 @@ def intervals(
         for line, (value, low, high) in enumerate(scores.values()):
             axes.plot([low, high], [line, line], color=INK, linewidth=1.4)
             axes.plot([low, high], [line, line], "|", color=INK, markersize=7)
-            axes.annotate(
-                f"{value:.1%}",
-                xy=(max(high, value), line),
-                xytext=(7, 0),
-                textcoords="offset points",
-                va="center",
-                fontweight="bold",
-            )
+            place, style = (max(high, value), line), {"fontweight": "bold"}
+            write(axes, f"{value:.1%}", place, (7, 0), va="center", **style)
         axes.axvline(chance, color=CHANCE, linewidth=1.2, linestyle=(0, (5, 3)))
-        axes.annotate(
-            "chance",
-            xy=(chance, 1),
-            xycoords=axes.get_xaxis_transform(),
-            xytext=(3, 0),
-            textcoords="offset points",
-            color=CHANCE,
-            fontsize=8.5,
-        )
+        style = {"xycoords": axes.get_xaxis_transform(), "color": CHANCE}
+        write(axes, "chance", (chance, 1), (3, 0), fontsize=8.5, **style)
         axes.invert_yaxis()
         axes.set_xlim(0, 1)
         axes.xaxis.set_major_formatter(PercentFormatter(1.0))
@@ -140,52 +117,31 @@ def histograms(counts: np.ndarray, notes: Sequence[str], path: str | Path) -> No
     num_codebooks, size = counts.shape
     frequencies = np.sort(counts / counts.sum(axis=1, keepdims=True))[:, ::-1]
     columns = min(4, num_codebooks)
-    lines = math.ceil(num_codebooks / columns)
-    width = 8 if columns > 1 else 5
-    with new_figure(path, width=width, height=1.0 + 1.75 * lines) as figure:
-        panels = figure.subplots(
-            lines, columns, sharex=True, sharey=True, squeeze=False
-        ).flatten()
-        for index, axes in enumerate(panels[:num_codebooks]):
-            used = frequencies[index][frequencies[index] > 0]
+    width, height = 8 if columns > 1 else 5, math.ceil(num_codebooks / columns)
+    with new_figure(path, width=width, height=1.0 + 1.75 * height) as figure:
+        panels = grid(figure, num_codebooks, columns, "rank of the code")
+        for index, (axes, falling) in enumerate(zip(panels, frequencies, strict=True)):
+            used = falling[falling > 0]
             ranks = np.arange(1, len(used) + 1)
             axes.fill_between(ranks, used, 1e-9, color=VALID, alpha=0.2, linewidth=0)
             axes.plot(ranks, used, color=VALID, linewidth=1.6)
-            dead = axes.axvspan(
-                len(used), size, color=COUNTING, alpha=0.18, linewidth=0
-            )
-            even = axes.axhline(
-                1 / size, color=CHANCE, linewidth=1, linestyle=(0, (5, 3))
-            )
+            style = {"color": COUNTING, "alpha": 0.18, "linewidth": 0}
+            dead = axes.axvspan(len(used), size, **style)
+            style = {"color": CHANCE, "linewidth": 1, "linestyle": (0, (5, 3))}
+            even = axes.axhline(1 / size, **style)
             axes.set_title(f"Codebook {index + 1}", fontsize=9.5, pad=16)
-            axes.text(
-                0,
-                1.03,
-                notes[index],
-                transform=axes.transAxes,
-                fontsize=8,
-                color="#4B5563",
-            )
-            if index + columns >= num_codebooks:
-                axes.set_xlabel("rank of the code")
-                axes.tick_params(labelbottom=True)
-        for axes in panels[num_codebooks:]:
-            axes.remove()
+            style = {"fontsize": 8, "color": "#4B5563"}
+            axes.text(0, 1.03, notes[index], transform=axes.transAxes, **style)
+        lowest = frequencies[frequencies > 0].min()
         panels[0].set_yscale("log")
         panels[0].set_xlim(1, size)
         panels[0].set_xticks([1, size // 2, size])
-        panels[0].set_ylim(
-            frequencies[frequencies > 0].min() / 2, frequencies.max() * 2
-        )
+        panels[0].set_ylim(lowest / 2, frequencies.max() * 2)
         panels[0].yaxis.set_major_formatter(percent_tick)
         panels[0].yaxis.set_minor_locator(NullLocator())
         figure.supylabel("share of frames", fontsize=9.5)
-        figure.legend(
-            [even, dead],
-            ["if all codes were used equally often", "codes never used"],
-            loc="outside lower center",
-            ncols=2,
-        )
+        names = ["if all codes were used equally often", "codes never used"]
+        figure.legend([even, dead], names, loc="outside lower center", ncols=2)
 
 
 def shares(
@@ -202,15 +158,9 @@ def shares(
         axes = figure.add_subplot()
         axes.imshow(values, cmap="Blues", vmin=0, vmax=values.max(), aspect="auto")
         for (line, column), share in np.ndenumerate(values):
-            axes.text(
-                column,
-                line,
-                percent_tick(round(share, 2)),
-                ha="center",
-                va="center",
-                fontsize=8,
-                color="white" if share > 0.6 * values.max() else None,
-            )
+            color = "white" if share > 0.6 * values.max() else None
+            style = {"ha": "center", "va": "center", "fontsize": 8, "color": color}
+            axes.text(column, line, percent_tick(round(share, 2)), **style)
         axes.set_yticks(range(len(rows)), list(rows))
         axes.set_xticks(range(len(columns)), list(columns))
         axes.tick_params(length=0)
@@ -243,14 +193,13 @@ def spectrograms(
     with new_figure(path, width=8, height=0.9 + 1.3 * lines) as figure:
         panels = figure.subplots(lines, 2, sharex=True, sharey=True, squeeze=False)
         images = {"cmap": "magma", "vmin": low, "vmax": high, **common}
+        mistakes = {"cmap": "cividis", "vmin": 0, "vmax": error_high, **common}
         shown = panels[0, 0].imshow(mel.T, **images)
         panels[0, 0].set_title("Original")
         for line, (name, array) in enumerate(decoded.items(), start=1):
             panels[line, 0].imshow(array.T, **images)
             panels[line, 0].set_title(f"Decoded from {name}")
-            wrong = panels[line, 1].imshow(
-                errors[name].T, cmap="cividis", vmin=0, vmax=error_high, **common
-            )
+            wrong = panels[line, 1].imshow(errors[name].T, **mistakes)
             panels[line, 1].set_title(f"|error|, mean {errors[name].mean():.2f}")
         for axes in panels.flatten():
             axes.grid(visible=False)
@@ -260,14 +209,9 @@ def spectrograms(
             axes.set_xlabel("time in s")
         # The free corner beside the original explains the two colour scales.
         panels[0, 1].axis("off")
-        for height, image, name in (
-            (0.85, shown, "normalised log-mel"),
-            (0.3, wrong, "|error|"),
-        ):
-            bar = figure.colorbar(
-                image,
-                cax=panels[0, 1].inset_axes([0.1, height, 0.8, 0.1]),
-                orientation="horizontal",
-            )
+        scales = (0.85, shown, "normalised log-mel"), (0.3, wrong, "|error|")
+        for height, image, name in scales:
+            inset = panels[0, 1].inset_axes([0.1, height, 0.8, 0.1])
+            bar = figure.colorbar(image, cax=inset, orientation="horizontal")
             bar.set_label(name, fontsize=8.5)
             bar.outline.set_visible(False)

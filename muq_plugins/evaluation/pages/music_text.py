@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
+from muq_plugins.evaluation.intervals import FEWEST_GROUPS
 from muq_plugins.evaluation.page import (
     Fact,
     Page,
@@ -18,18 +19,14 @@ from muq_plugins.evaluation.pages.run import (
     OPTIMISATION,
     Run,
     curves,
-    few_files,
-    finite,
+    judgeable,
     music,
     training_time,
-    validated,
 )
 from muq_plugins.evaluation.zero_shot.scores import load_scores
 from muq_plugins.lobes.stages import is_at_chance
 
 LANGUAGES = {"en": "English", "zh": "Chinese", "own": "as given"}
-# Resampling fewer pieces says nothing about other pieces.
-FEWEST_PIECES = 5
 # What retrieval is measured by: title, and how it is written.
 MEASURES = {
     "recall_at_1": ("Recall at 1", percent),
@@ -40,80 +37,67 @@ MEASURES = {
 }
 
 
-def recall(run: Run) -> list[Fact]:
+def recall(run: Run) -> Iterator[Fact]:
     """How many of the unseen clips are found by their captions, and back."""
-    facts, scores = [], load_scores(run.folder)
-    for direction in ("text to music", "music to text"):
-        found = [by[direction] for by in scores.get("retrieval", {}).values()]
-        if found:
+    for scores in _scores("retrieval")(run):
+        for direction in ("text to music", "music to text"):
+            found = [by[direction] for by in scores["retrieval"].values()]
             # Languages may differ in how many clips share a caption.
             chances = [percent(f["chance"]["recall_at_10"]) for f in found]
-            facts.append(
-                Fact(
-                    f"{direction.capitalize()}, recall at 10",
-                    " / ".join(percent(f["recall_at_10"]["value"]) for f in found),
-                    f"captions {' / '.join(scores['retrieval'])}; {scores['clips']} "
-                    f"unseen clips, chance: {' / '.join(dict.fromkeys(chances))}",
-                )
+            yield Fact(
+                f"{direction.capitalize()}, recall at 10",
+                " / ".join(percent(f["recall_at_10"]["value"]) for f in found),
+                f"captions {' / '.join(scores['retrieval'])}; {scores['clips']} "
+                f"unseen clips, chance: {' / '.join(dict.fromkeys(chances))}",
             )
-    return facts
 
 
-def tagging(run: Run) -> list[Fact]:
+def tagging(run: Run) -> Iterator[Fact]:
     """How well the names of instruments tell clips apart."""
-    return [
-        Fact(
-            f"Zero-shot tagging by {kind}, ROC-AUC",
-            " / ".join(number(found["roc_auc"]["value"]) for found in by.values()),
-            f"names {' / '.join(by)}; chance: 0.50",
-        )
-        for kind, by in load_scores(run.folder).get("tagging", {}).items()
-    ]
+    for kind, by in load_scores(run.folder).get("tagging", {}).items():
+        areas = " / ".join(number(found["roc_auc"]["value"]) for found in by.values())
+        note = f"names {' / '.join(by)}; chance: 0.50"
+        yield Fact(f"Zero-shot tagging by {kind}, ROC-AUC", areas, note)
 
 
-def learned(run: Run) -> list[Verdict]:
+def learned(run: Run) -> Iterator[Verdict]:
     """The loss beside that of guessing."""
     loss, chance = run.final.get("loss"), run.final.get("chance")
-    if loss is None or run.warming_up or not is_at_chance(loss, chance):
-        return []
-    return [
-        Verdict(
+    if loss is not None and not run.warming_up and is_at_chance(loss, chance):
+        yield Verdict(
             "problem",
             f"the model is stuck at chance: contrastive loss {loss:.2f} on the "
             f"{run.part}, guessing {chance:.2f}. Look whether the training loss falls: "
             "if it does, use more music or fewer steps; if not, change the learning "
             "rate.",
         )
-    ]
 
 
-def found(run: Run) -> list[Verdict]:
+def found(run: Run) -> Iterator[Verdict]:
     """Whether unseen clips are found."""
-    return [
-        _retrieval_verdict(f"{direction}, {language}", of, scores)
-        for scores in _scores("retrieval")(run)
-        for language, by in scores["retrieval"].items()
-        for direction, of in by.items()
-    ]
+    for scores in _scores("retrieval")(run):
+        for language, by in scores["retrieval"].items():
+            for direction, of in by.items():
+                verdict = _retrieval_verdict(of, scores)
+                words = f"{direction}, {language}: {verdict.message}"
+                yield verdict._replace(message=words)
 
 
-def _retrieval_verdict(what: str, of: dict[str, Any], scores: dict) -> Verdict:
+def _retrieval_verdict(of: dict[str, Any], scores: dict) -> Verdict:
     recall, chance = of["recall_at_10"], of["chance"]["recall_at_10"]
-    if scores["pieces"] < FEWEST_PIECES or chance >= 1:
+    if scores["pieces"] < FEWEST_GROUPS or chance >= 1:
         return Verdict(
             "undecided",
-            f"{what}: the test part has {scores['clips']} clips of {scores['pieces']} "
-            "pieces, too few to say whether clips are found. Give more test music.",
+            f"the test part has {scores['clips']} clips of {scores['pieces']} pieces, "
+            "too few to say whether clips are found. Give more test music.",
         )
     numbers = (
         f"recall at 10 {recall['value']:.1%} (95% interval {recall['low']:.1%} to "
         f"{recall['high']:.1%}), by chance {chance:.1%}"
     )
     if recall["low"] > chance:
-        return Verdict("good", f"{what}: unseen clips are found, {numbers}")
-    return Verdict(
-        "warning", f"{what}: no better than chance, {numbers}. Train longer."
-    )
+        return Verdict("good", f"unseen clips are found, {numbers}")
+    return Verdict("warning", f"no better than chance, {numbers}. Train longer.")
 
 
 def _scores(kind: str) -> Callable[[Run], list[dict]]:
@@ -135,20 +119,14 @@ def _retrieval_table(scores: dict[str, Any]) -> Table:
 
 
 def _tagging_table(scores: dict[str, Any]) -> Table:
-    return Table(
-        ["Tags", "Number", "ROC-AUC", "Average precision", "Its chance"],
-        [
-            [
-                f"{kind}, {LANGUAGES[language]}",
-                str(len(of["tags"])),
-                _estimate(of["roc_auc"]),
-                _estimate(of["average_precision"]),
-                f"{of['chance']:.2f}",
-            ]
-            for kind, languages in scores["tagging"].items()
-            for language, of in languages.items()
-        ],
-    )
+    rows = []
+    for kind, languages in scores["tagging"].items():
+        for language, of in languages.items():
+            areas = _estimate(of["roc_auc"]), _estimate(of["average_precision"])
+            row = [f"{kind}, {LANGUAGES[language]}", str(len(of["tags"])), *areas]
+            rows.append([*row, f"{of['chance']:.2f}"])
+    header = ["Tags", "Number", "ROC-AUC", "Average precision", "Its chance"]
+    return Table(header, rows)
 
 
 def _tags_table(scores: dict[str, Any]) -> Table:
@@ -159,9 +137,8 @@ def _tags_table(scores: dict[str, Any]) -> Table:
             areas = [tag["roc_auc"] for tag in tags]
             cells = ["-" if area is None else number(area) for area in areas]
             rows.append([kind, tags[0]["tag"], str(tags[0]["positives"]), *cells])
-    return Table(
-        ["Kind", "Tag", "Clips", *(LANGUAGES[name] for name in languages)], rows
-    )
+    names = [LANGUAGES[language] for language in languages]
+    return Table(["Kind", "Tag", "Clips", *names], rows)
 
 
 def _estimate(of: dict[str, float], write: Callable[[float], str] = number) -> str:
@@ -169,17 +146,15 @@ def _estimate(of: dict[str, float], write: Callable[[float], str] = number) -> s
     return f"{value} ({low} to {high})"
 
 
+LOSS = curves("loss", "accuracy", height=3.2, legend="upper left", on=1)
 MUSIC_TEXT = Page(
     title="Music and text",
     template="music_text.md.j2",
     facts=(recall, tagging, music, training_time),
-    verdicts=(finite, validated, few_files, learned, found),
+    verdicts=(judgeable, learned, found),
     parts=(
         Part("retrieval", table=_retrieval_table, each=_scores("retrieval")),
-        Part(
-            "learned",
-            {"loss": curves("loss", "accuracy", height=3.2, legend="upper left", on=1)},
-        ),
+        Part("learned", {"loss": LOSS}),
         Part("tagging", table=_tagging_table, each=_scores("tagging")),
         Part("tags", table=_tags_table, each=_scores("tagging")),
         OPTIMISATION,

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from muq_plugins.evaluation import figures
+from muq_plugins.evaluation.intervals import FEWEST_GROUPS
 from muq_plugins.evaluation.page import (
     Fact,
     Page,
@@ -25,13 +27,11 @@ from muq_plugins.evaluation.pages.run import (
     code_use,
     codebook_table,
     curves,
-    few_files,
-    finite,
     finite_list,
+    judgeable,
     music,
     name_codebooks,
     training_time,
-    validated,
 )
 from muq_plugins.evaluation.pages.tokenizer import (
     LEVELS,
@@ -40,10 +40,10 @@ from muq_plugins.evaluation.pages.tokenizer import (
     use_of_codes,
 )
 from muq_plugins.evaluation.probing.results import (
-    FEWEST_GROUPS,
     LINEAR,
     TRAINED,
     UNTRAINED,
+    Comparison,
     TaskResult,
     load_final_probe,
 )
@@ -60,168 +60,124 @@ FREQUENCIES = 0.02
 OVERFIT_GAP = 0.30
 # Training rows are averaged over this many, because one batch says little.
 TRAIN_ROWS = 20
-MODEL, COUNTER = "the model", "a model that only counts codes"
 
 
-def cross_entropy(run: Run) -> list[Fact]:
-    """The loss beside what counting and guessing give."""
+def loss(run: Run) -> Iterator[Fact]:
+    """The loss beside what counting and guessing give, and the accuracy likewise."""
     row = run.final
     if "cross_entropy" not in row:
-        return []
+        return
     chance = row["chance"]
-    return [
-        Fact(
-            "Masked cross-entropy",
-            f"{number(row['cross_entropy'])} nat",
-            f"{run.part}; a counting model: {number(row['code_entropy'])}, "
-            f"chance ln {round(math.exp(chance))} = {chance:.2f}",
-        )
-    ]
-
-
-def accuracy(run: Run) -> list[Fact]:
-    """The share that is guessed right, beside always guessing the same."""
-    if "cross_entropy" not in run.final:
-        return []
-    note = f"chance: {percent(math.exp(-run.final['chance']))}"
+    note = f"a counting model: {number(row['code_entropy'])}, chance ln "
+    note += f"{round(math.exp(chance))} = {chance:.2f}"
+    found = f"{number(row['cross_entropy'])} nat"
+    yield Fact("Masked cross-entropy", found, f"{run.part}; {note}")
+    note = f"chance: {percent(math.exp(-chance))}"
     if guessing := _guessing(run):
         mean = float(np.mean(guessing))
         note = f"always guessing the most frequent code: {percent(mean)}"
-    note = f"{run.part}; {note}"
-    return [Fact("Masked accuracy", percent(run.final["accuracy"]), note)]
+    yield Fact("Masked accuracy", percent(row["accuracy"]), f"{run.part}; {note}")
 
 
-def random_target(run: Run) -> list[Fact]:
+def random_target(run: Run) -> Iterator[Fact]:
     """That nobody has trained what makes the codes, whose meaning depends on it."""
-    if not (parts := run.final.get("random_target")):
-        return []
-    return [Fact("Target", "random weights", f"nobody has trained the {parts}")]
+    if parts := run.final.get("random_target"):
+        yield Fact("Target", "random weights", f"nobody has trained the {parts}")
 
 
-def probe_score(run: Run) -> list[Fact]:
+def probe_score(run: Run) -> Iterator[Fact]:
     """What a linear probe reads off the encoder."""
     for probe in probes(run):
         *others, last = probe.chosen()
         comparison = [f"{row.features} {percent(row.value)}" for row in others]
         note = ", ".join([*comparison, f"chance {percent(probe.chance)}"])
-        return [Fact(f"Probe, {last.features}", percent(last.value), note)]
-    return []
+        yield Fact(f"Probe, {last.features}", percent(last.value), note)
 
 
-def learned(run: Run) -> list[Verdict]:
+def learned(run: Run) -> Iterator[Verdict]:
     """The loss beside chance, and beside a model that only counts."""
     loss, chance, counting = (
         run.final.get(key) for key in ("cross_entropy", "chance", "code_entropy")
     )
     if loss is None:
-        return []
+        return
+    numbers = f"masked cross-entropy {loss:.2f} nat on the {run.part}"
     if run.warming_up and (counting is None or loss >= counting):
-        return [
-            Verdict(
-                "warning",
-                f"it is too early to judge: masked cross-entropy {loss:.2f} nat on the "
-                f"{run.part}, but the learning rate was still in its warm-up. Train "
-                "longer, or shorten the warm-up.",
-            )
-        ]
-    if chance is not None and is_at_chance(loss, chance):
-        return [
-            Verdict(
-                "problem",
-                f"the model is stuck at chance: masked cross-entropy {loss:.2f} nat on "
-                f"the {run.part}, chance is ln V = {chance:.2f}. Check the learning "
-                "rate and its warm-up, that the gradient norm is not zero, that a "
-                "target that has to be trained was, and that the clips are not silent.",
-            )
-        ]
-    if counting is None:
-        return []
-    margin = counting - loss
-    numbers = (
-        f"masked cross-entropy {loss:.2f} nat on the {run.part}, {abs(margin):.2f} "
-        f"{'below' if margin > 0 else 'above'} a counting model ({counting:.2f})"
-    )
-    if margin < -FREQUENCIES * counting:
-        return [
-            Verdict(
-                "problem",
-                f"the model has not even learned how often each code occurs: {numbers}"
-                ". Train longer, or raise the learning rate.",
-            )
-        ]
-    if margin <= 0:
-        return [
-            Verdict(
-                "problem",
-                "the model has learned the codes' frequencies and nothing else: "
-                f"{numbers}. Train longer, or raise the learning rate.",
-            )
-        ]
-    if margin < LEARNED_MARGIN:
-        return [
-            Verdict(
-                "warning",
-                f"the model has begun to learn: {numbers}, where {LEARNED_MARGIN:.2f} "
-                "below is asked. Train longer.",
-            )
-        ]
-    return [
-        Verdict("good", f"the model predicts music that it does not hear: {numbers}")
-    ]
+        yield Verdict(
+            "warning",
+            f"it is too early to judge: {numbers}, but the learning rate was still in "
+            "its warm-up. Train longer, or shorten the warm-up.",
+        )
+    elif chance is not None and is_at_chance(loss, chance):
+        yield Verdict(
+            "problem",
+            f"the model is stuck at chance: {numbers}, chance is ln V = {chance:.2f}. "
+            "Check the learning rate and its warm-up, that the gradient norm is not "
+            "zero, that a target that has to be trained was, and that the clips are "
+            "not silent.",
+        )
+    elif counting is not None:
+        margin = counting - loss
+        side = "below" if margin > 0 else "above"
+        numbers += f", {abs(margin):.2f} {side} a counting model ({counting:.2f})"
+        longer = f"{numbers}. Train longer, or raise the learning rate."
+        level = "problem"
+        if margin >= LEARNED_MARGIN:
+            level, words = "good", f"predicts music that it does not hear: {numbers}"
+        elif margin > 0:
+            level = "warning"
+            asked = f"{LEARNED_MARGIN:.2f} below is asked"
+            words = f"has begun to learn: {numbers}, where {asked}. Train longer."
+        elif margin >= -FREQUENCIES * counting:
+            words = f"has learned the codes' frequencies and nothing else: {longer}"
+        else:
+            words = f"has not even learned how often each code occurs: {longer}"
+        yield Verdict(level, f"the model {words}")
 
 
-def overfit(run: Run) -> list[Verdict]:
+def overfit(run: Run) -> Iterator[Verdict]:
     """Whether validation lags behind training, or has risen."""
     if run.valid.get("cross_entropy") is None:
-        return []
-    verdicts = []
+        return
     steps, valid = series(select(run.rows, kind="valid"), "cross_entropy")
     _, train = series(select(run.rows, kind="train"), "cross_entropy")
     train = train[np.isfinite(train)][-TRAIN_ROWS:]
     if train.size and valid[-1] - train.mean() >= OVERFIT_GAP:
-        verdicts.append(
-            Verdict(
-                "warning",
-                f"overfitting: cross-entropy {train.mean():.2f} nat in training and "
-                f"{valid[-1]:.2f} in validation. Use more music, or fewer steps.",
-            )
+        yield Verdict(
+            "warning",
+            f"overfitting: cross-entropy {train.mean():.2f} nat in training and "
+            f"{valid[-1]:.2f} in validation. Use more music, or fewer steps.",
         )
     best = int(np.nanargmin(valid))
     if valid[-1] - valid[best] >= OVERFIT_GAP:
-        verdicts.append(
-            Verdict(
-                "warning",
-                f"validation was best at step {steps[best]} ({valid[best]:.2f} nat) "
-                f"and has risen to {valid[-1]:.2f} since. Train for fewer steps.",
-            )
+        yield Verdict(
+            "warning",
+            f"validation was best at step {steps[best]} ({valid[best]:.2f} nat) and "
+            f"has risen to {valid[-1]:.2f} since. Train for fewer steps.",
         )
-    return verdicts
 
 
-def per_codebook(run: Run) -> list[Verdict]:
+def per_codebook(run: Run) -> Iterator[Verdict]:
     """Codebooks that are not learned, which the mean over all of them may hide."""
     losses = finite_list(run.final, "cross_entropy_per_codebook")
     counting = finite_list(run.final, "code_entropy_per_codebook")
     if not losses or not counting:
-        return []
+        return
     behind = np.flatnonzero(np.array(losses) >= np.array(counting)).tolist()
-    if not behind or len(behind) == len(losses):
-        return []
-    return [
-        Verdict(
+    if 0 < len(behind) < len(losses):
+        yield Verdict(
             "warning",
             f"{name_codebooks(behind)}: predicted no better than by a counting model, "
             f"while others are (on the {run.part}). Train longer.",
         )
-    ]
 
 
-def guessed(run: Run) -> list[Verdict]:
+def guessed(run: Run) -> Iterator[Verdict]:
     """The accuracy beside that of always guessing the most frequent code."""
     found = np.array(finite_list(run.final, "accuracy_per_codebook"))
     guessing = np.array(_guessing(run))
     if not found.size or not guessing.size:
-        return []
+        return
     if guessing.size != found.size:
         raise ValueError(
             f"the metrics have {found.size} codebooks, code_counts have "
@@ -231,72 +187,65 @@ def guessed(run: Run) -> list[Verdict]:
         f"{found.mean():.1%} of the masked codes of the {run.part} are guessed right, "
         f"{guessing.mean():.1%} by always guessing the most frequent code"
     )
-    behind = np.flatnonzero(found <= guessing).tolist()
-    if behind:
-        return [
-            Verdict(
-                "warning",
-                f"{name_codebooks(behind)}: no better guessed than by the most "
-                f"frequent code alone. Over all codebooks {numbers}.",
-            )
-        ]
-    return [Verdict("good", f"every codebook is predicted: {numbers}")]
+    if behind := np.flatnonzero(found <= guessing).tolist():
+        yield Verdict(
+            "warning",
+            f"{name_codebooks(behind)}: no better guessed than by the most frequent "
+            f"code alone. Over all codebooks {numbers}.",
+        )
+    else:
+        yield Verdict("good", f"every codebook is predicted: {numbers}")
 
 
-def use_of_target(run: Run) -> list[Verdict]:
+def use_of_target(run: Run) -> Iterator[Verdict]:
     """Codebooks of a target that was not trained here, and hardly says anything."""
     if run.earlier is not None or run.code_counts is None:
-        return []
+        return
     row = TokenizerTraining.summary(torch.as_tensor(run.code_counts))
-    found = [v for v in use_of_codes(row, run.code_counts) if v.level == "problem"]
-    return [
-        Verdict(
-            "warning",
-            f"the target: {verdict.message.split('. Check')[0]} on the test part. What "
-            "hardly varies teaches little: look at the features that it is made of, or "
-            "choose another quantizer.",
-        )
-        for verdict in found
-    ]
-
-
-def probe_gain(probe: TaskResult) -> list[Verdict]:
-    """Whether pre-training has improved the encoder."""
-    gains = [c for c in probe.comparisons if c.reference == UNTRAINED]
-    if not gains:
-        return []
-    trained, (gain, *_) = probe.row(TRAINED, LINEAR).value, gains
-    if probe.test_groups < FEWEST_GROUPS or gain.low == gain.high:
-        return [
-            Verdict(
-                "undecided",
-                "whether pre-training has improved the encoder: the probe was tested "
-                f"on {probe.clips['test']} clips of {probe.test_groups} pieces, too "
-                "few to tell. Give more test music with labels.",
+    for verdict in use_of_codes(row, run.code_counts):
+        if verdict.level == "problem":
+            yield Verdict(
+                "warning",
+                f"the target: {verdict.message.split('. Check')[0]} on the test part. "
+                "What hardly varies teaches little: look at the features that it is "
+                "made of, or choose another quantizer.",
             )
-        ]
+
+
+def probe_gain(run: Run) -> Iterator[Verdict]:
+    """Whether pre-training has improved the encoder."""
+    for probe in probes(run):
+        for gain in probe.comparisons:
+            if gain.reference == UNTRAINED:
+                yield gain_verdict(probe, gain)
+
+
+def gain_verdict(probe: TaskResult, gain: Comparison) -> Verdict:
+    trained = probe.row(TRAINED, LINEAR).value
+    if probe.test_groups < FEWEST_GROUPS or gain.low == gain.high:
+        return Verdict(
+            "undecided",
+            "whether pre-training has improved the encoder: the probe was tested on "
+            f"{probe.clips['test']} clips of {probe.test_groups} pieces, too few to "
+            "tell. Give more test music with labels.",
+        )
     numbers = (
         f"balanced accuracy {trained:.1%}, the same encoder untrained "
-        f"{trained - gain.difference:.1%} (difference {100 * gain.difference:+.1f} "
-        f"points, 95% interval {100 * gain.low:+.1f} to {100 * gain.high:+.1f})"
+        f"{trained - gain.difference:.1%} ({gain})"
     )
     if gain.low > 0:
-        return [Verdict("good", f"pre-training has improved the encoder: {numbers}")]
+        return Verdict("good", f"pre-training has improved the encoder: {numbers}")
     if gain.high >= 0:
-        return [
-            Verdict(
-                "warning",
-                "the probe cannot tell the trained encoder from the untrained one: "
-                f"{numbers}. More training and more test clips may.",
-            )
-        ]
-    return [
-        Verdict(
-            "problem",
-            f"pre-training has made the encoder worse in the probe: {numbers}. Check "
-            "the learning rate, and that the probe was given the trained weights.",
+        return Verdict(
+            "warning",
+            "the probe cannot tell the trained encoder from the untrained one: "
+            f"{numbers}. More training and more test clips may.",
         )
-    ]
+    return Verdict(
+        "problem",
+        f"pre-training has made the encoder worse in the probe: {numbers}. Check the "
+        "learning rate, and that the probe was given the trained weights.",
+    )
 
 
 def probes(run: Run) -> list[TaskResult]:
@@ -315,23 +264,12 @@ def _codebooks_figure(run: Run, path: Path) -> None:
     row, level = run.final, None
     if row.get("chance") is not None:
         level = (row["chance"], "chance\nln V")
-    charts = [
-        figures.Bars(
-            "Masked accuracy",
-            "masked codes guessed right",
-            row["accuracy_per_codebook"],
-            _guessing(run),
-            shares=True,
-        ),
-        figures.Bars(
-            "Masked cross-entropy",
-            "nats",
-            row["cross_entropy_per_codebook"],
-            row.get("code_entropy_per_codebook", []),
-            level,
-        ),
-    ]
-    figures.bars(charts, (MODEL, COUNTER), path)
+    accuracy = "Masked accuracy", "masked codes guessed right"
+    accuracy = *accuracy, row["accuracy_per_codebook"], _guessing(run)
+    losses = "Masked cross-entropy", "nats", row["cross_entropy_per_codebook"]
+    losses = *losses, row.get("code_entropy_per_codebook", []), level
+    charts = [figures.Bars(*accuracy, shares=True), figures.Bars(*losses)]
+    figures.bars(charts, ("the model", "a model that only counts codes"), path)
 
 
 def _codebooks_table(run: Run) -> Table:
@@ -347,70 +285,45 @@ def _codebooks_table(run: Run) -> Table:
 
 
 def _probe_figure(probe: TaskResult, path: Path) -> None:
-    figures.intervals(
-        {row.features: (row.value, row.low, row.high) for row in probe.chosen()},
-        probe.chance,
-        "balanced accuracy on unseen pieces, with 95% interval",
-        path,
-    )
+    scores = {row.features: (row.value, row.low, row.high) for row in probe.chosen()}
+    label = "balanced accuracy on unseen pieces, with 95% interval"
+    figures.intervals(scores, probe.chance, label, path)
 
 
 def _probe_table(probe: TaskResult) -> Table:
-    return Table(
-        ["Features", "Layer", "Balanced accuracy", "95% interval", "Accuracy", "F1"],
-        [
-            [
-                row.features,
-                "-" if row.layer is None else str(row.layer),
-                percent(row.value),
-                f"{row.low:.1%} to {row.high:.1%}",
-                percent(row.metrics["accuracy"]),
-                number(row.metrics["macro_f1"]),
-            ]
-            for row in probe.chosen()
-        ],
-    )
+    rows = []
+    for row in probe.chosen():
+        ends = f"{row.low:.1%} to {row.high:.1%}"
+        cells = [row.features, row.place, percent(row.value), ends]
+        accuracy, f1 = row.metrics["accuracy"], row.metrics["macro_f1"]
+        rows.append([*cells, percent(accuracy), number(f1)])
+    header = ["Features", "Layer", "Balanced accuracy", "95% interval"]
+    return Table([*header, "Accuracy", "F1"], rows)
 
 
 def _classes_table(probe: TaskResult) -> Table:
     recalls = {row.features: probe.recalls(row) for row in probe.chosen()}
-    targets = probe.predictions["targets"]
-    return Table(
-        ["Class", "Test clips", *recalls],
-        [
-            [
-                name,
-                str(int((targets == index).sum())),
-                *(percent(found[name]) for found in recalls.values()),
-            ]
-            for index, name in enumerate(probe.classes)
-            if (targets == index).any()
-        ],
-    )
+    clips = np.bincount(probe.predictions["targets"], minlength=len(probe.classes))
+    rows = [
+        [name, str(count), *(percent(found[name]) for found in recalls.values())]
+        for name, count in zip(probe.classes, clips.tolist(), strict=True)
+        if count
+    ]
+    return Table(["Class", "Test clips", *recalls], rows)
 
 
 PRETRAINING = Page(
     title="Pre-training",
     template="pretraining.md.j2",
-    facts=(
-        cross_entropy,
-        accuracy,
-        code_use,
-        random_target,
-        probe_score,
-        music,
-        training_time,
-    ),
+    facts=(loss, code_use, random_target, probe_score, music, training_time),
     verdicts=(
-        finite,
-        validated,
-        few_files,
+        judgeable,
         learned,
         overfit,
         per_codebook,
         guessed,
         use_of_target,
-        lambda run: [v for probe in probes(run) for v in probe_gain(probe)],
+        probe_gain,
         earlier_verdicts,
     ),
     parts=(

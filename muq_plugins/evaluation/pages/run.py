@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -25,7 +25,6 @@ from muq_plugins.files import read_json_lines
 from muq_plugins.lobes import codes
 from muq_plugins.lobes.stages import Measure
 
-NOT_VALIDATED = "there is no validation yet: nothing can be said about unseen clips"
 # Fewer recordings than this say little about others.
 FEWEST_FILES = 5
 SHARED = "run.md.j2"
@@ -139,19 +138,17 @@ def _levels(row: Mapping[str, Any], measure: Measure) -> list[figures.Level]:
 
 
 def _optimisation_figure(run: Run, path: Path) -> None:
-    names = {
-        "lr": "Learning rate",
-        "grad_norm": "Gradient norm",
-        "audio_seconds_per_second": "Audio-seconds per s",
-    }
-    panels = []
-    for key, title in names.items():
-        steps, values = series(select(run.rows, kind="train"), key)
-        line = figures.train_line(steps, values)
-        if key == "lr":
-            line = figures.Line(steps, values, color=INK)
-        write = figures.scientific if key == "lr" else None
-        panels.append(figures.Panel(title, [line], from_zero=True, write=write))
+    lr, norm, speed = (
+        series(select(run.rows, kind="train"), key)
+        for key in ("lr", "grad_norm", "audio_seconds_per_second")
+    )
+    rate = figures.Panel("Learning rate", [figures.Line(*lr, color=INK)])
+    panels = [
+        rate._replace(write=figures.scientific),
+        figures.Panel("Gradient norm", [figures.train_line(*norm)]),
+        figures.Panel("Audio-seconds per s", [figures.train_line(*speed)]),
+    ]
+    panels = [panel._replace(from_zero=True) for panel in panels]
     figures.curves(panels, path, height=2.7)
 
 
@@ -179,10 +176,8 @@ class Counted(NamedTuple):
 
 def _codes_figure(counted: Counted, path: Path) -> None:
     used, effective = codes.usage(counted.counts), codes.perplexity(counted.counts)
-    notes = [
-        f"usage {u:.0%}, perplexity {p:.0f}"
-        for u, p in zip(used.tolist(), effective.tolist(), strict=True)
-    ]
+    pairs = zip(used.tolist(), effective.tolist(), strict=True)
+    notes = [f"usage {share:.0%}, perplexity {size:.0f}" for share, size in pairs]
     figures.histograms(counted.counts, notes, path)
 
 
@@ -215,13 +210,12 @@ def codebook_table(columns: dict[str, list[str]]) -> Table:
     )
 
 
-def code_use(run: Run) -> list[Fact]:
+def code_use(run: Run) -> Iterator[Fact]:
     """How the codes are used."""
     counts = run.code_counts
-    if counts is None:
-        return []
-    found = codes.usage(counts), codes.perplexity(counts)
-    return [usage_fact(*found, counts.shape, "test part; " if run.test else "")]
+    if counts is not None:
+        found = codes.usage(counts), codes.perplexity(counts)
+        yield usage_fact(*found, counts.shape, "test part; " if run.test else "")
 
 
 def usage_fact(usage, perplexity, size: tuple[int, int], part: str = "") -> Fact:
@@ -234,7 +228,7 @@ def usage_fact(usage, perplexity, size: tuple[int, int], part: str = "") -> Fact
     )
 
 
-def training_time(run: Run) -> list[Fact]:
+def training_time(run: Run) -> Iterator[Fact]:
     """How long it took."""
     rows = run.rows
     _, speed = series(select(rows, kind="train"), "audio_seconds_per_second")
@@ -242,53 +236,38 @@ def training_time(run: Run) -> list[Fact]:
     note = _duration(rows[-1]["time"])
     if speed.size:
         note += f", {speed.mean():,.0f} seconds of audio per second"
-    return [Fact("Training", f"{rows[-1]['step']:,} steps", note)]
+    yield Fact("Training", f"{rows[-1]['step']:,} steps", note)
 
 
-def music(run: Run) -> list[Fact]:
+def music(run: Run) -> Iterator[Fact]:
     """How many recordings each part has; the tokenizer of a run has its music."""
-    if not (parts := run.music):
-        return []
-    note = f"{parts['valid']:,} for validation, {parts['test']:,} for the test"
-    files = f"{parts['train']:,} file{'s' * (parts['train'] != 1)}"
-    return [Fact("Music", files, f"to learn from; {note}")]
+    if parts := run.music:
+        note = f"{parts['valid']:,} for validation, {parts['test']:,} for the test"
+        files = f"{parts['train']:,} file{'s' * (parts['train'] != 1)}"
+        yield Fact("Music", files, f"to learn from; {note}")
 
 
-def few_files(run: Run) -> list[Verdict]:
-    """That the final numbers rest on a few recordings."""
+def judgeable(run: Run) -> Iterator[Verdict]:
+    """Whether all numbers are finite, of unseen clips, and of enough of these."""
+    if bad := [row for row in run.rows if row.get("non_finite")]:
+        again = f", and again in {len(bad) - 1} later rows" if len(bad) > 1 else ""
+        yield Verdict(
+            "problem",
+            f"not finite at step {bad[0]['step']}: {', '.join(bad[0]['non_finite'])}"
+            f"{again}. Look at the gradient norm before that step; lower the learning "
+            "rate, lengthen the warm-up, or train in fp32.",
+        )
+    if not run.valid:
+        words = "there is no validation yet: nothing can be said about unseen clips"
+        yield Verdict("warning", words)
     files = run.music.get("test", FEWEST_FILES)
-    if files >= FEWEST_FILES:
-        return []
-    return [
-        Verdict(
+    if files < FEWEST_FILES:
+        yield Verdict(
             "warning",
             f"the final numbers rest on {files} file{'s' * (files != 1)}: they say "
             "more about these than about other music. Use more music, or a larger "
             "share of it to test on (data.test_fraction, in a new output folder).",
         )
-    ]
-
-
-def finite(run: Run) -> list[Verdict]:
-    """The first step at which something was not finite."""
-    bad = [row for row in run.rows if row.get("non_finite")]
-    if not bad:
-        return []
-    first = bad[0]
-    again = f", and again in {len(bad) - 1} later rows" if len(bad) > 1 else ""
-    return [
-        Verdict(
-            "problem",
-            f"not finite at step {first['step']}: {', '.join(first['non_finite'])}"
-            f"{again}. Look at the gradient norm before that step; lower the learning "
-            "rate, lengthen the warm-up, or train in fp32.",
-        )
-    ]
-
-
-def validated(run: Run) -> list[Verdict]:
-    """Whether there is anything to judge."""
-    return [] if run.valid else [Verdict("warning", NOT_VALIDATED)]
 
 
 def finite_list(row: dict, key: str) -> list[float]:
@@ -305,10 +284,8 @@ def name_codebooks(positions: list[int]) -> str:
     >>> name_codebooks([0]), name_codebooks([0, 1, 2])
     ('codebook 1', 'codebooks 1, 2 and 3')
     """
-    names = [str(position + 1) for position in positions]
-    if len(names) == 1:
-        return f"codebook {names[0]}"
-    return f"codebooks {', '.join(names[:-1])} and {names[-1]}"
+    *names, last = (str(position + 1) for position in positions)
+    return f"codebooks {', '.join(names)} and {last}" if names else f"codebook {last}"
 
 
 def _span(values, form: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,14 +26,12 @@ from muq_plugins.evaluation.pages.run import (
     Run,
     code_use,
     curves,
-    few_files,
-    finite,
     finite_list,
+    judgeable,
     music,
     name_codebooks,
     training_time,
     usage_fact,
-    validated,
 )
 from muq_plugins.evaluation.run_files import load_diagnostics, select
 from muq_plugins.files import read_json
@@ -56,24 +54,23 @@ ERRORS = "reconstruction_error_per_level"
 HERE, THERE = "this audio", "test part of its own training"
 
 
-def sample_size(counts: np.ndarray | None) -> list[Verdict]:
+def sample_size(counts: np.ndarray | None) -> Iterator[Verdict]:
     """Whether enough frames were counted to say which codes are never used."""
     if counts is None:
-        return []
+        return
     frames, needed = int(counts.sum(1).min()), FRAMES_PER_CODE * counts.shape[1]
-    if frames >= needed:
-        return []
-    return [
-        Verdict(
+    if frames < needed:
+        yield Verdict(
             "warning",
             f"only {frames} frames were counted for {counts.shape[1]} codes: low usage "
             "may be the fault of the small sample. Use more or longer unseen clips, or "
             f"more windows of them: at least {needed} frames.",
         )
-    ]
 
 
-def use_of_codes(row: Mapping[str, Any], counts: np.ndarray | None) -> list[Verdict]:
+def use_of_codes(
+    row: Mapping[str, Any], counts: np.ndarray | None
+) -> Iterator[Verdict]:
     """Whether every codebook uses its codes."""
     size = _codebook_size(row) if counts is None else counts.shape[1]
     there = 1.0  # share of evenly used codes that turn up in so small a sample
@@ -81,95 +78,70 @@ def use_of_codes(row: Mapping[str, Any], counts: np.ndarray | None) -> list[Verd
         there = 1 - math.exp(-int(counts.sum(1).min()) / size)
     usage = finite_list(row, "usage")
     perplexity = finite_list(row, "perplexity") or [math.inf] * len(usage)
-    verdicts = []
+    all_used = bool(usage)
     for index, (used, effective) in enumerate(zip(usage, perplexity, strict=True)):
+        name = name_codebooks([index])
         few = effective < COLLAPSED_PERPLEXITY * size * there
+        all_used = all_used and not few and used >= HEALTHY_USAGE * there
         if few or used < COLLAPSED_USAGE * there:
-            verdicts.append(
-                Verdict(
-                    "problem",
-                    f"{name_codebooks([index])} collapsed: {used:.1%} of its codes are "
-                    f"used, perplexity {effective:.1f}. Check the feature statistics "
-                    "(such as mean and std of a log-mel) and how the quantizer was "
-                    "trained.",
-                )
+            yield Verdict(
+                "problem",
+                f"{name} collapsed: {used:.1%} of its codes are used, perplexity "
+                f"{effective:.1f}. Check the feature statistics (such as mean and std "
+                "of a log-mel) and how the quantizer was trained.",
             )
         elif used < HEALTHY_USAGE * there:
-            verdicts.append(
-                Verdict(
-                    "warning",
-                    f"{name_codebooks([index])} uses {used:.1%} of its codes, less "
-                    f"than {HEALTHY_USAGE:.0%}. Train longer, or on more varied music.",
-                )
+            yield Verdict(
+                "warning",
+                f"{name} uses {used:.1%} of its codes, less than {HEALTHY_USAGE:.0%}. "
+                "Train longer, or on more varied music.",
             )
-    if usage and not verdicts:
-        verdicts.append(
-            Verdict(
-                "good", f"every codebook uses at least {min(usage):.1%} of its codes"
-            )
-        )
-    return verdicts
+    if all_used:
+        words = f"every codebook uses at least {min(usage):.1%} of its codes"
+        yield Verdict("good", words)
 
 
-def gain_of_codebooks(row: Mapping[str, Any]) -> list[Verdict]:
+def gain_of_codebooks(row: Mapping[str, Any]) -> Iterator[Verdict]:
     """What each codebook adds, whether residual or side by side with the others."""
-    errors, verdicts = finite_list(row, ERRORS), []
-    for codebook in range(1, len(errors)):
-        before, after = errors[codebook - 1], errors[codebook]
-        if before - after < MIN_ERROR_FALL * errors[0]:
-            verdicts.append(
-                Verdict(
-                    "warning",
-                    f"codebook {codebook} does not lower the reconstruction error "
-                    f"({before:.4f} before it, {after:.4f} after). Train longer, or "
-                    "use fewer codebooks.",
-                )
-            )
-    if errors and not verdicts:
-        verdicts.append(
-            Verdict(
-                "good",
-                f"the reconstruction error falls with every codebook, from "
-                f"{errors[0]:.3f} with nothing decoded to {errors[-1]:.3f} with all of "
-                f"them",
-            )
+    errors = finite_list(row, ERRORS)
+    gains = -np.diff(errors)
+    idle = np.flatnonzero(gains < MIN_ERROR_FALL * errors[0]) if errors else []
+    for before in idle:
+        yield Verdict(
+            "warning",
+            f"codebook {before + 1} does not lower the reconstruction error "
+            f"({errors[before]:.4f} before it, {errors[before + 1]:.4f} after). Train "
+            "longer, or use fewer codebooks.",
         )
-    return verdicts
+    if errors and not len(idle):
+        yield Verdict(
+            "good",
+            f"the reconstruction error falls with every codebook, from {errors[0]:.3f} "
+            f"with nothing decoded to {errors[-1]:.3f} with all of them",
+        )
 
 
-def judged(run: Run) -> list[Verdict]:
+def judged(run: Run) -> Iterator[Verdict]:
     """Sample, use and gain of the codes of a run."""
-    if not run.valid:
-        return []
-    return [
-        *sample_size(run.code_counts),
-        *use_of_codes(run.final, run.code_counts if run.test else None),
-        *gain_of_codebooks(run.final),
-    ]
+    if run.valid:
+        yield from sample_size(run.code_counts)
+        yield from use_of_codes(run.final, run.code_counts if run.test else None)
+        yield from gain_of_codebooks(run.final)
 
 
-def earlier_verdicts(run: Run) -> list[Verdict]:
+def earlier_verdicts(run: Run) -> Iterator[Verdict]:
     """What is to be known of the tokenizer that another stage stands on."""
-    if run.earlier is None:
-        return []
-    return [
-        Verdict(verdict.level, f"tokenizer: {verdict.message}")
-        for verdict in TOKENIZER.verdicts_of(run.earlier)
-    ]
+    if run.earlier is not None:
+        for verdict in TOKENIZER.verdicts_of(run.earlier):
+            yield verdict._replace(message=f"tokenizer: {verdict.message}")
 
 
-def error_fact(errors: list[float | None] | None, part: str = "") -> list[Fact]:
+def error_fact(errors: list[float | None] | None, part: str = "") -> Iterator[Fact]:
     """What the codes lose of the features."""
-    if not errors:
-        return []
-    return [
-        Fact(
-            "Reconstruction error",
-            number(errors[-1]),
-            f"{part}{number(errors[0])} with nothing decoded, {number(errors[1])} from "
-            "the first codebook alone",
-        )
-    ]
+    if errors:
+        first = f"{number(errors[1])} from the first codebook alone"
+        note = f"{part}{number(errors[0])} with nothing decoded, {first}"
+        yield Fact("Reconstruction error", number(errors[-1]), note)
 
 
 class Levels(NamedTuple):
@@ -226,6 +198,11 @@ def run_levels(run: Run | None) -> list[Levels]:
 
 LEVELS = Part("levels", LEVEL_FIGURES, each=run_levels, template=TEMPLATE)
 
+LOSS = {
+    "tokenizer_loss": curves(
+        *TokenizerTraining.measures, height=3, legend="upper right"
+    )
+}
 TOKENIZER = Page(
     title="Tokenizer training",
     template=TEMPLATE,
@@ -235,20 +212,8 @@ TOKENIZER = Page(
         music,
         training_time,
     ),
-    verdicts=(finite, validated, few_files, judged),
-    parts=(
-        Part(
-            "loss",
-            {
-                "tokenizer_loss": curves(
-                    *TokenizerTraining.measures, height=3, legend="upper right"
-                )
-            },
-        ),
-        LEVELS,
-        CODES,
-        OPTIMISATION,
-    ),
+    verdicts=(judgeable, judged),
+    parts=(Part("loss", LOSS), LEVELS, CODES, OPTIMISATION),
 )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from math import ceil
 from pathlib import Path
 from typing import NamedTuple
@@ -16,6 +17,7 @@ from muq_plugins.evaluation.figures.style import (
     VALID,
     percent_tick,
 )
+from muq_plugins.evaluation.intervals import FEWEST_GROUPS, interval
 from muq_plugins.evaluation.page import (
     Fact,
     Page,
@@ -26,13 +28,13 @@ from muq_plugins.evaluation.page import (
     write_page,
 )
 from muq_plugins.evaluation.probing.results import (
-    FEWEST_GROUPS,
     HIDDEN,
     LINEAR,
     LOG_MEL,
     MIXTURE,
     TRAINED,
     UNTRAINED,
+    Comparison,
     Row,
     TaskResult,
     load_results,
@@ -76,48 +78,39 @@ def _fact(result: TaskResult) -> Fact:
     return Fact(label[0].upper() + label[1:], percent(score), ", ".join(notes))
 
 
-def gains(results: list[TaskResult]) -> list[Verdict]:
+def gains(results: list[TaskResult]) -> Iterator[Verdict]:
     """The trained encoder against its untrained self and the log-mel, task by task."""
-    return [verdict for result in results for verdict in _task_verdicts(result)]
+    for result in results:
+        for gain in result.comparisons:
+            if gain.reader == LINEAR:
+                yield from _gain_verdict(result, gain)
 
 
-def _task_verdicts(result: TaskResult) -> list[Verdict]:
-    verdicts = []
-    ours = result.row(TRAINED, LINEAR)
-    metric = METRIC_NAMES[result.metric].lower()
-    for comparison in result.comparisons:
-        if comparison.reader != LINEAR:
-            continue
-        numbers = (
-            f"{metric} {ours.value:.1%}, {comparison.reference} "
-            f"{ours.value - comparison.difference:.1%}"
+def _gain_verdict(result: TaskResult, gain: Comparison) -> Iterator[Verdict]:
+    ours, few = result.row(TRAINED, LINEAR).value, result.test_groups < FEWEST_GROUPS
+    if gain.reference != UNTRAINED:
+        if gain.high >= 0 or few:
+            return
+        level, words = "warning", "plain log-mel statistics know more than the encoder"
+    elif few:
+        level = "warning"
+        words = (
+            f"undecided, as the test part has only {result.test_groups} different "
+            f"{result.group!r} and intervals mean little"
         )
-        if result.test_groups >= FEWEST_GROUPS:
-            numbers += (
-                f" (difference {100 * comparison.difference:+.1f} points, 95% interval "
-                f"{100 * comparison.low:+.1f} to {100 * comparison.high:+.1f})"
-            )
-        if comparison.reference == UNTRAINED:
-            if result.test_groups < FEWEST_GROUPS:
-                level = "warning"
-                words = (
-                    f"undecided, as the test part has only {result.test_groups} "
-                    f"different {result.group!r} and intervals mean little"
-                )
-            elif comparison.low > 0:
-                level, words = "good", "training has improved the encoder"
-            elif comparison.high < 0:
-                level, words = "problem", "training has made the encoder worse"
-            else:
-                level, words = "warning", "whether training has helped is undecided"
-            verdicts.append(Verdict(level, f"{result.label}: {words}: {numbers}."))
-        elif comparison.high < 0 and result.test_groups >= FEWEST_GROUPS:
-            words = "plain log-mel statistics know more than the encoder"
-            verdicts.append(Verdict("warning", f"{result.label}: {words}: {numbers}."))
-    return verdicts
+    elif gain.low > 0:
+        level, words = "good", "training has improved the encoder"
+    elif gain.high < 0:
+        level, words = "problem", "training has made the encoder worse"
+    else:
+        level, words = "warning", "whether training has helped is undecided"
+    metric = METRIC_NAMES[result.metric].lower()
+    numbers = f"{metric} {ours:.1%}, {gain.reference} {ours - gain.difference:.1%}"
+    numbers += "" if few else f" ({gain})"
+    yield Verdict(level, f"{result.label}: {words}: {numbers}.")
 
 
-def depth(results: list[TaskResult]) -> list[Verdict]:
+def depth(results: list[TaskResult]) -> Iterator[Verdict]:
     """Acoustic labels in low layers, semantic ones in high layers?
 
     In every resampling of the test part, each label has a best layer of the trained
@@ -134,12 +127,11 @@ def depth(results: list[TaskResult]) -> list[Verdict]:
     ...                       ["C", "D"], {}, 9, [row], best_layers=best)
     >>> low, high = [0.9, 0.1, 0.0], [0.0, 0.0, 1.0]
     >>> results = [known("family", "acoustic", low), known("key", "semantic", high)]
-    >>> depth(results)[0].message[:56]
+    >>> next(depth(results)).message[:56]
     'acoustic labels low, semantic labels high: supported at '
     """
     rng = np.random.default_rng(0)
-    layers: dict[str, list] = {"acoustic": [], "semantic": []}
-    names: dict[str, list] = {"acoustic": [], "semantic": []}
+    drawn, names = {"acoustic": [], "semantic": []}, {"acoustic": [], "semantic": []}
     for result in results:
         row = result.row(TRAINED, LINEAR)
         if result.level is None or not result.best_layers or row is None:
@@ -147,25 +139,21 @@ def depth(results: list[TaskResult]) -> list[Verdict]:
         if row.low <= result.chance or result.test_groups < FEWEST_GROUPS:
             continue
         shares = np.array(result.best_layers)
-        places = rng.choice(len(shares), size=DRAWS, p=shares / shares.sum())
-        layers[result.level].append(places)
+        layers = rng.choice(len(shares), size=DRAWS, p=shares / shares.sum())
+        drawn[result.level].append(layers)
         names[result.level].append(result.label)
-    if not all(layers.values()):
-        return []
-    means = {level: np.mean(places, axis=0) for level, places in layers.items()}
-    difference = means["semantic"] - means["acoustic"]
-    low, high = np.percentile(difference, [2.5, 97.5])
+    if not all(drawn.values()):
+        return
+    acoustic, semantic = (np.mean(layers, axis=0) for layers in drawn.values())
+    value, low, high = interval((semantic - acoustic).mean(), semantic - acoustic)
     answer = "supported" if low > 0 else "refuted" if high < 0 else "undecided"
-    return [
-        Verdict(
-            "good" if answer == "supported" else "warning",
-            f"acoustic labels low, semantic labels high: {answer} at this budget. The "
-            f"best layer is {means['acoustic'].mean():.1f} for "
-            f"{', '.join(names['acoustic'])} and {means['semantic'].mean():.1f} for "
-            f"{', '.join(names['semantic'])} (difference {difference.mean():+.1f} "
-            f"layers, 95% interval {low:+.1f} to {high:+.1f}).",
-        )
-    ]
+    yield Verdict(
+        "good" if answer == "supported" else "warning",
+        f"acoustic labels low, semantic labels high: {answer} at this budget. The best "
+        f"layer is {acoustic.mean():.1f} for {', '.join(names['acoustic'])} and "
+        f"{semantic.mean():.1f} for {', '.join(names['semantic'])} (difference "
+        f"{value:+.1f} layers, 95% interval {low:+.1f} to {high:+.1f}).",
+    )
 
 
 def _scores_table(results: list[TaskResult]) -> Table:
@@ -177,23 +165,12 @@ def _scores_table(results: list[TaskResult]) -> Table:
             if ours is None:
                 continue
             references = (result.row(name, reader) for name in (LOG_MEL, UNTRAINED))
-            rows.append(
-                [
-                    f"{result.label} ({reader})",
-                    percent(result.chance),
-                    *(percent(row.value) if row else "-" for row in references),
-                    _with_interval(ours),
-                    "-" if ours.layer is None else str(ours.layer),
-                    _with_interval(result.row(TRAINED, reader, MIXTURE)),
-                ]
-            )
-    return Table(
-        [
-            *("Label (probe)", "Chance", "Log-mel", "Untrained", "Trained"),
-            *("Layer", "Mixture"),
-        ],
-        rows,
-    )
+            row = [f"{result.label} ({reader})", percent(result.chance)]
+            row += [percent(row.value) if row else "-" for row in references]
+            mixture = _with_interval(result.row(TRAINED, reader, MIXTURE))
+            rows.append([*row, _with_interval(ours), ours.place, mixture])
+    header = ["Label (probe)", "Chance", "Log-mel", "Untrained", "Trained"]
+    return Table([*header, "Layer", "Mixture"], rows)
 
 
 class Reading(NamedTuple):
@@ -285,29 +262,15 @@ def _mixture_figure(weights: dict[str, list[float]], path: Path) -> None:
 def _task_table(result: TaskResult) -> Table:
     """One line for each kind of features, reader and layer."""
     others = [name for name in result.rows[0].metrics if name != result.metric]
-    return Table(
-        [
-            *("Features", "Probe", "Layer", METRIC_NAMES[result.metric], "Over seeds"),
-            *(METRIC_NAMES[name] for name in others),
-        ],
-        [
-            [
-                row.features,
-                row.reader,
-                _layer(row),
-                _with_interval(row),
-                "-" if row.seed_std is None else f"±{100 * row.seed_std:.1f}",
-                *(percent(row.metrics[name]) for name in others),
-            ]
-            for row in result.rows
-        ],
-    )
-
-
-def _layer(row: Row) -> str:
-    if row.layer is None:
-        return "-"
-    return f"{row.layer} (chosen)" if row.chosen else str(row.layer)
+    rows = []
+    for row in result.rows:
+        layer = row.place + " (chosen)" * (row.chosen and row.layer is not None)
+        spread = "-" if row.seed_std is None else f"±{100 * row.seed_std:.1f}"
+        cells = [row.features, row.reader, layer, _with_interval(row), spread]
+        rows.append([*cells, *(percent(row.metrics[name]) for name in others)])
+    metric, *names = (METRIC_NAMES[name] for name in (result.metric, *others))
+    header = ["Features", "Probe", "Layer", metric, "Over seeds", *names]
+    return Table(header, rows)
 
 
 def _with_interval(row: Row | None) -> str:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from muq_plugins.evaluation.intervals import Estimate, interval
+from muq_plugins.evaluation.intervals import Estimate, ends, interval
 from muq_plugins.evaluation.scores import label_draws
 from muq_plugins.files import replace_file
 
@@ -32,9 +32,6 @@ TRAINED = "trained encoder"
 LINEAR = "linear"
 HIDDEN = "hidden layer"
 MIXTURE = "mixture"
-
-# Resampling fewer pieces says nothing about other pieces.
-FEWEST_GROUPS = 5
 
 SCORES_FILE = "scores.json"
 TASKS_FOLDER = "tasks"
@@ -72,6 +69,11 @@ class Row:
         """What its predictions are called."""
         return f"{self.features}/{self.reader}/{self.layer}"
 
+    @property
+    def place(self) -> str:
+        """Its layer, for a table."""
+        return "-" if self.layer is None else str(self.layer)
+
 
 @dataclass(frozen=True)
 class Comparison:
@@ -82,6 +84,10 @@ class Comparison:
     difference: float  # in the primary metric
     low: float  # ends of its 95 % interval, from a paired bootstrap over pieces
     high: float
+
+    def __str__(self):
+        points = f"difference {100 * self.difference:+.1f} points"
+        return f"{points}, {ends(self.low, self.high)}"
 
 
 @dataclass(frozen=True)

@@ -29,11 +29,9 @@ NAMES = {
 }
 
 
-def save_zero_shot(folder: str | Path, scores: dict[str, Any]) -> Path:
+def save_zero_shot(folder: str | Path, scores: dict[str, Any]) -> None:
     """Keep what an evaluation found."""
-    path = Path(folder) / SCORES_FILE
-    write_json(path, scores)
-    return path
+    write_json(Path(folder) / SCORES_FILE, scores)
 
 
 def zero_shot_report(folder: str | Path) -> tuple[Path, list[str]]:
@@ -66,30 +64,24 @@ def _summary(scores: dict) -> Iterator[Score]:
         yield Score(*names, way["recall_at_10"], way["chance"]["recall_at_10"])
 
 
-def _facts(scores: dict) -> list[Fact]:
-    return [
-        Fact(
-            title,
-            f"{found['value']:.3f} [{found['low']:.3f}, {found['high']:.3f}]",
-            f"chance {chance:.3f}",
-        )
-        for title, _, found, chance in _summary(scores)
-    ]
+def _facts(scores: dict) -> Iterator[Fact]:
+    for title, _, found, chance in _summary(scores):
+        interval = f"[{found['low']:.3f}, {found['high']:.3f}]"
+        yield Fact(title, f"{found['value']:.3f} {interval}", f"chance {chance:.3f}")
 
 
-def _verdicts(scores: dict) -> list[Verdict]:
+def _verdicts(scores: dict) -> Iterator[Verdict]:
     """Whether a model does better than chance."""
-    return [
-        Verdict("good", f"{name} is above chance")
-        if found["low"] > chance
-        else Verdict(
-            "warning",
-            f"{name} is not above chance: its interval starts at {found['low']:.3f}, "
-            f"chance is {chance:.3f}. Is the model trained, and on texts like these?",
-        )
-        for _, name, found, chance in _summary(scores)
-        if name
-    ]
+    for _, name, found, chance in _summary(scores):
+        if name and found["low"] > chance:
+            yield Verdict("good", f"{name} is above chance")
+        elif name:
+            yield Verdict(
+                "warning",
+                f"{name} is not above chance: its interval starts at "
+                f"{found['low']:.3f}, chance is {chance:.3f}. Is the model trained, "
+                "and on texts like these?",
+            )
 
 
 def _tags_table(tagging: dict) -> Table:
@@ -112,6 +104,10 @@ def _way_table(way: dict) -> Table:
     return Table(["score", "value", "95 % interval", "chance"], rows)
 
 
+def _tagged(scores: dict) -> list[dict]:
+    return list(filter(None, [scores.get("tagging")]))
+
+
 def _ways(scores: dict) -> list[dict]:
     return [{"name": x, **way} for x, way in scores.get("retrieval", {}).items()]
 
@@ -123,11 +119,7 @@ PAGE = Page(
     (_verdicts,),
     (
         Part("about"),
-        Part(
-            "tags",
-            table=_tags_table,
-            each=lambda scores: filter(None, [scores.get("tagging")]),
-        ),
+        Part("tags", table=_tags_table, each=_tagged),
         Part("retrieval", table=_way_table, each=_ways),
     ),
 )

@@ -8,7 +8,7 @@ import pytest
 
 from muq_plugins.evaluation.page import Verdict
 from muq_plugins.evaluation.pages import PAGES
-from muq_plugins.evaluation.pages.pretraining import probe_gain
+from muq_plugins.evaluation.pages.pretraining import gain_verdict
 from muq_plugins.evaluation.pages.run import Run
 from muq_plugins.evaluation.probing.results import (
     LINEAR,
@@ -255,19 +255,20 @@ def test_a_target_that_hardly_varies_is_named():
     ],
 )
 def test_probe_verdict(difference, level):
-    assert levels(probe_gain(final_probe(difference))) == [level]
+    assert gain_verdict(*final_probe(difference)).level == level
 
 
 def final_probe(gain, pieces=9):
     rows = [Row(TRAINED, LINEAR, 1, 0.5, 0.4, 0.6, {}, chosen=True)]
-    gains = [Comparison(LINEAR, UNTRAINED, *gain)]
     about = "family", "single", "piece", None, "balanced_accuracy", 0.1, ["a", "b"]
-    return TaskResult(*about, {"test": 9}, pieces, rows, gains)
+    return TaskResult(*about, {"test": 9}, pieces, rows), Comparison(
+        LINEAR, UNTRAINED, *gain
+    )
 
 
 @pytest.mark.parametrize(("pieces", "gain"), [(4, (0.2, 0.1, 0.3)), (9, (0, 0, 0))])
 def test_a_probe_on_too_few_pieces_says_nothing(pieces, gain):
-    (verdict,) = probe_gain(final_probe(gain, pieces))
+    verdict = gain_verdict(*final_probe(gain, pieces))
     assert verdict.level == "undecided" and "points" not in verdict.message
 
 

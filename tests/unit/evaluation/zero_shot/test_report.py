@@ -23,7 +23,8 @@ def test_the_report_shows_every_number_beside_chance(folder, tmp_path, load):
         "accuracy": {"value": 0.1, "low": 0.05, "high": 0.2, "chance": 0.1},
         "retrieval": {name: one.to_dict() for name, one in retrieval.items()},
     }
-    path = save_zero_shot(tmp_path / "out", scores)
+    save_zero_shot(tmp_path / "out", scores)
+    path = tmp_path / "out" / "zero_shot.json"
     assert json.loads(path.read_text()) == json.loads(json.dumps(scores))
     page, headline = zero_shot_report(tmp_path / "out")
     assert headline[0].startswith("tagging ROC-AUC 1.000")
