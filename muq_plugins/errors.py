@@ -2,6 +2,7 @@
 
 import difflib
 import errno
+import importlib.util
 import os
 import re
 import signal
@@ -24,6 +25,7 @@ REFUSALS = {
     errno.EACCES: "change its permissions, or choose another place",
     errno.EPERM: "change its permissions, or choose another place",
     errno.ENOTDIR: "a part of this path is a file: choose another place",
+    errno.EEXIST: "something else has this name: choose another place",
     errno.EISDIR: "this is a folder: give a file",
     errno.ENAMETOOLONG: "choose a shorter name",
     errno.EIO: "the disk fails: check it, or choose another",
@@ -41,6 +43,20 @@ class Interrupted(KeyboardInterrupt):
     def __init__(self, words: str = "Stopped.", number: int = signal.SIGINT):
         super().__init__(words)
         self.number = int(number)
+
+
+class NotInstalled(UserError, ImportError):
+    """Something optional needs a package that is not there."""
+
+
+def needs(what: str, extra: str, *packages: str) -> None:
+    """Refuses work whose packages are not installed, before any of it."""
+    missing = [name for name in packages if importlib.util.find_spec(name) is None]
+    if missing:
+        raise NotInstalled(
+            f"{what} needs {' and '.join(missing)}: run `pip install "
+            f"'muq-plugins[{extra}]'` (or `pip install {' '.join(missing)}`)."
+        )
 
 
 def refusal(error: BaseException) -> str | None:

@@ -6,7 +6,6 @@ same way a second time in another language.
 
 from __future__ import annotations
 
-import importlib.util
 import logging
 import math
 import os
@@ -21,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchaudio import functional as AF
 
-from muq_plugins.errors import UserError
+from muq_plugins.errors import UserError, needs
 from muq_plugins.files import atomic
 from muq_plugins.inference.muq import MuQ
 from muq_plugins.lobes.encoders.muq import MuQEncoder
@@ -159,17 +158,9 @@ def _reflect(wavs: Tensor, lengths: Tensor | None, pad: int) -> Tensor:
 
 def _check(encoder: nn.Module, path: Path, hidden_states: str, opset: int) -> None:
     """Refuses what cannot be exported, before anything takes time."""
-    missing = [
-        name for name in ("onnx", "onnxscript") if not importlib.util.find_spec(name)
-    ]
-    if missing:
-        raise ImportError(
-            f"Exporting to ONNX needs {' and '.join(missing)}: run "
-            f"`pip install {' '.join(missing)}`, or install this package with its "
-            f"extra: `pip install -e '.[export]'`."
-        )
+    needs("Exporting to ONNX", "export", "onnx", "onnxscript")
     if not isinstance(encoder, MuQEncoder):
-        raise TypeError(
+        raise UserError(
             f"Only a MuQEncoder can be exported, not a {type(encoder).__name__}."
         )
     if path.suffix != ".onnx":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -256,7 +256,7 @@ class MuQ(FrozenModel):
         audio: str | Path | Iterable[Tensor],
         window: float = 30.0,
         overlap: float = 5.0,
-        layer: int = -1,
+        layer: int | Sequence[int] = -1,
     ) -> Iterator[FrameChunk]:
         """Embeds audio of any length in constant memory.
 
@@ -276,14 +276,15 @@ class MuQ(FrozenModel):
             Length of a window, in seconds.
         overlap : float
             What two windows share, in seconds.
-        layer : int
-            Which of the hidden states, 0 is the front end and -1 the last.
+        layer : int or sequence of int
+            Which of the hidden states, 0 is the front end and -1 the last; several are
+            side by side in one wide state.
 
         Returns
         -------
         Iterator of FrameChunk
-            Times in seconds and hidden states (frames, width) on the CPU, every
-            frame once, in order.
+            Times in seconds and hidden states (frames, layers * width) on the CPU,
+            every frame once, in order.
 
         Raises
         ------
@@ -304,16 +305,16 @@ class MuQ(FrozenModel):
         (1500, tensor(9., dtype=torch.float64))
         """
         encoder = self.mods.encoder
-        states = encoder.num_layers + 1
-        if not -states <= layer < states:
-            raise ValueError(
-                f"There is no layer {layer}: the model has the hidden states 0 (front "
-                f"end) to {states - 1}."
-            )
+        layers = self.find_layers([layer] if isinstance(layer, int) else layer)
         if isinstance(audio, (str, Path)):
             audio = read_blocks(audio, encoder.sample_rate)
+
+        def embed(wav: Tensor) -> Tensor:
+            states = self(wav[None]).hidden_states
+            return torch.cat([states[number][0] for number in layers], 1).float().cpu()
+
         yield from embed_windows(
-            lambda wav: self(wav[None]).hidden_states[layer][0].float().cpu(),
+            embed,
             audio,
             frame_samples=round(encoder.sample_rate / encoder.frame_rate),
             frame_rate=encoder.frame_rate,
@@ -321,6 +322,35 @@ class MuQ(FrozenModel):
             overlap=round(overlap * encoder.frame_rate),
             edge=round(EDGE_SECONDS * encoder.frame_rate),
         )
+
+    def find_layers(self, layers: Iterable[int]) -> list[int]:
+        """Numbers hidden states from 0, each once, in the order given.
+
+        Arguments
+        ---------
+        layers : iterable of int
+            Hidden states, 0 is the front end and -1 the last.
+
+        Returns
+        -------
+        list of int
+            The same, none of them negative.
+
+        Raises
+        ------
+        ValueError
+            If there is no such layer.
+        """
+        states = self.mods.encoder.num_layers + 1
+        layers = list(layers)
+        for layer in layers:
+            if not -states <= layer < states:
+                raise UserError(
+                    f"There is no layer {layer}: the model has {states} hidden states, "
+                    f"0 (front end) to {states - 1} (behind the last layer), or "
+                    f"-{states} to -1 counted from the end."
+                )
+        return list(dict.fromkeys(layer % states for layer in layers))
 
 
 def save_muq(folder: str | Path, encoder: nn.Module, heard: str = "") -> Path:

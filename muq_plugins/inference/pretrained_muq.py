@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from muq_plugins.errors import UserError
+from muq_plugins.errors import UserError, needs
 from muq_plugins.inference.muq import MuQ
 from muq_plugins.lobes.encoders.base import EncoderOutput
 from muq_plugins.lobes.encoders.muq import MuQEncoder
@@ -292,13 +292,10 @@ def add_lora(encoder: nn.Module, arguments: Mapping[str, Any]) -> None:
             f"lora must hold arguments of peft.LoraConfig by name, such as "
             f"{{r: 8}}, but is {arguments!r}."
         )
-    try:
-        from peft import LoraConfig, inject_adapter_in_model
-        from peft.tuners.lora import LoraLayer
-    except ImportError as error:
-        raise ImportError(
-            f"LoRA needs the peft library: pip install 'muq-plugins[lora]' ({error})."
-        ) from error
+    needs("LoRA", "lora", "peft")
+    from peft import LoraConfig, inject_adapter_in_model
+    from peft.tuners.lora import LoraLayer
+
     chosen: dict[str, Any] = {"target_modules": list(DEFAULT_TARGETS), **arguments}
     inject_adapter_in_model(LoraConfig(**chosen), encoder)
     adapted = {

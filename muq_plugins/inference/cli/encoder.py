@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from muq_plugins.errors import UserError
 from muq_plugins.inference.cli import options
-from muq_plugins.inference.cli.options import load, pick_device
+from muq_plugins.inference.cli.options import load, pick_device, say
 
 if TYPE_CHECKING:
     import numpy as np
@@ -84,15 +83,10 @@ def export(
     from muq_plugins.inference.muq import MuQ
 
     encoder = load(MuQ.from_pretrained, model, device)
-    try:
-        path = export_onnx(
-            encoder, out, hidden_states=hidden_states, wav_lens=wav_lens, opset=opset
-        )
-    except (ImportError, OSError, ValueError) as error:
-        raise UserError(str(error)) from error
+    path = export_onnx(encoder, out, hidden_states, wav_lens, opset)
     files = [file for file in (path, Path(f"{path}.data")) if file.exists()]
     size = sum(file.stat().st_size for file in files) / 1e6
-    print(f"{' and '.join(map(str, files))}: {size:.1f} MB", file=sys.stderr)
+    say(f"{' and '.join(map(str, files))}: {size:.1f} MB")
 
 
 class Embedding:
@@ -112,7 +106,8 @@ class Embedding:
         encoder = model.mods.encoder
         num_states = encoder.num_layers + 1
         self.model = model
-        self.layers = options.resolve_layers(layers, num_states, name)
+        every = layers == options.ALL_LAYERS
+        self.layers = model.find_layers(range(num_states) if every else layers)
         self.pool = pool
         self.batch_seconds = batch_seconds
         self.window = min(WINDOW, batch_seconds)
@@ -144,9 +139,13 @@ class Embedding:
 
     def batch(self, wavs: Tensor, wav_lens: Tensor) -> list[dict[str, np.ndarray]]:
         """Embeds a padded batch; outputs are float32."""
-        states, lens = self._encode(wavs, wav_lens)
+        import torch
+
+        with self._precision():
+            out = self.model(wavs, wav_lens)
+        states = torch.stack([out.hidden_states[layer] for layer in self.layers])
         results = []
-        lengths = (lens * states.shape[2]).round().int().tolist()
+        lengths = (out.lens * states.shape[2]).round().int().tolist()
         for index, frames in enumerate(lengths):
             hidden = states[:, index, :frames].float()
             if self.pool == "mean":
@@ -158,38 +157,21 @@ class Embedding:
         """Embeds audio in windows, in constant memory if the mean is asked for."""
         import torch
 
-        from muq_plugins.data.windows import EDGE_SECONDS, embed_windows, mean_of_frames
+        from muq_plugins.data.windows import mean_of_frames
 
-        def embed(wav: Tensor) -> Tensor:
-            # All layers in one pass: side by side they are one wide hidden state.
-            states, _ = self._encode(wav[None], None)
-            return states[:, 0].transpose(0, 1).flatten(1).float().cpu()
-
-        chunks = embed_windows(
-            embed,
-            blocks,
-            frame_samples=round(self.sample_rate / self.frame_rate),
-            frame_rate=self.frame_rate,
-            window=round(self.window * self.frame_rate),
-            overlap=round(self.window * OVERLAP * self.frame_rate),
-            edge=round(EDGE_SECONDS * self.frame_rate),
-        )
-        size = len(self.layers), -1
-        if self.pool == "mean":
-            return self._arrays(mean_of_frames(chunks).float().view(size))
-        hidden = torch.cat([chunk.hidden for chunk in chunks])
+        size, overlap = (len(self.layers), -1), self.window * OVERLAP
+        chunks = self.model.embed_long(blocks, self.window, overlap, self.layers)
+        with self._precision():
+            if self.pool == "mean":
+                return self._arrays(mean_of_frames(chunks).float().view(size))
+            hidden = torch.cat([chunk.hidden for chunk in chunks])
         return self._arrays(hidden.unflatten(1, size).transpose(0, 1))
 
-    def _encode(self, wavs: Tensor, wav_lens: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Hidden states (layers, batch, frames, width) and relative lengths."""
+    def _precision(self) -> AbstractContextManager:
         import torch
 
         kind, low = self.device.partition(":")[0], self.dtype == "bfloat16"
-        with torch.autocast(kind, torch.bfloat16, enabled=low):
-            out = self.model(wavs, wav_lens)
-        return torch.stack(
-            [out.hidden_states[layer] for layer in self.layers]
-        ), out.lens
+        return torch.autocast(kind, torch.bfloat16, enabled=low)
 
     def _arrays(self, hidden: Tensor) -> dict[str, np.ndarray]:
         import numpy as np

@@ -5,19 +5,19 @@ from __future__ import annotations
 import functools
 import json
 import os
-import sys
 from contextlib import closing
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from muq_plugins.errors import UserError, given_by_user, shown
+from muq_plugins.errors import UserError, given_by_user, needs, shown
 from muq_plugins.inference.cli import options
 from muq_plugins.inference.cli.options import (
     count_files,
     load,
     pick_device,
     report_problems,
+    say,
 )
 
 if TYPE_CHECKING:
@@ -45,7 +45,6 @@ def index(
             help=f"MuQ-MuLan, or an encoder to search by examples alone: "
             f"{options.MULAN_MODELS}; or {options.MUQ_MODELS} (default: that of the "
             f"index)",
-            show_default=False,
         ),
     ] = None,
     layer: Annotated[
@@ -54,7 +53,6 @@ def index(
             metavar="N",
             help="of an encoder: which hidden state, -1 is the last (default: that of "
             "the index, or -1)",
-            show_default=False,
         ),
     ] = None,
     prune: Annotated[
@@ -69,7 +67,6 @@ def index(
         typer.Option(
             metavar="PARQUET",
             help="also write paths and vectors as a table",
-            show_default=False,
         ),
     ] = None,
     device: options.Device = None,
@@ -85,28 +82,23 @@ def index(
     if folder is None and not prune and export is None:
         raise UserError("Give a folder with music, or --prune, or --export.")
     if export is not None:
-        from muq_plugins.inference.cli.outputs import check_format
-
-        check_format("parquet")
+        needs("--export", "parquet", "pyarrow")
     code = 0
     if folder is not None:
         code = _update(out, folder, model, layer, pick_device(device))
     if prune:
         from muq_plugins.inference.index import prune_index
 
-        gone = prune_index(out, say=_say)
+        gone = prune_index(out, say=say)
         for path in gone:
-            _say(f"  {shown(path)}")
-        _say(f"{out}: {count_files(len(gone))} taken out.")
+            say(f"  {shown(path)}")
+        say(f"{out}: {count_files(len(gone))} taken out.")
     if export is not None:
         from muq_plugins.inference.index import MusicIndex
         from muq_plugins.inference.index.search import export_parquet
 
-        try:
-            count = export_parquet(MusicIndex(out), export)
-        except OSError as error:
-            raise UserError(f"{export} cannot be written ({error}).") from error
-        _say(f"{export}: {count_files(count)}.")
+        count = export_parquet(MusicIndex(out), export)
+        say(f"{export}: {count_files(count)}.")
     return code
 
 
@@ -114,7 +106,7 @@ def search(
     index: options.Index,
     text: Annotated[
         str | None,
-        typer.Argument(help='such as "calm solo cello"', show_default=False),
+        typer.Argument(help='such as "calm solo cello"'),
     ] = None,
     audio: Annotated[
         str | None,
@@ -122,16 +114,13 @@ def search(
             metavar="FILE",
             help="an example instead of a text; if it is indexed itself, it is left "
             "out",
-            show_default=False,
         ),
     ] = None,
     model: options.IndexModel = None,
     top: options.Top = 10,
     min_score: Annotated[
         float | None,
-        typer.Option(
-            metavar="S", help="leave out files with lower scores", show_default=False
-        ),
+        typer.Option(metavar="S", help="leave out files with lower scores"),
     ] = None,
     as_json: options.Json = False,
     device: options.Device = None,
@@ -170,11 +159,11 @@ def search(
     else:
         print("No matches: the example is the only file of the index.")
     if audio is None and not as_json:
-        _say(f"The model was trained on: {trained_on}.")
+        say(f"The model was trained on: {trained_on}.")
         if clear is False:
             from muq_plugins.inference.index.search import NOTHING_CLEAR
 
-            _say(NOTHING_CLEAR)
+            say(NOTHING_CLEAR)
 
 
 def serve(
@@ -202,15 +191,11 @@ def serve(
     out. The page needs no network; by default only this machine can open it.
     """
     device = pick_device(device)
-    try:
-        import uvicorn
+    needs("The page", "web", "fastapi", "uvicorn")
+    import uvicorn
 
-        from muq_plugins.inference.web import make_app
-    except ImportError as error:
-        raise UserError(
-            f"The page needs FastAPI and uvicorn ({error}): run `pip install "
-            f"'muq-plugins[web]'` (or `pip install fastapi uvicorn`)."
-        ) from error
+    from muq_plugins.inference.web import make_app
+
     with _listen(host, port) as listening:
         opened = _open(index)
         texts = _load_model_of(opened, model, device) if opened.takes_texts else None
@@ -257,9 +242,9 @@ def _update(
     # What is loaded from a path is found from other folders too.
     name = os.path.abspath(model) if os.path.exists(model) else model
     bar = functools.partial(tqdm, unit="file", disable=None)
-    changes = update_index(out, folder, embedder, name, bar, _say)
+    changes = update_index(out, folder, embedder, name, bar, say)
     size = len(MusicIndex(out))
-    _say(
+    say(
         f"{out}: {changes.added} new, {changes.changed} changed, {changes.moved} "
         f"moved, {changes.removed} removed, {changes.unchanged} unchanged. Now "
         f"{count_files(size)}."
@@ -331,9 +316,8 @@ def _load_model(source: str, layer: int | None, device: str) -> Any:
     from muq_plugins.inference.muq import MuQ
 
     model = load(MuQ.from_pretrained, source, device)
-    states = model.mods.encoder.num_layers + 1
-    layers = (-1 if layer is None else layer,)
-    return EncoderLayer(model, options.resolve_layers(layers, states, source)[0])
+    [number] = model.find_layers([-1 if layer is None else layer])
+    return EncoderLayer(model, number)
 
 
 def _load_model_of(opened: MusicIndex, source: str | None, device: str) -> Any:
@@ -366,7 +350,3 @@ def _listen(host: str, port: int) -> socket.socket:
             f"Cannot listen on {host}, port {port} ({error.strerror or error}): choose "
             f"another --port or --host."
         ) from error
-
-
-def _say(words: str) -> None:
-    print(words, file=sys.stderr)

@@ -12,8 +12,9 @@ from typing import Annotated
 import typer
 
 from muq_plugins import __version__
-from muq_plugins.errors import UserError, refusal, shown
+from muq_plugins.errors import UserError, refusal
 from muq_plugins.inference.cli import doctor, encoder, index, tag, tokenizer
+from muq_plugins.inference.cli.options import say
 
 NAME = "muq-plugins"
 COMMANDS = {
@@ -57,7 +58,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _terminate(*received: object) -> None:
     """As an exception, so that what is half done is cleared away."""
-    print("Ended: the same command goes on.", file=sys.stderr)
+    say("Ended: the same command goes on.")
     sys.exit(TERMINATED)
 
 
@@ -91,7 +92,7 @@ def _ending(name: str, command: Callable[..., int | None]) -> Callable[..., None
             code = command(*args, **options)
             sys.stdout.flush()
         except KeyboardInterrupt:
-            print("Interrupted: the same command goes on.", file=sys.stderr)
+            say("Interrupted: the same command goes on.")
             code = INTERRUPTED
         except BrokenPipeError:
             # Whoever reads has enough. What is left must not fail at the end again.
@@ -101,8 +102,7 @@ def _ending(name: str, command: Callable[..., int | None]) -> Callable[..., None
             words = str(error) if isinstance(error, UserError) else refusal(error)
             if words is None:
                 raise
-            # Escape codes in a path must not reach the terminal.
-            print(shown(f"{NAME} {name}: {words}"), file=sys.stderr)
+            say(f"{NAME} {name}: {words}")
             code = 2
         raise typer.Exit(code or 0)
 
@@ -116,10 +116,9 @@ for _name, _command in COMMANDS.items():
 @app.command(hidden=True, context_settings={"ignore_unknown_options": True})
 def similar(rest: Annotated[list[str] | None, typer.Argument()] = None) -> None:
     """Gone: `index` and `search --audio` do this."""
-    print(
+    say(
         f"{NAME} similar is gone: make an index with `{NAME} index FOLDER --model "
-        f"MODEL --out INDEX`, then `{NAME} search --audio FILE --index INDEX`.",
-        file=sys.stderr,
+        f"MODEL --out INDEX`, then `{NAME} search --audio FILE --index INDEX`."
     )
     raise typer.Exit(2)
 

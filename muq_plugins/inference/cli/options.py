@@ -77,7 +77,6 @@ Device = Annotated[
     str | None,
     typer.Option(
         help="cpu, cuda:0, mps, ... (default: a CUDA GPU if there is one)",
-        show_default=False,
     ),
 ]
 Dtype = Annotated[
@@ -96,7 +95,6 @@ IndexModel = Annotated[
     typer.Option(
         "--model",
         help="where the model of the index is now, if it has moved since",
-        show_default=False,
     ),
 ]
 MuLanModel = Annotated[str, typer.Option("--model", help=MULAN_MODELS)]
@@ -115,22 +113,6 @@ def parse_layers(text: str) -> tuple[int, ...] | str:
             f"--layer must be an index, several such as 3,6,-1, or "
             f'"{ALL_LAYERS}", got {text!r}'
         ) from error
-
-
-def resolve_layers(
-    layers: tuple[int, ...] | str, num_states: int, model: str
-) -> list[int]:
-    """Layers as given, turned into indices from 0, each once, in the order given."""
-    if layers == ALL_LAYERS:
-        return list(range(num_states))
-    for layer in layers:
-        if not -num_states <= layer < num_states:
-            raise UserError(
-                f"--layer {layer}: {model} has {num_states} hidden states, 0 (front "
-                f"end) to {num_states - 1} (behind the last layer), or -{num_states} "
-                f"to -1 counted from the end."
-            )
-    return list(dict.fromkeys(layer % num_states for layer in layers))
 
 
 def check_installation() -> None:
@@ -181,10 +163,15 @@ def load(from_pretrained: Any, source: str, device: str) -> Any:
         return from_pretrained(source, device)
 
 
+def say(words: str) -> None:
+    """Tells a person, not the program that reads what comes out."""
+    print(shown(words), file=sys.stderr)
+
+
 def report_problems(title: str, problems: list[str]) -> int:
     """Lists what could not be used; the code that the command ends with."""
     if problems:
-        print(title, *map(shown, problems), sep="\n  ", file=sys.stderr)
+        say("\n  ".join([title, *problems]))
     return 1 if problems else 0
 
 

@@ -7,7 +7,6 @@ what, and named arrays. A file is complete or not there.
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import json
 import os
 import zipfile
@@ -19,7 +18,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from muq_plugins.errors import UserError
+from muq_plugins.errors import UserError, needs
 from muq_plugins.files import atomic
 
 if TYPE_CHECKING:  # pyarrow is optional
@@ -31,11 +30,8 @@ NAME_BYTES = 255  # what file systems take
 
 def check_format(name: str) -> None:
     """Refuses a format whose package is not installed, before any work."""
-    if name == "parquet" and importlib.util.find_spec("pyarrow") is None:
-        raise UserError(
-            "Parquet needs pyarrow, which is not installed: run `pip install pyarrow`, "
-            "or choose npz or safetensors."
-        )
+    if name == "parquet":
+        needs("Parquet", "parquet", "pyarrow")
 
 
 def output_path(folder: str | Path, name: str, format: str) -> Path:
@@ -66,14 +62,8 @@ def write_record(
     arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
     # ASCII: names of files that are not UTF-8 have no other way to be written.
     words = json.dumps(facts)
-    try:
-        with atomic(path) as partial:
-            WRITERS[path.suffix[1:]](partial, words, arrays)
-    except OSError as error:
-        raise UserError(
-            f"{path} cannot be written ({error.strerror or error}). What is done "
-            f"stays: with the cause removed, the same command goes on."
-        ) from error
+    with atomic(path) as partial:
+        WRITERS[path.suffix[1:]](partial, words, arrays)
 
 
 def read_facts(path: Path) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import typer
 
 from muq_plugins.errors import UserError, shown
 from muq_plugins.inference.cli import options
-from muq_plugins.inference.cli.options import load, pick_device, report_problems
+from muq_plugins.inference.cli.options import load, pick_device, report_problems, say
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -40,7 +40,6 @@ def tag(
         str | None,
         typer.Option(
             metavar="TEXT_FILE",
-            show_default=False,
             help="sentences such as 'a recording of {tag}', one in each line; the "
             "latent of a tag is their mean (default: the tag alone)",
         ),
@@ -50,7 +49,6 @@ def tag(
         typer.Option(
             metavar="N",
             min=1,
-            show_default=False,
             help=f"how many tags of each file (default: {SHOWN} in a table, else all)",
         ),
     ] = None,
@@ -80,9 +78,9 @@ def tag(
     words, repeated = read_tags(tags)
     sentences = read_prompts(prompts) if prompts else [PLACE]
     for line in repeated:
-        print(f"{tags}: {line}: counted once.", file=sys.stderr)
+        say(f"{tags}: {line}: counted once.")
     mulan = load(MuQMuLan.from_pretrained, model, device)
-    print(f"The model was trained on: {mulan.trained_on}.", file=sys.stderr)
+    say(f"The model was trained on: {mulan.trained_on}.")
     latents = embed_tags(mulan, words, sentences)
     # Rows on a terminal show how far it is.
     hidden = True if sys.stdout.isatty() else None

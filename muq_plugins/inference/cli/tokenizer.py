@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from muq_plugins.evaluation.probing.clips import Clip
-    from muq_plugins.inference.cli.inputs import AudioInput
     from muq_plugins.lobes import Target
 
 INT16_LIMIT = 2**15
@@ -146,17 +145,19 @@ class Tokenizing:
         ]
 
     def stream(self, blocks: Iterable[Tensor]) -> dict[str, np.ndarray]:
-        """Tokenizes audio in pieces."""
+        """Tokenizes audio in pieces, with the same codes as those of the whole.
+
+        Beside each piece is the context that the codes of its frames depend on.
+        """
         import torch
 
-        pieces = tokenize_pieces(
-            lambda wav: self._codes(wav[None], None)[0],
-            blocks,
-            self.frame_samples,
-            self.piece,
-            self.context,
-        )
-        return {"codes": self._small(torch.cat(list(pieces)))}
+        from muq_plugins.data.windows import stream
+
+        size, codes = self.piece, []
+        for cut in stream(blocks, self.frame_samples, size, size, self.context):
+            due = self._codes(cut.audio[None], None)[0, cut.due - cut.begin :]
+            codes.append(due if cut.is_last else due[:size])
+        return {"codes": self._small(torch.cat(codes))}
 
     def _codes(self, wavs: Tensor, wav_lens: Tensor | None) -> Tensor:
         from muq_plugins.lobes.lengths import lengths_on
@@ -169,25 +170,6 @@ class Tokenizing:
         return codes.numpy().astype("int16" if fits else "int32")
 
 
-def tokenize_pieces(
-    tokenize: Callable[[Tensor], Tensor],
-    blocks: Iterable[Tensor],
-    frame_samples: int,
-    piece: int,
-    context: int,
-) -> Iterator[Tensor]:
-    """Codes (frames, codebooks) of a stream, the same as those of the whole.
-
-    Each piece of so many frames is tokenized with frames of context on either side,
-    which are what a frame's code depends on.
-    """
-    from muq_plugins.data.windows import stream
-
-    for cut in stream(blocks, frame_samples, piece, piece, context):
-        codes = tokenize(cut.audio)[cut.due - cut.begin :]
-        yield codes if cut.is_last else codes[:piece]
-
-
 def find_clips(sources: list[str], most: int) -> tuple[list[Clip], list[str]]:
     """The clips that files, folders, patterns and manifests stand for, evenly chosen.
 
@@ -198,27 +180,25 @@ def find_clips(sources: list[str], most: int) -> tuple[list[Clip], list[str]]:
     from muq_plugins.evaluation.probing.clips import Clip
     from muq_plugins.inference.cli.inputs import find_inputs
 
-    manifests = [source for source in sources if source.endswith(".json")]
-    files = [source for source in sources if source not in manifests]
-    clips: list[Clip | AudioInput] = []
-    for source in manifests:
+    clips: list[tuple[str, str, float | None]] = []
+    files = []
+    for source in sources:
+        if not source.endswith(".json"):
+            files.append(source)
+            continue
         with given_by_user():
             entries = load_manifest(source, Path(source).parent)
         clips += [
-            Clip(name, entry["wav"], entry["duration"])
-            for name, entry in entries.items()
+            (name, entries[name]["wav"], entries[name]["duration"]) for name in entries
         ]
     inputs, problems = find_inputs(files) if files else ([], [])
-    clips += inputs
-    number = min(most, len(clips))
-    found = []
+    clips += [(item.name, item.path, None) for item in inputs]
+    number, found = min(most, len(clips)), []
     for place in range(number):
-        clip = clips[place * len(clips) // number]
-        if not isinstance(clip, Clip):
-            try:
-                clip = Clip(clip.name, clip.path, audio_info(clip.path).duration)
-            except AudioError as error:
-                problems.append(str(error))
-                continue
-        found.append(clip)
+        name, path, seconds = clips[place * len(clips) // number]
+        try:
+            seconds = audio_info(path).duration if seconds is None else seconds
+            found.append(Clip(name, path, seconds))
+        except AudioError as error:
+            problems.append(str(error))
     return found, problems

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -20,7 +19,7 @@ from muq_plugins.data.audio import AudioError, duration_for, read_audio
 from muq_plugins.data.windows import read_blocks
 from muq_plugins.errors import UserError, shown
 from muq_plugins.inference.cli.inputs import AudioInput, find_inputs
-from muq_plugins.inference.cli.options import count_files, report_problems
+from muq_plugins.inference.cli.options import count_files, report_problems, say
 from muq_plugins.inference.cli.outputs import (
     check_format,
     find_records,
@@ -139,10 +138,9 @@ def run_work(
                     made.append(job)
     finally:
         took = time.monotonic() - begin
-        print(
-            f"{shown(out)}: {count_files(len(made))} made in {took:.1f} s "
-            f"({_seconds(made):.0f} s of audio), {len(done)} were there already.",
-            file=sys.stderr,
+        say(
+            f"{out}: {count_files(len(made))} made in {took:.1f} s "
+            f"({_seconds(made):.0f} s of audio), {len(done)} were there already."
         )
         code = report_problems(
             f"{count_files(len(problems))} could not be used:", problems

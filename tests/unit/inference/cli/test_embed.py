@@ -307,7 +307,7 @@ def test_memory_that_is_too_small_is_explained(embed, out, monkeypatch, capsys):
     ("options", "message"),
     [
         (["--layer", "3"], "has 3 hidden states, 0 (front end) to 2"),
-        (["--layer", "-4"], "--layer -4: "),
+        (["--layer", "-4"], "There is no layer -4: "),
         (["--layer", "last"], "must be an index, several such as 3,6,-1"),
         (["--device", "cuda:99"], "--device cuda:99: there is no such device here"),
         (["--device", "gpu"], "--device gpu: not a device"),

@@ -7,7 +7,7 @@ import torch
 from muq_plugins import MelRVQ
 from muq_plugins.data.audio import read_audio
 from muq_plugins.inference.cli.main import main
-from muq_plugins.inference.cli.tokenizer import Tokenizing, tokenize_pieces
+from muq_plugins.inference.cli.tokenizer import Tokenizing
 from muq_plugins.inference.tokenizer import save_tokenizer
 from muq_plugins.lobes import (
     FiniteScalarQuantization,
@@ -61,20 +61,27 @@ def test_large_codebooks_need_more_bits():
     assert arrays[0]["codes"].dtype == np.int32
 
 
+def tokenized(wav, tokenizer, piece, context, sizes):
+    """The codes of a stream, and those of the whole; how much was computed at once."""
+    work = Tokenizing(tokenizer, "x", "cpu", batch_seconds=piece / 25)
+    codes, work.context = work._codes, context
+
+    def noted(wavs, wav_lens):
+        sizes.append(wavs.shape[1])
+        return codes(wavs, wav_lens)
+
+    work._codes = noted
+    return work.stream(wav.split(7000))["codes"], tokenizer(wav[None])[0].numpy()
+
+
 @pytest.mark.parametrize("piece", [25, 64, 300])
 @pytest.mark.parametrize("samples", [960 * 100, 960 * 100 + 1, 960 * 101 - 1, 1025])
 def test_pieces_have_the_codes_of_the_whole(piece, samples):
     torch.manual_seed(samples)
     tokenizer = MelRVQ(StackedFrames(LogMel()), ResidualVQ(512, 4, 64))
-    wav = 0.1 * torch.randn(samples)
-    sizes = []
-
-    def tokenize(wav):
-        sizes.append(len(wav))
-        return tokenizer(wav[None])[0]
-
-    pieces = tokenize_pieces(tokenize, wav.split(7000), 960, piece, context=2)
-    assert torch.equal(torch.cat(list(pieces)), tokenizer(wav[None])[0])
+    wav, sizes = 0.1 * torch.randn(samples), []
+    codes, expected = tokenized(wav, tokenizer, piece, 2, sizes)
+    assert np.array_equal(codes, expected)
     assert max(sizes) <= (piece + 4) * 960 + 7000
     assert len(sizes) == 1 or piece < 100
 
@@ -82,11 +89,8 @@ def test_pieces_have_the_codes_of_the_whole(piece, samples):
 def test_context_is_needed():
     """The test above can fail."""
     tokenizer = MelRVQ(StackedFrames(LogMel()), ResidualVQ(512, 4, 64))
-    wav = torch.randn(960 * 100)
-    pieces = tokenize_pieces(
-        lambda wav: tokenizer(wav[None])[0], wav.split(7000), 960, 25, context=0
-    )
-    assert not torch.equal(torch.cat(list(pieces)), tokenizer(wav[None])[0])
+    codes, expected = tokenized(torch.randn(960 * 100), tokenizer, 25, 0, [])
+    assert not np.array_equal(codes, expected)
 
 
 def make_kmeans():
