@@ -6,7 +6,6 @@ import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from joblib import Parallel, delayed, parallel_config
@@ -15,19 +14,14 @@ from speechbrain.utils.logger import get_logger
 from tqdm import tqdm
 
 from muq_plugins.data.corpus.pieces import SPLITS, check_collections, find_pieces
+from muq_plugins.data.corpus.rendered import AUDIO, RenderedFolder
 from muq_plugins.data.corpus.schedule import SplitSchedule
-from muq_plugins.data.corpus.takes import AUDIO, make_clips_in_worker, read_record
+from muq_plugins.data.corpus.takes import make_clips_in_worker
 from muq_plugins.data.scan import available_cores
 from muq_plugins.errors import UserError
-from muq_plugins.files import read_json, sweep, write_json
 
 logger = get_logger(__name__)
 
-# Raised whenever a change of this package changes the audio or the labels.
-FORMAT = 1
-
-_RECORD = "corpus.json"
-_PACKAGES = ("music21", "pretty_midi")
 _MOST_WORKERS = 8
 
 
@@ -52,42 +46,27 @@ def build_corpus(
     of workers. What is finished is not made again: a build that was interrupted goes
     on, a complete corpus is returned at once. Let one process call it at a time.
     """
-    folder = Path(folder)
     settings = _check_settings(minutes, seed, workers, collections)
-    record = read_record(folder / _RECORD, "a corpus", {"format": FORMAT, **settings})
-    if record is not None and record["complete"] and not _missing_audio(folder):
-        return folder
-
-    versions = _installed_versions()
-    if record is not None and record["versions"] != versions:
-        raise UserError(
-            f"{folder} holds a part of a corpus, made with {record['versions']}. With "
-            f"what is installed, {versions}, the rest would not match. Delete the "
-            "folder or choose another."
-        )
-    record = {"format": FORMAT, "settings": settings, "versions": versions}
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        write_json(folder / _RECORD, {**record, "complete": False})
-        (folder / AUDIO).mkdir(exist_ok=True)
-    except OSError as error:
-        raise UserError(
-            f"The corpus cannot be written to {folder}: {error}. Choose a folder that "
-            "you may write to."
-        ) from error
-
-    manifests = _render(folder, settings, workers, progress)
-    for split, manifest in manifests.items():
-        write_json(folder / f"{split}.json", manifest)
-    _remove_strays(folder, manifests)
+    rendered = RenderedFolder(
+        Path(folder, "corpus.json"),
+        "the embedded corpus",
+        settings,
+        packages=("music21", "pretty_midi"),
+        suffixes=(".flac", ".json"),
+    )
+    if rendered.is_complete():
+        return rendered.folder
+    rendered.begin()
+    manifests = _render(rendered.folder, settings, workers, progress)
+    _remove_strays(rendered.folder, manifests)
     summary = {split: _summarise(manifests[split]) for split in SPLITS}
-    write_json(folder / _RECORD, {**record, "complete": True, "splits": summary})
+    rendered.finish(manifests, splits=summary)
     for split, counts in summary.items():
         logger.info(
             f"Corpus {folder}, {split}: {counts['clips']} clips of "
             f"{counts['pieces']} pieces, {counts['minutes']:.1f} minutes."
         )
-    return folder
+    return rendered.folder
 
 
 def _check_settings(
@@ -101,33 +80,6 @@ def _check_settings(
     if collections is None:  # records from before there was a choice stay valid
         return settings
     return {**settings, "collections": check_collections(collections)}
-
-
-def _missing_audio(folder: Path) -> bool:
-    """Whether a manifest, or a file that one names, is gone."""
-    try:
-        there = {entry.name for entry in os.scandir(folder / AUDIO)}
-        return any(
-            f"{clip_id}{suffix}" not in there
-            for split in SPLITS
-            for clip_id in read_json(folder / f"{split}.json")
-            for suffix in (".flac", ".json")
-        )
-    except FileNotFoundError:
-        return True
-
-
-def _installed_versions() -> dict[str, str]:
-    versions = {}
-    for package in _PACKAGES:
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError as error:
-            raise ImportError(
-                f"The embedded corpus needs {package}, which is not installed: "
-                f"pip install {package}"
-            ) from error
-    return versions
 
 
 def _render(
@@ -194,9 +146,8 @@ def _summarise(manifest: dict) -> dict:
 
 
 def _remove_strays(folder: Path, manifests: dict[str, dict]) -> None:
-    """Remove clips beyond the size, and what interrupted builds left half-written."""
+    """Remove clips beyond the size."""
     wanted = {clip_id for manifest in manifests.values() for clip_id in manifest}
     for path in (folder / AUDIO).glob("*-take*"):
         if path.stem not in wanted:
             path.unlink()
-    sweep(folder / AUDIO)

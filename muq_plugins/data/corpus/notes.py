@@ -8,23 +8,23 @@ source is in one part only.
 
 import os
 import random
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 from speechbrain.utils.logger import get_logger
 from tqdm import tqdm
 
+from muq_plugins.data.corpus.rendered import (
+    AUDIO,
+    RenderedFolder,
+    level,
+    write_flac,
+)
 from muq_plugins.data.corpus.soundfont import SAMPLE_RATE, load_soundfont
-from muq_plugins.data.corpus.takes import AUDIO, level, read_record, write_flac
 from muq_plugins.data.instruments import INSTRUMENTS, family_of
 from muq_plugins.errors import UserError
-from muq_plugins.files import sweep, write_json
 
 logger = get_logger(__name__)
-
-# Raised whenever a change of this package changes the audio or the labels.
-FORMAT = 1
 
 # The programs of each source, by part. Every family can be learned and tested;
 # organs and brass have too few sources to validate on as well.
@@ -67,7 +67,6 @@ NOTE_LABELS = frozenset(
     }
 )
 
-_RECORD = "notes.json"
 _PITCH_CLASSES = "C C# D D# E F F# G G# A A# B".split()
 
 
@@ -86,41 +85,25 @@ def build_notes(
     made again: a build that was interrupted goes on, a complete one is returned at
     once. Let one process call it at a time.
     """
-    folder = Path(folder)
     if step < 1:
         raise UserError(f"step is {step}: give at least 1 semitone.")
     settings = {"step": int(step), "seed": int(seed)}
+    record = Path(folder, "notes.json")
+    rendered = RenderedFolder(record, "rendered notes", settings, ["pretty_midi"])
+    if rendered.is_complete():
+        return rendered.folder
+    rendered.begin()
     manifests = note_manifests(**settings)
-    wanted = {"format": FORMAT, **settings}
-    record = read_record(folder / _RECORD, "rendered notes", wanted)
-    if record is not None and record["complete"] and _has_all(folder, manifests):
-        return folder
-    record = {
-        "format": FORMAT,
-        "settings": settings,
-        "versions": {"pretty_midi": version("pretty_midi")},
-    }
-    try:
-        (folder / AUDIO).mkdir(parents=True, exist_ok=True)
-        write_json(folder / _RECORD, {**record, "complete": False})
-    except OSError as error:
-        raise UserError(
-            f"The notes cannot be written to {folder}: {error}. Choose a folder that "
-            "you may write to."
-        ) from error
     entries = [entry for part in manifests.values() for entry in part.values()]
     for entry in tqdm(entries, "Rendering notes", unit="note", disable=not progress):
-        path = Path(entry["wav"].format(data_root=folder))
+        path = Path(entry["wav"].format(data_root=rendered.folder))
         if not path.is_file():
             note = {name: entry[name] for name in ("program", "pitch", "velocity")}
             write_flac(path, render_note(**note))
-    sweep(folder / AUDIO)
-    for part, manifest in manifests.items():
-        write_json(folder / f"{part}.json", manifest)
     counts = {part: len(manifest) for part, manifest in manifests.items()}
-    write_json(folder / _RECORD, {**record, "complete": True, "notes": counts})
-    logger.info(f"Notes {folder}: {counts}.")
-    return folder
+    rendered.finish(manifests, notes=counts)
+    logger.info(f"Notes {rendered.folder}: {counts}.")
+    return rendered.folder
 
 
 def note_manifests(step: int = 1, seed: int = 1234) -> dict[str, dict[str, dict]]:
@@ -163,11 +146,3 @@ def _entry(program: int, pitch: int, source: int, seed: int) -> dict:
         "source": INSTRUMENTS[source].name,
         "velocity": random.Random(f"{seed}/{program}/{pitch}").choice(VELOCITIES),
     }
-
-
-def _has_all(folder: Path, manifests: dict[str, dict]) -> bool:
-    """Whether every manifest, and every file that one names, is there."""
-    files = {entry.name for entry in os.scandir(folder / AUDIO)}
-    return all((folder / f"{part}.json").is_file() for part in manifests) and all(
-        f"{name}.flac" in files for part in manifests.values() for name in part
-    )

@@ -1,6 +1,5 @@
 """Takes of one piece: audio, rendered and levelled, and labels beside it."""
 
-import json
 import os
 import random
 import threading
@@ -9,22 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import soundfile
 
 from muq_plugins.data.captions.writer import full_caption
 from muq_plugins.data.corpus.arrangement import Arrangement, Part, arrange
-from muq_plugins.data.corpus.pieces import SPLITS, Piece
+from muq_plugins.data.corpus.pieces import Piece
+from muq_plugins.data.corpus.rendered import AUDIO, level, write_flac
 from muq_plugins.data.corpus.schedule import Visit
 from muq_plugins.data.corpus.scores import estimate_key, key_name, read_score
 from muq_plugins.data.corpus.soundfont import SAMPLE_RATE, load_soundfont
 from muq_plugins.data.instruments import INSTRUMENTS
-from muq_plugins.errors import UserError
-from muq_plugins.files import atomic, read_json, write_json
+from muq_plugins.files import read_json, write_json
 
 _SILENCE = 1e-3  # of the peak: -60 dB
-_RMS = 0.1  # -20 dBFS
-_PEAK = 0.95
-AUDIO = "audio"
 _WATCH = "muq-corpus-watch"
 
 
@@ -157,53 +152,3 @@ def _trim_end(audio: np.ndarray) -> np.ndarray:
     """Cut what is under -60 dB of the peak at the end."""
     loud = np.flatnonzero(np.abs(audio) > _SILENCE * np.abs(audio).max())
     return audio[: loud[-1] + 1] if len(loud) else audio
-
-
-def level(audio: np.ndarray) -> np.ndarray:
-    """Bring audio to -20 dBFS RMS, or less where the peak would pass 0.95.
-
-    The soundfont's instruments differ by 20 dB. A common RMS does not give them away
-    by their loudness, and leaves headroom for all but the most percussive music, which
-    the limit of the peak then keeps from clipping.
-    """
-    rms = float(np.sqrt(np.mean(np.square(audio, dtype=np.float64))))
-    peak = float(np.abs(audio).max())
-    if not (np.isfinite(peak) and peak > 0.0):
-        raise UserError(f"The audio is silent or not finite: its peak is {peak}.")
-    return (audio * min(_RMS / rms, _PEAK / peak)).astype(np.float32)
-
-
-def write_flac(path: Path, audio: np.ndarray) -> None:
-    """Write audio as 16-bit FLAC, completely or not at all."""
-    # Rounded here, so that the file does not depend on how libsndfile rounds.
-    samples = np.round(audio * 32767.0).astype(np.int16)
-    with atomic(path) as partial:
-        soundfile.write(partial, samples, SAMPLE_RATE, format="FLAC", subtype="PCM_16")
-
-
-def read_record(path: Path, what: str, wanted: dict[str, Any]) -> dict[str, Any] | None:
-    """What a folder says it holds, if that is what is wanted; None if it is fresh."""
-    folder = path.parent
-    if not path.is_file():
-        for name in (AUDIO, *(f"{split}.json" for split in SPLITS)):
-            if (folder / name).exists():
-                raise UserError(
-                    f"{folder} has {name} but no {path.name}: it does not hold {what}. "
-                    "Choose another folder."
-                )
-        return None
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-        there = {"format": record["format"], **record["settings"]}
-        record["versions"], record["complete"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(
-            f"{path} is not the record of {what} ({error!r}). Delete {folder} or "
-            "choose another."
-        ) from error
-    if there != wanted:
-        raise UserError(
-            f"{folder} holds {what} made with {there}, but wanted is {wanted}. Choose "
-            "another folder or delete this one."
-        )
-    return record
