@@ -275,15 +275,10 @@ def has_results(folder: Path) -> bool:
 
     A run that ended before its first checkpoint leaves nothing: it begins anew.
     """
-    return (
-        any(folder.glob("save/CKPT*"))
-        or any(
-            (folder / name).exists()
-            for name in ("inference", "scores.json", "zero_shot.json")
-        )
-        or any(has_results(stage) for stage in folder.glob("iteration-*"))
-        or any(has_results(stage) for stage in folder.glob("tokenizer"))
-    )
+    results = ("save/CKPT*", "inference", "scores.json", "zero_shot.json")
+    stages = [*folder.glob("tokenizer"), *folder.glob("iteration-*")]
+    found = any(any(folder.glob(name)) for name in results)
+    return found or any(map(has_results, stages))
 
 
 def steps_done(folder: Path) -> int:

@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,8 @@ EXPERIMENT_KEYS = ("experiment", "label", "overrides", "inputs", "script")
 PROBE_KEYS = ("experiment", "overrides")
 TRAIN = "train"
 TRAIN_SCRIPT = "train.py"
+FINISHED_FILE = "finished.json"
+STUDY_LOCK = ".study.lock"
 
 
 @dataclass(frozen=True)
@@ -106,30 +109,22 @@ def _check_entry(name: str, wanted: Any, known: Sequence[str]) -> None:
 
 def _with_inputs_first(experiments: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """Names in such an order that each comes after those that it needs."""
-    needed = {}
+    needed = {name: [] for name in experiments}
     for name, wanted in experiments.items():
-        needed[name] = list((wanted.get("inputs") or {}).values())
-        for other in needed[name]:
+        for other in (wanted.get("inputs") or {}).values():
             if other not in experiments:
                 raise UserError(
                     f"{name}: its input {other!r} is no experiment of this study"
                     f"{hint(other, list(experiments))}."
                 )
-    ordered: list[str] = []
-    while len(ordered) < len(experiments):
-        ready = [
-            name
-            for name in experiments
-            if name not in ordered and set(needed[name]) <= set(ordered)
-        ]
-        if not ready:
-            circle = ", ".join(name for name in experiments if name not in ordered)
-            raise UserError(
-                f"{circle}: these need each other's runs in a circle, so none can be "
-                f"the first: change their inputs."
-            )
-        ordered.append(ready[0])
-    return ordered
+            needed[name].append(other)
+    try:
+        return list(TopologicalSorter(needed).static_order())
+    except CycleError as error:
+        raise UserError(
+            f"{', '.join(error.args[1][1:])}: these need each other's runs in a "
+            f"circle, so none can be the first: change their inputs."
+        ) from error
 
 
 def _plan_run(
@@ -200,10 +195,6 @@ def _options(settings: Mapping[str, Any]) -> list[str]:
     for key, value in settings.items():
         options += [f"--{key}", value if isinstance(value, str) else json.dumps(value)]
     return options
-
-
-FINISHED_FILE = "finished.json"
-STUDY_LOCK = ".study.lock"
 
 
 @dataclass(frozen=True)

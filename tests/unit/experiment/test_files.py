@@ -1,11 +1,14 @@
 """Extending, including and overriding experiment files."""
 
+from pathlib import Path
+
 import pytest
 from hyperpyyaml import load_hyperpyyaml
 
 from muq_plugins.errors import UserError
 from muq_plugins.experiment import resolve_experiment
 from muq_plugins.experiment.extends import parse_yaml
+from muq_plugins.experiment.run_folder import values
 
 BASE = """\
 # The base experiment
@@ -25,6 +28,7 @@ nothing: {}
 span: (1, 2)
 relu: !new:torch.nn.ReLU {}
 depth: !ref <width>
+listed: !new:torch.nn.Linear [1, 2]
 long: a plain text of more than eighty letters stays on one line, it is not folded
 """
 
@@ -53,84 +57,83 @@ def parse(text):
     return parse_yaml(text, "merged")
 
 
+def changes(text):
+    """What a merged file says otherwise than BASE, by dotted key; None: it is gone."""
+    old, new = values(BASE), values(text)
+    keys = [key for key in {**old, **new} if old.get(key, ...) != new.get(key, ...)]
+    return {key: new.get(key) for key in keys}
+
+
 def test_a_file_without_extends_stays_as_it_is(folder):
     assert resolve_experiment(folder / "muq.yaml") == BASE
 
 
-def test_differences_replace_scalars_and_lists_and_keep_the_rest(child):
+def test_differences_keep_the_order_and_the_words_of_the_rest(child):
     text = child("layers: [7]\nseed: 3\n")
-    tree = parse(text)
-    assert tree["seed"] == 3
-    assert tree["layers"] == [7]
-    assert list(tree) == list(parse(BASE)), "the order is the base's"
-    assert "# of the model" in text
-    assert "!ref <width> * 2" in text
-    assert "peak: 5e-4" in text
+    assert list(parse(text)) == list(parse(BASE))
+    for kept in ("# of the model", "!ref <width> * 2", "peak: 5e-4"):
+        assert kept in text
     assert "extends" not in text
 
 
-def test_mappings_merge(child):
-    tree = parse(child("loader: {sampler: {fraction: 0.9}}"))
-    assert tree["loader"] == {
-        "batch_size": 4,
-        "sampler": {"kind": "random", "fraction": 0.9},
-    }
+NO_ARGUMENTS = {"encoder.in_features": None, "encoder.out_features": None}
 
 
-@pytest.mark.parametrize("tag", ["", "!new:torch.nn.Linear"])
-def test_arguments_of_the_same_class_merge_and_may_be_new(child, tag):
-    text = child(f"encoder: {tag} {{bias: False, out_features: 3}}\ndata_folder: x")
-    encoder = load_hyperpyyaml(text)["encoder"]
-    assert (encoder.in_features, encoder.out_features) == (8, 3)
-    assert encoder.bias is None
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("layers: [7]\nseed: 3", {"layers": [7], "seed": 3}),
+        ("loader: {sampler: {fraction: 0.9}}", {"loader.sampler.fraction": 0.9}),
+        # Arguments of the same class merge and may be new; another tag replaces all.
+        (
+            "encoder: {bias: False, out_features: 3}",
+            {"encoder.bias": False, "encoder.out_features": 3},
+        ),
+        ("encoder: !new:torch.nn.Linear {bias: False}", {"encoder.bias": False}),
+        ("encoder: !new:torch.nn.Linear", {}),
+        (
+            "encoder: !new:torch.nn.Bilinear {in1_features: 1}",
+            {
+                "encoder": "!new:torch.nn.Bilinear",
+                "encoder.in1_features": 1,
+                **NO_ARGUMENTS,
+            },
+        ),
+        (
+            "encoder: !name:torch.nn.Linear {bias: False}",
+            {"encoder": "!name:torch.nn.Linear", "encoder.bias": False, **NO_ARGUMENTS},
+        ),
+        ("act: {approximate: tanh}", {"act.approximate": "tanh"}),
+        ("relu: {inplace: True}", {"relu.inplace": True}),
+        ("nothing: {a: 1}", {"nothing": None, "nothing.a": 1}),
+        ("seed: {a: 1}", {"seed": None, "seed.a": 1}),
+        ("nothing: null", {"nothing": None}),
+        # Keys without a use are removed, also from mappings and calls.
+        (
+            "width: !remove\ndepth: !remove\nencoder: !new:torch.nn.ReLU",
+            {
+                **{"width": None, "depth": None, "encoder": "!new:torch.nn.ReLU"},
+                **NO_ARGUMENTS,
+            },
+        ),
+        ("loader: {batch_size: !remove }", {"loader.batch_size": None}),
+        ("encoder: {in_features: !remove }", {"encoder.in_features": None}),
+        ("max_grad_norm: 10", {"max_grad_norm": 10}),  # a training setting
+    ],
+)
+def test_differences(child, text, expected):
+    assert changes(child(text)) == expected
 
 
-def test_the_same_class_without_arguments_changes_nothing(child):
-    tree = parse(child("encoder: !new:torch.nn.Linear"))
-    assert set(tree["encoder"]) == {"in_features", "out_features"}
-
-
-def test_another_class_replaces_the_whole_node(child):
-    tree = parse(child("encoder: !new:torch.nn.Bilinear {in1_features: 1}"))
-    assert dict(tree["encoder"]) == {"in1_features": 1}
-    assert tree["encoder"].tag.value == "!new:torch.nn.Bilinear"
-
-
-def test_another_kind_of_tag_replaces_the_whole_node(child):
-    tree = parse(child("encoder: !name:torch.nn.Linear {bias: False}"))
-    assert dict(tree["encoder"]) == {"bias": False}
-
-
-def test_arguments_for_a_callable_that_had_none(child):
-    text = child("act: {approximate: tanh}\ndata_folder: x")
-    assert load_hyperpyyaml(text)["act"]().approximate == "tanh"
-
-
-def test_arguments_for_a_callable_with_an_empty_mapping(child):
-    text = child("relu: {inplace: True}\ndata_folder: x")
-    assert load_hyperpyyaml(text)["relu"].inplace is True
-
-
-def test_arguments_by_name_do_not_merge_with_arguments_by_position(folder):
-    (folder / "list.yaml").write_text("act: !new:torch.nn.Linear [1, 2]\n")
-    (folder / "child.yaml").write_text("extends: list.yaml\nact: {bias: False}\n")
-    with pytest.raises(UserError, match="'act' takes its arguments by position"):
-        resolve_experiment(folder / "child.yaml")
-
-
-def test_an_empty_mapping_can_be_filled(child):
-    assert parse(child("nothing: {a: 1}"))["nothing"] == {"a": 1}
-
-
-def test_a_mapping_replaces_a_scalar_and_a_scalar_a_mapping(child):
-    tree = parse(child("seed: {a: 1}\nloader: null"))
-    assert tree["seed"] == {"a": 1}
-    assert tree["loader"] is None
-
-
-def test_references_may_point_to_keys_of_the_base(child):
-    text = child("seed: !ref <width> + 1\ndata_folder: x")
-    assert load_hyperpyyaml(text)["seed"] == 9
+def test_what_was_merged_is_built(child):
+    text = child(
+        "encoder: {bias: False}\nact: {approximate: tanh}\nrelu: {inplace: True}\n"
+        "seed: !ref <width> + 1\ndata_folder: x"
+    )
+    built = load_hyperpyyaml(text)
+    assert built["encoder"].bias is None and built["encoder"].in_features == 8
+    assert built["act"]().approximate == "tanh" and built["relu"].inplace
+    assert built["seed"] == 9
 
 
 @pytest.mark.parametrize(
@@ -158,19 +161,6 @@ def test_two_references_to_one_later_object_give_the_same_object(tmp_path):
     assert hparams["a"] is hparams["c"]
 
 
-def test_a_reference_to_nothing_names_the_nearest_key(child):
-    message = r"child.yaml: encoder.in_features.*no <widht>;.*'width'"
-    with pytest.raises(UserError, match=message):
-        child("encoder: {in_features: !ref <widht>}")
-
-
-def test_references_into_mappings_and_lists(child):
-    with pytest.raises(UserError, match=r"<loader\[batch\]>;.*'loader.b"):
-        child("seed: !ref <loader[batch]>")
-    with pytest.raises(UserError, match=r"seed: .* no <layers\[0\]>\."):
-        child("seed: !ref <layers[0]>")
-
-
 @pytest.mark.parametrize(
     "text",
     [
@@ -186,52 +176,29 @@ def test_references_in_a_circle(tmp_path, text):
 
 
 @pytest.mark.parametrize(
-    ("text", "unknown", "known"),
+    ("text", "message"),
     [
-        ("sede: 2", "sede", "seed"),
-        ("loader: {batchsize: 2}", "loader.batchsize", "loader.batch_size"),
-        ("loader: {sampler: {knd: 2}}", "loader.sampler.knd", "loader.sampler.kind"),
+        ("encoder: {in_features: !ref <widht>}", r"encoder.in_fea.*no <widht>;.*'widt"),
+        ("seed: !ref <loader[batch]>", r"<loader\[batch\]>;.*'loader.b"),
+        ("seed: !ref <layers[0]>", r"seed: .* no <layers\[0\]>\."),
+        ("sede: 2", "unknown key 'sede'.* is 'seed'"),
+        ("loader: {batchsize: 2}", "unknown key 'loader.batchsize'.* 'loader.batch_s"),
+        ("loader: {sampler: {knd: 2}}", "'loader.sampler.knd'.* 'loader.sampler.k"),
+        ("width: !remove", "encoder.in_features: .* no <width>"),
+        ("sede: !remove", "unknown key 'sede'"),
+        ("encoder: {bias: !remove }", "unknown key 'encoder.bias'"),
+        ("device: cpu", "the key 'device' is a run.* give --device on the command"),
+        ("listed: {bias: False}", "'listed' takes its arguments by position"),
     ],
 )
-def test_unknown_keys_name_the_file_and_the_nearest_key(child, text, unknown, known):
-    message = rf"child.yaml: unknown key '{unknown}'.* is '{known}'"
-    with pytest.raises(UserError, match=message):
+def test_faults_of_differences_name_the_file_and_the_nearest_key(child, text, message):
+    with pytest.raises(UserError, match=f"child.yaml: .*{message}"):
         child(text)
-
-
-def test_keys_without_a_use_are_removed(child):
-    text = child("width: !remove\ndepth: !remove\nencoder: !new:torch.nn.ReLU\n")
-    tree = parse(text)
-    assert "width" not in tree and "depth" not in tree and "seed" in tree
-    text = "loader:\n  batch_size: !remove\nencoder:\n  in_features: !remove\n"
-    tree = parse(child(text))
-    assert list(tree["loader"]) == ["sampler"]
-    assert list(tree["encoder"]) == ["out_features"]
 
 
 def test_a_removed_key_is_unknown_from_then_on(child):
     with pytest.raises(UserError, match="--layers is neither a key"):
         child("layers: !remove", {"layers": [1]})
-    with pytest.raises(UserError, match="encoder.in_features: .* no <width>"):
-        child("width: !remove")
-
-
-@pytest.mark.parametrize("text", ["sede: !remove", "encoder:\n  bias: !remove"])
-def test_only_keys_that_are_there_can_be_removed(child, text):
-    with pytest.raises(UserError, match="child.yaml: unknown key"):
-        child(text)
-
-
-def test_a_training_setting_may_be_new_in_an_extending_file(child):
-    assert parse(child("max_grad_norm: 10"))["max_grad_norm"] == 10
-
-
-def test_a_key_that_shadows_a_run_option(child, folder):
-    with pytest.raises(UserError, match=r"child.yaml: the key 'device' is a run"):
-        child("device: cpu")
-    (folder / "other.yaml").write_text("seed: 1\ndebug: True\n")
-    with pytest.raises(UserError, match="give --debug on the command line"):
-        resolve_experiment(folder / "other.yaml")
 
 
 def test_extends_is_relative_to_the_extending_file_and_recursive(folder):
@@ -326,20 +293,21 @@ class TestInclude:
         text = resolve_experiment(included / "muq.yaml", {"loader": value})
         assert parse(text)["loader"]["size"] == 2
 
-    def test_unknown_override(self, included):
-        (included / "a.yaml").write_text("model: !include:parts/model.yaml {sise: 1}")
-        with pytest.raises(UserError, match="model: unknown key 'sise'.*'size'"):
+    @pytest.mark.parametrize(
+        ("text", "message"),
+        [
+            (
+                "model: !include:parts/model.yaml {sise: 1}",
+                "unknown key 'sise'.*'siz",
+            ),
+            ("models: [!include:parts/model.yaml ]", "cannot be included in a list"),
+            ("a: !include:a.yaml", "a.yaml -> a.yaml"),
+        ],
+    )
+    def test_faults(self, included, text, message):
+        (included / "a.yaml").write_text(text)
+        with pytest.raises(UserError, match=message):
             resolve_experiment(included / "a.yaml")
-
-    def test_in_a_list(self, included):
-        (included / "a.yaml").write_text("models: [!include:parts/model.yaml ]\n")
-        with pytest.raises(UserError, match="cannot be included in a list"):
-            resolve_experiment(included / "a.yaml")
-
-    def test_in_a_circle(self, tmp_path):
-        (tmp_path / "a.yaml").write_text("a: !include:a.yaml\n")
-        with pytest.raises(UserError, match=r"a.yaml -> a.yaml"):
-            resolve_experiment(tmp_path / "a.yaml")
 
 
 class TestOverrides:
@@ -351,36 +319,26 @@ class TestOverrides:
 
         def resolve(**overrides):
             dotted = {key.replace("__", "."): v for key, v in overrides.items()}
-            return parse(resolve_experiment(folder / "muq.yaml", dotted))
+            return resolve_experiment(folder / "muq.yaml", dotted)
 
         return resolve
 
-    def test_top_level_and_nested(self, override, tmp_path):
-        tree = override(
-            seed=5, data_folder=tmp_path, loader__sampler__kind="x", layers=[0, -1]
-        )
-        assert tree["seed"] == 5
-        assert tree["data_folder"] == str(tmp_path)
-        assert tree["loader"]["sampler"] == {"kind": "x", "fraction": 0.5}
-        assert tree["layers"] == [0, -1]
-
-    def test_mappings_merge(self, override):
-        assert override(loader={"batch_size": 9})["loader"]["batch_size"] == 9
-
-    def test_arguments_known_and_new(self, override):
-        tree = override(encoder__bias=False, act__approximate="tanh")
-        assert tree["encoder"]["bias"] is False
-        assert tree["act"] == {"approximate": "tanh"}
-        assert tree["act"].tag.value == "!name:torch.nn.GELU"
-
-    def test_mapping_for_a_callable_without_arguments(self, override):
-        tree = override(act={"approximate": "tanh"})
-        assert tree["act"].tag.value == "!name:torch.nn.GELU"
-
-    def test_texts_are_literal(self, override):
-        tree = override(data_folder="5", seed="a: b # c")
-        assert tree["data_folder"] == "5"
-        assert tree["seed"] == "a: b # c"
+    @pytest.mark.parametrize(
+        ("overrides", "expected"),
+        [
+            ({"seed": 5, "layers": [0, -1]}, {"seed": 5, "layers": [0, -1]}),
+            ({"loader__sampler__kind": "x"}, {"loader.sampler.kind": "x"}),
+            ({"loader": {"batch_size": 9}}, {"loader.batch_size": 9}),
+            ({"encoder__bias": False}, {"encoder.bias": False}),
+            ({"act__approximate": "tanh"}, {"act.approximate": "tanh"}),
+            ({"act": {"approximate": "tanh"}}, {"act.approximate": "tanh"}),
+            # Texts are meant literally.
+            ({"seed": "a: b # c", "width": "5"}, {"seed": "a: b # c", "width": "5"}),
+            ({"data_folder": Path("music")}, {"data_folder": "music"}),
+        ],
+    )
+    def test_values(self, override, overrides, expected):
+        assert changes(override(**overrides)) == expected
 
     @pytest.mark.parametrize(
         ("key", "message"),
