@@ -8,7 +8,7 @@ An *epoch* visits every clip once (a long file several times, by its weight). A 
 counts how often a clip was visited before in the whole run: with a weight of w, epoch
 e makes the visits e*w ... e*w + w-1 of that clip.
 
-Spawned workers import this module: it needs the reader and torch alone.
+Spawned workers import this module, and whatever it imports: only what reads audio.
 """
 
 from __future__ import annotations

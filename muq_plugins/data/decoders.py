@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import pairwise
+from itertools import chain, dropwhile, pairwise
 from typing import Any
 
 import numpy as np
@@ -204,8 +204,7 @@ def _index(path: str, size: int, modified: int) -> _Index:
                 packet.duration or 0,
                 memoryview(packet)[0] if is_raw else 0,
             )
-            for packet in container.demux(stream)
-            if packet.size
+            for packet in _filled(container, stream)
         ]
         facts = {
             "container": container.format.name,
@@ -290,26 +289,20 @@ def _segment(path: str | os.PathLike, index: _Index, number: int) -> np.ndarray:
 def _packets(container: Any, stream: Any, index: _Index, number: int) -> Iterator[Any]:
     """The packets that a segment needs and those after; `_RAW` files begin there."""
     if index.begins[number] == 0 or index.container in _RAW:
-        yield from (packet for packet in container.demux(stream) if packet.size)
-        return
+        return _filled(container, stream)
     place = index.places[number]
-    container.seek(place, stream=stream)
-    found = False
-    for packet in container.demux(stream):
-        if not packet.size:
-            continue
-        found = found or packet.pts == place
-        if found:
-            yield packet
-        elif packet.pts is None or packet.pts > place:
-            break
-    if not found:  # it cannot be entered there: from the beginning, then
-        container.seek(index.places[0], stream=stream)
-        packets = (packet for packet in container.demux(stream) if packet.size)
-        for packet in packets:
-            found = found or packet.pts == place
-            if found:
-                yield packet
+    # A file that cannot be entered there is read from its first packet on.
+    for entry in (place, index.places[0]):
+        container.seek(entry, stream=stream)
+        packets = dropwhile(lambda p: p.pts != place, _filled(container, stream))
+        if (first := next(packets, None)) is not None:
+            return chain([first], packets)
+    return iter(())
+
+
+def _filled(container: Any, stream: Any) -> Iterator[Any]:
+    """The packets of a stream without the one that only says that it ends."""
+    return (packet for packet in container.demux(stream) if packet.size)
 
 
 def _samples(frame: Any, index: _Index) -> np.ndarray:

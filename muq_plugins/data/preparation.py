@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
-import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -211,10 +210,7 @@ def read_captions(path: str | Path) -> dict[str, dict[str, Any]]:
     path = Path(path)
     if not path.is_file():
         raise UserError(f"There is no file of captions {path}: check the path.")
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"{path} is not valid JSON: {error}.") from error
+    content = read_json(path, "it must be JSON in UTF-8")
     if not isinstance(content, dict):
         raise UserError(
             f"{path} must hold a JSON object from the paths of recordings to their "

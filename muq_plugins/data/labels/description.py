@@ -120,18 +120,22 @@ class AudioStamp:
     def of(cls, path: str | Path) -> AudioStamp:
         """Of a file, which is read."""
         found = os.stat(path)
-        return cls(found.st_size, found.st_mtime_ns, _digest(path))
+        return cls(found.st_size, found.st_mtime_ns, _audio_hash(path))
 
     def matches(self, path: str | Path) -> bool:
         """Compares a file; only one that was touched or copied is read."""
         found = os.stat(path)
         if found.st_size != self.size:
             return False
-        return found.st_mtime_ns == self.mtime_ns or _digest(path) == self.digest
+        return found.st_mtime_ns == self.mtime_ns or _audio_hash(path) == self.digest
 
 
-def _digest(path: str | Path) -> str:
-    digest = hashlib.blake2b(digest_size=16)
+def _audio_hash(path: str | Path) -> str:
+    return hash_file(path, hashlib.blake2b(digest_size=16))
+
+
+def hash_file(path: str | Path, digest: Any) -> str:
+    """What a file holds, by a hash of `hashlib`."""
     with open(path, "rb") as file:
         while block := file.read(READ_BYTES):
             digest.update(block)

@@ -5,6 +5,7 @@ Whoever labels a shard holds its lock, which ends with its process.
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import os
 import time
@@ -16,7 +17,7 @@ import numpy as np
 from speechbrain.utils.logger import get_logger
 
 from muq_plugins.data.audio import AudioError
-from muq_plugins.data.labels.description import agree, describe
+from muq_plugins.data.labels.description import agree, describe, hash_file
 from muq_plugins.data.labels.shards import (
     CODES,
     LATENTS,
@@ -25,7 +26,6 @@ from muq_plugins.data.labels.shards import (
     ShardWriter,
     check_size,
     damaged,
-    hash_file,
     plan_shards,
 )
 from muq_plugins.data.labels.windows import LabelWindows, track_samples
@@ -185,7 +185,7 @@ def _check_files(
         check_size(shard.latents, index["frames"] * latent_size * LATENTS.itemsize)
         paths.append(shard.latents)
     for path in paths:
-        if hash_file(path) != index["sha256"][path.suffix[1:]]:
+        if hash_file(path, hashlib.sha256()) != index["sha256"][path.suffix[1:]]:
             raise damaged(path, "was changed after it was written")
     codes = np.fromfile(shard.codes, CODES)
     if codes.size and codes.max() >= target.codebook_size:

@@ -17,9 +17,9 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from muq_plugins.data.labels.description import (
-    READ_BYTES,
     AudioStamp,
     agree,
+    hash_file,
     read_object,
 )
 from muq_plugins.errors import UserError
@@ -141,7 +141,9 @@ class ShardWriter:
         with self._stack:
             for path, file in self._files.items():
                 file.flush()
-                index["sha256"][path.suffix[1:]] = hash_file(Path(file.name))
+                index["sha256"][path.suffix[1:]] = hash_file(
+                    file.name, hashlib.sha256()
+                )
         write_json(self.shard.index, index)
 
     def add(self, codes: np.ndarray, latents: np.ndarray) -> None:
@@ -168,15 +170,6 @@ class ShardWriter:
             file.seek(self.frames * self._widths[path] * item)
             file.truncate()
         self.failures[clip_id] = reason
-
-
-def hash_file(path: Path) -> str:
-    """SHA-256 of a file."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(READ_BYTES):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 class LabelSet:

@@ -78,7 +78,9 @@ def test_a_missing_or_damaged_file_is_an_error(manifests, tmp_path):
     with pytest.raises(UserError, match="no file of captions"):
         add_captions(manifests, tmp_path / "nowhere.json", tmp_path)
     (tmp_path / "damaged.json").write_text("{")
-    with pytest.raises(ValueError, match="damaged.json is not valid JSON"):
+    with pytest.raises(
+        ValueError, match="damaged.json is damaged .*line 1.*must be JSON"
+    ):
         add_captions(manifests, tmp_path / "damaged.json", tmp_path)
 
 
