@@ -90,7 +90,7 @@ def level_lines(errors: dict[str, Sequence[float]]) -> list[Line]:
     return lines
 
 
-def curves(
+def line_charts(
     panels: Sequence[Panel],
     path: str | Path,
     height: float,

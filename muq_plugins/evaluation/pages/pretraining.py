@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from muq_plugins.evaluation import figures
+from muq_plugins.evaluation.figures.values import Bars, bars, intervals
 from muq_plugins.evaluation.intervals import FEWEST_GROUPS
 from muq_plugins.evaluation.page import (
     Fact,
@@ -268,8 +268,8 @@ def _codebooks_figure(run: Run, path: Path) -> None:
     accuracy = *accuracy, row["accuracy_per_codebook"], _guessing(run)
     losses = "Masked cross-entropy", "nats", row["cross_entropy_per_codebook"]
     losses = *losses, row.get("code_entropy_per_codebook", []), level
-    charts = [figures.Bars(*accuracy, shares=True), figures.Bars(*losses)]
-    figures.bars(charts, ("the model", "a model that only counts codes"), path)
+    charts = [Bars(*accuracy, shares=True), Bars(*losses)]
+    bars(charts, ("the model", "a model that only counts codes"), path)
 
 
 def _codebooks_table(run: Run) -> Table:
@@ -287,7 +287,7 @@ def _codebooks_table(run: Run) -> Table:
 def _probe_figure(probe: TaskResult, path: Path) -> None:
     scores = {row.features: (row.value, row.low, row.high) for row in probe.chosen()}
     label = "balanced accuracy on unseen pieces, with 95% interval"
-    figures.intervals(scores, probe.chance, label, path)
+    intervals(scores, probe.chance, label, path)
 
 
 def _probe_table(probe: TaskResult) -> Table:

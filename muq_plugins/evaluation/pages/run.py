@@ -10,8 +10,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from muq_plugins.evaluation import figures
+from muq_plugins.evaluation.figures.lines import (
+    Level,
+    Line,
+    Panel,
+    line_charts,
+    scientific,
+    train_line,
+    valid_line,
+)
 from muq_plugins.evaluation.figures.style import CHANCE, COUNTING, INK, percent_tick
+from muq_plugins.evaluation.figures.values import histograms
 from muq_plugins.evaluation.page import Fact, Part, Table, Verdict, percent
 from muq_plugins.evaluation.run_files import (
     HISTORY_FILE,
@@ -112,9 +121,9 @@ def curves(
                 series(select(run.rows, kind=kind), name) for kind in ("train", "valid")
             )
             panels.append(
-                figures.Panel(
+                Panel(
                     measure.title,
-                    [figures.train_line(*train), figures.valid_line(*valid)],
+                    [train_line(*train), valid_line(*valid)],
                     _levels(run.valid, measure),
                     ylabel="" if measure.unit == "share" else measure.unit,
                     legend=legend if index == on else "",
@@ -122,16 +131,16 @@ def curves(
                     write=percent_tick if measure.unit == "share" else None,
                 )
             )
-        figures.curves(panels, path, height)
+        line_charts(panels, path, height)
 
     return draw
 
 
-def _levels(row: Mapping[str, Any], measure: Measure) -> list[figures.Level]:
+def _levels(row: Mapping[str, Any], measure: Measure) -> list[Level]:
     """What gives a measure its meaning, as a row has it."""
     looks = (CHANCE, False), (COUNTING, True)
     return [
-        figures.Level(row[key], words.format(row[key]), *look)
+        Level(row[key], words.format(row[key]), *look)
         for (key, words), look in zip(measure.references.items(), looks, strict=False)
         if row.get(key) is not None
     ]
@@ -142,14 +151,14 @@ def _optimisation_figure(run: Run, path: Path) -> None:
         series(select(run.rows, kind="train"), key)
         for key in ("lr", "grad_norm", "audio_seconds_per_second")
     )
-    rate = figures.Panel("Learning rate", [figures.Line(*lr, color=INK)])
+    rate = Panel("Learning rate", [Line(*lr, color=INK)])
     panels = [
-        rate._replace(write=figures.scientific),
-        figures.Panel("Gradient norm", [figures.train_line(*norm)]),
-        figures.Panel("Audio-seconds per s", [figures.train_line(*speed)]),
+        rate._replace(write=scientific),
+        Panel("Gradient norm", [train_line(*norm)]),
+        Panel("Audio-seconds per s", [train_line(*speed)]),
     ]
     panels = [panel._replace(from_zero=True) for panel in panels]
-    figures.curves(panels, path, height=2.7)
+    line_charts(panels, path, height=2.7)
 
 
 OPTIMISATION = Part(
@@ -178,7 +187,7 @@ def _codes_figure(counted: Counted, path: Path) -> None:
     used, effective = codes.usage(counted.counts), codes.perplexity(counted.counts)
     pairs = zip(used.tolist(), effective.tolist(), strict=True)
     notes = [f"usage {share:.0%}, perplexity {size:.0f}" for share, size in pairs]
-    figures.histograms(counted.counts, notes, path)
+    histograms(counted.counts, notes, path)
 
 
 def _codes_table(counted: Counted) -> Table:

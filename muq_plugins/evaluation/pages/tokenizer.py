@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from muq_plugins.evaluation import figures
+from muq_plugins.evaluation.figures.lines import Panel, level_lines, line_charts
+from muq_plugins.evaluation.figures.values import spectrograms
 from muq_plugins.evaluation.inspection import INSPECTION_FILE
 from muq_plugins.evaluation.page import (
     Fact,
@@ -163,20 +164,20 @@ class Levels(NamedTuple):
 
 
 def _levels_figure(levels: Levels, path: Path) -> None:
-    panel = figures.Panel(
+    panel = Panel(
         "Reconstruction error by number of codebooks decoded",
-        figures.level_lines(levels.errors),
+        level_lines(levels.errors),
         xlabel="codebooks decoded (0: nothing)",
         ylabel="mean |error| of the features",
         legend="lower left",
         from_zero=True,
     )
-    figures.curves([panel], path, height=3.4)
+    line_charts([panel], path, height=3.4)
 
 
 def _example_figure(levels: Levels, path: Path) -> None:
     mel = levels.arrays["mel"]
-    figures.spectrograms(mel, levels.decoded, path, levels.frame_rate)
+    spectrograms(mel, levels.decoded, path, levels.frame_rate)
 
 
 LEVEL_FIGURES = {

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from muq_plugins.evaluation import figures
+from muq_plugins.evaluation.figures.lines import Level, Line, Panel, line_charts
 from muq_plugins.evaluation.figures.style import (
     CHANCE,
     COUNTING,
@@ -17,6 +17,7 @@ from muq_plugins.evaluation.figures.style import (
     VALID,
     percent_tick,
 )
+from muq_plugins.evaluation.figures.values import shares
 from muq_plugins.evaluation.intervals import FEWEST_GROUPS, interval
 from muq_plugins.evaluation.page import (
     Fact,
@@ -200,7 +201,7 @@ def _readings(results: list[TaskResult]) -> list[Reading]:
 def _layers_figure(reading: Reading, path: Path) -> None:
     panels = [_layers_panel(result, reading.reader) for result in reading.results]
     columns = min(COLUMNS, len(panels))
-    figures.curves(
+    line_charts(
         panels,
         path,
         height=0.6 + 2.5 * ceil(len(panels) / columns),
@@ -210,7 +211,7 @@ def _layers_figure(reading: Reading, path: Path) -> None:
     )
 
 
-def _layers_panel(result: TaskResult, reader: str) -> figures.Panel:
+def _layers_panel(result: TaskResult, reader: str) -> Panel:
     """Curves over the layers, the mixture beside them, and the references."""
     lines, depth = [], 0
     for name in (UNTRAINED, TRAINED):
@@ -222,17 +223,17 @@ def _layers_panel(result: TaskResult, reader: str) -> figures.Panel:
             band = [row.low for row in curve], [row.high for row in curve]
         x, y = [row.layer for row in curve], [row.value for row in curve]
         marker = "o" if is_trained else ""
-        lines.append(figures.Line(x, y, name, COLORS[name], marker, band))
+        lines.append(Line(x, y, name, COLORS[name], marker, band))
         if mixture := result.row(name, reader, MIXTURE):
-            lines.append(figures.Line([depth], [mixture.value], "", COLORS[name], "D"))
-    levels = [figures.Level(result.chance, "chance", CHANCE, dashes=":")]
+            lines.append(Line([depth], [mixture.value], "", COLORS[name], "D"))
+    levels = [Level(result.chance, "chance", CHANCE, dashes=":")]
     if log_mel := result.row(LOG_MEL, reader):
-        levels.insert(0, figures.Level(log_mel.value, LOG_MEL, COUNTING, dashes="--"))
+        levels.insert(0, Level(log_mel.value, LOG_MEL, COUNTING, dashes="--"))
     places = list(range(0, depth, max(1, ceil(depth / 7))))
     names = [str(place) for place in places]
     if any(row.layer == MIXTURE for row in result.rows if row.reader == reader):
         places, names = [*places, depth], [*names, "mix"]
-    return figures.Panel(
+    return Panel(
         result.label.replace("_", " "),
         lines,
         levels,
@@ -256,7 +257,7 @@ def _mixed(results: list[TaskResult]) -> list[dict[str, list[float]]]:
 def _mixture_figure(weights: dict[str, list[float]], path: Path) -> None:
     layers = len(next(iter(weights.values())))
     names = ["0 (front end)", *(str(layer) for layer in range(1, layers))]
-    figures.shares(weights, names, "layer", path)
+    shares(weights, names, "layer", path)
 
 
 def _task_table(result: TaskResult) -> Table:

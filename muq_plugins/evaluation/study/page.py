@@ -11,8 +11,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from muq_plugins.evaluation import figures
-from muq_plugins.evaluation.figures import Curves, Dots
+from muq_plugins.evaluation.figures.experiments import (
+    Curves,
+    Dots,
+    code_use,
+    panels_of_curves,
+    scores_by_experiment,
+    scores_by_number,
+)
 from muq_plugins.evaluation.intervals import Estimate, Paired, spread_ratio
 from muq_plugins.evaluation.page import Fact, Page, Part, Table, Verdict, write_page
 from muq_plugins.evaluation.probing.results import TRAINED, UNTRAINED
@@ -514,12 +520,12 @@ def _scores_figure(group: Group, path: Path) -> None:
     if group.x:
         x = [group.members[name] for name in names]
         axes = group.x, measure.column
-        return figures.scores_by_number(x, scores, levels, axes, path)
+        return scores_by_number(x, scores, levels, axes, path)
     differences = [
         None if name == base else dots(name, {name: 1.0, base: -1.0}) for name in names
     ]
     axes = measure.column, f"minus {study.label(base)}" + (f" ({unit})" if unit else "")
-    return figures.scores_by_experiment(scores, differences, levels, axes, path)
+    return scores_by_experiment(scores, differences, levels, axes, path)
 
 
 def _panels(group: Group, curves, axes: tuple[str, str], path: Path, **more) -> None:
@@ -527,7 +533,7 @@ def _panels(group: Group, curves, axes: tuple[str, str], path: Path, **more) -> 
     base = group.study.about["base"]
     behind = curves(base) if group.study.runs_of(base) else None
     shown = [curves(name) for name in group.finished]
-    figures.panels_of_curves(shown, behind, axes, path, **more)
+    panels_of_curves(shown, behind, axes, path, **more)
 
 
 def _learning_figure(group: Group, path: Path) -> None:
@@ -569,4 +575,4 @@ def _codes_figure(group: Group, path: Path) -> None:
         shares = [np.array(run["perplexity"]) / run["codebook_size"] for run in runs]
         perplexity.append(np.mean(shares, axis=0))
     labels = [group.study.label(name) for name in group.finished]
-    figures.code_use(labels, usage, perplexity, path)
+    code_use(labels, usage, perplexity, path)

@@ -8,8 +8,24 @@ import pytest
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 
-from muq_plugins.evaluation import figures
 from muq_plugins.evaluation.figures import style
+from muq_plugins.evaluation.figures.lines import (
+    Level,
+    Line,
+    Panel,
+    level_lines,
+    line_charts,
+    train_line,
+    valid_line,
+)
+from muq_plugins.evaluation.figures.values import (
+    Bars,
+    bars,
+    histograms,
+    intervals,
+    shares,
+    spectrograms,
+)
 
 
 @pytest.fixture
@@ -44,13 +60,13 @@ def assert_is_png(path):
 def test_curves_with_references_and_gaps(tmp_path, drawn, last):
     x = np.arange(40)
     noisy = np.where((x > 9) & (x < 20), np.nan, 6 - x / 40)
-    panel = figures.Panel(
+    panel = Panel(
         "Loss",
-        [figures.train_line(x, noisy), figures.valid_line([10, 30], [5.0, last])],
-        [figures.Level(5.55, "chance\nln V = 5.55", "black")],
+        [train_line(x, noisy), valid_line([10, 30], [5.0, last])],
+        [Level(5.55, "chance\nln V = 5.55", "black")],
         legend="above",
     )
-    figures.curves([panel, panel], tmp_path / "loss.png", height=3)
+    line_charts([panel, panel], tmp_path / "loss.png", height=3)
     assert_is_png(tmp_path / "loss.png")
     assert len(drawn[0].axes) == 2 and "ln V = 5.55" in texts_of(drawn[0])
     lines = {line.get_label(): line for line in drawn[0].axes[0].lines}
@@ -62,20 +78,20 @@ def test_curves_with_references_and_gaps(tmp_path, drawn, last):
 
 def test_a_key_names_everything_once(tmp_path, drawn):
     band = [0.1, 0.2], [0.3, 0.4]
-    lines = [figures.Line([0, 1], [0.2, 0.3], "trained", "blue", "o", band)]
-    lines.append(figures.Line([2], [0.4], "", "blue", "D"))
-    levels = [figures.Level(0.1, "chance", "grey", dashes=":")]
-    panel = figures.Panel("key", lines, levels, ticks=([0, 1, 2], ["0", "1", "mix"]))
+    lines = [Line([0, 1], [0.2, 0.3], "trained", "blue", "o", band)]
+    lines.append(Line([2], [0.4], "", "blue", "D"))
+    levels = [Level(0.1, "chance", "grey", dashes=":")]
+    panel = Panel("key", lines, levels, ticks=([0, 1, 2], ["0", "1", "mix"]))
     path = tmp_path / "layers.png"
-    figures.curves([panel] * 4, path, height=5, columns=3, key=True)
+    line_charts([panel] * 4, path, height=5, columns=3, key=True)
     assert_is_png(path)
     (legend,) = drawn[0].legends
     assert [text.get_text() for text in legend.get_texts()] == ["trained", "chance"]
 
 
 def test_levels_are_numbered_from_nothing_decoded(tmp_path, drawn):
-    lines = figures.level_lines({"songs": [0.8, 0.5, 0.3], "own": [0.8, 0.4, 0.2]})
-    figures.curves([figures.Panel("Error", lines)], tmp_path / "a.png", height=3)
+    lines = level_lines({"songs": [0.8, 0.5, 0.3], "own": [0.8, 0.4, 0.2]})
+    line_charts([Panel("Error", lines)], tmp_path / "a.png", height=3)
     front, behind = drawn[0].axes[0].lines
     assert front.get_zorder() > behind.get_zorder()
     assert "0.80" in texts_of(drawn[0]) and "0.40" not in texts_of(drawn[0])
@@ -84,15 +100,15 @@ def test_levels_are_numbered_from_nothing_decoded(tmp_path, drawn):
 @pytest.mark.parametrize("num_codebooks", [1, 16])
 def test_codebook_figures(tmp_path, synthetic, drawn, num_codebooks):
     counts = synthetic["code_counts"](num_codebooks)
-    figures.histograms(counts, ["a note"] * num_codebooks, tmp_path / "codes.png")
+    histograms(counts, ["a note"] * num_codebooks, tmp_path / "codes.png")
     assert len(drawn[0].axes) == num_codebooks
     assert "a note" in texts_of(drawn[0])
     values = np.linspace(0.1, 0.9, num_codebooks)
     charts = [
-        figures.Bars("Accuracy", "right", values, values / 2, shares=True),
-        figures.Bars("Loss", "nats", values, level=(0.5, "chance")),
+        Bars("Accuracy", "right", values, values / 2, shares=True),
+        Bars("Loss", "nats", values, level=(0.5, "chance")),
     ]
-    figures.bars(charts, ("the model", "counting"), tmp_path / "bars.png")
+    bars(charts, ("the model", "counting"), tmp_path / "bars.png")
     heights = [bar.get_height() for bar in drawn[1].axes[0].patches]
     assert heights == values.tolist()
     for name in ("codes", "bars"):
@@ -102,21 +118,21 @@ def test_codebook_figures(tmp_path, synthetic, drawn, num_codebooks):
 def test_spectrograms(tmp_path, synthetic, drawn):
     mel, reconstructions, _ = synthetic["mel"](seconds=1)
     path = tmp_path / "mel.png"
-    figures.spectrograms(mel, {"1 level": reconstructions[0]}, path)
+    spectrograms(mel, {"1 level": reconstructions[0]}, path)
     assert_is_png(path)
     error = np.abs(reconstructions[0] - mel).mean()
     assert f"|error|, mean {error:.2f}" in texts_of(drawn[0])
     images = [axes.images[0] for axes in drawn[0].axes[:3:2]]
     assert images[0].get_clim() == images[1].get_clim()
     with pytest.raises(ValueError, match=r"'1 level' has shape \(9, 4\)"):
-        figures.spectrograms(np.ones((10, 4)), {"1 level": np.ones((9, 4))}, path)
+        spectrograms(np.ones((10, 4)), {"1 level": np.ones((9, 4))}, path)
 
 
 def test_intervals_and_shares(tmp_path, drawn):
     scores = {"log-mel": (0.4, 0.3, 0.5), "trained": (0.7, 0.6, 0.8)}
-    figures.intervals(scores, 0.25, "accuracy", tmp_path / "a.png")
+    intervals(scores, 0.25, "accuracy", tmp_path / "a.png")
     assert "70.0%" in texts_of(drawn[0]) and "chance" in texts_of(drawn[0])
-    figures.shares({"key": [0.2, 0.8]}, ["0", "1"], "layer", tmp_path / "b.png")
+    shares({"key": [0.2, 0.8]}, ["0", "1"], "layer", tmp_path / "b.png")
     assert "80%" in texts_of(drawn[1])
     for name in "ab":
         assert_is_png(tmp_path / f"{name}.png")
@@ -125,9 +141,9 @@ def test_intervals_and_shares(tmp_path, drawn):
 @pytest.mark.parametrize(
     "draw",
     [
-        lambda path: figures.curves([], path, height=3),
-        lambda path: figures.intervals({}, 0.5, "", path),
-        lambda path: figures.shares({}, [], "", path),
+        lambda path: line_charts([], path, height=3),
+        lambda path: intervals({}, 0.5, "", path),
+        lambda path: shares({}, [], "", path),
     ],
 )
 def test_nothing_to_draw_is_an_error(tmp_path, draw):
@@ -139,7 +155,7 @@ def test_nothing_to_draw_is_an_error(tmp_path, draw):
 def test_global_state_is_left_alone(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)  # forbids the import
     before = {key: matplotlib.rcParams[key] for key in style.STYLE}
-    figures.intervals({"a": (0.5, 0.4, 0.6)}, 0.5, "", tmp_path / "a.png")
+    intervals({"a": (0.5, 0.4, 0.6)}, 0.5, "", tmp_path / "a.png")
     assert {key: matplotlib.rcParams[key] for key in style.STYLE} == before
     assert before["axes.titlelocation"] != style.STYLE["axes.titlelocation"]
 
