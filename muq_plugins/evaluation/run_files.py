@@ -6,14 +6,15 @@ next: half a last line is dropped, and rows beyond the checkpoint that a run res
 from are removed with `MetricsLog.truncate_after`.
 """
 
-import io
 import json
 import math
 import os
 from pathlib import Path
 
 import numpy as np
+import torch
 
+from muq_plugins.evaluation.kept import load_arrays, save_arrays
 from muq_plugins.files import replace_file
 
 METRICS_FILE = "metrics.jsonl"
@@ -21,14 +22,6 @@ DIAGNOSTICS_FILE = "diagnostics.npz"
 HYPERPARAMETERS_FILE = "hyperparams.yaml"
 HISTORY_FILE = "history.jsonl"
 FIGURES_FOLDER = "figures"
-
-# Name and number of axes of every array that the report knows how to show.
-DIAGNOSTIC_AXES = {
-    "code_counts": ("N", "V"),
-    "mel": ("frames", "mels"),
-    "reconstructions": ("K", "frames", "mels"),
-    "reconstruction_levels": ("K",),
-}
 
 
 class MetricsLog:
@@ -137,49 +130,22 @@ def series(rows: list[dict], key: str) -> tuple[np.ndarray, np.ndarray]:
     return steps, np.array([row[key] for row in rows], dtype=np.float64)
 
 
-def save_diagnostics(run_folder: str | Path, **arrays) -> Path:
+def save_diagnostics(run_folder: str | Path, **arrays) -> None:
     """Save the arrays that the report of a run shows.
 
     Any of `code_counts` (N, V): how often each code was chosen on unseen clips;
     `mel` (frames, mels): normalised log-mel of one clip; `reconstructions`
     (K, frames, mels): the same clip decoded from `reconstruction_levels` (K,) levels.
     """
-    arrays = {
-        name: value.detach().cpu().numpy()
-        if hasattr(value, "detach")
-        else np.asarray(value)
-        for name, value in arrays.items()
-    }
-    sizes = {}
-    for name, array in arrays.items():
-        if name not in DIAGNOSTIC_AXES:
-            raise ValueError(
-                f"unknown diagnostic {name!r}: the report shows "
-                f"{', '.join(DIAGNOSTIC_AXES)}"
-            )
-        axes = DIAGNOSTIC_AXES[name]
-        if array.ndim != len(axes):
-            raise ValueError(f"{name} must be {axes}, got shape {array.shape}")
-        for axis, size in zip(axes, array.shape, strict=True):
-            if sizes.setdefault(axis, size) != size:
-                raise ValueError(
-                    f"{name} has shape {array.shape} for {axes}, but {axis} is "
-                    f"{sizes[axis]} in the other arrays"
-                )
-    content = io.BytesIO()
-    np.savez_compressed(content, **arrays)
-    path = Path(run_folder) / DIAGNOSTICS_FILE
-    replace_file(path, content.getvalue())
-    return path
+    arrays = {name: torch.as_tensor(array).cpu() for name, array in arrays.items()}
+    arrays = {name: array.detach().numpy() for name, array in arrays.items()}
+    save_arrays(Path(run_folder) / DIAGNOSTICS_FILE, **arrays)
 
 
 def load_diagnostics(run_folder: str | Path) -> dict[str, np.ndarray]:
     """Load what `save_diagnostics` has saved; empty if the run has saved nothing."""
     path = Path(run_folder) / DIAGNOSTICS_FILE
-    if not path.exists():
-        return {}
-    with np.load(path, allow_pickle=False) as arrays:
-        return dict(arrays)
+    return load_arrays(path) if path.exists() else {}
 
 
 def _parse(line: bytes, path: Path, number: int) -> dict:

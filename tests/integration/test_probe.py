@@ -66,8 +66,7 @@ def test_a_probe_leaves_everything_and_goes_on(labelled):
     files = {path: path.stat().st_mtime_ns for path in labelled.glob("cache/*")}
     assert sum("reading" not in path.name for path in files) == 3
 
-    again = recipe("probe.py", *options(labelled))
-    assert (again.stdout + again.stderr).count("finished before") == 2
+    recipe("probe.py", *options(labelled))
     assert {p: p.stat().st_mtime_ns for p in labelled.glob("cache/*")} == files
     assert json.loads((folder / "scores.json").read_text()) == scores
 

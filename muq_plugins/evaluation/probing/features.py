@@ -11,10 +11,6 @@ nothing has to be deleted by hand.
 
 from __future__ import annotations
 
-import hashlib
-import io
-import json
-import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -28,9 +24,9 @@ from tqdm import tqdm
 
 from muq_plugins.data.audio import AudioError
 from muq_plugins.data.windows import spread_windows
+from muq_plugins.evaluation.kept import digest, file_stamp, load_arrays, save_arrays
 from muq_plugins.evaluation.probing.clips import Clip, ProbeError
 from muq_plugins.evaluation.probing.results import LOG_MEL, TRAINED, UNTRAINED
-from muq_plugins.files import replace_file
 from muq_plugins.lobes.lengths import absolute_lengths, length_mask, lengths_on
 from muq_plugins.lobes.mel import LogMel
 from muq_plugins.lobes.parts import build, describe, encoder_fingerprint, fingerprint
@@ -101,43 +97,29 @@ def cached_features(
             size = len(clips[start : start + CHUNK])
             chunks[index] = np.full((size, *shapes[0]), np.nan, dtype=np.float32)
     values = np.concatenate(chunks)
-    about = " ".join(keys).encode() if keys else values.tobytes()
-    key = hashlib.sha256(about).hexdigest()[:16]
+    key = digest(" ".join(keys).encode() if keys else values.tobytes())
     return Features(values, key, extractor.first)
 
 
 def _key(extractor: Extractor, clips: list[Clip], settings: FeatureSettings) -> str:
     """A hash of all that the features of these clips depend on."""
-    files = []
-    for clip in clips:
-        try:
-            status = os.stat(clip.wav)
-        except OSError as error:
-            raise ProbeError(
-                f"The clip {clip.name!r} is not there: {error}. Restore it, or take it "
-                "out of the list."
-            ) from error
-        files.append([clip.wav, status.st_size, status.st_mtime_ns, clip.duration])
     about = {
         "format": FORMAT,
         "extractor": [type(extractor).__name__, extractor.fingerprint],
         **({"first": extractor.first} if extractor.first else {}),
         "windows": [settings.window_seconds, settings.max_windows],
-        "files": files,
+        "files": [[*file_stamp(clip.wav), clip.duration] for clip in clips],
     }
-    return hashlib.sha256(json.dumps(about).encode()).hexdigest()[:16]
+    return digest(about)
 
 
 def _kept(path: Path, extractor, clips, settings) -> np.ndarray | None:
     """Features from a file, which is written if it is not there."""
     if path.is_file():
-        with np.load(path, allow_pickle=False) as content:
-            return content["values"]
+        return load_arrays(path)["values"]
     values = _compute(extractor, clips, settings)
     if values is not None:  # else not kept: the next attempt may read them
-        content = io.BytesIO()
-        np.savez(content, values=values)
-        replace_file(path, content.getvalue())
+        save_arrays(path, values=values)
     return values
 
 

@@ -23,8 +23,8 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import StratifiedGroupKFold
-from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.model_selection import GridSearchCV, StratifiedGroupKFold
+from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
@@ -91,49 +91,27 @@ def fit_layers(
     Classes weigh the same however many clips they have.
     """
     x, test_x = (np.asarray(part, dtype=np.float64) for part in (x, test_x))
+    splits = _folds(classes, np.asarray(groups), seed, folds)
     results = []
     # The matrices are small: more threads cost forty times what they give.
-    with threadpool_limits(1):
-        chosen = _choose(x, classes, np.asarray(groups), seed, folds)
-        for layer, (penalty, validation) in enumerate(chosen):
-            classifier = _classifier(penalty).fit(x[:, layer], classes)
-            predictions = classifier.predict(test_x[:, layer])
-            results.append(Regression(predictions, penalty, validation))
+    with threadpool_limits(1), warnings.catch_warnings():
+        # It warns of predicted classes that a fold does not have.
+        warnings.simplefilter("ignore", UserWarning)
+        for layer in range(x.shape[1]):
+            search = GridSearchCV(
+                make_pipeline(
+                    StandardScaler(),
+                    LogisticRegression(class_weight="balanced", max_iter=1000),
+                ),
+                {"logisticregression__C": PENALTIES},
+                scoring="balanced_accuracy",
+                cv=splits,
+                error_score="raise",
+            ).fit(x[:, layer], classes)
+            penalty, validation = search.best_params_, float(search.best_score_)
+            predictions = search.predict(test_x[:, layer])
+            results.append(Regression(predictions, *penalty.values(), validation))
     return results
-
-
-def _classifier(penalty: float) -> Pipeline:
-    return make_pipeline(
-        StandardScaler(),
-        LogisticRegression(C=penalty, class_weight="balanced", max_iter=1000),
-    )
-
-
-def _choose(x, y, groups, seed: int, folds: int) -> list[tuple[float, float]]:
-    """Of each layer, the best penalty and its mean balanced accuracy over the folds."""
-    scores = []  # (folds, layers, penalties)
-    for train, held_out in _folds(y, groups, seed, folds):
-        scores.append(
-            [
-                [
-                    _fold_score(_classifier(penalty), x[:, layer], y, train, held_out)
-                    for penalty in PENALTIES
-                ]
-                for layer in range(x.shape[1])
-            ]
-        )
-    means = np.mean(scores, axis=0)
-    best = means.argmax(axis=1).tolist()
-    return [
-        (PENALTIES[index], float(row[index]))
-        for index, row in zip(best, means, strict=True)
-    ]
-
-
-def _fold_score(classifier: Pipeline, x, y, train, held_out) -> float:
-    predictions = classifier.fit(x[train], y[train]).predict(x[held_out])
-    hits, classes = predictions == y[held_out], np.unique(y[held_out])
-    return float(np.mean([hits[y[held_out] == name].mean() for name in classes]))
 
 
 def _folds(y, groups, seed: int, wanted: int) -> list[tuple[np.ndarray, np.ndarray]]:

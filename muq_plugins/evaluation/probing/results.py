@@ -1,29 +1,18 @@
-"""Scores and predictions of a probe: in memory, and as the files in its folder.
-
-`scores.json` has all scores; each finished task is kept with its predictions, so that
-a probe goes on where it was stopped. What was read off features is kept apart, by a
-hash of everything it depends on: references are the same for many encoders.
-"""
+"""Scores and predictions of a probe: in memory, and as the files in its folder."""
 
 from __future__ import annotations
 
-import hashlib
-import io
 import json
 import re
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from muq_plugins.evaluation.intervals import Estimate, ends, interval
+from muq_plugins.evaluation.kept import load_arrays, save_arrays
 from muq_plugins.evaluation.scores import label_draws
-from muq_plugins.files import replace_file
-
-if TYPE_CHECKING:
-    from muq_plugins.evaluation.probing.tasks import TaskData
+from muq_plugins.files import read_json, replace_file
 
 LOG_MEL = "log-mel statistics"
 UNTRAINED = "untrained encoder"
@@ -38,8 +27,6 @@ TASKS_FOLDER = "tasks"
 FINAL_FOLDER = "probe"  # of the probe that ends a training, in its run folder
 FINAL_LABEL = "family"
 FILE_OF_BEFORE = "probe.json"  # in place of that folder
-# Raised whenever a change of the code changes what is read.
-FORMAT = 1
 
 
 @dataclass(frozen=True)
@@ -191,12 +178,13 @@ def compared(rows: list[Row], draws: dict[str, np.ndarray]) -> list[Comparison]:
     return comparisons
 
 
-def save_results(folder: str | Path, results: list[TaskResult]) -> Path:
-    """Write all scores of a probe into one JSON file."""
-    path = Path(folder) / SCORES_FILE
-    content = json.dumps([_plain(result) for result in results], indent=1)
-    replace_file(path, content.encode())
-    return path
+def save_results(folder: str | Path, results: list[TaskResult]) -> None:
+    """Write the predictions of a probe, and all scores into one JSON file."""
+    for result in results:
+        save_arrays(_predictions(folder, result.label), **result.predictions)
+    content = [asdict(replace(result, predictions={})) for result in results]
+    text = json.dumps(content, indent=1)
+    replace_file(Path(folder) / SCORES_FILE, text.encode())
 
 
 def load_results(folder: str | Path) -> list[TaskResult]:
@@ -204,35 +192,22 @@ def load_results(folder: str | Path) -> list[TaskResult]:
     path = Path(folder) / SCORES_FILE
     if not path.is_file():
         raise FileNotFoundError(f"There is no {path}: the probe has not finished.")
-    return [_task_result(row) for row in json.loads(path.read_text(encoding="utf-8"))]
-
-
-def save_task(folder: str | Path, key: str, result: TaskResult) -> None:
-    """Keep a finished task, for a restart, with its predictions."""
-    path = _task_path(folder, result.label)
-    content = io.BytesIO()
-    np.savez_compressed(content, **result.predictions)
-    replace_file(path.with_suffix(".npz"), content.getvalue())
-    text = json.dumps({"key": key, "result": _plain(result)}, indent=1)
-    replace_file(path, text.encode())
-
-
-def load_task(folder: str | Path, key: str, label: str) -> TaskResult | None:
-    """A task that was finished before."""
-    path = _task_path(folder, label)
-    if not path.is_file():
-        return None
-    content = json.loads(path.read_text(encoding="utf-8"))
-    return _task_result(content["result"]) if content["key"] == key else None
+    results = []
+    for about in read_json(path, "probe again"):
+        about["rows"] = [Row(**row) for row in about["rows"]]
+        about["comparisons"] = [Comparison(**row) for row in about["comparisons"]]
+        results.append(TaskResult(**about))
+    return results
 
 
 def load_predictions(folder: str | Path, label: str) -> dict[str, np.ndarray]:
     """The predictions of a finished task."""
-    path = _task_path(folder, label).with_suffix(".npz")
-    if not path.is_file():
-        raise FileNotFoundError(f"There is no {path}: the task has not finished.")
-    with np.load(path, allow_pickle=False) as arrays:
-        return dict(arrays)
+    return load_arrays(_predictions(folder, label))
+
+
+def _predictions(folder: str | Path, label: str) -> Path:
+    name = re.sub(r"[^\w.-]", "_", label)
+    return Path(folder) / TASKS_FOLDER / f"{name}.npz"
 
 
 def load_final_probe(run_folder: str | Path) -> TaskResult | None:
@@ -242,7 +217,7 @@ def load_final_probe(run_folder: str | Path) -> TaskResult | None:
         (result,) = load_results(folder)
         return replace(result, predictions=load_predictions(folder, result.label))
     if old.is_file():
-        return _of_before(json.loads(old.read_text(encoding="utf-8")))
+        return _of_before(read_json(old))
     return None
 
 
@@ -268,56 +243,3 @@ def _of_before(probes: list[dict]) -> TaskResult:
     )
     draws = {row.key: result.draws(row) for row in rows}
     return replace(result, comparisons=compared(rows, draws))
-
-
-def kept_reading(
-    folder: str | Path | None,
-    about: list,
-    data: TaskData,
-    read: Callable[[], list[tuple[Row, np.ndarray]]],
-) -> list[tuple[Row, np.ndarray]]:
-    """Read a label off features, unless that was done before."""
-    if folder is None:
-        return read()
-    content = {
-        "format": FORMAT,
-        "about": about,
-        "kind": data.task.kind,
-        "classes": data.classes,
-        "parts": {part: places.tolist() for part, places in data.parts.items()},
-        "targets": {part: found.tolist() for part, found in data.targets.items()},
-        "groups": data.groups,
-    }
-    digest = hashlib.sha256(json.dumps(content, default=list).encode()).hexdigest()
-    path = Path(folder) / f"reading-{digest[:16]}.npz"
-    if path.is_file():
-        with np.load(path, allow_pickle=False) as arrays:
-            rows = json.loads(str(arrays["rows"]))
-            return [
-                (Row(**row), arrays[f"scores_{index}"])
-                for index, row in enumerate(rows)
-            ]
-    found = read()
-    arrays = {f"scores_{index}": scores for index, (_, scores) in enumerate(found)}
-    arrays["rows"] = np.array(json.dumps([asdict(row) for row, _ in found]))
-    file = io.BytesIO()
-    np.savez_compressed(file, **arrays)
-    replace_file(path, file.getvalue())
-    return found
-
-
-def _task_path(folder: str | Path, label: str) -> Path:
-    name = re.sub(r"[^\w.-]", "_", label)
-    return Path(folder) / TASKS_FOLDER / f"{name}.json"
-
-
-def _plain(result: TaskResult) -> dict:
-    content = asdict(replace(result, predictions={}))
-    del content["predictions"]
-    return content
-
-
-def _task_result(content: dict) -> TaskResult:
-    rows = [Row(**row) for row in content["rows"]]
-    comparisons = [Comparison(**row) for row in content["comparisons"]]
-    return TaskResult(**{**content, "rows": rows, "comparisons": comparisons})

@@ -7,11 +7,9 @@ and stopped by the validation part.
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, replace
-from functools import partial
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +18,7 @@ from threadpoolctl import threadpool_limits
 from torch import nn
 
 from muq_plugins.evaluation.intervals import interval
+from muq_plugins.evaluation.kept import digest, load_arrays, save_arrays
 from muq_plugins.evaluation.probing.clips import Clip, ProbeError, corpus_of
 from muq_plugins.evaluation.probing.features import (
     Extractor,
@@ -43,17 +42,14 @@ from muq_plugins.evaluation.probing.results import (
     Row,
     TaskResult,
     compared,
-    kept_reading,
-    load_task,
     save_results,
-    save_task,
 )
 from muq_plugins.evaluation.probing.tasks import ProbeTask, TaskData, task_data
 from muq_plugins.evaluation.scores import PRIMARY, chance, label_draws, label_scores
 
 logger = get_logger(__name__)
 
-# Raised whenever a change of the code changes the scores.
+# Raised whenever a change of the code changes what is read.
 FORMAT = 1
 # The middle of each clip, at the end of a training: a mean over fewer is noisier.
 FINAL_SECONDS = 20.0
@@ -74,8 +70,8 @@ def probe(
 ) -> list[TaskResult]:
     """Probe for all labels, each on the first corpus that has it.
 
-    Each is kept as soon as it is finished, and `scores.json` has them all. `hold_out`
-    is as in `task_data`.
+    `hold_out` is as in `task_data`. What takes long is kept in the folder of the
+    features, from which a probe that was stopped goes on.
     """
     if not seeds:
         raise ProbeError("seeds must list at least one number.")
@@ -90,8 +86,8 @@ def probe(
             for name, extractor in extractors.items()
         }
         here = [task for task, its in zip(tasks, places, strict=True) if its == place]
-        kept, options = features.folder, (reader, seeds, hold_out)
-        for result in probe_tasks(folder, here, corpora[place], read, *options, kept):
+        options = reader, seeds, hold_out, features.folder
+        for result in probe_tasks(here, corpora[place], read, *options):
             results[result.label] = result
     results = [results[task.label] for task in tasks]
     save_results(folder, results)
@@ -141,13 +137,11 @@ def probe_folder(parent: str | Path, encoder: str | Path) -> str:
     """A folder of its own for the probe of each encoder."""
     path = Path(encoder)
     whole = str(path.resolve() if path.exists() else path)
-    digest = hashlib.sha256(whole.encode()).hexdigest()[:8]
     name = "-".join(Path(whole).parts[-2:]).strip("/")
-    return str(Path(parent) / f"{name}-{digest}")
+    return str(Path(parent) / f"{name}-{digest(whole.encode())[:8]}")
 
 
 def probe_tasks(
-    folder: str | Path,
     tasks: Sequence[ProbeTask],
     clips: list[Clip],
     features: Mapping[str, Features],
@@ -155,31 +149,15 @@ def probe_tasks(
     seeds: Sequence[int],
     hold_out: bool = True,
     kept: str | Path | None = None,
-) -> Iterator[TaskResult]:
-    """The results of tasks on one corpus; `kept` is for readings of other probes."""
+) -> list[TaskResult]:
+    """The results of tasks on one corpus; ``kept`` is the folder of `Reading.found`."""
     usable = np.all([part.usable for part in features.values()], axis=0)
+    results = []
     for task in tasks:
-        about = {
-            "format": FORMAT,
-            "task": asdict(task),
-            "features": {name: part.key for name, part in features.items()},
-            # Labels and parts can change without any of the features.
-            "labels": [[clip.part, clip.labels.get(task.label)] for clip in clips],
-            "groups": [clip.labels.get(task.group) for clip in clips],
-            "reader": asdict(reader),
-            "seeds": list(seeds),
-        }
-        text = json.dumps(about, default=list)
-        key = hashlib.sha256(text.encode()).hexdigest()[:16]
-        result = load_task(folder, key, task.label)
-        if result is None:
-            data = task_data(task, clips, usable, seeds[0], hold_out)
-            result = probe_task(data, features, reader, seeds, kept)
-            save_task(folder, key, result)
-            logger.info(f"Probe for {task.label}: finished.")
-        else:
-            logger.info(f"Probe for {task.label}: finished before.")
-        yield result
+        data = task_data(task, clips, usable, seeds[0], hold_out)
+        results.append(probe_task(data, features, reader, seeds, kept))
+        logger.info(f"Probe for {task.label}: finished.")
+    return results
 
 
 def probe_task(
@@ -194,17 +172,11 @@ def probe_task(
     draws: dict[str, np.ndarray] = {}
     targets, groups = data.targets["test"], data.groups["test"]
     predictions = {"targets": targets, "groups": np.array(groups)}
-
     # The matrices are small: more threads cost more than they give.
     with threadpool_limits(1):
         for name, part in features.items():
             for reader in settings.readers:
-                found = kept_reading(
-                    folder,
-                    [part.key, name, reader, asdict(settings), list(seeds)],
-                    data,
-                    partial(_read, data, part, name, reader, settings, seeds),
-                )
+                found = Reading(data, part, name, reader, settings, seeds).found(folder)
                 singles = [row.validation for row, _ in found if row.layer != MIXTURE]
                 best = int(np.argmax(singles))
                 for index, (row, scores) in enumerate(found):
@@ -214,12 +186,10 @@ def probe_task(
                     chosen = index == best
                     rows.append(replace(row, low=low, high=high, chosen=chosen))
                     draws[row.key], predictions[row.key] = sample, scores
+    task = data.task
     return TaskResult(
-        data.task.label,
-        data.task.kind,
-        data.task.group,
-        data.task.level,
-        PRIMARY[data.task.kind],
+        *(task.label, task.kind, task.group, task.level),
+        PRIMARY[task.kind],
         chance(targets),
         data.classes,
         {part: len(positions) for part, positions in data.parts.items()},
@@ -232,86 +202,96 @@ def probe_task(
     )
 
 
-def _read(
-    data: TaskData,
-    features: Features,
-    name: str,
-    reader: str,
-    settings: ReaderSettings,
-    seeds: Sequence[int],
-) -> list[tuple[Row, np.ndarray]]:
-    """A row and its predictions (seeds, clips, ...) of each layer, then the mixture."""
-    parts = {part: features.values[places] for part, places in data.parts.items()}
-    places = list(range(parts["train"].shape[1]))
-    names = [features.first + place for place in places] if places[1:] else [None]
-    found, trained = [], []
-    if reader == LINEAR and data.task.kind == "single":
-        probes = fit_layers(
-            parts["train"],
-            data.targets["train"],
-            data.groups["train"],
-            parts["test"],
-            seeds[0],
-            settings.folds,
-        )
-        for layer, (predictions, penalty, validation) in zip(
-            names, probes, strict=True
-        ):
-            row = _row(data, name, reader, layer, predictions[None])
-            row = replace(row, seed_std=None, validation=validation, penalty=penalty)
-            found.append((row, predictions[None]))
-    else:
-        trained = [(layer, [place]) for layer, place in zip(names, places, strict=True)]
-    if places[1:] and settings.mixture:
-        trained.append((MIXTURE, places))
-    for layer, used in trained:
-        read = {part: values[:, used] for part, values in parts.items()}
-        found.append(_train(data, read, name, reader, layer, settings, seeds))
-    return found
+@dataclass(frozen=True)
+class Reading:
+    """One label that is read off one kind of features by one kind of probe."""
 
+    data: TaskData
+    features: Features
+    name: str  # of the features
+    reader: str
+    settings: ReaderSettings
+    seeds: Sequence[int]
 
-def _train(data, parts, name, reader, layer, settings, seeds) -> tuple[Row, np.ndarray]:
-    """Train a probe with each seed on the layers that `parts` holds."""
-    is_single = data.task.kind == "single"
-    valid, scores, weights = [], [], []
-    for seed in seeds:
-        fit = fit_reader(
-            parts["train"],
-            data.targets["train"],
-            parts["valid"],
-            data.targets["valid"],
-            len(data.classes),
-            reader == HIDDEN,
-            settings,
-            seed,
-        )
-        for kept, part in ((valid, "valid"), (scores, "test")):
-            logits = fit.scores(parts[part])
-            kept.append(logits.argmax(axis=1) if is_single else logits)
-        weights.append(fit.reader.weights.numpy())
-    metric = PRIMARY[data.task.kind]
-    validation = [label_scores(data.targets["valid"], found)[metric] for found in valid]
-    mixed = np.mean(weights, axis=0).round(4).tolist() if layer == MIXTURE else None
-    scores = np.array(scores)
-    row = _row(data, name, reader, layer, scores)
-    return replace(row, validation=float(np.mean(validation)), weights=mixed), scores
+    def found(self, folder: str | Path | None) -> list[tuple[Row, np.ndarray]]:
+        """A row and predictions (seeds, clips, ...) of each layer, then the mixture.
 
+        Kept in a folder: a probe goes on where it was stopped, and references are the
+        same for many encoders.
+        """
+        if folder is None:
+            return self._read()
+        data, settings = self.data, asdict(self.settings)
+        about = [self.features.key, self.name, self.reader, settings, list(self.seeds)]
+        content = {
+            "format": FORMAT,
+            "about": about,
+            "kind": data.task.kind,
+            "classes": data.classes,
+            "parts": {part: places.tolist() for part, places in data.parts.items()},
+            "targets": {part: found.tolist() for part, found in data.targets.items()},
+            "groups": data.groups,
+        }
+        path = Path(folder) / f"reading-{digest(content)}.npz"
+        if path.is_file():
+            arrays = load_arrays(path)
+            rows = [Row(**row) for row in json.loads(str(arrays["rows"]))]
+            return [(row, arrays[f"scores_{i}"]) for i, row in enumerate(rows)]
+        found = self._read()
+        arrays = {f"scores_{i}": scores for i, (_, scores) in enumerate(found)}
+        rows = json.dumps([asdict(row) for row, _ in found])
+        save_arrays(path, rows=np.array(rows), **arrays)
+        return found
 
-def _row(data: TaskData, name: str, reader: str, layer, scores: np.ndarray) -> Row:
-    """A row with the metrics of the test part; the interval comes later."""
-    by_seed = [label_scores(data.targets["test"], score) for score in scores]
-    means = {key: float(np.mean([m[key] for m in by_seed])) for key in by_seed[0]}
-    metric = PRIMARY[data.task.kind]
-    return Row(
-        features=name,
-        reader=reader,
-        layer=layer,
-        value=means[metric],
-        low=means[metric],
-        high=means[metric],
-        metrics=means,
-        seed_std=float(np.std([m[metric] for m in by_seed])),
-    )
+    def _read(self) -> list[tuple[Row, np.ndarray]]:
+        data = self.data
+        parts = {part: self.features.values[at] for part, at in data.parts.items()}
+        places = list(range(parts["train"].shape[1]))
+        names = [self.features.first + at for at in places] if places[1:] else [None]
+        trained = {name: [at] for name, at in zip(names, places, strict=True)}
+        found = []
+        if self.reader == LINEAR and data.task.kind == "single":
+            train = parts["train"], data.targets["train"], data.groups["train"]
+            options = self.seeds[0], self.settings.folds
+            fits = fit_layers(*train, parts["test"], *options)
+            for layer, fit in zip(names, fits, strict=True):
+                known = {"validation": fit.validation, "penalty": fit.penalty}
+                row = self._row(layer, fit.predictions[None], seed_std=None, **known)
+                found.append((row, fit.predictions[None]))
+            trained = {}
+        if places[1:] and self.settings.mixture:
+            trained[MIXTURE] = places
+        for layer, used in trained.items():
+            read = {part: values[:, used] for part, values in parts.items()}
+            found.append(self._train(layer, read))
+        return found
+
+    def _train(self, layer, parts: dict[str, np.ndarray]) -> tuple[Row, np.ndarray]:
+        """Train a probe with each seed on the layers that `parts` holds."""
+        data, metric = self.data, PRIMARY[self.data.task.kind]
+        scores, weights, validation = [], [], []
+        known = parts["train"], data.targets["train"]
+        known += parts["valid"], data.targets["valid"], len(data.classes)
+        for seed in self.seeds:
+            fit = fit_reader(*known, self.reader == HIDDEN, self.settings, seed)
+            valid, test = (fit.scores(parts[part]) for part in ("valid", "test"))
+            if data.task.kind == "single":
+                valid, test = valid.argmax(axis=1), test.argmax(axis=1)
+            validation.append(label_scores(data.targets["valid"], valid)[metric])
+            scores.append(test)
+            weights.append(fit.reader.weights.numpy())
+        mixed = np.mean(weights, axis=0).round(4).tolist() if layer == MIXTURE else None
+        scores, validation = np.array(scores), float(np.mean(validation))
+        return self._row(layer, scores, validation=validation, weights=mixed), scores
+
+    def _row(self, layer, scores: np.ndarray, **known) -> Row:
+        """A row with the metrics of the test part; the interval comes later."""
+        by_seed = [label_scores(self.data.targets["test"], score) for score in scores]
+        means = {key: float(np.mean([m[key] for m in by_seed])) for key in by_seed[0]}
+        metric = PRIMARY[self.data.task.kind]
+        known = {"seed_std": float(np.std([m[metric] for m in by_seed])), **known}
+        place, ends = (self.name, self.reader, layer), [means[metric]] * 3
+        return Row(*place, *ends, means, **known)
 
 
 def _best_layers(rows: list[Row], draws: dict[str, np.ndarray]) -> list[float]:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
-import json
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +21,7 @@ from muq_plugins.data.datasets.tagged import (
 from muq_plugins.data.manifest import load_manifest
 from muq_plugins.data.preparation import Manifests
 from muq_plugins.errors import UserError
+from muq_plugins.evaluation.kept import digest, file_stamp
 from muq_plugins.files import replace_file
 from muq_plugins.lobes.mulan import AudioModel, TextModel
 
@@ -74,18 +72,8 @@ def _embed(model: AudioModel, file: str) -> np.ndarray:
 
 def _key(model: AudioModel, files: list[str]) -> str:
     """A hash of all that the latents of these recordings depend on."""
-    known = []
-    for file in files:
-        try:
-            status = os.stat(file)
-        except OSError as error:
-            raise UserError(
-                f"{file} is not there: {error.strerror}. Restore it, or prepare the "
-                "data again."
-            ) from error
-        known.append([file, status.st_size, status.st_mtime_ns])
-    about = {"format": FORMAT, "model": model.fingerprint, "files": known}
-    return hashlib.sha256(json.dumps(about).encode()).hexdigest()[:16]
+    stamps = [file_stamp(file) for file in files]
+    return digest({"format": FORMAT, "model": model.fingerprint, "files": stamps})
 
 
 @dataclass(frozen=True)

@@ -28,9 +28,8 @@ def save_final_probe(run_folder, features, labels, parts, pieces=None):
         name: Features(np.asarray(x)[:, None] if np.ndim(x) == 2 else np.asarray(x), "")
         for name, x in features.items()
     }
-    folder = run_folder / FINAL_FOLDER
     tasks = [ProbeTask(FINAL_LABEL, group="piece")]
     options = LINEAR_ALONE, [0], False
-    results = list(probe_tasks(folder, tasks, clips, read, *options))
-    save_results(folder, results)
+    results = probe_tasks(tasks, clips, read, *options)
+    save_results(run_folder / FINAL_FOLDER, results)
     return results[0]

@@ -10,6 +10,7 @@ from sklearn.metrics import balanced_accuracy_score
 from muq_plugins.evaluation.intervals import (
     drawn_groups,
     draws,
+    ends,
     half_width,
     interval,
     paired,
@@ -41,6 +42,11 @@ def test_draws_without_a_value_are_left_out():
     sample = np.array([math.nan, *np.linspace(0, 1, 1001)])
     assert interval(0.4, sample) == (0.4, 0.025, 0.975)
     assert math.isnan(interval(0.4, np.array([math.nan])).low)
+
+
+def test_an_interval_wider_than_the_scale_is_no_statement():
+    assert ends(-0.1, 0.9) == "95% interval -10.0 to +90.0"
+    assert "says nothing" in ends(-1.451, 1.726) and "145" not in ends(-1.451, 1.726)
 
 
 def test_recall_draws_are_those_of_the_drawn_clips():

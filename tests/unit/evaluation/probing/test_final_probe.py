@@ -10,7 +10,6 @@ import pytest
 import soundfile
 
 from muq_plugins.evaluation.intervals import interval
-from muq_plugins.evaluation.probing import run as module
 from muq_plugins.evaluation.probing.results import (
     LINEAR,
     LOG_MEL,
@@ -83,20 +82,6 @@ def test_no_labels_or_too_few_do_not_end_the_run_with_an_error(tmp_path):
     manifest = tones(tmp_path, 4, lambda piece: "low")
     assert not probe_run(tmp_path, encoder(), encoder(), manifest, manifest)
     assert load_final_probe(tmp_path) is None
-
-
-def test_another_encoder_is_probed_again(tmp_path, monkeypatch):
-    manifest = tones(tmp_path, 12, low_and_high)
-    before, after = encoder(), encoder()
-    given = tmp_path, before
-    assert probe_run(*given, before, manifest, manifest)
-    tasks = []
-    original = module.probe_task
-    monkeypatch.setattr(
-        module, "probe_task", lambda *args: tasks.append(1) or original(*args)
-    )
-    assert probe_run(*given, before, manifest, manifest) and not tasks
-    assert probe_run(*given, after, manifest, manifest) and tasks
 
 
 def test_a_probe_of_before_is_read(tmp_path):

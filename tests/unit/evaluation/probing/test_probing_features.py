@@ -8,6 +8,7 @@ import soundfile
 import torch
 
 from muq_plugins.data.windows import spread_windows
+from muq_plugins.errors import UserError
 from muq_plugins.evaluation.probing import features as module
 from muq_plugins.evaluation.probing.clips import Clip, ProbeError
 from muq_plugins.evaluation.probing.features import (
@@ -148,7 +149,7 @@ def test_damaged_files_are_left_out_and_missing_ones_an_error(clips, settings, c
     features = cached_features(LayerAverages(make_encoder()), clips, settings)
     assert features.usable.tolist() == [True, False, True, True]
     os.remove(clips[1].wav)
-    with pytest.raises(ProbeError, match="clip '1' is not there"):
+    with pytest.raises(UserError, match="1.wav is not there"):
         cached_features(LayerAverages(make_encoder()), clips, settings)
 
 

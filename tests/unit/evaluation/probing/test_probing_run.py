@@ -1,7 +1,6 @@
 """Probing from features to the report: every row, restarts, and the report alone."""
 
 import dataclasses
-import json
 
 import numpy as np
 import pytest
@@ -76,7 +75,7 @@ def corpus():
 def probed(corpus, tmp_path_factory):
     """The folder and the results of a probe."""
     folder = tmp_path_factory.mktemp("probe")
-    results = list(probe_tasks(folder, TASKS, *corpus, SETTINGS, SEEDS))
+    results = probe_tasks(TASKS, *corpus, SETTINGS, SEEDS, kept=folder / "kept")
     save_results(folder, results)
     return folder, results
 
@@ -150,31 +149,25 @@ def test_scores_equal_those_of_scikit_learn_on_the_stored_predictions(probed):
                 assert row.value == pytest.approx(np.mean(each), abs=1e-9)
 
 
-def test_finished_tasks_are_not_probed_again(corpus, probed, monkeypatch):
+def test_what_was_read_is_not_read_again(corpus, probed, monkeypatch):
     folder, results = probed
-    probed_labels = []
-
-    def noted(data, *rest):
-        probed_labels.append(data.task.label)
-        return probe_task(data, *rest)
-
-    monkeypatch.setattr(module, "probe_task", noted)
-    (folder / "tasks" / "form.json").unlink()
-    assert list(probe_tasks(folder, TASKS, *corpus, SETTINGS, SEEDS)) == results
-    assert probed_labels == ["form"]
+    read = []
+    original = module.Reading._read
+    monkeypatch.setattr(
+        module.Reading, "_read", lambda self: read.append(self) or original(self)
+    )
+    next((folder / "kept").iterdir()).unlink()
+    again = probe_tasks(TASKS, *corpus, SETTINGS, SEEDS, kept=folder / "kept")
+    assert again == results and len(read) == 1
 
 
 @pytest.mark.parametrize("change", ["features", "labels", "seeds", "reader"])
-def test_what_a_task_depends_on_makes_it_run_again(corpus, change, tmp_path):
+def test_what_a_reading_depends_on_makes_it_read_again(corpus, change, tmp_path):
     clips, features = corpus
     features = {LOG_MEL: features[LOG_MEL]}
-    task, settings, seeds = [TASKS[0]], SETTINGS, [0]
-
-    def key():
-        list(probe_tasks(tmp_path, task, clips, features, settings, seeds))
-        return json.loads((tmp_path / "tasks" / "timbre.json").read_text())["key"]
-
-    before = key()
+    settings, seeds = ReaderSettings(["linear"]), [0]
+    probe_tasks(TASKS[:1], clips, features, settings, seeds, kept=tmp_path)
+    (kept,) = tmp_path.iterdir()
     if change == "features":
         features = {LOG_MEL: Features(features[LOG_MEL].values, "new")}
     elif change == "labels":
@@ -183,8 +176,9 @@ def test_what_a_task_depends_on_makes_it_run_again(corpus, change, tmp_path):
     elif change == "seeds":
         seeds = [5]
     else:
-        settings = ReaderSettings(hidden_size=8, max_epochs=5)
-    assert key() != before
+        settings = ReaderSettings(["linear"], folds=3)
+    probe_tasks(TASKS[:1], clips, features, settings, seeds, kept=tmp_path)
+    assert len(set(tmp_path.iterdir()) - {kept}) == 1
 
 
 def test_the_report_is_made_from_the_folder_alone(probed):
@@ -204,7 +198,7 @@ def test_an_encoder_that_has_learned_nothing_is_told_so(corpus, tmp_path):
     clips, features = corpus
     features = {**features, TRAINED: features[LOG_MEL], LOG_MEL: features[TRAINED]}
     features[LOG_MEL] = Features(features[LOG_MEL].values[:, [1]], "d")
-    results = list(probe_tasks(tmp_path, TASKS[:1], clips, features, SETTINGS, [0]))
+    results = probe_tasks(TASKS[:1], clips, features, SETTINGS, [0])
     save_results(tmp_path, results)
     words = " ".join(str(verdict) for verdict in PROBE.verdicts_of(results))
     assert "good" not in words

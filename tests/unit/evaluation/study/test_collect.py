@@ -5,12 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from muq_plugins.evaluation.probing.results import (
-    Row,
-    TaskResult,
-    save_results,
-    save_task,
-)
+from muq_plugins.evaluation.probing.results import Row, TaskResult, save_results
 from muq_plugins.evaluation.run_files import MetricsLog, save_diagnostics
 from muq_plugins.evaluation.study import collect_study
 from muq_plugins.evaluation.study.collect import run_record
@@ -68,7 +63,6 @@ def make_run(folder, predicted=(0, 1, 0, 0), targets=TARGETS, tokenizer=True):
         predictions=predictions,
     )
     probe = folder / "probes" / "corpus"
-    save_task(probe, "1ec3", result)
     save_results(probe, [result])
     return folder
 
