@@ -1,13 +1,15 @@
-"""Runs a recipe in child processes and kills them, without importing it each time.
+"""Runs a command in child processes and kills them, without importing it each time.
 
-`python kill_driver.py PLAN.json` where the plan holds the script's arguments and
-a list of delays in seconds. For each delay a child runs the script and is killed with
-SIGKILL that long after its first checkpoint is asked for; a last child runs to the end.
+`python kill_driver.py PLAN.json` where the plan holds a recipe's script (or
+"muq-plugins"), its arguments, the folder that it writes into, how many kills, and the
+longest delay in seconds. Each child is killed with SIGKILL, with all that it started,
+at a random moment after it first wrote something; a last child runs to the end.
 
 A child is a fork of this process, which has imported everything and computed
 nothing: the command is the same, only seconds of imports are saved.
 """
 
+import importlib
 import json
 import os
 import random
@@ -18,51 +20,69 @@ import time
 import traceback
 from pathlib import Path
 
-SCRIPT = Path(__file__).resolve().parents[2] / "recipes" / "MuQ" / "train.py"
+RECIPES = Path(__file__).resolve().parents[2] / "recipes" / "MuQ"
+#: What the command line loads on first use.
+LATE = ("inference.cli.encoder", "inference.cli.index", "inference.cli.work")
 
 
 def main(plan):
-    sys.path.insert(0, str(SCRIPT.parent))
-    script = runpy.run_path(str(SCRIPT), run_name="recipe")
-    save, outcomes = Path(plan["save"]), []
+    command = load(plan["script"])
+    written, outcomes = Path(plan["written"]), []
     generator = random.Random(plan["seed"])
     for _ in range(plan["kills"]):
-        child = start(script, plan["arguments"])
         # Wait until this child has begun to work, then for a random moment: it may be
-        # anywhere in a step, in validation, or in the middle of writing a checkpoint.
-        marker = newest(save)
-        while newest(save) == marker and os.waitpid(child, os.WNOHANG) == (0, 0):
+        # anywhere in a step, in validation, or in the middle of writing a file.
+        before = newest(written)
+        child = start(command, plan["arguments"])
+        while newest(written) == before and os.waitpid(child, os.WNOHANG) == (0, 0):
             time.sleep(0.002)
         time.sleep(generator.uniform(0.0, plan["longest_delay"]))
         try:
-            os.kill(child, signal.SIGKILL)
+            os.killpg(child, signal.SIGKILL)
             _, status = os.waitpid(child, 0)
             outcomes.append(os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0)
         except (ProcessLookupError, ChildProcessError):
             outcomes.append(0)  # it had finished before
-    _, status = os.waitpid(start(script, plan["arguments"]), 0)
+    _, status = os.waitpid(start(command, plan["arguments"]), 0)
     print(json.dumps({"kills": outcomes, "last": os.waitstatus_to_exitcode(status)}))
 
 
-def newest(save):
-    """What the folder of checkpoints holds now, a half-written one included."""
+def load(script):
+    """The command as a function of its arguments."""
+    if script == "muq-plugins":
+        for name in LATE:
+            importlib.import_module(f"muq_plugins.{name}")
+        from muq_plugins.inference.cli.main import main as command
+
+        return command
+    sys.path.insert(0, str(RECIPES))
+    return runpy.run_path(str(RECIPES / script), run_name="recipe")["main"]
+
+
+def newest(folder):
+    """What the folder holds now, half-written files included."""
     # os.walk passes over a folder that vanishes meanwhile; rglob raises.
-    return sorted(
-        f"{top}/{name}" for top, inner, files in os.walk(save) for name in inner + files
-    )
+    found = []
+    for top, inner, files in os.walk(folder):
+        for name in inner + files:
+            try:
+                found.append((f"{top}/{name}", os.stat(f"{top}/{name}").st_mtime_ns))
+            except FileNotFoundError:
+                pass
+    return sorted(found)
 
 
-def start(script, arguments):
-    """Forks a child that runs the script as a user would."""
+def start(command, arguments):
+    """Forks a child, with a group of its own, that runs it as a user would."""
     child = os.fork()
     if child:
         return child
     code = 1
     try:
+        os.setsid()
         log = os.open(os.devnull, os.O_WRONLY)
         os.dup2(log, 1)
-        script["main"](arguments)
-        code = 0
+        code = command(arguments) or 0
     except BaseException:
         traceback.print_exc()
     finally:

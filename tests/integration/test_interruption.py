@@ -1,6 +1,5 @@
 """A run survives being killed at any moment, and two processes learn as one does."""
 
-import json
 import signal
 import sys
 import time
@@ -22,36 +21,6 @@ def newest_weights(folder):
 def differing(first, second):
     assert first.keys() == second.keys()
     return [name for name in first if not torch.equal(first[name], second[name])]
-
-
-def test_twenty_kills_lose_nothing(options, tmp_path):
-    """Killed with SIGKILL at 20 random moments, it ends with the same weights."""
-    steps = ["--optimizer_step_limit", "60", "--ckpt_interval_steps", "1"]
-    steps += ["--log_interval", "10", "--valid_interval", "60", "--device", "cpu"]
-    common = [str(part) for part in [*options, *steps, "--noprogressbar"]]
-    killed, whole = tmp_path / "killed", tmp_path / "whole"
-    plan = {
-        "arguments": [*common, "--output_folder", str(killed)],
-        "save": str(killed / "save"),
-        "kills": 20,
-        "longest_delay": 0.25,
-        "seed": 5,
-    }
-    path = tmp_path / "plan.json"
-    path.write_text(json.dumps(plan), encoding="utf-8")
-    environment = {"OMP_NUM_THREADS": "1"}
-    result = run_command(
-        sys.executable, HERE / "kill_driver.py", path, timeout=280, **environment
-    )
-    outcome = json.loads(result.stdout.strip().splitlines()[-1])
-    assert outcome["last"] == 0, result.stderr[-2000:]
-    assert outcome["kills"].count(signal.SIGKILL) == 20, outcome
-    recipe("train.py", *common[:-3], "--output_folder", whole, **environment)
-    assert differing(newest_weights(killed), newest_weights(whole)) == []
-    rows = [
-        select(read_metrics(p / "metrics.jsonl"), kind="train") for p in (killed, whole)
-    ]
-    assert [row["step"] for row in rows[0]] == [row["step"] for row in rows[1]]
 
 
 def test_the_command_itself_resumes_after_kill_9(options, tmp_path):

@@ -1,0 +1,180 @@
+"""Whatever is killed with SIGKILL, whenever, goes on and ends with the same files.
+
+Twenty kills in training, a few in every other command. For twenty in all of them:
+``MUQ_KILLS=20 pytest -n 0 -s tests/integration/test_kills.py``
+"""
+
+import json
+import os
+import signal
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from muq_plugins.inference.index import MusicIndex
+from tests.goldens.metrics import CLOCK
+from tests.integration.commands import HERE, recipe, run_command
+from tests.integration.test_iterative import write_small
+from tests.integration.test_mulan import sounds  # noqa: F401 (a fixture)
+from tests.integration.test_study import ablate, study  # noqa: F401 (a fixture)
+from tests.integration.tiny_mulan import make_mulan, write_chord
+
+KILLS = int(os.environ.get("MUQ_KILLS", 0))
+#: What tells of a run and its clock: logs, pages, checkpoints (which hold random
+#: states of processes), and hashes of the moments at which files were written.
+PASSING = (".txt", ".html", ".md", ".png", ".ckpt", ".yaml", ".lock", ".py")
+# A writer that was killed may leave a hidden file that nobody reads.
+PASSING += ("history.jsonl", ".partial")
+CLOCKS = {*CLOCK, "training_seconds", "tokenizer_seconds", "run", "command", "created"}
+
+
+def kill(folder, script, arguments, kills, delay):
+    """Kills a command again and again; then it must end well."""
+    plan = {
+        "script": script,
+        "arguments": [str(part) for part in arguments],
+        "written": str(folder),
+        "kills": KILLS or kills,
+        "longest_delay": delay,
+        "seed": 5,
+    }
+    path = folder.with_suffix(".plan.json")
+    path.write_text(json.dumps(plan), encoding="utf-8")
+    begin = time.monotonic()
+    result = run_command(
+        sys.executable, HERE / "kill_driver.py", path, timeout=900, OMP_NUM_THREADS="1"
+    )
+    outcome = json.loads(result.stdout.strip().splitlines()[-1])
+    assert outcome["last"] == 0, result.stderr[-3000:]
+    killed = outcome["kills"].count(signal.SIGKILL)
+    print(f"\n{script} {folder.name}: {killed} kills, {time.monotonic() - begin:.0f} s")
+    assert killed == plan["kills"], outcome
+    return result
+
+
+def contents(folder):
+    """The files of a folder that must come out the same, as things to compare."""
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        name = str(path.relative_to(folder))
+        if not path.is_file() or name.endswith(PASSING) or "save/" in name:
+            continue
+        if path.suffix == ".npz":
+            with np.load(path) as arrays:
+                found[name] = {key: arrays[key].tobytes() for key in arrays}
+        elif path.suffix == ".jsonl":
+            lines = path.read_text("utf-8").splitlines()
+            found[name] = [timeless(json.loads(line)) for line in lines]
+        elif path.suffix == ".json":
+            found[name] = timeless(json.loads(path.read_text("utf-8")))
+        else:
+            found[name] = path.read_bytes()
+    return found
+
+
+def timeless(value):
+    if isinstance(value, dict):
+        return {k: timeless(v) for k, v in value.items() if k not in CLOCKS}
+    return [timeless(item) for item in value] if isinstance(value, list) else value
+
+
+def same(killed, whole, *needed):
+    """Compares two folders; `needed` files must be among what was compared."""
+    one, other = contents(killed), contents(whole)
+    assert one.keys() == other.keys()
+    assert [name for name in one if one[name] != other[name]] == []
+    missing = [name for name in needed if not any(n.endswith(name) for n in one)]
+    assert not missing, list(one)
+
+
+CPU = ["--device", "cpu", "--noprogressbar"]
+MUQ_PLUGINS = [sys.executable, "-m", "muq_plugins"]
+
+
+def twice(tmp_path, script, arguments, kills, delay):
+    """Both folders of a recipe: of the killed run, and of one that was not."""
+    killed, whole = tmp_path / "killed", tmp_path / "whole"
+    kill(killed, script, [*arguments, *CPU, "--output_folder", killed], kills, delay)
+    recipe(script, *arguments, "--output_folder", whole, OMP_NUM_THREADS="1")
+    return killed, whole
+
+
+def test_training(options, tmp_path):
+    steps = ["--optimizer_step_limit", "60", "--ckpt_interval_steps", "1"]
+    steps += ["--log_interval", "10", "--valid_interval", "60"]
+    folders = twice(tmp_path, "train.py", [*options, *steps], 20, 0.25)
+    same(*folders, "inference/model.safetensors", "metrics.jsonl")
+
+
+def test_a_tokenizer(data_options, tmp_path):
+    steps = ["--tokenizer.optimizer_step_limit", "100", "--ckpt_interval_steps", "1"]
+    arguments = [HERE / "tiny_tokenizer.yaml", *data_options, *steps]
+    folders = twice(tmp_path, "train_tokenizer.py", arguments, 3, 0.25)
+    same(*folders, "inference/model.safetensors", "metrics.jsonl")
+
+
+@pytest.mark.slow
+def test_an_iteration_with_its_labels(data_options, tmp_path):
+    _, music, _, corpus = data_options
+    plan = write_small(tmp_path, "muq_iter", **{"data.corpus_folder": str(corpus)})
+    arguments = [plan, "--data_folder", music, "--iterations", "1"]
+    arguments += ["--teacher_layer", "1", "--optimizer_step_limit", "4"]
+    arguments += ["--ckpt_interval_steps", "1"]
+    folders = twice(tmp_path, "train.py", arguments, 3, 2.0)
+    needed = [f"iteration-{k}/inference/model.safetensors" for k in range(2)]
+    same(*folders, *needed, "labels/verified.json", "iterations.json")
+
+
+@pytest.mark.slow
+def test_music_and_text(sounds, tmp_path):  # noqa: F811
+    arguments = [*sounds, "--ckpt_interval_steps", "1", "--valid_interval", "60"]
+    folders = twice(tmp_path, "train_mulan.py", arguments, 3, 1.0)
+    same(*folders, "inference/model.safetensors", "metrics.jsonl")
+
+
+@pytest.fixture(scope="module")
+def library(tmp_path_factory):
+    """A model of music and text, and chords to embed or index."""
+    folder = tmp_path_factory.mktemp("library")
+    make_mulan(folder)
+    for number in range(max(100, 30 * KILLS)):
+        write_chord(folder / "music" / f"{number}.wav", number)
+    return folder
+
+
+def test_embed(pretrain_run, library, tmp_path):
+    killed, whole = tmp_path / "killed", tmp_path / "whole"
+    arguments = ["embed", pretrain_run[0], library / "music", "--device", "cpu"]
+    kill(killed, "muq-plugins", [*arguments, "--out", killed], 3, 0.03)
+    run_command(*MUQ_PLUGINS, *arguments, "--out", whole, OMP_NUM_THREADS="1")
+    same(killed, whole, *(f"{number}.wav.npz" for number in range(100)))
+
+
+def test_index(library, tmp_path):
+    model = ["--model", library / "mulan", "--device", "cpu"]
+    killed, whole = tmp_path / "killed", tmp_path / "whole"
+    arguments = ["index", library / "music", *model]
+    kill(killed, "muq-plugins", [*arguments, "--out", killed], 3, 0.03)
+    run_command(*MUQ_PLUGINS, *arguments, "--out", whole, OMP_NUM_THREADS="1")
+    one, other = MusicIndex(killed), MusicIndex(whole)
+    assert len(one) == len(list((library / "music").iterdir()))
+    assert rows(one) == rows(other)
+
+
+def rows(index):
+    """Paths and vectors, whatever the order in which they were made."""
+    return {e.path: index.vector(e).tobytes() for e in index.store.entries()}
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not KILLS, reason="a single kill of a study is in test_study.py")
+def test_a_study(study, tmp_path):  # noqa: F811
+    arguments = [study / "small.yaml"]
+    killed, whole = study / "killed", study / "whole"
+    folders = ["--output_folder", killed, "--runs_folder", killed / "runs"]
+    kill(killed, "ablate.py", [*arguments, *folders], 0, 8.0)
+    folders = ["--output_folder", whole, "--runs_folder", whole / "runs"]
+    ablate(*arguments, *folders)
+    same(killed, whole, "study.json", "inference/model.safetensors")
