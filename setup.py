@@ -11,18 +11,18 @@ FRONT_DOOR = (HERE / "muq_plugins/__init__.py").read_text(encoding="utf-8")
 EXTRAS = {
     "export": ["onnx>=1.19,<2", "onnxscript>=0.7,<1"],
     "lora": ["peft>=0.18"],
-    "parquet": ["pyarrow"],
-    "web": ["fastapi>=0.115", "uvicorn>=0.30"],
+    "parquet": ["pyarrow>=17"],
+    "web": ["fastapi>=0.119", "uvicorn>=0.30"],
 }
 # The tests cover the optional parts, run the exported graph, and ask the search page as
 # a program (httpx2) and as a browser.
 TEST = [
-    "pytest",
+    "pytest>=8",
     "pytest-xdist>=3.5",
     "onnxruntime>=1.23,<2",
-    "httpx2",
-    "pillow",
-    "playwright",
+    "httpx2>=2",
+    "pillow>=10",
+    "playwright>=1.40",
     *sum(EXTRAS.values(), []),
 ]
 
@@ -42,34 +42,35 @@ setup(
     },
     python_requires=">=3.10",
     install_requires=[
-        # torchaudio 2.11 is the last release and works with later torch, except
-        # with a torch for another CUDA version: then `import speechbrain` fails.
+        # torchaudio 2.11 is the last release. It works with later torch for the same
+        # CUDA version, and `import torchaudio` fails with any other: its wheels on PyPI
+        # are for CUDA 13.0, those of torch 2.15 for 13.2.
         "torch>=2.11,<2.15",
         "torchaudio>=2.11,<2.12",
         "speechbrain>=1.1.2,<1.2",
         "hyperpyyaml>=1.2.3",
-        "ruamel.yaml<0.19",  # hyperpyyaml 1.2.3 does not work with 0.19
-        "transformers>=4.46",
-        "sentencepiece",
-        "tokenizers",
-        "soundfile>=0.12",
+        "ruamel.yaml>=0.18,<0.19",  # hyperpyyaml 1.2.3 does not work with 0.19
+        "transformers>=5.0",  # its folders are not read by 4.x
+        "sentencepiece>=0.2",
+        "tokenizers>=0.22",
+        "soundfile>=0.12.1",
         # m4a, aac, wma, webm: wheels of 36 MB with FFmpeg inside (LGPL 3, beside GPL
         # video encoders that are not used). It is imported where a file needs it.
         "av>=16",
-        "safetensors>=0.4",
-        "huggingface_hub",
+        "safetensors>=0.4.5",
+        "huggingface_hub>=1.3",
         "filelock>=3.12",
-        "packaging",
-        "numpy",
-        "scipy",
-        "tqdm",
+        "packaging>=24",
+        "numpy>=1.26",
+        "scipy>=1.11",
+        "tqdm>=4.66",
         "typer>=0.20",  # which reads choices from Literal types
         # reports and probes
         "matplotlib>=3.7",
         "scikit-learn>=1.3",
         "jinja2>=3",
         # the embedded corpus: scores, a soundfont, and processes to render with
-        "music21>=9,<11",
+        "music21>=9.1,<11",
         "pretty_midi>=0.2.10",
         "joblib>=1.3",
     ],

@@ -164,7 +164,9 @@ class PretrainedSpeechEncoder(nn.Module):
             wavs = F.layer_norm(wavs, wavs.shape[1:])
         wavs = wavs.to(self.model.dtype)
         wavs = centre_frames(wavs, self.kernel_sizes, self.strides)
-        out = self.model(wavs, output_hidden_states=True)
+        # Most releases of transformers draw which layers to drop in evaluation, too.
+        with torch.random.fork_rng(devices=[], enabled=not self.training):
+            out = self.model(wavs, output_hidden_states=True)
         return [*out.hidden_states[:-1], out.last_hidden_state]
 
 

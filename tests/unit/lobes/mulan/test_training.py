@@ -105,7 +105,7 @@ def test_memory_is_that_of_a_chunk():
         with PeakMemory() as memory:
             stage(wavs[:pairs], lens[:pairs], texts[:pairs]).loss.backward()
         peaks[pairs, size] = memory.peak
-    assert peaks[12, 2] < 0.3 * peaks[12, None]
+    assert peaks[12, 2] < 0.35 * peaks[12, None]
     assert peaks[12, 2] < 1.5 * peaks[2, None]
 
 
