@@ -139,7 +139,7 @@ def is_hub_id(source: str | Path) -> bool:
 
 def download(
     hub_id: str,
-    files: Iterable[str],
+    files: list[str],
     revision: str | None = None,
     cache_dir: str | Path | None = None,
 ) -> Path:
@@ -150,14 +150,14 @@ def download(
                 hub_id,
                 revision=revision,
                 cache_dir=cache_dir,
-                allow_patterns=list(files),
+                allow_patterns=files,
             )
         )
     except (HfHubHTTPError, HFValidationError, OSError) as error:
         raise NoModel(
             f"{hub_id} is no folder here and could not be downloaded from the Hugging "
-            f"Face hub ({error}). Check the name, or download it on a machine with a "
-            "network and give its folder."
+            f"Face hub ({error}). Check the name, or download what it has of "
+            f"{', '.join(files)} on a machine with a network and give the folder."
         ) from error
 
 
@@ -184,14 +184,8 @@ def trained_on(config: dict[str, Any]) -> str:
 
 def find_weights(folder: str | Path) -> Path:
     """The file of weights of a folder, safetensors where there are any."""
-    paths = [Path(folder) / name for name in (WEIGHTS, PICKLE)]
-    path = next((path for path in paths if path.is_file()), None)
-    if path is None:
-        raise NoModel(
-            f"{folder} holds a {CONFIG} but neither {WEIGHTS} nor {PICKLE}: download "
-            "the whole folder."
-        )
-    return path
+    path = Path(folder) / WEIGHTS
+    return path if path.is_file() else path.with_name(PICKLE)
 
 
 def read_tensors(path: str | Path) -> dict[str, Tensor]:
@@ -214,7 +208,6 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
         ) from error
     if not isinstance(state, dict) or not all(map(torch.is_tensor, state.values())):
         raise UserError(f"{path} must hold named tensors and nothing else.")
-    check_weights(state, path, UserError)
     return {one_spelling(name): tensor for name, tensor in state.items()}
 
 
@@ -239,7 +232,7 @@ def load_strictly(
     optional: Callable[[str], bool] = lambda name: False,
     shown_as: Callable[[str], str] = lambda name: name,
 ) -> None:
-    """Loads tensors: all must be there and known, of the right shape and kind.
+    """Loads tensors: all must be there, known, finite, of the right shape and kind.
 
     Raises UserError that names every difference, by the names that ``where`` uses.
     ``optional(name)`` is True for tensors that may be missing.
@@ -248,25 +241,23 @@ def load_strictly(
     # The module may be spelt either way too: that depends on versions of libraries.
     ours = {one_spelling(name): name for name in expected}
     state = {ours.get(one_spelling(name), name): t for name, t in state.items()}
-    missing = [name for name in expected.keys() - state.keys() if not optional(name)]
-    problems = [f"missing: {shown_as(name)}" for name in sorted(missing)]
-    unknown = sorted(state.keys() - expected.keys())
-    problems += [f"unknown: {shown_as(name)}" for name in unknown]
-    problems += [
-        f"{shown_as(name)}: shape {tuple(state[name].shape)}, expected "
-        f"{tuple(tensor.shape)}"
-        for name, tensor in expected.items()
-        if name in state and state[name].shape != tensor.shape
-    ]
-    problems += [
-        f"{shown_as(name)}: {state[name].dtype}, expected {tensor.dtype}"
-        for name, tensor in expected.items()
-        if name in state and _is_other_kind(state[name], tensor)
-    ]
+    problems = []
+    for name in sorted(expected.keys() | state.keys()):
+        found, wanted, label = state.get(name), expected.get(name), shown_as(name)
+        if found is None:
+            problems += [] if optional(name) else [f"missing: {label}"]
+        elif wanted is None:
+            problems.append(f"unknown: {label}")
+        elif found.shape != wanted.shape:
+            shapes = f"{tuple(found.shape)}, expected {tuple(wanted.shape)}"
+            problems.append(f"{label}: shape {shapes}")
+        elif _is_other_kind(found, wanted):
+            problems.append(f"{label}: {found.dtype}, expected {wanted.dtype}")
     if problems:
         raise UserError(
             f"{where} does not fit {type(module).__name__}:\n  " + "\n  ".join(problems)
         )
+    check_weights(state, where, UserError)
     module.load_state_dict({**expected, **state})
 
 
@@ -278,6 +269,4 @@ def load_weights(module: nn.Module, folder: str | Path) -> None:
 
 def pretrainer_hook(module: nn.Module, path: str | Path) -> None:
     """Lets SpeechBrain's Pretrainer load safetensors, strictly; folders name it so."""
-    tensors = load_file(path)
-    check_weights(tensors, path, UserError)
-    load_strictly(module, tensors, path)
+    load_strictly(module, load_file(path), path)

@@ -23,7 +23,6 @@ from muq_plugins.inference.folders import (
     NoModel,
     download,
     find_model,
-    is_hub_id,
     load_weights,
     other_kind,
     save_folder,
@@ -124,8 +123,13 @@ def save_mulan(
             "tower": audio_tower.config,
         },
         "text": text_tower.config,
-        "loss": None if loss is None else _describe_loss(loss),
+        "loss": None,
     }
+    if loss is not None:  # its parameters are among the weights
+        config["loss"] = {
+            "class": describe(loss)["class"],
+            "max_temperature": round(math.exp(loss.max_log_temperature), 6),
+        }
     if heard:
         config[TRAINED_ON] = heard
     tensors = {
@@ -186,15 +190,6 @@ def write_text_files(tower: TextTower, folder: Path) -> None:
     tower.tokenizer.save_pretrained(folder)
 
 
-def _describe_loss(loss: ContrastiveLoss) -> dict[str, Any]:
-    """A loss as data; its parameters are among the weights."""
-    name = describe(loss)["class"]
-    return {
-        "class": name,
-        "max_temperature": round(math.exp(loss.max_log_temperature), 6),
-    }
-
-
 def _build_loss(description: dict[str, Any]) -> nn.Module:
     """A loss from its description."""
     limit = description["max_temperature"]
@@ -227,16 +222,7 @@ def find_mulan(
 ) -> Path:
     """The folder of a model and of the parts that come along, downloaded if need be."""
     more = [f"{part}/{name}" for part in (TEXT_MODEL, TEXT_PART) for name in TEXT_FILES]
-    try:
-        return find_model(source, revision, cache_dir, [*more, f"{MUQ_PART}/{CONFIG}"])
-    except NoModel as error:
-        if not is_hub_id(source):
-            raise
-        raise NoModel(
-            f"{error} Without a network, a MuQ-MuLan of the official package also "
-            f"needs {MUQ_PART}/{CONFIG} of its MuQ in that folder, and {TEXT_PART} "
-            f"with {CONFIG} and the files of the tokenizer of its text model."
-        ) from error
+    return find_model(source, revision, cache_dir, [*more, f"{MUQ_PART}/{CONFIG}"])
 
 
 def find_part(
@@ -254,24 +240,20 @@ def find_part(
     """
     if given is None and (folder / part / CONFIG).is_file():
         return folder / part
-    wanted = str(name if given is None else given)
-    if part == MUQ_PART:
-        argument, files, needed = "audio_model", (CONFIG,), CONFIG
-    else:
-        argument, files = "text_model", TEXT_FILES
-        needed = f"{CONFIG} and the files of the tokenizer"
+    wanted = Path(name if given is None else given)
+    argument = "audio_model" if part == MUQ_PART else "text_model"
     remedy = (
-        f"Its weights are in the checkpoint; only {needed} are needed. Download them "
-        f"on a machine with a network into {folder / part}, or give their folder with "
-        f"{argument}=..."
+        f"Its weights are in the checkpoint, only its config.json and the files of a "
+        f"tokenizer are needed: put them into {folder / part}, or give their folder "
+        f"with {argument}=..."
     )
-    if Path(wanted).is_dir():
-        found, where = Path(wanted), ""
-    else:
-        try:
-            found, where = download(wanted, files, None, cache_dir), " on the hub"
-        except NoModel as error:
-            raise NoModel(f"{error} {remedy}") from error
+    try:
+        files = [CONFIG] if part == MUQ_PART else list(TEXT_FILES)
+        found = (
+            wanted if wanted.is_dir() else download(str(wanted), files, None, cache_dir)
+        )
+    except NoModel as error:
+        raise NoModel(f"{error} {remedy}") from error
     if not (found / CONFIG).is_file():
-        raise NoModel(f"{wanted} holds no {CONFIG}{where}. {remedy}")
+        raise NoModel(f"{wanted} holds no {CONFIG}. {remedy}")
     return found

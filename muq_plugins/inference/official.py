@@ -10,6 +10,7 @@ anything else is an error. Facts about the layout come from the package muq 0.1.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,21 @@ from muq_plugins.lobes.encoders.muq import MuQEncoder
 # What the official code has no setting for, or can only compute in one way.
 FIXED = {"sample_rate": 24000, "n_fft": 2048, "hop_length": 240, "n_mels": 128}
 CONFORMER = "w2v2_config"
+# Where the official class has the arguments of ours; "" is outside of all sections.
+SETTINGS = {
+    "": {
+        "width": "encoder_dim",
+        "num_layers": "encoder_depth",
+        "conv_channels": "conv_dim",
+    },
+    CONFORMER: {
+        "num_heads": "num_attention_heads",
+        "ffn_width": "intermediate_size",
+        "conv_kernel_size": "conv_depthwise_kernel_size",
+        "dropout": "hidden_dropout",
+    },
+}
+# What must be so, since our encoder computes nothing else.
 REQUIRED = {
     "": {
         "label_rate": 25,
@@ -42,16 +58,29 @@ REQUIRED = {
         "layer_norm_eps": 1e-5,
     },
 }
-SWISH = ("swish", "silu")
-NEEDED = {
-    "": ("encoder_dim", "encoder_depth", "conv_dim"),
-    CONFORMER: (
-        "num_attention_heads",
-        "intermediate_size",
-        "conv_depthwise_kernel_size",
-        "hidden_dropout",
-    ),
+# What the official class wants to know too, as the published settings have it.
+USUAL = {
+    "": {
+        "num_codebooks": 1,
+        "codebook_dim": 16,
+        "codebook_size": 8192,
+        "mask_hop": 0.4,
+        "mask_prob": 0.6,
+        "is_flash": False,
+        "use_rvq_target": True,
+        "rvq_n_codebooks": 8,
+        "rvq_multi_layer_num": 1,
+    },
+    CONFORMER: {
+        "hidden_act": "swish",
+        "feat_extract_activation": "gelu",
+        "max_source_positions": 5000,
+        "num_conv_pos_embeddings": 128,
+        "layerdrop": 0.0,
+        "initializer_range": 0.02,
+    },
 }
+SWISH = ("swish", "silu")
 
 
 @dataclass
@@ -167,7 +196,7 @@ def is_official(config: dict[str, Any]) -> bool:
 def misfits(
     config: dict[str, Any],
     required: dict[str, dict[str, Any]],
-    needed: dict[str, tuple[str, ...]],
+    needed: Mapping[str, Iterable[str]],
 ) -> list[str]:
     """Settings that ask for what is not computed here, and those that are missing.
 
@@ -203,7 +232,8 @@ def build_encoder(checkpoint: Checkpoint, where: str | Path) -> MuQEncoder:
     """
     config = checkpoint.config
     conformer = config[CONFORMER]
-    problems = misfits(config, REQUIRED, NEEDED)
+    needed = {section: names.values() for section, names in SETTINGS.items()}
+    problems = misfits(config, REQUIRED, needed)
     if conformer.get("hidden_act", "swish") not in SWISH:
         problems.append(f"hidden_act is {conformer['hidden_act']!r}, not 'swish'")
     statistics = [
@@ -214,16 +244,13 @@ def build_encoder(checkpoint: Checkpoint, where: str | Path) -> MuQEncoder:
     if problems:
         raise UserError(f"{Path(where) / CONFIG}: {'; '.join(problems)}.")
 
-    encoder = MuQEncoder(
-        width=config["encoder_dim"],
-        num_layers=config["encoder_depth"],
-        num_heads=conformer["num_attention_heads"],
-        ffn_width=conformer["intermediate_size"],
-        conv_channels=config["conv_dim"],
-        conv_kernel_size=conformer["conv_depthwise_kernel_size"],
-        dropout=conformer["hidden_dropout"],
-        **FIXED,
-    )
+    sections = {"": config, CONFORMER: conformer}
+    arguments = {
+        ours: sections[section][theirs]
+        for section, names in SETTINGS.items()
+        for ours, theirs in names.items()
+    }
+    encoder = MuQEncoder(**arguments, **FIXED)
     encoder.features.set_statistics(*statistics)
     load_strictly(encoder, checkpoint.own, where, optional=_is_optional)
     checkpoint.own = {}  # the encoder has its own copy
@@ -290,41 +317,14 @@ def _statistics(encoder: MuQEncoder, known: dict[str, float]) -> dict[str, float
 def _official_config(encoder: MuQEncoder) -> dict[str, Any]:
     """The settings of the official class that give this encoder."""
     ours = encoder.config
-    dropouts = ("attention", "activation", "hidden", "conformer_conv", "feat_proj")
-    return {
-        "label_rate": 25,
-        "num_codebooks": 1,
-        "codebook_dim": 16,
-        "codebook_size": 8192,
-        "features": ["melspec_2048"],
-        "hop_length": ours["hop_length"],
-        "n_mels": ours["n_mels"],
-        "conv_dim": ours["conv_channels"],
-        "encoder_dim": ours["width"],
-        "encoder_depth": ours["num_layers"],
-        "mask_hop": 0.4,
-        "mask_prob": 0.6,
-        "is_flash": False,
-        "stat": _statistics(encoder, {}),
-        "w2v2_config": {
-            "hidden_size": ours["width"],
-            "num_hidden_layers": ours["num_layers"],
-            "num_attention_heads": ours["num_heads"],
-            "intermediate_size": ours["ffn_width"],
-            "hidden_act": "swish",
-            "feat_extract_activation": "gelu",
-            "conv_depthwise_kernel_size": ours["conv_kernel_size"],
-            "position_embeddings_type": "rotary",
-            "rotary_embedding_base": 10000,
-            "max_source_positions": 5000,
-            "num_conv_pos_embeddings": 128,
-            "num_conv_pos_embedding_groups": math.gcd(16, ours["width"]),
-            **{f"{name}_dropout": ours["dropout"] for name in dropouts},
-            "layerdrop": 0.0,
-            "layer_norm_eps": 1e-5,
-            "initializer_range": 0.02,
-        },
-        "use_rvq_target": True,
-        "rvq_n_codebooks": 8,
-        "rvq_multi_layer_num": 1,
-    }
+    config, conformer = (
+        {**REQUIRED[section], **USUAL[section]}
+        | {theirs: ours[name] for name, theirs in names.items()}
+        for section, names in SETTINGS.items()
+    )
+    dropouts = ("attention", "activation", "conformer_conv", "feat_proj")
+    conformer |= {f"{name}_dropout": ours["dropout"] for name in dropouts}
+    conformer["hidden_size"] = ours["width"]
+    conformer["num_hidden_layers"] = ours["num_layers"]
+    conformer["num_conv_pos_embedding_groups"] = math.gcd(16, ours["width"])
+    return {**config, "stat": _statistics(encoder, {}), CONFORMER: conformer}

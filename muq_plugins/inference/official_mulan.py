@@ -8,7 +8,6 @@ for writing. Facts about the layout come from the package muq 0.1.0.
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from pathlib import Path
@@ -18,7 +17,7 @@ import torch
 from torch import Tensor
 
 from muq_plugins.errors import UserError
-from muq_plugins.files import write_json
+from muq_plugins.files import read_json, write_json
 from muq_plugins.inference.folders import (
     CONFIG,
     find_weights,
@@ -140,16 +139,13 @@ def read_official_mulan(
     checkpoint = MULAN.sort(read_tensors(path), config, path)
     inner = checkpoint.others.pop("muq")
     audio_tower, checkpoint.muq = _audio_tower(config, inner, muq, path)
-    parts = MuLanParts(
-        audio_tower,
-        _text_tower(config, text),
-        config["mulan"]["clip_secs"],
-        _loss(config, checkpoint.others.pop("contrast")),
-    )
+    loss = _loss(config, checkpoint.others.pop("contrast"), path)
+    clip_seconds = config["mulan"]["clip_secs"]
+    parts = MuLanParts(audio_tower, _text_tower(config, text), clip_seconds, loss)
     load_strictly(
         Towers({"audio": parts.audio, "text": parts.text}),
         checkpoint.own,
-        f"{path}, with its {CONFIG} and the text model of {text},",
+        f"{path} (with its {CONFIG} and the text model of {text})",
         optional=lambda name: name.startswith("audio.encoder."),  # loaded already
         shown_as=MULAN.theirs,
     )
@@ -185,7 +181,7 @@ def _audio_tower(
         )
     checkpoint = MUQ.sort(tensors, settings, path)
     # What does not fit may be the fault of either.
-    encoder = build_encoder(checkpoint, f"{path}, with the settings of {muq},")
+    encoder = build_encoder(checkpoint, f"{path} (with the settings of {muq})")
     if encoder.width != config["audio_model"]["model_dim"]:
         raise UserError(
             f"The MuQ of {muq} has hidden states of {encoder.width}, the checkpoint "
@@ -227,23 +223,28 @@ def _text_tower(config: dict[str, Any], folder: Path) -> TextTower:
     return tower
 
 
-def _loss(config: dict[str, Any], tensors: dict[str, Tensor]) -> ContrastiveLoss | None:
+def _loss(
+    config: dict[str, Any], tensors: dict[str, Tensor], path: Path
+) -> ContrastiveLoss | None:
     """The loss with its trained temperature, if the checkpoint has one."""
-    found = {k: tensors.pop(name) for k, name in CONTRAST.items() if name in tensors}
-    if tensors:
-        names = ", ".join(f"mulan.contrast.{name}" for name in tensors)
-        raise UserError(f"The checkpoint holds tensors that no MuQ-MuLan has: {names}.")
-    if "log_temperature" not in found:
+    if not tensors:
         return None
-    temperature = found["log_temperature"].float().exp().item()
-    limit = max(TEMPERATURE_LIMIT, temperature)
+    kind: type[ContrastiveLoss] = InfoNCE
     if config["mulan"].get("sigmoid_contrastive_loss", False):
-        loss: ContrastiveLoss = SigmoidContrastive(temperature, limit)
+        kind = SigmoidContrastive
     elif config["mulan"].get("decoupled_contrastive_learning", True):
-        loss = DecoupledContrastive(temperature, limit)
-    else:
-        loss = InfoNCE(temperature, limit)
-    loss.load_state_dict({k: tensor.reshape(()) for k, tensor in found.items()})
+        kind = DecoupledContrastive
+    loss = kind(INITIAL_TEMPERATURE, TEMPERATURE_LIMIT)
+    ours = {theirs: name for name, theirs in CONTRAST.items()}
+    state = {ours.get(name, name): tensor.squeeze() for name, tensor in tensors.items()}
+    load_strictly(
+        loss,
+        state,
+        path,
+        shown_as=lambda name: f"mulan.contrast.{CONTRAST.get(name, name)}",
+    )
+    found = loss.log_temperature.item()
+    loss.max_log_temperature = max(loss.max_log_temperature, found)
     return loss
 
 
@@ -264,24 +265,25 @@ def save_official_mulan(
     muq = None if checkpoint is None else checkpoint.muq
     encoder, muq_config = official_tensors(parts.audio.encoder, muq)
     config = _config(parts) if checkpoint is None else dict(checkpoint.config)
+    inside = set()
     for section, name, part in (
         ("audio_model", audio_model, MUQ_PART),
         ("text_model", text_model, TEXT_PART),
     ):
-        known = config[section].get("name")
-        if known is not None and os.path.isabs(known):
-            known = None  # beside another copy, which may not stay where it is
-        name = name or known or str(folder.resolve() / part)
-        config[section] = {**config[section], "name": name}
+        here, known = str(folder.resolve() / part), config[section].get("name")
+        if known is None or os.path.isabs(known):
+            known = here  # not beside another copy, which may not stay where it is
+        config[section] = {**config[section], "name": name or known}
+        if config[section]["name"] == here:
+            inside.add(part)
 
     def write_more(unfinished: Path) -> None:
-        if _names(config["audio_model"], folder / MUQ_PART):
+        if MUQ_PART in inside:
             save_official(unfinished / MUQ_PART, parts.audio.encoder, muq)
         else:
             (unfinished / MUQ_PART).mkdir()
             write_json(unfinished / MUQ_PART / CONFIG, muq_config)
-        with_weights = _names(config["text_model"], folder / TEXT_PART)
-        _write_text_model(parts, unfinished / TEXT_PART, with_weights)
+        _write_text_model(parts, unfinished / TEXT_PART, TEXT_PART in inside)
 
     own = {
         name: tensor
@@ -308,11 +310,6 @@ def _check(parts: MuLanParts, audio_model: str | None, text_model: str | None) -
         )
     if problems:
         raise UserError(f"The official class cannot have {'; nor '.join(problems)}.")
-
-
-def _names(section: dict[str, Any], folder: Path) -> bool:
-    """Whether a model of the settings is the one in a folder."""
-    return section["name"] == str(folder.resolve())
 
 
 def _contrast(parts: MuLanParts) -> dict[str, Tensor]:
@@ -366,15 +363,10 @@ def _write_text_model(parts: MuLanParts, folder: Path, with_weights: bool) -> No
         save_folder(folder, dict(parts.text.model.state_dict()), {})
     write_text_files(parts.text, folder)
     # The official class builds an XLM-R, which computes what RoBERTa does.
-    _edit(folder / CONFIG, {"model_type": TEXT_PART, "architectures": None})
-    tokenizer = folder / TOKENIZER_CONFIG
-    kind = json.loads(tokenizer.read_text("utf-8")).get("tokenizer_class")
-    if kind in NEW_TOKENIZERS:
-        _edit(tokenizer, {"tokenizer_class": PLAIN_TOKENIZER})
-
-
-def _edit(path: Path, changes: dict[str, Any]) -> None:
-    """Changes keys of a JSON file; None takes one out."""
-    content = {**json.loads(path.read_text("utf-8")), **changes}
-    removed = [key for key, value in changes.items() if value is None]
-    write_json(path, {k: v for k, v in content.items() if k not in removed})
+    config = {**read_config(folder), "model_type": TEXT_PART}
+    config.pop("architectures", None)
+    write_json(folder / CONFIG, config)
+    tokenizer = read_json(folder / TOKENIZER_CONFIG)
+    if tokenizer.get("tokenizer_class") in NEW_TOKENIZERS:
+        tokenizer["tokenizer_class"] = PLAIN_TOKENIZER
+        write_json(folder / TOKENIZER_CONFIG, tokenizer)

@@ -154,7 +154,7 @@ def test_weights_that_are_not_finite_are_neither_saved_nor_loaded(tmp_path, valu
     for load in (
         lambda: load_weights(module, tmp_path / "good"),
         lambda: pretrainer_hook(module, path),
-        lambda: read_tensors(tmp_path / "weights.pt"),
+        lambda: load_strictly(module, read_tensors(tmp_path / "weights.pt"), "x"),
     ):
         with pytest.raises(ValueError, match="values of weight are NaN or infinite"):
             load()
