@@ -95,24 +95,16 @@ def _lines(path: str | Path) -> list[tuple[int, str]]:
     """The lines that are not empty, with their numbers from 1 on."""
     try:
         text = Path(path).read_text(encoding="utf-8-sig")
-    except FileNotFoundError as error:
+    except (OSError, UnicodeDecodeError) as error:
         raise UserError(
-            f"{path} does not exist: write the words into a text file, one in each "
-            f"line, and give its name."
+            f"{path} cannot be read ({error}): give a text file in UTF-8 with one "
+            f"entry in each line."
         ) from error
-    except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror}).") from error
-    except UnicodeDecodeError as error:
-        raise UserError(
-            f"{path} is not UTF-8 text ({error.reason} at byte {error.start}): save it "
-            f"as UTF-8."
-        ) from error
-    with given_by_user():
-        for line in text.split("\n"):
+    lines = []
+    for number, line in enumerate(text.split("\n"), start=1):
+        with given_by_user():
             check_length(line)
-    # Tools write the same letters in different ways; a model would hear two words.
-    lines = [
-        " ".join(unicodedata.normalize("NFC", line).split())
-        for line in text.split("\n")
-    ]
-    return [(number, line) for number, line in enumerate(lines, start=1) if line]
+        # Tools write the same letters in different ways; a model would hear two words.
+        if words := " ".join(unicodedata.normalize("NFC", line).split()):
+            lines.append((number, words))
+    return lines

@@ -16,7 +16,6 @@ from contextlib import contextmanager
 from pathlib import PurePath
 from typing import Annotated, Any
 
-import numpy as np
 from fastapi import FastAPI, HTTPException, Path, Query, Request
 from fastapi.responses import (
     FileResponse,
@@ -30,7 +29,7 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 from muq_plugins.data.audio import AudioError, audio_info
 from muq_plugins.errors import UserError, shown
 from muq_plugins.inference.folders import UNKNOWN
-from muq_plugins.inference.index import Entry, Match, MusicIndex
+from muq_plugins.inference.index import Entry, MusicIndex
 from muq_plugins.inference.index.search import (
     NOTHING_CLEAR,
     embed_query,
@@ -111,37 +110,29 @@ class _Page:
             lstrip_blocks=True,
         )
         environment.filters["clock"] = _clock
-        environment.globals.update(name=_name, plays=_plays)
+        environment.globals["plays"] = _plays
         self.template = environment.get_template("search.html.j2")
 
     def show(self, text: str | None, file: str | None, like: int | None) -> Response:
         """The page, with the answers to a query if there is one."""
-        found: list[Match] | None = None
-        example: Entry | None = None
+        answer: dict[str, Any] = {"found": None, "example": None, "notices": []}
         error, status = "", 200
-        notices: list[str] = []
         try:
             if like is not None or file is not None:
-                example = self._example(file, like)
+                example = answer["example"] = self._example(file, like)
                 vector = self.index.vector(example)
-                found = self.index.search(vector, self.top, without=example)
+                answer["found"] = self.index.search(vector, self.top, without=example)
             elif text is not None:
-                vector, notices = self._embed(text)
-                found = self.index.search(vector, self.top)
+                words = query_text(self.index, text)
+                with self.lock, _warnings() as answer["notices"]:
+                    vector = embed_query(self.model, words)
+                answer["found"] = self.index.search(vector, self.top)
                 if self.index.stands_out(vector) is False:
-                    notices.append(NOTHING_CLEAR)
+                    answer["notices"].append(NOTHING_CLEAR)
         except ValueError as problem:
             error = str(problem)
             status = 400 if isinstance(problem, UserError) else 500
-        return self._render(
-            status,
-            error=error,
-            notices=notices,
-            text=text,
-            file=file,
-            example=example,
-            found=found,
-        )
+        return self._render(status, error=error, text=text, file=file, **answer)
 
     def play(self, id: int) -> Response:
         """The audio of an indexed file; browsers ask for it in parts."""
@@ -169,12 +160,6 @@ class _Page:
                 f"No indexed file has the number {like} any more: search again."
             )
         return entry
-
-    def _embed(self, text: str) -> tuple[np.ndarray, list[str]]:
-        """The latent of a text, and what the model says about it."""
-        text = query_text(self.index, text)
-        with self.lock, _warnings() as notices:
-            return embed_query(self.model, text), notices
 
     def _render(self, status: int, **content: Any) -> Response:
         nonce = secrets.token_urlsafe(16)
@@ -236,10 +221,6 @@ def _warnings() -> Iterator[list[str]]:
         yield notices
     finally:
         logger.removeHandler(handler)
-
-
-def _name(entry: Entry) -> str:
-    return os.path.basename(entry.shown)
 
 
 def _extension(entry: Entry) -> str:

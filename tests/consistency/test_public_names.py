@@ -17,10 +17,15 @@ def names_for_checkers(source: str) -> dict[str, str]:
         if isinstance(node, ast.If) and getattr(node.test, "id", "") == "TYPE_CHECKING"
     ]
     return {
-        alias.name: statement.module
+        name: statement.module
         for block in blocks
         for statement in block.body
         for alias in statement.names
+        for name in (
+            import_module(statement.module).__all__
+            if alias.name == "*"
+            else [alias.name]
+        )
     }
 
 

@@ -244,7 +244,7 @@ def find_example(index: MusicIndex, name: str) -> Entry:
             f"{len(found)} indexed files are called {name}: {names}{more}. Give more "
             f"of the path."
         )
-    names = {os.path.basename(entry.shown): entry for entry in entries}
+    names = {entry.name for entry in entries}
     close = difflib.get_close_matches(name, names, n=LISTED)
     near = f" Close to it: {', '.join(close)}." if close else ""
     raise UserError(f"No indexed file is called {name}.{near}")

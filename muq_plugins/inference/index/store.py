@@ -79,6 +79,11 @@ class Entry:
         """The path as text that can be printed, also if its name is not UTF-8."""
         return shown(self.path)
 
+    @property
+    def name(self) -> str:
+        """The file's own name, without the folder, as text that can be printed."""
+        return os.path.basename(self.shown)
+
     def is_current(self) -> bool:
         """Whether the file has the size and time of change that it was indexed with."""
         try:

@@ -29,7 +29,7 @@ def test_lists_that_cannot_be_used(tmp_path):
     with pytest.raises(ValueError, match="tags.txt holds no prompts"):
         read_prompts(path)
     path.write_bytes("café".encode("latin-1"))
-    with pytest.raises(ValueError, match="not UTF-8 text .* byte 3.*save it as UTF-8"):
+    with pytest.raises(ValueError, match="position 3.* give a text file in UTF-8"):
         read_tags(path)
     path.write_text("a {tag}\nmusic\n")
     with pytest.raises(ValueError, match='line 2: "music" has no {tag}'):
