@@ -45,66 +45,49 @@ def test_good_labels_open(open_labels):
     assert open_labels().codes("track0", 0, 5).shape == (5, 2)
 
 
-def test_labels_of_another_tokenizer(open_labels, folder):
-    with refused("tokenizer is [0-9a-f]+ there, [0-9a-f]+ here", folder):
-        open_labels(target=make_target(seed=1))
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"seed": 1}, "tokenizer is [0-9a-f]+ there, [0-9a-f]+ here"),
+        ({"fingerprint": "other"}, "teacher is teacher there, other here"),
+        ({"layer": 2}, "layer is 1 there, 2 here"),
+        ({"codebook_size": 64}, "codebook_size is 32 there, 64 here"),
+    ],
+)
+def test_labels_of_another_tokenizer(open_labels, folder, changes, message):
+    with refused(message, folder):
+        open_labels(target=make_target(**changes))
 
 
-def test_labels_of_another_teacher_and_layer(open_labels, folder):
-    with refused("teacher is teacher there, other here", folder):
-        open_labels(target=make_target(fingerprint="other"))
-    with refused("layer is 1 there, 2 here", folder):
-        open_labels(target=make_target(layer=2))
-
-
-def test_labels_of_another_codebook_size(open_labels, folder):
-    with refused("codebook_size is 32 there, 64 here", folder):
-        open_labels(target=make_target(codebook_size=64))
-
-
-def test_labels_of_other_windows(open_labels, folder, target):
+def test_labels_of_other_windows_and_music(open_labels, folder, target, manifest):
     with refused("window_frames is 20 there, 25 here", folder):
         open_labels(windows=LabelWindows(target, 25, 5))
-
-
-def test_labels_of_another_corpus(open_labels, folder, manifest):
     longer = {**manifest, "track0": {**manifest["track0"], "duration": 9.0}}
     with refused("manifest is [0-9a-f]+ there, [0-9a-f]+ here", folder):
         open_labels(manifest=longer)
 
 
-def test_a_shard_that_lacks_a_byte(open_labels, folder):
-    path = folder / "shard-00001.codes"
-    os.truncate(path, path.stat().st_size - 1)
-    with refused("bytes instead of", path):
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("shard-00001.codes", b"1", "has 1 bytes instead of"),
+        ("shard-00001.codes", None, "is missing"),
+        ("shard-00001.json", None, "is missing"),
+        *(
+            (name, content, "is damaged")
+            for name in ("shard-00000.json", "labels.json")
+            for content in (b"{", b"[]", b'{"frames": 3}')
+        ),
+        ("verified.json", None, "never verified"),
+        ("labels.json", None, "There are no labels in"),
+    ],
+)
+def test_missing_and_damaged_files(open_labels, folder, name, content, message):
+    path = folder / name
+    path.unlink() if content is None else path.write_bytes(content)
+    with pytest.raises(UserError, match=message) as refusal:
         open_labels()
-
-
-@pytest.mark.parametrize("name", ["shard-00001.codes", "shard-00001.json"])
-def test_a_missing_shard(open_labels, folder, name):
-    (folder / name).unlink()
-    with refused("is missing", folder / name):
-        open_labels()
-
-
-@pytest.mark.parametrize("content", ["{", "[]", '{"frames": 3}'])
-@pytest.mark.parametrize("name", ["shard-00000.json", "labels.json"])
-def test_damaged_json(open_labels, folder, name, content):
-    (folder / name).write_text(content, encoding="utf-8")
-    with refused("is damaged", folder / name):
-        open_labels()
-
-
-def test_labels_that_were_never_verified(open_labels, folder):
-    (folder / "verified.json").unlink()
-    with refused("never verified", folder / "verified.json"):
-        open_labels()
-
-
-def test_no_labels(open_labels, folder):
-    (folder / "labels.json").unlink()
-    with pytest.raises(UserError, match="There are no labels in"):
-        open_labels()
+    assert str(folder) in str(refusal.value) and name in str(refusal.value)
 
 
 def test_audio_that_was_changed_after_labelling(open_labels, manifest):
