@@ -191,37 +191,24 @@ def check_audio(path: str | os.PathLike) -> AudioCheck:
     """Decodes a whole file once, in blocks, and says what is wrong with it."""
     try:
         with _opened(path) as decoder:
-            return _check_opened(decoder)
+            heard, failure = _Heard(decoder), None
+            try:
+                for block in decoder.blocks(0, decoder.frames):
+                    heard.downmix(block)
+                if decoder.format == "FLAC":  # training enters a file anywhere
+                    middle = decoder.frames // 2
+                    for _ in decoder.blocks(middle, middle + 1):
+                        pass
+            except DecodingError as error:
+                if error.reason != "truncated":
+                    raise
+                failure = error
+            found = {**vars(_info(decoder)), "num_samples": heard.end}
     except AudioError as error:
         return AudioCheck(reason=error.reason, detail=error.detail)
-
-
-def _check_opened(decoder: Sndfile | Ffmpeg) -> AudioCheck:
-    """Decodes an open file to its end and returns an `AudioCheck`."""
-    decoded, peak, channel_peak, failure, wrong = 0, 0.0, 0.0, None, None
-    try:
-        for block in decoder.blocks(0, decoder.frames):
-            mono = _downmix(block)
-            wrong = wrong or _wrong_sample(mono, decoded, decoder.sample_rate)
-            decoded += len(block)
-            peak = max(peak, _peak(mono))
-            channel_peak = max(channel_peak, _peak(block))
-        if decoder.format == "FLAC":  # training enters a file anywhere
-            for _ in decoder.blocks(decoder.frames // 2, decoder.frames // 2 + 1):
-                pass
-    except DecodingError as error:
-        if error.reason != "truncated":
-            raise
-        failure = error
-    reason, detail = None, ""
-    if failure is not None or decoded < _promised_samples(decoder):
-        reason, detail = "truncated", _stopped_early(decoder, decoded, failure)
-    elif wrong is not None:
-        reason, detail = wrong
-    elif cancels(peak, channel_peak):
-        reason, detail = "cancelling", _level_words(channel_peak)
-    found = {**vars(_info(decoder)), "num_samples": decoded}
-    peak = peak if math.isfinite(peak) else 0.0
+    fault = heard.lacks(decoder.frames, failure) or heard.wrong or heard.cancels()
+    reason, detail = fault or (None, "")
+    peak = heard.peak if math.isfinite(heard.peak) else 0.0
     return AudioCheck(**found, reason=reason, detail=detail, peak=peak)
 
 
@@ -260,78 +247,81 @@ def _read_mono(
     Samples after `needed` are context only: they may be missing at the end of a
     file whose header gives an estimate.
     """
-    blocks, reached, loudest, peak = [], begin, 0.0, 0.0
+    heard, blocks = _Heard(decoder, begin), []
     for block in decoder.blocks(begin, end, size=end - begin):
-        # A block is used again.
-        mono = _downmix(block).copy() if block.shape[1] == 1 else _downmix(block)
-        if wrong := _wrong_sample(mono, reached, decoder.sample_rate):
-            raise AudioError(path, *wrong)
-        peak = max(peak, _peak(mono))
-        if block.shape[1] > 1 and peak < CANCELLED:
-            loudest = max(loudest, _peak(block))
-        blocks.append(mono)
-        reached += len(mono)
-    if reached == begin or reached < min(needed, _promised_samples(decoder)):
-        raise AudioError(path, "truncated", _stopped_early(decoder, reached))
-    if begin == 0 and end >= decoder.frames and cancels(peak, loudest):
-        raise AudioError(path, "cancelling", _level_words(loudest))
+        mono = heard.downmix(block)
+        if heard.wrong:
+            raise AudioError(path, *heard.wrong)
+        # A block is used again, and its mean over one channel is itself.
+        blocks.append(mono.copy() if block.shape[1] == 1 else mono)
+    if fault := heard.lacks(needed):
+        raise AudioError(path, *fault)
+    if begin == 0 and end >= decoder.frames and (fault := heard.cancels()):
+        raise AudioError(path, *fault)
     return torch.from_numpy(blocks[0] if len(blocks) == 1 else np.concatenate(blocks))
 
 
-def cancels(peak: float, channel_peak: float) -> bool:
-    """Whether channels are music that is silent in their average."""
-    return channel_peak >= AUDIBLE and peak < channel_peak * AUDIBLE
+class _Heard:
+    """What is found on the way through a file; each fault is a reason and words."""
 
+    def __init__(self, decoder: Sndfile | Ffmpeg, begin: int = 0):
+        self.decoder = decoder
+        self.begin = self.end = begin  # samples from the first heard to the last
+        self.peak = self.channel_peak = 0.0  # of the downmix, and of any channel
+        self.wrong: tuple[str, str] | None = None  # the first sample that is no audio
 
-def _level_words(channel_peak: float) -> str:
-    level = 20 * math.log10(channel_peak)
-    return (
-        f"the channels cancel: each peaks at {level:.1f} dBFS, their average is silent"
-    )
+    def downmix(self, block: np.ndarray) -> np.ndarray:
+        """Averages the channels of the next block (samples, channels)."""
+        if block.shape[1] == 1:
+            mono = block[:, 0]
+        else:
+            mono = block.mean(axis=1, dtype=np.float32)
+        self.wrong = self.wrong or self._wrong_sample(mono)
+        self.peak = max(self.peak, _peak(mono))
+        if block.shape[1] > 1 and self.peak < CANCELLED:
+            self.channel_peak = max(self.channel_peak, _peak(block))
+        self.end += len(block)
+        return mono
+
+    def lacks(
+        self, needed: int, failure: DecodingError | None = None
+    ) -> tuple[str, str] | None:
+        """Whether there are fewer samples than needed, or than the header says."""
+        frames, rate = self.decoder.frames, self.decoder.sample_rate
+        promised = frames
+        if self.decoder.format == "MP3":
+            promised = int(frames * (1 - _MP3_LENGTH_TOLERANCE))
+        there = self.end >= min(needed, promised) and self.end > self.begin
+        if there and failure is None:
+            return None
+        cause = f": {failure.words}" if failure is not None else ""
+        seconds = f"{self.end / rate:.2f} of {frames / rate:.2f} s"
+        return "truncated", f"decoding stopped at {seconds}{cause}"
+
+    def cancels(self) -> tuple[str, str] | None:
+        """Whether channels are music that is silent in their average."""
+        loudest = self.channel_peak
+        if loudest < AUDIBLE or self.peak >= loudest * AUDIBLE:
+            return None
+        return "cancelling", (
+            f"the channels cancel: each peaks at {20 * math.log10(loudest):.1f} dBFS, "
+            "their average is silent"
+        )
+
+    def _wrong_sample(self, mono: np.ndarray) -> tuple[str, str] | None:
+        # Not abs() first, which would store a copy; both keep NaN.
+        if _peak(mono) <= MAX_AMPLITUDE and not np.isnan(mono.max()):
+            return None
+        place = int(np.argmax(~(np.abs(mono) <= MAX_AMPLITUDE)))
+        at = f"at {(self.end + place) / self.decoder.sample_rate:.4f} s"
+        if not np.isfinite(mono[place]):
+            return "non-finite", f"NaN or infinite {at}"
+        words = f"a sample of {mono[place]:g} {at}, beyond {MAX_AMPLITUDE:g}"
+        return "out of range", words
 
 
 def _peak(values: np.ndarray) -> float:
     return float(max(-values.min(), values.max()))
-
-
-def _wrong_sample(
-    mono: np.ndarray, begin: int, sample_rate: int
-) -> tuple[str, str] | None:
-    """Reason and words for the first sample that is no audio, else None."""
-    # Not abs() first, which would store a copy; both keep NaN.
-    if max(-mono.min(), mono.max()) <= MAX_AMPLITUDE and not np.isnan(mono.max()):
-        return None
-    place = int(np.argmax(~(np.abs(mono) <= MAX_AMPLITUDE)))
-    at = f"at {(begin + place) / sample_rate:.4f} s"
-    if not np.isfinite(mono[place]):
-        return "non-finite", f"NaN or infinite {at}"
-    return "out of range", f"a sample of {mono[place]:g} {at}, beyond {MAX_AMPLITUDE:g}"
-
-
-def _downmix(block: np.ndarray) -> np.ndarray:
-    """Averages channels: (samples, channels) to (samples,)."""
-    if block.shape[1] == 1:
-        return block[:, 0]
-    return block.mean(axis=1, dtype=np.float32)
-
-
-def _promised_samples(decoder: Sndfile | Ffmpeg) -> int:
-    """The samples that a file with this header has at the very least."""
-    if decoder.format == "MP3":
-        return int(decoder.frames * (1 - _MP3_LENGTH_TOLERANCE))
-    return decoder.frames
-
-
-def _stopped_early(
-    decoder: Sndfile | Ffmpeg, decoded: int, failure: DecodingError | None = None
-) -> str:
-    """Words for a file that has fewer samples than its header says."""
-    rate = decoder.sample_rate
-    cause = f": {failure.words}" if failure is not None else ""
-    return (
-        f"decoding stopped at {decoded / rate:.2f} of "
-        f"{decoder.frames / rate:.2f} s{cause}"
-    )
 
 
 @lru_cache(maxsize=64)

@@ -23,10 +23,10 @@ from muq_plugins.data.labels.shards import (
     LATENTS,
     VERIFIED_FILE,
     Shard,
-    ShardWriter,
     check_size,
     damaged,
     plan_shards,
+    writing,
 )
 from muq_plugins.data.labels.windows import LabelWindows, track_samples
 from muq_plugins.errors import UserError
@@ -107,7 +107,7 @@ def _label_shard(
     """Labels the tracks of one shard."""
     target = windows.target
     size = target.features.output_size if latents else None
-    with ShardWriter(shard, target.num_codebooks, size) as writer:
+    with writing(shard, target.num_codebooks, size) as writer:
         for clip_id in shard.clips:
             path = manifest[clip_id]["wav"]
             samples = track_samples(manifest[clip_id], windows.sample_rate)

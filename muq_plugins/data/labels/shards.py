@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -108,49 +109,19 @@ def plan_shards(folder: Path, manifest: dict, shard_minutes: float) -> list[Shar
 
 
 class ShardWriter:
-    """Writes a shard, which gets its name when all of it is there."""
+    """Writes the frames of a shard, clip by clip."""
 
-    def __init__(self, shard: Shard, num_codebooks: int, latent_size: int | None):
-        self.shard = shard
+    def __init__(self, files: dict[str, tuple[BinaryIO, np.dtype, int]]):
+        self._files = files  # with the kind of a value, and how many a frame has
         self.frames = 0
         self.clips: dict[str, Any] = {}
         self.failures: dict[str, str] = {}
-        self._widths = {shard.codes: num_codebooks}
-        if latent_size is not None:
-            self._widths[shard.latents] = latent_size
-        self._files: dict[Path, BinaryIO] = {}
-
-    def __enter__(self) -> ShardWriter:
-        self._stack = ExitStack()
-        for path in self._widths:
-            partial = self._stack.enter_context(atomic(path))
-            self._files[path] = self._stack.enter_context(open(partial, "wb"))
-        return self
-
-    def __exit__(self, kind, *error) -> None:
-        """Puts the shard where readers look for it: first the data, then the index."""
-        if kind is not None:
-            self._stack.__exit__(kind, *error)
-            return
-        index: dict[str, Any] = {
-            "frames": self.frames,
-            "sha256": {},
-            "clips": self.clips,
-            "failures": self.failures,
-        }
-        with self._stack:
-            for path, file in self._files.items():
-                file.flush()
-                index["sha256"][path.suffix[1:]] = hash_file(
-                    file.name, hashlib.sha256()
-                )
-        write_json(self.shard.index, index)
 
     def add(self, codes: np.ndarray, latents: np.ndarray) -> None:
         """Appends frames of the clip at hand; latents are dropped if not wanted."""
-        self._files[self.shard.codes].write(codes.astype(CODES).tobytes())
-        if self.shard.latents in self._files:
-            self._files[self.shard.latents].write(latents.astype(LATENTS).tobytes())
+        given = {"codes": codes, "latents": latents}
+        for name, (file, kind, _) in self._files.items():
+            file.write(given[name].astype(kind).tobytes())
 
     def end_clip(self, clip_id: str, frames: int, samples: int, path: str) -> None:
         """Notes whose the frames since the last clip are."""
@@ -165,11 +136,39 @@ class ShardWriter:
 
     def fail_clip(self, clip_id: str, reason: str) -> None:
         """Takes back the frames since the last clip."""
-        for path, file in self._files.items():
-            item = (CODES if path == self.shard.codes else LATENTS).itemsize
-            file.seek(self.frames * self._widths[path] * item)
+        for file, kind, width in self._files.values():
+            file.seek(self.frames * width * kind.itemsize)
             file.truncate()
         self.failures[clip_id] = reason
+
+
+@contextmanager
+def writing(
+    shard: Shard, num_codebooks: int, latent_size: int | None
+) -> Iterator[ShardWriter]:
+    """Gives what writes a shard, which readers find once all of it is there."""
+    kinds = {"codes": (shard.codes, CODES, num_codebooks)}
+    if latent_size is not None:
+        kinds["latents"] = (shard.latents, LATENTS, latent_size)
+    with ExitStack() as stack:
+        files = {}
+        for name, (path, kind, width) in kinds.items():
+            partial = stack.enter_context(atomic(path))
+            file = stack.enter_context(open(partial, "wb"))
+            files[name] = (file, kind, width)
+        writer = ShardWriter(files)
+        yield writer
+        hashes = {}
+        for name, (file, *_) in files.items():
+            file.flush()
+            hashes[name] = hash_file(file.name, hashlib.sha256())
+    index = {
+        "frames": writer.frames,
+        "sha256": hashes,
+        "clips": writer.clips,
+        "failures": writer.failures,
+    }
+    write_json(shard.index, index)
 
 
 class LabelSet:
