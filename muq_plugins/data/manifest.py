@@ -21,6 +21,8 @@ from muq_plugins.data.audio import AudioInfo
 from muq_plugins.data.clips import keyed_integer
 from muq_plugins.errors import UserError
 
+PARTS = ("train", "valid", "test")
+
 
 def load_manifest(path: str | Path, data_root: str | Path) -> dict[str, dict[str, Any]]:
     """Loads a manifest and checks what reading audio needs."""

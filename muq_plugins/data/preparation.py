@@ -16,7 +16,7 @@ from speechbrain.utils.logger import get_logger
 
 from muq_plugins.data.corpus import build_corpus, build_notes
 from muq_plugins.data.corpus.pieces import check_collections
-from muq_plugins.data.manifest import load_manifest
+from muq_plugins.data.manifest import PARTS, load_manifest
 from muq_plugins.data.scan import check_data_folder, check_fractions, scan_folder
 from muq_plugins.errors import UserError, shown
 from muq_plugins.files import locked, read_json
@@ -37,6 +37,11 @@ class Manifests:
     test: dict
     source: str = "music"  # what it is, for people
 
+    @property
+    def parts(self) -> dict[str, dict]:
+        """All three by name."""
+        return {part: getattr(self, part) for part in PARTS}
+
     def heard(self) -> str:
         """What a model that is trained on it has heard, for those who use the model."""
         hours = sum(entry["duration"] for entry in self.train.values()) / 3600
@@ -49,13 +54,12 @@ class Manifests:
 
         Ids and durations count, not where the files are.
         """
-        parts = {"train": self.train, "valid": self.valid, "test": self.test}
         digest = hashlib.sha256()
-        for name, part in parts.items():
+        for name, part in self.parts.items():
             for clip, entry in sorted(part.items()):
                 line = f"{name}\0{clip}\0{entry['duration']}\n"
                 digest.update(line.encode("utf-8", "surrogatepass"))
-        sizes = {name: len(part) for name, part in parts.items()}
+        sizes = {name: len(part) for name, part in self.parts.items()}
         return {**sizes, "hash": digest.hexdigest()[:16]}
 
 
@@ -118,9 +122,7 @@ def prepare_manifests(
         # What was decoded, and the lock, are those of all.
         _make_alone(top, scan_folder, data_root, folder, *fractions, cache_folder=top)
         source = f"the folder {shown(data_root.resolve().name)}"
-    train, valid, test = (
-        folder / f"{part}.json" for part in ("train", "valid", "test")
-    )
+    train, valid, test = (folder / f"{part}.json" for part in PARTS)
     if _is_empty(valid):
         raise UserError(
             f"{data_root} holds only one usable file: training needs at least two, one "
@@ -139,13 +141,8 @@ def prepare_notes(notes_folder: str | Path, step: int, seed: int) -> Manifests:
     """Makes rendered single notes ready, as `prepare_manifests` does music."""
     folder = Path(notes_folder)
     _make_alone(folder, build_notes, folder, step=step, seed=seed)
-    return Manifests(
-        folder,
-        *(
-            load_manifest(folder / f"{part}.json", folder)
-            for part in ("train", "valid", "test")
-        ),
-    )
+    parts = (load_manifest(folder / f"{part}.json", folder) for part in PARTS)
+    return Manifests(folder, *parts)
 
 
 def add_captions(
@@ -164,13 +161,13 @@ def add_captions(
     parts = {
         name: {
             clip_id: {**entry, **known[path]}
-            for clip_id, entry in getattr(manifests, name).items()
+            for clip_id, entry in part.items()
             if (path := _below(entry["wav"], data_folder)) in known
         }
-        for name in ("train", "valid", "test")
+        for name, part in manifests.parts.items()
     }
     for name, part in parts.items():
-        before = getattr(manifests, name)
+        before = manifests.parts[name]
         if not part:
             first = _below(next(iter(before.values()))["wav"], data_folder)
             raise UserError(

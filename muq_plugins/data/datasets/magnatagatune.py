@@ -27,6 +27,7 @@ from muq_plugins.data.datasets.tagged import (
     PARTS,
     TaggedClip,
     TaggedData,
+    check_choice,
     damaged,
     read_bytes,
     read_text,
@@ -69,8 +70,7 @@ def prepare_magnatagatune(
     leave_out_missing: bool = False,
 ) -> TaggedData:
     """Write the manifests of one split with the 50 most frequent tags."""
-    if split not in SPLITS:
-        raise UserError(f"split must be {' or '.join(SPLITS)}, got {split!r}.")
+    check_choice("split", split, SPLITS)
     if (split == "lee-won") != (split_folder is not None):
         raise UserError(
             f"split is {split!r} and split_folder {split_folder!r}: the folder belongs "

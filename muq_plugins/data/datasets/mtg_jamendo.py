@@ -16,11 +16,11 @@ from muq_plugins.data.datasets.tagged import (
     PARTS,
     TaggedClip,
     TaggedData,
+    check_choice,
     damaged,
     read_text,
     write_manifests,
 )
-from muq_plugins.errors import UserError
 
 # Name of each set in file names, and what its tags start with.
 TAG_SETS = {
@@ -47,13 +47,9 @@ def prepare_mtg_jamendo(
     leave_out_missing: bool = False,
 ) -> TaggedData:
     """Write the manifests of one set of tags and one split."""
-    if tag_set not in TAG_SETS:
-        raise UserError(f"tag_set must be {' or '.join(TAG_SETS)}, got {tag_set!r}.")
-    if split not in SPLITS:
-        raise UserError(f"split must be 0 to {SPLITS[-1]}, got {split!r}.")
-    if tag_order not in TAG_ORDERS:
-        orders = " or ".join(map(repr, TAG_ORDERS))
-        raise UserError(f"tag_order must be {orders}, got {tag_order!r}.")
+    check_choice("tag_set", tag_set, TAG_SETS)
+    check_choice("split", split, SPLITS)
+    check_choice("tag_order", tag_order, TAG_ORDERS)
     name, kinds = TAG_SETS[tag_set]
     folder = Path(annotation_folder) / f"split-{split}"
     clips = []

@@ -7,17 +7,17 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from speechbrain.utils.logger import get_logger
 
 from muq_plugins.data.audio import AudioError, AudioInfo, audio_info
-from muq_plugins.data.manifest import clip_ids, manifest_entry
+from muq_plugins.data.manifest import PARTS, clip_ids, manifest_entry
 from muq_plugins.errors import UserError
 from muq_plugins.files import write_json
 
 logger = get_logger(__name__)
 
-PARTS = ("train", "valid", "test")
 # The order of the tags: scores without it cannot be told apart.
 TAGS_FILE = "tags.json"
 LEFT_OUT_FILE = "left_out.json"
@@ -95,6 +95,13 @@ def write_manifests(
             f"{folder / LEFT_OUT_FILE}."
         )
     return TaggedData(name, manifests, audio_folder, tags, left_out)
+
+
+def check_choice(name: str, given: Any, known: Iterable[Any]) -> None:
+    """Refuses what a data set does not have."""
+    if given not in known:
+        wanted = " or ".join(map(repr, known))
+        raise UserError(f"{name} must be {wanted}, got {given!r}.")
 
 
 def _check_clips(clips: list[TaggedClip], tags: list[str]) -> None:

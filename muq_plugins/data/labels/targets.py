@@ -192,7 +192,7 @@ class StoredLabels:
 def all_clips(manifests: Manifests) -> dict:
     """The clips of all parts of a corpus; a clip may be in two of them."""
     clips: dict = {}
-    for part in (manifests.train, manifests.valid, manifests.test):
+    for part in manifests.parts.values():
         for clip_id, entry in part.items():
             if clips.setdefault(clip_id, entry)["wav"] != entry["wav"]:
                 raise UserError(

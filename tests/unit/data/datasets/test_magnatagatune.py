@@ -120,7 +120,7 @@ def test_the_three_broken_files_are_listed(published, sounds):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"split": "random"}, "split must be folders or lee-won"),
+        ({"split": "random"}, "split must be 'folders' or 'lee-won'"),
         ({"split": "lee-won"}, "split is 'lee-won' and split_folder None"),
         ({"split_folder": "x"}, "split is 'folders' and split_folder 'x'"),
         ({"split": "lee-won", "split_folder": "x"}, "x/top50_tags.txt does not exist"),

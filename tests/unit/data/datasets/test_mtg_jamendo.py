@@ -76,8 +76,8 @@ def test_the_order_of_the_tags_is_chosen_and_kept(splits, sounds):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"tag_set": "mood"}, "tag_set must be top50 or .* got 'mood'"),
-        ({"split": 5}, "split must be 0 to 4, got 5"),
+        ({"tag_set": "mood"}, "tag_set must be 'top50' or .* got 'mood'"),
+        ({"split": 5}, "split must be 0 or .* or 4, got 5"),
         ({"tag_order": "random"}, "tag_order must be 'sorted' or"),
         ({"split": 0}, r"split-0/autotagging_genre-train.tsv does not exist"),
     ],
