@@ -13,7 +13,6 @@ import os
 import re
 import socket
 import sys
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -30,7 +29,6 @@ from muq_plugins.files import append_json_line, locked, open_json_lines, read_js
 HYPERPARAMS = "hyperparams.yaml"
 HISTORY = "history.jsonl"
 LOCK = "run.lock"
-PATIENCE_SECONDS = 15
 
 #: Keys of a run that may change from one start to the next, since they do not change
 #: what one update learns. All others are refused once something has been learned.
@@ -310,20 +308,14 @@ def _about_learning_rate(experiment, folder: Path, step: int) -> str:
 
 
 def _hold(folder: Path) -> None:
-    """Keeps others out of a folder until this process ends."""
+    """Keeps others out of a folder until this process ends; no worker inherits it."""
     folder = folder.resolve()
     if folder in _held:
         return
-    patience = time.monotonic() + PATIENCE_SECONDS
-    while True:
-        lock = ExitStack()
-        if lock.enter_context(locked(folder, LOCK, wait=False)):
-            _held[folder] = lock
-            return
-        # Workers that read audio outlive a killed run by some seconds.
-        if not _holder_is_dead(folder) or time.monotonic() > patience:
-            break
-        time.sleep(0.2)
+    lock = ExitStack()
+    if lock.enter_context(locked(folder, LOCK, wait=False)):
+        _held[folder] = lock
+        return
     who = _last(folder, "command") or {}
     raise UserError(
         f"Another run works in {folder}: process {who.get('pid', '?')} on "
@@ -331,20 +323,6 @@ def _hold(folder: Path) -> None:
         f"({who.get('command', '?')}). Wait for it or stop it, or choose another "
         f"folder (--output_folder ...)."
     )
-
-
-def _holder_is_dead(folder: Path) -> bool:
-    """Whether the process that took a folder is known to have ended."""
-    who = _last(folder, "command")
-    if not who or who["host"] != socket.gethostname():
-        return False
-    try:
-        os.kill(who["pid"], 0)
-    except ProcessLookupError:
-        return True
-    except OSError:
-        return False
-    return False
 
 
 def _command(argv: list[str]) -> str:
