@@ -109,11 +109,11 @@ def _plain(node: Any) -> Any:
     """A node as JSON can hold it."""
     if isinstance(node, TaggedScalar):
         return f"{tag_of(node)} {' '.join(str(node.value).split())}".strip()
-    if isinstance(node, dict):
-        content: Any = {str(key): _plain(child) for key, child in node.items()}
-        return {tag_of(node): content} if tag_of(node) else content
-    if isinstance(node, list):
-        content = [_plain(child) for child in node]
+    if isinstance(node, (dict, list)):
+        if isinstance(node, dict):
+            content: Any = {str(key): _plain(child) for key, child in node.items()}
+        else:
+            content = [_plain(child) for child in node]
         return {tag_of(node): content} if tag_of(node) else content
     if isinstance(node, float):
         return int(node) if node.is_integer() else float(node)

@@ -1,14 +1,13 @@
 """A stage small enough to train in milliseconds, on clips that are really read."""
 
-import numpy as np
 import pytest
-import soundfile
 import torch
 from torch import nn
 
 from muq_plugins.brains import AtomicCheckpointer, StageBrain
 from muq_plugins.data.clips import evaluation_loader, training_loader
 from muq_plugins.lobes.stages import StageOutput
+from tests.unit.data.recordings import noise_manifest
 
 
 class ToyStage(nn.Module):
@@ -53,13 +52,8 @@ class ToyStage(nn.Module):
 def manifest(tmp_path_factory):
     """Twelve short files with different noise."""
     folder = tmp_path_factory.mktemp("clips")
-    entries = {}
-    for index in range(12):
-        wav = np.random.default_rng(index).normal(0, 0.2, 4800)
-        path = folder / f"{index}.wav"
-        soundfile.write(path, wav, 24000, subtype="FLOAT")
-        entries[str(index)] = {"wav": str(path), "duration": 0.2}
-    return entries
+    noise = noise_manifest(folder, [0.2] * 12, level=0.35, subtype="FLOAT")
+    return {str(index): entry for index, entry in enumerate(noise.values())}
 
 
 @pytest.fixture

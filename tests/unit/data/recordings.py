@@ -1,9 +1,10 @@
-"""Audio files in formats that libsndfile cannot write, made with PyAV."""
+"""Files of noise, and of formats that libsndfile cannot write, made with PyAV."""
 
 from fractions import Fraction
 
 import av
 import numpy as np
+import soundfile
 
 # Extension to container, codec and whether the codec keeps every sample.
 FORMATS = {
@@ -48,3 +49,23 @@ def encode(path, wav, rate, container, codec, fast_start=False, bit_rate=128000)
             file.mux(stream.encode(piece))
         file.mux(stream.encode(None))
     return path
+
+
+def write_noise(path, seconds=1.0, rate=24000, channels=1, level=0.1, seed=0, **kinds):
+    """A file of noise between -level and level; other seeds are other noise."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    size = (round(seconds * rate), channels)
+    wav = np.random.default_rng(seed).uniform(-level, level, size)
+    soundfile.write(path, wav, rate, **kinds)
+    return path
+
+
+def noise_manifest(folder, seconds, rates=(24000,), **kinds):
+    """The manifest of a file of noise for each duration, and the files."""
+    manifest = {}
+    for number, duration in enumerate(seconds):
+        rate = rates[number % len(rates)]
+        path = folder / f"{number}.wav"
+        write_noise(path, duration, rate, seed=number, **kinds)
+        manifest[f"clip{number}"] = {"wav": str(path), "duration": float(duration)}
+    return manifest

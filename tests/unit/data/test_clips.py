@@ -3,9 +3,7 @@
 import collections
 import itertools
 
-import numpy as np
 import pytest
-import soundfile
 import torch
 from torch.utils.data import BatchSampler
 
@@ -19,19 +17,13 @@ from muq_plugins.data.clips import (
     keyed_integer,
     make_loader,
 )
+from tests.unit.data.recordings import noise_manifest
 
 
 @pytest.fixture
 def manifest(tmp_path):
     """Six files of noise, 1 to 6 seconds, at two rates."""
-    rng = np.random.default_rng(0)
-    entries = {}
-    for number in range(6):
-        path = tmp_path / f"{number}.wav"
-        rate, seconds = (24000, 44100)[number % 2], number + 1
-        soundfile.write(path, rng.uniform(-0.5, 0.5, rate * seconds), rate)
-        entries[f"clip{number}"] = {"wav": str(path), "duration": float(seconds)}
-    return entries
+    return noise_manifest(tmp_path, range(1, 7), rates=(24000, 44100))
 
 
 def test_crop_is_where_it_says(manifest):

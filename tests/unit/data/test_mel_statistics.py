@@ -5,9 +5,7 @@ import os
 import time
 from concurrent.futures import ThreadPoolExecutor
 
-import numpy as np
 import pytest
-import soundfile
 from torch import nn
 
 from muq_plugins.data import mel_statistics as module
@@ -20,17 +18,12 @@ from muq_plugins.lobes import (
     StackedFrames,
     Target,
 )
+from tests.unit.data.recordings import noise_manifest
 
 
 @pytest.fixture
 def manifest(tmp_path):
-    manifest = {}
-    for index in range(3):
-        wav = np.random.default_rng(index).normal(0, 0.1, 24000)
-        path = tmp_path / f"{index}.wav"
-        soundfile.write(path, wav, 24000, subtype="FLOAT")
-        manifest[str(index)] = {"wav": str(path), "duration": 1.0}
-    return manifest
+    return noise_manifest(tmp_path, [1.0] * 3, subtype="FLOAT")
 
 
 def measure(n_fft, manifest, folder):

@@ -19,13 +19,11 @@ from muq_plugins.data.preparation import Manifests, prepare_manifests, prepare_n
 from muq_plugins.data.scan import usual_fraction
 from muq_plugins.experiment import load_experiment, run_script
 from muq_plugins.lobes import LogMel, RandomProjection, StackedFrames
+from tests.unit.data.recordings import noise_manifest
 
 
 def write_music(folder, count, seconds=2.0):
-    folder.mkdir(parents=True, exist_ok=True)
-    for index in range(count):
-        wav = np.random.default_rng(index).normal(0, 0.1, int(seconds * 24000))
-        soundfile.write(folder / f"{index}.wav", wav, 24000, subtype="FLOAT")
+    noise_manifest(folder, [seconds] * count, subtype="FLOAT")
     return folder
 
 

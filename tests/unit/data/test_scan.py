@@ -12,14 +12,11 @@ from muq_plugins.data.audio import AudioCheck
 from muq_plugins.data.manifest import load_manifest
 from muq_plugins.data.scan import scan_folder
 from muq_plugins.errors import UserError
+from tests.unit.data.recordings import write_noise
 
 
-def write(path, seconds=2.0, rate=24000, channels=1, level=0.5, **kwargs):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    rng = np.random.default_rng(len(path.name))
-    wav = level * rng.uniform(-1, 1, (int(seconds * rate), channels))
-    soundfile.write(path, wav, rate, **kwargs)
-    return path
+def write(path, seconds=2.0, level=0.5, **kinds):
+    return write_noise(path, seconds, level=level, **kinds)
 
 
 def scan(music, **kwargs):
