@@ -63,11 +63,6 @@ def test_none_and_zero_switch_clipping_off(make_brain, limit):  # b
     assert_equal(*steps)
 
 
-def test_a_negative_limit_is_refused(make_brain):  # b
-    with pytest.raises(ValueError, match="negative limit would turn the gradient"):
-        make_brain(max_grad_norm=-1.0)
-
-
 def test_clipping_covers_all_parameter_groups(make_brain):  # b
     brain = make_brain(max_grad_norm=1.0, remove_vector_weight_decay=True)
     brain.opt_class = lambda groups: torch.optim.SGD(groups, lr=1.0)
@@ -330,15 +325,22 @@ def test_signals_stop_after_the_update_with_a_checkpoint(make_brain, loaders, na
     assert_equal(weights(again), weights(whole))
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"max_grad_norm": -1.0}, "negative limit would turn the gradient"),
+        ({"optimizer_step_limit": None}, "optimizer_step_limit is not set"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused(make_brain, changes, message):
+    with pytest.raises(UserError, match=message):
+        make_brain(**changes)
+
+
 def test_more_than_one_module_is_refused(make_brain):
     brain = make_brain()
     with pytest.raises(ValueError, match="exactly one module"):
         type(brain)({"a": brain.module, "b": brain.module})
-
-
-def test_a_run_without_an_end_is_refused(make_brain):
-    with pytest.raises(ValueError, match="optimizer_step_limit is not set"):
-        make_brain(optimizer_step_limit=None)
 
 
 def test_files_that_are_gone_are_replaced_counted_and_written_down(

@@ -5,7 +5,6 @@ import itertools
 
 import pytest
 import torch
-from torch.utils.data import BatchSampler
 
 from muq_plugins.data.audio import read_audio
 from muq_plugins.data.clips import (
@@ -147,19 +146,6 @@ def test_workers_do_not_change_the_batches(manifest, tmp_path):
     sampler.set_position(4)
     resumed = next(iter(loader))
     assert torch.equal(resumed.clip_keys, alone[4].clip_keys)
-
-
-def test_validation_loader(manifest):
-    dataset = ClipDataset(manifest, clip_seconds=1.0, fixed=True)
-    ranks = [
-        [
-            clip_id
-            for batch in make_loader(dataset, BatchSampler(range(r, 6, 2), 2, False))
-            for clip_id in batch.ids
-        ]
-        for r in range(2)
-    ]
-    assert ranks == [["clip0", "clip2", "clip4"], ["clip1", "clip3", "clip5"]]
 
 
 @pytest.mark.parametrize(

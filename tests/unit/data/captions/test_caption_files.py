@@ -67,21 +67,18 @@ def test_recordings_without_a_caption_are_left_out_and_counted(
         (["x"], "must hold a JSON object"),
         ({**EVERYTHING, "train/0.flac": 3}, "'train/0.flac' must be a caption"),
         ({**EVERYTHING, "a": {"wav": "x"}}, "'a' must be a caption"),
+        (None, "no file of captions"),
+        (b"{", "captions.json is damaged .*line 1.*must be JSON"),
     ],
 )
 def test_files_that_are_wrong_are_errors(manifests, tmp_path, content, message):
-    with pytest.raises(ValueError, match=message):
-        add_captions(manifests, write(tmp_path, content), tmp_path)
-
-
-def test_a_missing_or_damaged_file_is_an_error(manifests, tmp_path):
-    with pytest.raises(UserError, match="no file of captions"):
-        add_captions(manifests, tmp_path / "nowhere.json", tmp_path)
-    (tmp_path / "damaged.json").write_text("{")
-    with pytest.raises(
-        ValueError, match="damaged.json is damaged .*line 1.*must be JSON"
-    ):
-        add_captions(manifests, tmp_path / "damaged.json", tmp_path)
+    path = tmp_path / "captions.json"
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    elif content is not None:
+        write(tmp_path, content)
+    with pytest.raises(UserError, match=message):
+        add_captions(manifests, path, tmp_path)
 
 
 @pytest.mark.parametrize(

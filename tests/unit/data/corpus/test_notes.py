@@ -15,7 +15,6 @@ from muq_plugins.data.corpus.notes import (
 )
 from muq_plugins.data.corpus.soundfont import load_soundfont
 from muq_plugins.data.preparation import prepare_notes
-from muq_plugins.errors import UserError
 
 STEP = 24
 
@@ -104,11 +103,6 @@ def test_files_are_what_the_manifests_say(folder):
             assert audio.std() > 0.2 * expected  # the shortest, held back by its peak
 
 
-def test_complete_notes_are_not_rendered_again(folder, counted):
-    build_notes(folder, STEP)
-    assert not counted
-
-
 def test_an_interrupted_build_goes_on(folder, counted, tmp_path):
     whole = {p.name: p.read_bytes() for p in (folder / "audio").iterdir()}
 
@@ -130,11 +124,13 @@ def test_an_interrupted_build_goes_on(folder, counted, tmp_path):
     again = {p.name: p.read_bytes() for p in (tmp_path / "audio").iterdir()}
     assert again == whole
     next((tmp_path / "audio").iterdir()).unlink()
-    build_notes(tmp_path, STEP, progress=False)
-    assert len(counted) == len(whole) - 4
+    for _ in range(2):  # what is complete is not rendered again
+        build_notes(tmp_path, STEP, progress=False)
+        assert len(counted) == len(whole) - 4
 
 
 def test_other_settings_and_other_data_are_refused(folder, tmp_path):
+    """What else is refused is that of the corpus."""
     with pytest.raises(ValueError, match="'step': 24.*'step': 12.*or delete"):
         build_notes(folder, 12)
     with pytest.raises(ValueError, match="step is 0"):
@@ -142,9 +138,3 @@ def test_other_settings_and_other_data_are_refused(folder, tmp_path):
     (tmp_path / "audio").mkdir()
     with pytest.raises(ValueError, match="has audio but no notes.json"):
         build_notes(tmp_path)
-    (tmp_path / "notes.json").write_text("{}")
-    with pytest.raises(ValueError, match="notes.json is not the record"):
-        build_notes(tmp_path)
-    (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="cannot be written to .*file/notes: "):
-        build_notes(tmp_path / "file" / "notes")
