@@ -37,6 +37,7 @@ class Measure(NamedTuple):
     title: str
     better: int = 1
     unit: str = "points"  # hundredths; or "nat", or "" for a bare number
+    scale: float = 1.0  # from the lowest to the highest value that there can be
 
     @property
     def sign(self) -> str:
@@ -61,7 +62,9 @@ class Measure(NamedTuple):
         return f"{scale * value:{plus}.{decimals}f}"
 
     def ends(self, found: Paired) -> str:
-        """An interval for a person."""
+        """An interval for a person; empty for one seed."""
+        if math.isnan(found.low):
+            return "(the seeds say nothing)" if len(found.per_seed) > 1 else ""
         return f"[{self.show(found.low)}, {self.show(found.high)}]"
 
     @property
@@ -72,15 +75,15 @@ class Measure(NamedTuple):
 
 MEASURES = {
     "probe": Measure("Probe score"),
-    "gain": Measure("Gain over counting", unit="nat"),
-    "gain_area": Measure("Mean gain over counting", unit="nat"),
-    "loss_area": Measure("Mean cross-entropy", -1, "nat"),
+    "gain": Measure("Gain over counting", 1, "nat", math.inf),
+    "gain_area": Measure("Mean gain over counting", 1, "nat", math.inf),
+    "loss_area": Measure("Mean cross-entropy", -1, "nat", math.inf),
     "accuracy": Measure("Masked accuracy"),
     "map_at_10": Measure("mAP at 10", unit=""),
     "recall_at_1": Measure("Recall at 1"),
     "recall_at_5": Measure("Recall at 5"),
     "recall_at_10": Measure("Recall at 10"),
-    "median_rank": Measure("Median rank", -1, ""),
+    "median_rank": Measure("Median rank", -1, "", math.inf),
     "music_to_text": Measure("Music to text, mAP at 10", unit=""),
     "chinese": Measure("Chinese, mAP at 10", unit=""),
     "roc_auc": Measure("Zero-shot ROC-AUC", unit=""),
@@ -295,7 +298,8 @@ def layer_scores(study: Study, name: str, features: str = TRAINED) -> list[np.nd
 def contrast(study: Study, measure: str, weights: dict[str, float]) -> Paired | None:
     """A mean (one weight of 1), a difference (1 and -1) or a slope, paired by seed.
 
-    Test pieces are drawn for all experiments at once. None if they share no seed.
+    Test pieces are drawn for all experiments at once. None if they share no seed; an
+    interval that is wider than the scale of the measure is none.
     """
     if measure not in study.values:
         return None
@@ -307,7 +311,11 @@ def contrast(study: Study, measure: str, weights: dict[str, float]) -> Paired | 
     drawn = study.draws.get(measure)
     if drawn is not None:
         drawn = np.einsum("e,esd->sd", factors, drawn[rows][:, there])
-    return paired(sums[there], drawn)
+    found = paired(sums[there], drawn)
+    if found.high - found.low > study.measure(measure).scale:
+        nothing = dict.fromkeys(("low", "high", "from_seeds"), math.nan)
+        found = found._replace(**nothing)
+    return found
 
 
 def along(numbers: dict[str, float]) -> list[str]:

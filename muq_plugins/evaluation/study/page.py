@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,7 +19,12 @@ from muq_plugins.evaluation.figures.experiments import (
     scores_by_experiment,
     scores_by_number,
 )
-from muq_plugins.evaluation.intervals import Estimate, Paired, spread_ratio
+from muq_plugins.evaluation.intervals import (
+    FEWEST_GROUPS,
+    Estimate,
+    Paired,
+    spread_ratio,
+)
 from muq_plugins.evaluation.page import Fact, Page, Part, Table, Verdict, write_page
 from muq_plugins.evaluation.probing.results import TRAINED, UNTRAINED
 from muq_plugins.evaluation.study.numbers import (
@@ -36,8 +41,6 @@ from muq_plugins.evaluation.study.numbers import (
     slope_weights,
 )
 
-# Resampling fewer pieces says nothing about other pieces.
-FEWEST_PIECES = 5
 NOTHING = "-"
 # Columns of the table of codes: measure, scale and decimals.
 CODES = {
@@ -126,7 +129,7 @@ def study_page(study: Study) -> Page:
     if about["tasks"]:
         parts.append(Part("tasks", table=_tasks_table))
     parts.append(Part("experiments", table=_experiments_table))
-    verdicts = budget_verdict, _unfinished, _one_seed, few_pieces, _answered
+    verdicts = budget_verdict, limits, _answered
     return Page(about["title"], "study.md.j2", (_facts,), verdicts, tuple(parts))
 
 
@@ -145,57 +148,40 @@ def _parts_of(group: Group) -> list[Part]:
     return parts
 
 
-def _facts(study: Study) -> list[Fact]:
+def _facts(study: Study) -> Iterator[Fact]:
     """How much was run, and the base beside the highest."""
-    missing = len(study.about["missing"])
-    facts = [
-        Fact(
-            "Runs",
-            f"{len(study.runs)} of {len(study.runs) + missing}",
-            f"experiments: {len(study.names)}, seeds: {len(study.seeds)}",
-        )
-    ]
+    runs = f"{len(study.runs)} of {len(study.runs) + len(study.about['missing'])}"
+    counts = f"experiments: {len(study.names)}, seeds: {len(study.seeds)}"
+    yield Fact("Runs", runs, counts)
     if not study.runs:
-        return facts
-    facts.append(
-        Fact(
-            "Budget",
-            f"{_same(study.values['updates'])} updates",
-            f"{_same(study.values['audio_seconds'])} s of audio for each run",
-        )
-    )
+        return
+    audio = f"{_same(study.values['audio_seconds'])} s of audio for each run"
+    yield Fact("Budget", f"{_same(study.values['updates'])} updates", audio)
     measure, base = study.measure(study.headline), study.about["base"]
-    means = {
-        name: study.of(study.headline, name).mean()
-        for name in study.names
-        if study.runs_of(name)
-    }
-    best = max(means, key=means.__getitem__)
-    shown = {"base": base} if base in means else {}
-    shown |= {"highest": best} if best != base else {}
-    for title, name in shown.items():
-        values = study.of(study.headline, name)
-        value = measure.show(values.mean()) + measure.sign
-        if len(values) > 1:
-            value += f" ± {measure.show(values.std(ddof=1))}"
-        note = ", ".join(
-            f"{level} {measure.show(height)}{measure.sign}"
-            for level, height in study.levels.items()
-        )
-        if title == "highest":
-            difference = _against_base(study, study.headline, name)
-            note = f"minus {study.label(base)}: {difference}"
-        label = f"{measure.title}, {title}: {study.label(name)}"
-        facts.append(Fact(label, value, note))
-    return facts
+    found = {name: study.of(study.headline, name) for name in study.names}
+    found = {name: values for name, values in found.items() if len(values)}
+    best = max(found, key=lambda name: found[name].mean())
+    levels = (
+        f"{level} {measure.show(height)}{measure.sign}"
+        for level, height in study.levels.items()
+    )
+    notes = {base: ("base", ", ".join(levels))} if base in found else {}
+    if best != base:
+        difference = _against_base(study, study.headline, best)
+        notes[best] = "highest", f"minus {study.label(base)}: {difference}"
+    for name, (title, note) in notes.items():
+        value = measure.show(found[name].mean()) + measure.sign
+        if len(found[name]) > 1:
+            value += f" ± {measure.show(found[name].std(ddof=1))}"
+        yield Fact(f"{measure.title}, {title}: {study.label(name)}", value, note)
 
 
-def budget_verdict(study: Study) -> list[Verdict]:
+def budget_verdict(study: Study) -> Iterator[Verdict]:
     """Whether all runs had the same updates and seconds of audio."""
-    if not study.runs:
-        return []
     budgets = {key: (r["updates"], r["audio_seconds"]) for key, r in study.runs.items()}
     given = list(budgets.values())
+    if not given:
+        return
     usual = max(sorted(set(given)), key=given.count)
     words = f"{usual[0]:,} updates and {usual[1]:,.10g} seconds of audio"
     others = [
@@ -204,40 +190,31 @@ def budget_verdict(study: Study) -> list[Verdict]:
         if (updates, audio) != usual
     ]
     if others:
-        words = (
+        yield Verdict(
+            "problem",
             "the budgets differ, so nothing below is a fair comparison: most runs had "
-            f"{words}, but not {', '.join(others)}."
+            f"{words}, but not {', '.join(others)}.",
         )
-        return [Verdict("problem", words)]
-    return [Verdict("good", f"all {len(given)} runs had the same budget: {words}.")]
+    else:
+        words = f"all {len(given)} runs had the same budget: {words}."
+        yield Verdict("good", words)
 
 
-def _unfinished(study: Study) -> list[Verdict]:
-    missing = study.about["missing"]
-    words = (
-        f"not finished, {len(missing)} of {len(missing) + len(study.runs)} runs: "
-        f"{_some(study, missing)}. Run the study again; what is finished is reused."
-    )
-    return [Verdict("warning", words)] if missing else []
-
-
-def _one_seed(study: Study) -> list[Verdict]:
-    words = (
-        "there is one seed, so nothing can be decided: another seed may turn every "
-        "difference around."
-    )
-    return [Verdict("warning", words)] if len(study.seeds) == 1 else []
-
-
-def few_pieces(study: Study) -> list[Verdict]:
-    """Whether intervals rest on enough pieces."""
-    few = [
-        f"{name} ({pieces})"
-        for name, task in study.about["tasks"].items()
-        if (pieces := len(set(task["pieces"]))) < FEWEST_PIECES
-    ]
-    words = "too few test pieces for intervals that mean something"
-    return [Verdict("warning", f"{words}: {', '.join(few)}.")] if few else []
+def limits(study: Study) -> Iterator[Verdict]:
+    """What the answers lack: runs, seeds, test pieces."""
+    if missing := study.about["missing"]:
+        count = f"{len(missing)} of {len(missing) + len(study.runs)} runs"
+        again = "Run the study again; what is finished is reused."
+        words = f"not finished, {count}: {_some(study, missing)}. {again}"
+        yield Verdict("warning", words)
+    if len(study.seeds) == 1:
+        words = "there is one seed, so nothing can be decided: another seed may turn "
+        yield Verdict("warning", f"{words}every difference around.")
+    pieces = {name: len(set(t["pieces"])) for name, t in study.about["tasks"].items()}
+    few = [f"{name} ({n})" for name, n in pieces.items() if n < FEWEST_GROUPS]
+    if few:
+        words = "too few test pieces for intervals that mean something"
+        yield Verdict("warning", f"{words}: {', '.join(few)}.")
 
 
 def _answered(study: Study) -> list[Verdict]:
@@ -276,8 +253,7 @@ def answer(study: Study, question: dict) -> Answer:
     test pieces out is too narrow to decide.
     """
     kind = next(kind for kind in KINDS if kind in question)
-    text = question["question"]
-    x = question.get("rises", {})
+    text, x = question["question"], question.get("rises", {})
     names = along(x) if x else [question[kind], question["than"]]
     if missing := [run for run in study.about["missing"] if run[0] in names]:
         return Answer(text, "unfinished", f"missing: {_some(study, missing)}")
@@ -292,33 +268,41 @@ def answer(study: Study, question: dict) -> Answer:
         "less_spread": f"standard deviation of the {what}: {first} divided by {last}",
     }[kind]
     unit = (measure.unit + (" per doubling" if x else "")).strip()
+    about = compared, measure, unit
     if reason := not_comparable(study, question["measure"], names):
-        return Answer(text, "undecided", reason, compared, measure, unit)
-    seeds, over = len(study.seeds), f"over {len(study.seeds)} seeds"
-    decides = True
+        return Answer(text, "undecided", reason, *about)
+    over = f"over {len(study.seeds)} seeds"
     if kind == "less_spread":
-        better, null = -1, 1
         both = [study.of(question["measure"], name) for name in names]
-        found = spread_ratio(*both) if seeds > 1 else None
+        if len(study.seeds) == 1:
+            return Answer(text, "undecided", "one seed", *about)
+        found = spread_ratio(*both)
         if found is None:
             words = "at least one of the two does not vary at all"
-            words = words if seeds > 1 else "one seed"
-            return Answer(text, "undecided", words, compared, measure, unit)
+            return Answer(text, "undecided", words, *about)
         words = f"ratio {found.value:.2f} [{found.low:.2f}, {found.high:.2f}] {over}"
+        said = _decided(1 - found.high, 1 - found.low)
+        return Answer(text, said, words, *about, found)
+    weights = slope_weights([x[name] for name in names]) if x else [1.0, -1.0]
+    weights = dict(zip(names, weights, strict=True))
+    found = contrast(study, question["measure"], weights)
+    low, high = sorted(measure.better * end for end in (found.low, found.high))
+    said = _decided(low, high)
+    words = f"{measure.show(found.value, '+')} {unit}".strip()
+    if question["measure"] in study.scores and math.isnan(found.from_groups):
+        said, over = "undecided", f"{over} only, without the choice of test pieces"
+    if len(found.per_seed) == 1:
+        words = f"one seed, {words}"
+    elif math.isnan(found.low):
+        words += f" {over}, which say nothing: their 95% interval exceeds the scale"
     else:
-        better, null = measure.better, 0
-        weights = slope_weights([x[name] for name in names]) if x else [1.0, -1.0]
-        weights = dict(zip(names, weights, strict=True))
-        found = contrast(study, question["measure"], weights)
-        words = f"{measure.show(found.value, '+')} {unit}".strip()
-        if question["measure"] in study.scores and math.isnan(found.from_groups):
-            decides, over = False, f"{over} only, without the choice of test pieces"
-        several = f"{words} {measure.ends(found)} {over}"
-        words = f"one seed, {words}" if math.isnan(found.low) else several
-    low, high = sorted(better * (end - null) for end in (found.low, found.high))
-    said = "supported" if low > 0 else "refuted" if high < 0 else "undecided"
-    said = said if decides else "undecided"
-    return Answer(text, said, words, compared, measure, unit, found)
+        words += f" {measure.ends(found)} {over}"
+    return Answer(text, said, words, *about, found)
+
+
+def _decided(low: float, high: float) -> str:
+    """The answer if what lies above 0 speaks for it."""
+    return "supported" if low > 0 else "refuted" if high < 0 else "undecided"
 
 
 def not_comparable(study: Study, measure: str, names: Sequence[str]) -> str:
@@ -354,7 +338,7 @@ def answers_table(study: Study) -> Table:
             halves = (found.from_seeds, found.from_groups)
             cells = [
                 f"{show(found.value, '+')} {said.unit}".strip(),
-                NOTHING if math.isnan(found.low) else said.measure.ends(found),
+                said.measure.ends(found) or NOTHING,
                 *(NOTHING if math.isnan(half) else f"±{show(half)}" for half in halves),
                 ", ".join(show(value, "+") for value in found.per_seed),
             ]
@@ -475,9 +459,7 @@ def _against_base(study: Study, measure: str, name: str) -> str:
     if found is None or unknown:
         return NOTHING
     change = study.measure(measure).show(found.value, "+")
-    if not math.isnan(found.low):
-        change += f" {study.measure(measure).ends(found)}"
-    return _unbroken(change)
+    return _unbroken(f"{change} {study.measure(measure).ends(found)}".strip())
 
 
 def _cell(values: np.ndarray, decimals: int, comma: str = "") -> str:

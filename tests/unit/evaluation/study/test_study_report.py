@@ -12,8 +12,8 @@ from muq_plugins.evaluation.study.page import (
     budget_table,
     budget_verdict,
     codes_table,
-    few_pieces,
     groups_of,
+    limits,
     probe_table,
 )
 from tests.unit.evaluation.simulated_study import Simulated, simulate_study
@@ -222,12 +222,37 @@ def test_one_seed_has_no_intervals(content, written, parsed):
     assert "±" not in "".join(x for x in text.splitlines() if x.startswith("| VQ |"))
 
 
+@pytest.mark.usefixtures("no_pixels")
+def test_an_interval_wider_than_the_scale_is_no_result(written):
+    """Two seeds that are far apart say nothing, wherever they are shown."""
+    content = simulate_study(
+        {"a": Simulated("A"), "b": Simulated("B", recall=0.75)},
+        [{"title": "Both", "experiments": ["a", "b"]}],
+        [{"question": "Is B better?", "measure": "probe", "better": "b", "than": "a"}],
+        seeds=[1, 2],
+        seed_effect=0.3,
+        number=1,
+    )
+    folder = written(content)
+    study_report(folder)
+    text = (folder / "report.md").read_text("utf-8").replace("\xa0", " ")
+    words = "points over 2 seeds, which say nothing: their 95% interval exceeds the"
+    assert words in text.partition("## Questions and answers")[0]
+    (row,) = [line for line in text.splitlines() if line.startswith("| Is B better? |")]
+    assert "| (the seeds say nothing) | - | ±" in row and "[" not in row
+    parts = text.split("## ")
+    (fact,) = [x for x in parts[0].splitlines() if "highest" in x]
+    (row,) = [x for x in parts[2].splitlines() if x.startswith("| B |")]
+    for shown in (fact, row):
+        assert "(the seeds say nothing)" in shown and "[" not in shown
+
+
 def test_few_pieces_are_warned_of(content, parsed):
     """Four pieces say nothing about other pieces."""
     task = content["tasks"]["notes/mode"]
     task["pieces"] = [piece % 4 for piece in task["pieces"]]
     words = "too few test pieces for intervals that mean something: notes/mode (4)."
-    assert [v.message for v in few_pieces(parsed(content))] == [words]
+    assert [v.message for v in limits(parsed(content))] == [words]
 
 
 def test_base_is_its_own_base(content, parsed):
