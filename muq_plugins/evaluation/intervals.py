@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy import stats
@@ -43,6 +43,17 @@ class Paired(NamedTuple):
     from_seeds: float
     from_groups: float
     per_seed: list[float]
+
+
+def plain(found: Any, *without: str) -> dict[str, Any]:
+    """A named tuple, and those in it, as JSON keeps them, but for some of its fields."""
+
+    def of(value):
+        if hasattr(value, "_asdict"):
+            return {key: of(inner) for key, inner in value._asdict().items()}
+        return [of(inner) for inner in value] if isinstance(value, list) else value
+
+    return {key: value for key, value in of(found).items() if key not in without}
 
 
 def ends(low: float, high: float) -> str:

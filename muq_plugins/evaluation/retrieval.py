@@ -9,7 +9,7 @@ similarity scores exactly chance, whatever the order of the files.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -19,41 +19,26 @@ RECALL_AT = (1, 5, 10)
 DEPTH = 10
 
 
-@dataclass(frozen=True)
-class RetrievalScores:
+class RetrievalScores(NamedTuple):
     """Scores of one direction of retrieval."""
 
     # share of the queries with a relevant item among the first 1, 5 and 10
-    recall: dict[int, Estimate]
-    # median over the queries of the rank of the first relevant item, from 1
-    median_rank: Estimate
+    recall_at_1: Estimate
+    recall_at_5: Estimate
+    recall_at_10: Estimate
     # mean average precision of the first 10 items; a query counts 1 if they are all
     # relevant, or all that are relevant come first
     map_at_10: Estimate
     mean_average_precision: Estimate  # the same over all items
-    # the same numbers if all similarities were equal; keys "recall_at_1", ...,
-    # "median_rank", "map_at_10" and "mean_average_precision"
-    chance: dict[str, float]
+    # median over the queries of the rank of the first relevant item, from 1
+    median_rank: Estimate
+    chance: dict[str, float]  # the same numbers if all similarities were equal
     queries: int  # how many were scored
     items: int  # how many could be found
     # rows of the queries that no item is relevant to; they are not scored
     without_answer: list[int]
     # the same numbers of each query, and its "group", which two models pair by
     per_query: dict[str, list]
-
-    def to_dict(self) -> dict:
-        """As JSON keeps it."""
-        scores = {f"recall_at_{k}": value for k, value in self.recall.items()}
-        for name in ("median_rank", "map_at_10", "mean_average_precision"):
-            scores[name] = getattr(self, name)
-        rest = asdict(self)
-        return {
-            **{name: value._asdict() for name, value in scores.items()},
-            **{
-                name: rest[name]
-                for name in ("chance", "queries", "items", "without_answer")
-            },
-        }
 
 
 def retrieval_scores(
@@ -65,7 +50,14 @@ def retrieval_scores(
     candidates: np.ndarray | None = None,
 ) -> RetrievalScores:
     """Recall at 1, 5 and 10, median rank and mean average precision, with intervals."""
-    near, relevant, allowed = _checked(similarities, relevant, candidates)
+    near, relevant = np.asarray(similarities, dtype=float), np.asarray(relevant)
+    allowed = np.ones_like(relevant) if candidates is None else candidates
+    bad = ~np.isfinite(near).all(axis=1)
+    if bad.any():
+        raise ValueError(
+            f"Similarities of query {int(bad.argmax())} are not finite numbers: check "
+            "the model that made them."
+        )
     answerable = (relevant & allowed).any(axis=1)
     if not answerable.any():
         raise ValueError(
@@ -80,32 +72,24 @@ def retrieval_scores(
         found.append(query_scores(near[row, some], answers))
         chance.append(query_scores(np.zeros(len(answers)), answers))
     found, chance = np.array(found), np.array(chance)
-    groups = np.arange(len(near)) if groups is None else np.array(list(groups))
-    if len(groups) != len(near):
-        raise ValueError(f"{len(groups)} groups for {len(near)} queries.")
+    groups = np.arange(len(near)) if groups is None else np.asarray(groups)
     weights = draws(groups[rows], samples, seed)
-    mean = weights @ found / weights.sum(axis=1, keepdims=True)
-    names = [f"recall_at_{k}" for k in RECALL_AT]
-    names += ["map_at_10", "mean_average_precision"]
-    scores = {
-        name: interval(found[:, i].mean(), mean[:, i]) for i, name in enumerate(names)
-    }
-    ranks = found[:, -1]
+    means = weights @ found / weights.sum(axis=1, keepdims=True)
+    *names, rank = RetrievalScores._fields[: found.shape[1]]
+    ranks, by_query = found[:, -1], found.round(6).T.tolist()
     return RetrievalScores(
-        recall={k: scores[f"recall_at_{k}"] for k in RECALL_AT},
-        median_rank=interval(np.median(ranks), _weighted_median(ranks, weights)),
-        map_at_10=scores["map_at_10"],
-        mean_average_precision=scores["mean_average_precision"],
-        chance={
+        *(interval(found[:, i].mean(), means[:, i]) for i in range(len(names))),
+        interval(np.median(ranks), _weighted_median(ranks, weights)),
+        {
             **{name: float(chance[:, i].mean()) for i, name in enumerate(names)},
-            "median_rank": float(np.median(chance[:, -1])),
+            rank: float(np.median(chance[:, -1])),
         },
-        queries=len(rows),
-        items=near.shape[1],
-        without_answer=np.flatnonzero(~answerable).tolist(),
-        per_query={
+        len(rows),
+        near.shape[1],
+        np.flatnonzero(~answerable).tolist(),
+        {
             "group": groups[rows].tolist(),
-            **dict(zip([*names, "rank"], found.round(6).T.tolist(), strict=True)),
+            **dict(zip([*names, "rank"], by_query, strict=True)),
         },
     )
 
@@ -153,21 +137,3 @@ def _weighted_median(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
     lower = (counts >= np.floor((total + 1) / 2)).argmax(axis=1)
     upper = (counts >= np.floor((total + 2) / 2)).argmax(axis=1)
     return (values[lower] + values[upper]) / 2
-
-
-def _checked(similarities, relevant, candidates):
-    near = np.asarray(similarities, dtype=float)
-    relevant = np.asarray(relevant, dtype=bool)
-    allowed = np.ones_like(relevant) if candidates is None else np.asarray(candidates)
-    if near.ndim != 2 or near.shape != relevant.shape or near.shape != allowed.shape:
-        raise ValueError(
-            f"Similarities {near.shape}, relevant {relevant.shape} and candidates "
-            f"{allowed.shape} must have one shape (queries, items)."
-        )
-    bad = ~np.isfinite(near).all(axis=1)
-    if bad.any():
-        raise ValueError(
-            f"Similarities of query {int(bad.argmax())} are not finite numbers: check "
-            "the model that made them."
-        )
-    return near, relevant, allowed.astype(bool)

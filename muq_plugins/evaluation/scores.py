@@ -8,11 +8,11 @@ depend on the order of the files.
 from __future__ import annotations
 
 import warnings
-from collections import Counter
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
+from scipy.integrate import trapezoid
 from sklearn.metrics import (
     accuracy_score,
     average_precision_score,
@@ -80,44 +80,63 @@ def label_draws(
     if targets.ndim == 1:
         return recall_draws(targets == scores, targets, groups, DRAWS)
     weights = draws(groups, RANKED_DRAWS)
-    values = [
-        weighted_average_precision(y, score, weights)
-        for y, score in zip(targets.T, scores.T, strict=True)
-    ]
-    with warnings.catch_warnings():
-        # A draw without any clip of any class has no value; then it is left out.
-        warnings.simplefilter("ignore", RuntimeWarning)
-        result = np.nanmean(values, axis=0)
-    result = np.where(np.isnan(result), np.nanmean(result), result)
+    result = _macro(weighted_average_precision, targets, scores, weights)
     # Copies of a drawn clip share a rank, which raises the average precision.
     return result - result.mean() + label_scores(targets, scores)["average_precision"]
 
 
-def weighted_average_precision(
-    targets: np.ndarray, scores: np.ndarray, weights: np.ndarray
-) -> np.ndarray:
-    """Average precision of one class under many weightings of the clips at once.
+def _macro(score: Callable, truth, scores, weights: np.ndarray) -> np.ndarray:
+    """The mean of a score over the classes that a draw has, in each of many draws.
+
+    A draw without any clip of any class says nothing: it gets the mean of the others.
+    """
+    columns, means = list(zip(truth.T, scores.T, strict=True)), []
+    for start in range(0, len(weights), CHUNK):
+        some = weights[start : start + CHUNK]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)
+            means.append(np.nanmean([score(y, s, some) for y, s in columns], axis=0))
+    means = np.concatenate(means)
+    return np.where(np.isnan(means), np.nanmean(means), means)
+
+
+def _from_the_top(truth, scores, weights) -> tuple[np.ndarray, np.ndarray]:
+    """Weight of the positives, and of all clips, down to each score (draws, scores).
 
     Clips with the same score are found together, as in scikit-learn.
     """
     order = np.argsort(-scores, kind="stable")
     last = np.append(np.flatnonzero(np.diff(scores[order])), len(scores) - 1)
     weights = weights[:, order]
-    hits = (weights * targets[order]).cumsum(axis=1)[:, last]
-    found = weights.cumsum(axis=1)[:, last]
+    hits = (weights * truth[order]).cumsum(axis=1)
+    return hits[:, last], weights.cumsum(axis=1)[:, last]
+
+
+def weighted_average_precision(
+    truth: np.ndarray, scores: np.ndarray, weights: np.ndarray
+) -> np.ndarray:
+    """Average precision of one class under many weightings of the clips at once."""
+    hits, found = _from_the_top(truth, scores, weights)
     precision = np.divide(hits, found, out=np.zeros_like(hits), where=found > 0)
     gains = np.diff(hits, axis=1, prepend=0.0)
-    total = hits[:, -1]
-    return np.divide(
-        (gains * precision).sum(axis=1),
-        total,
-        out=np.full_like(total, np.nan),
-        where=total > 0,
-    )
+    return _ratio((gains * precision).sum(axis=1), hits[:, -1])
 
 
-@dataclass(frozen=True)
-class TagScore:
+def weighted_roc_auc(
+    truth: np.ndarray, scores: np.ndarray, weights: np.ndarray
+) -> np.ndarray:
+    """Area under the ROC curve of one class under many weightings at once."""
+    hits, found = _from_the_top(truth, scores, weights)
+    false = found - hits
+    area = trapezoid(hits, false, axis=1) + hits[:, 0] * false[:, 0] / 2
+    return _ratio(area, hits[:, -1] * false[:, -1])
+
+
+def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    return np.divide(part, whole, out=np.full_like(whole, np.nan), where=whole > 0)
+
+
+class TagScore(NamedTuple):
     """Scores of one tag."""
 
     tag: str  # the tag
@@ -128,8 +147,7 @@ class TagScore:
     average_precision: float | None
 
 
-@dataclass(frozen=True)
-class TaggingScores:
+class TaggingScores(NamedTuple):
     """Scores of all tags."""
 
     roc_auc: Estimate  # mean over the scored tags; chance is 0.5
@@ -144,15 +162,6 @@ class TaggingScores:
     # both means when groups are drawn, which two models on the same clips pair by
     draws: dict[str, list[float]]
 
-    def to_dict(self) -> dict:
-        """As JSON keeps it, without the draws."""
-        plain = {key: value for key, value in asdict(self).items() if key != "draws"}
-        return {
-            **plain,
-            "roc_auc": self.roc_auc._asdict(),
-            "average_precision": self.average_precision._asdict(),
-        }
-
 
 def tagging_scores(
     scores: np.ndarray,
@@ -163,101 +172,44 @@ def tagging_scores(
     seed: int = 0,
 ) -> TaggingScores:
     """Macro ROC-AUC and average precision, per tag and with intervals."""
-    scores, truth = _checked(scores, truth, tags, groups)
-    counts = truth.sum(axis=0)
-    scored = np.flatnonzero((counts > 0) & (counts < len(truth)))
-    if not scored.size:
-        raise ValueError(
-            f"None of {len(tags)} tags has both a clip with it and one without: "
-            "nothing can be scored. Check that tags and clips are of one data set."
-        )
-    each = [
-        TagScore(t, int(n), len(truth) - int(n), None, None)
-        for t, n in zip(tags, counts, strict=True)
-    ]
-    for i in scored:
-        area = float(roc_auc_score(truth[:, i], scores[:, i]))
-        precision = float(average_precision_score(truth[:, i], scores[:, i]))
-        each[i] = TagScore(
-            tags[i], each[i].positives, each[i].negatives, area, precision
-        )
-    area = float(np.mean([each[i].roc_auc for i in scored]))
-    precision = float(np.mean([each[i].average_precision for i in scored]))
-    weights = draws(np.arange(len(truth)) if groups is None else groups, samples, seed)
-    areas, precisions = _resampled(scores[:, scored], truth[:, scored], weights)
-    # Copies of a drawn clip share a rank, which raises the average precision.
-    precisions = precisions - np.nanmean(precisions) + precision
-    return TaggingScores(
-        roc_auc=interval(area, areas),
-        average_precision=interval(precision, precisions),
-        chance=float(counts[scored].mean() / len(truth)),
-        clips=len(truth),
-        tags=each,
-        without_positive=[tag for tag, n in zip(tags, counts, strict=True) if n == 0],
-        without_negative=[
-            tag for tag, n in zip(tags, counts, strict=True) if n == len(truth)
-        ],
-        draws={
-            # A draw without any clip of a tag says nothing: it gets the mean.
-            name: np.where(np.isnan(x), np.nanmean(x), x).round(6).tolist()
-            for name, x in (("roc_auc", areas), ("average_precision", precisions))
-        },
-    )
-
-
-def weighted_roc_auc(
-    truth: np.ndarray, scores: np.ndarray, weights: np.ndarray
-) -> np.ndarray:
-    """Area under the ROC curve of one tag under many weightings of the clips at
-    once.
-    """
-    order = np.argsort(scores, kind="stable")
-    last = np.append(np.flatnonzero(np.diff(scores[order])), len(scores) - 1)
-    weights = weights[:, order]
-    positive = (weights * truth[order]).cumsum(axis=1)[:, last]
-    negative = weights.cumsum(axis=1)[:, last] - positive
-    below = np.concatenate([np.zeros((len(weights), 1)), negative[:, :-1]], axis=1)
-    right = np.diff(positive, axis=1, prepend=0.0) * (below + negative) / 2
-    pairs = positive[:, -1] * negative[:, -1]
-    return np.divide(
-        right.sum(axis=1), pairs, out=np.full_like(pairs, np.nan), where=pairs > 0
-    )
-
-
-def _resampled(scores, truth, weights):
-    """Macro ROC-AUC and average precision (samples,), over the tags a draw has."""
-    both = []
-    for start in range(0, len(weights), CHUNK):
-        some = weights[start : start + CHUNK]
-        columns = list(zip(truth.T, scores.T, strict=True))
-        areas = [weighted_roc_auc(y, score, some) for y, score in columns]
-        precisions = [weighted_average_precision(y, s, some) for y, s in columns]
-        with warnings.catch_warnings():
-            # A draw that has no clip of any tag is no number; `interval` skips it.
-            warnings.simplefilter("ignore", RuntimeWarning)
-            both.append((np.nanmean(areas, axis=0), np.nanmean(precisions, axis=0)))
-    return tuple(np.concatenate(part) for part in zip(*both, strict=True))
-
-
-def _checked(scores, truth, tags, groups):
     scores, truth = np.asarray(scores, dtype=float), np.asarray(truth, dtype=bool)
-    if scores.ndim != 2 or scores.shape != truth.shape or scores.shape[1] != len(tags):
-        raise ValueError(
-            f"Scores {scores.shape} and truth {truth.shape} must both be (clips, "
-            f"{len(tags)} tags)."
-        )
-    if groups is not None and len(groups) != len(truth):
-        raise ValueError(f"{len(groups)} groups for {len(truth)} clips.")
-    twice = [tag for tag, times in Counter(tags).items() if times > 1]
-    if twice:
-        raise ValueError(
-            f"The tag {twice[0]!r} comes {Counter(tags)[twice[0]]} times: it would "
-            "count more than the others. Merge its columns first."
-        )
     bad = ~np.isfinite(scores).all(axis=0)
     if bad.any():
         raise ValueError(
             f"Scores of the tag {tags[int(bad.argmax())]!r} are not numbers: check the "
             "model that made them."
         )
-    return scores, truth
+    counts = truth.sum(axis=0)
+    scored = (counts > 0) & (counts < len(truth))
+    if not scored.any():
+        raise ValueError(
+            f"None of {len(tags)} tags has both a clip with it and one without: "
+            "nothing can be scored. Check that tags and clips are of one data set."
+        )
+    each = []
+    for index, (tag, positives) in enumerate(zip(tags, counts.tolist(), strict=True)):
+        found = None, None
+        if scored[index]:
+            pair = truth[:, index], scores[:, index]
+            found = float(roc_auc_score(*pair)), float(average_precision_score(*pair))
+        each.append(TagScore(tag, positives, len(truth) - positives, *found))
+    areas, precisions = np.array([tag[3:] for tag in each], dtype=float)[scored].T
+    weights = draws(np.arange(len(truth)) if groups is None else groups, samples, seed)
+    drawn = truth[:, scored], scores[:, scored], weights
+    roc_auc = _macro(weighted_roc_auc, *drawn)
+    precision = _macro(weighted_average_precision, *drawn)
+    # Copies of a drawn clip share a rank, which raises the average precision.
+    precision = precision - precision.mean() + precisions.mean()
+    return TaggingScores(
+        interval(areas.mean(), roc_auc),
+        interval(precisions.mean(), precision),
+        float(counts[scored].mean() / len(truth)),
+        len(truth),
+        each,
+        [tag.tag for tag in each if not tag.positives],
+        [tag.tag for tag in each if not tag.negatives],
+        {
+            "roc_auc": roc_auc.round(6).tolist(),
+            "average_precision": precision.round(6).tolist(),
+        },
+    )

@@ -27,6 +27,7 @@ import torch
 from speechbrain.utils.distributed import infer_device
 
 from muq_plugins.errors import UserError, given_by_user
+from muq_plugins.evaluation.intervals import plain
 from muq_plugins.evaluation.zero_shot.clips import audio_latents, text_latents
 from muq_plugins.evaluation.zero_shot.page import save_zero_shot, zero_shot_report
 from muq_plugins.evaluation.zero_shot.scores import (
@@ -74,13 +75,14 @@ def evaluate(model, clips, prompts, latents_folder, progress):
     if clips.tags:
         texts = embed_tags(model, clips.spoken, prompts).numpy()
         scores["prompts"] = prompts
-        scores["tagging"] = tag_scores(clips, audio, texts).to_dict()
+        scores["tagging"] = plain(tag_scores(clips, audio, texts), "draws")
         scores["accuracy"] = class_accuracy(clips, audio, texts)
     if clips.captions:
         captions = distinct_captions(clips)
         texts = text_latents(model, captions)
         found = caption_scores(clips, audio, captions, texts)
-        scores["retrieval"] = {name: one.to_dict() for name, one in found.items()}
+        ways = {name: plain(one, "per_query") for name, one in found.items()}
+        scores["retrieval"] = ways
     return scores
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,7 +15,7 @@ from muq_plugins.evaluation.page import (
     number,
     write_page,
 )
-from muq_plugins.files import write_json
+from muq_plugins.files import read_json, write_json
 
 SCORES_FILE = "zero_shot.json"
 NAMES = {
@@ -37,7 +36,7 @@ def save_zero_shot(folder: str | Path, scores: dict[str, Any]) -> None:
 def zero_shot_report(folder: str | Path) -> tuple[Path, list[str]]:
     """Write the report of a zero-shot evaluation."""
     folder = Path(folder)
-    scores = json.loads((folder / SCORES_FILE).read_text("utf-8"))
+    scores = read_json(folder / SCORES_FILE, "evaluate again")
     subtitle = f"{scores['model']} on {scores['data']}"
     page = write_page(folder, PAGE, scores, subtitle)
     return page, [str(fact) for fact in PAGE.facts_of(scores)]

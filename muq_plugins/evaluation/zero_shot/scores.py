@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,7 +16,7 @@ from muq_plugins.data.captions import (
     tag_texts,
 )
 from muq_plugins.errors import UserError
-from muq_plugins.evaluation.intervals import draws, interval
+from muq_plugins.evaluation.intervals import draws, interval, plain
 from muq_plugins.evaluation.retrieval import RetrievalScores, retrieval_scores
 from muq_plugins.evaluation.scores import TaggingScores, tagging_scores
 from muq_plugins.evaluation.zero_shot.clips import (
@@ -25,7 +24,7 @@ from muq_plugins.evaluation.zero_shot.clips import (
     audio_latents,
     text_latents,
 )
-from muq_plugins.files import write_json
+from muq_plugins.files import read_json, write_json
 from muq_plugins.lobes.mulan import AudioModel, TextModel
 
 TO_MUSIC, TO_TEXT = "text to music", "music to text"
@@ -112,11 +111,8 @@ def evaluate_mulan(
         captioned = replace(clips, captions=captions)
         texts = distinct_captions(captioned)
         found = caption_scores(captioned, audio, texts, text_latents(model, texts))
-        retrieval[language] = {
-            # What is found of each query and in each draw: studies pair models by it.
-            name: {**one.to_dict(), "per_query": one.per_query}
-            for name, one in found.items()
-        }
+        # With what is found of each query and in each draw: studies pair models by it.
+        retrieval[language] = {name: plain(one) for name, one in found.items()}
     tagging = {}
     for kind in TAGGED:
         tags, truth = tag_table(entries, kind)
@@ -126,8 +122,7 @@ def evaluate_mulan(
         tagging[kind] = {}
         for language in languages:
             texts = text_latents(model, tag_texts(tags, kind, language))
-            found = tag_scores(tagged, audio, texts)
-            tagging[kind][language] = {**found.to_dict(), "draws": found.draws}
+            tagging[kind][language] = plain(tag_scores(tagged, audio, texts))
     return {
         "clips": len(entries),
         "pieces": len(set(clips.groups)),
@@ -136,14 +131,12 @@ def evaluate_mulan(
     }
 
 
-def save_scores(run_folder: str | Path, scores: dict[str, Any]) -> Path:
+def save_scores(run_folder: str | Path, scores: dict[str, Any]) -> None:
     """Saves scores where the report of the run looks for them."""
-    path = Path(run_folder) / SCORES_FILE
-    write_json(path, scores)
-    return path
+    write_json(Path(run_folder) / SCORES_FILE, scores)
 
 
 def load_scores(run_folder: str | Path) -> dict[str, Any]:
     """Loads what `save_scores` has saved."""
     path = Path(run_folder) / SCORES_FILE
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    return read_json(path, "evaluate the run again") if path.exists() else {}

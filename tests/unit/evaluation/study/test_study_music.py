@@ -5,7 +5,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from muq_plugins.errors import UserError
-from muq_plugins.evaluation.intervals import draws
+from muq_plugins.evaluation.intervals import draws, plain
 from muq_plugins.evaluation.retrieval import retrieval_scores
 from muq_plugins.evaluation.run_files import MetricsLog
 from muq_plugins.evaluation.scores import tagging_scores
@@ -47,8 +47,8 @@ def make_run(folder, noise, seed, groups=GROUPS, kept=True):
     truth = np.arange(CLIPS)[:, None] % 3 == np.arange(3)
     heard = truth + noise * rng.normal(size=truth.shape)
     tagged = tagging_scores(heard, truth, ["oboe", "tuba", "viola"], groups)
-    way = {**found.to_dict(), **({"per_query": found.per_query} if kept else {})}
-    tags = {**tagged.to_dict(), **({"draws": tagged.draws} if kept else {})}
+    without = [] if kept else ["per_query", "draws"]
+    way, tags = plain(found, *without), plain(tagged, *without)
     ways = {"text to music": way, "music to text": way}
     content = {"clips": CLIPS, "pieces": PIECES, "retrieval": {"en": ways}}
     save_scores(folder, {**content, "tagging": {"instrument": {"en": tags}}})

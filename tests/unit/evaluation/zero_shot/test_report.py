@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 
+from muq_plugins.evaluation.intervals import plain
 from muq_plugins.evaluation.zero_shot.page import save_zero_shot, zero_shot_report
 from muq_plugins.evaluation.zero_shot.scores import caption_scores, tag_scores
 
@@ -19,9 +20,9 @@ def test_the_report_shows_every_number_beside_chance(folder, tmp_path, load):
         "clips": 3,
         "clip_seconds": 10.0,
         "prompts": ["{tag} music"],
-        "tagging": tag_scores(clips, audio, np.eye(3)).to_dict(),
+        "tagging": plain(tag_scores(clips, audio, np.eye(3))),
         "accuracy": {"value": 0.1, "low": 0.05, "high": 0.2, "chance": 0.1},
-        "retrieval": {name: one.to_dict() for name, one in retrieval.items()},
+        "retrieval": {name: plain(one) for name, one in retrieval.items()},
     }
     save_zero_shot(tmp_path / "out", scores)
     path = tmp_path / "out" / "zero_shot.json"
