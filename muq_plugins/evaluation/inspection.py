@@ -5,17 +5,13 @@ Also on audio that it was not trained on, for which its own training says nothin
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
-from speechbrain.utils.logger import get_logger
 from torch import Tensor
 
-from muq_plugins.data.audio import AudioError
-from muq_plugins.data.windows import spread_windows
-from muq_plugins.evaluation.probing.clips import Clip
+from muq_plugins.evaluation.probing.clips import Clip, window_batches
 from muq_plugins.evaluation.run_files import (
     METRICS_FILE,
     load_diagnostics,
@@ -28,8 +24,6 @@ from muq_plugins.lobes import StackedFrames, Target, TokenizerTraining, codes
 from muq_plugins.lobes.codes import count_codes
 from muq_plugins.lobes.lengths import lengths_on
 from muq_plugins.lobes.quantizers.base import decoding_errors
-
-logger = get_logger(__name__)
 
 INSPECTION_FILE = "inspection.json"
 # Of the clip that the report shows: more would be too small to see.
@@ -49,16 +43,12 @@ def inspect_tokenizer(
     device = next(target.buffers()).device
     can_decode = hasattr(target.quantizer, "decode")
     skipped: list[str] = []
-    heard: set[str] = set()
+    heard: set[int] = set()
     counts = torch.zeros(target.num_codebooks, target.codebook_size, dtype=torch.int64)
     errors = torch.zeros(target.num_codebooks + 1, dtype=torch.float64)
-    seconds, example = 0.0, None
-    windows = _windows(clips, window_seconds, max_windows, target.sample_rate, skipped)
-    for batch in _batches(windows, batch_size):
-        wavs = torch.nn.utils.rnn.pad_sequence(
-            [wav for _, wav in batch], batch_first=True
-        )
-        lens = torch.tensor([len(wav) for _, wav in batch]) / wavs.shape[1]
+    samples, example = 0, None
+    windows = window_seconds, max_windows, target.sample_rate, batch_size
+    for places, wavs, lens in window_batches(clips, *windows, skipped):
         with torch.no_grad():
             frames = stage.own_frames(wavs.to(device), lengths_on(lens, device))
             found = target.quantizer.encode(frames)
@@ -66,10 +56,12 @@ def inspect_tokenizer(
             if can_decode:
                 lost = decoding_errors(target.quantizer, frames, found)
                 errors += lost.double().cpu() * len(frames)
-        heard |= {name for name, _ in batch}
-        seconds += sum(len(wav) for _, wav in batch) / target.sample_rate
+        heard |= set(places)
+        lengths = (lens * wavs.shape[1]).round().int().tolist()
+        samples += sum(lengths)
         if example is None:
-            example = batch[0][1][: round(EXAMPLE_SECONDS * target.sample_rate)]
+            seconds = round(EXAMPLE_SECONDS * target.sample_rate)
+            example = wavs[0, : min(seconds, lengths[0])]
     if example is None:
         raise ValueError(
             f"None of the {len(clips)} clips could be read: "
@@ -78,7 +70,7 @@ def inspect_tokenizer(
     frames = int(counts[0].sum())
     result = {
         "clips": len(heard),
-        "seconds": round(seconds, 3),
+        "seconds": round(samples / target.sample_rate, 3),
         "frames": frames,
         "num_codebooks": target.num_codebooks,
         "codebook_size": target.codebook_size,
@@ -141,30 +133,3 @@ def _use(counts: Tensor) -> dict[str, list]:
         "dead_codes": codes.dead_codes(counts).tolist(),
         "most_frequent_share": codes.most_frequent_share(counts).tolist(),
     }
-
-
-def _windows(
-    clips, window_seconds, max_windows, sample_rate, skipped
-) -> Iterator[tuple[str, Tensor]]:
-    """The windows of all clips that can be read, each with the name of its clip."""
-    for clip in clips:
-        try:
-            windows = spread_windows(
-                clip.wav, clip.duration, window_seconds, max_windows, sample_rate
-            )
-        except AudioError as error:
-            logger.warning(f"Left out: {error}")
-            skipped.append(str(error))
-            continue
-        yield from ((clip.name, wav) for wav in windows)
-
-
-def _batches(items: Iterator, size: int) -> Iterator[list]:
-    batch = []
-    for item in items:
-        batch.append(item)
-        if len(batch) == size:
-            yield batch
-            batch = []
-    if batch:
-        yield batch

@@ -46,7 +46,7 @@ class Paired(NamedTuple):
 
 
 def plain(found: Any, *without: str) -> dict[str, Any]:
-    """A named tuple, and those in it, as JSON keeps them, but for some of its fields."""
+    """A named tuple, and those in it, as JSON keeps them; without some fields."""
 
     def of(value):
         if hasattr(value, "_asdict"):

@@ -50,7 +50,7 @@ def retrieval_scores(
     candidates: np.ndarray | None = None,
 ) -> RetrievalScores:
     """Recall at 1, 5 and 10, median rank and mean average precision, with intervals."""
-    near, relevant = np.asarray(similarities, dtype=float), np.asarray(relevant)
+    near, relevant = np.asarray(similarities, float), np.asarray(relevant, bool)
     allowed = np.ones_like(relevant) if candidates is None else candidates
     bad = ~np.isfinite(near).all(axis=1)
     if bad.any():

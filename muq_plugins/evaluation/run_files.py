@@ -45,12 +45,12 @@ class MetricsLog:
         missing = [key for key in ("kind", "step") if key not in row]
         if missing:
             raise ValueError(f"a row of {self.path} lacks {missing}: {row}")
-        row = {key: _plain(value) for key, value in row.items()}
-        non_finite = [key for key, value in row.items() if not _is_finite(value)]
-        row = {key: _without_non_finite(value) for key, value in row.items()}
-        if non_finite:
-            row["non_finite"] = non_finite
-        line = json.dumps(row, allow_nan=False) + "\n"
+        # Tensors and arrays as numbers and lists.
+        row = {k: v.tolist() if hasattr(v, "tolist") else v for k, v in row.items()}
+        finite = {key: _finite(value) for key, value in row.items()}
+        if non_finite := [key for key in row if finite[key] != row[key]]:
+            finite["non_finite"] = non_finite
+        line = json.dumps(finite, allow_nan=False) + "\n"
         with open(self.path, "ab", buffering=0) as file:
             start = file.seek(0, os.SEEK_END)
             try:
@@ -162,21 +162,11 @@ def _parse(line: bytes, path: Path, number: int) -> dict:
     )
 
 
-def _plain(value):
-    """Tensors and arrays as Python numbers and lists, for JSON."""
-    return value.tolist() if hasattr(value, "tolist") else value
-
-
-def _is_finite(value) -> bool:
+def _finite(value):
+    """The value, with None for each number that is not finite."""
     if isinstance(value, (list, tuple)):
-        return all(_is_finite(item) for item in value)
-    return not isinstance(value, float) or math.isfinite(value)
-
-
-def _without_non_finite(value):
-    if isinstance(value, (list, tuple)):
-        return [_without_non_finite(item) for item in value]
-    return value if _is_finite(value) else None
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _write_all(file, data: bytes) -> None:

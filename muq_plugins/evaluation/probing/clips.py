@@ -5,10 +5,15 @@ labels.
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Iterable, Sequence
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import torch
+from speechbrain.utils.logger import get_logger
+from torch import Tensor
 
 from muq_plugins.data.audio import AudioError, audio_info
 from muq_plugins.data.corpus.notes import NOTE_LABELS
@@ -19,7 +24,10 @@ from muq_plugins.data.preparation import (
     prepare_manifests,
     prepare_notes,
 )
+from muq_plugins.data.windows import spread_windows
 from muq_plugins.errors import UserError, nearest
+
+logger = get_logger(__name__)
 
 PARTS = ("train", "valid", "test")
 # How many of the missing files an error names.
@@ -122,6 +130,39 @@ def csv_clips(
         labels = {name: cell for name, cell in row.items() if name and cell}
         clips.append(Clip(row[path_column], str(wav), duration, part, labels))
     return clips
+
+
+def window_batches(
+    clips: Sequence[Clip],
+    seconds: float,
+    most: int,
+    sample_rate: int,
+    size: int,
+    skipped: list[str],
+) -> Iterator[tuple[list[int], Tensor, Tensor]]:
+    """Batches of windows that are spread over clips: whose they are, wavs and wav_lens.
+
+    What says why a clip could not be read is added to ``skipped``, and logged.
+    """
+
+    def windows():
+        for index, clip in enumerate(clips):
+            try:
+                read = spread_windows(
+                    clip.wav, clip.duration, seconds, most, sample_rate
+                )
+            except AudioError as error:
+                logger.warning(f"Left out: {error}")
+                skipped.append(str(error))
+                continue
+            yield from ((index, wav) for wav in read)
+
+    every = windows()
+    while batch := list(itertools.islice(every, size)):
+        places, wavs = zip(*batch, strict=True)
+        padded = torch.nn.utils.rnn.pad_sequence(wavs, batch_first=True)
+        lens = torch.tensor([len(wav) for wav in wavs]) / padded.shape[1]
+        yield list(places), padded, lens
 
 
 def or_rather(name: str, known: Iterable[str]) -> str:

@@ -18,20 +18,15 @@ from typing import Protocol
 
 import numpy as np
 import torch
-from speechbrain.utils.logger import get_logger
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from muq_plugins.data.audio import AudioError
-from muq_plugins.data.windows import spread_windows
 from muq_plugins.evaluation.kept import digest, file_stamp, load_arrays, save_arrays
-from muq_plugins.evaluation.probing.clips import Clip, ProbeError
+from muq_plugins.evaluation.probing.clips import Clip, ProbeError, window_batches
 from muq_plugins.evaluation.probing.results import LOG_MEL, TRAINED, UNTRAINED
 from muq_plugins.lobes.lengths import absolute_lengths, length_mask, lengths_on
 from muq_plugins.lobes.mel import LogMel
 from muq_plugins.lobes.parts import build, describe, encoder_fingerprint, fingerprint
-
-logger = get_logger(__name__)
 
 # Raised whenever a change of the code changes the features.
 FORMAT = 1
@@ -129,37 +124,15 @@ def _compute(
     """Features (clips, layers, size), None if no clip could be read."""
     sums: list = [0.0] * len(clips)
     frames = [0] * len(clips)
-    batch: list[tuple[int, torch.Tensor]] = []
-
-    def encode():
-        if not batch:
-            return
-        windows = [wav for _, wav in batch]
-        wavs = torch.nn.utils.rnn.pad_sequence(windows, batch_first=True)
-        lens = torch.tensor([len(wav) for wav in windows]) / wavs.shape[1]
+    windows = settings.window_seconds, settings.max_windows
+    heard = window_batches(
+        clips, *windows, extractor.sample_rate, settings.batch_size, []
+    )
+    for places, wavs, lens in heard:
         totals, lengths = extractor.sums(wavs, lens)
-        for row, (index, _) in enumerate(batch):
-            sums[index] = sums[index] + totals[row].double().numpy()
-            frames[index] += int(lengths[row])
-        batch.clear()
-
-    for index, clip in enumerate(clips):
-        try:
-            windows = spread_windows(
-                clip.wav,
-                clip.duration,
-                settings.window_seconds,
-                settings.max_windows,
-                extractor.sample_rate,
-            )
-        except AudioError as error:
-            logger.warning(f"Probe: left out: {error}")
-            continue
-        for wav in windows:
-            batch.append((index, wav))
-            if len(batch) == settings.batch_size:
-                encode()
-    encode()
+        for place, total, length in zip(places, totals, lengths, strict=True):
+            sums[place] = sums[place] + total.double().numpy()
+            frames[place] += int(length)
     features = [
         extractor.finish(total, count) if count else None
         for total, count in zip(sums, frames, strict=True)

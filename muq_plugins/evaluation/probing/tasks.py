@@ -87,10 +87,6 @@ class TaskData:
     # what was left out or decided, for the report
     notes: list[str] = field(default_factory=list)
 
-    def names(self, part: str) -> list[str]:
-        """The classes of the clips of a part, for a task with one class a clip."""
-        return [self.classes[number] for number in self.targets[part]]
-
 
 def task_data(
     task: ProbeTask,
@@ -219,15 +215,10 @@ def _classes(task: ProbeTask, labels: dict, parts: dict, notes: list[str]) -> li
 
 
 def _targets(task: ProbeTask, positions, labels: dict, classes: list[str]):
-    number = {name: index for index, name in enumerate(classes)}
     if task.kind == "single":
-        return np.array([number[labels[i][0]] for i in positions], dtype=int)
-    targets = np.zeros((len(positions), len(classes)))
-    for row, index in enumerate(positions):
-        for name in labels[index]:
-            if name in number:
-                targets[row, number[name]] = 1
-    return targets
+        return np.array([classes.index(labels[i][0]) for i in positions], dtype=int)
+    has = [[name in labels[i] for name in classes] for i in positions]
+    return np.array(has, dtype=float).reshape(len(positions), len(classes))
 
 
 def split_groups(
@@ -242,22 +233,18 @@ def split_groups(
     taken whose training and test part share most classes, and then the one whose parts
     have the right sizes. Only labels are looked at, no features.
     """
-    names = sorted(set(groups.values()))
+    names, group = np.unique([groups[index] for index in labels], return_inverse=True)
     if len(names) < 2:
         raise ProbeError(
-            f"All {len(labels)} clips have the same {group_name!r}, {names[0]!r}: "
+            f"All {len(labels)} clips have the same {group_name!r}, {str(names[0])!r}: "
             "there is nothing to hold out for the test. Choose another group, or give "
             "the clips a split column."
         )
     classes = sorted({name for found in labels.values() for name in found})
-    number = {name: index for index, name in enumerate(classes)}
-    counts = np.zeros((len(names), len(classes)))
-    sizes = np.zeros(len(names))
-    group_number = {name: index for index, name in enumerate(names)}
-    for index, found in labels.items():
-        sizes[group_number[groups[index]]] += 1
+    counts, sizes = np.zeros((len(names), len(classes))), np.bincount(group)
+    for place, found in zip(group, labels.values(), strict=True):
         for name in found:
-            counts[group_number[groups[index]], number[name]] += 1
+            counts[place, classes.index(name)] += 1
     rng = np.random.default_rng(seed)
     validates = len(names) >= FEWEST_GROUPS_TO_VALIDATE
     best, best_score = None, (-1, -1, -np.inf)
@@ -279,8 +266,8 @@ def split_groups(
             f"No class has enough clips to be learned from some and tested on others, "
             f"of another {group_name or 'clip'!r}. Choose another group, or add clips."
         )
-    part = ("train", "valid", "test")
-    return {index: part[best[group_number[groups[index]]]] for index in labels}
+    parts = [PARTS[part] for part in best[group]]
+    return dict(zip(labels, parts, strict=True))
 
 
 def stopping_clips(train: list[int], labels: dict) -> tuple[list[int], list[int]]:

@@ -19,7 +19,6 @@ from safetensors import safe_open
 from muq_plugins.errors import UserError
 from muq_plugins.evaluation.probing.results import (
     LINEAR,
-    MIXTURE,
     TaskResult,
     load_predictions,
     load_results,
@@ -36,8 +35,7 @@ from muq_plugins.lobes import codes
 
 STUDY_FILE = "study.json"
 FORMAT = 1
-PER_CODEBOOK = ("cross_entropy_per_codebook", "accuracy_per_codebook")
-TESTED = ("cross_entropy", "accuracy", "code_entropy", *PER_CODEBOOK)
+TESTED = ("cross_entropy", "accuracy", "code_entropy")
 PACKAGES = ("torch", "speechbrain", "muq_plugins")
 
 
@@ -185,7 +183,6 @@ def _probe_record(folder: Path, result: TaskResult) -> tuple[dict, dict]:
     _, pieces = np.unique(predictions["groups"], return_inverse=True)
     task = {
         "level": result.level,
-        "metric": result.metric,
         "chance": _short(result.chance),
         "classes": result.classes,
         "targets": targets.tolist(),
@@ -193,16 +190,11 @@ def _probe_record(folder: Path, result: TaskResult) -> tuple[dict, dict]:
     }
     scores = {}
     for name in dict.fromkeys(row.features for row in result.rows):
-        curve = [
-            row
-            for row in result.rows
-            if (row.features, row.reader) == (name, LINEAR) and row.layer != MIXTURE
-        ]
+        curve = result.curve(name, LINEAR) or [result.row(name, LINEAR, None)]
         chosen = next(index for index, row in enumerate(curve) if row.chosen)
         predicted = predictions[f"{name}/{LINEAR}/{curve[chosen].layer}"][0]
         scores[name] = {
             "layers": [_short(row.value) for row in curve],
-            "validation": [_short(row.validation) for row in curve],
             "chosen": chosen,
             "value": _short(curve[chosen].value),
             "hits": "".join("01"[hit] for hit in (predicted == targets).tolist()),

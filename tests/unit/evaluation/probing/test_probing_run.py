@@ -286,7 +286,7 @@ def test_fewer_folds_are_those_of_the_linear_probe(corpus):
         result = probe_task(data, {TRAINED: features[TRAINED]}, settings, [3])
         expected = fit_layers(
             values[data.parts["train"]],
-            np.array(data.names("train")),
+            np.array(data.classes)[data.targets["train"]],
             data.groups["train"],
             values[data.parts["test"]],
             seed=3,
