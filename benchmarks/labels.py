@@ -18,6 +18,8 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
+from itertools import islice
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
@@ -31,6 +33,7 @@ from muq_plugins.data.labels.windows import track_samples
 from muq_plugins.data.preparation import prepare_manifests
 from muq_plugins.experiment import load_experiment
 from muq_plugins.inference.tokenizer import load_tokenizer
+from muq_plugins.lobes import Target
 
 BATCHES = 12  # after one to warm up
 TRACKS = 6
@@ -39,43 +42,32 @@ CORPORA = (900, 160_000)
 
 
 def measure(step: Callable[[int], float], steps: int, device: str) -> float:
-    """Times something."""
+    """Seconds for an hour of audio; a step gives the seconds that it is about."""
     cpu = torch.device(device).type == "cpu"
     clock = time.process_time if cpu else time.perf_counter
     step(0)
-    audio, begin = 0.0, clock()
-    for number in range(1, steps + 1):
-        audio += step(number)
+    begin = clock()
+    audio = sum(map(step, range(1, steps + 1)))
     if not cpu:
         torch.accelerator.synchronize()
     return 3600 * (clock() - begin) / audio
 
 
-def lines(costs: dict[str, float], bytes_per_hour: float) -> list[str]:
+def report(costs: dict[str, float], bytes_per_hour: float) -> list[str]:
     """Says what the measured costs mean."""
     extraction = costs["extraction"]
-    found = [
-        f"extraction {extraction:.2f} s per hour of audio: "
-        f"{3600 / extraction:,.0f} hours per hour and worker",
-        f"a look-up {costs['stored']:.3f} s per hour heard",
-        f"on the fly {costs['computed']:.2f} s per hour heard (same labels), "
-        f"{costs['crop']:.2f} s (the target hears the crop alone)",
-    ]
-    for name, words in (("computed", "computed ones"), ("crop", "targets on crops")):
+    lines = [f"{name} {cost:.3f} s per hour of audio" for name, cost in costs.items()]
+    for name in ("computed", "crop"):
         # extraction + n * stored = n * other
         saved = costs[name] - costs["stored"]
-        found.append(
-            f"stored labels pay from {extraction / saved:.2f} hearings of each hour on "
-            f"against {words}"
-            if saved > 0
-            else f"stored labels never pay against {words}"
-        )
+        after = f"from {extraction / saved:.2f} hearings on" if saved > 0 else "never"
+        lines.append(f"stored labels pay {after} against {name}")
     for hours in CORPORA:
-        found.append(
+        lines.append(
             f"{hours:,} h: {hours * extraction / 3600:,.0f} worker hours, "
             f"{hours * bytes_per_hour / 1e9:,.1f} GB of labels"
         )
-    return found
+    return lines
 
 
 def main(argv: list[str]) -> None:
@@ -88,38 +80,37 @@ def main(argv: list[str]) -> None:
     load_tokenizer(target, hparams["tokenizer_folder"])
     target.to(device)
     settings = hparams["labels"]
-    stored = settings.target_for(target, manifests)
     on_the_fly = ComputedLabels(settings.window_seconds, settings.context_seconds)
-    computed = on_the_fly.target_for(target, manifests)
+    targets = {
+        "stored": settings.target_for(target, manifests),
+        "computed": on_the_fly.target_for(target, manifests),  # the same labels
+        "crop": target,  # which hears the crop alone
+    }
     loader = training_loader(
         manifests.train, hparams["clip_seconds"], hparams["batch_size"], seed=0
     )
-    stream = iter(loader)
-    batches = [next(stream).to(device) for _ in range(BATCHES + 1)]
-
-    def hear(target):
-        def step(number):
-            batch = batches[number]
-            target(batch.wavs, batch.wav_lens, batch.crops)
-            return batch.audio_seconds
-
-        return step
-
+    batches = [batch.to(device) for batch in islice(loader, BATCHES + 1)]
     clips = list(all_clips(manifests).values())
+    windows = targets["computed"].windows
 
-    def extract(number):
+    def extract(number: int) -> float:
         entry = clips[number * len(clips) // (TRACKS + 1)]
         samples = track_samples(entry, target.sample_rate)
-        for span in computed.windows.spans(samples):
-            computed.windows.labels(entry["wav"], samples, span)
+        for span in windows.spans(samples):
+            windows.labels(entry["wav"], samples, span)
         return entry["duration"]
 
+    def hear(heard: Target, number: int) -> float:
+        batch = batches[number]
+        heard(batch.wavs, batch.wav_lens, batch.crops)
+        return batch.audio_seconds
+
     costs = {"extraction": measure(extract, TRACKS, device)}
-    for name, heard in (("stored", stored), ("computed", computed), ("crop", target)):
-        costs[name] = measure(hear(heard), BATCHES, device)
+    for name, heard in targets.items():
+        costs[name] = measure(partial(hear, heard), BATCHES, device)
     print(f"device {device}, {torch.get_num_threads()} threads")
     rate = 3600 * target.frame_rate * target.num_codebooks * 2
-    print("\n".join(lines(costs, rate)))
+    print("\n".join(report(costs, rate)))
 
 
 if __name__ == "__main__":
