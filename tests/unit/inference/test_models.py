@@ -1,6 +1,6 @@
 """Models behave as people expect: where they are, their calls, what they run."""
 
-import os
+import shutil
 
 import pytest
 import soundfile
@@ -111,36 +111,35 @@ HARMFUL = {
 }
 
 
+@pytest.fixture
+def with_yaml(folder, tmp_path):
+    """A copy of the folder with more in its YAML, as arguments of `from_hparams`."""
+
+    def make(before, after):
+        source = shutil.copytree(folder, tmp_path / "source")
+        path = source / "hyperparams.yaml"
+        path.write_text(before + path.read_text() + after + "\n")
+        return {"source": str(source), "savedir": str(tmp_path / "cache")}
+
+    return make
+
+
 @pytest.mark.parametrize("text", HARMFUL)
-def test_the_yaml_of_a_folder_runs_no_code(text, folder, tmp_path):
-    source, marker = tmp_path / "source", tmp_path / "executed"
-    source.mkdir()
-    for path in folder.iterdir():
-        os.link(path, source / path.name)
-    yaml = (source / "hyperparams.yaml").read_text()
-    (source / "hyperparams.yaml").unlink()
-    added = text.replace("MARKER", str(marker))
-    start, _, rest = added.rpartition("---\n")
-    start += "---\n" if start else ""
-    (source / "hyperparams.yaml").write_text(start + yaml + rest + "\n")
-    where = {"source": str(source), "savedir": str(tmp_path / "cache")}
+def test_the_yaml_of_a_folder_runs_no_code(text, with_yaml, tmp_path):
+    added = text.replace("MARKER", str(tmp_path / "executed"))
+    start, dashes, rest = added.rpartition("---\n")
+    where = with_yaml(start + dashes, rest)
     for model in (MuQ, MuQMuLan):
         with pytest.raises(ValueError, match="could run any code") as error:
             model.from_hparams(**where)
         assert f"{HARMFUL[text]} could run any code" in str(error.value)
         assert "hyperparams.yaml, line" in str(error.value)
-    assert not marker.exists()
+    assert not (tmp_path / "executed").exists()
 
 
-def test_a_source_that_is_trusted_may_run_what_it_likes(folder, tmp_path):
-    source, marker = tmp_path / "source", tmp_path / "executed"
-    source.mkdir()
-    for path in folder.iterdir():
-        os.link(path, source / path.name)
-    yaml = (source / "hyperparams.yaml").read_text()
-    (source / "hyperparams.yaml").unlink()
-    (source / "hyperparams.yaml").write_text(yaml + f"x: !apply:os.mkdir [{marker}]\n")
-    where = {"source": str(source), "savedir": str(tmp_path / "cache")}
+def test_a_source_that_is_trusted_may_run_what_it_likes(with_yaml, tmp_path):
+    marker = tmp_path / "executed"
+    where = with_yaml("", f"x: !apply:os.mkdir [{marker}]")
     model = MuQ.from_hparams(**where, trust_source=True)
     assert marker.is_dir() and model(WAVS).last_hidden_state.shape == (2, 25, 32)
 

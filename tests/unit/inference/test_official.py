@@ -10,13 +10,22 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from muq_plugins import LogMel, MelRVQ, MuQ
 from muq_plugins.inference.muq import save_muq
 from muq_plugins.inference.official import MUQ, read_official
 from muq_plugins.lobes import MuQEncoder
 from tests.official.parts import masked_prediction
+from tests.unit.inference.edits import (
+    REMOVED,
+    Evil,
+    edit_config,
+    edit_tensors,
+    old_weight_norm,
+    pickled,
+    relative,
+)
 
 OFFICIAL = Path(__file__).parents[2] / "data" / "official_small"
 
@@ -33,17 +42,6 @@ def copied(tmp_path):
     return shutil.copytree(OFFICIAL, tmp_path / "official")
 
 
-def change(folder, edit):
-    """Edits the tensors of a folder in place."""
-    tensors = load_file(folder / "model.safetensors")
-    edit(tensors)
-    save_file(tensors, folder / "model.safetensors")
-
-
-def relative(found, expected):
-    return ((found - expected).norm() / expected.norm()).item()
-
-
 def test_log_mel_equals_the_official_one(golden):
     feats, _ = LogMel()(golden["wavs"].float())
     assert relative(feats.transpose(1, 2), golden["mel"]) < 1e-5
@@ -51,19 +49,16 @@ def test_log_mel_equals_the_official_one(golden):
 
 @pytest.mark.parametrize("weights", ["safetensors", "pickle", "half precision"])
 def test_hidden_states_equal_the_official_ones(golden, copied, weights):
-    limit = 1e-5
+    half = weights == "half precision"
+    if half:
+        edit_tensors(copied, lambda tensors: {k: t.half() for k, t in tensors.items()})
     if weights != "safetensors":
-        tensors = load_file(copied / "model.safetensors")
-        (copied / "model.safetensors").unlink()
-        if weights == "half precision":
-            limit = 1e-2
-            tensors = {name: tensor.half() for name, tensor in tensors.items()}
-        torch.save(tensors, copied / "pytorch_model.bin")
+        pickled(copied)
     model = MuQ.from_pretrained(copied)
     states = model(golden["wavs"].float()).hidden_states
     assert len(states) == len(golden["hidden_states"]) == 4
     for state, expected in zip(states, golden["hidden_states"], strict=True):
-        assert relative(state, expected) < limit
+        assert relative(state, expected) < (1e-2 if half else 1e-5)
 
 
 def test_the_official_behaviour_with_padding_can_be_selected(golden):
@@ -89,17 +84,17 @@ def test_codes_and_masked_loss_equal_the_official_ones(golden):
     assert abs(out.loss - golden["loss"]) < 1e-5 * golden["loss"]
 
 
-@pytest.mark.parametrize("spelling", ["old", "new"])
+def new_weight_norm(tensors):
+    new = ".parametrizations.weight.original"
+    return {
+        name.replace(".weight_g", f"{new}0").replace(".weight_v", f"{new}1"): tensor
+        for name, tensor in tensors.items()
+    }
+
+
+@pytest.mark.parametrize("spelling", [dict, new_weight_norm])
 def test_both_spellings_of_weight_norm(golden, tmp_path, spelling):
-    checkpoint = read_official(OFFICIAL, {})
-    tensors = checkpoint.others["tokenizer"]
-    if spelling == "new":
-        new = {
-            ".weight_g": ".parametrizations.weight.original0",
-            ".weight_v": ".parametrizations.weight.original1",
-        }
-        for old, name in new.items():
-            tensors = {key.replace(old, name): t for key, t in tensors.items()}
+    tensors = spelling(read_official(OFFICIAL, {}).others["tokenizer"])
     torch.save(tensors, tmp_path / "RVQ_4000.pth")
     mel_rvq = MelRVQ.from_pretrained(tmp_path / "RVQ_4000.pth")
     assert torch.equal(mel_rvq(golden["wavs"].float()), golden["codes"].long())
@@ -120,12 +115,7 @@ def test_a_saved_checkpoint_keeps_every_tensor(tmp_path):
     folder = MuQ.from_pretrained(OFFICIAL).save_pretrained(tmp_path / "again")
     before = load_file(OFFICIAL / "model.safetensors")
     after = load_file(folder / "model.safetensors")
-    normalised = {
-        name.replace(".parametrizations.weight.original0", ".weight_g").replace(
-            ".parametrizations.weight.original1", ".weight_v"
-        ): tensor
-        for name, tensor in before.items()
-    }
+    normalised = old_weight_norm(before)
     assert after.keys() == normalised.keys()
     assert all(torch.equal(after[name], normalised[name]) for name in after)
     read = [json.loads((f / "config.json").read_text()) for f in (OFFICIAL, folder)]
@@ -150,90 +140,70 @@ def test_what_the_official_code_cannot_compute_is_not_saved(tmp_path):
         ours.save_pretrained(tmp_path / "official")
 
 
-def test_missing_and_misshapen_tensors_are_named(copied):
-    def edit(tensors):
-        del tensors["model.conformer.layers.1.ffn1.output_dense.weight"]
-        tensors["model.conv.linear.bias"] = torch.zeros(7)
-
-    change(copied, edit)
-    with pytest.raises(ValueError) as error:
-        MuQ.from_pretrained(copied)
-    assert "missing: conformer.layers.1.ffn1.output_dense.weight" in str(error.value)
-    assert "conv.linear.bias: shape (7,), expected (32,)" in str(error.value)
+LAYER = "conformer.layers.{}.ffn1.output_dense.weight"
 
 
-def test_unknown_tensors_are_named(copied):
-    change(copied, lambda tensors: tensors.update({"model.adapter.w": torch.ones(1)}))
-    with pytest.raises(ValueError, match="no MuQ checkpoint has: model.adapter.w"):
-        MuQ.from_pretrained(copied)
+def having(name, *shape):
+    """Adds a tensor, or replaces it."""
+    return lambda folder: edit_tensors(
+        folder, lambda tensors: {**tensors, name: torch.zeros(shape)}
+    )
 
 
-def test_an_unknown_layer_is_named(copied):
-    name = "conformer.layers.3.ffn1.output_dense.bias"
-    change(copied, lambda tensors: tensors.update({"model." + name: torch.ones(32)}))
-    with pytest.raises(ValueError, match=f"unknown: {name}"):
-        MuQ.from_pretrained(copied)
+def without(name):
+    return lambda folder: edit_tensors(
+        folder, lambda tensors: {k: t for k, t in tensors.items() if k != name}
+    )
 
 
-def test_tensors_that_nothing_reads_may_be_missing(copied, golden):
-    def edit(tensors):
-        for name in list(tensors):
-            if name.startswith(("model.rvq", "model.linear", "model.cls_token")):
-                del tensors[name]
-            elif "pos_conv_embed" in name or "num_batches_tracked" in name:
-                del tensors[name]
+def cut(folder):
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:1000])
 
-    change(copied, edit)
-    state = MuQ.from_pretrained(copied)(golden["wavs"].float()).last_hidden_state
-    assert relative(state, golden["hidden_states"][-1]) < 1e-5
+
+def setting(key, value):
+    return lambda folder: edit_config(folder, {key: value})
 
 
 @pytest.mark.parametrize(
-    ("key", "value", "message"),
+    ("damage", "message"),
     [
-        ("label_rate", 50, "label_rate is 50, only 25 is known"),
-        ("w2v2_config.position_embeddings_type", "relative", "only 'rotary' is known"),
-        ("w2v2_config.hidden_act", "gelu", "hidden_act is 'gelu', not 'swish'"),
-        ("stat", {}, "stat lacks melspec_2048_mean"),
-        ("encoder_depth", None, "encoder_depth is missing"),
+        (without(f"model.{LAYER.format(1)}"), f"missing: {LAYER.format(1)}"),
+        (having("model.conv.linear.bias", 7), r"bias: shape \(7,\), expected \(32,\)"),
+        (having("model.adapter.w", 1), "no MuQ checkpoint has: model.adapter.w"),
+        (having(f"model.{LAYER.format(3)}", 32), f"unknown: {LAYER.format(3)}"),
+        (cut, "model.safetensors is not a readable file"),
+        (lambda f: pickled(f, {"model.x": Evil()}), "execute code are refused"),
+        (lambda f: (f / "model.safetensors").unlink(), "neither it nor .* holds"),
+        (setting("label_rate", 50), "label_rate is 50, only 25 is known"),
+        (
+            setting("w2v2_config.position_embeddings_type", "relative"),
+            "only 'rotary' is known",
+        ),
+        (setting("w2v2_config.hidden_act", "gelu"), "is 'gelu', not 'swish'"),
+        (setting("stat", {}), "stat lacks melspec_2048_mean"),
+        (setting("encoder_depth", REMOVED), "encoder_depth is missing"),
     ],
 )
-def test_settings_that_ask_for_something_else(copied, key, value, message):
-    config = json.loads((copied / "config.json").read_text())
-    *parents, last = key.split(".")
-    part = config
-    for parent in parents:
-        part = part[parent]
-    part[last] = value
-    if value is None:
-        del part[last]
-    (copied / "config.json").write_text(json.dumps(config))
+def test_what_does_not_fit_is_named(copied, damage, message):
+    damage(copied)
     with pytest.raises(ValueError, match=message):
         MuQ.from_pretrained(copied)
 
 
-def test_a_pickle_that_runs_code_is_refused(copied):
-    class Stranger:
-        def __reduce__(self):
-            return print, ("this must never be printed",)
-
-    (copied / "model.safetensors").unlink()
-    torch.save({"model.x": Stranger()}, copied / "pytorch_model.bin")
-    with pytest.raises(ValueError, match="execute code are refused"):
-        MuQ.from_pretrained(copied)
-
-
-def test_a_damaged_file_is_named(copied):
-    path = copied / "model.safetensors"
-    path.write_bytes(path.read_bytes()[:1000])
-    with pytest.raises(ValueError, match="model.safetensors is not a readable file"):
-        MuQ.from_pretrained(copied)
-
-
-def test_weights_that_are_missing_altogether(copied):
-    (copied / "model.safetensors").unlink()
-    with pytest.raises(FileNotFoundError, match="neither it nor .* holds"):
-        MuQ.from_pretrained(copied)
+def test_tensors_that_nothing_reads_may_be_missing(copied, golden):
+    unread = ("model.rvq", "model.linear", "model.cls_token")
+    more = ("pos_conv_embed", "num_batches_tracked")
+    edit_tensors(
+        copied,
+        lambda tensors: {
+            name: tensor
+            for name, tensor in tensors.items()
+            if not name.startswith(unread) and not any(x in name for x in more)
+        },
+    )
+    state = MuQ.from_pretrained(copied)(golden["wavs"].float()).last_hidden_state
+    assert relative(state, golden["hidden_states"][-1]) < 1e-5
 
 
 def test_a_hub_id_is_downloaded(monkeypatch, golden, copied, tmp_path):
@@ -253,11 +223,11 @@ def test_a_hub_id_is_downloaded(monkeypatch, golden, copied, tmp_path):
     assert asked == [("OpenMuQ/MuQ-x", files, "v1", tmp_path)]
     assert len(model(golden["wavs"].float()).hidden_states) == 4
     # Only a model without safetensors is asked for its pickle.
-    tensors = load_file(copied / "model.safetensors")
-    (copied / "model.safetensors").unlink()
+    pickled(copied)
+    weights = (copied / "pytorch_model.bin").rename(tmp_path / "elsewhere")
     with pytest.raises(FileNotFoundError, match="has no config.json with model.safe"):
         MuQ.from_pretrained("OpenMuQ/MuQ-x")
-    torch.save(tensors, copied / "pytorch_model.bin")
+    weights.rename(copied / "pytorch_model.bin")
     MuQ.from_pretrained("OpenMuQ/MuQ-x")
     assert [names for _, names, *_ in asked[3:]] == [files, ["pytorch_model.bin"]]
 
@@ -269,8 +239,7 @@ def test_a_hub_id_is_downloaded(monkeypatch, golden, copied, tmp_path):
         MuQ.from_pretrained("OpenMuQ/MuQ-x")
 
 
-def test_a_model_is_not_a_tokenizer():
+@pytest.mark.parametrize("source", [OFFICIAL, "OpenMuQ/MuQ-large-msd-iter"])
+def test_a_model_is_not_a_tokenizer(source):
     with pytest.raises(ValueError, match="is a MuQ model, not a tokenizer"):
-        MelRVQ.from_pretrained(OFFICIAL)
-    with pytest.raises(ValueError, match="is a MuQ model, not a tokenizer"):
-        MelRVQ.from_pretrained("OpenMuQ/MuQ-large-msd-iter")
+        MelRVQ.from_pretrained(source)

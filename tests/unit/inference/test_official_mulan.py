@@ -15,6 +15,14 @@ from muq_plugins.inference.mulan import MuQMuLan, save_mulan
 from muq_plugins.inference.official_mulan import MULAN
 from muq_plugins.lobes import InfoNCE, LatentTransformer, SigmoidContrastive
 from tests.official.seeded import TEXTS, seeded_wavs
+from tests.unit.inference.edits import (
+    REMOVED,
+    Evil,
+    edit_config,
+    old_weight_norm,
+    pickled,
+    relative,
+)
 from tests.unit.inference.tiny_mulan import (
     OFFICIAL,
     another_text_model,
@@ -43,10 +51,6 @@ def model(folder):
 @pytest.fixture
 def offline(monkeypatch):
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-
-
-def relative(found, expected):
-    return ((found - expected).norm() / expected.norm()).item()
 
 
 @pytest.mark.parametrize("length", ["long", "short", "clips"])
@@ -90,15 +94,6 @@ def test_losses_equal_the_official_ones(model, golden):
         assert abs(loss - golden[name]) < 1e-5 * golden[name], name
 
 
-def old_weight_norm(tensors):
-    new = ".parametrizations.weight.original"
-    assert any(new in name for name in tensors)
-    for number, letter in enumerate("gv"):
-        old = f".weight_{letter}"
-        tensors = {k.replace(f"{new}{number}", old): t for k, t in tensors.items()}
-    return tensors
-
-
 def without_prefix(tensors):
     return {name.removeprefix("mulan."): tensor for name, tensor in tensors.items()}
 
@@ -109,10 +104,10 @@ def with_positions(tensors):
     return {**tensors, "mulan.text.model.embeddings.position_ids": positions}
 
 
-@pytest.mark.parametrize("pickled", [False, True])
+@pytest.mark.parametrize("as_pickle", [False, True])
 @pytest.mark.parametrize("edit", [old_weight_norm, without_prefix, with_positions])
-def test_all_spellings_of_a_checkpoint(golden, tmp_path, edit, pickled):
-    folder = official_mulan(tmp_path / "x", pickled=pickled, edit=edit)
+def test_all_spellings_of_a_checkpoint(golden, tmp_path, edit, as_pickle):
+    folder = official_mulan(tmp_path / "x", pickled=as_pickle, edit=edit)
     latents = MuQMuLan.from_pretrained(folder).embed_audio(seeded_wavs("short"))
     assert relative(latents, golden["audio_short"]) < 1e-5
 
@@ -182,90 +177,71 @@ def test_what_the_official_class_cannot_be_is_not_saved(tmp_path):
     assert not (tmp_path / "x").exists()
 
 
-def test_misfitting_tensors_are_named(tmp_path):
-    def edit(tensors):
-        del tensors["mulan.text.transformer.layers.1.0.to_q.weight"]
-        tensors["mulan.audio_to_latents.bias"] = torch.zeros(7)
-        tensors["mulan.text.model.encoder.layer.9.output.dense.bias"] = torch.zeros(1)
+INSIDE = "audio.model.model."
 
-    with pytest.raises(ValueError) as error:
-        MuQMuLan.from_pretrained(official_mulan(tmp_path / "x", edit=edit))
-    for part in (
-        "missing: mulan.text.transformer.layers.1.0.to_q.weight",
-        "unknown: mulan.text.model.encoder.layer.9.output.dense.bias",
-        "mulan.audio_to_latents.bias: shape (7,), expected (16,)",
-    ):
-        assert part in str(error.value)
+
+def having(name, *shape):
+    """Adds a tensor, or replaces it."""
+    return {"edit": lambda old: {**old, f"mulan.{name}": torch.zeros(shape)}}
+
+
+def without(name):
+    return {"edit": lambda old: {k: t for k, t in old.items() if k != f"mulan.{name}"}}
 
 
 @pytest.mark.parametrize(
-    "name, edit, message",
+    "damage, message",
     [
-        ("conv.linear.bias", lambda t: t[:3], r"conv.linear.bias: shape \(3,\)"),
-        ("stranger", None, "no MuQ checkpoint has: model.stranger"),
-        ("conv.linear.bias", None, "missing: conv.linear.bias"),
-    ],
-)
-def test_misfitting_tensors_of_the_muq_inside(tmp_path, name, edit, message):
-    def change(tensors):
-        key = f"mulan.audio.model.model.{name}"
-        old = tensors.pop(key, None)
-        if edit is not None:
-            tensors[key] = edit(old)
-        elif old is None:
-            tensors[key] = torch.zeros(1)
-
-    with pytest.raises(ValueError, match=message):
-        MuQMuLan.from_pretrained(official_mulan(tmp_path / "x", edit=change))
-
-
-@pytest.mark.parametrize(
-    "section, key, value, message",
-    [
-        ("mulan", "sr", 44100, "mulan.sr is 44100, only 24000 is known"),
-        ("mulan", "hierarchical_contrastive_loss", True, "only False is known"),
-        ("text_transformer", "ff_mult", 2, "text_transformer.ff_mult is 2"),
-        ("audio_transformer", "heads", 4, "audio_transformer.heads is 4, only 8"),
-        ("text_model", "model_dim", 48, "a projection between them is not known"),
         (
-            "audio_model",
-            "model_dim",
-            48,
-            "hidden states of 32, the checkpoint wants 48",
+            without("text.transformer.layers.1.0.to_q.weight"),
+            "missing: mulan.text.transformer.layers.1.0.to_q.weight",
         ),
-        ("mulan", "dim_latent", None, "mulan.dim_latent is missing"),
-        ("mulan", "dim_latent", 17, r"shape \(16, 24\), expected \(17, 24\)"),
+        (
+            having("text.model.encoder.layer.9.output.dense.bias", 1),
+            "unknown: mulan.text.model.encoder.layer.9.output.dense.bias",
+        ),
+        (
+            having("audio_to_latents.bias", 7),
+            r"mulan.audio_to_latents.bias: shape \(7,\), expected \(16,\)",
+        ),
+        (having(f"{INSIDE}conv.linear.bias", 3), r"conv.linear.bias: shape \(3,\)"),
+        (having(f"{INSIDE}stranger", 1), "no MuQ checkpoint has: model.stranger"),
+        (without(f"{INSIDE}conv.linear.bias"), "missing: conv.linear.bias"),
+        # The loss
+        (
+            having("contrast.temperatures", 2, 1, 1),
+            r"mulan.contrast.temperatures: shape \(2,\), expected \(\)",
+        ),
+        (having("contrast.stranger", 1), "unknown: mulan.contrast.stranger"),
+        ({"mulan.sr": 44100}, "mulan.sr is 44100, only 24000 is known"),
+        ({"mulan.hierarchical_contrastive_loss": True}, "only False is known"),
+        ({"text_transformer.ff_mult": 2}, "text_transformer.ff_mult is 2"),
+        ({"audio_transformer.heads": 4}, "audio_transformer.heads is 4, only 8"),
+        ({"text_model.model_dim": 48}, "a projection between them is not known"),
+        ({"audio_model.model_dim": 48}, "hidden states of 32, the checkpoint wants 48"),
+        ({"mulan.dim_latent": REMOVED}, "mulan.dim_latent is missing"),
+        ({"mulan.dim_latent": 17}, r"shape \(16, 24\), expected \(17, 24\)"),
     ],
 )
-def test_settings_that_do_not_fit(tmp_path, section, key, value, message):
-    folder = official_mulan(tmp_path / "x")
-    config = json.loads((folder / "config.json").read_text())
-    config[section][key] = value
-    if value is None:
-        del config[section][key]
-    (folder / "config.json").write_text(json.dumps(config))
+def test_what_does_not_fit_is_named(tmp_path, damage, message):
+    settings = {} if "edit" in damage else damage
+    folder = official_mulan(tmp_path / "x", **({} if settings else damage))
+    edit_config(folder, settings)
     with pytest.raises(ValueError, match=message):
         MuQMuLan.from_pretrained(folder)
 
 
 def test_a_pickle_that_executes_is_refused(tmp_path):
-    class Evil:
-        def __reduce__(self):
-            return (open, (str(tmp_path / "executed"), "w"))
-
-    folder = official_mulan(tmp_path / "x", pickled=True)
-    torch.save({"mulan.evil": Evil()}, folder / "pytorch_model.bin")
+    folder = official_mulan(tmp_path / "x")
+    pickled(folder, {"mulan.evil": Evil()})
     with pytest.raises(ValueError, match="Files that would execute code are refused"):
         MuQMuLan.from_pretrained(folder)
-    assert not (tmp_path / "executed").exists()
 
 
 def test_code_in_the_text_model_is_not_executed(tmp_path):
     folder = official_mulan(tmp_path / "x")
-    config = folder / "xlm-roberta" / "config.json"
-    content = json.loads(config.read_text())
-    content["auto_map"] = {"AutoConfig": "evil.Evil", "AutoModel": "evil.Evil"}
-    config.write_text(json.dumps(content))
+    auto_map = {"AutoConfig": "evil.Evil", "AutoModel": "evil.Evil"}
+    edit_config(folder / "xlm-roberta", {"auto_map": auto_map})
     evil = f"open({str(tmp_path / 'executed')!r}, 'w')\nclass Evil: pass\n"
     (folder / "xlm-roberta" / "evil.py").write_text(evil)
     MuQMuLan.from_pretrained(folder)

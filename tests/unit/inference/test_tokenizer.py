@@ -1,7 +1,5 @@
 """Tokenizers of every kind come back with the codes that they had, or say why not."""
 
-import json
-
 import pytest
 import torch
 
@@ -26,6 +24,7 @@ from muq_plugins.lobes import (
     Target,
     VirtualCodes,
 )
+from tests.unit.inference.edits import REMOVED, edit_config
 
 
 def centres(number=5, size=39):
@@ -75,13 +74,6 @@ WAVS = torch.linspace(0, 1, 24000) * torch.randn(
 )
 
 
-def as_before(folder):
-    """Takes from a folder what folders of version 0.1 did not hold."""
-    config = json.loads((folder / "config.json").read_text())
-    del config["parts"]
-    (folder / "config.json").write_text(json.dumps(config))
-
-
 @pytest.mark.parametrize("name", KINDS)
 def test_codes_are_the_same_again(name, tmp_path):
     make, can_be_told = KINDS[name]
@@ -103,7 +95,7 @@ def test_codes_are_the_same_again(name, tmp_path):
     for attribute in ("sample_rate", "frame_rate", "num_codebooks", "codebook_size"):
         assert getattr(loaded, attribute) == getattr(target, attribute)
 
-    as_before(folder)
+    edit_config(folder, {"parts": REMOVED})  # as in folders of version 0.1
     if can_be_told:
         assert torch.equal(any_tokenizer(folder)(WAVS), expected)
     else:
@@ -144,8 +136,7 @@ def test_another_target_is_refused(saved, target, message, tmp_path):
 )
 def test_what_cannot_be_built_is_refused(change, message, tmp_path):
     folder = save_tokenizer(tmp_path / "inference", kmeans(), "")
-    config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps({**config, **change}))
+    edit_config(folder, change)
     with pytest.raises(ValueError, match=message):
         any_tokenizer(tmp_path)
 
