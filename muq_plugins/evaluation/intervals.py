@@ -26,9 +26,6 @@ class Estimate(NamedTuple):
     low: float
     high: float
 
-    def __str__(self):
-        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
-
 
 class Paired(NamedTuple):
     """A number over seeds and test groups, its interval, and the halves of it.

@@ -164,8 +164,13 @@ class TaskResult:
         )
 
 
-def compared(rows: list[Row], draws: dict[str, np.ndarray]) -> list[Comparison]:
-    """The trained encoder with each reference, both at the layer that was chosen."""
+def resampled(result: TaskResult) -> TaskResult:
+    """A result with what resamplings of the test part say about its rows."""
+    draws = {row.key: result.draws(row) for row in result.rows}
+    rows = []
+    for row in result.rows:
+        _, low, high = interval(row.value, draws[row.key])
+        rows.append(replace(row, low=low, high=high))
     chosen = {(row.features, row.reader): row for row in rows if row.chosen}
     comparisons = []
     for reader in (LINEAR, HIDDEN):
@@ -175,7 +180,11 @@ def compared(rows: list[Row], draws: dict[str, np.ndarray]) -> list[Comparison]:
                 sample = draws[ours.key] - draws[other.key]
                 found = interval(ours.value - other.value, sample)
                 comparisons.append(Comparison(reader, reference, *found))
-    return comparisons
+    shares = []
+    if layers := [draws[row.key] for row in result.curve(TRAINED, LINEAR)]:
+        best = np.bincount(np.argmax(layers, axis=0), minlength=len(layers))
+        shares = (best / best.sum()).round(4).tolist()
+    return replace(result, rows=rows, comparisons=comparisons, best_layers=shares)
 
 
 def save_results(folder: str | Path, results: list[TaskResult]) -> None:
@@ -238,8 +247,5 @@ def _of_before(probes: list[dict]) -> TaskResult:
         rows.append(row)
     clips = {"train": last["train_clips"], "valid": 0, "test": len(targets)}
     task = FINAL_LABEL, "single", "piece", None, "balanced_accuracy", last["chance"]
-    result = TaskResult(
-        *task, last["classes"], clips, len(set(last["groups"])), rows, predictions=known
-    )
-    draws = {row.key: result.draws(row) for row in rows}
-    return replace(result, comparisons=compared(rows, draws))
+    about = last["classes"], clips, len(set(last["groups"])), rows
+    return resampled(TaskResult(*task, *about, predictions=known))

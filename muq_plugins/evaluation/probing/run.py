@@ -17,7 +17,6 @@ from speechbrain.utils.logger import get_logger
 from threadpoolctl import threadpool_limits
 from torch import nn
 
-from muq_plugins.evaluation.intervals import interval
 from muq_plugins.evaluation.kept import digest, load_arrays, save_arrays
 from muq_plugins.evaluation.probing.clips import Clip, ProbeError, corpus_of
 from muq_plugins.evaluation.probing.features import (
@@ -38,14 +37,13 @@ from muq_plugins.evaluation.probing.results import (
     HIDDEN,
     LINEAR,
     MIXTURE,
-    TRAINED,
     Row,
     TaskResult,
-    compared,
+    resampled,
     save_results,
 )
 from muq_plugins.evaluation.probing.tasks import ProbeTask, TaskData, task_data
-from muq_plugins.evaluation.scores import PRIMARY, chance, label_draws, label_scores
+from muq_plugins.evaluation.scores import PRIMARY, chance, label_scores
 
 logger = get_logger(__name__)
 
@@ -169,9 +167,8 @@ def probe_task(
 ) -> TaskResult:
     """Probe for one label: layer by layer, mixed, with a hidden layer."""
     rows: list[Row] = []
-    draws: dict[str, np.ndarray] = {}
-    targets, groups = data.targets["test"], data.groups["test"]
-    predictions = {"targets": targets, "groups": np.array(groups)}
+    targets, groups = data.targets["test"], np.array(data.groups["test"])
+    predictions = {"targets": targets, "groups": groups}
     # The matrices are small: more threads cost more than they give.
     with threadpool_limits(1):
         for name, part in features.items():
@@ -180,26 +177,21 @@ def probe_task(
                 singles = [row.validation for row, _ in found if row.layer != MIXTURE]
                 best = int(np.argmax(singles))
                 for index, (row, scores) in enumerate(found):
-                    each = [label_draws(targets, score, groups) for score in scores]
-                    sample = np.mean(each, axis=0)
-                    _, low, high = interval(row.value, sample)
-                    chosen = index == best
-                    rows.append(replace(row, low=low, high=high, chosen=chosen))
-                    draws[row.key], predictions[row.key] = sample, scores
-    task = data.task
-    return TaskResult(
-        *(task.label, task.kind, task.group, task.level),
-        PRIMARY[task.kind],
-        chance(targets),
-        data.classes,
-        {part: len(positions) for part, positions in data.parts.items()},
-        len(set(groups)),
-        rows,
-        compared(rows, draws),
-        _best_layers(rows, draws),
-        data.notes,
-        predictions,
-    )
+                    rows.append(replace(row, chosen=index == best))
+                    predictions[row.key] = scores
+        task = data.task
+        result = TaskResult(
+            *(task.label, task.kind, task.group, task.level),
+            PRIMARY[task.kind],
+            chance(targets),
+            data.classes,
+            {part: len(positions) for part, positions in data.parts.items()},
+            len(set(data.groups["test"])),
+            rows,
+            notes=data.notes,
+            predictions=predictions,
+        )
+        return resampled(result)
 
 
 @dataclass(frozen=True)
@@ -292,17 +284,3 @@ class Reading:
         known = {"seed_std": float(np.std([m[metric] for m in by_seed])), **known}
         place, ends = (self.name, self.reader, layer), [means[metric]] * 3
         return Row(*place, *ends, means, **known)
-
-
-def _best_layers(rows: list[Row], draws: dict[str, np.ndarray]) -> list[float]:
-    """In which share of the resamplings each layer of the trained encoder is best."""
-    layers = [
-        draws[row.key]
-        for row in rows
-        if (row.features, row.reader) == (TRAINED, LINEAR)
-        and isinstance(row.layer, int)
-    ]
-    if not layers:
-        return []
-    best = np.argmax(layers, axis=0)
-    return (np.bincount(best, minlength=len(layers)) / len(best)).round(4).tolist()

@@ -95,6 +95,17 @@ SAME_SIZE, CURVES = ("accuracy", "loss_area"), ("gain_area", "loss_area")
 OF_CODES = ("gain", "gain_area", "loss_area", "accuracy")
 MUSIC_SCRIPT = "train_mulan.py"
 
+# What runs have cost: names for a person, and keys of `study.json`.
+BUDGET = {
+    "Updates": "updates",
+    "Audio (s)": "audio_seconds",
+    "Time (s)": "training_seconds",
+    "Parameters": "parameters",
+    "Tokenizer: updates": "tokenizer_updates",
+    "Tokenizer: audio (s)": "tokenizer_audio_seconds",
+    "Tokenizer: time (s)": "tokenizer_seconds",
+}
+
 # What there must be: a type, a test, and both in words. A list has one rule for all its
 # elements; a mapping one for each key ("?": may be null or left out) or, under "*", one
 # for all keys.
@@ -110,10 +121,6 @@ ASKED = {
     "questions": [{"question": TEXT, "measure": TEXT}],
 }
 # Of the file that `collect_study` writes, the keys that are read.
-COSTS = (
-    *("updates", "audio_seconds", "training_seconds", "parameters"),
-    *("tokenizer_updates", "tokenizer_audio_seconds", "tokenizer_seconds"),
-)
 OF_A_RUN = ("num_codebooks", "codebook_size", "learning", "usage", "perplexity")
 PRETRAINED = (*OF_A_RUN, "accuracy", "cross_entropy", "code_entropy")
 TASK = ("chance", "classes", "targets", "pieces")
@@ -245,7 +252,7 @@ def parse_study(content: Any, file: str | Path = STUDY_FILE) -> Study:
 
 def _numbers(run: dict) -> dict[str, float | None]:
     """The plain numbers of a run; None where there is none."""
-    cost = {key: run.get(key) for key in COSTS}
+    cost = {key: run.get(key) for key in BUDGET.values()}
     if "learning" not in run:  # music and text
         return cost
     steps, losses = run["learning"]["updates"], run["learning"]["cross_entropy"]

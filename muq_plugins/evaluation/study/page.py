@@ -28,6 +28,7 @@ from muq_plugins.evaluation.intervals import (
 from muq_plugins.evaluation.page import Fact, Page, Part, Table, Verdict, write_page
 from muq_plugins.evaluation.probing.results import TRAINED, UNTRAINED
 from muq_plugins.evaluation.study.numbers import (
+    BUDGET,
     CURVES,
     KINDS,
     REFERENCES,
@@ -50,16 +51,6 @@ CODES = {
     "Usage (%)": ("usage", 100, 1),
     "Perplexity": ("perplexity", 1, 1),
     "Reconstruction error": ("reconstruction", 1, 3),
-}
-# Columns of the table of costs; what is not a time must be the same for all.
-BUDGET = {
-    "Updates": "updates",
-    "Audio (s)": "audio_seconds",
-    "Time (s)": "training_seconds",
-    "Parameters": "parameters",
-    "Tokenizer: updates": "tokenizer_updates",
-    "Tokenizer: audio (s)": "tokenizer_audio_seconds",
-    "Tokenizer: time (s)": "tokenizer_seconds",
 }
 
 
@@ -422,6 +413,7 @@ def budget_table(study: Study) -> Table:
         row = [study.label(name), f"{len(study.runs_of(name))} of {len(study.seeds)}"]
         for key in BUDGET.values():
             values = study.of(key, name)
+            # What is not a time must be the same for all.
             timed = key in ("training_seconds", "tokenizer_seconds")
             row.append(_cell(values, 0, ",") if timed else _same(values))
         rows.append(row)
