@@ -78,14 +78,14 @@ def _key(model: AudioModel, files: list[str]) -> str:
 
 @dataclass(frozen=True)
 class LabelledClips:
-    """Clips to test a model on."""
+    """Clips to test a model on, with tags, captions, or both."""
 
     name: str  # the data set, its split and part, as a reader should know them
     files: list[str]  # audio of every clip
-    tags: list[str]  # all tags, each once; empty without tags
-    truth: np.ndarray  # bool (clips, tags): which clip has which tag
-    captions: list[str]  # of every clip; empty without captions
     groups: list[str]  # of every clip: the bootstrap draws groups
+    tags: Sequence[str] = ()  # all tags, each once
+    truth: np.ndarray | None = None  # bool (clips, tags): which clip has which tag
+    captions: Sequence[str] = ()  # of every clip
 
     @property
     def spoken(self) -> list[str]:
@@ -151,9 +151,7 @@ def labelled_clips(
         name=f"{name}, {part}",
         files=[entry["wav"] for entry in entries.values()],
         tags=tag_names,
-        truth=np.array(truth, dtype=bool).reshape(len(entries), len(tag_names))
-        if tags
-        else np.zeros((len(entries), 0), dtype=bool),
+        truth=np.array(truth, dtype=bool).reshape(len(entries), len(tag_names)),
         captions=captions,
         groups=groups,
     )

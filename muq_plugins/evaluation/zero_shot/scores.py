@@ -95,14 +95,9 @@ def evaluate_mulan(
     A full caption that several clips share is one text that fits them all. Intervals
     are bootstrapped over pieces, or over clips where the manifest names no ``piece``.
     """
-    clips = LabelledClips(
-        name="",
-        files=[entry["wav"] for entry in entries.values()],
-        tags=[],
-        truth=np.zeros((len(entries), 0), dtype=bool),
-        captions=[],
-        groups=[entry.get("piece", clip_id) for clip_id, entry in entries.items()],
-    )
+    files = [entry["wav"] for entry in entries.values()]
+    groups = [entry.get("piece", clip_id) for clip_id, entry in entries.items()]
+    clips = LabelledClips("", files, groups)
     audio = audio_latents(model, clips.files, latents_folder, progress)
     languages = caption_languages(entries)
     retrieval = {}
