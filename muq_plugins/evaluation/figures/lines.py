@@ -99,8 +99,6 @@ def line_charts(
     key: bool = False,
 ) -> None:
     """Draw charts side by side; ``key``: with all names below them, each once."""
-    if not panels:
-        raise ValueError("there is nothing to draw")
     columns = columns or len(panels)
     with new_figure(path, width, height) as figure:
         for index, panel in enumerate(panels):

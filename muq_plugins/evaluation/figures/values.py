@@ -85,8 +85,6 @@ def intervals(
     path: str | Path,
 ) -> None:
     """Draw shares with their intervals (value, low, high); the last is highlighted."""
-    if not scores:
-        raise ValueError("there is no score to draw")
     colors = [NEUTRAL] * (len(scores) - 1) + [VALID]
     with new_figure(path, width=8, height=1.1 + 0.5 * len(scores)) as figure:
         axes = figure.add_subplot()
@@ -151,8 +149,6 @@ def shares(
     path: str | Path,
 ) -> None:
     """Draw shares as a table: the larger, the darker."""
-    if not rows:
-        raise ValueError("there are no shares to draw")
     values = np.array(list(rows.values()))
     with new_figure(path, width=8, height=1.1 + 0.36 * len(rows)) as figure:
         axes = figure.add_subplot()
@@ -176,12 +172,6 @@ def spectrograms(
 ) -> None:
     """Draw a log-mel (frames, mels) above its reconstructions, each with its error."""
     mel = np.asarray(mel, dtype=float)
-    for name, decoded in reconstructions.items():
-        if np.shape(decoded) != mel.shape:
-            raise ValueError(
-                f"the reconstruction {name!r} has shape {np.shape(decoded)}, the "
-                f"original {mel.shape}"
-            )
     decoded = {name: np.asarray(array) for name, array in reconstructions.items()}
     errors = {name: np.abs(array - mel) for name, array in decoded.items()}
     lines = 1 + len(decoded)

@@ -178,11 +178,6 @@ def guessed(run: Run) -> Iterator[Verdict]:
     guessing = np.array(_guessing(run))
     if not found.size or not guessing.size:
         return
-    if guessing.size != found.size:
-        raise ValueError(
-            f"the metrics have {found.size} codebooks, code_counts have "
-            f"{guessing.size}: they are not of the same run"
-        )
     numbers = (
         f"{found.mean():.1%} of the masked codes of the {run.part} are guessed right, "
         f"{guessing.mean():.1%} by always guessing the most frequent code"

@@ -211,12 +211,6 @@ def test_accuracy_beside_guessing():
     )
 
 
-def test_counts_of_another_run_are_an_error():
-    row = valid_row(4.0, accuracy_per_codebook=[0.5, 0.2])
-    with pytest.raises(ValueError, match="2 codebooks, code_counts have 3"):
-        pretrain_verdicts([row], np.ones((3, 4)))
-
-
 def test_problems_come_first(tokenizer_rows):
     tokenizer_rows[-1]["usage"][:2] = [0.5, 0.01]
     assert levels(tokenizer_verdicts(tokenizer_rows)) == ["problem", "warning", "good"]
