@@ -52,7 +52,7 @@ setup(
         "ruamel.yaml>=0.18,<0.19",  # hyperpyyaml 1.2.3 does not work with 0.19
         "transformers>=5.0",  # its folders are not read by 4.x
         "sentencepiece>=0.2",
-        "tokenizers>=0.22",
+        "tokenizers>=0.22.2",
         "soundfile>=0.12.1",
         # m4a, aac, wma, webm: wheels of 36 MB with FFmpeg inside (LGPL 3, beside GPL
         # video encoders that are not used). It is imported where a file needs it.
