@@ -62,7 +62,7 @@ setup(
         "filelock>=3.12",
         "packaging>=24",
         "numpy>=1.26",
-        "scipy>=1.11",
+        "scipy>=1.11.1",
         "tqdm>=4.66",
         "typer>=0.20",  # which reads choices from Literal types
         # reports and probes
