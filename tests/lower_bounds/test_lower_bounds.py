@@ -4,10 +4,12 @@ They are installed into an environment of their own, a download of some gigabyte
 """
 
 import os
+import runpy
 import shutil
 import subprocess
+import sys
+import types
 import venv
-from importlib.metadata import requires
 
 import pytest
 from packaging.requirements import Requirement
@@ -21,14 +23,17 @@ TESTS = ("tests/unit", "tests/goldens", "tests/integration/test_recipes.py")
 
 
 def oldest():
-    """Each requirement, and its lowest version; None if it names none."""
-    for line in requires("muq-plugins"):
+    """Each requirement of setup.py, and its lowest version; None if it names none."""
+    asked = {}
+    stub = types.SimpleNamespace(
+        setup=lambda **words: asked.update(words), find_packages=lambda **words: []
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "setuptools", stub)
+        runpy.run_path(str(ROOT / "setup.py"))
+    extras = [line for name in OPTIONAL for line in asked["extras_require"][name]]
+    for line in asked["install_requires"] + extras:
         wanted = Requirement(line)
-        extras = ["", *OPTIONAL]
-        if wanted.marker and not any(
-            wanted.marker.evaluate({"extra": e}) for e in extras
-        ):
-            continue
         bounds = [s.version for s in wanted.specifier if s.operator in (">=", "==")]
         yield wanted.name, bounds[0] if bounds else None
 
