@@ -22,8 +22,11 @@ class Killed(BaseException):
     """As from kill -9: nothing is saved."""
 
 
-def train(folder, make_loaders, killed_after=None, run_opts=None):
-    """Trains with the proportions of README's command, to the end or to a kill."""
+def train(folder, make_loaders, killed_after=None, run_opts=None, spoiled=None):
+    """Trains with the proportions of README's command, to the end or to a kill.
+
+    The micro-batch of that place in the third update is `spoiled`: not a number.
+    """
     brain = StageBrain(
         modules={"toy": ToyStage()},
         opt_class=lambda parameters: torch.optim.AdamW(parameters, 0.05),
@@ -49,7 +52,12 @@ def train(folder, make_loaders, killed_after=None, run_opts=None):
         if should_step and brain.optimizer_step == killed_after:
             raise Killed
 
-    brain.on_fit_batch_end = end
+    def begin(batch, should_step):
+        place = brain.micro_batches % brain.grad_accumulation_factor
+        if (brain.optimizer_step, place) == (2, spoiled):
+            batch.wavs.fill_(float("nan"))
+
+    brain.on_fit_batch_start, brain.on_fit_batch_end = begin, end
     try:
         brain.fit(*make_loaders(brain))
     except Killed:
@@ -69,6 +77,12 @@ def work(rank, folder, manifest):
             for end in ends:
                 state = train(folder / run, share_of(manifest), end, options)
         torch.save(state, folder / f"state.{rank}")
+        # Only the second process hears what is not finite.
+        spoiled = 0 if rank else None
+        state = train(
+            folder / "two_spoiled", share_of(manifest), None, options, spoiled
+        )
+        torch.save(state, folder / f"spoiled.{rank}")
     finally:
         dist.destroy_process_group()
 
@@ -90,6 +104,8 @@ def runs(tmp_path_factory, manifest):
     """One process and two, uninterrupted and not, and one that two go on with."""
     folder = tmp_path_factory.mktemp("processes")
     state = train(folder / "one", share_of(manifest))
+    spoiled = train(folder / "one_spoiled", share_of(manifest), spoiled=1)
+    torch.save(spoiled, folder / "spoiled.one")
     assert train(folder / "killed", share_of(manifest), 7) is None
     train(folder / "killed", share_of(manifest))
     assert train(folder / "went_on", share_of(manifest), 7) is None
@@ -116,13 +132,14 @@ def test_a_killed_run_has_the_rows_of_one_that_was_not(runs):
     assert rows_of(folder / "killed") == rows_of(folder / "one")
 
 
-@pytest.mark.parametrize("run", ["two", "went_on", "both"])
+@pytest.mark.parametrize("run", ["two", "went_on", "both", "two_spoiled"])
 def test_two_processes_have_the_rows_of_one(runs, run):
     folder, _ = runs
-    one, other = rows_of(folder / "one"), rows_of(folder / run)
+    expected = "one_spoiled" if run == "two_spoiled" else "one"
+    one, other = rows_of(folder / expected), rows_of(folder / run)
     for mine, expected in zip(other, one, strict=True):
-        assert mine.pop("kind") == expected.pop("kind")
-        assert mine.pop("stage") == expected.pop("stage")
+        for name in ("kind", "stage", "non_finite"):
+            assert mine.pop(name, None) == expected.pop(name, None)
         assert mine == pytest.approx(expected, rel=1e-5)
 
 
@@ -134,6 +151,19 @@ def test_two_processes_end_with_the_weights_and_statistics_of_one(runs):
             continue
         torch.testing.assert_close(first[name], second[name], rtol=0, atol=0)
         torch.testing.assert_close(first[name], value, rtol=1e-4, atol=1e-6)
+
+
+def test_what_one_process_hears_spoils_the_statistics_of_none(runs):
+    folder, clean = runs
+    names = ("spoiled.0", "spoiled.1", "spoiled.one")
+    first, second, one = (torch.load(folder / name) for name in names)
+    for name, value in one.items():
+        assert value.isfinite().all(), name
+        if name.endswith("num_batches_tracked"):
+            continue
+        torch.testing.assert_close(first[name], second[name], rtol=0, atol=0)
+        torch.testing.assert_close(first[name], value, rtol=1e-4, atol=1e-6)
+    assert any(not torch.equal(clean[name], value) for name, value in one.items())
 
 
 def test_an_update_is_whole_batches_for_each_process():
