@@ -9,7 +9,6 @@ import collections
 import dataclasses
 import math
 import os
-import stat
 from collections.abc import Iterable
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
@@ -282,9 +281,7 @@ def check_files(
             checks[path] = AudioCheck(reason="missing", detail=error.strerror)
             continue
         key = (path, status.st_size, status.st_mtime_ns)
-        if not stat.S_ISREG(status.st_mode):
-            checks[path] = AudioCheck(reason="undecodable", detail="not a regular file")
-        elif key in cache:
+        if key in cache:
             checks[path] = cache[key]
         else:
             todo.append(key)

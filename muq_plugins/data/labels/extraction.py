@@ -197,26 +197,25 @@ def _check_clips(
     shard: Shard, index: dict, windows: LabelWindows, manifest: dict
 ) -> None:
     """Each clip of the shard once, with the frames of its audio, without gaps."""
-    covered = [*index["clips"], *index["failures"]]
-    if sorted(covered) != sorted(shard.clips):
-        wrong = sorted(set(covered) ^ set(shard.clips))[:5]
-        words = f"does not cover its clips exactly once: {', '.join(wrong)} differ"
-        raise damaged(shard.index, words)
-    expected = 0
-    for clip_id, row in index["clips"].items():
-        samples = track_samples(manifest[clip_id], windows.sample_rate)
-        frames = samples // windows.frame_samples
-        if (row["first"], row["frames"], row["samples"]) != (expected, frames, samples):
-            words = (
-                f"says that {clip_id} has {row['frames']} frames from {row['first']} "
-                f"on for {row['samples']} samples, expected {frames} from {expected} "
-                f"on for {samples}"
-            )
-            raise damaged(shard.index, words)
-        expected += frames
-    if index["frames"] != expected:
-        words = f"promises {index['frames']} frames, its clips have {expected}"
-        raise damaged(shard.index, words)
+    failures, expected, first = index["failures"], {}, 0
+    for clip_id in shard.clips:
+        if clip_id not in failures:
+            samples = track_samples(manifest[clip_id], windows.sample_rate)
+            frames = samples // windows.frame_samples
+            expected[clip_id] = (first, frames, samples)
+            first += frames
+    found = {
+        clip_id: (row["first"], row["frames"], row["samples"])
+        for clip_id, row in index["clips"].items()
+    }
+    wrong = [clip for clip in failures if clip not in shard.clips] + [
+        f"{clip} (frame, frames, samples: {found.get(clip)}, not {expected.get(clip)})"
+        for clip in {**expected, **found}
+        if found.get(clip) != expected.get(clip)
+    ]
+    if wrong or index["frames"] != first:
+        words = f"does not cover the {first} frames of its clips exactly once"
+        raise damaged(shard.index, ": ".join([words, ", ".join(wrong[:5])]))
 
 
 def _recompute(

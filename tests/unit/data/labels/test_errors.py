@@ -129,12 +129,23 @@ def test_a_byte_that_was_changed(extract, folder):
         verify_again(extract, folder)
 
 
-def test_a_clip_that_is_not_covered(extract, folder):
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda index: index["clips"].popitem(), r"track2 .*None, not \(50, 12, 12000"),
+        (
+            lambda index: index["clips"]["track2"].update(first=1),
+            r"track2 .*\(1, 12, 1",
+        ),
+        (lambda index: index["failures"].update(other="empty"), "other"),
+    ],
+)
+def test_clips_that_are_not_covered_exactly_once(extract, folder, change, words):
     path = folder / "shard-00001.json"
     index = json.loads(path.read_text(encoding="utf-8"))
-    index["clips"].popitem()
+    change(index)
     path.write_text(json.dumps(index), encoding="utf-8")
-    with refused("does not cover its clips exactly once", path):
+    with refused(f"does not cover .* exactly once: {words}", path):
         verify_again(extract, folder)
 
 
