@@ -15,9 +15,9 @@ from speechbrain.utils.logger import get_logger
 from tqdm import tqdm
 
 from muq_plugins.data.corpus.rendered import (
-    AUDIO,
     RenderedFolder,
     level,
+    rendered_entry,
     write_flac,
 )
 from muq_plugins.data.corpus.soundfont import SAMPLE_RATE, load_soundfont
@@ -109,13 +109,13 @@ def build_notes(
 def note_manifests(step: int = 1, seed: int = 1234) -> dict[str, dict[str, dict]]:
     """The notes of each part with their labels."""
     return {
-        part: {
-            f"{program:03d}-{pitch:03d}": _entry(program, pitch, programs[0], seed)
+        part: dict(
+            _note(program, pitch, programs[0], seed)
             for programs in sources
             for program in programs
             for pitch in range(INSTRUMENTS[program].low, INSTRUMENTS[program].high + 1)
             if pitch % step == 0
-        }
+        )
         for part, sources in SOURCES.items()
     }
 
@@ -131,12 +131,10 @@ def render_note(program: int, pitch: int, velocity: int) -> np.ndarray:
     return level(audio) * np.float32((velocity / 127.0) ** 2)
 
 
-def _entry(program: int, pitch: int, source: int, seed: int) -> dict:
-    return {
-        "wav": f"{{data_root}}/{AUDIO}/{program:03d}-{pitch:03d}.flac",
-        "duration": SECONDS,
-        "sample_rate": SAMPLE_RATE,
-        "channels": 1,
+def _note(program: int, pitch: int, source: int, seed: int) -> tuple[str, dict]:
+    """The name of a note, and its entry."""
+    name = f"{program:03d}-{pitch:03d}"
+    labels = {
         "pitch": pitch,
         "pitch_class": _PITCH_CLASSES[pitch % 12],
         "octave": pitch // 12 - 1,
@@ -146,3 +144,4 @@ def _entry(program: int, pitch: int, source: int, seed: int) -> dict:
         "source": INSTRUMENTS[source].name,
         "velocity": random.Random(f"{seed}/{program}/{pitch}").choice(VELOCITIES),
     }
+    return name, rendered_entry(name, round(SECONDS * SAMPLE_RATE), labels)

@@ -13,8 +13,10 @@ from typing import Any
 import numpy as np
 import soundfile
 
+from muq_plugins.data.audio import AudioInfo
 from muq_plugins.data.corpus.pieces import SPLITS
 from muq_plugins.data.corpus.soundfont import SAMPLE_RATE
+from muq_plugins.data.manifest import manifest_entry
 from muq_plugins.errors import UserError
 from muq_plugins.files import atomic, read_json, sweep, write_json
 
@@ -113,6 +115,12 @@ class RenderedFolder:
 
     def _versions(self) -> dict[str, str]:
         return {package: version(package) for package in self.packages}
+
+
+def rendered_entry(clip_id: str, samples: int, labels: dict[str, Any]) -> dict:
+    """The entry of a clip in its manifest."""
+    audio = AudioInfo(SAMPLE_RATE, samples, channels=1)
+    return manifest_entry(f"{AUDIO}/{clip_id}.flac", audio, **labels)
 
 
 def level(audio: np.ndarray) -> np.ndarray:

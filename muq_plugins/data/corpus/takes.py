@@ -12,7 +12,7 @@ import numpy as np
 from muq_plugins.data.captions.writer import full_caption
 from muq_plugins.data.corpus.arrangement import Arrangement, Part, arrange
 from muq_plugins.data.corpus.pieces import Piece
-from muq_plugins.data.corpus.rendered import AUDIO, level, write_flac
+from muq_plugins.data.corpus.rendered import AUDIO, level, rendered_entry, write_flac
 from muq_plugins.data.corpus.schedule import Visit
 from muq_plugins.data.corpus.scores import estimate_key, key_name, read_score
 from muq_plugins.data.corpus.soundfont import SAMPLE_RATE, load_soundfont
@@ -67,13 +67,8 @@ def make_clips(visit: Visit, folder: Path, seed: int) -> list[dict]:
             rng = random.Random(f"{seed}/{visit.piece.path}/{take}")
             arrangement = arrange(score, family, visit.longest, rng)
             audio = render(arrangement.parts)
-            entry = {
-                "wav": f"{{data_root}}/{AUDIO}/{clip_id}.flac",
-                "duration": len(audio) / SAMPLE_RATE,
-                "sample_rate": SAMPLE_RATE,
-                "channels": 1,
-                **_labels(visit.piece, arrangement),
-            }
+            labels = _labels(visit.piece, arrangement)
+            entry = rendered_entry(clip_id, len(audio), labels)
         except Exception as error:
             raise RuntimeError(
                 f"Take {take} of {visit.piece.path} (family {family}, seed {seed}) "
