@@ -11,10 +11,13 @@ def folder(tmp_path, monkeypatch):
     """A folder of experiments, in which the study is started."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "muq.yaml").write_text(
-        "seed: 0\noutput_folder: here\nsteps: 9\nlr: 0.1\nnested: {a: 1}\n"
+        "output_folder: here\nseed: 0\nsteps: 9\nlr: 0.1\nnested: {a: 1}\n"
         "tokenizer: {experiment: rvq.yaml}\n"
     )
     (tmp_path / "rvq.yaml").write_text("depth: 1\n")
+    (tmp_path / "towers.yaml").write_text(
+        "seed: 0\noutput_folder: x\npretraining: {experiment: muq.yaml}\n"
+    )
     (tmp_path / "other.yaml").write_text("extends: muq.yaml\ntokenizer: null\n")
     (tmp_path / "probe.yaml").write_text("encoder: x\noutput_folder: y\ntasks: [a]\n")
     return tmp_path
@@ -88,48 +91,25 @@ def test_studies_share_equal_runs(folder):
 
 
 @pytest.mark.parametrize(
-    "change",
+    ("name", "old", "new", "differs"),
     [
-        ("muq.yaml", "lr: 0.1", "lr: 0.2"),
-        ("rvq.yaml", "depth: 1", "depth: 2"),  # of the tokenizer
+        ("muq.yaml", "lr: 0.1", "lr: 0.2", True),
+        ("rvq.yaml", "depth: 1", "depth: 2", True),  # of a stage, and of its stage
+        ("muq.yaml", "lr: 0.1", "lr: 1.0e-1  # peak", False),
+        ("muq.yaml", "seed: 0\nsteps: 9\n", "steps: 9\nseed: 0\n", False),
+        ("rvq.yaml", "depth: 1", "# Of the tokenizer\ndepth: 1", False),
     ],
 )
-def test_a_changed_experiment_gets_a_new_folder(folder, change):
-    name, old, new = change
-    before = plan(folder)[0].folder
+@pytest.mark.parametrize("experiment", ["muq.yaml", "towers.yaml"])
+def test_another_experiment_has_another_folder(
+    folder, experiment, name, old, new, differs
+):
+    study = {"x": {"experiment": experiment, "label": "X"}}
+    before = plan(folder, study)[0].folder
     path = folder / name
+    assert old in path.read_text()
     path.write_text(path.read_text().replace(old, new))
-    assert plan(folder)[0].folder != before
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        ("muq.yaml", "lr: 0.1", "lr: 1.0e-1  # peak"),
-        (
-            "muq.yaml",
-            "seed: 0\noutput_folder: here\n",
-            "output_folder: here\nseed: 0\n",
-        ),
-        ("rvq.yaml", "depth: 1", "# Of the tokenizer\ndepth: 1"),
-    ],
-)
-def test_other_words_for_the_same_experiment_keep_the_folder(folder, change):
-    name, old, new = change
-    before = plan(folder)[0].folder
-    path = folder / name
-    path.write_text(path.read_text().replace(old, new))
-    assert plan(folder)[0].folder == before
-
-
-def test_a_stage_of_a_stage_counts(folder):
-    (folder / "towers.yaml").write_text(
-        "seed: 0\noutput_folder: x\npretraining: {experiment: muq.yaml}\n"
-    )
-    towers = {"x": {"experiment": "towers.yaml", "label": "X"}}
-    before = plan(folder, towers)[0].folder
-    (folder / "rvq.yaml").write_text("depth: 2\n")
-    assert plan(folder, towers)[0].folder != before
+    assert (plan(folder, study)[0].folder != before) == differs
 
 
 def test_a_changed_budget_gets_a_new_folder(folder):
