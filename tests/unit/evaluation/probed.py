@@ -1,6 +1,7 @@
-"""Probes of features that are made up, saved as the end of a training saves its own."""
+"""Tones, and probes of made-up features, saved as the end of a training does."""
 
 import numpy as np
+import soundfile
 
 from muq_plugins.evaluation.probing.clips import Clip
 from muq_plugins.evaluation.probing.features import Features
@@ -12,6 +13,25 @@ from muq_plugins.evaluation.probing.results import (
 )
 from muq_plugins.evaluation.probing.run import probe_tasks
 from muq_plugins.evaluation.probing.tasks import ProbeTask
+
+
+def low_and_high(piece):
+    """The family of every other piece."""
+    return ("low", "high")[piece % 2]
+
+
+def write_tones(folder, pieces, family_of=low_and_high):
+    """Clips of low tones and of high tones, as a manifest."""
+    manifest = {}
+    for piece in range(pieces):
+        family = family_of(piece)
+        pitch = (200 if family == "low" else 3000) + 20 * piece
+        path = folder / f"{family}{piece}.wav"
+        soundfile.write(path, 0.3 * np.sin(np.arange(24000) * pitch / 3820), 24000)
+        labels = {"piece": str(piece), "family": family}
+        manifest[path.stem] = {"wav": str(path), "duration": 1.0, **labels}
+    return manifest
+
 
 LINEAR_ALONE = ReaderSettings(["linear"], mixture=False)
 

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import soundfile
 
 from muq_plugins.evaluation.intervals import interval
 from muq_plugins.evaluation.probing.results import (
@@ -19,39 +18,18 @@ from muq_plugins.evaluation.probing.results import (
 )
 from muq_plugins.evaluation.probing.run import probe_run
 from muq_plugins.lobes import MuQEncoder
-from tests.unit.evaluation.probed import save_final_probe
+from tests.unit.evaluation.probed import save_final_probe, write_tones
 
 # Of 71 and 40 clips, as version 0.1 wrote it.
 OF_BEFORE = Path(__file__).parents[3] / "data" / "probe_of_before.json"
-
-
-def tones(folder, pieces, family_of):
-    """Clips of low tones and of high tones."""
-    manifest = {}
-    for piece in range(pieces):
-        family = family_of(piece)
-        pitch = (200 if family == "low" else 3000) + 20 * piece
-        path = folder / f"{family}{piece}.wav"
-        soundfile.write(path, 0.3 * np.sin(np.arange(24000) * pitch / 3820), 24000)
-        manifest[path.stem] = {
-            "wav": str(path),
-            "duration": 1.0,
-            "piece": str(piece),
-            "family": family,
-        }
-    return manifest
 
 
 def encoder():
     return MuQEncoder(16, num_layers=1, num_heads=2, ffn_width=16, conv_channels=2)
 
 
-def low_and_high(piece):
-    return ("low", "high")[piece % 2]
-
-
 def test_an_encoder_is_compared_with_itself_untrained(tmp_path, caplog):
-    train, test = tones(tmp_path, 16, low_and_high), tones(tmp_path, 16, low_and_high)
+    train, test = write_tones(tmp_path, 16), write_tones(tmp_path, 16)
     train["low0"]["family"], test["low2"]["family"] = "mixed", None
     del train["high1"]["family"]
     test["low4"]["family"] = "Theremin"
@@ -68,7 +46,7 @@ def test_an_encoder_is_compared_with_itself_untrained(tmp_path, caplog):
 
 
 def test_layers_are_those_after_the_front_end(tmp_path):
-    manifest = tones(tmp_path, 12, low_and_high)
+    manifest = write_tones(tmp_path, 12)
     deep = MuQEncoder(16, num_layers=2, num_heads=2, ffn_width=16, conv_channels=2)
     assert probe_run(tmp_path, encoder(), deep, manifest, manifest)
     probe = load_final_probe(tmp_path)
@@ -79,7 +57,7 @@ def test_layers_are_those_after_the_front_end(tmp_path):
 def test_no_labels_or_too_few_do_not_end_the_run_with_an_error(tmp_path):
     manifest = {"a": {"wav": "a.wav", "duration": 1.0}}
     assert not probe_run(tmp_path, encoder(), encoder(), manifest, manifest)
-    manifest = tones(tmp_path, 4, lambda piece: "low")
+    manifest = write_tones(tmp_path, 4, lambda piece: "low")
     assert not probe_run(tmp_path, encoder(), encoder(), manifest, manifest)
     assert load_final_probe(tmp_path) is None
 

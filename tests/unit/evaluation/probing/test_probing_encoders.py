@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-import soundfile
 import torch
 
 from muq_plugins.evaluation.probing.features import (
@@ -14,6 +13,7 @@ from muq_plugins.evaluation.probing.features import (
 from muq_plugins.evaluation.probing.results import load_final_probe
 from muq_plugins.evaluation.probing.run import probe_run
 from muq_plugins.lobes import LogMel, WaveformTransformer
+from tests.unit.evaluation.probed import write_tones
 from tests.unit.tiny_encoders import TINY, tiny_encoder
 
 
@@ -74,17 +74,7 @@ def test_an_encoder_of_waveforms_stands_beside_the_spectrogram_of_muq():
 
 
 def test_the_probe_that_ends_a_run(encoder, tmp_path):
-    manifest = {}
-    for piece in range(12):
-        pitch = (200, 3000)[piece % 2] + 20 * piece
-        path = tmp_path / f"{piece}.wav"
-        soundfile.write(path, 0.3 * np.sin(np.arange(24000) * pitch / 3820), 24000)
-        manifest[str(piece)] = {
-            "wav": str(path),
-            "duration": 1.0,
-            "piece": str(piece),
-            "family": ("low", "high")[piece % 2],
-        }
+    manifest = write_tones(tmp_path, 12)
     assert probe_run(tmp_path, untrained_like(encoder, 1), encoder, manifest, manifest)
     mel, *encoders = load_final_probe(tmp_path).chosen()
     assert mel.value == 1.0 and [row.layer in (1, 2) for row in encoders] == [True] * 2

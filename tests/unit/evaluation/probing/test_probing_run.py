@@ -4,7 +4,6 @@ import dataclasses
 
 import numpy as np
 import pytest
-import soundfile
 import torch
 from sklearn.metrics import average_precision_score, balanced_accuracy_score
 
@@ -22,7 +21,13 @@ from muq_plugins.evaluation.probing.page import (
     probing_report,
 )
 from muq_plugins.evaluation.probing.readers import ReaderSettings, fit_layers
-from muq_plugins.evaluation.probing.results import load_results, save_results
+from muq_plugins.evaluation.probing.results import (
+    LOG_MEL,
+    TRAINED,
+    UNTRAINED,
+    load_results,
+    save_results,
+)
 from muq_plugins.evaluation.probing.run import (
     probe,
     probe_folder,
@@ -31,6 +36,7 @@ from muq_plugins.evaluation.probing.run import (
 )
 from muq_plugins.evaluation.probing.tasks import ProbeTask, task_data
 from muq_plugins.lobes import MuQEncoder
+from tests.unit.evaluation.probed import write_tones
 
 SETTINGS = ReaderSettings(hidden_size=8, lr=0.03, mixture_lr=0.1, max_epochs=60)
 SEEDS = [0, 1]
@@ -39,11 +45,6 @@ TASKS = [
     ProbeTask("form", group="piece", level="semantic"),
     ProbeTask("tags", "multi", group="piece", level="acoustic"),
 ]
-LOG_MEL, UNTRAINED, TRAINED = (
-    "log-mel statistics",
-    "untrained encoder",
-    "trained encoder",
-)
 
 
 @pytest.fixture(scope="module")
@@ -229,21 +230,18 @@ def test_mistakes_show_before_anything_is_computed(label, seeds, message):
         probe("", {}, [clips], [ProbeTask(label)], None, SETTINGS, seeds)
 
 
-def tones(folder, name, label):
-    """Short tones of two kinds, as the clips of a corpus."""
-    clips = []
-    for index in range(20):
-        path = folder / f"{name}{index}.wav"
-        time = np.arange(6000) / 24000
-        pitch = 300 + 900 * (index % 2) + index
-        soundfile.write(path, 0.3 * np.sin(2 * np.pi * pitch * time), 24000)
-        clips.append(Clip(path.name, str(path), 0.25, None, {label: "ab"[index % 2]}))
-    return clips
+def tones(folder, label):
+    """Tones of two kinds, as the clips of a corpus."""
+    folder.mkdir()
+    return [
+        Clip(name, entry["wav"], entry["duration"], None, {label: entry["family"]})
+        for name, entry in write_tones(folder, 20).items()
+    ]
 
 
 def test_each_label_is_probed_where_it_is_known(tmp_path, monkeypatch):
     """Two corpora: tasks in their order, references read once for two encoders."""
-    corpora = [tones(tmp_path, "music", "key"), tones(tmp_path, "note", "pitch")]
+    corpora = [tones(tmp_path / name, name) for name in ("key", "pitch")]
     tasks = [ProbeTask("pitch"), ProbeTask("key")]
     settings = ReaderSettings(readers=["linear"], mixture=False, folds=2)
     features = FeatureSettings(tmp_path / "features")
