@@ -17,7 +17,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from muq_plugins.inference.index import MusicIndex
+from muq_plugins.inference.index.search import MusicIndex
 from muq_plugins.inference.index.store import Store, create
 
 WIDTH = 512  # of the latents of MuQ-MuLan

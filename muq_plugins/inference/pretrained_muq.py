@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -156,9 +157,13 @@ class PretrainedMuQ(nn.Module):
         self.train()
 
     @property
-    def model(self) -> HuggingFaceNames:
-        """The names that recipes for SpeechBrain's wrappers use beyond the call."""
-        return HuggingFaceNames(self)
+    def model(self) -> SimpleNamespace:
+        """The names that recipes for SpeechBrain's wrappers use beyond the call.
+
+        Some call ``wav2vec2.model.feature_extractor._freeze_parameters()``.
+        """
+        front_end = SimpleNamespace(_freeze_parameters=self.freeze_front_end)
+        return SimpleNamespace(feature_extractor=front_end)
 
     def freeze_front_end(self) -> None:
         """Freezes the convolutional front end, as ``freeze_feature_extractor`` does.
@@ -263,22 +268,6 @@ class PretrainedMuQ(nn.Module):
             parts.append(encoder.conformer.dropout)
             parts += encoder.conformer.layers[: self.frozen_layers]
         return parts
-
-
-class HuggingFaceNames:
-    """What recipe scripts find under ``model`` in SpeechBrain's wrappers.
-
-    Some scripts call ``wav2vec2.model.feature_extractor._freeze_parameters()``,
-    which here freezes the convolutional front end.
-    """
-
-    def __init__(self, lobe: PretrainedMuQ):
-        self._freeze_parameters = lobe.freeze_front_end
-
-    @property
-    def feature_extractor(self) -> HuggingFaceNames:
-        """The front end."""
-        return self
 
 
 def add_lora(encoder: nn.Module, arguments: Mapping[str, Any]) -> None:

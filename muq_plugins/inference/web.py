@@ -29,13 +29,14 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 from muq_plugins.data.audio import AudioError, audio_info
 from muq_plugins.errors import UserError, shown
 from muq_plugins.inference.folders import UNKNOWN
-from muq_plugins.inference.index import Entry, MusicIndex
 from muq_plugins.inference.index.search import (
     NOTHING_CLEAR,
+    MusicIndex,
     embed_query,
     find_example,
     query_text,
 )
+from muq_plugins.inference.index.store import Entry
 from muq_plugins.inference.index.update import is_below
 from muq_plugins.lobes.mulan import TextModel
 

@@ -7,7 +7,7 @@ import torch
 from muq_plugins import MuQ, MuQMuLan
 from muq_plugins.data.labels import StoredLabels
 from muq_plugins.data.preparation import Manifests
-from muq_plugins.inference.index import MusicIndex
+from muq_plugins.inference.index.search import MusicIndex
 from muq_plugins.inference.tokenizer import any_tokenizer, load_tokenizer
 from muq_plugins.lobes import Target
 from muq_plugins.lobes.parts import encoder_fingerprint, fingerprint

@@ -9,7 +9,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from muq_plugins.inference.index import update_index
+from muq_plugins.inference.index.update import update_index
 from muq_plugins.inference.mulan_parts import save_mulan
 from muq_plugins.inference.muq import save_muq
 from muq_plugins.inference.text_models import make_text_model

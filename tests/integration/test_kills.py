@@ -13,7 +13,7 @@ import time
 import numpy as np
 import pytest
 
-from muq_plugins.inference.index import MusicIndex
+from muq_plugins.inference.index.search import MusicIndex
 from tests.goldens.metrics import CLOCK
 from tests.integration.commands import HERE, recipe, run_command
 from tests.integration.test_iterative import write_small

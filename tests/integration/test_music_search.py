@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from muq_plugins.inference.cli.main import main
-from muq_plugins.inference.index import MusicIndex
+from muq_plugins.inference.index.search import MusicIndex
 from muq_plugins.inference.mulan import MuQMuLan
 from tests.integration.tiny_mulan import make_mulan, write_chord
 

@@ -10,6 +10,8 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from muq_plugins.inference.cli.options import first_line
+
 DISTRIBUTION = "muq-plugins"
 # Packages whose versions must fit each other, and which break as a whole.
 PAIR = ("torch", "torchaudio")
@@ -84,7 +86,7 @@ def find_devices() -> Iterator[tuple[str, str]]:
             torch.cuda.init()
             reason = "no device"
         except RuntimeError as error:
-            reason = _first_line(error)
+            reason = first_line(error)
         yield "cuda", f"not usable: {reason}"
     if torch.backends.mps.is_available():
         yield "mps", "Apple GPU"
@@ -210,13 +212,8 @@ def _failure(call: Callable[[str], Any], name: str) -> str | None:
     try:
         call(name)
     except Exception as error:  # a broken package can raise anything
-        return _first_line(error)
+        return first_line(error)
     return None
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0] if lines else ''}"
 
 
 def _describe_gpu(index: int) -> str:

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-    from muq_plugins.inference.index import Entry, MusicIndex
+    from muq_plugins.inference.index.search import MusicIndex
+    from muq_plugins.inference.index.store import Entry
 
 
 def index(
@@ -87,15 +88,14 @@ def index(
     if folder is not None:
         code = _update(out, folder, model, layer, pick_device(device))
     if prune:
-        from muq_plugins.inference.index import prune_index
+        from muq_plugins.inference.index.update import prune_index
 
         gone = prune_index(out, say=say)
         for path in gone:
             say(f"  {shown(path)}")
         say(f"{out}: {count_files(len(gone))} taken out.")
     if export is not None:
-        from muq_plugins.inference.index import MusicIndex
-        from muq_plugins.inference.index.search import export_parquet
+        from muq_plugins.inference.index.search import MusicIndex, export_parquet
 
         count = export_parquet(MusicIndex(out), export)
         say(f"{export}: {count_files(count)}.")
@@ -227,8 +227,9 @@ def _update(
     """Brings an index up to date with a folder; 1 if a file could not be used."""
     from tqdm import tqdm
 
-    from muq_plugins.inference.index import MusicIndex, update_index
+    from muq_plugins.inference.index.search import MusicIndex
     from muq_plugins.inference.index.store import FILE, Store
+    from muq_plugins.inference.index.update import update_index
 
     if not os.path.isdir(folder):
         raise UserError(f"{folder} is not a folder: give one with music.")
@@ -254,7 +255,7 @@ def _update(
 
 def _open(folder: str) -> MusicIndex:
     """Opens an index that holds something."""
-    from muq_plugins.inference.index import MusicIndex
+    from muq_plugins.inference.index.search import MusicIndex
 
     opened = MusicIndex(folder)
     if not len(opened):
@@ -312,7 +313,7 @@ def _load_model(source: str, layer: int | None, device: str) -> Any:
                 f"leave the option out."
             )
         return load(MuQMuLan.from_pretrained, source, device)
-    from muq_plugins.inference.index import EncoderLayer
+    from muq_plugins.inference.index.update import EncoderLayer
     from muq_plugins.inference.muq import MuQ
 
     model = load(MuQ.from_pretrained, source, device)

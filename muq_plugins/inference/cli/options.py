@@ -134,27 +134,21 @@ def pick_device(name: str | None) -> str:
         return "cuda:0" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
-    except RuntimeError as error:
+        torch.empty(0, device=device)  # says why it cannot
+    except Exception as error:  # of many kinds
         raise UserError(
-            f"--device {name}: not a device. Give cpu, cuda, cuda:1 or mps."
+            f"--device {name}: there is no such device here ({first_line(error)}). "
+            f"Give cpu, cuda, cuda:1 or mps; `muq-plugins doctor` lists what there is."
         ) from error
-    if device.type == "cuda":
-        count, index = torch.cuda.device_count(), device.index or 0
-        if index < count:
-            return f"cuda:{index}"
-        found = f"{count} CUDA device{'' if count == 1 else 's'}" if count else "none"
-    elif device.type == "mps":
-        if torch.backends.mps.is_available():
-            return name
-        found = "none"
-    elif device.type == "cpu":
-        return "cpu"
-    else:
+    if device.type not in ("cpu", "cuda", "mps"):
         raise UserError(f"--device {name}: only cpu, cuda and mps are supported.")
-    raise UserError(
-        f"--device {name}: there is no such device here (found: {found}). "
-        f"`muq-plugins doctor` lists the devices."
-    )
+    return f"cuda:{device.index or 0}" if device.type == "cuda" else device.type
+
+
+def first_line(error: Exception) -> str:
+    """What is wrong, without the advice that torch adds on many lines."""
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0] if lines else ''}"
 
 
 def load(from_pretrained: Any, source: str, device: str) -> Any:

@@ -229,12 +229,11 @@ def find_example(index: MusicIndex, name: str) -> Entry:
         raise UserError("The name is empty: give the name of an indexed file.")
     entries = index.store.entries()
     whole = os.path.join(index.store.common_folder(), name.strip())
-    found = []
-    for entry in entries:
-        if entry.shown == whole:
-            return entry
-        if f"/{entry.shown.casefold()}".endswith(f"/{wanted.lstrip('/')}"):
-            found.append(entry)
+    found = [entry for entry in entries if entry.shown == whole] or [
+        entry
+        for entry in entries
+        if f"/{entry.shown.casefold()}".endswith(f"/{wanted.lstrip('/')}")
+    ]
     if len(found) == 1:
         return found[0]
     if found:

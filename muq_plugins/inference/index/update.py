@@ -135,11 +135,8 @@ def check_model(store: Store, model: AudioModel, name: str) -> None:
 
 def _prepare(folder: Path) -> None:
     """Makes the folder of an index; a folder of something else is refused."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        others = [name for name in os.listdir(folder) if name[0] != "."]
-    except OSError as error:
-        raise UserError(f"{folder} cannot be used for an index: {error}") from error
+    folder.mkdir(parents=True, exist_ok=True)
+    others = [name for name in os.listdir(folder) if name[0] != "."]
     if others and not (folder / FILE).exists():
         raise UserError(
             f"{folder} holds {min(others)} and is not an index: give a new folder."

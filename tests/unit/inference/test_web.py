@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 
-from muq_plugins.inference.index import MusicIndex, update_index
+from muq_plugins.inference.index.search import MusicIndex
+from muq_plugins.inference.index.update import update_index
 from muq_plugins.inference.web import make_app
 from tests.unit.inference.tones import LONGEST, ToneModel, write_tone
 

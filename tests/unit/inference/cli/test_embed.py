@@ -310,7 +310,7 @@ def test_memory_that_is_too_small_is_explained(embed, out, monkeypatch, capsys):
         (["--layer", "-4"], "There is no layer -4: "),
         (["--layer", "last"], "must be an index, several such as 3,6,-1"),
         (["--device", "cuda:99"], "--device cuda:99: there is no such device here"),
-        (["--device", "gpu"], "--device gpu: not a device"),
+        (["--device", "gpu"], "--device gpu: there is no such device"),
         (["--device", "meta"], "only cpu, cuda and mps are supported"),
         (["--batch-seconds", "0.5"], "at least 1, got '0.5'"),
         (["--batch-seconds", "inf"], "at least 1, got 'inf'"),

@@ -7,7 +7,7 @@ import pytest
 
 from muq_plugins.files import locked
 from muq_plugins.inference.cli.main import main
-from muq_plugins.inference.index import MusicIndex
+from muq_plugins.inference.index.search import MusicIndex
 from tests.unit.inference.tones import ToneModel, make_model, use_tones, write_tone
 
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from muq_plugins.errors import UserError
-from muq_plugins.inference.index import MusicIndex, update_index
 from muq_plugins.inference.index.search import (
+    MusicIndex,
     embed_query,
     export_parquet,
     find_example,
@@ -17,6 +17,7 @@ from muq_plugins.inference.index.search import (
     stands_out,
 )
 from muq_plugins.inference.index.store import create
+from muq_plugins.inference.index.update import update_index
 from tests.unit.inference.tones import write_tone
 
 

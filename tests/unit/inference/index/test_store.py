@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from muq_plugins.errors import UserError
-from muq_plugins.inference.index import MusicIndex
+from muq_plugins.inference.index.search import MusicIndex
 from muq_plugins.inference.index.store import APPLICATION, FILE, Store, create
 
 WIDTH = 3

@@ -16,13 +16,8 @@ import torch
 from muq_plugins.data.scan import Found
 from muq_plugins.errors import UserError
 from muq_plugins.files import locked
-from muq_plugins.inference.index import (
-    EncoderLayer,
-    MusicIndex,
-    prune_index,
-    update_index,
-)
-from muq_plugins.inference.index.search import query_text
+from muq_plugins.inference.index.search import MusicIndex, query_text
+from muq_plugins.inference.index.update import EncoderLayer, prune_index, update_index
 from muq_plugins.inference.muq import MuQ, save_muq
 from muq_plugins.lobes import MuQEncoder
 from tests.unit.inference.tones import ToneModel, write_tone
@@ -167,7 +162,7 @@ def test_music_that_cannot_be_seen_stays(tmp_path, music, model):
 
 def test_an_unlisted_folder_keeps_its_files(tmp_path, music, model, monkeypatch):
     """As above, also for root."""
-    from muq_plugins.inference.index import update as module
+    import muq_plugins.inference.index.update as module
 
     update(tmp_path, music, model)
     monkeypatch.setattr(
@@ -339,7 +334,7 @@ def test_an_index_of_an_encoder(tmp_path, music, encoder):
 
 DRIVER = """
 import sys
-from muq_plugins.inference.index import update_index
+from muq_plugins.inference.index.update import update_index
 from tests.unit.inference.tones import ToneModel
 print("begin", flush=True)
 update_index(sys.argv[1], sys.argv[2], ToneModel(seconds=float(sys.argv[3])), "tones")
