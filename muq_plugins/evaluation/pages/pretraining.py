@@ -10,7 +10,6 @@ import numpy as np
 import torch
 
 from muq_plugins.evaluation.figures.values import Bars, bars, intervals
-from muq_plugins.evaluation.intervals import FEWEST_GROUPS
 from muq_plugins.evaluation.page import (
     Fact,
     Page,
@@ -39,11 +38,8 @@ from muq_plugins.evaluation.pages.tokenizer import (
     run_levels,
     use_of_codes,
 )
+from muq_plugins.evaluation.probing.page import gains
 from muq_plugins.evaluation.probing.results import (
-    LINEAR,
-    TRAINED,
-    UNTRAINED,
-    Comparison,
     TaskResult,
     load_final_probe,
 )
@@ -207,42 +203,6 @@ def use_of_target(run: Run) -> Iterator[Verdict]:
             )
 
 
-def probe_gain(run: Run) -> Iterator[Verdict]:
-    """Whether pre-training has improved the encoder."""
-    for probe in probes(run):
-        for gain in probe.comparisons:
-            if gain.reference == UNTRAINED:
-                yield gain_verdict(probe, gain)
-
-
-def gain_verdict(probe: TaskResult, gain: Comparison) -> Verdict:
-    trained = probe.row(TRAINED, LINEAR).value
-    if probe.test_groups < FEWEST_GROUPS or gain.low == gain.high:
-        return Verdict(
-            "undecided",
-            "whether pre-training has improved the encoder: the probe was tested on "
-            f"{probe.clips['test']} clips of {probe.test_groups} pieces, too few to "
-            "tell. Give more test music with labels.",
-        )
-    numbers = (
-        f"balanced accuracy {trained:.1%}, the same encoder untrained "
-        f"{trained - gain.difference:.1%} ({gain})"
-    )
-    if gain.low > 0:
-        return Verdict("good", f"pre-training has improved the encoder: {numbers}")
-    if gain.high >= 0:
-        return Verdict(
-            "warning",
-            "the probe cannot tell the trained encoder from the untrained one: "
-            f"{numbers}. More training and more test clips may.",
-        )
-    return Verdict(
-        "problem",
-        f"pre-training has made the encoder worse in the probe: {numbers}. Check the "
-        "learning rate, and that the probe was given the trained weights.",
-    )
-
-
 def probes(run: Run) -> list[TaskResult]:
     """The probe at the end of a run, if there was one."""
     return list(filter(None, [load_final_probe(run.folder)]))
@@ -318,7 +278,7 @@ PRETRAINING = Page(
         per_codebook,
         guessed,
         use_of_target,
-        probe_gain,
+        lambda run: gains(probes(run)),
         earlier_verdicts,
     ),
     parts=(

@@ -88,26 +88,32 @@ def gains(results: list[TaskResult]) -> Iterator[Verdict]:
 
 
 def _gain_verdict(result: TaskResult, gain: Comparison) -> Iterator[Verdict]:
-    ours, few = result.row(TRAINED, LINEAR).value, result.test_groups < FEWEST_GROUPS
+    few = result.test_groups < FEWEST_GROUPS or gain.low == gain.high
     if gain.reference != UNTRAINED:
         if gain.high >= 0 or few:
             return
         level, words = "warning", "plain log-mel statistics know more than the encoder"
     elif few:
-        level = "warning"
+        level = "undecided"
         words = (
-            f"undecided, as the test part has only {result.test_groups} different "
-            f"{result.group!r} and intervals mean little"
+            "whether training has improved the encoder: the test part has only "
+            f"{result.test_groups} different {result.group!r}, too few to tell; give "
+            "more test clips with labels"
         )
     elif gain.low > 0:
         level, words = "good", "training has improved the encoder"
     elif gain.high < 0:
-        level, words = "problem", "training has made the encoder worse"
+        level = "problem"
+        words = (
+            "training has made the encoder worse; check the learning rate, and that "
+            "the probe was given the trained weights"
+        )
     else:
-        level, words = "warning", "whether training has helped is undecided"
-    metric = METRIC_NAMES[result.metric].lower()
-    numbers = f"{metric} {ours:.1%}, {gain.reference} {ours - gain.difference:.1%}"
-    numbers += "" if few else f" ({gain})"
+        level = "warning"
+        words = "whether training has helped is undecided; more test clips may tell"
+    ours, metric = result.row(TRAINED, LINEAR).value, METRIC_NAMES[result.metric]
+    theirs = f"{gain.reference} {ours - gain.difference:.1%}"
+    numbers = f"{metric.lower()} {ours:.1%}, {theirs}" + ("" if few else f" ({gain})")
     yield Verdict(level, f"{result.label}: {words}: {numbers}.")
 
 

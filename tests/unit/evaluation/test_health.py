@@ -8,8 +8,8 @@ import pytest
 
 from muq_plugins.evaluation.page import Verdict
 from muq_plugins.evaluation.pages import PAGES
-from muq_plugins.evaluation.pages.pretraining import gain_verdict
 from muq_plugins.evaluation.pages.run import Run
+from muq_plugins.evaluation.probing.page import gains
 from muq_plugins.evaluation.probing.results import (
     LINEAR,
     TRAINED,
@@ -194,11 +194,12 @@ def test_statements_rest_on_one_part(tokenizer_rows):
         (9, (0, 0, 0), "undecided"),
     ],
 )
-def test_what_a_probe_says_of_a_pretraining(pieces, difference, level):
+def test_what_a_probe_says_of_a_training(pieces, difference, level):
     rows = [Row(TRAINED, LINEAR, 1, 0.5, 0.4, 0.6, {}, chosen=True)]
     about = "family", "single", "piece", None, "balanced_accuracy", 0.1, ["a", "b"]
-    probe = TaskResult(*about, {"test": 9}, pieces, rows)
-    verdict = gain_verdict(probe, Comparison(LINEAR, UNTRAINED, *difference))
+    compared = [Comparison(LINEAR, UNTRAINED, *difference)]
+    probe = TaskResult(*about, {"test": 9}, pieces, rows, compared)
+    (verdict,) = gains([probe])
     assert verdict.level == level
     assert ("points" in verdict.message) == (level != "undecided")
 

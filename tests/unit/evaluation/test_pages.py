@@ -178,7 +178,7 @@ def test_a_pretraining_has_all_parts(pretrain_folder, tokenizer_folder):
         "muq/1",
         "the model predicts music that it does not hear",
         "tokenizer: every codebook uses",
-        "pre-training has improved the encoder",
+        "family: training has improved the encoder",
         "seed: 1 # &lt;&amp;&gt;",
     ):
         assert words in text

@@ -1,7 +1,5 @@
 """Probing from features to the report: every row, restarts, and the report alone."""
 
-import dataclasses
-
 import numpy as np
 import pytest
 import torch
@@ -205,15 +203,6 @@ def test_an_encoder_that_has_learned_nothing_is_told_so(corpus, tmp_path):
     assert "good" not in words
     assert "log-mel statistics know more than the encoder" in words
     probing_report(tmp_path)  # without layers there is no mixture to draw
-
-
-def test_few_groups_decide_nothing(probed):
-    few = dataclasses.replace(probed[1][0], test_groups=1)
-    (verdict,) = PROBE.verdicts_of([few])
-    assert verdict.level == "warning"
-    assert "timbre: undecided, as the test part has only 1 different 'piece'" in str(
-        verdict
-    )
 
 
 @pytest.mark.parametrize(
