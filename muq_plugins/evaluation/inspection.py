@@ -14,7 +14,6 @@ from torch import Tensor
 from muq_plugins.evaluation.probing.clips import Clip, window_batches
 from muq_plugins.evaluation.run_files import (
     METRICS_FILE,
-    load_diagnostics,
     read_metrics,
     save_diagnostics,
     select,
@@ -74,7 +73,11 @@ def inspect_tokenizer(
         "frames": frames,
         "num_codebooks": target.num_codebooks,
         "codebook_size": target.codebook_size,
-        **_use(counts),
+        "usage": codes.usage(counts).tolist(),
+        "perplexity": codes.perplexity(counts).tolist(),
+        "entropy": codes.entropy(counts).tolist(),
+        "dead_codes": codes.dead_codes(counts).tolist(),
+        "most_frequent_share": codes.most_frequent_share(counts).tolist(),
         "reconstruction_error_per_level": (
             (errors / frames).tolist() if can_decode else None
         ),
@@ -87,18 +90,12 @@ def inspect_tokenizer(
     return result
 
 
-def own_test(run_folder: str | Path) -> dict[str, Any] | None:
-    """What a tokenizer's run has measured on its own test part, to compare with."""
+def own_errors(run_folder: str | Path) -> list[float]:
+    """Errors that a tokenizer's run has measured on its own test part, if it has."""
     path = Path(run_folder) / METRICS_FILE
-    counts = load_diagnostics(run_folder).get("code_counts")
-    if counts is None or not path.is_file():
-        return None
-    rows = select(select(read_metrics(path), stage="tokenizer"), kind="test")
-    if not rows:
-        return None
-    errors = rows[-1].get("reconstruction_error_per_level")
-    counts = torch.as_tensor(counts)
-    return {**_use(counts), "reconstruction_error_per_level": errors}
+    rows = read_metrics(path) if path.is_file() else []
+    tests = select(rows, stage="tokenizer", kind="test") or [{}]
+    return tests[-1].get("reconstruction_error_per_level") or []
 
 
 @torch.no_grad()
@@ -122,14 +119,4 @@ def reconstruction_examples(target: Target, wavs: Tensor) -> dict[str, Tensor]:
             [features.unstack(feats)[0].cpu() for feats in decoded]
         ),
         "reconstruction_levels": torch.tensor(levels),
-    }
-
-
-def _use(counts: Tensor) -> dict[str, list]:
-    return {
-        "usage": codes.usage(counts).tolist(),
-        "perplexity": codes.perplexity(counts).tolist(),
-        "entropy": codes.entropy(counts).tolist(),
-        "dead_codes": codes.dead_codes(counts).tolist(),
-        "most_frequent_share": codes.most_frequent_share(counts).tolist(),
     }

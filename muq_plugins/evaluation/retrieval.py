@@ -47,31 +47,25 @@ def retrieval_scores(
     groups: Sequence | None = None,
     samples: int = 1000,
     seed: int = 0,
-    candidates: np.ndarray | None = None,
 ) -> RetrievalScores:
     """Recall at 1, 5 and 10, median rank and mean average precision, with intervals."""
     near, relevant = np.asarray(similarities, float), np.asarray(relevant, bool)
-    allowed = np.ones_like(relevant) if candidates is None else candidates
     bad = ~np.isfinite(near).all(axis=1)
     if bad.any():
         raise ValueError(
             f"Similarities of query {int(bad.argmax())} are not finite numbers: check "
             "the model that made them."
         )
-    answerable = (relevant & allowed).any(axis=1)
+    answerable = relevant.any(axis=1)
     if not answerable.any():
         raise ValueError(
-            "No query has a relevant item among its candidates: nothing can be scored. "
-            "Check that texts and recordings are of the same clips."
+            "No query has a relevant item: nothing can be scored. Check that texts and "
+            "recordings are of the same clips."
         )
     rows = np.flatnonzero(answerable)
-    found, chance = [], []
-    for row in rows:
-        some = allowed[row]
-        answers = relevant[row, some]
-        found.append(query_scores(near[row, some], answers))
-        chance.append(query_scores(np.zeros(len(answers)), answers))
-    found, chance = np.array(found), np.array(chance)
+    found = np.array([query_scores(near[row], relevant[row]) for row in rows])
+    same = np.zeros(near.shape[1])
+    chance = np.array([query_scores(same, relevant[row]) for row in rows])
     groups = np.arange(len(near)) if groups is None else np.asarray(groups)
     weights = draws(groups[rows], samples, seed)
     means = weights @ found / weights.sum(axis=1, keepdims=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -219,11 +219,11 @@ TOKENIZER = Page(
 
 
 class Inspection(NamedTuple):
-    """What `inspect_tokenizer` has found, and what the run says about its own test."""
+    """What `inspect_tokenizer` has found, and errors on the run's own test part."""
 
     found: dict[str, Any]
     arrays: dict[str, np.ndarray]
-    own: dict[str, Any] | None = None
+    own: Sequence[float] = ()
     frame_rate: float = 100.0
 
     @property
@@ -232,8 +232,8 @@ class Inspection(NamedTuple):
         if not self.found[ERRORS]:
             return []
         errors = {HERE: self.found[ERRORS]}
-        if self.own is not None and self.own[ERRORS]:
-            errors[THERE] = self.own[ERRORS]
+        if self.own:
+            errors[THERE] = self.own
         return [Levels(errors, self.arrays, self.frame_rate, compared=True)]
 
 
@@ -269,7 +269,7 @@ INSPECTION = Page(
 def inspection_report(
     folder: str | Path,
     subtitle: str = "",
-    own: dict[str, Any] | None = None,
+    own: Sequence[float] = (),
     frame_rate: float = 100.0,
 ) -> Path:
     """Write the report of an inspection, from what `inspect_tokenizer` has written."""

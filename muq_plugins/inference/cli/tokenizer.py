@@ -79,7 +79,7 @@ def inspect(
     on its own test part. Writes report.html, report.md and inspection.json into --out.
     """
     device = pick_device(device)
-    from muq_plugins.evaluation.inspection import inspect_tokenizer, own_test
+    from muq_plugins.evaluation.inspection import inspect_tokenizer, own_errors
     from muq_plugins.evaluation.pages.tokenizer import (
         inspection_facts,
         inspection_report,
@@ -93,7 +93,7 @@ def inspect(
         report = inspection_report(
             out,
             f"{model} on {', '.join(inputs)}",
-            own_test(model),
+            own_errors(model),
             target.features.features.frame_rate,
         )
     print("\n".join([*map(str, inspection_facts(found)), f"Report: {report}"]))

@@ -9,16 +9,12 @@ import torch
 
 from muq_plugins.evaluation.inspection import (
     inspect_tokenizer,
-    own_test,
+    own_errors,
     reconstruction_examples,
 )
 from muq_plugins.evaluation.pages.tokenizer import inspection_report
 from muq_plugins.evaluation.probing.clips import Clip
-from muq_plugins.evaluation.run_files import (
-    MetricsLog,
-    load_diagnostics,
-    save_diagnostics,
-)
+from muq_plugins.evaluation.run_files import MetricsLog, load_diagnostics
 from muq_plugins.lobes import (
     KeptFrames,
     KMeans,
@@ -83,7 +79,7 @@ def test_the_report_is_made_from_the_folder_alone(clips, target, tmp_path):
     found = inspect_tokenizer(target, clips, tmp_path)
     assert json.loads((tmp_path / "inspection.json").read_text()) == found
     assert load_diagnostics(tmp_path)["code_counts"].sum() == 3 * found["frames"]
-    own = {"reconstruction_error_per_level": [0.8, 0.5, 0.4, 0.3]}
+    own = [0.8, 0.5, 0.4, 0.3]
     page = inspection_report(tmp_path, "a tokenizer", own).read_text("utf-8")
     text = (tmp_path / "report.md").read_text("utf-8")
     assert page.count("<img") == 3
@@ -120,16 +116,13 @@ def test_unreadable_clips_are_named(clips, target, tmp_path):
 
 
 def test_its_own_test_is_found_beside_a_tokenizer(tmp_path):
-    assert own_test(tmp_path) is None
-    save_diagnostics(tmp_path, code_counts=np.array([[3, 1, 0, 0]]))
+    assert own_errors(tmp_path) == []
     row = {"kind": "valid", "stage": "tokenizer", "step": 1}
     log = MetricsLog(tmp_path / "metrics.jsonl")
     log.write({**row, "reconstruction_error_per_level": [9.0, 9.0]})
-    assert own_test(tmp_path) is None
+    assert own_errors(tmp_path) == []
     log.write({**row, "kind": "test", "reconstruction_error_per_level": [0.8, 0.4]})
-    own = own_test(tmp_path)
-    assert own["usage"] == [0.5]
-    assert own["reconstruction_error_per_level"] == [0.8, 0.4]
+    assert own_errors(tmp_path) == [0.8, 0.4]
 
 
 def test_nothing_inspected(tmp_path):

@@ -70,15 +70,12 @@ def test_equal_similarities_score_chance_whatever_the_order_of_the_items():
     assert mean == pytest.approx(scores.chance["mean_average_precision"], abs=0.01)
 
 
-def test_items_that_are_no_candidates_do_not_count():
-    near = np.array([[1.0, 0.5, 0.2], [0.5, 1.0, 0.2], [0.2, 0.1, 1.0]])
-    kind = np.array(["a", "a", "b"])
-    relevant = kind[:, None] == kind
-    scores = retrieval_scores(near, relevant, candidates=~np.eye(3, dtype=bool))
+def test_queries_without_an_answer_are_not_scored():
+    relevant = np.array([[1, 0], [0, 0], [1, 1]], dtype=bool)
+    scores = retrieval_scores(np.array([[1.0, 0.5]] * 3), relevant)
     assert scores.mean_average_precision.value == 1
-    assert scores.chance["mean_average_precision"] == 0.75  # one of two: 1 or 1/2
-    assert scores.without_answer == [2]  # the only one of its kind
-    assert scores.queries == 2
+    assert scores.chance["mean_average_precision"] == 0.875  # 1, and 1 or 1/2
+    assert (scores.without_answer, scores.queries) == ([1], 2)
 
 
 def test_the_interval_is_over_groups():
