@@ -56,6 +56,7 @@ REQUIRED = {
         "position_embeddings_type": "rotary",
         "rotary_embedding_base": 10000,
         "layer_norm_eps": 1e-5,
+        "hidden_act": "swish",
     },
 }
 # What the official class wants to know too, as the published settings have it.
@@ -72,7 +73,6 @@ USUAL = {
         "rvq_multi_layer_num": 1,
     },
     CONFORMER: {
-        "hidden_act": "swish",
         "feat_extract_activation": "gelu",
         "max_source_positions": 5000,
         "num_conv_pos_embeddings": 128,
@@ -80,7 +80,7 @@ USUAL = {
         "initializer_range": 0.02,
     },
 }
-SWISH = ("swish", "silu")
+STATISTICS = ("melspec_2048_mean", "melspec_2048_std")
 
 
 @dataclass
@@ -208,12 +208,13 @@ def misfits(
         for section, settings in required.items()
         for key, value in settings.items()
         if (found := sections[section].get(key, value)) != value
+        and not (found == "silu" and value == "swish")  # two names of one function
     ]
     problems += [
         f"{section}.{key} is missing"
         for section, keys in needed.items()
         for key in keys
-        if key not in sections[section]
+        if key not in sections.get(section, ())
     ]
     return [words.removeprefix(".") for words in problems]
 
@@ -233,14 +234,7 @@ def build_encoder(checkpoint: Checkpoint, where: str | Path) -> MuQEncoder:
     config = checkpoint.config
     conformer = config[CONFORMER]
     needed = {section: names.values() for section, names in SETTINGS.items()}
-    problems = misfits(config, REQUIRED, needed)
-    if conformer.get("hidden_act", "swish") not in SWISH:
-        problems.append(f"hidden_act is {conformer['hidden_act']!r}, not 'swish'")
-    statistics = [
-        config.get("stat", {}).get(f"melspec_2048_{name}") for name in ("mean", "std")
-    ]
-    if None in statistics:
-        problems.append("stat lacks melspec_2048_mean or melspec_2048_std")
+    problems = misfits(config, REQUIRED, {**needed, "stat": STATISTICS})
     if problems:
         raise UserError(f"{Path(where) / CONFIG}: {'; '.join(problems)}.")
 
@@ -251,7 +245,7 @@ def build_encoder(checkpoint: Checkpoint, where: str | Path) -> MuQEncoder:
         for ours, theirs in names.items()
     }
     encoder = MuQEncoder(**arguments, **FIXED)
-    encoder.features.set_statistics(*statistics)
+    encoder.features.set_statistics(*map(config["stat"].get, STATISTICS))
     load_strictly(encoder, checkpoint.own, where, optional=_is_optional)
     checkpoint.own = {}  # the encoder has its own copy
     return encoder
@@ -307,8 +301,8 @@ def official_tensors(
 def _statistics(encoder: MuQEncoder, known: dict[str, float]) -> dict[str, float]:
     """The log-mel statistics; known ones that differ by rounding only are kept."""
     statistics = {}
-    for name in ("mean", "std"):
-        key, value = f"melspec_2048_{name}", getattr(encoder.features, name)
+    for key in STATISTICS:
+        value = getattr(encoder.features, key.rpartition("_")[2])
         same = key in known and value == value.new_tensor(known[key])
         statistics[key] = known[key] if same else value.item()
     return statistics

@@ -100,7 +100,7 @@ HARMFUL = {
     "a: &x {b: !apply:os%2Emkdir [MARKER]}\nb: *x": "!apply:os.mkdir",
     "a: !!python/object/apply:os.mkdir [MARKER]": "python/object/apply:os.mkdir",
     "%TAG ! tag:yaml.org,2002:python/object/apply:\n---\na: !os.mkdir [MARKER]": (
-        "python/object/apply:os.mkdir"
+        "python/object/apply:"  # which all tags of the file have become
     ),
     "a: !<!apply:os.mkdir> [MARKER]": "!apply:os.mkdir",
     "a: !name:os.mkdir": "!name:os.mkdir",
@@ -132,7 +132,7 @@ def test_the_yaml_of_a_folder_runs_no_code(text, with_yaml, tmp_path):
     for model in (MuQ, MuQMuLan):
         with pytest.raises(ValueError, match="could run any code") as error:
             model.from_hparams(**where)
-        assert f"{HARMFUL[text]} could run any code" in str(error.value)
+        assert HARMFUL[text] in str(error.value)
         assert "hyperparams.yaml, line" in str(error.value)
     assert not (tmp_path / "executed").exists()
 

@@ -180,8 +180,8 @@ def setting(key, value):
             setting("w2v2_config.position_embeddings_type", "relative"),
             "only 'rotary' is known",
         ),
-        (setting("w2v2_config.hidden_act", "gelu"), "is 'gelu', not 'swish'"),
-        (setting("stat", {}), "stat lacks melspec_2048_mean"),
+        (setting("w2v2_config.hidden_act", "gelu"), "is 'gelu', only 'swish' is known"),
+        (setting("stat", {}), "stat.melspec_2048_mean is missing; stat.mel"),
         (setting("encoder_depth", REMOVED), "encoder_depth is missing"),
     ],
 )
