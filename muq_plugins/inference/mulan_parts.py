@@ -247,13 +247,12 @@ def find_part(
         f"tokenizer are needed: put them into {folder / part}, or give their folder "
         f"with {argument}=..."
     )
-    try:
-        files = [CONFIG] if part == MUQ_PART else list(TEXT_FILES)
-        found = (
-            wanted if wanted.is_dir() else download(str(wanted), files, None, cache_dir)
-        )
-    except NoModel as error:
-        raise NoModel(f"{error} {remedy}") from error
-    if not (found / CONFIG).is_file():
+    files = [CONFIG] if part == MUQ_PART else list(TEXT_FILES)
+    if not wanted.is_dir():
+        try:
+            wanted = download(str(wanted), files, None, cache_dir)
+        except NoModel as error:
+            raise NoModel(f"{error} {remedy}") from error
+    if not (wanted / CONFIG).is_file():
         raise NoModel(f"{wanted} holds no {CONFIG}. {remedy}")
-    return found
+    return wanted

@@ -290,9 +290,7 @@ def test_the_transformer_of_the_released_size():
 def test_parts_of_another_size_are_refused(tmp_path):
     folder = official_mulan(tmp_path / "x")
     wide = another_text_model(tmp_path / "wide", hidden_size=64)
-    with pytest.raises(
-        ValueError, match="hidden states of 64, the checkpoint wants 32"
-    ):
+    with pytest.raises(ValueError, match=r"text_model .*wide\) does not fit"):
         MuQMuLan.from_pretrained(folder, text_model=wide)
     deep = another_text_model(tmp_path / "deep", num_hidden_layers=3)
     with pytest.raises(ValueError, match="missing: mulan.text.model.encoder.layer.2"):
