@@ -8,7 +8,9 @@ import os
 import re
 import struct
 import zlib
+from collections.abc import Iterator
 from functools import lru_cache
+from typing import BinaryIO
 
 import soundfile
 
@@ -184,27 +186,29 @@ def _wav_data(path: str | os.PathLike) -> int | None:
     with open(path, "rb") as file:
         if file.read(4) != b"RIFF":
             return None
-        at = 12
-        while at + 8 <= size:
-            file.seek(at)
-            name, length = struct.unpack("<4sI", file.read(8))
-            if name == b"data":
-                break
-            at += 8 + length + length % 2
-        else:
+        chunks = _chunks(file, 12, size)
+        data = next((chunk for chunk in chunks if chunk[1] == b"data"), None)
+        if data is None:
             return None
-        begin, stated = at + 8, length
+        begin, stated = data[0] + 8, data[2]
         wrapped = size - begin - stated >= 1 << 31
         if not (wrapped or (stated == 0 and size > begin)):
             return None
         at = begin + stated + stated % 2
-        while at + 8 <= size:
-            file.seek(at)
-            name, length = struct.unpack("<4sI", file.read(8))
+        for place, name, length in _chunks(file, at, size):
             if not name.replace(b" ", b"").replace(b"_", b"").isalnum():
                 return begin
-            at += 8 + length + length % 2
+            at = place + 8 + length + length % 2
     return None if size <= at <= size + 1 else begin
+
+
+def _chunks(file: BinaryIO, at: int, size: int) -> Iterator[tuple[int, bytes, int]]:
+    """Where chunks of a wav begin, what they are called, and how long they are."""
+    while at + 8 <= size:
+        file.seek(at)
+        name, length = struct.unpack("<4sI", file.read(8))
+        yield at, name, length
+        at += 8 + length + length % 2
 
 
 @lru_cache(maxsize=1 << 14)

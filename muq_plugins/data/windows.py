@@ -179,34 +179,20 @@ def embed_windows(
             f"Windows of {window} frames cannot overlap by {overlap} frames: the "
             "overlap must be at least 0 and shorter than the window."
         )
-    stitcher, hop = _Stitcher(frame_rate, overlap), window - overlap
+    done, tail = 0, torch.zeros(0, 1)  # frames given out, and those that wait
+    hop = window - overlap
     for cut in stream(blocks, frame_samples, window, hop, edge, last="full"):
         hidden = embed(cut.audio)
         if not cut.is_last:
             hidden = hidden[: cut.due + window - cut.begin]
-        yield stitcher.add(hidden, cut.begin, cut.is_last)
-
-
-class _Stitcher:
-    """Joins overlapping windows into one sequence."""
-
-    def __init__(self, frame_rate: float, overlap: int):
-        self.frame_rate = frame_rate
-        self.overlap = overlap
-        self.done = 0  # frames given out
-        self.tail: Tensor | None = None  # end of the window before, not given out yet
-
-    def add(self, hidden: Tensor, start: int, last: bool) -> FrameChunk:
-        """Takes the window that begins at a frame, and gives out what is final."""
         # The last window may begin earlier than it had to.
-        hidden = hidden[self.done - start :].clone()
-        if self.tail is not None and len(self.tail):
-            fade = torch.arange(1, len(self.tail) + 1) / (len(self.tail) + 1)
-            fade = fade.to(hidden)[: len(hidden), None]
-            tail = self.tail[: len(hidden)]
-            hidden[: len(tail)] = tail * (1 - fade) + hidden[: len(tail)] * fade
-        final = len(hidden) if last else len(hidden) - self.overlap
-        self.tail = hidden[final:]
-        frames = torch.arange(self.done, self.done + final, dtype=torch.float64)
-        self.done += final
-        return FrameChunk(frames / self.frame_rate, hidden[:final])
+        hidden = hidden[done - cut.begin :].clone()
+        fade = torch.arange(1, len(tail) + 1) / (len(tail) + 1)
+        fade = fade.to(hidden)[: len(hidden), None]
+        before = tail[: len(fade)].to(hidden)
+        hidden[: len(fade)] = before * (1 - fade) + hidden[: len(fade)] * fade
+        final = len(hidden) if cut.is_last else len(hidden) - overlap
+        tail = hidden[final:]
+        frames = torch.arange(done, done + final, dtype=torch.float64)
+        done += final
+        yield FrameChunk(frames / frame_rate, hidden[:final])
