@@ -10,6 +10,30 @@ from muq_plugins.lobes.stages import StageOutput
 from tests.unit.data.recordings import noise_manifest
 
 
+def constant_rate(optimizer, update):
+    """A schedule that leaves the learning rate as it is."""
+
+
+#: Of all Brains here; each changes what it is about.
+HPARAMS = {
+    "seed": 7,
+    "optimizer_step_limit": 6,
+    "batch_size": 4,
+    "clips_per_update": 4,
+    "clip_seconds": 0.1,
+    "windows_per_clip": 1,
+    "max_windows": None,
+    "num_workers": 0,
+    "lr_schedule": constant_rate,
+    "log_interval": 1,
+    "valid_interval": 3,
+    "checkpoints_to_keep": 2,
+    "max_bad_fraction": 0.1,
+    "max_grad_norm": 5.0,
+    "noprogressbar": True,
+}
+
+
 class ToyStage(nn.Module):
     """Predicts the mean square of a clip from its first samples."""
 
@@ -63,21 +87,7 @@ def make_brain(tmp_path):
     def make(run_opts=None, folder="run", checkpoints=True, **changes):
         output = tmp_path / folder
         learning_rate = changes.pop("lr", 0.05)
-        hparams = {
-            "seed": 7,
-            "output_folder": str(output),
-            "optimizer_step_limit": 6,
-            "batch_size": 4,
-            "clips_per_update": 4,
-            "lr_schedule": lambda optimizer, update: None,
-            "log_interval": 1,
-            "valid_interval": 3,
-            "checkpoints_to_keep": 2,
-            "max_bad_fraction": 0.1,
-            "max_grad_norm": 5.0,
-            "noprogressbar": True,
-            **changes,
-        }
+        hparams = {**HPARAMS, "output_folder": str(output), **changes}
         return StageBrain(
             modules={"toy": ToyStage()},
             opt_class=lambda parameters: torch.optim.AdamW(parameters, learning_rate),

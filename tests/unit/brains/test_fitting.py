@@ -7,15 +7,9 @@ from muq_plugins.brains import FittingBrain, fit_centres
 from muq_plugins.data.clips import evaluation_loader, training_loader
 from muq_plugins.evaluation.run_files import read_metrics
 from muq_plugins.lobes import KMeans, Mfcc, TokenizerTraining
+from tests.unit.brains.conftest import HPARAMS
 
-HPARAMS = {
-    "seed": 7,
-    "optimizer_step_limit": 5,
-    "batch_size": 2,
-    "clips_per_update": 4,
-    "max_bad_fraction": 0.1,
-    "noprogressbar": True,
-}
+SIZES = {"optimizer_step_limit": 5, "batch_size": 2}
 
 
 @pytest.fixture
@@ -26,7 +20,7 @@ def fitted(manifest, tmp_path):
         brain = FittingBrain(
             method=method,
             modules={"tokenizer": TokenizerTraining(Mfcc(), KMeans(39, 6))},
-            hparams={**HPARAMS, "output_folder": str(tmp_path / folder)},
+            hparams={**HPARAMS, **SIZES, "output_folder": str(tmp_path / folder)},
             run_opts={"device": "cpu"},
         )
         loaders = (

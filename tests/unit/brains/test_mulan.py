@@ -15,6 +15,7 @@ from muq_plugins.brains.stages import identities_of
 from muq_plugins.data.captions import CaptionWriter
 from muq_plugins.data.preparation import Manifests
 from muq_plugins.lobes.stages import StageOutput
+from tests.unit.brains.conftest import HPARAMS
 
 PAIRS = 4
 
@@ -52,21 +53,11 @@ def train(labelled, tmp_path):
     def run(loss=0.5, folder="run", **changes):
         output = tmp_path / folder
         hparams = {
-            "seed": 7,
+            **HPARAMS,
             "output_folder": str(output),
-            "optimizer_step_limit": 6,
             "clips_per_update": PAIRS,
-            "clip_seconds": 0.1,
-            "num_workers": 0,
-            "windows_per_clip": 1,
             "max_windows": 8,
-            "lr_schedule": lambda optimizer, update: None,
             "chance_patience": 3,
-            "log_interval": 1,
-            "valid_interval": 3,
-            "checkpoints_to_keep": 1,
-            "max_bad_fraction": 0.1,
-            "noprogressbar": True,
             **changes,
         }
         brain = MuLanBrain(

@@ -11,7 +11,7 @@ import torch.distributed as dist
 from muq_plugins.brains import AtomicCheckpointer, StageBrain
 from muq_plugins.brains.processes import share_clips, share_pairs
 from muq_plugins.evaluation.run_files import read_metrics
-from tests.unit.brains.conftest import ToyStage
+from tests.unit.brains.conftest import HPARAMS, ToyStage
 
 #: Updates, steps between rows, between validations, and between checkpoints
 LIMIT, LOG, VALID, SAVE = 12, 4, 3, 5
@@ -31,20 +31,15 @@ def train(folder, make_loaders, killed_after=None, run_opts=None, spoiled=None):
         modules={"toy": ToyStage()},
         opt_class=lambda parameters: torch.optim.AdamW(parameters, 0.05),
         hparams={
-            "seed": 7,
+            **HPARAMS,
             "output_folder": str(folder),
             "optimizer_step_limit": LIMIT,
             "clips_per_update": 8,
-            "batch_size": 4,
-            "lr_schedule": lambda optimizer, update: None,
             "log_interval": LOG,
             "valid_interval": VALID,
             "ckpt_interval_steps": SAVE,
-            "checkpoints_to_keep": 2,
-            "max_bad_fraction": 0.1,
-            "max_grad_norm": 5.0,
         },
-        run_opts={"device": "cpu", "noprogressbar": True, **(run_opts or {})},
+        run_opts={"device": "cpu", **(run_opts or {})},
         checkpointer=AtomicCheckpointer(folder / "save"),
     )
 
@@ -91,8 +86,6 @@ def share_of(manifest):
     """What makes the loaders of a Brain."""
 
     def make(brain):
-        brain.hparams.clip_seconds, brain.hparams.num_workers = 0.1, 0
-        brain.hparams.windows_per_clip, brain.hparams.max_windows = 1, None
         parts = dict.fromkeys(("train", "valid", "test"), manifest)
         return brain.make_loaders(SimpleNamespace(**parts))[:2]
 

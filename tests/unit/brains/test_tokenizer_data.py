@@ -9,6 +9,7 @@ import torch
 from muq_plugins.brains import TokenizerBrain
 from muq_plugins.data.preparation import Manifests
 from muq_plugins.lobes import LogMel, ResidualVQ, StackedFrames, TokenizerTraining
+from tests.unit.brains.conftest import HPARAMS
 
 
 @pytest.fixture
@@ -23,15 +24,10 @@ def make_loaders(manifest, tmp_path):
             },
             opt_class=lambda parameters: torch.optim.Adam(parameters, 0.01),
             hparams={
-                "seed": 7,
+                **HPARAMS,
                 "optimizer_step_limit": updates,
                 "batch_size": 2,
-                "clips_per_update": 4,
                 "clip_seconds": 0.12,
-                "windows_per_clip": 1,
-                "max_windows": 2,
-                "num_workers": 0,
-                "max_bad_fraction": 0.1,
                 "output_folder": str(tmp_path / "run"),
             },
             run_opts={"device": "cpu"},

@@ -1,7 +1,5 @@
 """Tests of manifests, clip ids and splits."""
 
-import json
-
 import pytest
 from speechbrain.dataio.dataset import DynamicItemDataset
 
@@ -99,10 +97,3 @@ def test_train_is_never_empty():
         assert sorted(sum(split.values(), [])) == ["a.wav", "b.wav", "c.wav"]
     split = split_files([f"{i}.wav" for i in range(100)], 1, 0.0, 0.0)
     assert [len(files) for files in split.values()] == [100, 0, 0]
-
-
-def test_manifest_is_plain_json(tmp_path):
-    write_json(tmp_path / "a.json", {"caf\udce9": 1})
-    text = (tmp_path / "a.json").read_bytes().decode("ascii")
-    assert json.loads(text) == {"caf\udce9": 1}
-    assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
