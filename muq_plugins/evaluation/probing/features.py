@@ -74,24 +74,24 @@ def cached_features(
     progress: bool = False,
 ) -> Features:
     """Compute the features of clips, or read what was computed before."""
-    chunks, keys = [], []
+    rows, keys = [], []
     starts = range(0, len(clips), CHUNK)
     for start in tqdm(starts, desc=name, unit="chunk", disable=not progress):
-        chunk = clips[start : start + CHUNK]
-        if settings.folder is None:
-            chunks.append(_compute(extractor, chunk, settings))
+        some, path = clips[start : start + CHUNK], None
+        if settings.folder is not None:
+            keys.append(_key(extractor, some, settings))
+            file = f"{name.replace(' ', '_')}-{keys[-1]}.npz"
+            path = Path(settings.folder) / file
+        if path is not None and path.is_file():
+            rows += list(load_arrays(path)["values"])
             continue
-        keys.append(_key(extractor, chunk, settings))
-        file = f"{name.replace(' ', '_')}-{keys[-1]}.npz"
-        chunks.append(_kept(Path(settings.folder) / file, extractor, chunk, settings))
-    shapes = [chunk.shape[1:] for chunk in chunks if chunk is not None]
-    if not shapes:
+        found = _compute(extractor, some, settings)
+        if path is not None and any(row is not None for row in found):
+            save_arrays(path, values=_stack(found))
+        rows += found  # not kept if none could be read: the next attempt may
+    if all(row is None for row in rows):
         raise ProbeError(f"None of the {len(clips)} clips could be read; see the log.")
-    for index, start in enumerate(starts):
-        if chunks[index] is None:
-            size = len(clips[start : start + CHUNK])
-            chunks[index] = np.full((size, *shapes[0]), np.nan, dtype=np.float32)
-    values = np.concatenate(chunks)
+    values = _stack(rows)
     key = digest(" ".join(keys).encode() if keys else values.tobytes())
     return Features(values, key, extractor.first)
 
@@ -108,48 +108,34 @@ def _key(extractor: Extractor, clips: list[Clip], settings: FeatureSettings) -> 
     return digest(about)
 
 
-def _kept(path: Path, extractor, clips, settings) -> np.ndarray | None:
-    """Features from a file, which is written if it is not there."""
-    if path.is_file():
-        return load_arrays(path)["values"]
-    values = _compute(extractor, clips, settings)
-    if values is not None:  # else not kept: the next attempt may read them
-        save_arrays(path, values=values)
-    return values
-
-
 def _compute(
     extractor: Extractor, clips: list[Clip], settings: FeatureSettings
-) -> np.ndarray | None:
-    """Features (clips, layers, size), None if no clip could be read."""
+) -> list[np.ndarray | None]:
+    """Features (layers, size) of each clip, None if it could not be read."""
     sums: list = [0.0] * len(clips)
     frames = [0] * len(clips)
-    windows = settings.window_seconds, settings.max_windows
-    heard = window_batches(
-        clips, *windows, extractor.sample_rate, settings.batch_size, []
-    )
-    for places, wavs, lens in heard:
+    windows = settings.window_seconds, settings.max_windows, extractor.sample_rate
+    for places, wavs, lens in window_batches(clips, *windows, settings.batch_size, []):
         totals, lengths = extractor.sums(wavs, lens)
         for place, total, length in zip(places, totals, lengths, strict=True):
             sums[place] = sums[place] + total.double().numpy()
             frames[place] += int(length)
-    features = [
-        extractor.finish(total, count) if count else None
-        for total, count in zip(sums, frames, strict=True)
-    ]
-    shape = next((row.shape for row in features if row is not None), None)
-    if shape is None:
-        return None
-    for clip, row in zip(clips, features, strict=True):
-        if row is not None and not np.isfinite(row).all():
+    rows = []
+    for clip, total, count in zip(clips, sums, frames, strict=True):
+        rows.append(extractor.finish(total, count) if count else None)
+        if count and not np.isfinite(rows[-1]).all():
             raise ProbeError(
                 f"The features of {clip.name!r} are not finite: the encoder is broken, "
                 "or the recording is."
             )
-    missing = np.full(shape, np.nan)
-    return np.stack([missing if row is None else row for row in features]).astype(
-        np.float32
-    )
+    return rows
+
+
+def _stack(rows: list[np.ndarray | None]) -> np.ndarray:
+    """One array of all clips, NaN where there are no features."""
+    missing = np.full_like(next(row for row in rows if row is not None), np.nan)
+    rows = [missing if row is None else row for row in rows]
+    return np.stack(rows).astype(np.float32)
 
 
 class Extractor(Protocol):
