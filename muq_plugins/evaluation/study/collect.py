@@ -218,14 +218,9 @@ def _short(value):
 
 def describe_study(hparams: dict[str, Any], command: str) -> dict[str, Any]:
     """What a study's file says before its runs."""
+    keys = ("study", "title", "base", "seeds", "budget", "groups", "questions")
     return {
-        "study": hparams["study"],
-        "title": hparams["title"],
-        "base": hparams["base"],
-        "seeds": hparams["seeds"],
-        "budget": hparams["budget"],
-        "groups": hparams["groups"],
-        "questions": hparams["questions"],
+        **{key: hparams[key] for key in keys},
         "command": command,
         "machine": describe_machine(hparams["devices"]),
         "experiments": compared_experiments(hparams),
