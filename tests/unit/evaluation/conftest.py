@@ -21,97 +21,64 @@ def make_code_counts(num_codebooks=8, codebook_size=256, frames=20000, seed=0):
 
 def make_tokenizer_rows(num_codebooks=8, codebook_size=256, steps=400, seed=0):
     """Train rows every 10 steps and validation rows every 100."""
-    rng = np.random.default_rng(seed)
-    rows = []
-    levels = np.arange(num_codebooks + 1)
+    rng, rows, levels = np.random.default_rng(seed), [], np.arange(num_codebooks + 1)
     for step in range(10, steps + 1, 10):
+        place = {"stage": "tokenizer", "step": step, "time": 0.1 * step}
         progress = 1 - math.exp(-4 * step / steps)
-        per_level = 0.81 * (1 - progress * (1 - 0.75**levels))
-        row = {
-            "kind": "train",
-            "stage": "tokenizer",
-            "step": step,
-            "time": 0.1 * step,
-            "reconstruction_error": per_level[-1] * rng.normal(1, 0.03),
-            "commitment_loss": 0.3 * (1.6 - progress) * rng.normal(1, 0.05),
-            "codebook_loss": 0.3 * (1.6 - progress) * rng.normal(1, 0.05),
-            "lr": 1e-3,
-            "grad_norm": 0.5 * (2 - progress) * rng.normal(1, 0.1),
-            "audio_seconds_per_second": rng.normal(900, 40),
-        }
-        row["loss"] = row["reconstruction_error"] + 1.25 * row["codebook_loss"]
-        rows.append(row)
+        errors = 0.81 * (1 - progress * (1 - 0.75**levels))
+        distance = 0.48 - 0.3 * progress
+        terms = {"commitment_loss": distance, "codebook_loss": distance}
+        terms |= {"reconstruction_error": errors[-1], "loss": errors[-1] + 0.4}
+        speed = {"grad_norm": 0.5 * (2 - progress), "audio_seconds_per_second": 900.0}
+        noisy = {k: v * rng.normal(1, 0.05) for k, v in (terms | speed).items()}
+        rows.append({"kind": "train", **place, "lr": 1e-3, **noisy})
         if step % 100 == 0:
             used = np.clip(progress - 0.02 * levels[:-1], 0.05, 1)
             dead = np.round((1 - used) * codebook_size)
-            rows.append(
-                {
-                    "kind": "valid",
-                    "stage": "tokenizer",
-                    "step": step,
-                    "time": 0.1 * step,
-                    "loss": per_level[-1] + 0.4,
-                    "reconstruction_error": per_level[-1] * 1.03,
-                    "commitment_loss": 0.3 * (1.6 - progress),
-                    "codebook_loss": 0.3 * (1.6 - progress),
-                    "usage": (1 - dead / codebook_size).tolist(),
-                    "perplexity": (0.6 * used * codebook_size).tolist(),
-                    "dead_codes": dead.astype(int).tolist(),
-                    "reconstruction_error_per_level": (per_level * 1.03).tolist(),
-                }
-            )
+            measured = {
+                "usage": 1 - dead / codebook_size,
+                "perplexity": 0.6 * used * codebook_size,
+                "dead_codes": dead.astype(int),
+                "reconstruction_error_per_level": errors * 1.03,
+            }
+            measured = {key: value.tolist() for key, value in measured.items()}
+            rows.append({"kind": "valid", **place, **terms, **measured})
     return rows
 
 
-def make_pretrain_rows(
-    num_codebooks=8, codebook_size=256, steps=600, seed=0, learned=1.0
-):
-    """Train rows every 5 steps, validation rows every 50; `learned` 0 is at chance."""
-    rng = np.random.default_rng(seed)
-    chance = math.log(codebook_size)
+def make_pretrain_rows(num_codebooks=8, codebook_size=256, steps=600, seed=0):
+    """Train rows every 5 steps, validation rows every 50."""
+    rng, rows, chance = np.random.default_rng(seed), [], math.log(codebook_size)
     position = np.linspace(0, 1, num_codebooks)
     entropy = chance - 0.95 + 0.6 * position
-    final = entropy - (1.5 - 1.2 * position) * learned
-    rows = []
+
+    def measured(loss, accuracy):
+        return {
+            **{"loss": loss.mean(), "cross_entropy": loss.mean()},
+            "accuracy": accuracy.mean(),
+            "cross_entropy_per_codebook": loss.tolist(),
+            "accuracy_per_codebook": accuracy.tolist(),
+        }
+
     for step in range(5, steps + 1, 5):
-        fall = 1 - math.exp(-8 * step / steps)
-        slow = 1 - math.exp(-3 * step / steps)
+        place = {"stage": "pretrain", "step": step, "time": 0.4 * step}
+        fall, slow = (1 - math.exp(-rate * step / steps) for rate in (8, 3))
         loss = chance * (1 + 0.01 * math.exp(-step / 20))
-        loss = loss - learned * ((chance - entropy) * fall + (entropy - final) * slow)
-        accuracy = 1 / codebook_size + learned * (0.4 - 0.33 * position) * slow
+        loss = loss - (chance - entropy) * fall - (1.5 - 1.2 * position) * slow
+        accuracy = 1 / codebook_size + (0.4 - 0.33 * position) * slow
         train = loss + rng.normal(0, 0.05) + rng.normal(0, 0.02, num_codebooks)
-        row = {
-            "kind": "train",
-            "stage": "pretrain",
-            "step": step,
-            "time": 0.4 * step,
-            "loss": train.mean(),
+        optimised = {
             "lr": 5e-4 * min(1, step / 100) * (1 - 0.9 * step / steps),
             "grad_norm": 1.2 * math.exp(rng.normal(0, 0.2)) * (1.5 - slow),
             "audio_seconds_per_second": rng.normal(210, 8),
-            "cross_entropy": train.mean(),
-            "accuracy": accuracy.mean() * rng.normal(1, 0.05),
-            "cross_entropy_per_codebook": train.tolist(),
-            "accuracy_per_codebook": accuracy.tolist(),
         }
-        rows.append(row)
+        optimised |= measured(train, accuracy)
+        rows.append({"kind": "train", **place, **optimised})
         if step % 50 == 0:
-            rows.append(
-                {
-                    "kind": "valid",
-                    "stage": "pretrain",
-                    "step": step,
-                    "time": 0.4 * step,
-                    "loss": loss.mean() + 0.03,
-                    "cross_entropy": loss.mean() + 0.03,
-                    "accuracy": accuracy.mean(),
-                    "cross_entropy_per_codebook": (loss + 0.03).tolist(),
-                    "accuracy_per_codebook": accuracy.tolist(),
-                    "code_entropy": entropy.mean(),
-                    "code_entropy_per_codebook": entropy.tolist(),
-                    "chance": chance,
-                }
-            )
+            counting = {"code_entropy": entropy.mean(), "chance": chance}
+            counting["code_entropy_per_codebook"] = entropy.tolist()
+            valid = measured(loss + 0.03, accuracy)
+            rows.append({"kind": "valid", **place, **valid, **counting})
     return rows
 
 
