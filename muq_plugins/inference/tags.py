@@ -14,7 +14,6 @@ from muq_plugins.lobes.mulan.text_models import check_length
 
 # Stands for the tag in a line of a file of prompts.
 PLACE = "{tag}"
-BATCH = 64
 
 
 def read_tags(path: str | Path) -> tuple[list[str], list[str]]:
@@ -80,12 +79,7 @@ def embed_tags(
             [0.3827, 0.9239]])
     """
     texts = [prompt.replace(PLACE, tag) for tag in tags for prompt in prompts]
-    latents = torch.cat(
-        [
-            model.embed_text(texts[begin : begin + BATCH]).detach().float().cpu()
-            for begin in range(0, len(texts), BATCH)
-        ]
-    )
+    latents = model.embed_text(texts).detach().float().cpu()
     latents = torch.nn.functional.normalize(latents, dim=-1)
     means = latents.view(len(tags), len(prompts), -1).mean(dim=1)
     return torch.nn.functional.normalize(means, dim=-1)

@@ -227,7 +227,6 @@ def _update(
     """Brings an index up to date with a folder; 1 if a file could not be used."""
     from tqdm import tqdm
 
-    from muq_plugins.inference.index.search import MusicIndex
     from muq_plugins.inference.index.store import FILE, Store
     from muq_plugins.inference.index.update import update_index
 
@@ -244,11 +243,10 @@ def _update(
     name = os.path.abspath(model) if os.path.exists(model) else model
     bar = functools.partial(tqdm, unit="file", disable=None)
     changes = update_index(out, folder, embedder, name, bar, say)
-    size = len(MusicIndex(out))
     say(
         f"{out}: {changes.added} new, {changes.changed} changed, {changes.moved} "
         f"moved, {changes.removed} removed, {changes.unchanged} unchanged. Now "
-        f"{count_files(size)}."
+        f"{count_files(changes.files)}."
     )
     return report_problems("Could not be used:", changes.problems)
 

@@ -145,7 +145,7 @@ class Store:
         self.path = self.folder / FILE
         self._lock = threading.Lock()
         self._connection = self._connect()
-        facts = self._facts()
+        facts = dict(self._read(_FACTS))
         try:
             self.model = facts["model"]
             self.fingerprint = facts["fingerprint"]
@@ -165,16 +165,15 @@ class Store:
 
     def entries(self, limit: int = -1) -> list[Entry]:
         """The files, in the order of their ids; -1 for all."""
-        query = f"SELECT {_ENTRY} FROM files ORDER BY id LIMIT ?"
-        return [_entry(row) for row in self._read(query, (limit,))]
+        return self._entries("ORDER BY id LIMIT ?", limit)
 
     def entry(self, id: int) -> Entry | None:
         """The file with a number; None if there is none."""
-        return self._first("id", id)
+        return next(iter(self._entries("WHERE id = ?", id)), None)
 
     def find(self, path: str) -> Entry | None:
         """The file at an absolute path; None if it is not in the index."""
-        return self._first("path", os.fsencode(path))
+        return next(iter(self._entries("WHERE path = ?", os.fsencode(path))), None)
 
     def problems(self) -> dict[str, str]:
         """The files that could not be read, and why."""
@@ -189,7 +188,7 @@ class Store:
         """The folder that all files are in, so that it need not be shown with each."""
         return _common_folder(self._read(_ENDS))
 
-    def vectors(self, name: str) -> np.ndarray:
+    def _mapped(self, name: str) -> np.ndarray:
         """All vectors (rows, width) of a file, also dead ones, mapped and not read."""
         path = self.folder / name
         with translated(path), suppress(FileNotFoundError):
@@ -215,7 +214,7 @@ class Store:
                 " UNION ALL SELECT row, -1 FROM gone WHERE revision > ?1",
                 (revision if name == facts["vectors"] else -1,),
             ).fetchall()
-            vectors = self.vectors(facts["vectors"])
+            vectors = self._mapped(facts["vectors"])
         rows, ids = np.array(pairs, dtype=np.int64).reshape(-1, 2).T
         return News(*now, vectors, rows, ids)
 
@@ -280,15 +279,11 @@ class Store:
         [[words]] = self._read("PRAGMA quick_check(1)")
         if words != "ok":
             raise damaged(self.path, words)
-        name = self._facts()["vectors"]
-        vectors = self.vectors(name)
-        [[rows]] = self._read(
-            "SELECT coalesce(max(row) + 1, 0) FROM"
-            " (SELECT row FROM files UNION ALL SELECT row FROM gone)"
-        )
+        news = self.news("", -1)
+        vectors, rows = news.vectors, news.rows.max(initial=-1) + 1
         if len(vectors) < rows:
             # Of a file that was cut, no row is given twice.
-            path = self.folder / name
+            path = self.folder / news.name
             with translated(path), open(path, "ab") as file:
                 file.truncate(4 * self.width * rows)
         return {
@@ -302,8 +297,7 @@ class Store:
 
         Those who have mapped the old ones keep them, and see another name.
         """
-        name = self._facts()["vectors"]
-        vectors = self.vectors(name)
+        name, _, vectors, *_ = self.news("", -1)
         rows = [row for [row] in self._read("SELECT row FROM files ORDER BY id")]
         if 3 * (len(vectors) - len(rows)) > len(vectors):
             chunks = (vectors[rows[i : i + CHUNK]] for i in range(0, len(rows), CHUNK))
@@ -327,9 +321,6 @@ class Store:
             file.flush()
             os.fsync(file.fileno())
         return row
-
-    def _facts(self) -> dict[str, str]:
-        return dict(self._read(_FACTS))
 
     def _connect(self) -> sqlite3.Connection:
         if not self.path.is_file():
@@ -365,9 +356,9 @@ class Store:
         with translated(self.path), self._lock:
             return self._connection.execute(query, values).fetchall()
 
-    def _first(self, column: str, value: int | bytes) -> Entry | None:
-        query = f"SELECT {_ENTRY} FROM files WHERE {column} = ?"
-        return next(map(_entry, self._read(query, (value,))), None)
+    def _entries(self, which: str, value: int | bytes) -> list[Entry]:
+        rows = self._read(f"SELECT {_ENTRY} FROM files {which}", (value,))
+        return [Entry(id, os.fsdecode(path), *more) for id, path, *more in rows]
 
     @contextmanager
     def _changing(
@@ -439,11 +430,6 @@ def _set(connection: sqlite3.Connection, **facts: str) -> None:
 def _common_folder(ends: Iterable[tuple[bytes | None]]) -> str:
     folders = [os.path.dirname(os.fsdecode(path)) for [path] in ends if path]
     return os.path.commonpath(folders) if folders else ""
-
-
-def _entry(row: tuple) -> Entry:
-    id, path, *rest = row
-    return Entry(id, os.fsdecode(path), *rest)
 
 
 @contextmanager

@@ -55,6 +55,7 @@ class Changes:
     moved: int = 0
     removed: int = 0
     unchanged: int = 0
+    files: int = 0  # of the whole index afterwards
     problems: list[str] = field(default_factory=list)
 
 
@@ -101,6 +102,7 @@ def update_index(
             for path in progress(todo):
                 _embed(store, model, path, changes)
             store.compact()
+            changes.files = len(store)
     return changes
 
 

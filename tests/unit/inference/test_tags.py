@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from muq_plugins.inference.tags import BATCH, embed_tags, read_prompts, read_tags
+from muq_plugins.inference.tags import embed_tags, read_prompts, read_tags
 from tests.unit.inference.tones import ToneModel
 
 
@@ -43,13 +43,6 @@ def test_prompts_are_averaged():
     expected = torch.nn.functional.normalize(expected, dim=0)
     assert torch.allclose(latents[0], expected, atol=1e-6)
     assert torch.allclose(latents.norm(dim=1), torch.ones(2))
-
-
-def test_many_tags_are_embedded_in_batches():
-    tags = [str(110 + number) for number in range(2 * BATCH + 3)]
-    together = embed_tags(ToneModel(), tags)
-    alone = torch.cat([embed_tags(ToneModel(), [tag]) for tag in tags])
-    assert torch.allclose(together, alone)
 
 
 def test_a_tag_of_megabytes_is_refused(tmp_path):
