@@ -140,21 +140,21 @@ def scan_folder(
         usual = usual_fraction(len(usable))
         valid_fraction = usual if valid_fraction is None else valid_fraction
         test_fraction = usual if test_fraction is None else test_fraction
-        splits = split_files(list(usable), seed, valid_fraction, test_fraction)
-        _write_manifests(manifest_folder, usable, splits)
+        ids = dict(zip(usable, clip_ids(list(usable)), strict=True))
+        parts = split_files(list(usable), seed, valid_fraction, test_fraction)
+        splits = {}
+        for name, paths in parts.items():
+            entries = {ids[path]: manifest_entry(path, usable[path]) for path in paths}
+            write_json(manifest_folder / f"{name}.json", entries)
+            hours = _hours(usable[path] for path in paths)
+            splits[name] = {"files": len(paths), "hours": hours}
         report = ScanReport(
             data_folder=str(data_folder),
             manifest_folder=str(manifest_folder),
             files=len(found.paths),
             usable=len(usable),
             hours=_hours(usable.values()),
-            splits={
-                name: {
-                    "files": len(split),
-                    "hours": _hours(usable[path] for path in split),
-                }
-                for name, split in splits.items()
-            },
+            splits=splits,
             sample_rates=_histogram(check.sample_rate for check in usable.values()),
             channels=_histogram(check.channels for check in usable.values()),
             formats=_histogram(f"{c.format} {c.subtype}" for c in usable.values()),
@@ -353,18 +353,6 @@ def _judge(
     if level < silence_dbfs:
         return "silent", f"peak {level:.1f} dBFS, silence_dbfs is {silence_dbfs:g}"
     return None, ""
-
-
-def _write_manifests(
-    manifest_folder: Path,
-    usable: dict[str, AudioCheck],
-    splits: dict[str, list[str]],
-) -> None:
-    """Writes train.json, valid.json and test.json."""
-    ids = dict(zip(usable, clip_ids(list(usable)), strict=True))
-    for name, paths in splits.items():
-        entries = {ids[path]: manifest_entry(path, usable[path]) for path in paths}
-        write_json(manifest_folder / f"{name}.json", entries)
 
 
 def check_fractions(valid_fraction: float, test_fraction: float) -> None:

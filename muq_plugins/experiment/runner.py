@@ -272,11 +272,10 @@ def carry_out(
     try:
         for thread in threads:
             thread.join()
-    except KeyboardInterrupt:
+    finally:  # of Ctrl-C: the commands that run write their checkpoints
         stop.set()
         for thread in threads:
             thread.join()
-        raise
     for run in waiting:
         missing = next(other for other in run.inputs if not _is_trained(other))
         say(
