@@ -94,11 +94,12 @@ def _gain_verdict(result: TaskResult, gain: Comparison) -> Iterator[Verdict]:
             return
         level, words = "warning", "plain log-mel statistics know more than the encoder"
     elif few:
+        kinds = f"different {result.group!r}" if result.group else "clips"
         level = "undecided"
         words = (
             "whether training has improved the encoder: the test part has only "
-            f"{result.test_groups} different {result.group!r}, too few to tell; give "
-            "more test clips with labels"
+            f"{result.test_groups} {kinds}, too few to tell; give more test clips with "
+            "labels"
         )
     elif gain.low > 0:
         level, words = "good", "training has improved the encoder"
