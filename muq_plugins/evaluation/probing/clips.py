@@ -65,9 +65,13 @@ def corpus_of(label: str, corpora: Sequence[list[Clip]]) -> int:
         if any(label in clip.labels for clip in clips):
             return index
     known = {key for clips in corpora for clip in clips for key in clip.labels}
-    raise ProbeError(
-        f"No clip has the label {label!r}{or_rather(label, sorted(known))}"
-    )
+    raise no_clip_has(label, known)
+
+
+def no_clip_has(label: str, known: Iterable[str]) -> ProbeError:
+    """A label that the clips do not have, beside those that they have."""
+    rather = or_rather(label, sorted(known))
+    return ProbeError(f"No clip has the label {label!r}{rather}")
 
 
 def check_labels(labels: Iterable[str], corpora: Sequence[Callable]) -> None:
@@ -87,9 +91,7 @@ def check_labels(labels: Iterable[str], corpora: Sequence[Callable]) -> None:
         known = None if found is None or known is None else known | found
     for label in labels if known is not None else ():
         if label not in known:
-            raise ProbeError(
-                f"No clip has the label {label!r}{or_rather(label, sorted(known))}"
-            )
+            raise no_clip_has(label, known)
 
 
 def csv_clips(

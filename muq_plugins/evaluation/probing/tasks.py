@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 from speechbrain.utils.logger import get_logger
 
-from muq_plugins.evaluation.probing.clips import PARTS, Clip, ProbeError, or_rather
+from muq_plugins.evaluation.probing.clips import PARTS, Clip, ProbeError, no_clip_has
 
 logger = get_logger(__name__)
 
@@ -150,7 +150,7 @@ def _labels(task: ProbeTask, clips: list[Clip]) -> dict[int, list[str]]:
     known = {key for clip in clips for key in clip.labels}
     for name in filter(None, (task.label, task.group)):
         if name not in known:
-            raise ProbeError(f"No clip has the label {name!r}{or_rather(name, known)}")
+            raise no_clip_has(name, known)
     labels = {}
     for index, clip in enumerate(clips):
         value = clip.labels.get(task.label)

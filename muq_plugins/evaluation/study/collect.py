@@ -175,11 +175,6 @@ def _probe_record(folder: Path, result: TaskResult) -> tuple[dict, dict]:
     """The task, equal for all runs, and the scores of this one."""
     predictions = load_predictions(folder, result.label)
     targets = predictions["targets"]
-    if targets.ndim > 1:
-        raise UserError(
-            f"A study compares labels with one class a clip; {result.label} has "
-            f"several: take it out of the tasks of {folder.name}."
-        )
     _, pieces = np.unique(predictions["groups"], return_inverse=True)
     task = {
         "level": result.level,

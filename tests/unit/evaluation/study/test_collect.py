@@ -130,15 +130,6 @@ def test_other_test_clips_are_an_error(tmp_path):
         collect_study(tmp_path, ABOUT, runs, ["corpus"], [])
 
 
-def test_labels_with_several_classes_are_an_error(tmp_path):
-    run = make_run(tmp_path / "a")
-    path = run / "probes" / "corpus" / "tasks" / "key.npz"
-    arrays = dict(np.load(path))
-    np.savez(path, **{**arrays, "targets": np.eye(4)})
-    with pytest.raises(ValueError, match="take it out of the tasks of corpus"):
-        collect_study(tmp_path, ABOUT, [("a", 1, run)], ["corpus"], [])
-
-
 def test_a_run_without_a_test_has_not_finished(tmp_path):
     run = make_run(tmp_path)
     path = run / "metrics.jsonl"

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from muq_plugins.errors import UserError
+from muq_plugins.evaluation.probing.tasks import ProbeTask
 from muq_plugins.evaluation.study.numbers import (
     along,
     check_study,
@@ -145,6 +146,14 @@ def test_what_could_not_be_answered_is_refused_before_it_runs(place, value, mess
     change(hparams, place, value)
     with pytest.raises(UserError, match=f"study_x.yaml: .*{message}"):
         check_study(hparams, "study_x.yaml")
+
+
+def test_labels_with_several_classes_are_refused():
+    """Hits are kept of one class a clip."""
+    hparams = {**HPARAMS, "probes": {"notes": {"experiment": "probe.yaml"}}}
+    tasks = [ProbeTask("key"), ProbeTask("tags", "multi")]
+    with pytest.raises(UserError, match="notes: .* tags has several: take it out"):
+        check_study(hparams, "study_x.yaml", lambda about: tasks)
 
 
 def test_towers_have_measures_of_their_own():
