@@ -53,7 +53,7 @@ setup(
         "transformers>=5.0",  # its folders are not read by 4.x
         "sentencepiece>=0.2",
         "tokenizers>=0.22.2",
-        "soundfile>=0.12.1",
+        "soundfile>=0.13.1",
         # m4a, aac, wma, webm: wheels of 36 MB with FFmpeg inside (LGPL 3, beside GPL
         # video encoders that are not used). It is imported where a file needs it.
         "av>=16",
@@ -67,7 +67,7 @@ setup(
         "typer>=0.20",  # which reads choices from Literal types
         # reports and probes
         "matplotlib>=3.7",
-        "scikit-learn>=1.3",
+        "scikit-learn>=1.5",
         "jinja2>=3",
         # the embedded corpus: scores, a soundfont, and processes to render with
         "music21>=9.1,<11",

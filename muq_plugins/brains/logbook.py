@@ -130,6 +130,9 @@ class Logbook:
             **values,
         }
         if if_main_process():
+            if kind == "test":  # measured again, after a kill or by the same command
+                told = [(name, self.row[name]) for name in ("kind", "stage", "step")]
+                self.metrics_log.drop(lambda row: all(r in row.items() for r in told))
             self.metrics_log.write(self.row)
 
     def report_failures(self, failures: list[tuple[str, str]], files: int) -> None:
@@ -141,7 +144,7 @@ class Logbook:
     def forget_after(self, step: int) -> None:
         """Drops the rows beyond the checkpoint from which a run goes on."""
         if if_main_process():
-            self.metrics_log.truncate_after(step)
+            self.metrics_log.drop(lambda row: row["step"] > step)
 
 
 class RunningStatistics:

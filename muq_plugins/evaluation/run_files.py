@@ -3,12 +3,13 @@
 `metrics.jsonl` has one JSON object per line. A row is on the disk before
 `MetricsLog.write` returns. What a kill can leave behind is handled by whoever comes
 next: half a last line is dropped, and rows beyond the checkpoint that a run resumes
-from are removed with `MetricsLog.truncate_after`.
+from are removed with `MetricsLog.drop`.
 """
 
 import json
 import math
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -60,15 +61,15 @@ class MetricsLog:
                 file.truncate(start)
                 raise
 
-    def truncate_after(self, step: int) -> int:
-        """Drop the rows beyond the step that training resumes from; how many it was."""
+    def drop(self, unwanted: Callable[[dict], bool]) -> int:
+        """Drop some rows, those beyond a checkpoint for example; how many it was."""
         if not self.path.exists():
             return 0
         lines = self.path.read_bytes().splitlines(keepends=True)
         kept = [
             line
             for number, line in enumerate(lines, start=1)
-            if _parse(line, self.path, number)["step"] <= step
+            if not unwanted(_parse(line, self.path, number))
         ]
         if len(kept) < len(lines):
             replace_file(self.path, b"".join(kept))

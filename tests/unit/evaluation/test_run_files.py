@@ -81,13 +81,16 @@ def test_the_later_of_repeated_steps_wins(log):
     ]
 
 
-def test_truncate_after_drops_later_steps_only(log):
-    assert log.truncate_after(0) == 0
+def test_unwanted_rows_are_dropped(log):
+    def later(row):
+        return row["step"] > 2
+
+    assert log.drop(later) == 0
     for step in (1, 2, 3):
         log.write(row(step))
-    assert log.truncate_after(2) == 1
+    assert log.drop(later) == 1
     assert [r["step"] for r in read_metrics(log.path)] == [1, 2]
-    assert log.truncate_after(2) == 0
+    assert log.drop(later) == 0
     assert os.listdir(log.path.parent) == ["metrics.jsonl"]
 
 
