@@ -12,7 +12,8 @@ EXTRAS = {
     "export": ["onnx>=1.19,<2", "onnxscript>=0.7,<1"],
     "lora": ["peft>=0.18"],
     "parquet": ["pyarrow>=17"],
-    "web": ["fastapi>=0.119", "uvicorn>=0.30"],
+    # Older starlette refuses http://[::1].
+    "web": ["fastapi>=0.135", "starlette>=1.7", "uvicorn>=0.30"],
 }
 # The tests cover the optional parts, run the exported graph, and ask the search page as
 # a program (httpx2) and as a browser.
