@@ -26,7 +26,7 @@ KILLS = int(os.environ.get("MUQ_KILLS", 0))
 #: states of processes), and hashes of the moments at which files were written.
 PASSING = (".txt", ".html", ".md", ".png", ".ckpt", ".yaml", ".lock", ".py")
 # A writer that was killed may leave a hidden file that nobody reads.
-PASSING += ("history.jsonl", ".partial", "finished.json", "commands.log")
+PASSING += ("history.jsonl", ".partial", "finished.json", ".log")
 CLOCKS = {*CLOCK, "training_seconds", "tokenizer_seconds", "run", "command", "created"}
 
 
