@@ -114,16 +114,9 @@ def find_model(
     """
     if is_hub_id(source):
         hub_id = str(source)
-        folder = download(hub_id, [CONFIG, WEIGHTS, *more], revision, cache_dir)
-        if not (folder / WEIGHTS).is_file():
-            folder = download(hub_id, [PICKLE], revision, cache_dir)
-        if _is_whole(folder, (WEIGHTS, PICKLE)):
-            return folder
-        raise NoModel(
-            f"{hub_id} on the Hugging Face hub, as far as it is here in {folder}, has "
-            f"no {CONFIG} with {WEIGHTS} or {PICKLE}: check the name, or download it "
-            "where there is a network and give its folder."
-        )
+        source = download(hub_id, [CONFIG, WEIGHTS, *more], revision, cache_dir)
+        if not (source / WEIGHTS).is_file():
+            source = download(hub_id, [PICKLE], revision, cache_dir)
     return find_folder(source, "MuQ model", (WEIGHTS, PICKLE), MODELS)
 
 

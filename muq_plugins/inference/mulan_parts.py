@@ -171,7 +171,11 @@ def load_mulan(
         audio = config["audio"]
         audio_tower = AudioTower(build(audio["encoder"]), **audio["tower"])
         text_tower = TextTower.from_folder(texts, pretrained=False, **config["text"])
-        loss = None if config["loss"] is None else _build_loss(config["loss"])
+        loss = None
+        if (kept := config["loss"]) is not None:
+            limit = kept["max_temperature"]  # the temperature is among the weights
+            arguments = {"temperature": min(10.0, limit), "max_temperature": limit}
+            loss = build({"class": kept["class"], "arguments": arguments})
         parts = MuLanParts(audio_tower, text_tower, config["clip_seconds"], loss)
     except (KeyError, TypeError) as error:
         raise UserError(
@@ -188,13 +192,6 @@ def write_text_files(tower: TextTower, folder: Path) -> None:
     """Writes the config and the tokenizer of a text model."""
     tower.model.config.save_pretrained(folder)
     tower.tokenizer.save_pretrained(folder)
-
-
-def _build_loss(description: dict[str, Any]) -> nn.Module:
-    """A loss from its description."""
-    limit = description["max_temperature"]
-    arguments = {"temperature": min(10.0, limit), "max_temperature": limit}
-    return build({"class": description["class"], "arguments": arguments})
 
 
 def mulan_fingerprint(audio: AudioTower, text: TextTower, clip_seconds: float) -> str:

@@ -246,14 +246,17 @@ def build_encoder(checkpoint: Checkpoint, where: str | Path) -> MuQEncoder:
     }
     encoder = MuQEncoder(**arguments, **FIXED)
     encoder.features.set_statistics(*map(config["stat"].get, STATISTICS))
-    load_strictly(encoder, checkpoint.own, where, optional=_is_optional)
+    load_strictly(
+        encoder,
+        checkpoint.own,
+        where,
+        # Log-mel statistics come from the settings; some converters drop counters.
+        optional=lambda name: (
+            name.startswith("features.") or name.endswith("num_batches_tracked")
+        ),
+    )
     checkpoint.own = {}  # the encoder has its own copy
     return encoder
-
-
-def _is_optional(name: str) -> bool:
-    """Log-mel statistics come from the settings; some converters drop counters."""
-    return name.startswith("features.") or name.endswith("num_batches_tracked")
 
 
 def save_official(

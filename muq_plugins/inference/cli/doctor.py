@@ -80,7 +80,14 @@ def find_devices() -> Iterator[tuple[str, str]]:
 
     yield "cpu", f"{torch.get_num_threads()} threads"
     for index in range(torch.cuda.device_count()):
-        yield f"cuda:{index}", _describe_gpu(index)
+        with torch.cuda.device(index):
+            free, total = torch.cuda.mem_get_info()
+            bfloat16 = torch.cuda.is_bf16_supported(including_emulation=False)
+        yield (
+            f"cuda:{index}",
+            f"{torch.cuda.get_device_name(index)}, {free / 2**30:.1f} of "
+            f"{total / 2**30:.1f} GiB free, bfloat16 {'yes' if bfloat16 else 'no'}",
+        )
     if torch.version.cuda and not torch.cuda.is_available():
         try:
             torch.cuda.init()
@@ -214,15 +221,3 @@ def _failure(call: Callable[[str], Any], name: str) -> str | None:
     except Exception as error:  # a broken package can raise anything
         return first_line(error)
     return None
-
-
-def _describe_gpu(index: int) -> str:
-    import torch
-
-    with torch.cuda.device(index):
-        free, total = torch.cuda.mem_get_info()
-        bfloat16 = torch.cuda.is_bf16_supported(including_emulation=False)
-    return (
-        f"{torch.cuda.get_device_name(index)}, {free / 2**30:.1f} of "
-        f"{total / 2**30:.1f} GiB free, bfloat16 {'yes' if bfloat16 else 'no'}"
-    )

@@ -6,19 +6,13 @@ import csv
 import json
 import sys
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from muq_plugins.errors import UserError, shown
 from muq_plugins.inference.cli import options
 from muq_plugins.inference.cli.options import load, pick_device, report_problems, say
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from muq_plugins.inference.cli.inputs import AudioInput
-    from muq_plugins.inference.mulan import MuQMuLan
 
 SHOWN = 5
 
@@ -70,6 +64,7 @@ def tag(
     device = pick_device(device)
     from tqdm import tqdm
 
+    from muq_plugins.data.audio import AudioError
     from muq_plugins.inference.cli.inputs import find_inputs
     from muq_plugins.inference.mulan import MuQMuLan
     from muq_plugins.inference.tags import PLACE, embed_tags, read_prompts, read_tags
@@ -84,49 +79,26 @@ def tag(
     latents = embed_tags(mulan, words, sentences)
     # Rows on a terminal show how far it is.
     hidden = True if sys.stdout.isatty() else None
-    results = (
-        (shown(item.path), tagged[:top])
-        for item, tagged in tag_files(
-            mulan,
-            tqdm(found, unit="file", disable=hidden),
-            words,
-            latents,
-            problems,
-        )
-    )
+
+    def results() -> Iterator[tuple[str, Tagged]]:
+        """The tags of each file that can be used, the best first."""
+        for item in tqdm(found, unit="file", disable=hidden):
+            try:
+                latent = mulan.embed_file(item.path).detach().float().cpu().view(-1)
+            except AudioError as error:
+                problems.append(str(error))
+                continue
+            pairs = zip(words, (latents @ latent).tolist(), strict=True)
+            # Equal scores stay in the order of the list.
+            yield shown(item.path), sorted(pairs, key=lambda pair: -pair[1])[:top]
+
     if as_json:
-        _print_json(results)
+        _print_json(results())
     elif as_csv:
-        _print_csv(results)
+        _print_csv(results())
     else:
-        _print_table(results, top or SHOWN)
+        _print_table(results(), top or SHOWN)
     return report_problems("Could not be used:", problems)
-
-
-def tag_files(
-    model: MuQMuLan,
-    inputs: list[AudioInput],
-    tags: list[str],
-    latents: Tensor,
-    problems: list[str],
-) -> Iterator[tuple[AudioInput, Tagged]]:
-    """All tags of each file that can be used with their scores, the best first.
-
-    `latents` (tags, latent_width) are those of the tags; `problems` gets a line for
-    each file that cannot be used.
-    """
-    from muq_plugins.data.audio import AudioError
-
-    for item in inputs:
-        try:
-            latent = model.embed_file(item.path).detach().float().cpu().view(-1)
-        except AudioError as error:
-            problems.append(str(error))
-            continue
-        scores = (latents @ latent).tolist()
-        pairs = zip(tags, scores, strict=True)
-        # Equal scores stay in the order of the list.
-        yield item, sorted(pairs, key=lambda pair: -pair[1])
 
 
 def _print_json(results: Iterator[tuple[str, Tagged]]) -> None:
