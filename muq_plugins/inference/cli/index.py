@@ -273,14 +273,9 @@ def _embed_query(
     device: str,
 ) -> tuple[np.ndarray, Entry | None, str]:
     """The vector of a query, itself if it is in the index, what its model has heard."""
-    import numpy as np
-
     from muq_plugins.data.audio import audio_info
-    from muq_plugins.inference.index.search import (
-        embed_query,
-        find_itself,
-        query_text,
-    )
+    from muq_plugins.inference.index.search import embed_query, find_itself, query_text
+    from muq_plugins.inference.index.store import as_vector
 
     if audio is None:
         text = query_text(opened, text)  # before the model is loaded
@@ -290,8 +285,8 @@ def _embed_query(
     if itself is not None and itself.is_current():
         return opened.vector(itself), itself, ""
     audio_info(audio)  # before the model is loaded
-    found = _load_model_of(opened, model, device).embed_file(audio)
-    return np.asarray(found.detach().float().cpu()).reshape(-1), itself, ""
+    embedder = _load_model_of(opened, model, device)
+    return as_vector(embedder.embed_file(audio)), itself, ""
 
 
 def _load_model(source: str, layer: int | None, device: str) -> Any:

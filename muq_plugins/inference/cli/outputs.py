@@ -9,10 +9,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from zipfile import BadZipFile
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
@@ -63,21 +63,15 @@ def write_record(
     # ASCII: names of files that are not UTF-8 have no other way to be written.
     words = json.dumps(facts)
     with atomic(path) as partial:
-        WRITERS[path.suffix[1:]](partial, words, arrays)
+        FORMATS[path.suffix[1:]][0](partial, words, arrays)
 
 
 def read_facts(path: Path) -> dict[str, Any]:
     """What an output file says about itself; nothing if it is of something else."""
     check_format(path.suffix[1:])
     try:
-        return json.loads(READERS[path.suffix[1:]](path) or "{}")
-    except (
-        OSError,
-        ValueError,
-        EOFError,
-        zipfile.BadZipFile,
-        SafetensorError,
-    ) as error:
+        return json.loads(FORMATS[path.suffix[1:]][1](path) or "{}")
+    except (OSError, ValueError, EOFError, BadZipFile, SafetensorError) as error:
         raise UserError(f"{path} is damaged ({error}).") from error
 
 
@@ -85,7 +79,7 @@ def find_records(folder: str | Path) -> Iterator[Path]:
     """The files of a tree that have the extension of a format, hidden ones left out."""
     for top, _, names in os.walk(folder):
         for name in sorted(names):
-            if name[0] != "." and os.path.splitext(name)[1][1:] in WRITERS:
+            if name[0] != "." and os.path.splitext(name)[1][1:] in FORMATS:
                 yield Path(top, name)
 
 
@@ -149,13 +143,9 @@ def _vectors_column(rows: np.ndarray) -> pa.Array:
     return pa.FixedSizeListArray.from_arrays(pa.array(rows.ravel()), rows.shape[1])
 
 
-WRITERS = {
-    "npz": _write_npz,
-    "safetensors": _write_safetensors,
-    "parquet": _write_parquet,
-}
-READERS = {
-    "npz": _npz_facts,
-    "safetensors": _safetensors_facts,
-    "parquet": _parquet_facts,
+# How each format is written, and its facts read.
+FORMATS = {
+    "npz": (_write_npz, _npz_facts),
+    "safetensors": (_write_safetensors, _safetensors_facts),
+    "parquet": (_write_parquet, _parquet_facts),
 }

@@ -14,7 +14,7 @@ import numpy as np
 
 from muq_plugins.errors import UserError, given_by_user
 from muq_plugins.files import atomic
-from muq_plugins.inference.index.store import CHUNK, Entry, Store, is_damaged
+from muq_plugins.inference.index.store import CHUNK, Entry, Store, as_vector, is_damaged
 from muq_plugins.lobes.mulan import TextModel
 from muq_plugins.lobes.mulan.text_models import check_length
 
@@ -214,8 +214,7 @@ def query_text(index: MusicIndex, text: str) -> str:
 
 def embed_query(model: TextModel, text: str) -> np.ndarray:
     """The vector (width,) of a text; the model says how much of a long one it used."""
-    latent = model.embed_text([text])[0]
-    return np.asarray(latent.detach().float().cpu(), dtype=np.float32)
+    return as_vector(model.embed_text([text])[0])
 
 
 def find_example(index: MusicIndex, name: str) -> Entry:

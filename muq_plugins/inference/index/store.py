@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from torch import Tensor
 
 from muq_plugins.errors import UserError, shown
 from muq_plugins.files import atomic
@@ -377,6 +378,11 @@ class Store:
                     connection.execute(f"DELETE FROM {table} WHERE path = ?", (path,))
             yield connection, revision
             _set(connection, revision=str(revision))
+
+
+def as_vector(latent: Tensor) -> np.ndarray:
+    """A latent or hidden state, whatever computed it, as indexes hold it."""
+    return latent.detach().float().cpu().numpy().reshape(-1)
 
 
 def is_damaged(vector: np.ndarray, checksum: int) -> bool:

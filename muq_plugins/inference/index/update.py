@@ -19,7 +19,7 @@ from muq_plugins.data.scan import Found, find_audio
 from muq_plugins.data.windows import mean_of_frames
 from muq_plugins.errors import UserError, shown
 from muq_plugins.files import locked
-from muq_plugins.inference.index.store import FILE, Entry, Store, create
+from muq_plugins.inference.index.store import FILE, Entry, Store, as_vector, create
 from muq_plugins.lobes.mulan import AudioModel
 from muq_plugins.lobes.parts import encoder_fingerprint
 
@@ -78,15 +78,11 @@ def update_index(
     that there are to embed, such as `tqdm`.
     """
     root = os.path.realpath(music)
-    try:
-        found = find_audio(root)
-        words = "" if found.paths else f"There are no audio files in {music}."
-    except OSError as error:
-        words = str(error)
-    if words:
+    found = find_audio(root)
+    if not found.paths:
         raise UserError(
-            f"{words} What is indexed stays: if all of its music has gone, run "
-            f"`muq-plugins index --prune --out {folder}`."
+            f"There are no audio files in {music}. What is indexed stays: if all of "
+            f"its music has gone, run `muq-plugins index --prune --out {folder}`."
         )
     folder, layer = Path(folder), getattr(model, "layer", None)
     _prepare(folder)
@@ -207,7 +203,7 @@ def _embed(store: Store, model: AudioModel, path: str, changes: Changes) -> None
         status = os.stat(path) if os.path.exists(path) else None
         duration = audio_info(path).duration
         content = _content(path)
-        vector = model.embed_file(path).detach().float().cpu().numpy().reshape(-1)
+        vector = as_vector(model.embed_file(path))
     except (AudioError, OSError) as error:
         words = str(error)
     else:

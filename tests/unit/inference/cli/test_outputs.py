@@ -9,7 +9,7 @@ from safetensors.numpy import save_file
 
 from muq_plugins.errors import UserError, refusal
 from muq_plugins.inference.cli.outputs import (
-    WRITERS,
+    FORMATS,
     check_format,
     find_records,
     output_path,
@@ -33,7 +33,7 @@ ARRAYS = {
 }
 
 
-@pytest.fixture(params=WRITERS)
+@pytest.fixture(params=FORMATS)
 def path(request, tmp_path):
     """A file that is to be written, in every format."""
     if request.param == "parquet":
