@@ -68,7 +68,7 @@ setup(
         "typer>=0.20",  # which reads choices from Literal types
         # reports and probes
         "matplotlib>=3.7",
-        "scikit-learn>=1.5",
+        "scikit-learn>=1.3",
         "jinja2>=3",
         # the embedded corpus: scores, a soundfont, and processes to render with
         "music21>=9.1,<11",

@@ -76,10 +76,14 @@ def learn(folder: Path, step: int):
 
 
 def content(folder: Path):
-    """Every file with its bytes and the time it was written, and every folder."""
+    """Every file with its bytes and the time it was written, and every folder.
+
+    Of a lock, some releases of filelock write the time, too.
+    """
     return {
         path: (path.stat().st_mtime_ns, path.is_file() and path.read_bytes())
         for path in sorted(folder.rglob("*"))
+        if path.name != "run.lock"
     }
 
 

@@ -90,7 +90,7 @@ def signal(strength, seed, clips=80):
 
 
 def test_the_gain_over_another_probe_is_paired(tmp_path):
-    (good, *about), (bad, *_) = signal(3.0, 0), signal(0.3, 1)
+    (good, *about), (bad, *_) = signal(3.0, 0, 240), signal(0.0, 1, 240)
     better = save_final_probe(tmp_path / "good", {TRAINED: good}, *about)
     worse = save_final_probe(tmp_path / "bad", {TRAINED: bad}, *about)
     better, worse = (load_final_probe(tmp_path / name) for name in ("good", "bad"))
