@@ -1,4 +1,4 @@
-"""The benchmark's own pieces, without the official environment."""
+"""The benchmarks' own pieces, without the official environment and without a GPU."""
 
 import json
 import sys
@@ -13,6 +13,8 @@ sys.path.insert(0, str(BENCHMARKS))
 
 import compare  # noqa: E402
 import environment  # noqa: E402
+import gpu  # noqa: E402
+import index  # noqa: E402
 import side  # noqa: E402
 
 
@@ -183,3 +185,37 @@ def test_a_run_without_the_official_package(tmp_path, capsys):
     report = json.loads((tmp_path / "results.json").read_text())
     assert report["rows"][0]["sides"]["ours"]["bytes"] >= 0
     assert (tmp_path / "table.md").is_file()
+
+
+# One GPU, tried on the processor
+
+
+def test_a_tiny_run_fills_every_row(tmp_path):
+    gpu.main([str(tmp_path / "new" / "out.json"), "--tiny"])
+    rows = json.loads((tmp_path / "new" / "out.json").read_text())
+    assert [row["what"] for row in rows] == [
+        *("machine", "difference", *["inference"] * 3, *["training"] * 3, "target")
+    ]
+    assert not any("failed" in row or "left_out" in row for row in rows)
+    assert rows[1]["float32"] == 0 < rows[1]["bfloat16"] < 0.1
+    assert all(row["audio_per_second"] > 0 for row in rows[2:])
+
+
+def test_rows_that_fail_or_come_too_late_say_so(tmp_path):
+    def refuse(clips):
+        raise RuntimeError("no\nmemory")
+
+    bench = gpu.Bench(tmp_path / "out.json", tiny=True, seconds=60)
+    bench.measure(refuse, clips=3)
+    bench.end = 0
+    bench.measure(refuse, clips=4)
+    assert json.loads((tmp_path / "out.json").read_text()) == [
+        {"what": "refuse", "clips": 3, "failed": "RuntimeError: no memory"},
+        {"what": "refuse", "clips": 4, "left_out": "no time left"},
+    ]
+
+
+def test_an_index_is_measured():
+    found = index.measure(100)
+    assert list(found) == ["open", "query", "after", "follow"]
+    assert all(0 < value < 10_000 for value in found.values())
