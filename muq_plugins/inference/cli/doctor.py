@@ -152,17 +152,13 @@ def _report_packages(problems: list[str]) -> set[str]:
             wrong.append("not installed")
         elif allowed is not None and not allowed.contains(version, prereleases=True):
             wrong.append("not supported")
-        if (
-            version is not None
-            and name in IMPORTED
-            and (error := _failure(importlib.import_module, name))
-        ):
-            same = error in causes
-            wrong.append(f"cannot be imported{' either' if same else f': {error}'}")
+        error = _failure(importlib.import_module, name) if name in IMPORTED else None
+        if error:
+            broken.add(name)
+            if version is not None:
+                known = " either" if error in causes else f": {error}"
+                wrong.append(f"cannot be imported{known}")
             causes.add(error)
-            broken.add(name)
-        elif version is None and name in IMPORTED:
-            broken.add(name)
         needed = f" (needs {allowed})" if allowed else ""
         print(f"  {name:<13} {version or '-'}{needed}: {'; '.join(wrong) or 'ok'}")
         if wrong:
