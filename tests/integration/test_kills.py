@@ -12,16 +12,20 @@ import time
 
 import numpy as np
 import pytest
+import torch
 
+from muq_plugins.inference.cli.main import main
 from muq_plugins.inference.index.search import MusicIndex
 from tests.goldens.metrics import CLOCK
-from tests.integration.commands import HERE, recipe, run_command
+from tests.integration.commands import HERE, recipe_here, run_command
 from tests.integration.test_iterative import write_small
 from tests.integration.test_mulan import sounds  # noqa: F401 (a fixture)
 from tests.integration.test_study import ablate, study  # noqa: F401 (a fixture)
 from tests.integration.tiny_mulan import make_mulan, write_chord
 
 KILLS = int(os.environ.get("MUQ_KILLS", 0))
+#: Enough for as many kills.
+STEPS = "100" if KILLS else "30"
 #: What tells of a run and its clock: logs, pages, checkpoints (which hold random
 #: states of processes), and hashes of the moments at which files were written.
 PASSING = (".txt", ".html", ".md", ".png", ".ckpt", ".yaml", ".lock", ".py")
@@ -89,15 +93,23 @@ def same(killed, whole, *needed):
     assert not missing, list(one)
 
 
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Sums differ with the number of threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 CPU = ["--device", "cpu", "--noprogressbar"]
-MUQ_PLUGINS = [sys.executable, "-m", "muq_plugins"]
 
 
 def twice(tmp_path, script, arguments, kills, delay):
     """Both folders of a recipe: of the killed run, and of one that was not."""
     killed, whole = tmp_path / "killed", tmp_path / "whole"
     kill(killed, script, [*arguments, *CPU, "--output_folder", killed], kills, delay)
-    recipe(script, *arguments, "--output_folder", whole, OMP_NUM_THREADS="1")
+    recipe_here(script, *arguments, "--output_folder", whole)
     return killed, whole
 
 
@@ -109,7 +121,7 @@ def test_training(options, tmp_path):
 
 
 def test_a_tokenizer(data_options, tmp_path):
-    steps = ["--tokenizer.optimizer_step_limit", "100", "--ckpt_interval_steps", "1"]
+    steps = ["--tokenizer.optimizer_step_limit", STEPS, "--ckpt_interval_steps", "1"]
     arguments = [HERE / "tiny_tokenizer.yaml", *data_options, *steps]
     folders = twice(tmp_path, "train_tokenizer.py", arguments, 3, 0.25)
     same(*folders, "inference/model.safetensors", "metrics.jsonl")
@@ -129,7 +141,8 @@ def test_an_iteration_with_its_labels(data_options, tmp_path):
 
 @pytest.mark.slow
 def test_music_and_text(sounds, tmp_path):  # noqa: F811
-    arguments = [*sounds, "--ckpt_interval_steps", "1", "--valid_interval", "60"]
+    arguments = [*sounds, "--ckpt_interval_steps", "1", "--valid_interval", "30"]
+    arguments += ["--optimizer_step_limit", "60" if KILLS else "30"]
     folders = twice(tmp_path, "train_mulan.py", arguments, 3, 1.0)
     same(*folders, "inference/model.safetensors", "metrics.jsonl")
 
@@ -148,7 +161,7 @@ def test_embed(pretrain_run, library, tmp_path):
     killed, whole = tmp_path / "killed", tmp_path / "whole"
     arguments = ["embed", pretrain_run[0], library / "music", "--device", "cpu"]
     kill(killed, "muq-plugins", [*arguments, "--out", killed], 3, 0.03)
-    run_command(*MUQ_PLUGINS, *arguments, "--out", whole, OMP_NUM_THREADS="1")
+    assert main([str(part) for part in [*arguments, "--out", whole]]) == 0
     same(killed, whole, *(f"{number}.wav.npz" for number in range(100)))
 
 
@@ -157,7 +170,7 @@ def test_index(library, tmp_path):
     killed, whole = tmp_path / "killed", tmp_path / "whole"
     arguments = ["index", library / "music", *model]
     kill(killed, "muq-plugins", [*arguments, "--out", killed], 3, 0.03)
-    run_command(*MUQ_PLUGINS, *arguments, "--out", whole, OMP_NUM_THREADS="1")
+    assert main([str(part) for part in [*arguments, "--out", whole]]) == 0
     one, other = MusicIndex(killed), MusicIndex(whole)
     assert len(one) == len(list((library / "music").iterdir()))
     assert rows(one) == rows(other)
