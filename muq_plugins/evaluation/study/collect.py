@@ -213,9 +213,14 @@ def _short(value):
 
 def describe_study(hparams: dict[str, Any], command: str) -> dict[str, Any]:
     """What a study's file says before its runs."""
-    keys = ("study", "title", "base", "seeds", "budget", "groups", "questions")
     return {
-        **{key: hparams[key] for key in keys},
+        "study": hparams["study"],
+        "title": hparams["title"],
+        "base": hparams["base"],
+        "seeds": hparams["seeds"],
+        "budget": hparams["budget"],
+        "groups": hparams["groups"],
+        "questions": hparams["questions"],
         "command": command,
         "machine": describe_machine(hparams["devices"]),
         "experiments": compared_experiments(hparams),
