@@ -38,5 +38,5 @@ def check_rows(name: str, folder: Path, count: int = 5, **tolerance: float) -> N
         golden = read(FILE) if (DATA / FILE).is_file() else {}
         write(FILE, dict(sorted({**golden, name: found}.items())))
         return
-    lines = differences(read(FILE)[name], found, **tolerance)
+    lines = differences(read(FILE)[name][:count], found, **tolerance)
     assert not lines, f"{folder} has moved:\n  " + "\n  ".join(lines[:20])

@@ -89,13 +89,11 @@ def test_every_iteration_leaves_a_run_and_its_numbers(iterations):
 def test_the_rows_are_the_golden_ones(iterations):
     for number in range(2):
         run = iterations / f"iteration-{number}"
-        # Of the codes of a tokenizer of three updates, a few of a hundred hang on
-        # ties, which processors and numbers of threads round to either side.
-        tolerance = (
-            {"relative": 0.1, "absolute": 2e-2} if number else {"relative": 1e-2}
-        )
-        check_rows(f"iteration {number}", run, **tolerance)
-        check_rows(f"iteration {number} tokenizer", run / "tokenizer")
+        # After the first row, codes of the second tokenizer hang on ties, which
+        # processors and numbers of threads round to either side.
+        count = 1 if number else 5
+        check_rows(f"iteration {number}", run, count, relative=1e-2)
+        check_rows(f"iteration {number} tokenizer", run / "tokenizer", count)
 
 
 @pytest.mark.slow
