@@ -577,8 +577,9 @@ class StageBrain(sb.Brain):
     def _wrap_distributed(self) -> None:
         """Wraps the module for several processes, without SyncBatchNorm.
 
-        SpeechBrain converts batch normalisation to SyncBatchNorm always, which
-        does not run on CPU and makes a result depend on the number of processes.
+        SpeechBrain converts torch's batch normalisation, which other people's encoders
+        have, to one that does not run on CPU and makes a result depend on the number
+        of processes.
         """
         if not self.distributed_launch:
             return

@@ -12,6 +12,7 @@ import torch.distributed as dist
 from torch import nn
 
 from muq_plugins.errors import UserError
+from muq_plugins.lobes.batch_norm import batch_norms
 
 
 def is_distributed() -> bool:
@@ -73,15 +74,12 @@ def average_batch_norms(module: nn.Module) -> None:
             dist.all_reduce(buffer)
 
 
-def _moving_norms(module: nn.Module) -> list[nn.modules.batchnorm._BatchNorm]:
+def _moving_norms(module: nn.Module) -> list[nn.Module]:
     """Batch normalisation in training, with running statistics that forget."""
     return [
-        part
-        for part in module.modules()
-        if isinstance(part, nn.modules.batchnorm._BatchNorm)
-        and part.training
-        and part.running_mean is not None
-        and part.momentum is not None
+        norm
+        for norm in batch_norms(module)
+        if norm.training and norm.running_mean is not None and norm.momentum is not None
     ]
 
 

@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from muq_plugins.lobes.batch_norm import BatchNorm
 from muq_plugins.lobes.lengths import length_mask
 from muq_plugins.lobes.linear import Linear, linear
 from muq_plugins.lobes.recomputation import recompute_later
@@ -117,7 +118,7 @@ class ConvolutionModule(nn.Module):
             groups=width,
             bias=False,
         )
-        self.batch_norm = nn.BatchNorm1d(width)
+        self.batch_norm = BatchNorm(width)
         self.pointwise_conv2 = nn.Conv1d(width, width, 1, bias=False)
         self.dropout = nn.Dropout(dropout)
 

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from muq_plugins.lobes.batch_norm import BatchNorm
 from muq_plugins.lobes.lengths import length_mask
 from muq_plugins.lobes.linear import Linear, is_traced, onednn_applies
 
@@ -31,11 +32,11 @@ class ResidualBlock2d(nn.Module):
     def __init__(self, in_channels: int, out_channels: int):
         super().__init__()
         self.conv1 = nn.Conv2d(in_channels, out_channels, 3, stride=2, padding=1)
-        self.bn1 = nn.BatchNorm2d(out_channels)
+        self.bn1 = BatchNorm(out_channels)
         self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
-        self.bn2 = nn.BatchNorm2d(out_channels)
+        self.bn2 = BatchNorm(out_channels)
         self.conv3 = nn.Conv2d(in_channels, out_channels, 3, stride=2, padding=1)
-        self.bn3 = nn.BatchNorm2d(out_channels)
+        self.bn3 = BatchNorm(out_channels)
 
     def forward(self, images: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Applies the block."""
@@ -225,7 +226,7 @@ class ResidualFrontEnd(nn.Module):
 
 
 def _fold(
-    conv: nn.Conv2d, norm: nn.BatchNorm2d, dtype: torch.dtype
+    conv: nn.Conv2d, norm: BatchNorm, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor]:
     """Weight and bias of a convolution that includes the normalisation after it."""
     scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)

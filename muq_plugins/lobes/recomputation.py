@@ -7,8 +7,9 @@ from contextlib import contextmanager, nullcontext
 from typing import Any
 
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
+
+from muq_plugins.lobes.batch_norm import batch_norms
 
 
 def recompute_later(module: nn.Module, *inputs: Any) -> Any:
@@ -33,8 +34,8 @@ def _statistics_at_rest(module: nn.Module) -> Iterator[None]:
     """
     norms = [
         (part, part.momentum, part.num_batches_tracked)
-        for part in module.modules()
-        if isinstance(part, _BatchNorm) and part.training and part.track_running_stats
+        for part in batch_norms(module)
+        if part.training and part.running_mean is not None
     ]
     for norm, _, _ in norms:
         norm.momentum, norm.num_batches_tracked = 0.0, None

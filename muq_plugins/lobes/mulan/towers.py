@@ -10,8 +10,8 @@ from typing import Any, Protocol
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
+from muq_plugins.lobes.batch_norm import batch_norms
 from muq_plugins.lobes.lengths import absolute_lengths, length_mask
 from muq_plugins.lobes.linear import Linear
 from muq_plugins.lobes.mulan.latent_transformer import LatentTransformer
@@ -134,9 +134,8 @@ class AudioTower(nn.Module):
         super().train(mode)
         if not self.trainable:
             self.encoder.eval()
-        for part in self.encoder.modules():
-            if isinstance(part, _BatchNorm):
-                part.eval()
+        for norm in batch_norms(self.encoder):
+            norm.eval()
         return self
 
     def forward(self, wavs: Tensor, wav_lens: Tensor | None = None) -> Tensor:

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from muq_plugins.lobes import ResidualFrontEnd, front_end
+from muq_plugins.lobes.batch_norm import batch_norms
 
 
 @pytest.fixture
@@ -11,12 +12,11 @@ def conv():
     """A front end whose batch norms do something, the same in every run."""
     torch.manual_seed(0)
     module = ResidualFrontEnd(n_mels=16, channels=4, width=8).eval()
-    for norm in module.modules():
-        if isinstance(norm, torch.nn.BatchNorm2d):
-            torch.nn.init.uniform_(norm.weight, 0.5, 2)
-            torch.nn.init.normal_(norm.bias)
-            norm.running_mean.normal_()
-            norm.running_var.uniform_(0.5, 2)
+    for norm in batch_norms(module):
+        torch.nn.init.uniform_(norm.weight, 0.5, 2)
+        torch.nn.init.normal_(norm.bias)
+        norm.running_mean.normal_()
+        norm.running_var.uniform_(0.5, 2)
     return module
 
 
