@@ -12,18 +12,21 @@ if TYPE_CHECKING:
     from muq_plugins.inference.muq import MuQ
     from muq_plugins.inference.pretrained_muq import PretrainedMuQ
     from muq_plugins.inference.tokenizer import MelRVQ
+    from muq_plugins.inference.weighted_muq import WeightedMuQ
 
 __all__ = [
     "MelRVQ",
     "MuQ",
     "MuQMuLan",
     "PretrainedMuQ",
+    "WeightedMuQ",
 ]
 _HOMES = {
     "MelRVQ": "tokenizer",
     "MuQ": "muq",
     "MuQMuLan": "mulan",
     "PretrainedMuQ": "pretrained_muq",
+    "WeightedMuQ": "weighted_muq",
 }
 
 if not TYPE_CHECKING:  # a checker would believe that it gives any name

@@ -12,23 +12,38 @@ One line of a YAML file changes::
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from muq_plugins.errors import UserError, needs
+from muq_plugins.errors import UserError
+from muq_plugins.inference.lora import add_lora, lora_modules
+from muq_plugins.inference.lora import merge_lora as merge_lora  # where it was before
 from muq_plugins.inference.muq import MuQ
+from muq_plugins.inference.wrapper_names import (
+    ModelView,
+    cut_layers,
+    explain_misfit,
+    read_wrapper_arguments,
+)
 from muq_plugins.lobes.encoders.base import EncoderOutput
 from muq_plugins.lobes.encoders.muq import MuQEncoder
 from muq_plugins.lobes.finite import check_wavs
-from muq_plugins.lobes.lengths import normalize_clips, resample_clips
+from muq_plugins.lobes.lengths import (
+    absolute_lengths,
+    length_mask,
+    normalize_clips,
+    pad_clips,
+    resample_clips,
+    wav2vec2_frames,
+)
+from muq_plugins.lobes.linear import is_traced
 
-# Queries and values of the attention, as in the paper that proposed LoRA.
-DEFAULT_TARGETS = ("linear_q", "linear_v")
+logger = logging.getLogger(__name__)
 
 
 class PretrainedMuQ(nn.Module):
@@ -37,7 +52,8 @@ class PretrainedMuQ(nn.Module):
     What is frozen runs as at inference: without gradients, without dropout and with
     fixed batch statistics, also after ``train()``. Padding never influences the
     output when ``wav_lens`` are given. Attributes of the Encoder contract:
-    ``sample_rate`` (what the encoder hears), ``frame_rate`` and ``width``.
+    ``sample_rate`` (what the encoder hears), ``frame_rate`` (of the output) and
+    ``width``; ``model`` has the names that recipes use in transformers' models.
 
     Arguments
     ---------
@@ -69,6 +85,19 @@ class PretrainedMuQ(nn.Module):
     lora : Mapping or None
         Arguments of ``peft.LoraConfig``, such as ``{r: 8}``: only low-rank
         adapters of the encoder are trained, by default of queries and values.
+    output_frame_rate : float or None
+        Frames per second of the output, 25 (None), 50, 75 or 100: each frame is
+        repeated, and there are as many as wav2vec2 gives, whose windows last 1.25
+        frames: ``floor(output_frame_rate * seconds - 1.25) + 1``.
+    batch_statistics : str
+        ``fixed``: batch norms use the statistics of the pre-training also in
+        training mode; ``moving``: those of the batch, and follow them.
+    pad_short_clips : bool
+        Pad clips below 43 ms with silence, instead of refusing them.
+    **wrapper_arguments : dict
+        What SpeechBrain's wrappers pass on to transformers: ``device`` or
+        ``device_map`` (one device), ``dtype`` or ``torch_dtype``, ``revision`` and
+        ``attn_implementation: sdpa``; others are refused.
 
     Raises
     ------
@@ -100,8 +129,13 @@ class PretrainedMuQ(nn.Module):
         frozen_layers: int = 0,
         output_weighted_sum: bool = False,
         lora: Mapping[str, Any] | None = None,
+        output_frame_rate: float | None = None,
+        batch_statistics: str = "fixed",
+        pad_short_clips: bool = False,
+        **wrapper_arguments: Any,
     ):
         super().__init__()
+        place, loading = read_wrapper_arguments(self, wrapper_arguments)
         if apply_spec_augment:
             raise UserError(
                 "apply_spec_augment is not available: MuQ has no embedding for masked "
@@ -123,7 +157,15 @@ class PretrainedMuQ(nn.Module):
             raise UserError(
                 f"input_sample_rate must be a rate in Hz, got {input_sample_rate}."
             )
-        self.encoder = MuQ.from_pretrained(source, cache_dir=save_path).mods.encoder
+        if batch_statistics not in ("fixed", "moving"):
+            raise UserError(
+                f"batch_statistics must be fixed (those of the pre-training) or moving "
+                f"(those of the batches), got {batch_statistics!r}."
+            )
+        # An empty save_path is the wrappers' way to say that there is none.
+        self.encoder = MuQ.from_pretrained(
+            source, cache_dir=save_path or None, **loading
+        ).mods.encoder
         if not isinstance(self.encoder, MuQEncoder):
             raise UserError(
                 f"PretrainedMuQ freezes and adapts the parts of a MuQEncoder, but "
@@ -143,8 +185,19 @@ class PretrainedMuQ(nn.Module):
         self.input_sample_rate = input_sample_rate
         self.frozen_layers = frozen_layers
         self.lora = lora
+        self.batch_statistics = batch_statistics
+        self.pad_short_clips = pad_short_clips
         self.sample_rate = self.encoder.sample_rate
-        self.frame_rate = self.encoder.frame_rate
+        # At 100 Hz there is one for each frame of the spectrogram: nothing is finer.
+        rates = [self.encoder.frame_rate * times for times in range(1, 5)]
+        self.frame_rate = output_frame_rate or rates[0]
+        if self.frame_rate not in rates:
+            raise UserError(
+                f"output_frame_rate must be {rates[0]:g} Hz, the rate of the encoder, "
+                f"or {', '.join(f'{rate:g}' for rate in rates[1:])}, which repeat its "
+                f"frames, got {output_frame_rate}."
+            )
+        self.repeats = rates.index(self.frame_rate) + 1
         self.width = self.encoder.width
         weights = nn.Parameter(torch.zeros(num_layers + 1))
         self.layer_weights = weights if output_weighted_sum else None
@@ -155,15 +208,12 @@ class PretrainedMuQ(nn.Module):
         if lora is not None:
             add_lora(self.encoder, lora)
         self.train()
+        self.to(**place)
 
     @property
-    def model(self) -> SimpleNamespace:
-        """The names that recipes for SpeechBrain's wrappers use beyond the call.
-
-        Some call ``wav2vec2.model.feature_extractor._freeze_parameters()``.
-        """
-        front_end = SimpleNamespace(_freeze_parameters=self.freeze_front_end)
-        return SimpleNamespace(feature_extractor=front_end)
+    def model(self) -> ModelView:
+        """The encoder by the names that recipes use in transformers' models."""
+        return ModelView(self)
 
     def freeze_front_end(self) -> None:
         """Freezes the convolutional front end, as ``freeze_feature_extractor`` does.
@@ -197,11 +247,54 @@ class PretrainedMuQ(nn.Module):
             This module.
         """
         super().train(mode)
+        self._hold_modes()
+        return self
+
+    def _hold_modes(self) -> None:
+        """Evaluation mode for what is frozen, whoever has called ``train()`` on it."""
         for part in self._frozen_parts():
             part.eval()
+        if self.batch_statistics == "fixed":
+            for module in self.encoder.modules():
+                if hasattr(module, "running_mean"):
+                    module.eval()
         for adapter in lora_modules(self.encoder):
-            adapter.train(mode)
-        return self
+            adapter.train(self.training)
+
+    def load_state_dict(
+        self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
+    ) -> Any:
+        """Loads weights, or says which options they were saved with.
+
+        Arguments
+        ---------
+        state_dict : Mapping
+            Tensors by name.
+        strict : bool
+            Refuse names that are missing or too many.
+        assign : bool
+            Take the tensors themselves instead of copying their values.
+
+        Returns
+        -------
+        NamedTuple
+            ``missing_keys`` and ``unexpected_keys``.
+
+        Raises
+        ------
+        RuntimeError
+            If they do not fit: nothing is loaded then.
+        """
+        if strict and (misfit := explain_misfit(self, state_dict)):
+            raise RuntimeError(misfit)
+        return super().load_state_dict(state_dict, strict=strict, assign=assign)
+
+    def _load_from_state_dict(self, state_dict, prefix, *others) -> None:
+        """Says what does not fit also where torch loads a container of this lobe."""
+        names = [name[len(prefix) :] for name in state_dict if name.startswith(prefix)]
+        if misfit := explain_misfit(self, names):
+            logger.warning(misfit)
+        super()._load_from_state_dict(state_dict, prefix, *others)
 
     def forward(self, wav: Tensor, wav_lens: Tensor | None = None) -> Tensor:
         """Encodes waveforms.
@@ -222,38 +315,89 @@ class PretrainedMuQ(nn.Module):
         Raises
         ------
         ValueError
-            If a clip is too short for one window of the spectrogram.
+            If a clip is too short for one window of the spectrogram, unless
+            ``pad_short_clips``.
         """
+        if not is_traced():
+            self._hold_modes()
+            layers = self.encoder.conformer.layers
+            if len(layers) != self.encoder.num_layers:  # somebody has deleted some
+                cut_layers(self, layers)
         # A frozen encoder stores nothing for a backward pass.
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.freeze):
             out = self._encode(wav, wav_lens)
         if self.layer_weights is not None:
-            shares = self.layer_weights.softmax(0)
-            hidden = sum(
-                share * state
-                for share, state in zip(shares, out.hidden_states, strict=True)
-            )
+            hidden = self._weighted_sum(out.hidden_states)
         elif self.output_all_hiddens:
             hidden = torch.stack(out.hidden_states)
         else:
             hidden = out.last_hidden_state
-        return normalize_clips(hidden, out.lens) if self.output_norm else hidden
+        if self.output_norm:
+            hidden = normalize_clips(hidden, out.lens)
+        return self._repeat(hidden, wav.shape[1], wav_lens)
+
+    def extract_features(self, wav: Tensor, wav_lens: Tensor | None = None) -> Tensor:
+        """The call itself, by the name that SpeechBrain's ``DiscreteSSL`` uses.
+
+        Arguments
+        ---------
+        wav : Tensor
+            (batch, samples) at `input_sample_rate`, -1..1.
+        wav_lens : Tensor or None
+            Relative lengths (batch,); None when nothing is padded.
+
+        Returns
+        -------
+        Tensor
+            What `forward` gives.
+        """
+        return self(wav, wav_lens)
+
+    def _weighted_sum(self, states: Sequence[Tensor]) -> Tensor:
+        """The sum of the hidden states by the learned weights."""
+        shares = self.layer_weights.softmax(0)
+        return sum(share * state for share, state in zip(shares, states, strict=True))
+
+    def _repeat(self, hidden: Tensor, samples: int, wav_lens: Tensor | None) -> Tensor:
+        """Brings (..., batch, frames, width) to the frame rate of the output."""
+        if self.repeats == 1:
+            return hidden
+
+        def count(samples: int) -> int:
+            return wav2vec2_frames(samples, self.input_sample_rate, self.frame_rate)
+
+        frames = count(samples)
+        hidden = hidden.repeat_interleave(self.repeats, dim=-2)[..., :frames, :]
+        lengths = absolute_lengths(wav_lens, samples, hidden.shape[-3])
+        if lengths is None:
+            return hidden
+        own = torch.tensor([count(length) for length in lengths.tolist()])
+        mask = length_mask(own.to(hidden.device), frames)
+        return torch.where(mask[..., None], hidden, 0)
 
     def _encode(self, wavs: Tensor, wav_lens: Tensor | None) -> EncoderOutput:
         """Runs the encoder on waveforms at `input_sample_rate`."""
-        if self.input_sample_rate == self.sample_rate:
-            return self.encoder(wavs, wav_lens)
         check_wavs(wavs, wav_lens)
-        wavs, wav_lens = resample_clips(
-            wavs, wav_lens, self.input_sample_rate, self.sample_rate
-        )
+        rate, least = self.input_sample_rate, self.encoder.min_samples
+        if self.pad_short_clips:
+            at_input = -(-least * rate // self.sample_rate)
+            wavs, wav_lens = pad_clips(wavs, wav_lens, at_input)
+        if rate != self.sample_rate:
+            wavs, wav_lens = resample_clips(wavs, wav_lens, rate, self.sample_rate)
         try:
             return self.encoder(wavs, wav_lens)
         except ValueError as error:
-            raise ValueError(
-                f"{error} (Counted at {self.sample_rate} Hz, after resampling from "
-                f"{self.input_sample_rate} Hz.)"
-            ) from error
+            batch, samples = wavs.shape
+            lengths = absolute_lengths(wav_lens, samples, batch)
+            words = str(error)
+            if (samples if lengths is None else int(lengths.min())) < least:
+                words += " The option pad_short_clips: True of this lobe does so."
+            if rate != self.sample_rate:
+                words += (
+                    f" (Counted at {self.sample_rate} Hz, after resampling from {rate} "
+                    f"Hz.)"
+                )
+            raise ValueError(words) from error
 
     def _frozen_parts(self) -> list[nn.Module]:
         """Parts of the encoder without training, apart from adapters in them."""
@@ -268,61 +412,3 @@ class PretrainedMuQ(nn.Module):
             parts.append(encoder.conformer.dropout)
             parts += encoder.conformer.layers[: self.frozen_layers]
         return parts
-
-
-def add_lora(encoder: nn.Module, arguments: Mapping[str, Any]) -> None:
-    """Puts trainable adapters into linear layers and freezes everything else.
-
-    A new adapter changes nothing: the encoder computes what it did before until
-    the adapter is trained.
-    """
-    if not isinstance(arguments, Mapping):
-        raise TypeError(
-            f"lora must hold arguments of peft.LoraConfig by name, such as "
-            f"{{r: 8}}, but is {arguments!r}."
-        )
-    needs("LoRA", "lora", "peft")
-    from peft import LoraConfig, inject_adapter_in_model
-    from peft.tuners.lora import LoraLayer
-
-    chosen: dict[str, Any] = {"target_modules": list(DEFAULT_TARGETS), **arguments}
-    inject_adapter_in_model(LoraConfig(**chosen), encoder)
-    adapted = {
-        name: layer
-        for name, layer in encoder.named_modules()
-        if isinstance(layer, LoraLayer)
-    }
-    # The encoder uses weights of pointwise convolutions directly, which would leave
-    # their adapters out without a word.
-    refused = [
-        name
-        for name, layer in adapted.items()
-        if not isinstance(layer.get_base_layer(), nn.Linear)
-    ]
-    if refused:
-        raise ValueError(
-            f"LoRA adapts linear layers only, but target_modules "
-            f"{chosen['target_modules']} also names {', '.join(refused)}. Choose among "
-            f"linear_q, linear_k, linear_v, linear_out, intermediate_dense and "
-            f"output_dense."
-        )
-
-
-def lora_modules(encoder: nn.Module) -> list[nn.Module]:
-    """The modules that `add_lora` has added, without the layers they adapt."""
-    return [
-        module
-        for name, module in encoder.named_modules()
-        if name.rpartition(".")[2].startswith("lora_")
-    ]
-
-
-def merge_lora(encoder: nn.Module) -> None:
-    """Adds trained adapters to the weights they adapt and takes them out.
-
-    What remains computes the same, and can be saved like any encoder.
-    """
-    for name, layer in list(encoder.named_modules()):
-        if hasattr(layer, "get_base_layer"):
-            layer.merge()
-            encoder.set_submodule(name, layer.get_base_layer())

@@ -7,6 +7,9 @@ frames here, and nowhere else, so that all of them round in the same way.
 
 from __future__ import annotations
 
+from fractions import Fraction
+from math import floor
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -79,6 +82,25 @@ def normalize_clips(hidden: Tensor, lens: Tensor) -> Tensor:
     centred = torch.where(mask, centred, 0)
     variance = centred.square().sum((-2, -1), keepdim=True) / count
     return (centred / (variance + 1e-5).sqrt()).to(hidden.dtype)
+
+
+def wav2vec2_frames(samples: int, rate: int, frame_rate: float) -> int:
+    """Frames of a clip by windows of 1.25 frames: wav2vec2's at 50 Hz and 16 kHz."""
+    return max(1, floor(Fraction(frame_rate) * samples / rate - Fraction(1, 4)))
+
+
+def pad_clips(
+    wavs: Tensor, wav_lens: Tensor | None, samples: int
+) -> tuple[Tensor, Tensor | None]:
+    """Lengthens the clips of (batch, samples) that are shorter with silence."""
+    lengths = absolute_lengths(wav_lens, wavs.shape[1], wavs.shape[0])
+    mask = length_mask(lengths, wavs.shape[1])
+    if mask is not None:
+        wavs = torch.where(mask, wavs, 0)
+    wavs = F.pad(wavs, (0, max(0, samples - wavs.shape[1])))
+    if lengths is None:
+        return wavs, None
+    return wavs, relative_lengths(lengths.clamp(min=samples), wavs.shape[1], wavs)
 
 
 def resample_clips(

@@ -2,7 +2,6 @@
 
 import inspect
 import re
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,15 +11,12 @@ from speechbrain.integrations.huggingface.hubert import HuBERT
 from speechbrain.integrations.huggingface.mert import MERT
 from speechbrain.integrations.huggingface.wav2vec2 import Wav2Vec2
 from torchaudio.functional import resample
+from transformers import Wav2Vec2Config, Wav2Vec2Model
 
 from muq_plugins import MuQ, MuQEncoder
 from muq_plugins.inference.muq import save_muq
-from muq_plugins.inference.pretrained_muq import (
-    PretrainedMuQ,
-    add_lora,
-    lora_modules,
-    merge_lora,
-)
+from muq_plugins.inference.pretrained_muq import PretrainedMuQ, merge_lora
+from muq_plugins.lobes.lengths import wav2vec2_frames
 
 ROOT = Path(__file__).parents[3]
 
@@ -74,6 +70,7 @@ def test_the_constructor_is_that_of_speechbrains_wrappers(wrapper):
 def test_the_page_explains_every_option():
     page = (ROOT / "docs" / "muq_in_your_recipe.md").read_text(encoding="utf-8")
     options = set(inspect.signature(PretrainedMuQ).parameters)
+    options = options - {"wrapper_arguments"} | {"device_map", "dtype"}
     assert not [option for option in options if f"{option}:" not in page]
     shown = re.findall(r"^\| `(\w+):", page, flags=re.MULTILINE)
     assert shown and set(shown) <= options
@@ -126,7 +123,7 @@ def test_input_of_another_rate_is_resampled(make, device):
 
 
 def test_everything_is_trained_by_default(make, device):
-    lobe = make()
+    lobe = make(batch_statistics="moving")
     assert all(p.requires_grad for p in lobe.parameters())
     assert all(module.training for module in lobe.modules())
     changed = train_one_step(lobe, device)
@@ -135,24 +132,52 @@ def test_everything_is_trained_by_default(make, device):
     assert "encoder.conformer.layers.0.conv_module.batch_norm.running_var" in changed
 
 
+def test_batch_statistics_stay_those_of_the_pretraining(make, device):
+    lobe = make()
+    assert all(p.requires_grad for p in lobe.parameters())
+    wavs = torch.randn(2, 12000, device=device)
+    expected = lobe.eval()(wavs)
+    before = {name: value.clone() for name, value in lobe.named_buffers()}
+    assert any("running_mean" in name for name in before)
+    lobe.train()
+    lobe.encoder.train()  # no way around it
+    for _ in range(20):
+        lobe(torch.randn(2, 12000, device=device))
+    assert all(torch.equal(value, before[n]) for n, value in lobe.named_buffers())
+    assert torch.equal(lobe.eval()(wavs), expected)
+    # Everything else is trained, scales and shifts of the batch norms too.
+    changed = train_one_step(lobe, device)
+    assert changed >= {n for n, _ in lobe.named_parameters() if "batch_norm" in n}
+    assert lobe.encoder.conformer.dropout.training
+    moving = make(batch_statistics="moving").train()
+    for _ in range(20):
+        moving(torch.randn(2, 12000, device=device))
+    assert not torch.equal(moving.eval()(wavs), expected)
+
+
 def test_frozen_is_frozen(make, device):
     lobe = make(freeze=True)
     assert not train_one_step(lobe, device)
     assert not any(module.training for module in lobe.encoder.modules())
     wavs = torch.randn(1, 12000, device=device)
     assert torch.equal(lobe.train()(wavs), lobe.eval()(wavs))  # no dropout either
+    lobe.encoder.train()
+    assert torch.equal(lobe(wavs), lobe.eval()(wavs))
     assert not lobe(wavs.requires_grad_()).requires_grad
 
 
 def front_end_frozen_by_a_recipe(make):
-    lobe = make()
+    lobe = make(batch_statistics="moving")
     lobe.model.feature_extractor._freeze_parameters()
     return lobe
 
 
 @pytest.mark.parametrize(
     "build",
-    [lambda make: make(freeze_feature_extractor=True), front_end_frozen_by_a_recipe],
+    [
+        lambda make: make(freeze_feature_extractor=True, batch_statistics="moving"),
+        front_end_frozen_by_a_recipe,
+    ],
 )
 def test_a_frozen_front_end_is_frozen(make, device, build):
     lobe = build(make)
@@ -164,7 +189,7 @@ def test_a_frozen_front_end_is_frozen(make, device, build):
 
 
 def test_the_lowest_layers_are_frozen(make, device):
-    lobe = make(frozen_layers=1)
+    lobe = make(frozen_layers=1, batch_statistics="moving")
     changed = train_one_step(lobe, device)
     frozen = ("encoder.conv.", "encoder.conformer.layers.0.")
     assert not [name for name in changed if name.startswith(frozen)]
@@ -236,6 +261,9 @@ def test_an_adapted_encoder_can_be_saved_and_used_elsewhere(make, tmp_path, devi
         ({"frozen_layers": 3}, "between 0 and 2, .* got 3"),
         ({"frozen_layers": -1}, "between 0 and 2, .* got -1"),
         ({"input_sample_rate": 0}, "must be a rate in Hz, got 0"),
+        ({"batch_statistics": "Fixed"}, "fixed .* or moving .*, got 'Fixed'"),
+        ({"output_frame_rate": 40}, "25 Hz, .* or 50, 75, 100, .* got 40"),
+        ({"output_frame_rate": 12.5}, "got 12.5"),
     ],
 )
 def test_options_that_make_no_sense_are_errors(make, options, message):
@@ -260,97 +288,89 @@ def test_downloads_go_to_the_save_path(tmp_path, source, monkeypatch):
 
 
 def test_clips_shorter_than_a_window_are_errors(make, device):
-    with pytest.raises(ValueError, match="clip of 1000 samples is too short"):
+    message = "clip of 1000 samples is too short .* pad_short_clips: True"
+    with pytest.raises(ValueError, match=message):
         make()(torch.randn(1, 1000, device=device))
-    message = "clip of 999 samples is too short .* after resampling from 16000 Hz"
+    message = "clip of 999 samples is too short .*clips: True .* resampling from 16000 "
     with pytest.raises(ValueError, match=message):
         make(input_sample_rate=16000)(torch.randn(1, 666, device=device))
 
 
-# LoRA
-
-TARGETS = [
-    "linear_q",
-    "linear_k",
-    "linear_v",
-    "linear_out",
-    "intermediate_dense",
-    "output_dense",
-]
-
-
-@pytest.fixture
-def encoder():
-    torch.manual_seed(0)
-    encoder = MuQEncoder(32, num_layers=2, num_heads=4, ffn_width=64, conv_channels=4)
-    return encoder.eval()
-
-
-def trainable(module):
-    return {name for name, p in module.named_parameters() if p.requires_grad}
+@pytest.mark.parametrize(("rate", "samples"), [(24000, 1025), (16000, 684)])
+def test_short_clips_are_padded_with_silence(make, device, rate, samples):
+    lobe = make(input_sample_rate=rate, pad_short_clips=True).eval()
+    wavs = torch.randn(2, rate, device=device)
+    short = wavs[1:, :600]
+    expected = lobe(F.pad(short, (0, samples - 600)))
+    assert expected.shape == (1, 1, 32)
+    assert torch.equal(lobe(short), expected)
+    # One row of a padded batch, with noise beyond its end.
+    out = lobe(wavs, torch.tensor([1.0, 600 / rate], device=device))
+    torch.testing.assert_close(out[1:, :1], expected, atol=1e-4, rtol=1e-4)
+    assert not out[1:, 1:].any()
+    torch.testing.assert_close(out[:1], lobe(wavs[:1]), atol=1e-4, rtol=1e-4)
+    # What is long enough is as it was.
+    lens = torch.tensor([1.0, 0.5], device=device)
+    assert torch.equal(
+        lobe(wavs, lens), make(input_sample_rate=rate).eval()(wavs, lens)
+    )
 
 
-def randomize(encoder):
-    """Gives the adapters an effect, as training would."""
-    for name, parameter in encoder.named_parameters():
-        if "lora_B" in name:
-            torch.nn.init.normal_(parameter, std=0.5)
+def test_frames_are_counted_as_wav2vec2_counts_them():
+    config = Wav2Vec2Config(
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        hidden_size=16,
+        intermediate_size=16,
+    )
+    theirs = Wav2Vec2Model(config)._get_feat_extract_output_lengths
+    for samples in (*range(400, 4000), 16000, 159999, 160000, 999999):
+        assert wav2vec2_frames(samples, 16000, 50.0) == int(theirs(samples))
+    # The same seconds at other rates, and windows of 1.25 frames at others.
+    assert wav2vec2_frames(24000, 24000, 50) == wav2vec2_frames(44100, 44100, 50) == 49
+    assert wav2vec2_frames(10 * 24000, 24000, 100) == 999
 
 
-def test_only_adapters_are_trained_and_change_nothing_at_first(encoder):
-    wavs = torch.randn(1, 12000)
-    before = encoder(wavs).last_hidden_state
-    add_lora(encoder, {"r": 4, "lora_dropout": 0.1})
-    names = trainable(encoder)
-    assert all("lora_" in name for name in names)
-    # Two layers, queries and values, each a 32 x 4 and a 4 x 32 matrix.
-    assert len(names) == 8
-    assert sum(encoder.get_parameter(n).numel() for n in names) == 8 * 32 * 4
-    assert torch.equal(encoder.eval()(wavs).last_hidden_state, before)
+@pytest.mark.parametrize("rate", [16000, 24000, 44100])
+@pytest.mark.parametrize("output", [{}, {"output_all_hiddens": True}])
+def test_frames_are_repeated(make, device, rate, output):
+    plain = make(freeze=True, input_sample_rate=rate, output_norm=True, **output)
+    for times in (2, 3, 4):
+        lobe = make(
+            freeze=True,
+            input_sample_rate=rate,
+            output_norm=True,
+            output_frame_rate=25 * times,
+            pad_short_clips=True,
+            **output,
+        )
+        assert (lobe.frame_rate, plain.frame_rate) == (25 * times, 25)
+        for length in (rate // 20, rate // 2 + 7, rate // 3):
+            wavs = torch.randn(2, rate, device=device)
+            lens = torch.tensor([1.0, length / rate], device=device)
+            want, got = plain(wavs, lens), lobe(wavs, lens)
+            frames = wav2vec2_frames(rate, rate, 25 * times)
+            own = wav2vec2_frames(length, rate, 25 * times)
+            assert got.shape[-2] == frames
+            index = torch.arange(frames, device=device) // times
+            assert torch.equal(got[..., 0, :, :], want[..., 0, index, :])
+            assert torch.equal(got[..., 1, :own, :], want[..., 1, index[:own], :])
+            assert not got[..., 1, own:, :].any()
+            assert got[..., 1, own - 1, :].any()
 
 
-@pytest.mark.parametrize("target", TARGETS)
-def test_an_adapter_of_every_linear_layer_is_used_and_can_be_merged(encoder, target):
-    """Code that reads the weights past the layer would leave the adapter out."""
-    wavs = torch.randn(1, 12000)
-    before = encoder(wavs).last_hidden_state
-    names = set(encoder.state_dict())
-    add_lora(encoder, {"r": 4, "target_modules": [target]})
-    randomize(encoder)
-    adapted = encoder.eval()(wavs).last_hidden_state
-    assert (adapted - before).abs().max() > 1e-3
-    adapted.square().mean().backward()
-    assert all(encoder.get_parameter(n).grad.any() for n in trainable(encoder))
-    merge_lora(encoder)
-    assert set(encoder.state_dict()) == names
-    merged = encoder(wavs).last_hidden_state
-    torch.testing.assert_close(merged, adapted, atol=1e-4, rtol=1e-4)
-
-
-def test_some_layers_only(encoder):
-    add_lora(encoder, {"r": 2, "layers_to_transform": [1]})
-    assert all(".layers.1." in name for name in trainable(encoder))
-    assert len(lora_modules(encoder)) > 0
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (8, "arguments of peft.LoraConfig by name.* is 8"),
-        ({"rank": 8}, "rank"),
-        ({"target_modules": ["query"]}, "query"),
-        (
-            {"r": 2, "target_modules": ["linear_q", "pointwise_conv1"]},
-            "also names conformer.*pointwise_conv1",
-        ),
-    ],
-)
-def test_bad_arguments_are_named(encoder, arguments, message):
-    with pytest.raises((TypeError, ValueError), match=message):
-        add_lora(encoder, arguments)
-
-
-def test_a_missing_library_is_explained(encoder, monkeypatch):
-    monkeypatch.setitem(sys.modules, "peft", None)
-    with pytest.raises(ImportError, match=r"pip install 'muq-plugins\[lora\]'"):
-        add_lora(encoder, {"r": 2})
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("options", [{}, {"freeze": True}, {"lora": {"r": 2}}])
+def test_the_lobe_runs_in_half_precision(make, device, dtype, options):
+    options = {"output_weighted_sum": True, "input_sample_rate": 16000, **options}
+    wavs = 0.1 * torch.randn(2, 16000, device=device)
+    lens = torch.tensor([1.0, 0.6], device=device)
+    expected = make(**options).eval()(wavs, lens)
+    halved = make(**options).to(dtype).eval()
+    for given in (wavs, wavs.to(dtype)):
+        out = halved(given, lens)
+        assert out.dtype is dtype
+        error = (out.float() - expected).square().mean().sqrt()
+        assert error < 0.03 * expected.square().mean().sqrt()
+    halved.train()(wavs, lens).float().square().mean().backward()
+    assert halved.layer_weights.grad.isfinite().all()

@@ -1,0 +1,71 @@
+"""Low-rank adapters in the linear layers of an encoder (LoRA, arXiv 2106.09685)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+
+from muq_plugins.errors import needs
+
+# Queries and values of the attention, as in the paper that proposed LoRA.
+DEFAULT_TARGETS = ("linear_q", "linear_v")
+
+
+def add_lora(encoder: nn.Module, arguments: Mapping[str, Any]) -> None:
+    """Puts trainable adapters into linear layers and freezes everything else.
+
+    A new adapter changes nothing: the encoder computes what it did before until
+    the adapter is trained.
+    """
+    if not isinstance(arguments, Mapping):
+        raise TypeError(
+            f"lora must hold arguments of peft.LoraConfig by name, such as "
+            f"{{r: 8}}, but is {arguments!r}."
+        )
+    needs("LoRA", "lora", "peft")
+    from peft import LoraConfig, inject_adapter_in_model
+    from peft.tuners.lora import LoraLayer
+
+    chosen: dict[str, Any] = {"target_modules": list(DEFAULT_TARGETS), **arguments}
+    inject_adapter_in_model(LoraConfig(**chosen), encoder)
+    adapted = {
+        name: layer
+        for name, layer in encoder.named_modules()
+        if isinstance(layer, LoraLayer)
+    }
+    # The encoder uses weights of pointwise convolutions directly, which would leave
+    # their adapters out without a word.
+    refused = [
+        name
+        for name, layer in adapted.items()
+        if not isinstance(layer.get_base_layer(), nn.Linear)
+    ]
+    if refused:
+        raise ValueError(
+            f"LoRA adapts linear layers only, but target_modules "
+            f"{chosen['target_modules']} also names {', '.join(refused)}. Choose among "
+            f"linear_q, linear_k, linear_v, linear_out, intermediate_dense and "
+            f"output_dense."
+        )
+
+
+def lora_modules(encoder: nn.Module) -> list[nn.Module]:
+    """The modules that `add_lora` has added, without the layers they adapt."""
+    return [
+        module
+        for name, module in encoder.named_modules()
+        if name.rpartition(".")[2].startswith("lora_")
+    ]
+
+
+def merge_lora(encoder: nn.Module) -> None:
+    """Adds trained adapters to the weights they adapt and takes them out.
+
+    What remains computes the same, and can be saved like any encoder.
+    """
+    for name, layer in list(encoder.named_modules()):
+        if hasattr(layer, "get_base_layer"):
+            layer.merge()
+            encoder.set_submodule(name, layer.get_base_layer())

@@ -1,0 +1,293 @@
+"""What recipes use of SpeechBrain's wrappers beyond the call, used as they use it."""
+
+import copy
+import logging
+
+import pytest
+import torch
+from hyperpyyaml import load_hyperpyyaml
+from speechbrain.integrations.audio_tokenizers.discrete_ssl import (
+    DiscreteSSL,
+    DiscreteSSLTokenizer,
+)
+from speechbrain.utils.checkpoints import Checkpointer
+from speechbrain.utils.parameter_transfer import Pretrainer
+
+from muq_plugins import MuQ, MuQEncoder, PretrainedMuQ, WeightedMuQ
+from muq_plugins.inference.lora import merge_lora
+from muq_plugins.inference.muq import save_muq
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    """The folder of a small model."""
+    torch.manual_seed(0)
+    encoder = MuQEncoder(32, num_layers=3, num_heads=4, ffn_width=64, conv_channels=4)
+    return save_muq(tmp_path_factory.mktemp("muq") / "inference", encoder)
+
+
+@pytest.fixture
+def make(source, device):
+    """Builds the lobe."""
+
+    def make(**options):
+        torch.manual_seed(1)
+        return PretrainedMuQ(source, **options).to(device)
+
+    return make
+
+
+# Arguments
+
+
+def test_a_device_and_a_type_are_honoured(source):
+    yaml = f"""
+    dtype: !name:torch.bfloat16
+    ssl: !new:muq_plugins.PretrainedMuQ
+        source: {source}
+        save_path: ""
+        freeze: True
+        device_map: meta
+        torch_dtype: !ref <dtype>
+        attn_implementation: sdpa
+        quantization_config: null
+        trust_remote_code: False
+    """
+    lobe = load_hyperpyyaml(yaml)["ssl"]
+    assert {(str(p.device), p.dtype) for p in lobe.parameters()} == {
+        ("meta", torch.bfloat16)
+    }
+    for options in ({"device": "meta"}, {"device_map": {"": "meta"}}):
+        assert WeightedMuQ(source, **options).weights.is_meta
+    assert PretrainedMuQ(source, dtype="float16").encoder.conv.linear.weight.dtype is (
+        torch.float16
+    )
+    weight = PretrainedMuQ(source, torch_dtype="auto").encoder.conv.linear.weight
+    assert weight.dtype is torch.float32
+
+
+def test_a_revision_is_honoured(source, monkeypatch):
+    asked = {}
+
+    def from_pretrained(source, **options):
+        asked.update(options)
+        return found
+
+    found = MuQ.from_pretrained(source)
+    monkeypatch.setattr(MuQ, "from_pretrained", from_pretrained)
+    PretrainedMuQ("OpenMuQ/MuQ-large-msd-iter", revision="v1")
+    assert asked == {"cache_dir": None, "revision": "v1"}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"device_map": "auto"}, "device_map must name one device, .* got 'auto'"),
+        (
+            {"device_map": {"conv": 0, "conformer": 1}},
+            "device_map must name one device",
+        ),
+        ({"torch_dtype": torch.int8}, "torch_dtype must be float32, .* got torch.int8"),
+        ({"dtype": "nn"}, "dtype must be float32, .* got 'nn'"),
+        ({"attn_implementation": "eager"}, "attn_implementation: eager is not"),
+        ({"quantization_config": 4}, "cannot honour quantization_config: 4.* dtype"),
+        ({"output_hidden_states": True}, "output_all_hiddens: True"),
+        (
+            {"cache_dir": "here"},
+            "MuQ cannot honour cache_dir: here.*save_path",
+        ),
+        (
+            {"freeze_layers": 2},
+            r"argument freeze_layers \(2\): did you mean frozen_l",
+        ),
+    ],
+)
+def test_what_cannot_be_honoured_is_refused_by_name(make, options, message):
+    with pytest.raises(ValueError, match=message):
+        make(**options)
+
+
+# Names
+
+
+def test_the_model_has_the_names_of_transformers(make):
+    lobe = make()
+    names = set(lobe.state_dict())
+    model = lobe.model
+    assert {id(p) for p in model.parameters()} == {
+        id(p) for p in lobe.encoder.parameters()
+    }
+    assert (model.config.hidden_size, model.config.num_hidden_layers) == (32, 3)
+    assert len(model.encoder.layers) == 3
+    for p in model.feature_extractor.parameters():
+        p.requires_grad = False
+    assert not any(p.requires_grad for p in lobe.encoder.conv.parameters())
+    assert not model.eval().training
+    assert set(lobe.state_dict()) == set(copy.deepcopy(lobe).state_dict()) == names
+    for lost in (model, model.encoder, model.config):
+        with pytest.raises(AttributeError):
+            lost.hidden_size = 3
+
+
+def cut_as_iwslt22_does(lobe, keep):
+    lobe.model.encoder.layers = lobe.model.encoder.layers[:keep]
+
+
+def delete_in_place(lobe, keep):
+    del lobe.model.encoder.layers[keep:]
+
+
+@pytest.mark.parametrize("cut", [cut_as_iwslt22_does, delete_in_place])
+def test_layers_can_be_cut(make, source, device, tmp_path, cut):
+    wavs = torch.randn(2, 12000, device=device)
+    whole = make(freeze=True, output_all_hiddens=True)
+    expected = whole(wavs)
+    last = whole.encoder.conformer.layer_norm(expected[2])
+    lobe = make(freeze=True, output_all_hiddens=True)
+    cut(lobe, 2)
+    states = lobe(wavs)
+    assert states.shape[0] == 3
+    assert torch.equal(states[:2], expected[:2])
+    torch.testing.assert_close(states[2], last)
+    assert lobe.model.config.num_hidden_layers == lobe.encoder.num_layers == 2
+    # It is an encoder like any other: it can be saved.
+    model = MuQ.from_pretrained(save_muq(tmp_path / "cut", lobe.encoder), device=device)
+    assert torch.equal(torch.stack(model(wavs).hidden_states), states)
+    # Weights of a sum follow, in the parameter that an optimizer may hold.
+    lobe = WeightedMuQ(source, freeze=True).to(device)
+    weights = lobe.weights
+    weights.data += torch.arange(4, device=device)
+    cut(lobe, 2)
+    out = lobe(wavs)
+    shares = torch.arange(3.0, device=device).softmax(0)
+    torch.testing.assert_close(out, torch.einsum("i,i...->...", shares, states))
+    assert lobe.weights is weights and lobe.num_layers == 3
+    out.sum().backward()
+    assert weights.grad.shape == (3,)
+
+
+@pytest.mark.parametrize("choose", [lambda x: x[1:], lambda x: x[:0], lambda x: [x[1]]])
+def test_other_cuts_are_refused(make, choose):
+    lobe = make()
+    with pytest.raises(ValueError, match=r"cut off at the end.*layers\[:n\].* 1 to 3"):
+        lobe.model.encoder.layers = choose(lobe.model.encoder.layers)
+    assert len(lobe.model.encoder.layers) == lobe.encoder.num_layers == 3
+
+
+def test_discrete_ssl_takes_the_hidden_states_of_its_layers(make, device):
+    class KMeans:
+        """Two clusters by sign, in the place of downloaded ones."""
+
+        def __init__(self):
+            self.cluster_centers_ = torch.eye(2).numpy()
+
+        def predict(self, feats):
+            return (feats[:, 0] > 0).long().numpy()
+
+    lobe = make(output_all_hiddens=True, input_sample_rate=16000).eval()
+    discrete = DiscreteSSL.__new__(DiscreteSSL)  # its constructor downloads
+    torch.nn.Module.__init__(discrete)
+    discrete.ssl_model = lobe
+    discrete.ssl_layer_ids = (1, 3)
+    discrete.kmeans_models = [KMeans(), KMeans()]
+    discrete.vocabularies = [model.cluster_centers_ for model in discrete.kmeans_models]
+    discrete.tokenizer = DiscreteSSLTokenizer([2, 2])
+    wavs = torch.randn(2, 16000, device=device)
+    lens = torch.tensor([1.0, 0.5], device=device)
+    tokens, _, _ = discrete.encode(wavs, lens)
+    expected = lobe(wavs, lens)[[1, 3], ..., 0].movedim(0, -1) > 0
+    assert torch.equal(tokens.bool(), expected)
+
+
+# Checkpoints
+
+
+def add_adapters(lobe):
+    """Gives the adapters an effect, as training would."""
+    for name, parameter in lobe.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.5)
+    return lobe
+
+
+def cut(lobe):
+    cut_as_iwslt22_does(lobe, 2)
+    return lobe
+
+
+ADAPTED = {"lora": {"r": 2}}
+
+
+@pytest.mark.parametrize(
+    ("saved", "loaded", "message"),
+    [
+        ({"output_weighted_sum": True}, {}, "holds layer_weights.*weighted_sum: True"),
+        ({}, {"output_weighted_sum": True}, "no layer_weights.*False.*strict=False"),
+        (ADAPTED, {}, "adapters of linear_q, linear_v,.*merge_lora.*as source"),
+        ({}, ADAPTED, "saved without LoRA.*leave lora out.*source together with lora"),
+        (ADAPTED, {"lora": {"target_modules": ["linear_k"]}}, "target_modules"),
+        (cut, {}, r"has 2 layers, this lobe 3.*layers\[:2\] before loading"),
+        ({}, cut, "has 3 layers, this lobe 2.*after loading"),
+        (
+            {"output_weighted_sum": True, **ADAPTED},
+            {},
+            "output_weighted_sum: True.*LoRA adapters",
+        ),
+    ],
+)
+def test_checkpoints_of_other_options_say_how_to_go_on(
+    make, tmp_path, saved, loaded, message, caplog
+):
+    def build(options):
+        return cut(make()) if options is cut else make(**options)
+
+    theirs, lobe = build(saved), build(loaded)
+    with torch.no_grad():
+        for parameter in theirs.parameters():
+            parameter.add_(1)
+    before = {name: value.clone() for name, value in lobe.state_dict().items()}
+    Checkpointer(tmp_path, {"wav2vec2": theirs}).save_checkpoint()
+    with pytest.raises(RuntimeError, match=message):
+        Checkpointer(tmp_path, {"wav2vec2": lobe}).recover_if_possible()
+    with pytest.raises(RuntimeError, match=message):
+        lobe.load_state_dict(theirs.state_dict())
+    after = lobe.state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    # In a container, where torch refuses with a list of names, it is logged.
+    container = torch.nn.ModuleList([lobe])
+    state = torch.nn.ModuleList([theirs]).state_dict()
+    with (
+        caplog.at_level(logging.WARNING),
+        pytest.raises(RuntimeError, match="0."),
+    ):
+        container.load_state_dict(state)
+    assert "does not fit this lobe" in caplog.text
+
+
+def test_the_ways_on_are_ways(make, device, tmp_path):
+    wavs = torch.randn(1, 12000, device=device)
+    # Equal weights at first.
+    lobe = make(output_weighted_sum=True)
+    checkpointer = Checkpointer(tmp_path / "ckpt", {"wav2vec2": make()})
+    path = checkpointer.save_checkpoint().paramfiles["wav2vec2"]
+    pretrainer = Pretrainer(
+        collect_in=tmp_path / "in", loadables={"x": lobe}, paths={"x": str(path)}
+    )
+    pretrainer.collect_files()
+    pretrainer.load_collected()
+    assert not lobe.layer_weights.any()
+    # Without the weights.
+    state = make(output_weighted_sum=True).state_dict()
+    del state["layer_weights"]
+    make().load_state_dict(state)
+    # Adapters become weights.
+    adapted = add_adapters(make(**ADAPTED)).eval()
+    expected = adapted(wavs)
+    merge_lora(adapted.encoder)
+    folder = save_muq(tmp_path / "merged", adapted.encoder)
+    merged = PretrainedMuQ(folder, **ADAPTED).to(device).eval()
+    torch.testing.assert_close(merged(wavs), expected, atol=1e-4, rtol=1e-4)
+    # Layers are cut before loading.
+    lobe = make()
+    cut_as_iwslt22_does(lobe, 2)
+    lobe.load_state_dict(cut(make()).state_dict())
