@@ -1,5 +1,6 @@
 """Lobes: plain modules, wired by YAML or imported by anybody; this is their list."""
 
+from muq_plugins.lobes.adapters import CodesOnly, FeaturesOnly
 from muq_plugins.lobes.conformer import Conformer
 from muq_plugins.lobes.encodec import EncodecFeatures, EncodecQuantizer
 from muq_plugins.lobes.encoders.base import EncoderOutput, ResampledEncoder
@@ -41,6 +42,7 @@ from muq_plugins.lobes.target import MultiViewTarget, Target
 __all__ = [
     "AudioTower",
     "BlockMasking",
+    "CodesOnly",
     "Conformer",
     "ContrastiveLoss",
     "ContrastiveTraining",
@@ -48,6 +50,7 @@ __all__ = [
     "EncodecFeatures",
     "EncodecQuantizer",
     "EncoderOutput",
+    "FeaturesOnly",
     "FiniteScalarQuantization",
     "gather_with_gradient",
     "InfoNCE",

@@ -63,6 +63,8 @@ class Measure(NamedTuple):
     references: Mapping[str, str] = {}
 
 
+# Keys of clips that have none are drawn below it: seeds of generators are int64.
+LARGEST_KEY = 2**62
 # An untrained model is within 1 % of chance; twice that still is no learning.
 CHANCE_MARGIN = 0.02
 
@@ -89,7 +91,7 @@ class TokenizerTraining(nn.Module):
     -------
     >>> from muq_plugins.lobes import LogMel, ResidualVQ, StackedFrames
     >>> stage = TokenizerTraining(StackedFrames(LogMel()), ResidualVQ(512, 2, 64))
-    >>> out = stage(torch.randn(2, 24000), None, torch.tensor([1, 2]))
+    >>> out = stage(torch.randn(2, 24000))
     >>> out.code_counts.sum(dim=1)
     tensor([50, 50])
     """
@@ -133,8 +135,8 @@ class TokenizerTraining(nn.Module):
     def forward(
         self,
         wavs: Tensor,
-        wav_lens: Tensor | None,
-        clip_keys: Tensor,
+        wav_lens: Tensor | None = None,
+        clip_keys: Tensor | None = None,
         crops: Crops | None = None,
     ) -> StageOutput:
         """Quantizes a batch.
@@ -145,7 +147,7 @@ class TokenizerTraining(nn.Module):
             (batch, samples).
         wav_lens : Tensor or None
             Relative lengths (batch,); None when nothing is padded.
-        clip_keys : Tensor
+        clip_keys : Tensor or None
             (batch,) int64; this stage draws no random numbers.
         crops : Crops or None
             Which crops these are; this stage need not know.
@@ -294,7 +296,7 @@ class MaskedPrediction(nn.Module):
     ...     MuQEncoder(32, num_layers=1, num_heads=4, ffn_width=64, conv_channels=4),
     ...     MultiCodebookHead(32, 2, 64),
     ... )
-    >>> out = stage(torch.randn(2, 24000), None, torch.tensor([1, 2]))
+    >>> out = stage(torch.randn(2, 24000))
     >>> out.sums["accuracy_per_codebook"].shape
     torch.Size([2])
     """
@@ -329,8 +331,8 @@ class MaskedPrediction(nn.Module):
     def forward(
         self,
         wavs: Tensor,
-        wav_lens: Tensor | None,
-        clip_keys: Tensor,
+        wav_lens: Tensor | None = None,
+        clip_keys: Tensor | None = None,
         crops: Crops | None = None,
     ) -> StageOutput:
         """Masks, encodes, predicts.
@@ -341,8 +343,9 @@ class MaskedPrediction(nn.Module):
             (batch, samples).
         wav_lens : Tensor or None
             Relative lengths (batch,); None when nothing is padded.
-        clip_keys : Tensor
-            (batch,) int64: what is masked depends on them alone.
+        clip_keys : Tensor or None
+            (batch,) int64: what is masked depends on them alone. None draws them from
+            the global random state, so that each call masks something else.
         crops : Crops or None
             Which crops these are, for targets that look their codes up.
 
@@ -351,6 +354,8 @@ class MaskedPrediction(nn.Module):
         StageOutput
             Loss and statistics over masked frames inside the clips.
         """
+        if clip_keys is None:
+            clip_keys = torch.randint(LARGEST_KEY, (len(wavs),))
         codes = self.target(wavs, wav_lens, crops)
         out, mask = self.masking.encode(self.encoder, wavs, wav_lens, clip_keys)
         hidden = out.last_hidden_state

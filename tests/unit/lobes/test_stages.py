@@ -187,3 +187,34 @@ def test_a_target_that_nobody_has_trained_is_named():
     assert stage.summary(counts)["random_target"] == "ResidualVQ"
     mark_trained(virtual.quantizer)
     assert "random_target" not in stage.summary(counts)
+
+
+def test_waveforms_alone_will_do_and_are_masked_by_the_global_random_state():
+    stage = MaskedPrediction(**small_parts()).eval()
+    wavs = torch.randn(2, 48000)
+    counts = []
+    for seed in (1, 1, 2):
+        torch.manual_seed(seed)
+        counts.append(stage(wavs).code_counts)
+    assert torch.equal(counts[0], counts[1])
+    assert not torch.equal(counts[0], counts[2])  # by another mask
+    again = stage(wavs).code_counts
+    assert not torch.equal(again, counts[2])  # and by another in each call
+    torch.manual_seed(2)
+    keys = torch.randint(2**62, (2,))
+    assert torch.equal(stage(wavs, None, keys).code_counts, counts[2])
+    tokenizer = TokenizerTraining(StackedFrames(LogMel()), ResidualVQ(512, 2, 16))
+    assert torch.isfinite(tokenizer(wavs).loss)
+
+
+def test_a_stage_is_a_module_in_anybodys_loop():
+    torch.manual_seed(0)
+    stage = MaskedPrediction(**small_parts(codebooks=2, entries=4))
+    optimizer = torch.optim.Adam(stage.parameters(), lr=0.01)
+    wavs, losses = torch.randn(4, 24000), []
+    for _ in range(40):
+        losses.append(stage(wavs).loss)
+        losses[-1].backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    assert sum(losses[-10:]) < 0.8 * sum(losses[:10])
