@@ -37,6 +37,7 @@ MAY_CHANGE = frozenset(
     {
         # How long. The learning rate follows the new limit, which is said.
         "optimizer_step_limit",
+        "number_of_epochs",
         "iterations",
         # How often something is written, and how much of it is kept
         "log_interval",

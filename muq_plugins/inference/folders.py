@@ -34,7 +34,8 @@ TRAINED_ON = "trained_on"
 UNKNOWN = "unknown"
 HYPERPARAMETERS = "hyperparams.yaml"
 MODELS = (
-    "a finished run, of a downloaded model, or a hub id like OpenMuQ/MuQ-large-msd-iter"
+    "a finished run (`python recipes/MuQ/train.py hparams/muq.yaml` makes one), of a "
+    "downloaded model, or a hub id like OpenMuQ/MuQ-large-msd-iter"
 )
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 # Weight normalisation has been saved under two pairs of names.

@@ -7,7 +7,7 @@ from __future__ import annotations
 import csv
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +57,32 @@ def corpus_clips(manifests: Manifests) -> list[Clip]:
         for part in PARTS
         for name, entry in sorted(getattr(manifests, part).items())
     ]
+
+
+def folder_clips(manifests: Manifests, folder: str | Path) -> list[Clip]:
+    """The clips of a folder whose subfolders are named after what is in them.
+
+    The label is ``class``; in which part a clip is, is not decided.
+    """
+    clips = []
+    for _, wav, duration, _, labels in map(astuple, corpus_clips(manifests)):
+        name = Path(wav).relative_to(folder).as_posix()
+        subfolder, _, below = name.partition("/")
+        known = {**labels, "class": subfolder if below else None}
+        clips.append(Clip(name, wav, duration, None, known))
+    classes = {clip.labels["class"] for clip in clips} - {None}
+    if len(classes) < 2:
+        found = f"only one class, {min(classes)!r}" if classes else "no subfolder"
+        raise ProbeError(
+            f"{folder} has {found} with audio that can be used: put the recordings of "
+            f"each class into a subfolder of its name, and give at least two."
+        )
+    if loose := [clip.name for clip in clips if clip.labels["class"] is None]:
+        logger.warning(
+            f"{folder}: {len(loose)} recordings are left out, since they are in no "
+            f"subfolder; the first is {loose[0]}."
+        )
+    return clips
 
 
 def corpus_of(label: str, corpora: Sequence[list[Clip]]) -> int:
