@@ -19,6 +19,8 @@ from muq_plugins.inference.pretrained_muq import PretrainedMuQ
 __all__ = ["muq", "muq_local"]
 
 SAMPLE_RATE = 16000  # Hz, of all of s3prl
+# Samples: silence follows what is shorter. s3prl does so with whole batches only.
+SHORTEST = 800
 
 
 class UpstreamExpert(nn.Module):
@@ -46,6 +48,7 @@ class UpstreamExpert(nn.Module):
 
     def forward(self, wavs: list[Tensor]) -> dict[str, Tensor | list[Tensor]]:
         """Hidden states (batch, frames, width), from front end to last layer."""
+        wavs = [nn.functional.pad(w, (0, max(0, SHORTEST - len(w)))) for w in wavs]
         lengths = torch.tensor([len(wav) for wav in wavs], device=wavs[0].device)
         padded = pad_sequence(wavs, batch_first=True)
         hidden = self.model(padded, lengths / padded.shape[1])
