@@ -24,6 +24,9 @@ TEST = [
     "httpx2>=2",
     "pillow>=10",
     "playwright>=1.40",
+    # of docs/examples
+    "accelerate>=1.10",
+    "pytorch-lightning>=2.5",
     *sum(EXTRAS.values(), []),
 ]
 

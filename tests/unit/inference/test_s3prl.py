@@ -52,7 +52,7 @@ def test_hidden_states_are_those_of_the_model(source):
     "samples", [[100], [800], [16000, 300], [15999, 16001], [40320]]
 )
 def test_frames_match_the_rate_that_is_declared(source, samples):
-    """A frame of difference is cut or repeated, a factor refused; short wavs are heard."""
+    """A frame of difference is cut or repeated, a factor refused; short wavs work."""
     upstream = UpstreamExpert(source)
     rate = upstream.get_downsample_rates("hidden_states")
     assert rate == 640 and isinstance(rate, int)
