@@ -19,8 +19,6 @@ from muq_plugins.inference.pretrained_muq import PretrainedMuQ
 __all__ = ["muq", "muq_local"]
 
 SAMPLE_RATE = 16000  # Hz, of all of s3prl
-# Samples: silence follows what is shorter. s3prl does so with whole batches only.
-SHORTEST = 800
 
 
 class UpstreamExpert(nn.Module):
@@ -38,8 +36,13 @@ class UpstreamExpert(nn.Module):
         **options: Any,
     ):
         super().__init__()
+        # s3prl pads what is too short for a window in whole batches only.
         self.model = PretrainedMuQ(
-            ckpt, input_sample_rate=SAMPLE_RATE, output_all_hiddens=True, **options
+            ckpt,
+            input_sample_rate=SAMPLE_RATE,
+            output_all_hiddens=True,
+            pad_short_clips=True,
+            **options,
         )
 
     def get_downsample_rates(self, key: str) -> int:
@@ -48,7 +51,6 @@ class UpstreamExpert(nn.Module):
 
     def forward(self, wavs: list[Tensor]) -> dict[str, Tensor | list[Tensor]]:
         """Hidden states (batch, frames, width), from front end to last layer."""
-        wavs = [nn.functional.pad(w, (0, max(0, SHORTEST - len(w)))) for w in wavs]
         lengths = torch.tensor([len(wav) for wav in wavs], device=wavs[0].device)
         padded = pad_sequence(wavs, batch_first=True)
         hidden = self.model(padded, lengths / padded.shape[1])

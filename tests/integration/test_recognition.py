@@ -1,7 +1,9 @@
 """Recognising classes with MuQ: frozen and then trained, and used afterwards."""
 
+import runpy
 import shutil
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ import torch
 from speechbrain.inference.classifiers import EncoderClassifier
 
 from muq_plugins import MuQ
+from muq_plugins.errors import UserError
 from muq_plugins.inference.muq import save_muq
 from muq_plugins.lobes import MuQEncoder
 from tests.integration.commands import ROOT, run_command
@@ -20,13 +23,29 @@ SETTINGS = (
 ).split()
 
 
-def recognition(*options, **kwargs):
-    """Runs the recipe as a user does."""
-    script = ROOT / "recipes" / "Recognition" / "train.py"
-    options = (*options, "--device", "cpu", "--noprogressbar")
-    return run_command(
-        sys.executable, script, "hparams/recognition.yaml", *options, **kwargs
-    )
+SCRIPT = ROOT / "recipes" / "Recognition" / "train.py"
+
+
+def arguments(*options):
+    """The command line of a run."""
+    experiment = ROOT / "hparams" / "recognition.yaml"
+    return [str(each) for each in (experiment, *options, "--noprogressbar")]
+
+
+def recognise(*options):
+    """Runs the recipe in this process, and gives the first line of what it says."""
+    options = arguments(*options, "--device", "cpu")
+    runpy.run_path(str(SCRIPT))["main"](options)
+    folder = Path(options[options.index("--output_folder") + 1])
+    return (folder / "test.txt").read_text().splitlines()[0]
+
+
+def refused(*options):
+    """Runs the recipe as a user does, and gives the one line that it ends with."""
+    result = run_command(sys.executable, SCRIPT, *arguments(*options), check=False)
+    assert result.returncode == 2, result.stderr
+    assert "Traceback" not in result.stderr
+    return result.stderr.splitlines()[-1]
 
 
 def make_sounds(folder, kinds, number=20):
@@ -63,31 +82,28 @@ def given(folder, output):
 
 @pytest.fixture(scope="module")
 def run(sounds):
-    """A finished run, and what it printed."""
-    return sounds / "run", recognition(*given(sounds, "run")).stdout
+    """A finished run, and what it ended with."""
+    return sounds / "run", recognise(*given(sounds, "run"))
 
 
 def test_it_learns_and_says_what_that_is_worth(run):
-    folder, printed = run
-    (line,) = [line for line in printed.splitlines() if "Accuracy" in line]
-    accuracy = float(line.split()[1])
-    assert accuracy > 0.9, line
+    folder, line = run
+    assert float(line.split()[1]) > 0.9, line
     assert "on 8 recordings of 8 pieces that training never heard" in line
     assert "Chance: 0.500; always" in line
-    report = (folder / "test.txt").read_text()
-    assert line in report and "Confusion" in report
+    assert "Confusion" in (folder / "test.txt").read_text()
 
 
 def test_the_encoder_is_frozen_and_then_trained_by_a_run_that_goes_on(sounds):
     folder, shorter = sounds / "shorter", given(sounds, "shorter")
     shorter[shorter.index("--number_of_epochs") + 1] = "2"
-    recognition(*shorter)
+    recognise(*shorter)
     before, frozen = weights(sounds / "encoder"), weights(folder)
     assert all(torch.equal(before[name], frozen[name]) for name in before)
     log = (folder / "train_log.txt").read_text().splitlines()
     assert [line.split(" - ")[0] for line in log] == ["epoch: 1", "epoch: 2"]
 
-    recognition(*given(sounds, "shorter"))
+    recognise(*given(sounds, "shorter"))
     longer = (folder / "train_log.txt").read_text().splitlines()
     assert longer[:2] == log and len(longer) == 8
     assert longer[2].startswith("epoch: 3 ")
@@ -105,20 +121,23 @@ def test_other_music_is_refused_in_a_run(sounds, run):
     more = sounds / "more" / "sounds"
     shutil.copytree(sounds / "sounds", more)
     shutil.copy(more / "tone" / "0.wav", more / "tone" / "new.wav")
-    options = ["--data_folder", more, *given(sounds, "run")[2:]]
-    result = recognition(*options, check=False)
-    assert result.returncode == 2 and "data_folder" in result.stderr
+    with pytest.raises(UserError, match="data_folder"):
+        recognise("--data_folder", more, *given(sounds, "run")[2:])
 
 
-def test_what_was_trained_is_used_by_speechbrain(sounds, run):
-    folder, _ = run
-    classifier = EncoderClassifier.from_hparams(
-        source=str(folder / "classifier"), savedir=str(sounds / "loaded")
-    )
-    for kind in ("tone", "noise"):
-        file = sounds / "sounds" / kind / "0.wav"
-        *_, names = classifier.classify_file(str(file))
-        assert names == [kind]
+def test_what_was_trained_is_used_by_speechbrain(sounds, run, tmp_path):
+    moved = shutil.copytree(run[0], tmp_path / "moved")
+    shutil.rmtree(moved / "save")
+    for folder, overrides in ((run[0], {}), (moved, {"run": str(moved)})):
+        classifier = EncoderClassifier.from_hparams(
+            source=str(folder / "classifier"),
+            savedir=str(tmp_path / f"loaded {folder.name}"),
+            overrides=overrides,
+        )
+        for kind in ("tone", "noise"):
+            file = sounds / "sounds" / kind / "0.wav"
+            *_, names = classifier.classify_file(str(file))
+            assert names == [kind]
 
 
 @pytest.mark.parametrize(
@@ -131,19 +150,15 @@ def test_what_was_trained_is_used_by_speechbrain(sounds, run):
 def test_bad_folders_are_one_message(sounds, tmp_path, kinds, words):
     folder = make_sounds(tmp_path / "sounds", kinds, number=3)
     folder.mkdir(exist_ok=True)
-    result = recognition(
+    line = refused(
         *("--data_folder", folder, "--source", sounds / "encoder"),
         *("--output_folder", tmp_path / "run"),
         *("--data.corpus_folder", tmp_path / "corpus"),
-        check=False,
     )
-    assert result.returncode == 2
-    assert "error: " in result.stderr and words in result.stderr
-    assert "Traceback" not in result.stderr
+    assert line.startswith("error: ") and words in line
     assert not (tmp_path / "run" / "save").exists()
 
 
 def test_without_a_model_the_message_names_the_command(tmp_path):
-    result = recognition("--source", tmp_path / "none", check=False)
-    assert result.returncode == 2
-    assert "python recipes/MuQ/train.py hparams/muq.yaml" in result.stderr
+    line = refused("--source", tmp_path / "none")
+    assert "python recipes/MuQ/train.py hparams/muq.yaml" in line

@@ -68,5 +68,5 @@ def test_it_is_trained_if_s3prl_trains_it_and_takes_options(source):
     layers = upstream.model.encoder.conformer.layers
     trained = [any(p.grad is not None for p in layer.parameters()) for layer in layers]
     assert trained == [False, True]
-    with pytest.raises(TypeError, match="layerdrop"):
+    with pytest.raises(ValueError, match="layerdrop"):
         UpstreamExpert(source, layerdrop=0.1)
