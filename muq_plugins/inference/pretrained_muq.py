@@ -30,6 +30,7 @@ from muq_plugins.inference.wrapper_names import (
     explain_misfit,
     read_wrapper_arguments,
 )
+from muq_plugins.lobes.batch_norm import batch_norms
 from muq_plugins.lobes.encoders.base import EncoderOutput
 from muq_plugins.lobes.encoders.muq import MuQEncoder
 from muq_plugins.lobes.finite import check_wavs
@@ -255,9 +256,8 @@ class PretrainedMuQ(nn.Module):
         for part in self._frozen_parts():
             part.eval()
         if self.batch_statistics == "fixed":
-            for module in self.encoder.modules():
-                if hasattr(module, "running_mean"):
-                    module.eval()
+            for norm in batch_norms(self.encoder):
+                norm.eval()
         for adapter in lora_modules(self.encoder):
             adapter.train(self.training)
 

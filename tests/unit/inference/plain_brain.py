@@ -9,23 +9,20 @@ import speechbrain as sb
 import torch
 
 from muq_plugins import PretrainedMuQ
-from muq_plugins.lobes.batch_norm import batch_norms
 
 
 class PlainBrain(sb.Brain):
     def compute_forward(self, batch, stage):
-        for norm in batch_norms(self.modules):
-            norm.train(self.hparams.statistics_move)
         return self.modules.muq(batch[0].to(self.device)).mean(1)
 
     def compute_objectives(self, predictions, batch, stage):
         return (predictions - batch[1].to(self.device)).square().mean()
 
 
-def train(source, statistics_move, run_opts):
+def train(source, batch_statistics, run_opts):
     """Three updates with the same clips, however many processes there are.
 
-    If statistics move, each process hears all clips, else its share of them.
+    Each process hears its share of them, or all if the batch statistics move.
     """
     generator = torch.Generator().manual_seed(0)
     wavs = torch.randn(12, 6000, generator=generator)
@@ -33,16 +30,15 @@ def train(source, statistics_move, run_opts):
         wavs, torch.randn(12, 32, generator=generator)
     )
     size = 4
-    if run_opts.get("distributed_launch") and not statistics_move:
+    if run_opts.get("distributed_launch") and batch_statistics == "fixed":
         rank, size = torch.distributed.get_rank(), 2
         clips = torch.utils.data.Subset(
             clips, [i for first in (0, 4, 8) for i in range(first + rank, first + 4, 2)]
         )
     brain = PlainBrain(
-        {"muq": PretrainedMuQ(source)},
+        {"muq": PretrainedMuQ(source, batch_statistics=batch_statistics)},
         lambda parameters: torch.optim.SGD(parameters, 0.1),
-        {"statistics_move": statistics_move},
-        {**run_opts, "device": "cpu", "noprogressbar": True},
+        run_opts={**run_opts, "device": "cpu", "noprogressbar": True},
     )
     brain.fit([1], torch.utils.data.DataLoader(clips, size))
     lobe = brain.modules.muq
@@ -50,11 +46,9 @@ def train(source, statistics_move, run_opts):
 
 
 if __name__ == "__main__":
-    (source, output), run_opts = (
-        sys.argv[1:3],
-        sb.parse_arguments(["-", *sys.argv[3:]])[1],
-    )
+    source, output, *options = sys.argv[1:]
+    run_opts = sb.parse_arguments(["-", *options])[1]
     sb.utils.distributed.ddp_init_group(run_opts)
-    states = [train(source, moves, run_opts) for moves in (False, True)]
+    states = [train(source, kind, run_opts) for kind in ("fixed", "moving")]
     if sb.utils.distributed.if_main_process():
         torch.save(states, output)
