@@ -79,8 +79,8 @@ def folder_clips(manifests: Manifests, folder: str | Path) -> list[Clip]:
         )
     if loose := [clip.name for clip in clips if clip.labels["class"] is None]:
         logger.warning(
-            f"{folder}: {len(loose)} recordings are left out, since they are in no "
-            f"subfolder; the first is {loose[0]}."
+            f"{folder}: left out, since they are in no subfolder: {len(loose)} "
+            f"recordings, the first is {loose[0]}."
         )
     return clips
 

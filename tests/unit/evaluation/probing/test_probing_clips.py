@@ -1,10 +1,18 @@
 """CSV files of labels: what is read, and every mistake as a message."""
 
+import logging
+
 import numpy as np
 import pytest
 import soundfile
 
-from muq_plugins.evaluation.probing.clips import ProbeError, csv_clips, or_rather
+from muq_plugins.data.preparation import Manifests
+from muq_plugins.evaluation.probing.clips import (
+    ProbeError,
+    csv_clips,
+    folder_clips,
+    or_rather,
+)
 
 
 @pytest.fixture
@@ -63,3 +71,29 @@ def test_mistakes(folder, text, options, message):
 
 def test_nothing_is_near_nothing():
     assert or_rather("x", []) == ": there are none."
+
+
+def manifests_of(folder, *names):
+    """Manifests of recordings, one in each part and the rest in the first."""
+    entries = [{"wav": f"{folder}/{name}", "duration": 1.0} for name in names]
+    parts = [dict(enumerate(entries[2:], 2)), {0: entries[0]}, {1: entries[1]}]
+    return Manifests(folder, *parts)
+
+
+def test_subfolders_are_classes_whatever_is_below(tmp_path, caplog):
+    names = ["harp/a.wav", "flute/x/a.wav", "flute/y/b.wav", "loose.wav"]
+    with caplog.at_level(logging.WARNING):
+        clips = folder_clips(manifests_of(tmp_path, *names), tmp_path)
+    found = {clip.name: clip.labels["class"] for clip in clips}
+    assert found == dict(zip(names, ["harp", "flute", "flute", None], strict=True))
+    assert {clip.part for clip in clips} == {None}
+    assert "left out" in caplog.text and "loose.wav" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [(["a.wav", "b.wav"], "no subfolder"), (["x/a.wav", "x/b.wav"], "class, 'x'")],
+)
+def test_a_folder_without_two_classes_is_refused(tmp_path, names, words):
+    with pytest.raises(ProbeError, match=words):
+        folder_clips(manifests_of(tmp_path, *names), tmp_path)
