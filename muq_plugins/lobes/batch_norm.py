@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -55,3 +57,21 @@ def batch_norms(module: nn.Module) -> list[BatchNorm | _BatchNorm]:
     """All batch normalisation in a module: ours, and torch's in what others made."""
     kinds = (BatchNorm, _BatchNorm)
     return [part for part in module.modules() if isinstance(part, kinds)]
+
+
+@torch.no_grad()
+def measure_statistics(module: nn.Module, batches: Iterable[Tensor]) -> None:
+    """Running statistics as means over batches, as torch's ``update_bn`` takes them.
+
+    That knows torch's batch normalisation only.
+    """
+    norms = batch_norms(module)
+    training, momenta = module.training, [norm.momentum for norm in norms]
+    module.train()
+    for number, batch in enumerate(batches, start=1):
+        for norm in norms:
+            norm.momentum = 1 / number
+        module(batch)
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+    module.train(training)

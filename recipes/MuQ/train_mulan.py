@@ -21,7 +21,6 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import speechbrain as sb
 from speechbrain.utils.distributed import infer_device, run_on_main
 from speechbrain.utils.seed import seed_everything
-from torch.optim.swa_utils import update_bn
 from train import train as pretrain
 from train_tokenizer import check as check_batches
 
@@ -49,6 +48,7 @@ from muq_plugins.experiment import (
 from muq_plugins.inference.folders import find_model
 from muq_plugins.inference.mulan import MuQMuLan, save_mulan
 from muq_plugins.inference.muq import MuQ
+from muq_plugins.lobes.batch_norm import measure_statistics
 from muq_plugins.lobes.mulan.text_models import check_text_model
 from muq_plugins.lobes.parts import encoder_fingerprint
 
@@ -95,7 +95,8 @@ def load_encoder(experiment, manifests):
         loader = training_loader(
             manifests.train, hparams["clip_seconds"], CLIPS_AT_ONCE, hparams["seed"]
         )
-        update_bn((batch.wavs for batch in islice(loader, BATCHES)), encoder)
+        wavs = (batch.wavs for batch in islice(loader, BATCHES))
+        measure_statistics(encoder, wavs)
         return encoder, manifests.heard()
     if source is None:
         source = pretrain(load_stage(experiment, hparams["pretraining"]))

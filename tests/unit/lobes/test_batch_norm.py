@@ -5,9 +5,10 @@ import copy
 import pytest
 import torch
 from torch import nn
+from torch.optim.swa_utils import update_bn
 
 from muq_plugins.lobes import MuQEncoder
-from muq_plugins.lobes.batch_norm import BatchNorm, batch_norms
+from muq_plugins.lobes.batch_norm import BatchNorm, batch_norms, measure_statistics
 
 KINDS = [(nn.BatchNorm1d, (6, 4)), (nn.BatchNorm1d, (3, 4, 9))]
 KINDS += [(nn.BatchNorm2d, (3, 4, 5, 7))]
@@ -43,3 +44,16 @@ def test_nothing_in_our_encoders_is_converted():
     assert type(converted[1]) is nn.SyncBatchNorm
     kinds = [[type(part) for part in net.modules()] for net in (encoder, converted[0])]
     assert kinds[0] == kinds[1]
+
+
+def test_statistics_are_measured_as_torch_does():
+    theirs, ours = (
+        nn.Sequential(norm(4), nn.ReLU(), norm(4)).eval()
+        for norm in (nn.BatchNorm1d, BatchNorm)
+    )
+    batches = [3 * torch.randn(6, 4) + 1 for _ in range(3)]
+    update_bn(batches, theirs)
+    measure_statistics(ours, batches)
+    expected, found = theirs.state_dict(), ours.state_dict()
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+    assert ours[0].momentum == 0.1 and not ours.training
