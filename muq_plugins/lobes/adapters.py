@@ -6,9 +6,10 @@ import torch
 from torch import Tensor, nn
 
 from muq_plugins.lobes.quantizers.base import Quantizer
+from muq_plugins.lobes.target import Frozen
 
 
-class CodesOnly(nn.Module):
+class CodesOnly(Frozen):
     """A frozen quantizer that gives codes, as ``RandomProjectionQuantizer`` does.
 
     SpeechBrain's recipe for BEST-RQ (arXiv 2202.01855) calls its quantizer on stacked
@@ -33,21 +34,6 @@ class CodesOnly(nn.Module):
         self.quantizer = quantizer
         self.requires_grad_(False)
         self.eval()
-
-    def train(self, mode: bool = True) -> CodesOnly:
-        """Stays in evaluation mode whatever is asked.
-
-        Arguments
-        ---------
-        mode : bool
-            Ignored.
-
-        Returns
-        -------
-        CodesOnly
-            This module.
-        """
-        return super().train(False)
 
     @torch.no_grad()
     def forward(self, feats: Tensor) -> Tensor:

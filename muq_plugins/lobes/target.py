@@ -15,7 +15,26 @@ PADDING_CODE = -1  # stands in the place of codes beyond the end of a clip
 Crops = Sequence[tuple[str, float]]  # id of the clip and begin in seconds, of each
 
 
-class Target(nn.Module):
+class Frozen(nn.Module):
+    """What never trains: `train` leaves it in evaluation mode."""
+
+    def train(self, mode: bool = True) -> Frozen:
+        """Stays in evaluation mode whatever is asked.
+
+        Arguments
+        ---------
+        mode : bool
+            Ignored.
+
+        Returns
+        -------
+        Frozen
+            This module.
+        """
+        return super().train(False)
+
+
+class Target(Frozen):
     """Frozen features and quantizer: ``codes = target(wavs, wav_lens)``.
 
     It never trains: no parameter wants a gradient, so that no optimizer and no
@@ -54,21 +73,6 @@ class Target(nn.Module):
         self.codebook_size = quantizer.codebook_size
         self.requires_grad_(False)
         self.eval()
-
-    def train(self, mode: bool = True) -> Target:
-        """Stays in evaluation mode whatever is asked.
-
-        Arguments
-        ---------
-        mode : bool
-            Ignored.
-
-        Returns
-        -------
-        Target
-            This module.
-        """
-        return super().train(False)
 
     @torch.no_grad()
     def forward(
