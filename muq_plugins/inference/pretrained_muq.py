@@ -255,11 +255,12 @@ class PretrainedMuQ(nn.Module):
         """Evaluation mode for what is frozen, whoever has called ``train()`` on it."""
         for part in self._frozen_parts():
             part.eval()
-        if self.batch_statistics == "fixed":
+        if self.batch_statistics == "fixed" and not self.freeze:
             for norm in batch_norms(self.encoder):
                 norm.eval()
-        for adapter in lora_modules(self.encoder):
-            adapter.train(self.training)
+        if self.lora is not None:
+            for adapter in lora_modules(self.encoder):
+                adapter.train(self.training)
 
     def load_state_dict(
         self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
