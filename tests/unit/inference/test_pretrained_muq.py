@@ -30,17 +30,6 @@ def source(tmp_path_factory):
     return save_muq(tmp_path_factory.mktemp("muq") / "inference", encoder)
 
 
-@pytest.fixture
-def make(source, device):
-    """Builds the lobe."""
-
-    def make(**options):
-        torch.manual_seed(1)
-        return PretrainedMuQ(source, **options).to(device)
-
-    return make
-
-
 def train_one_step(lobe, device):
     """One optimizer step, in training mode; returns names of what has changed."""
     before = {name: value.clone() for name, value in lobe.state_dict().items()}

@@ -26,17 +26,6 @@ def source(tmp_path_factory):
     return save_muq(tmp_path_factory.mktemp("muq") / "inference", encoder)
 
 
-@pytest.fixture
-def make(source, device):
-    """Builds the lobe."""
-
-    def make(**options):
-        torch.manual_seed(1)
-        return PretrainedMuQ(source, **options).to(device)
-
-    return make
-
-
 # Arguments
 
 
