@@ -60,7 +60,7 @@ def batch_norms(module: nn.Module) -> list[BatchNorm | _BatchNorm]:
 
 
 @torch.no_grad()
-def measure_statistics(module: nn.Module, batches: Iterable[Tensor]) -> None:
+def measure_batch_statistics(module: nn.Module, batches: Iterable[Tensor]) -> None:
     """Running statistics as means over batches, as torch's ``update_bn`` takes them.
 
     That knows torch's batch normalisation only.

@@ -48,7 +48,7 @@ from muq_plugins.experiment import (
 from muq_plugins.inference.folders import find_model
 from muq_plugins.inference.mulan import MuQMuLan, save_mulan
 from muq_plugins.inference.muq import MuQ
-from muq_plugins.lobes.batch_norm import measure_statistics
+from muq_plugins.lobes.batch_norm import measure_batch_statistics
 from muq_plugins.lobes.mulan.text_models import check_text_model
 from muq_plugins.lobes.parts import encoder_fingerprint
 
@@ -96,7 +96,7 @@ def load_encoder(experiment, manifests):
             manifests.train, hparams["clip_seconds"], CLIPS_AT_ONCE, hparams["seed"]
         )
         wavs = (batch.wavs for batch in islice(loader, BATCHES))
-        measure_statistics(encoder, wavs)
+        measure_batch_statistics(encoder, wavs)
         return encoder, manifests.heard()
     if source is None:
         source = pretrain(load_stage(experiment, hparams["pretraining"]))

@@ -8,7 +8,11 @@ from torch import nn
 from torch.optim.swa_utils import update_bn
 
 from muq_plugins.lobes import MuQEncoder
-from muq_plugins.lobes.batch_norm import BatchNorm, batch_norms, measure_statistics
+from muq_plugins.lobes.batch_norm import (
+    BatchNorm,
+    batch_norms,
+    measure_batch_statistics,
+)
 
 KINDS = [(nn.BatchNorm1d, (6, 4)), (nn.BatchNorm1d, (3, 4, 9))]
 KINDS += [(nn.BatchNorm2d, (3, 4, 5, 7))]
@@ -53,7 +57,7 @@ def test_statistics_are_measured_as_torch_does():
     )
     batches = [3 * torch.randn(6, 4) + 1 for _ in range(3)]
     update_bn(batches, theirs)
-    measure_statistics(ours, batches)
+    measure_batch_statistics(ours, batches)
     expected, found = theirs.state_dict(), ours.state_dict()
     assert all(torch.equal(found[name], expected[name]) for name in expected)
     assert ours[0].momentum == 0.1 and not ours.training
