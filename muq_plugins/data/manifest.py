@@ -4,6 +4,8 @@ A manifest maps a clip id to its file, its duration and any labels, in the form
 that `speechbrain.dataio.dataset.DynamicItemDataset.from_json` reads:
 
     {"<clip id>": {"wav": "{data_root}/album/song.flac", "duration": 31.25, ...}}
+
+``midi`` is the file of the notes that are played, where they are known.
 """
 
 from __future__ import annotations
@@ -73,10 +75,13 @@ def _check_entry(path: Path, clip_id: str, entry: Any) -> None:
         )
 
 
-def manifest_entry(path: str, audio: AudioInfo, **labels: Any) -> dict[str, Any]:
-    """One entry of a manifest; the path is relative to the data root."""
+def manifest_entry(
+    path: str, audio: AudioInfo, midi: str | None = None, **labels: Any
+) -> dict[str, Any]:
+    """One entry of a manifest; the paths are relative to the data root."""
+    files = {"wav": path} if midi is None else {"wav": path, "midi": midi}
     return {
-        "wav": "{data_root}/" + _escape(path),
+        **{name: "{data_root}/" + _escape(file) for name, file in files.items()},
         "duration": audio.duration,
         "sample_rate": audio.sample_rate,
         "channels": audio.channels,

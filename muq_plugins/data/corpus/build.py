@@ -16,7 +16,7 @@ from tqdm import tqdm
 from muq_plugins.data.corpus.pieces import SPLITS, check_collections, find_pieces
 from muq_plugins.data.corpus.rendered import AUDIO, RenderedFolder
 from muq_plugins.data.corpus.schedule import SplitSchedule
-from muq_plugins.data.corpus.takes import make_clips_in_worker
+from muq_plugins.data.corpus.takes import TAKE_FILES, make_clips_in_worker
 from muq_plugins.data.scan import available_cores
 from muq_plugins.errors import UserError
 
@@ -38,8 +38,9 @@ def build_corpus(
     Compositions from music21 are played on the soundfont of pretty_midi, in seeded
     arrangements: instruments, tempo, transposition and dynamics. The folder then has
     `train.json`, `valid.json` and `test.json` (manifests whose `{data_root}` is the
-    folder), the audio (24 kHz mono FLAC, about 1.5 MB a minute) and `corpus.json`
-    (what it was made with and what is in it).
+    folder), the audio (24 kHz mono FLAC, about 1.5 MB a minute), the notes that are
+    played (standard MIDI files beside it) and `corpus.json` (what it was made with and
+    what is in it).
 
     A composition is in one split only, whatever the size and the seed. The same
     arguments and package versions give the same files bit for bit, with any number
@@ -52,7 +53,7 @@ def build_corpus(
         "the embedded corpus",
         settings,
         packages=("music21", "pretty_midi"),
-        suffixes=(".flac", ".json"),
+        suffixes=TAKE_FILES,
     )
     if rendered.is_complete():
         return rendered.folder

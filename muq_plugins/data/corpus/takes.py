@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pretty_midi
 
 from muq_plugins.data.captions.writer import full_caption
 from muq_plugins.data.corpus.arrangement import Arrangement, Part, arrange
@@ -17,8 +18,9 @@ from muq_plugins.data.corpus.schedule import Visit
 from muq_plugins.data.corpus.scores import estimate_key, key_name, read_score
 from muq_plugins.data.corpus.soundfont import SAMPLE_RATE, load_soundfont
 from muq_plugins.data.instruments import INSTRUMENTS
-from muq_plugins.files import read_json, write_json
+from muq_plugins.files import atomic, read_json, write_json
 
+TAKE_FILES = (".flac", ".mid", ".json")  # of each take, in the order of writing
 _SILENCE = 1e-3  # of the peak: -60 dB
 _WATCH = "muq-corpus-watch"
 
@@ -49,17 +51,17 @@ def _watch(parent: int) -> None:
 def make_clips(visit: Visit, folder: Path, seed: int) -> list[dict]:
     """Render the takes of a piece that are not there yet.
 
-    A take is finished when its labels (JSON) lie beside its audio (FLAC): they are
-    written last.
+    A take is finished when its labels (JSON) lie beside its audio (FLAC) and its notes
+    (MIDI): they are written last.
     """
     entries = []
     score = None
     for take, (clip_id, family) in enumerate(
         zip(visit.clip_ids, visit.families, strict=True), start=visit.first_take
     ):
-        audio_path = folder / AUDIO / f"{clip_id}.flac"
-        labels_path = audio_path.with_suffix(".json")
-        if audio_path.is_file() and labels_path.is_file():
+        paths = [folder / AUDIO / f"{clip_id}{suffix}" for suffix in TAKE_FILES]
+        audio_path, notes_path, labels_path = paths
+        if all(path.is_file() for path in paths):
             entries.append(read_json(labels_path, "delete it to make it again"))
             continue
         try:
@@ -68,6 +70,7 @@ def make_clips(visit: Visit, folder: Path, seed: int) -> list[dict]:
             arrangement = arrange(score, family, visit.longest, rng)
             audio = render(arrangement.parts)
             labels = _labels(visit.piece, arrangement)
+            labels["midi"] = f"{AUDIO}/{clip_id}.mid"
             entry = rendered_entry(clip_id, len(audio), labels)
         except Exception as error:
             raise RuntimeError(
@@ -75,6 +78,7 @@ def make_clips(visit: Visit, folder: Path, seed: int) -> list[dict]:
                 f"cannot be rendered: {error}"
             ) from error
         write_flac(audio_path, audio)
+        write_midi(notes_path, arrangement.parts)
         write_json(labels_path, entry)
         entries.append(entry)
     return entries
@@ -147,3 +151,25 @@ def _trim_end(audio: np.ndarray) -> np.ndarray:
     """Cut what is under -60 dB of the peak at the end."""
     loud = np.flatnonzero(np.abs(audio) > _SILENCE * np.abs(audio).max())
     return audio[: loud[-1] + 1] if len(loud) else audio
+
+
+def write_midi(path: Path, parts: list[Part]) -> None:
+    """Write what is played as MIDI, a track for each part, to the millisecond."""
+    midi = pretty_midi.PrettyMIDI(resolution=500, initial_tempo=120.0)
+    for part in parts:
+        track = pretty_midi.Instrument(part.program)
+        last: dict[int, pretty_midi.Note] = {}  # by pitch
+        for note in part.notes:
+            end = note.start + note.duration
+            # MIDI can't end one of two equal notes: the later one goes on for both.
+            before = last.get(note.pitch)
+            if before is not None and before.end > note.start:
+                before.end, end = note.start, max(before.end, end)
+            last[note.pitch] = pretty_midi.Note(
+                note.velocity, note.pitch, note.start, end
+            )
+            track.notes.append(last[note.pitch])
+        track.notes = [note for note in track.notes if note.end > note.start]
+        midi.instruments.append(track)
+    with atomic(path) as partial:
+        midi.write(partial)

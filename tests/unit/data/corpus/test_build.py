@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pretty_midi
 import pytest
 import soundfile
 import torch
@@ -115,9 +116,31 @@ def test_audio_is_levelled_and_starts_at_once(corpus):
         assert 19.0 < entry["duration"] < 62.0
 
 
+def test_notes_beside_the_audio_are_those_that_sound(corpus):
+    """At the time of a note, its frequency is louder than those beside it."""
+    for entry in entries_of(corpus).values():
+        midi = pretty_midi.PrettyMIDI(entry["midi"].format(data_root=corpus))
+        assert sorted({part.program for part in midi.instruments}) == entry["programs"]
+        notes = [note for part in midi.instruments for note in part.notes]
+        assert min(note.start for note in notes) == 0.0
+        assert abs(max(note.end for note in notes) - entry["duration"]) < 3.0
+        audio, _ = soundfile.read(entry["wav"].format(data_root=corpus))
+        louder = []
+        for note in notes:
+            start = round(note.start * 24000)
+            frame = audio[start : start + 4096] * np.hanning(4096)[: len(audio) - start]
+            spectrum = np.abs(np.fft.rfft(frame, 24000))  # by Hz
+            own, *others = (
+                spectrum[round(440.0 * 2.0 ** ((note.pitch + step - 69) / 12))]
+                for step in (0.0, -0.5, 0.5)
+            )
+            louder.append(own > max(others))
+        assert np.mean(louder) > 0.6
+
+
 def test_labels_are_in_their_vocabularies(corpus):
     keys = {key_name(tonic, mode) for tonic in range(12) for mode in ("major", "minor")}
-    audio = {"wav", "duration", "sample_rate", "channels"}
+    audio = {"wav", "midi", "duration", "sample_rate", "channels"}
     for entry in entries_of(corpus).values():
         assert entry.keys() - audio == TAKE_LABELS
         assert entry["key"] in keys

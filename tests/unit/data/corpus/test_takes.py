@@ -1,11 +1,12 @@
 """Mixing, levelling and writing."""
 
 import numpy as np
+import pretty_midi
 import pytest
 import soundfile
 
 from muq_plugins.data.corpus.arrangement import Part, PlayedNote
-from muq_plugins.data.corpus.takes import level, render, write_flac
+from muq_plugins.data.corpus.takes import level, render, write_flac, write_midi
 
 
 def part(program, pitch, gain=0.0, velocity=84):
@@ -59,3 +60,31 @@ def test_flac_keeps_the_samples(tmp_path):
     assert rate == 24000
     np.testing.assert_allclose(read, audio, atol=1e-4)
     assert [file.name for file in tmp_path.iterdir()] == ["a.flac"]
+
+
+def test_midi_says_what_sounds_to_the_millisecond(tmp_path):
+    notes = [
+        PlayedNote(0.0, 2.0, 60, 84),
+        PlayedNote(0.1234, 0.5, 64, 90),
+        PlayedNote(0.6234, 0.5, 64, 91),  # played again at once
+        PlayedNote(1.0, 0.5, 60, 70),  # while the first one still sounds
+        PlayedNote(1.0, 3.0, 67, 60),
+        PlayedNote(1.0, 1.0, 67, 61),  # twice at the same time
+    ]
+    parts = [Part(40, 0.0, notes), Part(0, 2.0, [PlayedNote(0.5, 1.0, 50, 100)])]
+    for name in ("a.mid", "b.mid"):
+        write_midi(tmp_path / name, parts)
+    assert (tmp_path / "a.mid").read_bytes() == (tmp_path / "b.mid").read_bytes()
+    violin, piano = pretty_midi.PrettyMIDI(str(tmp_path / "a.mid")).instruments
+    assert (violin.program, piano.program) == (40, 0)
+    played = sorted((n.start, n.end, n.pitch, n.velocity) for n in violin.notes)
+    expected = [
+        (0.0, 1.0, 60, 84),
+        (0.123, 0.623, 64, 90),
+        (0.623, 1.123, 64, 91),
+        (1.0, 2.0, 60, 70),
+        (1.0, 4.0, 67, 61),
+    ]
+    np.testing.assert_allclose(played, expected, atol=1e-6)
+    (note,) = piano.notes
+    assert (note.start, note.end, note.pitch, note.velocity) == (0.5, 1.5, 50, 100)
