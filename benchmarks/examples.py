@@ -34,7 +34,11 @@ import torch
 
 from muq_plugins.data.audio import read_audio
 from muq_plugins.evaluation.intervals import draws, interval
-from muq_plugins.evaluation.probing.features import LogMelStatistics
+from muq_plugins.evaluation.probing.features import (
+    LogMelFrames,
+    mean_and_deviation,
+    moment_sums,
+)
 from muq_plugins.evaluation.retrieval import query_scores
 from muq_plugins.evaluation.zero_shot.clips import audio_latents
 from muq_plugins.inference.mulan import MuQMuLan
@@ -70,13 +74,13 @@ def read_notes(folder: str | Path, kind: str) -> Notes:
 @torch.no_grad()
 def log_mel_statistics(encoder: torch.nn.Module, files: Sequence[str]) -> np.ndarray:
     """Mean and standard deviation of each band of the log-mel spectrogram."""
-    statistics = LogMelStatistics(encoder)
+    log_mel = LogMelFrames(encoder)
     rows = []
     for file in files:
-        wav = read_audio(file, sample_rate=statistics.sample_rate)
+        wav = read_audio(file, sample_rate=log_mel.sample_rate)
         wavs = torch.as_tensor(wav).reshape(1, -1)
-        sums, frames = statistics.sums(wavs, torch.ones(1))
-        rows.append(statistics.finish(sums[0].double().numpy(), int(frames[0])).ravel())
+        sums, frames = moment_sums(*log_mel.states(wavs, torch.ones(1)))
+        rows.append(mean_and_deviation((sums[0] / frames).numpy()).ravel())
     return np.stack(rows)
 
 

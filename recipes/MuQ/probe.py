@@ -66,13 +66,15 @@ def main(argv):
     sb.create_experiment_directory(folder)
     if corpora is None:
         corpora = [corpus_clips(prepare()) for prepare in hparams["corpora"]]
-    trained = model.mods.encoder
+    trained, features = model.mods.encoder, hparams["features"]
+    clips = [clip for corpus in corpora for clip in corpus]
+    untrained = untrained_like(trained, hparams["untrained_seeds"], clips, features)
     results = probe(
         folder,
-        extractors_of(trained, untrained_like(trained, hparams["untrained_seed"])),
+        extractors_of(trained, untrained),
         corpora,
         tasks,
-        hparams["features"],
+        features,
         hparams["reader"],
         hparams["seeds"],
         progress=not run_opts.noprogressbar,

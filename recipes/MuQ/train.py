@@ -15,7 +15,6 @@ Then again on what the model has learned, as often as wanted:
 > python recipes/MuQ/train.py hparams/muq_iter.yaml --teacher results/muq/1234
 """
 
-import copy
 import os
 from pathlib import Path
 
@@ -60,8 +59,7 @@ def train(experiment):
         device = run_opts.device or infer_device()
         stage.target = hparams["labels"].target_for(stage.target.to(device), manifests)
 
-    # The student. A copy stays untrained, to compare with in the end.
-    untrained = copy.deepcopy(stage.encoder).eval()
+    # The student.
     brain = PretrainBrain(
         modules=hparams["modules"],
         opt_class=hparams["opt_class"],
@@ -78,7 +76,7 @@ def train(experiment):
         save_muq(folder / "inference", stage.encoder, manifests.heard())
         save_diagnostics(folder, code_counts=statistics.code_counts)
         if hparams["final_probe"]:
-            probe_run(folder, untrained, stage.encoder, manifests.train, manifests.test)
+            probe_run(folder, stage.encoder, manifests.train, manifests.test)
         page = report(folder, tokenizer_folder)
         print("\n".join([*headline(folder), f"Report: {page}"]))
 

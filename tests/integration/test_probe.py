@@ -64,7 +64,7 @@ def test_a_probe_leaves_everything_and_goes_on(labelled):
     for name in ("report.html", "report.md", "hyperparams.yaml", "tasks/tags.npz"):
         assert (folder / name).stat().st_size > 0, name
     files = {path: path.stat().st_mtime_ns for path in labelled.glob("cache/*")}
-    assert sum("reading" not in path.name for path in files) == 3
+    assert sum("reading" not in path.name for path in files) == 2 + 5
 
     recipe("probe.py", *options(labelled))
     assert {p: p.stat().st_mtime_ns for p in labelled.glob("cache/*")} == files
@@ -84,7 +84,7 @@ def test_mistakes_are_one_message(labelled):
 def test_notes_are_probed_beside_music_and_alone(labelled, data_options, tmp_path):
     """A label of the notes is heard there, whatever the music; by linear probes."""
     options = [
-        *("--encoder", labelled / "encoder", "--untrained_seed", "1"),
+        *("--encoder", labelled / "encoder", "--untrained_seeds", "[1]"),
         *("--notes.notes_folder", tmp_path / "notes", "--notes.step", "12"),
         *("--features.folder", tmp_path / "cache", "--features.window_seconds", "1"),
     ]

@@ -1,7 +1,8 @@
 """What a probe reads: one vector a clip and layer, computed once and kept on disk.
 
-It is the average over the valid frames of all windows of a clip: sums are added up
-before they are divided, so that every frame counts the same.
+It is the mean and the standard deviation of every value over the valid frames of all
+windows of a clip, of a log-mel as of every layer of every encoder: what one row is told
+and another is not would decide a comparison. Each frame counts the same.
 
 The name of a file is a hash of everything that its content depends on: the weights of
 the encoder, the clips with the size and time of their files, and the windows. So
@@ -11,6 +12,7 @@ nothing has to be deleted by hand.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -24,14 +26,19 @@ from tqdm import tqdm
 from muq_plugins.evaluation.kept import digest, file_stamp, load_arrays, save_arrays
 from muq_plugins.evaluation.probing.clips import Clip, ProbeError, window_batches
 from muq_plugins.evaluation.probing.results import LOG_MEL, TRAINED, UNTRAINED
+from muq_plugins.lobes.batch_norm import batch_norms, measure_batch_statistics
 from muq_plugins.lobes.lengths import absolute_lengths, length_mask, lengths_on
 from muq_plugins.lobes.mel import LogMel
 from muq_plugins.lobes.parts import build, describe, encoder_fingerprint, fingerprint
 
 # Raised whenever a change of the code changes the features.
-FORMAT = 1
+FORMAT = 2
 # Clips in a file: what an interruption can cost.
 CHUNK = 64
+# Of the weights of untrained encoders: one alone may be lucky.
+UNTRAINED_SEEDS = (1234, 1235, 1236, 1237, 1238)
+# What the batch normalisation of untrained encoders is measured on.
+MEASURED_BATCHES = 4
 
 
 @dataclass(frozen=True)
@@ -116,13 +123,13 @@ def _compute(
     frames = [0] * len(clips)
     windows = settings.window_seconds, settings.max_windows, extractor.sample_rate
     for places, wavs, lens in window_batches(clips, *windows, settings.batch_size, []):
-        totals, lengths = extractor.sums(wavs, lens)
+        totals, lengths = moment_sums(*extractor.states(wavs, lens))
         for place, total, length in zip(places, totals, lengths, strict=True):
-            sums[place] = sums[place] + total.double().numpy()
+            sums[place] = sums[place] + total.numpy()
             frames[place] += int(length)
     rows = []
     for clip, total, count in zip(clips, sums, frames, strict=True):
-        rows.append(extractor.finish(total, count) if count else None)
+        rows.append(mean_and_deviation(total / count) if count else None)
         if count and not np.isfinite(rows[-1]).all():
             raise ProbeError(
                 f"The features of {clip.name!r} are not finite: the encoder is broken, "
@@ -145,17 +152,15 @@ class Extractor(Protocol):
     fingerprint: str
     first: int  # number of the first layer of its features
 
-    def sums(self, wavs: Tensor, wav_lens: Tensor) -> tuple[Tensor, Tensor]:
-        """Sums over the valid frames, and how many there are."""
+    def states(
+        self, wavs: Tensor, wav_lens: Tensor
+    ) -> tuple[Sequence[Tensor], Tensor | None]:
+        """Frames of each layer (batch, frames, size), and relative lengths."""
         ...
 
-    def finish(self, sums: np.ndarray, frames: int) -> np.ndarray:
-        """Turn the sums of a whole clip into its features."""
-        ...
 
-
-class LayerAverages:
-    """The time average of every hidden state from `first` on, 0 being the front end."""
+class HiddenStates:
+    """Every hidden state from `first` on, 0 being the front end."""
 
     def __init__(self, encoder: nn.Module, first: int = 0):
         self.encoder = encoder.eval()
@@ -169,24 +174,14 @@ class LayerAverages:
         return encoder_fingerprint(self.encoder)
 
     @torch.no_grad()
-    def sums(self, wavs: Tensor, wav_lens: Tensor) -> tuple[Tensor, Tensor]:
+    def states(self, wavs: Tensor, wav_lens: Tensor):
         """See `Extractor`."""
         out = self.encoder(wavs.to(self.device), lengths_on(wav_lens, self.device))
-        sums = [
-            masked_sum(state, out.lens) for state in out.hidden_states[self.first :]
-        ]
-        return (
-            torch.stack([total for total, _ in sums], dim=1).cpu(),
-            sums[0][1].cpu(),
-        )
-
-    def finish(self, sums: np.ndarray, frames: int) -> np.ndarray:
-        """The averages."""
-        return sums / frames
+        return out.hidden_states[self.first :], out.lens
 
 
-class LogMelStatistics:
-    """Mean and standard deviation of every mel band: what needs no encoder."""
+class LogMelFrames:
+    """The log-mel spectrogram: what needs no encoder."""
 
     first = 0
 
@@ -201,30 +196,50 @@ class LogMelStatistics:
         return fingerprint(self.features, self.features.config)
 
     @torch.no_grad()
-    def sums(self, wavs: Tensor, wav_lens: Tensor) -> tuple[Tensor, Tensor]:
-        """Sums of the values and of their squares."""
-        feats, lens = self.features(
-            wavs.to(self.device), lengths_on(wav_lens, self.device)
-        )
-        values, frames = masked_sum(feats, lens)
-        squares, _ = masked_sum(feats.float() ** 2, lens)
-        return torch.stack([values, squares], dim=1).cpu(), frames.cpu()
+    def states(self, wavs: Tensor, wav_lens: Tensor):
+        """See `Extractor`."""
+        lens = lengths_on(wav_lens, self.device)
+        feats, lens = self.features(wavs.to(self.device), lens)
+        return [feats], lens
 
-    def finish(self, sums: np.ndarray, frames: int) -> np.ndarray:
-        """Mean and standard deviation."""
-        mean, square = sums / frames
-        deviation = np.sqrt(np.clip(square - mean**2, 0, None))
-        return np.concatenate([mean, deviation])[None]
+
+def moment_sums(states: Sequence[Tensor], lens: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Sums over valid frames of values and of their squares, and how many these are.
+
+    (batch, layers, 2, size) float64 and (batch,), on the CPU. Squares are taken around
+    the mean of the window first: a small deviation beside a large mean would be lost.
+    """
+    batch, frames, _ = states[0].shape
+    lengths = absolute_lengths(lens, frames, batch)
+    if lengths is None:
+        lengths = torch.full((batch,), frames, device=states[0].device)
+    lengths = lengths.clamp(min=1)
+    mask, count = length_mask(lengths, frames)[..., None], lengths[:, None].cpu()
+    sums = []
+    for values in states:
+        values = values.float()
+        mean = (values * mask).sum(dim=1) / lengths[:, None]
+        spread = (((values - mean[:, None]) * mask) ** 2).sum(dim=1)
+        mean, spread = mean.cpu().double(), spread.cpu().double()
+        sums.append(torch.stack([mean * count, spread + count * mean**2], dim=1))
+    return torch.stack(sums, dim=1), lengths.cpu()
+
+
+def mean_and_deviation(moments: np.ndarray) -> np.ndarray:
+    """From means of values and squares (layers, 2, size) to (layers, 2 * size)."""
+    mean, square = moments[:, 0], moments[:, 1]
+    deviation = np.sqrt(np.clip(square - mean**2, 0, None))
+    return np.concatenate([mean, deviation], axis=-1)
 
 
 def extractors_of(
-    trained: nn.Module, untrained: nn.Module, first: int = 0
-) -> dict[str, Extractor]:
+    trained: nn.Module, untrained: Sequence[nn.Module], first: int = 0
+) -> dict[str, list[Extractor]]:
     """What is read of an encoder, and what of all that it has to beat."""
     return {
-        LOG_MEL: LogMelStatistics(trained),
-        UNTRAINED: LayerAverages(untrained, first),
-        TRAINED: LayerAverages(trained, first),
+        LOG_MEL: [LogMelFrames(trained)],
+        UNTRAINED: [HiddenStates(encoder, first) for encoder in untrained],
+        TRAINED: [HiddenStates(trained, first)],
     }
 
 
@@ -236,24 +251,45 @@ def log_mel_beside(encoder: nn.Module) -> nn.Module:
     return log_mel.to(next(encoder.parameters()).device)
 
 
-def untrained_like(encoder: nn.Module, seed: int) -> nn.Module:
-    """The same encoder before any training, hearing the same normalised input."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        untrained = build(describe(encoder))
-    if encoder.features is not None:
-        untrained.features.load_state_dict(encoder.features.state_dict())
-    return untrained.to(next(encoder.parameters()).device).eval()
+def untrained_like(
+    encoder: nn.Module,
+    seeds: Sequence[int],
+    clips: Sequence[Clip],
+    settings: FeatureSettings,
+) -> list[nn.Module]:
+    """The same encoder before any training, from several initialisations.
+
+    They hear the same normalised input, and their batch normalisation knows the music:
+    it is measured on clips of the training part, or on any where the parts are not
+    decided. With the statistics that a new module has, an untrained encoder would be
+    worse than it is.
+    """
+    if not seeds or len(set(seeds)) < len(seeds):
+        raise ProbeError(f"untrained_seeds must list numbers, each once: {seeds}.")
+    device, heard, made = next(encoder.parameters()).device, [], []
+    if batch_norms(encoder):
+        heard = list(_training_audio(clips, settings, encoder.sample_rate))
+    for seed in seeds:
+        with torch.random.fork_rng(devices=[]):  # of the weights, and of dropout
+            torch.manual_seed(seed)
+            untrained = build(describe(encoder))
+            if encoder.features is not None:
+                untrained.features.load_state_dict(encoder.features.state_dict())
+            untrained.to(device).eval()
+            if heard:
+                batches = (wavs.to(device) for wavs in heard)
+                measure_batch_statistics(untrained, batches)
+        made.append(untrained)
+    return made
 
 
-def masked_sum(values: Tensor, lens: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Add up valid frames."""
-    values = values.float()
-    batch, frames, _ = values.shape
-    lengths = absolute_lengths(lens, frames, batch)
-    if lengths is None:
-        lengths = torch.full((batch,), frames, device=values.device)
-        return values.sum(dim=1), lengths
-    lengths = lengths.clamp(min=1)
-    mask = length_mask(lengths, frames)
-    return (values * mask[..., None]).sum(dim=1), lengths
+def _training_audio(
+    clips: Sequence[Clip], settings: FeatureSettings, sample_rate: int
+) -> Iterator[Tensor]:
+    """A few batches of windows without padding, each of another clip."""
+    clips = [clip for clip in clips if clip.part in ("train", None)]
+    wanted = MEASURED_BATCHES * settings.batch_size
+    clips = clips[:: max(1, len(clips) // wanted)][:wanted]
+    windows = settings.window_seconds, 1, sample_rate, settings.batch_size
+    for _, wavs, lens in window_batches(clips, *windows, []):
+        yield wavs[:, : int((lens.min() * wavs.shape[1]).round())]

@@ -273,12 +273,18 @@ def _task_table(result: TaskResult) -> Table:
     rows = []
     for row in result.rows:
         layer = row.place + " (chosen)" * (row.chosen and row.layer is not None)
-        spread = "-" if row.seed_std is None else f"±{100 * row.seed_std:.1f}"
+        spread = "-" if row.seed_std is None else _plus_minus(row.seed_std)
+        if row.initialisations:
+            spread = f"{_plus_minus(np.std(row.initialisations))} (initialisations)"
         cells = [row.features, row.reader, layer, _with_interval(row), spread]
         rows.append([*cells, *(percent(row.metrics[name]) for name in others)])
     metric, *names = (METRIC_NAMES[name] for name in (result.metric, *others))
     header = ["Features", "Probe", "Layer", metric, "Over seeds", *names]
     return Table(header, rows)
+
+
+def _plus_minus(deviation: float) -> str:
+    return f"±{100 * deviation:.1f}"
 
 
 def _with_interval(row: Row | None) -> str:

@@ -50,6 +50,9 @@ class Row:
     seed_std: float | None = None
     penalty: float | None = None  # the chosen inverse strength of the L2 penalty
     weights: list[float] | None = None  # the learned mixture, the mean over seeds
+    # the primary metric of every initialisation of the untrained encoder, which all the
+    # other numbers are means over; None for one that is not untrained, or of before
+    initialisations: list[float] | None = None
 
     @property
     def key(self) -> str:

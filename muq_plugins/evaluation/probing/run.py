@@ -20,11 +20,13 @@ from torch import nn
 from muq_plugins.evaluation.kept import digest, load_arrays, save_arrays
 from muq_plugins.evaluation.probing.clips import Clip, ProbeError, corpus_of
 from muq_plugins.evaluation.probing.features import (
+    UNTRAINED_SEEDS,
     Extractor,
     Features,
     FeatureSettings,
     cached_features,
     extractors_of,
+    untrained_like,
 )
 from muq_plugins.evaluation.probing.readers import (
     ReaderSettings,
@@ -48,7 +50,7 @@ from muq_plugins.evaluation.scores import PRIMARY, chance, label_scores
 logger = get_logger(__name__)
 
 # Raised whenever a change of the code changes what is read.
-FORMAT = 1
+FORMAT = 2
 # The middle of each clip, at the end of a training: a mean over fewer is noisier.
 FINAL_SECONDS = 20.0
 # The label of a piece whose instruments belong to several families.
@@ -57,7 +59,7 @@ MIXED = "mixed"
 
 def probe(
     folder: str | Path,
-    extractors: Mapping[str, Extractor],
+    extractors: Mapping[str, Sequence[Extractor]],
     corpora: Sequence[list[Clip]],
     tasks: Sequence[ProbeTask],
     features: FeatureSettings,
@@ -80,8 +82,11 @@ def probe(
     results = {}
     for place in sorted(set(places)):
         read = {
-            name: cached_features(extractor, corpora[place], features, name, progress)
-            for name, extractor in extractors.items()
+            name: [
+                cached_features(one, corpora[place], features, name, progress)
+                for one in several
+            ]
+            for name, several in extractors.items()
         }
         here = [task for task, its in zip(tasks, places, strict=True) if its == place]
         options = reader, seeds, hold_out, features.folder
@@ -94,7 +99,6 @@ def probe(
 
 def probe_run(
     run_folder: str | Path,
-    untrained: nn.Module,
     trained: nn.Module,
     train_manifest: dict,
     test_manifest: dict,
@@ -113,14 +117,15 @@ def probe_run(
             for name, entry in sorted(manifest.items())
             if entry.get(FINAL_LABEL) not in (None, "", MIXED)
         ]
-    device = next(trained.parameters()).device
+    features = FeatureSettings(None, FINAL_SECONDS, max_windows=1, batch_size=16)
     try:
+        untrained = untrained_like(trained, UNTRAINED_SEEDS, clips, features)
         probe(
             Path(run_folder) / FINAL_FOLDER,
-            extractors_of(trained, untrained.to(device), first=1),
+            extractors_of(trained, untrained, first=1),
             [clips],
             [ProbeTask(FINAL_LABEL, group="piece")],
-            FeatureSettings(None, FINAL_SECONDS, max_windows=1, batch_size=16),
+            features,
             ReaderSettings([LINEAR], mixture=False),
             seeds=[0],
             hold_out=False,
@@ -142,14 +147,18 @@ def probe_folder(parent: str | Path, encoder: str | Path) -> str:
 def probe_tasks(
     tasks: Sequence[ProbeTask],
     clips: list[Clip],
-    features: Mapping[str, Features],
+    features: Mapping[str, Sequence[Features]],
     reader: ReaderSettings,
     seeds: Sequence[int],
     hold_out: bool = True,
     kept: str | Path | None = None,
 ) -> list[TaskResult]:
-    """The results of tasks on one corpus; ``kept`` is the folder of `Reading.found`."""
-    usable = np.all([part.usable for part in features.values()], axis=0)
+    """The results of tasks on one corpus; ``kept`` is the folder of `Reading.found`.
+
+    Of the untrained encoder there are several features, one of each initialisation: its
+    rows are their mean.
+    """
+    usable = np.all([x.usable for several in features.values() for x in several], 0)
     results = []
     for task in tasks:
         data = task_data(task, clips, usable, seeds[0], hold_out)
@@ -160,7 +169,7 @@ def probe_tasks(
 
 def probe_task(
     data: TaskData,
-    features: Mapping[str, Features],
+    features: Mapping[str, Sequence[Features]],
     settings: ReaderSettings,
     seeds: Sequence[int],
     folder: str | Path | None = None,
@@ -171,9 +180,12 @@ def probe_task(
     predictions = {"targets": targets, "groups": groups}
     # The matrices are small: more threads cost more than they give.
     with threadpool_limits(1):
-        for name, part in features.items():
+        for name, several in features.items():
             for reader in settings.readers:
-                found = Reading(data, part, name, reader, settings, seeds).found(folder)
+                options = name, reader, settings, seeds
+                found = _together(
+                    [Reading(data, one, *options).found(folder) for one in several]
+                )
                 singles = [row.validation for row, _ in found if row.layer != MIXTURE]
                 best = int(np.argmax(singles))
                 for index, (row, scores) in enumerate(found):
@@ -194,6 +206,35 @@ def probe_task(
         return resampled(result)
 
 
+Found = list[tuple[Row, np.ndarray]]  # a row and its predictions
+
+
+def _together(found: list[Found]) -> Found:
+    """What was read off several initialisations, as the mean over them."""
+    if not found[1:]:
+        return found[0]
+    merged = []
+    for same in zip(*found, strict=True):
+        rows, scores = zip(*same, strict=True)
+        values, first = [row.value for row in rows], rows[0]
+        known = {
+            "metrics": {
+                key: float(np.mean([row.metrics[key] for row in rows]))
+                for key in first.metrics
+            },
+            "penalty": None,  # each has its own
+            "initialisations": values,
+        }
+        for key in ("value", "low", "high", "validation", "seed_std"):
+            if getattr(first, key) is not None:
+                known[key] = float(np.mean([getattr(row, key) for row in rows]))
+        if first.weights is not None:
+            mixed = np.mean([row.weights for row in rows], axis=0)
+            known["weights"] = mixed.round(4).tolist()
+        merged.append((replace(first, **known), np.concatenate(scores)))
+    return merged
+
+
 @dataclass(frozen=True)
 class Reading:
     """One label that is read off one kind of features by one kind of probe."""
@@ -205,7 +246,7 @@ class Reading:
     settings: ReaderSettings
     seeds: Sequence[int]
 
-    def found(self, folder: str | Path | None) -> list[tuple[Row, np.ndarray]]:
+    def found(self, folder: str | Path | None) -> Found:
         """A row and predictions (seeds, clips, ...) of each layer, then the mixture.
 
         Kept in a folder: a probe goes on where it was stopped, and references are the
@@ -235,7 +276,7 @@ class Reading:
         save_arrays(path, rows=np.array(rows), **arrays)
         return found
 
-    def _read(self) -> list[tuple[Row, np.ndarray]]:
+    def _read(self) -> Found:
         data = self.data
         parts = {part: self.features.values[at] for part, at in data.parts.items()}
         places = list(range(parts["train"].shape[1]))

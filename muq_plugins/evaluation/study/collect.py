@@ -34,7 +34,7 @@ from muq_plugins.files import replace_file
 from muq_plugins.lobes import codes
 
 STUDY_FILE = "study.json"
-FORMAT = 1
+FORMAT = 2  # in 1, hits are one text; still read
 TESTED = ("cross_entropy", "accuracy", "code_entropy")
 PACKAGES = ("torch", "speechbrain", "muq_plugins")
 
@@ -187,12 +187,16 @@ def _probe_record(folder: Path, result: TaskResult) -> tuple[dict, dict]:
     for name in dict.fromkeys(row.features for row in result.rows):
         curve = result.curve(name, LINEAR) or [result.row(name, LINEAR, None)]
         chosen = next(index for index, row in enumerate(curve) if row.chosen)
-        predicted = predictions[f"{name}/{LINEAR}/{curve[chosen].layer}"][0]
+        predicted = predictions[f"{name}/{LINEAR}/{curve[chosen].layer}"]
         scores[name] = {
             "layers": [_short(row.value) for row in curve],
             "chosen": chosen,
             "value": _short(curve[chosen].value),
-            "hits": "".join("01"[hit] for hit in (predicted == targets).tolist()),
+            # of each initialisation of an untrained encoder
+            "hits": [
+                "".join("01"[hit] for hit in hits)
+                for hits in (predicted == targets).tolist()
+            ],
         }
     return task, scores
 

@@ -20,7 +20,6 @@ from muq_plugins.evaluation.intervals import Paired, draws, paired, recall_draws
 from muq_plugins.evaluation.probing.results import LOG_MEL, TRAINED, UNTRAINED
 from muq_plugins.evaluation.probing.tasks import ProbeTask
 from muq_plugins.evaluation.study.collect import (
-    FORMAT,
     STUDY_FILE,
     compared_experiments,
 )
@@ -121,11 +120,16 @@ ASKED = {
     "questions": [{"question": TEXT, "measure": TEXT}],
 }
 # Of the file that `collect_study` writes, the keys that are read.
+FORMATS = 1, 2
 OF_A_RUN = ("num_codebooks", "codebook_size", "learning", "usage", "perplexity")
 PRETRAINED = (*OF_A_RUN, "accuracy", "cross_entropy", "code_entropy")
 TASK = ("chance", "classes", "targets", "pieces")
 FILE = {
-    "format": (object, FORMAT.__eq__, f"{FORMAT}, the one this version reads"),
+    "format": (
+        object,
+        FORMATS.__contains__,
+        f"one of {FORMATS}, which this version reads",
+    ),
     **ASKED,
     **dict.fromkeys(("command", "machine", "seeds", "missing"), ANY),
     "tasks": {"*": dict.fromkeys(TASK, ANY)},
@@ -284,7 +288,8 @@ def _probed(score: dict, task: dict) -> tuple[float, np.ndarray]:
     """Balanced accuracy of the chosen layer, and in draws of test pieces."""
     drawn = np.full(SAMPLES, np.nan)
     if score.get("hits") is not None:
-        hits = [letter == "1" for letter in score["hits"]]
+        every = [score["hits"]] if isinstance(score["hits"], str) else score["hits"]
+        hits = np.mean([[letter == "1" for letter in hits] for hits in every], axis=0)
         drawn = recall_draws(hits, task["targets"], task["pieces"], SAMPLES)
     return score["layers"][score["chosen"]], drawn
 

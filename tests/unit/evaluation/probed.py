@@ -45,7 +45,9 @@ def save_final_probe(run_folder, features, labels, parts, pieces=None):
         for index, (label, part, piece) in rows
     ]
     read = {
-        name: Features(np.asarray(x)[:, None] if np.ndim(x) == 2 else np.asarray(x), "")
+        name: [
+            Features(np.asarray(x)[:, None] if np.ndim(x) == 2 else np.asarray(x), "")
+        ]
         for name, x in features.items()
     }
     tasks = [ProbeTask(FINAL_LABEL, group="piece")]

@@ -4,15 +4,20 @@ import numpy as np
 import pytest
 import torch
 
+from muq_plugins.evaluation.probing.clips import Clip, ProbeError
 from muq_plugins.evaluation.probing.features import (
-    LayerAverages,
-    LogMelStatistics,
+    FeatureSettings,
+    HiddenStates,
+    LogMelFrames,
     log_mel_beside,
+    mean_and_deviation,
+    moment_sums,
     untrained_like,
 )
 from muq_plugins.evaluation.probing.results import load_final_probe
 from muq_plugins.evaluation.probing.run import probe_run
 from muq_plugins.lobes import LogMel, WaveformTransformer
+from muq_plugins.lobes.batch_norm import batch_norms
 from tests.unit.evaluation.probed import write_tones
 from tests.unit.tiny_encoders import TINY, tiny_encoder
 
@@ -26,40 +31,65 @@ def encoder(request):
 
 
 def test_averages_are_those_of_each_clip_alone(encoder):
-    averages = LayerAverages(encoder)
     wavs = torch.randn(2, 24000)
-    sums, frames = averages.sums(wavs, torch.tensor([1.0, 0.6]))
-    assert sums.shape == (2, 3, 32)
+    states = HiddenStates(encoder).states(wavs, torch.tensor([1.0, 0.6]))
+    sums, frames = moment_sums(*states)
+    assert sums.shape == (2, 3, 2, 32)
     with torch.no_grad():
         states = encoder(wavs[1:, :14400]).hidden_states
     assert frames[1] == states[0].shape[1]
-    found = averages.finish(sums[1].numpy(), int(frames[1]))
-    expected = torch.stack([state[0].mean(0) for state in states])
-    assert np.abs(found - expected.numpy()).max() < 1e-4
+    found = mean_and_deviation((sums[1] / frames[1]).numpy())
+    mean = torch.stack([state[0].mean(0) for state in states])
+    deviation = torch.stack([state[0].std(0, correction=0) for state in states])
+    expected = torch.cat([mean, deviation], dim=-1).numpy()
+    assert np.abs(found - expected).max() < 1e-4
 
 
 def test_log_mel_statistics(encoder):
-    statistics = LogMelStatistics(encoder)
     wavs = torch.randn(1, 24000)
-    sums, frames = statistics.sums(wavs, torch.ones(1))
-    found = statistics.finish(sums[0].numpy(), int(frames[0]))[0]
+    sums, frames = moment_sums(*LogMelFrames(encoder).states(wavs, torch.ones(1)))
+    found = mean_and_deviation((sums[0] / frames).numpy())[0]
     expected = log_mel_beside(encoder)(wavs)[0][0]
     assert np.abs(found[:128] - expected.mean(0).numpy()).max() < 1e-4
     deviation = expected.std(0, correction=0).numpy()
     assert np.abs(found[128:] - deviation).max() < 1e-3
 
 
-def test_the_untrained_encoder(encoder):
+def test_a_small_deviation_beside_a_large_mean_is_kept():
+    values = 1000 + 0.01 * torch.randn(1, 200, 3)
+    sums, frames = moment_sums([values], None)
+    (found,) = mean_and_deviation((sums[0] / frames).numpy())
+    np.testing.assert_allclose(found[3:], values[0].double().std(0, False), rtol=1e-3)
+
+
+def test_untrained_encoders(encoder, tmp_path):
+    clips = [
+        Clip(name, entry["wav"], 1.0, part)
+        for part, pieces in (("train", 2), ("test", 1))
+        for name, entry in write_tones(tmp_path, pieces).items()
+    ]
+    settings = FeatureSettings(None, 1.0, batch_size=2)
     state = torch.get_rng_state()
-    first, again, other = (untrained_like(encoder, seed) for seed in (1, 1, 2))
+    first, other = untrained_like(encoder, [1, 2], clips, settings)
+    (again,) = untrained_like(
+        encoder, [1], clips[:2], settings
+    )  # the test is not heard
     assert torch.equal(state, torch.get_rng_state())
     assert not first.training
     assert type(first) is type(encoder) and first.config == encoder.config
-    keys = [LayerAverages(e).fingerprint for e in (encoder, first, again, other)]
+    for norm in batch_norms(first):
+        assert norm.num_batches_tracked and norm.running_mean.abs().max() > 0
+    keys = [HiddenStates(e).fingerprint for e in (encoder, first, again, other)]
     assert keys[1] == keys[2] and len(set(keys)) == 3
     if encoder.features is not None:
         for name, value in encoder.features.state_dict().items():
             assert torch.equal(first.features.state_dict()[name], value)
+
+
+@pytest.mark.parametrize("seeds", [[], [1, 1]])
+def test_untrained_seeds_are_different_numbers(seeds):
+    with pytest.raises(ProbeError, match="each once"):
+        untrained_like(tiny_encoder("MuQEncoder"), seeds, [], FeatureSettings(None))
 
 
 def test_an_encoder_of_waveforms_stands_beside_the_spectrogram_of_muq():
@@ -76,6 +106,6 @@ def test_an_encoder_of_waveforms_stands_beside_the_spectrogram_of_muq():
 
 def test_the_probe_that_ends_a_run(encoder, tmp_path):
     manifest = write_tones(tmp_path, 12)
-    assert probe_run(tmp_path, untrained_like(encoder, 1), encoder, manifest, manifest)
+    assert probe_run(tmp_path, encoder, manifest, manifest)
     mel, *encoders = load_final_probe(tmp_path).chosen()
     assert mel.value == 1.0 and [row.layer in (1, 2) for row in encoders] == [True] * 2

@@ -1,4 +1,4 @@
-"""Features: averages over valid frames, kept on disk, never stale."""
+"""Features: moments of valid frames, kept on disk, never stale."""
 
 import os
 
@@ -13,7 +13,7 @@ from muq_plugins.evaluation.probing import features as module
 from muq_plugins.evaluation.probing.clips import Clip, ProbeError
 from muq_plugins.evaluation.probing.features import (
     FeatureSettings,
-    LayerAverages,
+    HiddenStates,
     cached_features,
 )
 from muq_plugins.lobes import MuQEncoder
@@ -24,16 +24,16 @@ def make_encoder(seed=0):
     return MuQEncoder(16, num_layers=2, num_heads=2, ffn_width=16, conv_channels=2)
 
 
-class Counting(LayerAverages):
+class Counting(HiddenStates):
     """Counts the windows that are encoded, and may be interrupted."""
 
     windows, most = 0, 99
 
-    def sums(self, wavs, wav_lens):
+    def states(self, wavs, wav_lens):
         if self.windows >= self.most:
             raise KeyboardInterrupt
         self.windows += len(wavs)
-        return super().sums(wavs, wav_lens)
+        return super().states(wavs, wav_lens)
 
 
 @pytest.fixture
@@ -54,10 +54,10 @@ def settings(tmp_path):
     return FeatureSettings(tmp_path / "features", 0.5, max_windows=2, batch_size=3)
 
 
-def test_features_are_averages_over_all_valid_frames(clips, settings):
+def test_features_are_means_and_deviations_over_all_valid_frames(clips, settings):
     encoder = make_encoder()
-    found = cached_features(LayerAverages(encoder), clips, settings)
-    assert found.values.shape == (4, 3, 16) and found.usable.all()
+    found = cached_features(HiddenStates(encoder), clips, settings)
+    assert found.values.shape == (4, 3, 32) and found.usable.all()
     windows = spread_windows(clips[2].wav, 1.1, 0.5, 2, 24000)
     assert [len(window) for window in windows] == [12000, 12000]
     with torch.no_grad():
@@ -65,12 +65,15 @@ def test_features_are_averages_over_all_valid_frames(clips, settings):
     for layer in range(3):
         frames = torch.cat([state[layer][0] for state in states])
         np.testing.assert_allclose(
-            found.values[2, layer], frames.mean(dim=0), rtol=1e-4, atol=1e-5
+            found.values[2, layer],
+            torch.cat([frames.mean(dim=0), frames.std(dim=0, correction=0)]),
+            rtol=1e-4,
+            atol=1e-5,
         )
 
 
 def test_the_batch_does_not_matter(clips, settings, tmp_path):
-    extractor = LayerAverages(make_encoder())
+    extractor = HiddenStates(make_encoder())
     together = cached_features(extractor, clips, settings).values
     alone = FeatureSettings(tmp_path / "alone", 0.5, 2, batch_size=1)
     np.testing.assert_allclose(
@@ -133,11 +136,11 @@ def test_features_are_never_stale(clips, settings, change):
 def test_damaged_files_are_left_out_and_missing_ones_an_error(clips, settings, caplog):
     with open(clips[1].wav, "wb") as file:
         file.write(b"no audio")
-    features = cached_features(LayerAverages(make_encoder()), clips, settings)
+    features = cached_features(HiddenStates(make_encoder()), clips, settings)
     assert features.usable.tolist() == [True, False, True, True]
     os.remove(clips[1].wav)
     with pytest.raises(UserError, match="1.wav is not there"):
-        cached_features(LayerAverages(make_encoder()), clips, settings)
+        cached_features(HiddenStates(make_encoder()), clips, settings)
 
 
 def test_nothing_readable_is_an_error(clips, settings):
@@ -145,7 +148,7 @@ def test_nothing_readable_is_an_error(clips, settings):
         with open(clip.wav, "wb") as file:
             file.write(b"no audio")
     with pytest.raises(ProbeError, match="None of the 4 clips"):
-        cached_features(LayerAverages(make_encoder()), clips, settings)
+        cached_features(HiddenStates(make_encoder()), clips, settings)
 
 
 def test_a_broken_encoder_is_an_error(clips, settings):
@@ -153,7 +156,7 @@ def test_a_broken_encoder_is_an_error(clips, settings):
     with torch.no_grad():
         next(encoder.conformer.parameters()).fill_(float("nan"))
     with pytest.raises(ProbeError, match="not finite"):
-        cached_features(LayerAverages(encoder), clips, settings)
+        cached_features(HiddenStates(encoder), clips, settings)
 
 
 def test_wrong_settings():

@@ -63,9 +63,9 @@ def corpus():
         trained[index, 1, timbre] += 4
         trained[index, 3, form] += 4
     features = {
-        LOG_MEL: Features(rng.normal(size=(120, 1, 7)), "a"),
-        UNTRAINED: Features(rng.normal(size=(120, 4, 5)), "b"),
-        TRAINED: Features(trained, "c"),
+        LOG_MEL: [Features(rng.normal(size=(120, 1, 7)), "a")],
+        UNTRAINED: [Features(rng.normal(size=(120, 4, 5)), name) for name in "bd"],
+        TRAINED: [Features(trained, "c")],
     }
     return clips, features
 
@@ -115,6 +115,26 @@ def test_layers_are_told_apart(probed):
     assert timbre.best_layers[1] > 0.9 and form.best_layers[3] > 0.9
 
 
+def test_an_untrained_row_is_the_mean_over_initialisations(probed, corpus):
+    clips, features = corpus
+    alone = [
+        probe_tasks(TASKS, clips, {UNTRAINED: [one]}, SETTINGS, SEEDS)
+        for one in features[UNTRAINED]
+    ]
+    for together, *separate in zip(probed[1], *alone, strict=True):
+        for reader in ("linear", "hidden layer"):
+            rows = together.curve(UNTRAINED, reader)
+            for row, *each in zip(
+                rows, *(one.curve(UNTRAINED, reader) for one in separate), strict=True
+            ):
+                assert row.initialisations == [one.value for one in each]
+                assert row.value == pytest.approx(np.mean(row.initialisations))
+                assert len(set(row.initialisations)) == 2 and each[0].weights is None
+                drawn = [one.draws(r) for one, r in zip(separate, each, strict=True)]
+                np.testing.assert_allclose(together.draws(row), np.mean(drawn, axis=0))
+    assert probed[1][0].row(TRAINED, "linear").initialisations is None
+
+
 def test_scores_equal_those_of_scikit_learn_on_the_stored_predictions(probed):
     folder, results = probed
     for result, score in (
@@ -148,7 +168,7 @@ def test_what_a_reading_depends_on_makes_it_read_again(corpus, change, tmp_path)
     probe_tasks(TASKS[:1], clips, features, settings, seeds, kept=tmp_path)
     (kept,) = tmp_path.iterdir()
     if change == "features":
-        features = {LOG_MEL: Features(features[LOG_MEL].values, "new")}
+        features = {LOG_MEL: [Features(features[LOG_MEL][0].values, "new")]}
     elif change == "labels":
         first = Clip("0", "", 1.0, "train", {**clips[0].labels, "timbre": "pipe"})
         clips = [first, *clips[1:]]
@@ -176,7 +196,7 @@ def test_the_report_is_made_from_the_folder_alone(probed):
 def test_an_encoder_that_has_learned_nothing_is_told_so(corpus, tmp_path):
     clips, features = corpus
     features = {**features, TRAINED: features[LOG_MEL], LOG_MEL: features[TRAINED]}
-    features[LOG_MEL] = Features(features[LOG_MEL].values[:, [1]], "d")
+    features[LOG_MEL] = [Features(features[LOG_MEL][0].values[:, [1]], "d")]
     results = probe_tasks(TASKS[:1], clips, features, SETTINGS, [0])
     save_results(tmp_path, results)
     words = " ".join(str(verdict) for verdict in PROBE.verdicts_of(results))
@@ -224,7 +244,8 @@ def test_each_label_is_probed_where_it_is_known(tmp_path, monkeypatch):
     for seed in (0, 1):
         torch.manual_seed(seed)
         encoder = MuQEncoder(16, 1, 2, ffn_width=16, conv_channels=2)
-        extractors = extractors_of(encoder, untrained_like(encoder, 7))
+        untrained = untrained_like(encoder, [7, 8], corpora[0], features)
+        extractors = extractors_of(encoder, untrained)
         folder = tmp_path / f"probe{seed}"
         results = probe(folder, extractors, corpora, tasks, features, settings, [0])
         assert [result.label for result in results] == ["pitch", "key"]
@@ -232,7 +253,7 @@ def test_each_label_is_probed_where_it_is_known(tmp_path, monkeypatch):
         assert {row.reader for row in results[0].rows} == {"linear"}
         assert results[0].row(LOG_MEL, "linear").value == 1.0
     # Of both encoders two layers, of references once: log-mel statistics have one.
-    assert sorted(fits) == 2 * [1] + (4 + 2) * [2]
+    assert sorted(fits) == 2 * [1] + (4 + 2 * 2) * [2]
 
     page = probing_report(folder).read_text("utf-8")
     assert page.count("<img") == 1 and "with a hidden layer" not in page
@@ -241,13 +262,13 @@ def test_each_label_is_probed_where_it_is_known(tmp_path, monkeypatch):
     for _ in range(2):  # other folds, once
         given = corpora[1:], tasks[:1], features, settings, [1]
         probe(folder, extractors, *given)
-        assert sorted(fits) == [1, 2, 2]
+        assert sorted(fits) == [1, 2, 2, 2]
 
 
 def test_linear_rows_are_those_of_the_linear_probe(corpus):
     clips, features = corpus
     data = task_data(TASKS[0], clips)
-    values = features[TRAINED].values
+    values = features[TRAINED][0].values
     for folds in (2, 5):
         settings = ReaderSettings(readers=["linear"], folds=folds)
         result = probe_task(data, {TRAINED: features[TRAINED]}, settings, [3])

@@ -56,7 +56,8 @@ def make_run(folder, predicted=(0, 1, 0, 0), targets=TARGETS, tokenizer=True):
     clips = {"train": 4, "test": 4}
     predictions = {"targets": targets, "groups": np.array(["y", "y", "x", "x"])}
     for row in rows:
-        predictions[f"{row.features}/linear/{row.layer}"] = np.array([predicted])
+        every = [predicted, targets][: 1 + row.features.startswith("untrained")]
+        predictions[f"{row.features}/linear/{row.layer}"] = np.array(every)
     result = TaskResult(
         *("key", "single", "piece", "semantic", "balanced_accuracy", 0.5),
         *(["C", "D"], clips, 2, rows),
@@ -116,10 +117,17 @@ def test_a_study_can_be_read_again(tmp_path):
         "trained encoder",
     }
     trained = scores["trained encoder"]
-    assert trained["hits"] == "1101" and trained["chosen"] == 1
+    assert trained["hits"] == ["1101"] and trained["chosen"] == 1
+    assert scores["untrained encoder"]["hits"] == ["1101", "1111"]
     assert trained["value"] == 0.75  # the mean of 2 of 2 and 1 of 2
     assert trained["layers"] == [0.75, 0.75]  # without the mixture
     study = read_study(tmp_path)
+    drawn = {
+        name: study.draws["probe:corpus/key"][study.rows([name])[0], 0]
+        for name in ("a", "untrained encoder")
+    }
+    # The mean of the first initialisation, which is like "a", and of one without error.
+    np.testing.assert_allclose(drawn["untrained encoder"], (drawn["a"] + 1) / 2)
     assert len(study.runs_of("b")) == 1
 
 

@@ -48,7 +48,7 @@ def test_everything_in_the_file_is_in_the_study(content, written):
 @pytest.mark.parametrize(
     ("place", "value", "message"),
     [
-        (("format",), 2, "format must be 1, the one this version reads, got 2"),
+        (("format",), 3, r"format must be one of \(1, 2\), .* got 3"),
         (("title",), None, "the file has no key 'title'"),
         (("base",), "muq", "base must be one of the experiments mel_rvq, .*'muq'"),
         (("runs", 2, "accuracy"), None, "runs.2. has no key 'accuracy'"),
