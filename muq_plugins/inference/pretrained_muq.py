@@ -337,22 +337,7 @@ class PretrainedMuQ(nn.Module):
             hidden = normalize_clips(hidden, out.lens)
         return self._repeat(hidden, wav.shape[1], wav_lens)
 
-    def extract_features(self, wav: Tensor, wav_lens: Tensor | None = None) -> Tensor:
-        """The call itself, by the name that SpeechBrain's ``DiscreteSSL`` uses.
-
-        Arguments
-        ---------
-        wav : Tensor
-            (batch, samples) at `input_sample_rate`, -1..1.
-        wav_lens : Tensor or None
-            Relative lengths (batch,); None when nothing is padded.
-
-        Returns
-        -------
-        Tensor
-            What `forward` gives.
-        """
-        return self(wav, wav_lens)
+    extract_features = forward  # the name that SpeechBrain's DiscreteSSL calls
 
     def _weighted_sum(self, states: Sequence[Tensor]) -> Tensor:
         """The sum of the hidden states by the learned weights."""
