@@ -8,14 +8,10 @@ Families of instruments of the embedded corpus, or the names of a folder's subfo
     --output_folder results/my_classes
 """
 
-import random
 from pathlib import Path
 
 import speechbrain as sb
 import torch
-from speechbrain.dataio.dataset import DynamicItemDataset
-from speechbrain.utils.data_pipeline import DynamicItem
-from speechbrain.utils.metric_stats import ClassificationStats
 
 import muq_plugins.experiment as experiments
 from muq_plugins.data.audio import read_audio
@@ -40,7 +36,7 @@ class Recognition(sb.Brain):
         return torch.nn.functional.nll_loss(predictions, targets.to(self.device))
 
     def on_stage_start(self, stage, epoch=None):
-        self.statistics = ClassificationStats()
+        self.statistics = sb.utils.metric_stats.ClassificationStats()
         if stage == sb.Stage.TRAIN:
             self.hparams.muq.freeze = epoch <= self.hparams.frozen_epochs
 
@@ -63,13 +59,13 @@ def dataset(clips, names, seconds, part):
     """Recordings with their classes: a random crop of each, or its middle."""
 
     def hear(clip):
-        share = random.random() if part == "train" else 0.5
+        share = torch.rand(1).item() if part == "train" else 0.5
         return read_audio(clip.wav, share * max(0, clip.duration - seconds), seconds)
 
     pairs = zip(clips, names, strict=True)
     data = {clip.name: {"clip": clip, "label": name} for clip, name in pairs}
-    wav = DynamicItem(["clip"], hear, ["wav"])
-    return DynamicItemDataset(data, [wav], ["id", "wav", "label"])
+    wav = sb.utils.data_pipeline.DynamicItem(["clip"], hear, ["wav"])
+    return sb.dataio.dataset.DynamicItemDataset(data, [wav], ["id", "wav", "label"])
 
 
 def save_classifier(run, classifier, labels):
