@@ -16,10 +16,8 @@ from muq_plugins.experiment import load_experiment
 from muq_plugins.inference.muq import save_muq
 
 experiment, accelerator = load_experiment(sys.argv[1:]).hparams, Accelerator()
-manifests, stage = (
-    prepare_manifests(**experiment["data"]),
-    experiment["modules"]["pretrain"],
-)
+manifests = prepare_manifests(**experiment["data"])
+stage = experiment["modules"]["pretrain"]
 normalise(stage, manifests, experiment["mel_statistics"])
 optimizer = experiment["opt_class"](p for p in stage.parameters() if p.requires_grad)
 stage, optimizer = accelerator.prepare(stage, optimizer)
@@ -41,6 +39,5 @@ for step in range(1, experiment["optimizer_step_limit"] + 1):
         accelerator.print(f"step {step}: loss {mean:.3f}", flush=True)
 
 if accelerator.is_main_process:
-    encoder = accelerator.unwrap_model(stage).encoder
-    save_muq(f"{experiment['output_folder']}/inference", encoder)
+    save_muq(f"{experiment['output_folder']}/inference", experiment["encoder"])
 accelerator.end_training()
