@@ -8,7 +8,14 @@ import sys
 import speechbrain as sb
 import torch
 
-from muq_plugins import PretrainedMuQ
+from muq_plugins import PretrainedMuQ, WeightedMuQ
+
+WAYS = [
+    (PretrainedMuQ, {}),
+    (PretrainedMuQ, {"batch_statistics": "moving"}),
+    (WeightedMuQ, {}),
+    (WeightedMuQ, {"freeze": True}),
+]
 
 
 class PlainBrain(sb.Brain):
@@ -19,7 +26,7 @@ class PlainBrain(sb.Brain):
         return (predictions - batch[1].to(self.device)).square().mean()
 
 
-def train(source, batch_statistics, run_opts):
+def train(source, kind, options, run_opts):
     """Three updates with the same clips, however many processes there are.
 
     Each process hears its share of them, or all if the batch statistics move.
@@ -30,13 +37,14 @@ def train(source, batch_statistics, run_opts):
         wavs, torch.randn(12, 32, generator=generator)
     )
     size = 4
-    if run_opts.get("distributed_launch") and batch_statistics == "fixed":
+    alone = options.get("batch_statistics") == "moving"
+    if run_opts.get("distributed_launch") and not alone:
         rank, size = torch.distributed.get_rank(), 2
         clips = torch.utils.data.Subset(
             clips, [i for first in (0, 4, 8) for i in range(first + rank, first + 4, 2)]
         )
     brain = PlainBrain(
-        {"muq": PretrainedMuQ(source, batch_statistics=batch_statistics)},
+        {"muq": kind(source, **options)},
         lambda parameters: torch.optim.SGD(parameters, 0.1),
         run_opts={**run_opts, "device": "cpu", "noprogressbar": True},
     )
@@ -49,6 +57,6 @@ if __name__ == "__main__":
     source, output, *options = sys.argv[1:]
     run_opts = sb.parse_arguments(["-", *options])[1]
     sb.utils.distributed.ddp_init_group(run_opts)
-    states = [train(source, kind, run_opts) for kind in ("fixed", "moving")]
+    states = [train(source, *way, run_opts) for way in WAYS]
     if sb.utils.distributed.if_main_process():
         torch.save(states, output)

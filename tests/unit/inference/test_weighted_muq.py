@@ -1,12 +1,9 @@
 """A learned sum of hidden states, in the place of SpeechBrain's WeightedSSLModel."""
 
-import inspect
-
 import pytest
 import torch
 import torch.nn.functional as F
 from hyperpyyaml import load_hyperpyyaml
-from speechbrain.integrations.huggingface.weighted_ssl import WeightedSSLModel
 
 from muq_plugins import MuQEncoder, PretrainedMuQ, WeightedMuQ
 from muq_plugins.inference.muq import save_muq
@@ -18,17 +15,6 @@ def source(tmp_path_factory):
     torch.manual_seed(0)
     encoder = MuQEncoder(32, num_layers=2, num_heads=4, ffn_width=64, conv_channels=4)
     return save_muq(tmp_path_factory.mktemp("muq") / "inference", encoder)
-
-
-def test_the_constructor_and_the_call_are_those_of_speechbrain():
-    def signature(function):
-        parameters = inspect.signature(function).parameters.values()
-        return [
-            (p.name, p.default, p.kind) for p in parameters if p.kind != p.VAR_KEYWORD
-        ]
-
-    assert signature(WeightedMuQ) == signature(WeightedSSLModel)
-    assert signature(WeightedMuQ.forward) == signature(WeightedSSLModel.forward)
 
 
 @pytest.mark.parametrize("layernorm", [False, True])
@@ -57,17 +43,6 @@ def test_equal_weights_give_the_mean_of_the_hidden_states(
     # One state has all the weight.
     lobe.weights.data[1] = 100
     torch.testing.assert_close(lobe(wavs, lens), states[1])
-
-
-@pytest.mark.parametrize("freeze", [True, False])
-def test_the_weights_have_an_optimizer_of_their_own(source, device, freeze):
-    lobe = WeightedMuQ(source, freeze=freeze).to(device).train()
-    optimizer = torch.optim.Adam([lobe.weights], lr=0.1)
-    lobe(torch.randn(2, 12000, device=device))[..., 0].sum().backward()
-    optimizer.step()
-    assert isinstance(lobe.weights, torch.nn.Parameter) and lobe.weights.all()
-    trained = [p for p in lobe.parameters() if p.requires_grad]
-    assert (len(trained) == 1) is freeze
 
 
 def test_checkpoints_are_those_of_the_lobe_with_a_weighted_sum(source):
