@@ -210,9 +210,10 @@ class RunningStatistics:
         self.code_counts = None if state[2] is None else torch.tensor(state[2])
 
     def means(self) -> dict[str, Tensor]:
-        """Divides."""
+        """Divides; what nothing was summed over is 0."""
+        tiny = torch.finfo(torch.float32).tiny
         return {
-            name: (total / self._weights[name].clamp(min=1)).cpu()
+            name: (total / self._weights[name].clamp(min=tiny)).cpu()
             for name, total in self._sums.items()
         }
 

@@ -124,6 +124,7 @@ class _ConvolutionLogMel(nn.Module):
         super().__init__()
         self.n_fft = features.n_fft
         self.hop_length = features.hop_length
+        self.floor = features.floor
         self.register_buffer("filterbank", features.filterbank)
         self.register_buffer("mean", features.mean)
         self.register_buffer("std", features.std)
@@ -143,6 +144,8 @@ class _ConvolutionLogMel(nn.Module):
         decibels = AF.amplitude_to_DB(
             mel, multiplier=10.0, amin=1e-10, db_multiplier=0.0
         )
+        if self.floor is not None:
+            decibels = decibels.clamp(min=self.floor)
         return (decibels - self.mean) / self.std
 
 

@@ -28,7 +28,13 @@ from muq_plugins.inference.folders import (
 from muq_plugins.lobes.encoders.muq import MuQEncoder
 
 # What the official code has no setting for, or can only compute in one way.
-FIXED = {"sample_rate": 24000, "n_fft": 2048, "hop_length": 240, "n_mels": 128}
+FIXED = {
+    "sample_rate": 24000,
+    "n_fft": 2048,
+    "hop_length": 240,
+    "n_mels": 128,
+    "mel_floor": None,
+}
 CONFORMER = "w2v2_config"
 # Where the official class has the arguments of ours; "" is outside of all sections.
 SETTINGS = {
@@ -280,9 +286,9 @@ def official_tensors(
             f"MuQEncoder: save it with muq_plugins.inference.muq.save_muq."
         )
     differences = [
-        f"{key} is {encoder.config[key]}, there only {value}"
+        f"{key} is {encoder.config.get(key)}, there only {value}"
         for key, value in FIXED.items()
-        if encoder.config[key] != value
+        if encoder.config.get(key) != value
     ]
     if differences:
         raise UserError(

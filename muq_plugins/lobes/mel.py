@@ -140,6 +140,10 @@ class LogMel(MelDecibels):
         Global mean in dB that is subtracted (a buffer).
     std : float
         Global standard deviation in dB that is divided by (a buffer).
+    floor : float or None
+        Value in dB below which everything counts as silence; None for none, as in
+        the paper. What lies far below the music is room noise and the rounding of
+        16 bits, which a linear scale of decibels shows as large as the music.
 
     Example
     -------
@@ -157,8 +161,12 @@ class LogMel(MelDecibels):
         n_mels: int = 128,
         mean: float = MSD_MEAN,
         std: float = MSD_STD,
+        floor: float | None = None,
     ):
         super().__init__(sample_rate, n_fft, hop_length, n_mels)
+        self.floor = floor
+        if floor is not None:  # configs from before there was one stay equal
+            self.config["floor"] = floor
         self.output_size = n_mels
         self.register_buffer("mean", torch.zeros(()))
         self.register_buffer("std", torch.ones(()))
@@ -195,6 +203,11 @@ class LogMel(MelDecibels):
             )
         self.mean.fill_(mean)
         self.std.fill_(std)
+
+    def decibels(self, wavs: Tensor, wav_lens: Tensor | None = None) -> Tensor:
+        """Log-mel spectrogram before the normalisation, not below the floor."""
+        found = super().decibels(wavs, wav_lens)
+        return found if self.floor is None else found.clamp_(min=self.floor)
 
     def forward(
         self, wavs: Tensor, wav_lens: Tensor | None = None

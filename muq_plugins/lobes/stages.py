@@ -264,8 +264,15 @@ class MaskedPrediction(nn.Module):
     """Stage *pretrain*: predict the codes of what was masked.
 
     ``loss = cross-entropy(head(encoder(mask(wavs))), target(wavs))``, the mean
-    over masked frames and codebooks. Where in the encoder the mask comes is up to the
-    masking, which has the encoder listen to what it left of a batch.
+    over frames and codebooks, where a masked frame counts 1 and a visible one
+    ``visible_weight``. Where in the encoder the mask comes is up to the masking, which
+    has the encoder listen to what it left of a batch.
+
+    With a weight of 0 nothing but masked frames is scored, as in MuQ (arXiv
+    2501.01108) and HuBERT (arXiv 2106.07447), whose recipe has this weight too: it
+    was best for its large models. What is read off an encoder later, however, are
+    frames that it hears. A small model in a short training learns much faster to
+    describe these, and to predict the masked ones, when it is asked for both.
 
     Arguments
     ---------
@@ -278,11 +285,14 @@ class MaskedPrediction(nn.Module):
         says whether it offers what the masking needs.
     head : nn.Module
         Logits (frames, N, V) from hidden states (frames, width).
+    visible_weight : float
+        What a frame that is not masked counts in the loss; 0 for nothing.
 
     Raises
     ------
     ValueError
-        If rates or sizes of the parts do not fit; both parts are named.
+        If rates or sizes of the parts do not fit, both parts are named; if
+        ``visible_weight`` is negative or not finite.
 
     Example
     -------
@@ -311,10 +321,19 @@ class MaskedPrediction(nn.Module):
             },
         ),
         "accuracy": Measure("Masked accuracy", "share", better=+1),
+        "visible_cross_entropy": Measure(
+            "Cross-entropy of visible frames, mean over codebooks", "nats"
+        ),
+        "visible_accuracy": Measure("Accuracy of visible frames", "share", better=+1),
     }
 
     def __init__(
-        self, masking: Masking, target: nn.Module, encoder: nn.Module, head: nn.Module
+        self,
+        masking: Masking,
+        target: nn.Module,
+        encoder: nn.Module,
+        head: nn.Module,
+        visible_weight: float = 0.0,
     ):
         super().__init__()
         _check_equal("sample_rate", "Hz", target, encoder, masking)
@@ -323,10 +342,13 @@ class MaskedPrediction(nn.Module):
         _check_equal("codebook_size", "entries", target, head)
         _check_equal("width", "values", encoder, head)
         masking.check(encoder)
+        if not 0 <= visible_weight < math.inf:
+            raise ValueError(f"visible_weight is {visible_weight}: give 0 or more.")
         self.masking = masking
         self.target = target
         self.encoder = encoder
         self.head = head
+        self.visible_weight = visible_weight
 
     def forward(
         self,
@@ -362,30 +384,38 @@ class MaskedPrediction(nn.Module):
         # A clip may end inside its last frame, which not all parts round alike.
         frames = min(codes.shape[1], mask.shape[1], hidden.shape[1])
         codes, mask, hidden = codes[:, :frames], mask[:, :frames], hidden[:, :frames]
-        mask = mask & (codes[..., 0] != PADDING_CODE)
+        inside = codes[..., 0] != PADDING_CODE
+        scored = inside if self.visible_weight else inside & mask
 
-        logits, codes = self.head(hidden[mask]), codes[mask]
+        logits, codes, masked = self.head(hidden[scored]), codes[scored], mask[scored]
         losses = F.cross_entropy(
             logits.float().flatten(0, 1), codes.flatten(), reduction="none"
         ).view(codes.shape)
-        count = torch.tensor(float(len(codes)), device=wavs.device)
-        # By chance nothing may be masked: then there is nothing to learn, but
-        # the graph must stay whole for the processes that did mask something.
-        loss = losses.sum() / max(losses.numel(), 1)
-        entropy_sums = losses.detach().sum(0)
-        hit_sums = (logits.detach().argmax(dim=-1) == codes).float().sum(0)
-        sums = {
-            "loss": entropy_sums.mean(),
-            "cross_entropy": entropy_sums.mean(),
-            "accuracy": hit_sums.mean(),
-            "cross_entropy_per_codebook": entropy_sums,
-            "accuracy_per_codebook": hit_sums,
-        }
+        counted = torch.where(masked, 1.0, self.visible_weight)
+        total, weight = (losses.mean(1) * counted).sum(), counted.sum()
+        # By chance nothing may be scored: then there is nothing to learn, but the
+        # graph must stay whole for the processes that did score something.
+        loss = total / weight.clamp(min=torch.finfo(weight.dtype).tiny)
+        hits = (logits.detach().argmax(dim=-1) == codes).float()
+        sums, weights = {"loss": total.detach()}, {"loss": weight}
+        kinds = {"": masked, **({"visible_": ~masked} if self.visible_weight else {})}
+        for kind, frames in kinds.items():
+            for name, values in (
+                ("cross_entropy", losses.detach()),
+                ("accuracy", hits),
+            ):
+                per_codebook = (values * frames[:, None]).sum(0)
+                found = {
+                    name: per_codebook.mean(),
+                    f"{name}_per_codebook": per_codebook,
+                }
+                for key, value in found.items():
+                    sums[kind + key], weights[kind + key] = value, frames.float().sum()
         return StageOutput(
             loss=loss,
             sums=sums,
-            weights=dict.fromkeys(sums, count),
-            code_counts=count_codes(codes, self.target.codebook_size),
+            weights=weights,
+            code_counts=count_codes(codes[masked], self.target.codebook_size),
         )
 
     def summary(self, counts: Tensor) -> dict:

@@ -58,6 +58,8 @@ class SpeechBrainConformer(nn.Module):
         Hop of the spectrogram, in samples.
     n_mels : int
         Mel bands.
+    mel_floor : float or None
+        Floor of the spectrogram, in dB; None for none (see `LogMel`).
 
     Raises
     ------
@@ -87,6 +89,7 @@ class SpeechBrainConformer(nn.Module):
         n_fft: int = 2048,
         hop_length: int = 240,
         n_mels: int = 128,
+        mel_floor: float | None = None,
     ):
         super().__init__()
         if width % num_heads or width % 2:
@@ -117,7 +120,9 @@ class SpeechBrainConformer(nn.Module):
             "hop_length": hop_length,
             "n_mels": n_mels,
         }
-        self.features = LogMel(sample_rate, n_fft, hop_length, n_mels)
+        if mel_floor is not None:  # configs from before there was one stay equal
+            self.config["mel_floor"] = mel_floor
+        self.features = LogMel(sample_rate, n_fft, hop_length, n_mels, floor=mel_floor)
         self.conv = ResidualFrontEnd(n_mels, conv_channels, width)
         self.dropout = nn.Dropout(dropout)
         self.positions = RelPosEncXL(width)

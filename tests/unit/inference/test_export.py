@@ -73,12 +73,14 @@ def test_padding_never_influences_a_clip(encoder, exported):
     assert_close(found[-1], expected)
 
 
-def test_the_spectrogram_equals_the_features():
+@pytest.mark.parametrize("floor", [None, -20.0])
+def test_the_spectrogram_equals_the_features(floor):
     """Music has no silent bands: noise under tones, and a statistic of its own."""
-    features = LogMel(mean=2.0, std=9.0)
+    features = LogMel(mean=2.0, std=9.0, floor=floor)
     time = torch.arange(48000) / 24000
     wavs = torch.sin(2 * torch.pi * 440 * time) * 0.5 + torch.randn(2, 48000) * 0.001
     expected, _ = features(wavs)
+    assert floor is None or expected.min() == (floor - 2.0) / 9.0
     found = export._ConvolutionLogMel(features)(wavs, None)
     assert (found - expected).norm() <= 1e-4 * expected.norm()
 

@@ -131,12 +131,20 @@ def test_a_model_of_ours_goes_through_the_official_layout(tmp_path):
     assert torch.equal(ours(wavs).last_hidden_state, again(wavs).last_hidden_state)
 
 
-def test_what_the_official_code_cannot_compute_is_not_saved(tmp_path):
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"n_mels": 64}, "n_mels is 64, there only 128"),
+        ({"mel_floor": -20.0}, "mel_floor is -20.0, there only None"),
+    ],
+)
+def test_what_the_official_code_cannot_compute_is_not_saved(tmp_path, setting, message):
     encoder = MuQEncoder(
-        32, num_layers=1, num_heads=4, ffn_width=64, conv_channels=4, n_mels=64
+        32, num_layers=1, num_heads=4, ffn_width=64, conv_channels=4, **setting
     )
     ours = MuQ.from_pretrained(save_muq(tmp_path / "ours", encoder))
-    with pytest.raises(ValueError, match="n_mels is 64, there only 128"):
+    assert ours.mods.encoder.features.floor == setting.get("mel_floor")
+    with pytest.raises(ValueError, match=message):
         ours.save_pretrained(tmp_path / "official")
 
 

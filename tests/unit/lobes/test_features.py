@@ -8,8 +8,9 @@ from muq_plugins.lobes import LogMel, StackedFrames
 from muq_plugins.lobes.mel import MSD_MEAN, MSD_STD
 
 
+@pytest.mark.parametrize("floor", [None, -20.0, 10.0])
 @pytest.mark.parametrize("samples", [24000, 24011, 31337])
-def test_log_mel_equals_the_torchaudio_chain(samples):
+def test_log_mel_equals_the_torchaudio_chain(samples, floor):
     wavs = 0.3 * torch.randn(2, samples)
     chain = torch.nn.Sequential(
         torchaudio.transforms.MelSpectrogram(
@@ -17,8 +18,12 @@ def test_log_mel_equals_the_torchaudio_chain(samples):
         ),
         torchaudio.transforms.AmplitudeToDB(),
     )
-    expected = (chain(wavs)[..., :-1].transpose(1, 2) - MSD_MEAN) / MSD_STD
-    feats, lens = LogMel()(wavs)
+    decibels = chain(wavs)[..., :-1].transpose(1, 2)
+    if floor is not None:
+        assert (decibels < floor).any() == (floor == 10.0)
+        decibels = decibels.clamp(min=floor)
+    expected = (decibels - MSD_MEAN) / MSD_STD
+    feats, lens = LogMel(floor=floor)(wavs)
     assert feats.shape == (2, samples // 240, 128)
     torch.testing.assert_close(feats, expected, rtol=1e-5, atol=1e-5)
     assert lens.tolist() == [1.0, 1.0]

@@ -112,8 +112,43 @@ def test_loss_is_the_mean_over_masked_frames_and_codebooks():
     assert torch.equal(out.code_counts, count_codes(codes[mask], 16))
 
 
-def test_padding_is_neither_masked_nor_predicted():
-    stage = MaskedPrediction(**small_parts()).eval()
+@pytest.mark.parametrize("weight", [0.0, 0.5, 2.0])
+def test_visible_frames_count_what_is_asked(weight):
+    torch.manual_seed(0)
+    parts = small_parts()
+    stage = MaskedPrediction(**parts, visible_weight=weight).eval()
+    wavs, keys = torch.randn(2, 48000), torch.tensor([3, 4])
+    out = stage(wavs, None, keys)
+    codes = parts["target"](wavs)
+    masked, mask = parts["masking"](wavs, keys)
+    logits = parts["head"](parts["encoder"](masked).last_hidden_state)
+    total = number = 0.0
+    for clip, frame in mask.nonzero().tolist() + (~mask).nonzero().tolist():
+        counts = 1.0 if mask[clip, frame] else weight
+        asked = codes[clip, frame]
+        losses = torch.nn.functional.cross_entropy(logits[clip, frame], asked)
+        total, number = total + counts * losses, number + counts
+    torch.testing.assert_close(out.loss, total / number)
+    torch.testing.assert_close(out.sums["loss"] / out.weights["loss"], total / number)
+    assert torch.equal(out.code_counts, count_codes(codes[mask], 16))
+    assert out.weights["cross_entropy"] == mask.sum()
+    # Each kind of frames is reported by itself, and only what is part of the loss.
+    assert ("visible_cross_entropy" in out.sums) == (weight > 0)
+    if weight:
+        assert out.weights["visible_accuracy"] == (~mask).sum()
+        sums = [out.sums[name] for name in ("cross_entropy", "visible_cross_entropy")]
+        torch.testing.assert_close(sums[0] + weight * sums[1], total)
+
+
+@pytest.mark.parametrize("weight", [-1.0, math.inf, math.nan])
+def test_a_weight_that_is_none_is_refused(weight):
+    with pytest.raises(ValueError, match=f"visible_weight is {weight}"):
+        MaskedPrediction(**small_parts(), visible_weight=weight)
+
+
+@pytest.mark.parametrize("weight", [0.0, 1.0])
+def test_padding_is_neither_masked_nor_predicted(weight):
+    stage = MaskedPrediction(**small_parts(), visible_weight=weight).eval()
     wavs = torch.zeros(2, 96000)
     wavs[:, :24000] = torch.randn(2, 24000)
     keys = torch.tensor([1, 2])
@@ -123,7 +158,7 @@ def test_padding_is_neither_masked_nor_predicted():
     torch.testing.assert_close(padded.loss, alone.loss, rtol=1e-4, atol=1e-4)
 
 
-def test_a_batch_without_masked_frames_has_a_loss_of_zero():
+def test_a_batch_without_scored_frames_has_a_loss_of_zero():
     stage = MaskedPrediction(**small_parts())
     stage.masking.probability = 0.0
     out = stage(torch.randn(1, 24000), None, torch.tensor([1]))
