@@ -41,6 +41,7 @@ setup(
     packages=find_packages(include=["muq_plugins*"]),
     package_data={
         "muq_plugins": ["py.typed"],
+        "muq_plugins.data.corpus": ["melodies.txt"],
         "muq_plugins.evaluation": ["templates/*"],
         "muq_plugins.inference": ["templates/*"],
     },

@@ -95,7 +95,7 @@ def prepare_manifests(
     With several processes the first one works and the others wait, also those of
     other runs. Nothing is done twice: a corpus that is there is used, and a folder
     is only scanned for what is new in it. ``valid_fraction`` and ``test_fraction`` are
-    shares of the files of a folder; the embedded corpus is divided by piece. Each pair
+    shares of the files of a folder; the embedded corpus is divided by melody. Each pair
     of shares has manifests of its own, so that runs do not divide each other's music.
     """
     check_data({"data_folder": data_folder, "collections": collections})

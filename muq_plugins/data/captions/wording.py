@@ -46,6 +46,8 @@ COMPOSERS = {
     "Carl Maria von Weber": ("Weber", "卡尔·马利亚·冯·韦伯", "韦伯"),
     "Giuseppe Verdi": ("Verdi", "朱塞佩·威尔第", "威尔第"),
     "Vicente Lusitano": ("Lusitano", "维森特·卢西塔诺", "卢西塔诺"),
+    "Scott Joplin": ("Joplin", "斯科特·乔普林", "乔普林"),
+    "Stephen Foster": ("Foster", "斯蒂芬·福斯特", "福斯特"),
     "Queen Liliʻuokalani": ("Liliʻuokalani", "利留卡拉尼女王", "利留卡拉尼"),
 }
 

@@ -1,10 +1,14 @@
 """How a take of a piece is played: excerpt, tempo, key, instruments, dynamics."""
 
+import math
 import random
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import NamedTuple
 
+from muq_plugins.data.corpus.effects import Sound, draw_sound
 from muq_plugins.data.corpus.scores import MusicalScore
+from muq_plugins.data.corpus.soundfont import DRUMS
 from muq_plugins.data.instruments import FAMILIES, INSTRUMENTS, family_of
 
 MIXED = "mixed"
@@ -18,6 +22,11 @@ _MOST_PROGRAMS = 4
 _PART_GAIN = 4.0  # dB
 _VELOCITY = 84
 _NOTE_VELOCITY = 12
+_DRUMMED = 0.25  # share of the takes that a drum kit keeps the beat of
+_DRUM_GAIN = (-16.0, -8.0)  # dB, below the other parts
+# Bar and beat: bass drum and closed hi-hat, side stick and maracas, and so on.
+_DRUM_PAIRS = ((36, 42), (37, 70), (36, 54), (45, 69))
+_DRUM_SECONDS = 0.1
 
 
 class PlayedNote(NamedTuple):
@@ -32,7 +41,7 @@ class PlayedNote(NamedTuple):
 class Part(NamedTuple):
     """What one player plays."""
 
-    program: int  # general MIDI program of the instrument
+    program: int  # general MIDI program of the instrument, or DRUMS
     gain: float  # level beside the other parts, in dB
     notes: list[PlayedNote]  # in order of their onset
 
@@ -43,11 +52,18 @@ class Arrangement:
 
     excerpt: MusicalScore  # the music as it is written, before transposition
     parts: list[Part]  # the music as it is played
+    drums: Part | None  # what a drum kit plays, which no label tells
+    sound: Sound  # the tuning, the equaliser and the room
     family: str  # family of all instruments, or "mixed"
     tempo: float  # quarter notes per minute
     # semitones, the same for all parts. Notes are moved by octaves too, where that
     # suits their instrument
     transposition: int
+
+    @property
+    def sounding(self) -> list[Part]:
+        """The parts and the drums."""
+        return self.parts if self.drums is None else [*self.parts, self.drums]
 
     @property
     def programs(self) -> list[int]:
@@ -84,7 +100,9 @@ def arrange(
             for note, pitch in zip(written, pitches, strict=True)
         ]
         parts.append(Part(program, gain, notes))
-    return Arrangement(excerpt, parts, family, tempo, transposition)
+    drums = _draw_drums(excerpt, tempo, rng)
+    sound = draw_sound(rng)
+    return Arrangement(excerpt, parts, drums, sound, family, tempo, transposition)
 
 
 def _draw_tempo(score: MusicalScore, rng: random.Random) -> float:
@@ -126,6 +144,22 @@ def _draw_programs(parts: int, family: str, rng: random.Random) -> list[int]:
     else:
         programs = rng.sample(FAMILIES[family], count)
     return [programs[part % len(programs)] for part in range(parts)]
+
+
+def _draw_drums(excerpt: MusicalScore, tempo: float, rng: random.Random) -> Part | None:
+    """Sometimes a soft drum kit: one drum on each bar, another on its other beats."""
+    if rng.random() >= _DRUMMED or excerpt.time_signature is None:
+        return None
+    count, unit = map(int, excerpt.time_signature.split("/"))
+    beat = 4.0 / unit * (3 if unit >= 8 and count % 3 == 0 else 1)  # in quarter notes
+    drums = rng.choice(_DRUM_PAIRS)
+    notes = []
+    for bar, end in pairwise([*excerpt.bars, excerpt.end]):
+        for number in range(math.ceil((end - bar) / beat)):
+            velocity = _VELOCITY + rng.randint(-_NOTE_VELOCITY, _NOTE_VELOCITY)
+            start = (bar + number * beat) * 60.0 / tempo
+            notes.append(PlayedNote(start, _DRUM_SECONDS, drums[number > 0], velocity))
+    return Part(DRUMS, rng.uniform(*_DRUM_GAIN), notes) if notes else None
 
 
 def _fit(pitches: list[int], program: int) -> list[int]:

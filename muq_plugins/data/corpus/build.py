@@ -53,6 +53,7 @@ def build_corpus(
         "the embedded corpus",
         settings,
         packages=("music21", "pretty_midi"),
+        format=2,
         suffixes=TAKE_FILES,
     )
     if rendered.is_complete():

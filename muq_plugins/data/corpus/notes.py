@@ -89,7 +89,7 @@ def build_notes(
         raise UserError(f"step is {step}: give at least 1 semitone.")
     settings = {"step": int(step), "seed": int(seed)}
     record = Path(folder, "notes.json")
-    rendered = RenderedFolder(record, "rendered notes", settings, ["pretty_midi"])
+    rendered = RenderedFolder(record, "rendered notes", settings, ["pretty_midi"], 1)
     if rendered.is_complete():
         return rendered.folder
     rendered.begin()

@@ -20,8 +20,6 @@ from muq_plugins.data.manifest import manifest_entry
 from muq_plugins.errors import UserError
 from muq_plugins.files import atomic, read_json, sweep, write_json
 
-# Raised whenever a change of this package changes the audio or the labels.
-FORMAT = 1
 AUDIO = "audio"
 _RMS = 0.1  # -20 dBFS
 _PEAK = 0.95
@@ -35,6 +33,7 @@ class RenderedFolder:
     what: str  # what is in the folder, in words
     settings: dict[str, Any]  # what it is made with
     packages: Sequence[str]  # whose versions decide what is rendered
+    format: int  # raised whenever a change of this package changes audio or labels
     suffixes: Sequence[str] = (".flac",)  # of the files of each clip
 
     @property
@@ -85,7 +84,7 @@ class RenderedFolder:
 
     def _write(self, **facts: Any) -> None:
         made_with = {"settings": self.settings, "versions": self._versions()}
-        write_json(self.record, {"format": FORMAT, **made_with, **facts})
+        write_json(self.record, {"format": self.format, **made_with, **facts})
 
     def _read(self) -> dict[str, Any] | None:
         """What the folder says it holds, if that is what is wanted; None if fresh."""
@@ -99,17 +98,24 @@ class RenderedFolder:
             return None
         try:
             record = json.loads(self.record.read_text(encoding="utf-8"))
-            there = {"format": record["format"], **record["settings"]}
+            there, format_ = record["settings"], record["format"]
             record["versions"], record["complete"]
         except (ValueError, KeyError, TypeError) as error:
             raise UserError(
                 f"{self.record} is not the record of {self.what} ({error!r}). Delete "
                 f"{self.folder} or choose another."
             ) from error
-        if there != (wanted := {"format": FORMAT, **self.settings}):
+        if format_ != self.format:
+            raise UserError(
+                f"{self.folder} holds {self.what} as another version of this package "
+                f"made it (format {format_}, now {self.format}): its audio, labels or "
+                "parts differ. Delete the folder, and it is made again in minutes; or "
+                "choose another, to keep what was measured on it."
+            )
+        if there != self.settings:
             raise UserError(
                 f"{self.folder} holds {self.what} made with {there}, but wanted is "
-                f"{wanted}. Choose another folder or delete this one."
+                f"{self.settings}. Choose another folder or delete this one."
             )
         return record
 

@@ -1,6 +1,5 @@
 """Decide which takes of which pieces the embedded corpus holds, and for how long."""
 
-import hashlib
 import itertools
 import math
 import random
@@ -8,20 +7,20 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from muq_plugins.data.corpus.arrangement import MIXED
-from muq_plugins.data.corpus.pieces import Piece, split_of
+from muq_plugins.data.corpus.pieces import Piece
 from muq_plugins.data.instruments import FAMILIES
 from muq_plugins.errors import UserError
 
-# What is held out is to judge by: from a tenth of the pieces each, valid and test get
-# more takes, shorter ones and fewer mixed ones, so that each family is heard often.
-_SHARES = {"train": 0.56, "valid": 0.22, "test": 0.22}  # of the minutes
+# What is held out is to judge by: valid and test get shorter takes and fewer mixed
+# ones, so that many pieces are heard, and each family often.
+_SHARES = {"train": 0.62, "valid": 0.14, "test": 0.24}  # of the minutes
 _LONGEST = {"train": 60.0, "valid": 32.0, "test": 32.0}  # seconds of a take
 _DECKS = {  # to deal families from
     "train": [*FAMILIES, MIXED, MIXED],
     "valid": [*FAMILIES, *FAMILIES, MIXED],
     "test": [*FAMILIES, *FAMILIES, MIXED],
 }
-_HELD_OUT_TAKES = 3
+_HELD_OUT_TAKES = 2  # at most, of a piece before others had their turn
 _HELD_OUT_WORKS = 4
 _SMALL = 8.0  # minutes from which on there are so many works
 _TYPICAL_CLIP = 0.6  # of the longest, before any is known
@@ -64,7 +63,7 @@ class SplitSchedule:
         self._typical = _TYPICAL_CLIP * _LONGEST[split]
         held_out = split != "train"
         self._least_works = _HELD_OUT_WORKS if held_out and minutes >= _SMALL else 1
-        works = {piece.work for piece in pieces if split_of(piece.work) == split}
+        works = {piece.work for piece in pieces if piece.split == split}
         if len(works) < self._least_works:
             raise UserError(
                 f"The {split} part of {minutes:g} minutes needs at least "
@@ -74,8 +73,8 @@ class SplitSchedule:
             )
         # A small split must not be filled by the takes of one piece.
         most = max(int(self.wanted / self._typical / self._least_works), 1)
-        least = min(_HELD_OUT_TAKES, most) if held_out else 1
-        self._visits = _visits(split, pieces, (least, most), seed)
+        most = min(_HELD_OUT_TAKES, most) if held_out else most
+        self._visits = _visits(split, pieces, most, seed)
 
     def next_visits(self) -> list[Visit]:
         """Give the next pieces to visit."""
@@ -103,16 +102,17 @@ class SplitSchedule:
         return True
 
 
-def _visits(
-    split: str, pieces: list[Piece], takes: tuple[int, int], seed: int
-) -> Iterator[Visit]:
+def _visits(split: str, pieces: list[Piece], most: int, seed: int) -> Iterator[Visit]:
     """Every piece of the split in turn, then all of them again for other takes."""
-    pieces = [piece for piece in pieces if split_of(piece.work) == split]
-    pieces.sort(key=lambda p: hashlib.sha256(f"{seed}/{p.path}".encode()).digest())
+
+    def turn(piece: Piece) -> float:
+        return random.Random(f"{seed}/{piece.path}").random() / piece.turns
+
+    pieces = sorted((piece for piece in pieces if piece.split == split), key=turn)
     families = _deal(_DECKS[split], random.Random(f"{seed}/{split}/families"))
     for round_ in itertools.count():
         for piece in pieces:
-            count = min(max(piece.takes, takes[0]), takes[1])
+            count = min(piece.takes, most)
             drawn = tuple(itertools.islice(families, count))
             yield Visit(split, piece, _LONGEST[split], round_ * count, drawn)
 

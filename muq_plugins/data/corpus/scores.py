@@ -1,8 +1,10 @@
-"""The notes of a composition, as music21 reads them, and its key."""
+"""The notes of a composition, as music21 reads them, its key and its metre."""
 
 import warnings
+from collections import Counter
 from dataclasses import dataclass
-from typing import NamedTuple
+from itertools import pairwise
+from typing import NamedTuple, TypeVar
 
 from muq_plugins.data.corpus.pieces import Piece, corpus_folder
 from muq_plugins.errors import UserError
@@ -12,6 +14,8 @@ _TONICS = {
     "major": ("C", "Db", "D", "Eb", "E", "F", "F#", "G", "Ab", "A", "Bb", "B"),
     "minor": ("C", "C#", "D", "Eb", "E", "F", "F#", "G", "G#", "A", "Bb", "B"),
 }
+
+T = TypeVar("T")
 
 
 class Note(NamedTuple):
@@ -29,8 +33,12 @@ class MusicalScore:
     parts: list[list[Note]]  # the notes of each part in order of their onset
     bars: list[float]  # where each bar starts, in quarter notes
     end: float  # where the last note ends, in quarter notes
-    # time signatures: where each starts, in quarter notes, and e.g. "3/4"
+    # what the score states: where it starts to hold, in quarter notes, and the time
+    # signature, e.g. "3/4", or the pitch class of the tonic and "major" or "minor"
     signatures: list[tuple[float, str]]
+    keys: list[tuple[float, tuple[int, str] | None]]
+    # whether somebody chose each mode: programs write "major" where nobody did
+    chosen: bool
 
     @property
     def notes(self) -> list[Note]:
@@ -43,13 +51,20 @@ class MusicalScore:
         return len(self.notes) / (self.end * len(self.parts))
 
     @property
-    def time_signature(self) -> str:
-        """The time signature in force for most of the time."""
-        ends = [start for start, _ in self.signatures[1:]] + [self.end]
-        shares: dict[str, float] = {}
-        for (start, signature), end in zip(self.signatures, ends, strict=True):
-            shares[signature] = shares.get(signature, 0.0) + end - start
-        return max(shares, key=shares.get)
+    def time_signature(self) -> str | None:
+        """The time signature in force for most of the time, if one is stated."""
+        return _in_force(self.signatures, self.end)
+
+    @property
+    def key(self) -> tuple[int, str] | None:
+        """Tonic and mode that the score states.
+
+        Where a program may have stated them, the notes must confirm them, which they do
+        not either where an excerpt is in another key than the movement.
+        """
+        stated = _in_force(self.keys, self.end)
+        sure = stated and (self.chosen or stated == estimate_key(self.notes))
+        return stated if sure else None
 
     def excerpt(self, start: float, end: float) -> "MusicalScore":
         """Cut out what sounds in a span of time, which then begins at its
@@ -65,7 +80,11 @@ class MusicalScore:
             if cut:
                 parts.append(cut)
         first = min((part[0].start for part in parts), default=start)
-        # Signatures before the excerpt count as starting with it: the last one holds.
+
+        def stated(changes: list[tuple]) -> list[tuple]:
+            # Those before the excerpt count as starting with it: the last one holds.
+            return [(max(on - first, 0.0), what) for on, what in changes if on < end]
+
         return MusicalScore(
             parts=[[n._replace(start=n.start - first) for n in part] for part in parts],
             bars=[bar - first for bar in self.bars if first <= bar < end],
@@ -73,12 +92,18 @@ class MusicalScore:
                 (n.start + n.duration - first for part in parts for n in part),
                 default=0.0,
             ),
-            signatures=[
-                (max(on - first, 0.0), signature)
-                for on, signature in self.signatures
-                if on < end
-            ],
+            signatures=stated(self.signatures),
+            keys=stated(self.keys),
+            chosen=self.chosen,
         )
+
+
+def _in_force(changes: list[tuple[float, T]], end: float) -> T | None:
+    """What holds for most of the time."""
+    shares: Counter[T] = Counter()
+    for (start, what), (stop, _) in pairwise([*changes, (end, None)]):
+        shares[what] += stop - start
+    return max(shares, key=shares.get, default=None)
 
 
 def read_score(piece: Piece) -> MusicalScore:
@@ -87,18 +112,10 @@ def read_score(piece: Piece) -> MusicalScore:
     Repeats are played once, grace notes and chord symbols are left out, tied notes
     become one and transposing instruments sound as they do.
     """
-    from music21 import converter
-
-    file = corpus_folder() / piece.path
-    with warnings.catch_warnings():
-        # About bars with a beat too many in some files, which do no harm here.
-        warnings.simplefilter("ignore")
-        # A pickle of every file in the temporary folder would help nobody.
-        score = converter.parse(file, forceSource=True, storePickle=False)
-        score.toSoundingPitch(inPlace=True)
-    parts = [notes for part in score.parts if (notes := _notes_of(part))]
+    score = parse(piece)
+    parts = [notes for part in score.parts if (notes := notes_of(part))]
     if not parts:
-        raise UserError(f"No notes in {file}.")
+        raise UserError(f"No notes in {piece.path} of music21.")
     first = score.parts[0]
     signatures = [
         (float(item.getOffsetInHierarchy(first)), item.ratioString)
@@ -108,11 +125,44 @@ def read_score(piece: Piece) -> MusicalScore:
         parts=parts,
         bars=[float(bar.offset) for bar in first.getElementsByClass("Measure")],
         end=max(note.start + note.duration for part in parts for note in part),
-        signatures=signatures or [(0.0, "4/4")],
+        signatures=signatures,
+        keys=_keys_of(score.parts),
+        chosen=piece.path.endswith(".abc"),
     )
 
 
-def _notes_of(part) -> list[Note]:
+def parse(piece: Piece):
+    """The score of music21, as it sounds."""
+    from music21 import converter
+
+    file = corpus_folder() / piece.path
+    with warnings.catch_warnings():
+        # About bars with a beat too many in some files, which do no harm here.
+        warnings.simplefilter("ignore")
+        # A pickle of every file in the temporary folder would help nobody.
+        score = converter.parse(file, forceSource=True, storePickle=False)
+        score.toSoundingPitch(inPlace=True)
+    return score
+
+
+def _keys_of(parts) -> list[tuple[float, tuple[int, str] | None]]:
+    """The keys that a score states, and None where it leaves the mode open."""
+    found: dict[float, set] = {}
+    for part in parts:
+        for item in part.recurse().getElementsByClass("KeySignature"):
+            mode = getattr(item, "mode", None)
+            key = (item.tonic.pitchClass, mode) if mode in ("major", "minor") else None
+            found.setdefault(float(item.getOffsetInHierarchy(part)), set()).add(key)
+    keys = []
+    for start, stated in sorted(found.items()):
+        minor = {key for key in stated if key and key[1] == "minor"}
+        # Where staves differ, minor was chosen and major is what a program writes.
+        chosen = minor or stated - {None}
+        keys.append((start, chosen.pop() if len(chosen) == 1 else None))
+    return keys
+
+
+def notes_of(part) -> list[Note]:
     """The notes of a music21 part, ties merged, in order of onset."""
     notes: list[Note] = []
     tied: dict[int, int] = {}
@@ -138,8 +188,8 @@ def _notes_of(part) -> list[Note]:
     return notes
 
 
-def estimate_key(notes: list[Note]) -> tuple[int, str, float]:
-    """Estimate the key with music21's default analysis (Aarden and Essen)."""
+def estimate_key(notes: list[Note]) -> tuple[int, str]:
+    """Estimate tonic and mode with music21's default analysis (Aarden and Essen)."""
     from music21 import note as m21note
     from music21 import stream
     from music21.analysis.discrete import AardenEssen
@@ -156,8 +206,8 @@ def estimate_key(notes: list[Note]) -> tuple[int, str, float]:
             if duration
         ]
     )
-    (tonic, mode, confidence), _ = AardenEssen().process(flat)
-    return tonic.pitchClass, mode, round(float(confidence), 4)
+    (tonic, mode, _), _ = AardenEssen().process(flat)
+    return tonic.pitchClass, mode
 
 
 def key_name(tonic: int, mode: str) -> str:

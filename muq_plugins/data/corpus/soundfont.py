@@ -9,7 +9,7 @@ key label is to be true needs notes in tune.
 
 What is played: samples with their loops, tuning, attenuation and volume envelope
 (SoundFont 2.01 specification, sections 7 to 9). What is not: filters, vibrato,
-modulators, panning and drums.
+modulators and panning.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from scipy.signal import firwin, resample_poly
 from muq_plugins.errors import UserError
 
 SAMPLE_RATE = 24000
+DRUMS = 128  # the program of the drum kit, whose pitches are those of General MIDI
 _FULL_RANGE = 100.0  # dB, what decay and release times refer to
 # The tables of a SoundFont 2 file, as the specification names and lays them out.
 _TABLES = {
@@ -77,9 +78,9 @@ class SoundFont:
         """Give the zones of an instrument."""
         if program not in self._zones:
             presets = self._tables["phdr"]
-            found = np.flatnonzero(
-                (presets["preset"] == program) & (presets["bank"] == 0)
-            )
+            # The kits are in bank 128, everything else is in bank 0.
+            numbers = presets["bank"].astype(int) + presets["preset"]
+            found = np.flatnonzero(numbers == program)
             if not len(found):
                 raise UserError(f"The soundfont has no program {program}.")
             instruments = self._generators("p", presets["bag"], found[0], _INSTRUMENT)
@@ -92,16 +93,19 @@ class SoundFont:
             ]
         return self._zones[program]
 
-    def play(self, program: int, pitch: int, duration: float) -> np.ndarray:
+    def play(
+        self, program: int, pitch: int, duration: float, detuning: float = 0.0
+    ) -> np.ndarray:
         """Play a note on an instrument, with all zones of its key.
 
-        A key that the font forgot (E4 of the alto saxophone) takes the nearest zone.
+        `detuning` is in semitones. A key that the font forgot (E4 of the alto
+        saxophone) takes the nearest zone.
         """
         zones = self.zones(program)
         fitting = [zone for zone in zones if pitch in zone.keys]
         if not fitting:
             fitting = [min(zones, key=lambda zone: abs(zone.root - pitch))]
-        notes = [zone.play(pitch, duration) for zone in fitting]
+        notes = [zone.play(pitch + detuning, duration) for zone in fitting]
         audio = np.zeros(max(len(note) for note in notes), dtype=np.float32)
         for note in notes:
             audio[: len(note)] += note
@@ -211,7 +215,7 @@ class Zone:
     release: float
     sustain: float  # attenuation that the decay ends at, in dB
 
-    def play(self, pitch: int, duration: float) -> np.ndarray:
+    def play(self, pitch: float, duration: float) -> np.ndarray:
         """Play a note."""
         frames = int(np.ceil((duration + self.release) * SAMPLE_RATE))
         step = 2.0 ** ((pitch - self.root) * self.scale / 12.0) * self.rate

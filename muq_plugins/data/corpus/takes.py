@@ -12,11 +12,12 @@ import pretty_midi
 
 from muq_plugins.data.captions.writer import full_caption
 from muq_plugins.data.corpus.arrangement import Arrangement, Part, arrange
+from muq_plugins.data.corpus.effects import DRY, Sound, apply_sound
 from muq_plugins.data.corpus.pieces import Piece
 from muq_plugins.data.corpus.rendered import AUDIO, level, rendered_entry, write_flac
 from muq_plugins.data.corpus.schedule import Visit
-from muq_plugins.data.corpus.scores import estimate_key, key_name, read_score
-from muq_plugins.data.corpus.soundfont import SAMPLE_RATE, load_soundfont
+from muq_plugins.data.corpus.scores import key_name, read_score
+from muq_plugins.data.corpus.soundfont import DRUMS, SAMPLE_RATE, load_soundfont
 from muq_plugins.data.instruments import INSTRUMENTS
 from muq_plugins.files import atomic, read_json, write_json
 
@@ -68,7 +69,7 @@ def make_clips(visit: Visit, folder: Path, seed: int) -> list[dict]:
             score = score or read_score(visit.piece)
             rng = random.Random(f"{seed}/{visit.piece.path}/{take}")
             arrangement = arrange(score, family, visit.longest, rng)
-            audio = render(arrangement.parts)
+            audio = render(arrangement.sounding, arrangement.sound)
             labels = _labels(visit.piece, arrangement)
             labels["midi"] = f"{AUDIO}/{clip_id}.mid"
             entry = rendered_entry(clip_id, len(audio), labels)
@@ -78,7 +79,7 @@ def make_clips(visit: Visit, folder: Path, seed: int) -> list[dict]:
                 f"cannot be rendered: {error}"
             ) from error
         write_flac(audio_path, audio)
-        write_midi(notes_path, arrangement.parts)
+        write_midi(notes_path, arrangement.sounding)
         write_json(labels_path, entry)
         entries.append(entry)
     return entries
@@ -88,15 +89,15 @@ def make_clips(visit: Visit, folder: Path, seed: int) -> list[dict]:
 TAKE_LABELS = frozenset(
     {
         *("piece", "composer", "title", "programs", "instruments", "families"),
-        *("family", "key", "mode", "key_confidence", "time_signature", "tempo_bpm"),
+        *("family", "key", "mode", "time_signature", "tempo_bpm"),
         *("transposition", "caption"),
     }
 )
 
 
 def _labels(piece: Piece, arrangement: Arrangement) -> dict[str, Any]:
-    """What is known of a clip, as it sounds."""
-    tonic, mode, confidence = estimate_key(arrangement.excerpt.notes)
+    """What is known of a clip, as it sounds; what the score leaves open is left out."""
+    excerpt = arrangement.excerpt
     labels = {
         "piece": piece.work,
         "composer": piece.composer,
@@ -105,26 +106,27 @@ def _labels(piece: Piece, arrangement: Arrangement) -> dict[str, Any]:
         "instruments": [INSTRUMENTS[number].name for number in arrangement.programs],
         "families": arrangement.families,
         "family": arrangement.family,
-        "key": key_name(tonic + arrangement.transposition, mode),
-        "mode": mode,
-        "key_confidence": confidence,
-        "time_signature": arrangement.excerpt.time_signature,
         "tempo_bpm": arrangement.tempo,
         "transposition": arrangement.transposition,
     }
+    if key := excerpt.key:
+        tonic, labels["mode"] = key
+        labels["key"] = key_name(tonic + arrangement.transposition, labels["mode"])
+    if excerpt.time_signature:
+        labels["time_signature"] = excerpt.time_signature
     return {**labels, "caption": full_caption(labels, "en")}
 
 
-def render(parts: list[Part]) -> np.ndarray:
-    """Play the parts of an arrangement together, without any effect."""
-    tracks = [_play_part(part) for part in parts]
+def render(parts: list[Part], sound: Sound = DRY) -> np.ndarray:
+    """Play the parts of an arrangement together, in a tuning, a tone and a room."""
+    tracks = [_play_part(part, sound.detuning) for part in parts]
     audio = np.zeros(max(len(track) for track in tracks), dtype=np.float32)
     for track in tracks:
         audio[: len(track)] += track
-    return level(_trim_end(audio))
+    return level(_trim_end(apply_sound(audio, sound)))
 
 
-def _play_part(part: Part) -> np.ndarray:
+def _play_part(part: Part, detuning: float) -> np.ndarray:
     """One part at an RMS of its gain over the time that it sounds.
 
     Without that, a glockenspiel that the labels name would not be heard beside brass.
@@ -135,7 +137,7 @@ def _play_part(part: Part) -> np.ndarray:
     for note in part.notes:
         key = (note.pitch, note.duration)
         if key not in sounds:
-            sounds[key] = font.play(part.program, note.pitch, note.duration)
+            sounds[key] = font.play(part.program, note.pitch, note.duration, detuning)
         # The amplitude that SoundFont 2.01, 8.4.1, gives to a velocity.
         gain = np.float32((note.velocity / 127.0) ** 2)
         notes.append((round(note.start * SAMPLE_RATE), sounds[key], gain))
@@ -157,7 +159,8 @@ def write_midi(path: Path, parts: list[Part]) -> None:
     """Write what is played as MIDI, a track for each part, to the millisecond."""
     midi = pretty_midi.PrettyMIDI(resolution=500, initial_tempo=120.0)
     for part in parts:
-        track = pretty_midi.Instrument(part.program)
+        is_drum = part.program == DRUMS
+        track = pretty_midi.Instrument(0 if is_drum else part.program, is_drum)
         last: dict[int, pretty_midi.Note] = {}  # by pitch
         for note in part.notes:
             end = note.start + note.duration

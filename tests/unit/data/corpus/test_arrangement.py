@@ -1,5 +1,6 @@
 """Arrangements: what is drawn stays in its bounds and follows the score."""
 
+import dataclasses
 import random
 
 import pytest
@@ -22,7 +23,7 @@ def make_score(quarters):
         for high, low in voices
     ]
     bars = [float(bar) for bar in range(0, quarters, 4)]
-    return MusicalScore(parts, bars, float(quarters), [(0.0, "4/4")])
+    return MusicalScore(parts, bars, float(quarters), [(0.0, "4/4")], [], True)
 
 
 def test_same_seed_same_arrangement():
@@ -63,6 +64,33 @@ def test_every_key_and_many_tempi_are_drawn():
     assert {a.transposition for a in drawn} == set(range(-5, 7))
     tempi = [a.tempo for a in drawn]
     assert min(tempi) < 100.0 < 150.0 < max(tempi)
+
+
+def test_drums_keep_the_beat_of_some_takes():
+    takes = [arrange(make_score(64), "reed", 60.0, random.Random(i)) for i in range(80)]
+    drummed = [take for take in takes if take.drums is not None]
+    assert 10 <= len(drummed) <= 30
+    for take in drummed:
+        assert take.programs == sorted({part.program for part in take.parts})
+        assert take.sounding == [*take.parts, take.drums]
+        notes, quarter = take.drums.notes, 60.0 / take.tempo
+        starts = [note.start / quarter for note in notes]
+        assert starts == pytest.approx(list(range(len(starts))))
+        bars = {note.pitch for note in notes[::4]}
+        assert len(bars) == 1 and not bars & {note.pitch for note in notes[1::4]}
+        assert take.drums.gain < -4.0
+    untold = dataclasses.replace(make_score(64), signatures=[])
+    for i in range(40):
+        assert arrange(untold, "reed", 60.0, random.Random(i)).drums is None
+
+
+@pytest.mark.parametrize(("metre", "beat"), [("6/8", 1.5), ("3/8", 1.5), ("2/2", 2.0)])
+def test_drums_know_the_beat_of_a_metre(metre, beat):
+    score = dataclasses.replace(make_score(64), signatures=[(0.0, metre)])
+    takes = [arrange(score, "reed", 60.0, random.Random(i)) for i in range(20)]
+    (take, *_) = [take for take in takes if take.drums is not None]
+    starts = [note.start * take.tempo / 60.0 for note in take.drums.notes[:2]]
+    assert starts == pytest.approx([0.0, beat])
 
 
 @pytest.mark.parametrize("longest", [32.0, 60.0])

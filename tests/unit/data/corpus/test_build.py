@@ -23,10 +23,9 @@ from muq_plugins.data.corpus import (
     build,
     build_corpus,
     rendered,
-    split_of,
 )
 from muq_plugins.data.corpus.pieces import find_pieces
-from muq_plugins.data.corpus.scores import estimate_key, key_name, read_score
+from muq_plugins.data.corpus.scores import key_name, read_score
 from muq_plugins.data.corpus.takes import TAKE_LABELS
 from muq_plugins.errors import UserError
 
@@ -97,10 +96,11 @@ def test_size_is_what_was_asked_for(corpus):
     assert sorted(record["versions"]) == ["music21", "pretty_midi"]
 
 
-def test_no_composition_is_in_two_splits(corpus):
+def test_clips_are_in_the_split_of_their_piece(corpus):
+    splits = {piece.work: piece.split for piece in find_pieces()}
     for split in SPLITS:
         for entry in read_json(corpus / f"{split}.json").values():
-            assert split_of(entry["piece"]) == split
+            assert splits[entry["piece"]] == split
 
 
 def test_audio_is_levelled_and_starts_at_once(corpus):
@@ -118,34 +118,39 @@ def test_audio_is_levelled_and_starts_at_once(corpus):
 
 def test_notes_beside_the_audio_are_those_that_sound(corpus):
     """At the time of a note, its frequency is louder than those beside it."""
+    louder = []
     for entry in entries_of(corpus).values():
         midi = pretty_midi.PrettyMIDI(entry["midi"].format(data_root=corpus))
-        assert sorted({part.program for part in midi.instruments}) == entry["programs"]
-        notes = [note for part in midi.instruments for note in part.notes]
+        parts = [part for part in midi.instruments if not part.is_drum]
+        assert sorted({int(part.program) for part in parts}) == entry["programs"]
+        notes = [note for part in parts for note in part.notes]
         assert min(note.start for note in notes) == 0.0
         assert abs(max(note.end for note in notes) - entry["duration"]) < 3.0
         audio, _ = soundfile.read(entry["wav"].format(data_root=corpus))
-        louder = []
         for note in notes:
             start = round(note.start * 24000)
             frame = audio[start : start + 4096] * np.hanning(4096)[: len(audio) - start]
             spectrum = np.abs(np.fft.rfft(frame, 24000))  # by Hz
             own, *others = (
                 spectrum[round(440.0 * 2.0 ** ((note.pitch + step - 69) / 12))]
-                for step in (0.0, -0.5, 0.5)
+                for step in (0, -1, 1)
             )
             louder.append(own > max(others))
-        assert np.mean(louder) > 0.6
+    assert np.mean(louder) > 0.75
 
 
 def test_labels_are_in_their_vocabularies(corpus):
     keys = {key_name(tonic, mode) for tonic in range(12) for mode in ("major", "minor")}
     audio = {"wav", "midi", "duration", "sample_rate", "channels"}
     for entry in entries_of(corpus).values():
-        assert entry.keys() - audio == TAKE_LABELS
-        assert entry["key"] in keys
-        assert entry["key"].endswith(entry["mode"])
-        assert 0.3 < entry["key_confidence"] <= 1.0
+        stated = {"key", "mode", "time_signature"}
+        assert TAKE_LABELS - stated <= entry.keys() - audio <= TAKE_LABELS
+        assert ("key" in entry) == ("mode" in entry)
+        if "key" in entry:
+            assert entry["key"] in keys
+            assert entry["key"].endswith(entry["mode"])
+        else:
+            assert "major" not in entry["caption"] and "minor" not in entry["caption"]
         assert -5 <= entry["transposition"] <= 6
         assert 40.0 < entry["tempo_bpm"] < 220.0
         assert entry["programs"] == sorted(set(entry["programs"]))
@@ -164,9 +169,10 @@ def test_key_of_a_whole_piece_is_transposed(corpus):
     for clip_id, entry in entries_of(corpus).items():
         score = read_score(pieces[clip_id.rsplit("-take", 1)[0]])
         if abs(score.end * 60.0 / entry["tempo_bpm"] - entry["duration"]) < 2.0:
-            tonic, mode, _ = estimate_key(score.notes)
-            assert entry["key"] == key_name(tonic + entry["transposition"], mode)
-            checked += entry["transposition"] != 0
+            tonic, mode = score.key or (0, None)
+            key = mode and key_name(tonic + entry["transposition"], mode)
+            assert entry.get("key") == key
+            checked += mode is not None and entry["transposition"] != 0
     assert checked > 0
 
 
@@ -234,6 +240,13 @@ def test_a_collection_is_played_by_itself(tmp_path):
         build_corpus(tmp_path / "tunes", minutes=0.5, seed=3)
 
 
+def test_a_corpus_of_an_older_version_is_refused(corpus, tmp_path):
+    record = {**read_json(corpus / "corpus.json"), "format": 1}
+    (tmp_path / "corpus.json").write_text(json.dumps(record), encoding="utf-8")
+    with pytest.raises(ValueError, match="format 1, now 2.*Delete the folder, and it"):
+        build_corpus(tmp_path, **SETTINGS)
+
+
 def test_other_settings_are_refused(corpus):
     with pytest.raises(ValueError, match="'seed': 7.*'seed': 8.*another folder or del"):
         build_corpus(corpus, minutes=3.0, seed=8)
@@ -272,13 +285,9 @@ def test_unwritable_folder_is_named(tmp_path):
         ({"minutes": float("nan")}, "minutes is nan"),
         ({"workers": 0}, "workers is 0"),
         ({"collections": ["jazz"]}, "collections is .'jazz'"),
-        (
-            {"minutes": 20, "collections": ["classical"]},
-            "at least 4 .* have 1 for it",
-        ),
     ],
 )
 def test_settings_out_of_range(tmp_path, settings, message):
     with pytest.raises(ValueError, match=message):
         build_corpus(tmp_path / "new", **{"workers": 1, **settings}, progress=False)
-    assert not (tmp_path / "new" / "audio").exists() or "at least 4" in message
+    assert not (tmp_path / "new" / "audio").exists()

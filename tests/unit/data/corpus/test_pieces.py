@@ -7,10 +7,13 @@ import pytest
 from muq_plugins.data.corpus.pieces import (
     COLLECTIONS,
     SPLITS,
+    candidates,
     corpus_folder,
     find_pieces,
+    read_groups,
     split_of,
 )
+from tests.goldens.melodies import grouped, opening, read_melodies, sharing
 
 
 @pytest.fixture(scope="module")
@@ -36,32 +39,71 @@ def test_movements_of_a_work_are_in_one_split(pieces):
     matthew = {piece.work for path, piece in pieces.items() if "/bwv244." in path}
     assert matthew == {"bach/bwv244"}
     assert pieces["mozart/k155/movement1.mxl"].work == "mozart/k155"
-
-
-def test_splits_are_about_80_10_10():
-    counts = collections.Counter(split_of(f"work{i}") for i in range(5000))
-    assert counts["train"] == pytest.approx(4000, abs=120)
-    assert counts["valid"] == pytest.approx(500, abs=80)
-    assert counts["test"] == pytest.approx(500, abs=80)
-
-
-def test_every_split_has_pieces_of_two_composers(pieces):
-    composers = collections.defaultdict(set)
+    splits = collections.defaultdict(set)
     for piece in pieces.values():
-        composers[split_of(piece.work)].add(piece.composer)
-    assert min(len(names) for names in composers.values()) >= 2
+        splits[piece.work].add(piece.split)
+    assert all(len(found) == 1 for found in splits.values())
+
+
+def test_no_two_splits_share_a_melody(pieces):
+    """Of all pieces, in any key and whatever collection."""
+    melodies = read_melodies()
+    splits = [pieces[path].split for path in melodies]
+    pairs = sharing([*melodies.values()])
+    assert sum(one != other for one, other in pairs) > 500
+    assert all(splits[one] == splits[other] for one, other in pairs)
+
+
+def test_groups_are_those_of_melodies_and_works(pieces):
+    assert [piece.path for piece in candidates()] == list(read_groups()) == list(pieces)
+    first = {}
+    works = {
+        (first.setdefault(piece.work, place), place)
+        for place, piece in enumerate(pieces.values())
+    }
+    pairs = works | sharing([*read_melodies().values()])
+    groups = grouped(list(pieces), pairs)
+    assert dict(zip(pieces, groups, strict=True)) == read_groups()
+
+
+def test_melodies_are_those_of_the_scores(pieces):
+    """Of every hundredth piece, and of one with a descant above the soprano."""
+    melodies = read_melodies()
+    for path in [*list(pieces)[::100], "bach/bwv161.6.mxl"]:
+        assert opening(pieces[path]) == melodies[path], path
+
+
+def test_melodies_are_known_in_other_keys_and_with_passing_notes():
+    """O Haupt voll Blut und Wunden, of which the first has a passing note more."""
+    melodies = read_melodies()
+    names = ["244.62", "244.54", "161.6", "153.5", "227.7"]
+    lines = [melodies[f"bach/bwv{name}.mxl"] for name in names]
+    assert lines[0] != lines[1]
+    groups = grouped(names, sharing(lines))
+    assert len(set(groups[:4])) == 1 and groups[4] == "227.7"
+
+
+def test_groups_are_split_55_15_30():
+    counts = collections.Counter(split_of(f"group{i}") for i in range(5000))
+    assert counts["train"] == pytest.approx(2750, abs=120)
+    assert counts["valid"] == pytest.approx(750, abs=80)
+    assert counts["test"] == pytest.approx(1500, abs=100)
+
+
+@pytest.mark.parametrize("name", COLLECTIONS)
+def test_every_split_has_pieces_of_every_collection(name):
+    counts = collections.Counter(piece.split for piece in find_pieces([name]))
+    assert min(counts[split] for split in SPLITS) >= 10
 
 
 def test_collections_are_chosen_by_name(pieces):
     chosen = {name: find_pieces([name]) for name in COLLECTIONS}
     assert [len(found) > 40 for found in chosen.values()] == [True] * 3
-    assert {p.path for p in chosen["chorales"] + chosen["classical"]} == set(pieces)
+    assert {p.path for found in chosen.values() for p in found} == set(pieces)
     tunes = chosen["fiddle tunes"]
-    assert len(tunes) > 1000 and not {p.path for p in tunes} & set(pieces)
+    assert len(tunes) > 1000
     assert len({piece.work for piece in tunes}) == len(tunes)
     assert {piece.composer for piece in tunes} == {"Anonymous"}
-    for split in SPLITS:
-        assert sum(split_of(piece.work) == split for piece in tunes) > 80
     both = find_pieces(["fiddle tunes", "chorales"])
     assert len(both) == len(tunes) + len(chosen["chorales"])
     assert both == sorted(both, key=lambda piece: piece.path)

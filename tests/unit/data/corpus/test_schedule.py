@@ -5,8 +5,9 @@ import collections
 import pytest
 
 from muq_plugins.data.corpus.arrangement import FAMILIES
-from muq_plugins.data.corpus.pieces import SPLITS, find_pieces, split_of
+from muq_plugins.data.corpus.pieces import SPLITS, find_pieces
 from muq_plugins.data.corpus.schedule import SplitSchedule
+from muq_plugins.errors import UserError
 
 
 @pytest.fixture(scope="module")
@@ -37,8 +38,8 @@ def test_held_out_splits_have_four_works(pieces, split, minutes):
 @pytest.mark.parametrize("split", SPLITS)
 def test_pieces_are_of_the_split_and_the_size_is_met(pieces, split):
     clips = run(split, pieces, 60.0)
-    assert all(split_of(piece.work) == split for piece, _ in clips.values())
-    share = {"train": 0.56, "valid": 0.22, "test": 0.22}[split]
+    assert all(piece.split == split for piece, _ in clips.values())
+    share = {"train": 0.62, "valid": 0.14, "test": 0.24}[split]
     assert 60.0 * share <= len(clips) / 2.0 < 60.0 * share + 0.5
 
 
@@ -56,8 +57,23 @@ def test_seed_alone_decides(pieces):
     assert run("train", pieces, 20.0) != run("train", pieces, 20.0, seed=2)
 
 
+def test_the_usual_corpus_tests_on_130_pieces(pieces):
+    clips = run("test", pieces, 300.0, seed=1234, duration=24.0)
+    assert len({piece.work for piece, _ in clips.values()}) >= 130
+    tunes = sum(piece.turns < 1.0 for piece, _ in clips.values())
+    assert 0.3 < tunes / len(clips) < 0.6
+
+
+def test_too_few_works_to_test_on_are_refused(pieces):
+    some = [piece for piece in pieces if piece.split == "test"][:3]
+    with pytest.raises(
+        UserError, match="test part of 20 min.*at least 4 .* have 3 for"
+    ):
+        SplitSchedule("test", some, 20.0, seed=1)
+
+
 def test_pieces_return_with_new_takes_when_they_are_used_up(pieces):
-    some = [piece for piece in pieces if split_of(piece.work) == "train"][:3]
+    some = [piece for piece in pieces if piece.split == "train"][:3]
     clips = run("train", some, 20.0)
-    assert len(clips) == 23
+    assert len(clips) == 25
     assert len({piece.path for piece, _ in clips.values()}) == 3
