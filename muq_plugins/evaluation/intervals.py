@@ -96,6 +96,14 @@ def recall_draws(
     return recalls.sum(axis=1) / occurs.sum(axis=1)
 
 
+def mean_draws(
+    values: Sequence[float], groups: Sequence, samples: int = 1000
+) -> np.ndarray:
+    """The mean (samples,) of a value per row when groups are drawn."""
+    weights = draws(groups, samples)
+    return weights @ np.asarray(values) / weights.sum(axis=1)
+
+
 def interval(value: float, draws: np.ndarray) -> Estimate:
     """A number with the middle 95 % of its draws, leaving out those that are NaN."""
     kept = draws[~np.isnan(draws)]

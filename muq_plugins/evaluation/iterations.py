@@ -111,7 +111,7 @@ def _verdicts(models: list[Model]) -> Iterator[Verdict]:
         yield Verdict(
             "undecided",
             "there is no probe to compare models by: the one at the end of a training "
-            "(final_probe) needs music with labels of families. Run "
+            "(final_probe) needs music with notes or labels of families. Run "
             "recipes/MuQ/probe.py with hparams/probe.yaml, or with probe_csv.yaml on "
             f"labels of your own, for each model ({', '.join(ends)}).",
         )

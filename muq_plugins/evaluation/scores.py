@@ -31,13 +31,18 @@ RANKED_DRAWS = 500
 # Draws that are ranked at once: a bound on memory, not on the result.
 CHUNK = 50
 # What results are compared by, for each kind of task.
-PRIMARY = {"single": "balanced_accuracy", "multi": "average_precision"}
+PRIMARY = {
+    "single": "balanced_accuracy",
+    "multi": "average_precision",
+    "frames": "clip_precision",
+}
 # Names of all metrics for a person.
 METRIC_NAMES = {
     "balanced_accuracy": "Balanced accuracy",
     "accuracy": "Accuracy",
     "macro_f1": "F1 (macro)",
     "average_precision": "Average precision (macro)",
+    "clip_precision": "Average precision (within clips)",
     "roc_auc": "ROC-AUC (macro)",
 }
 
@@ -63,6 +68,23 @@ def label_scores(targets: np.ndarray, scores: np.ndarray) -> dict[str, float]:
         "average_precision": float(average_precision),
         "roc_auc": float(roc_auc_score(targets, scores, average="macro")),
     }
+
+
+def clip_precision(truth: np.ndarray, scores: np.ndarray) -> float:
+    """Average precision over all pairs of time and class (times, classes) of a clip.
+
+    Probes of frames compare its mean over clips. So every clip counts the same, whether
+    it is dense or sparse, loud or soft; only the order within it matters; and an
+    interval over pieces is that of a mean.
+    """
+    one = np.ones((1, truth.size))
+    return float(weighted_average_precision(truth.ravel(), scores.ravel(), one)[0])
+
+
+def macro_precision(truth: np.ndarray, scores: np.ndarray) -> float:
+    """Average precision over all times, the mean over the classes that vary."""
+    one = np.ones((1, len(truth)))
+    return float(_macro(weighted_average_precision, truth, scores, one)[0])
 
 
 def chance(targets: np.ndarray) -> float:

@@ -39,7 +39,7 @@ def find_tasks(hparams):
     """What is probed for, and the clips of a CSV file; refuses labels of no clip."""
     tasks = make_tasks(hparams["tasks"], hparams["group"])
     if hparams["labels_csv"] is None:
-        check_labels([task.label for task in tasks], hparams["corpora"])
+        check_labels([task.key for task in tasks], hparams["corpora"])
         return tasks, None
     corpus = csv_clips(
         hparams["labels_csv"],
@@ -49,7 +49,7 @@ def find_tasks(hparams):
     )
     corpora = [corpus]
     for task in tasks:
-        corpus_of(task.label, corpora)
+        corpus_of(task.key, corpora)
     return tasks, corpora
 
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from muq_plugins.evaluation.figures.lines import line_charts
 from muq_plugins.evaluation.figures.values import Bars, bars, intervals
+from muq_plugins.evaluation.intervals import Estimate
 from muq_plugins.evaluation.page import (
     Fact,
     Page,
@@ -38,8 +40,12 @@ from muq_plugins.evaluation.pages.tokenizer import (
     run_levels,
     use_of_codes,
 )
-from muq_plugins.evaluation.probing.page import gains
+from muq_plugins.evaluation.probing.page import gains, layers_panel, title_of
 from muq_plugins.evaluation.probing.results import (
+    LINEAR,
+    LOG_MEL,
+    TRAINED,
+    UNTRAINED,
     TaskResult,
     load_final_probe,
 )
@@ -81,13 +87,26 @@ def random_target(run: Run) -> Iterator[Fact]:
         yield Fact("Target", "random weights", f"nobody has trained the {parts}")
 
 
-def probe_score(run: Run) -> Iterator[Fact]:
-    """What a linear probe reads off the encoder."""
-    for probe in probes(run):
-        *others, last = probe.chosen()
-        comparison = [f"{row.features} {percent(row.value)}" for row in others]
-        note = ", ".join([*comparison, f"chance {percent(probe.chance)}"])
-        yield Fact(f"Probe, {last.features}", percent(last.value), note)
+def notes_score(run: Run) -> Iterator[Fact]:
+    """What a linear probe reads off single frames of the encoder."""
+    for probe in _of_kind("frames")(run):
+        yield _probe_fact(probe)
+
+
+def family_score(run: Run) -> Iterator[Fact]:
+    """What a linear probe reads off whole clips, where notes are not known."""
+    for probe in _of_kind("single")(run):
+        yield _probe_fact(probe)
+
+
+def _probe_fact(probe: TaskResult) -> Fact:
+    *others, last = probe.chosen()
+    comparison = [
+        f"{probe.called(row.features)} {percent(row.value)}" for row in others
+    ]
+    note = ", ".join([*comparison, f"chance {percent(probe.chance)}"])
+    label = f"{title_of(probe)}, {last.features}"
+    return Fact(label, percent(last.value), note)
 
 
 def learned(run: Run) -> Iterator[Verdict]:
@@ -208,6 +227,10 @@ def probes(run: Run) -> list[TaskResult]:
     return list(filter(None, [load_final_probe(run.folder)]))
 
 
+def _of_kind(kind: str) -> Callable[[Run], list[TaskResult]]:
+    return lambda run: [probe for probe in probes(run) if probe.kind == kind]
+
+
 def _guessing(run: Run) -> list[float]:
     """What always guessing gets; codes are counted on the test part, at the end."""
     if run.code_counts is None or not run.test:
@@ -237,6 +260,37 @@ def _codebooks_table(run: Run) -> Table:
     if guessing := _guessing(run):
         columns["Most frequent code"] = map(percent, guessing)
     return codebook_table(columns)
+
+
+def _frames_figure(probe: TaskResult, path: Path) -> None:
+    panel = layers_panel(probe, numbers="all")._replace(
+        title=f"Which {probe.label} sound? Read off single frames of each layer",
+        xlabel="layer, 0: front end",
+    )
+    line_charts([panel], path, height=4.2, key=True)
+
+
+def _frames_table(probe: TaskResult) -> Table:
+    """Every layer beside what it has to beat."""
+    rows = []
+    every = zip(
+        *(probe.curve(name, LINEAR) for name in (TRAINED, UNTRAINED)),
+        *(probe.against(name) for name in (UNTRAINED, LOG_MEL)),
+        strict=True,
+    )
+    for ours, untrained, gain, over in every:
+        of_each = f"±{100 * np.std(untrained.initialisations):.1f}"
+        cells = [ours.place + " (chosen)" * ours.chosen, percent(ours.value)]
+        cells += [f"{ours.low:.1%} to {ours.high:.1%}"]
+        cells += [f"{percent(untrained.value)} {of_each}"]
+        rows.append([*cells, _points(gain), _points(over)])
+    header = ["Layer", "Trained", "95% interval", "Untrained"]
+    return Table([*header, "Minus untrained", "Minus log-mel"], rows)
+
+
+def _points(found: Estimate) -> str:
+    """A difference in points, with its interval."""
+    return "{} ({} to {})".format(*(f"{100 * value:+.1f}" for value in found))
 
 
 def _probe_figure(probe: TaskResult, path: Path) -> None:
@@ -270,7 +324,15 @@ def _classes_table(probe: TaskResult) -> Table:
 PRETRAINING = Page(
     title="Pre-training",
     template="pretraining.md.j2",
-    facts=(loss, code_use, random_target, probe_score, music, training_time),
+    facts=(
+        notes_score,
+        loss,
+        code_use,
+        random_target,
+        family_score,
+        music,
+        training_time,
+    ),
     verdicts=(
         judgeable,
         learned,
@@ -282,6 +344,12 @@ PRETRAINING = Page(
         earlier_verdicts,
     ),
     parts=(
+        Part(
+            "frames",
+            {"frames": _frames_figure},
+            _frames_table,
+            each=_of_kind("frames"),
+        ),
         Part("learned", {"loss": curves("cross_entropy", height=4.2, legend="above")}),
         Part(
             "codebooks",
@@ -289,8 +357,8 @@ PRETRAINING = Page(
             _codebooks_table,
             each=lambda run: [run] * ("accuracy_per_codebook" in run.final),
         ),
-        Part("probe", {"probe": _probe_figure}, _probe_table, each=probes),
-        Part("classes", table=_classes_table, each=probes),
+        Part("probe", {"probe": _probe_figure}, _probe_table, each=_of_kind("single")),
+        Part("classes", table=_classes_table, each=_of_kind("single")),
         CODES,
         LEVELS._replace(each=lambda run: run_levels(run.earlier)),
         OPTIMISATION,

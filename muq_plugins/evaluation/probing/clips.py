@@ -26,6 +26,7 @@ from muq_plugins.data.preparation import (
 )
 from muq_plugins.data.windows import spread_windows
 from muq_plugins.errors import UserError, nearest
+from muq_plugins.evaluation.probing.frame_labels import MIDI
 
 logger = get_logger(__name__)
 
@@ -111,7 +112,7 @@ def check_labels(labels: Iterable[str], corpora: Sequence[Callable]) -> None:
         if made is prepare_notes:
             found = NOTE_LABELS
         elif made is prepare_manifests and given.get("data_folder") is None:
-            found = TAKE_LABELS
+            found = TAKE_LABELS | {MIDI}
         else:
             found = None  # nobody knows before it is there
         known = None if found is None or known is None else known | found
@@ -156,6 +157,10 @@ def csv_clips(
         except AudioError as error:
             raise ProbeError(f"{path}, line {line}: {error}") from error
         labels = {name: cell for name, cell in row.items() if name and cell}
+        if MIDI in labels:
+            labels[MIDI] = str(folder / labels[MIDI])
+            if not Path(labels[MIDI]).is_file():
+                raise ProbeError(f"{path}, line {line}: there is no {labels[MIDI]}.")
         clips.append(Clip(row[path_column], str(wav), duration, part, labels))
     return clips
 

@@ -27,6 +27,7 @@ from muq_plugins.evaluation.kept import digest, file_stamp, load_arrays, save_ar
 from muq_plugins.evaluation.probing.clips import Clip, ProbeError, window_batches
 from muq_plugins.evaluation.probing.results import LOG_MEL, TRAINED, UNTRAINED
 from muq_plugins.lobes.batch_norm import batch_norms, measure_batch_statistics
+from muq_plugins.lobes.features import StackedFrames
 from muq_plugins.lobes.lengths import absolute_lengths, length_mask, lengths_on
 from muq_plugins.lobes.mel import LogMel
 from muq_plugins.lobes.parts import build, describe, encoder_fingerprint, fingerprint
@@ -37,8 +38,8 @@ FORMAT = 2
 CHUNK = 64
 # Of the weights of untrained encoders: one alone may be lucky.
 UNTRAINED_SEEDS = (1234, 1235, 1236, 1237, 1238)
-# What the batch normalisation of untrained encoders is measured on.
-MEASURED_BATCHES = 4
+# Windows that the batch normalisation of untrained encoders is measured on, in batches.
+MEASURED, AT_ONCE = 16, 8
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,6 @@ class Features:
     # (clips, layers, size) float32; not finite where the clip could not be read
     values: np.ndarray
     key: str  # hash of all that they depend on
-    first: int = 0  # number of the first layer
 
     @property
     def usable(self) -> np.ndarray:
@@ -100,7 +100,7 @@ def cached_features(
         raise ProbeError(f"None of the {len(clips)} clips could be read; see the log.")
     values = _stack(rows)
     key = digest(" ".join(keys).encode() if keys else values.tobytes())
-    return Features(values, key, extractor.first)
+    return Features(values, key)
 
 
 def _key(extractor: Extractor, clips: list[Clip], settings: FeatureSettings) -> str:
@@ -108,7 +108,6 @@ def _key(extractor: Extractor, clips: list[Clip], settings: FeatureSettings) -> 
     about = {
         "format": FORMAT,
         "extractor": [type(extractor).__name__, extractor.fingerprint],
-        **({"first": extractor.first} if extractor.first else {}),
         "windows": [settings.window_seconds, settings.max_windows],
         "files": [[*file_stamp(clip.wav), clip.duration] for clip in clips],
     }
@@ -150,22 +149,26 @@ class Extractor(Protocol):
 
     sample_rate: int
     fingerprint: str
-    first: int  # number of the first layer of its features
+    frame_rate: float  # of `frames`, in Hz
 
     def states(
         self, wavs: Tensor, wav_lens: Tensor
     ) -> tuple[Sequence[Tensor], Tensor | None]:
-        """Frames of each layer (batch, frames, size), and relative lengths."""
+        """What is pooled: layers (batch, frames, size), and relative lengths."""
+        ...
+
+    def frames(self, wavs: Tensor, wav_lens: Tensor) -> Sequence[Tensor]:
+        """What is read frame by frame: layers (batch, frames, size)."""
         ...
 
 
 class HiddenStates:
-    """Every hidden state from `first` on, 0 being the front end."""
+    """Every hidden state, 0 being the front end."""
 
-    def __init__(self, encoder: nn.Module, first: int = 0):
+    def __init__(self, encoder: nn.Module):
         self.encoder = encoder.eval()
         self.sample_rate = encoder.sample_rate
-        self.first = first
+        self.frame_rate = encoder.frame_rate
         self.device = next(encoder.parameters()).device
 
     @cached_property
@@ -177,23 +180,28 @@ class HiddenStates:
     def states(self, wavs: Tensor, wav_lens: Tensor):
         """See `Extractor`."""
         out = self.encoder(wavs.to(self.device), lengths_on(wav_lens, self.device))
-        return out.hidden_states[self.first :], out.lens
+        return out.hidden_states, out.lens
+
+    def frames(self, wavs: Tensor, wav_lens: Tensor):
+        """See `Extractor`."""
+        return self.states(wavs, wav_lens)[0]
 
 
 class LogMelFrames:
     """The log-mel spectrogram: what needs no encoder."""
 
-    first = 0
-
     def __init__(self, encoder: nn.Module):
         self.features = log_mel_beside(encoder)
+        ratio = self.features.frame_rate / encoder.frame_rate
+        self.stacked = StackedFrames(self.features, max(1, round(ratio)))
+        self.frame_rate = self.stacked.frame_rate
         self.sample_rate = encoder.sample_rate
         self.device = next(encoder.parameters()).device
 
     @cached_property
     def fingerprint(self) -> str:
         """See `Extractor`."""
-        return fingerprint(self.features, self.features.config)
+        return fingerprint(self.stacked, self.stacked.config)
 
     @torch.no_grad()
     def states(self, wavs: Tensor, wav_lens: Tensor):
@@ -201,6 +209,11 @@ class LogMelFrames:
         lens = lengths_on(wav_lens, self.device)
         feats, lens = self.features(wavs.to(self.device), lens)
         return [feats], lens
+
+    @torch.no_grad()
+    def frames(self, wavs: Tensor, wav_lens: Tensor):
+        """All frames within one of the encoder, side by side."""
+        return [self.stacked(wavs.to(self.device))[0]]
 
 
 def moment_sums(states: Sequence[Tensor], lens: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -233,13 +246,13 @@ def mean_and_deviation(moments: np.ndarray) -> np.ndarray:
 
 
 def extractors_of(
-    trained: nn.Module, untrained: Sequence[nn.Module], first: int = 0
+    trained: nn.Module, untrained: Sequence[nn.Module]
 ) -> dict[str, list[Extractor]]:
     """What is read of an encoder, and what of all that it has to beat."""
     return {
         LOG_MEL: [LogMelFrames(trained)],
-        UNTRAINED: [HiddenStates(encoder, first) for encoder in untrained],
-        TRAINED: [HiddenStates(trained, first)],
+        UNTRAINED: [HiddenStates(encoder) for encoder in untrained],
+        TRAINED: [HiddenStates(trained)],
     }
 
 
@@ -288,8 +301,7 @@ def _training_audio(
 ) -> Iterator[Tensor]:
     """A few batches of windows without padding, each of another clip."""
     clips = [clip for clip in clips if clip.part in ("train", None)]
-    wanted = MEASURED_BATCHES * settings.batch_size
-    clips = clips[:: max(1, len(clips) // wanted)][:wanted]
-    windows = settings.window_seconds, 1, sample_rate, settings.batch_size
+    clips = clips[:: max(1, len(clips) // MEASURED)][:MEASURED]
+    windows = settings.window_seconds, 1, sample_rate, AT_ONCE
     for _, wavs, lens in window_batches(clips, *windows, []):
         yield wavs[:, : int((lens.min() * wavs.shape[1]).round())]

@@ -75,8 +75,13 @@ def _fact(result: TaskResult) -> Fact:
         if row := result.row(name, LINEAR):
             notes.append(f"{word} {percent(row.value)}")
     score = result.row(TRAINED, LINEAR).value
-    label = result.label.replace("_", " ")
-    return Fact(label[0].upper() + label[1:], percent(score), ", ".join(notes))
+    return Fact(title_of(result), percent(score), ", ".join(notes))
+
+
+def title_of(result: TaskResult) -> str:
+    """What a score is called: the label, and the measure where it is another."""
+    label = result.label.replace("_", " ") + " AP" * (result.kind == "frames")
+    return label[0].upper() + label[1:]
 
 
 def gains(results: list[TaskResult]) -> Iterator[Verdict]:
@@ -92,7 +97,8 @@ def _gain_verdict(result: TaskResult, gain: Comparison) -> Iterator[Verdict]:
     if gain.reference != UNTRAINED:
         if gain.high >= 0 or few:
             return
-        level, words = "warning", "plain log-mel statistics know more than the encoder"
+        plain = result.called(LOG_MEL)
+        level, words = "warning", f"plain {plain} know more than the encoder"
     elif few:
         kinds = f"different {result.group!r}" if result.group else "clips"
         level = "undecided"
@@ -113,7 +119,7 @@ def _gain_verdict(result: TaskResult, gain: Comparison) -> Iterator[Verdict]:
         level = "warning"
         words = "whether training has helped is undecided; more test clips may tell"
     ours, metric = result.row(TRAINED, LINEAR).value, METRIC_NAMES[result.metric]
-    theirs = f"{gain.reference} {ours - gain.difference:.1%}"
+    theirs = f"{result.called(gain.reference)} {ours - gain.difference:.1%}"
     numbers = f"{metric.lower()} {ours:.1%}, {theirs}" + ("" if few else f" ({gain})")
     yield Verdict(level, f"{result.label}: {words}: {numbers}.")
 
@@ -198,15 +204,15 @@ class Reading(NamedTuple):
 
 
 def _readings(results: list[TaskResult]) -> list[Reading]:
-    return [
-        Reading(reader, results)
-        for reader in (LINEAR, HIDDEN)
-        if any(result.row(TRAINED, reader) for result in results)
-    ]
+    readings = []
+    for reader in (LINEAR, HIDDEN):
+        read = [result for result in results if result.row(TRAINED, reader)]
+        readings += [Reading(reader, read)] * bool(read)
+    return readings
 
 
 def _layers_figure(reading: Reading, path: Path) -> None:
-    panels = [_layers_panel(result, reading.reader) for result in reading.results]
+    panels = [layers_panel(result, reading.reader) for result in reading.results]
     columns = min(COLUMNS, len(panels))
     line_charts(
         panels,
@@ -218,24 +224,27 @@ def _layers_figure(reading: Reading, path: Path) -> None:
     )
 
 
-def _layers_panel(result: TaskResult, reader: str) -> Panel:
+def layers_panel(result: TaskResult, reader: str = LINEAR, numbers: str = "") -> Panel:
     """Curves over the layers, the mixture beside them, and the references."""
     lines, depth = [], 0
     for name in (UNTRAINED, TRAINED):
         if not (curve := result.curve(name, reader)):
             continue
         depth = max(depth, len(curve))
-        band, is_trained = None, name == TRAINED
-        if is_trained:
-            band = [row.low for row in curve], [row.high for row in curve]
+        is_trained = name == TRAINED
+        band = [row.low for row in curve], [row.high for row in curve]
+        if not is_trained:
+            every = [row.initialisations or [row.value] for row in curve]
+            band = [min(values) for values in every], [max(values) for values in every]
         x, y = [row.layer for row in curve], [row.value for row in curve]
         marker = "o" if is_trained else ""
-        lines.append(Line(x, y, name, COLORS[name], marker, band))
+        lines.append(Line(x, y, name, COLORS[name], marker, band, numbers=numbers))
         if mixture := result.row(name, reader, MIXTURE):
             lines.append(Line([depth], [mixture.value], "", COLORS[name], "D"))
     levels = [Level(result.chance, "chance", CHANCE, dashes=":")]
     if log_mel := result.row(LOG_MEL, reader):
-        levels.insert(0, Level(log_mel.value, LOG_MEL, COUNTING, dashes="--"))
+        name = result.called(LOG_MEL)
+        levels.insert(0, Level(log_mel.value, name, COUNTING, dashes="--"))
     places = list(range(0, depth, max(1, ceil(depth / 7))))
     names = [str(place) for place in places]
     if any(row.layer == MIXTURE for row in result.rows if row.reader == reader):
@@ -276,7 +285,8 @@ def _task_table(result: TaskResult) -> Table:
         spread = "-" if row.seed_std is None else _plus_minus(row.seed_std)
         if row.initialisations:
             spread = f"{_plus_minus(np.std(row.initialisations))} (initialisations)"
-        cells = [row.features, row.reader, layer, _with_interval(row), spread]
+        features = result.called(row.features)
+        cells = [features, row.reader, layer, _with_interval(row), spread]
         rows.append([*cells, *(percent(row.metrics[name]) for name in others)])
     metric, *names = (METRIC_NAMES[name] for name in (result.metric, *others))
     header = ["Features", "Probe", "Layer", metric, "Over seeds", *names]

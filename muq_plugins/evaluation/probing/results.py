@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from muq_plugins.evaluation.intervals import Estimate, ends, interval
+from muq_plugins.evaluation.intervals import Estimate, ends, interval, mean_draws
 from muq_plugins.evaluation.kept import load_arrays, save_arrays
-from muq_plugins.evaluation.scores import label_draws
+from muq_plugins.evaluation.scores import DRAWS, label_draws
 from muq_plugins.files import read_json, replace_file
 
 LOG_MEL = "log-mel statistics"
@@ -101,7 +101,8 @@ class TaskResult:
     best_layers: list[float] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)  # what was left out or decided
     # "targets" and "groups" of the test part, and scores (seeds, clips, ...) by the key
-    # of their row; they have a file of their own
+    # of their row; they have a file of their own. Of the kind "frames", there is the
+    # primary metric of each clip in their place
     predictions: dict[str, np.ndarray] = field(
         default_factory=dict, compare=False, repr=False
     )
@@ -124,6 +125,23 @@ class TaskResult:
             and isinstance(row.layer, int)
         ]
 
+    def called(self, features: str) -> str:
+        """What a person reads for a kind of features: frames are no statistics."""
+        is_frames = self.kind == "frames" and features == LOG_MEL
+        return "log-mel frames" if is_frames else features
+
+    def against(self, reference: str) -> list[Estimate]:
+        """Each layer of the trained encoder minus a reference, on the same clips.
+
+        That is the same layer, or all there is where it has none.
+        """
+        ours, theirs = (self.curve(name, LINEAR) for name in (TRAINED, reference))
+        theirs = theirs or [self.row(reference, LINEAR)] * len(ours)
+        return [
+            interval(one.value - other.value, self.draws(one) - self.draws(other))
+            for one, other in zip(ours, theirs, strict=True)
+        ]
+
     def chosen(self, reader: str = LINEAR) -> list[Row]:
         """Each kind of features at its layer, the trained encoder last."""
         return [row for row in self.rows if row.chosen and row.reader == reader]
@@ -140,6 +158,9 @@ class TaskResult:
     def draws(self, row: Row) -> np.ndarray:
         """The primary metric in many resamplings of the pieces, the mean over seeds."""
         known = self.predictions
+        if self.kind == "frames":
+            values = known[row.key].mean(axis=0)
+            return mean_draws(values, known["groups"], DRAWS)
         return np.mean(
             [
                 label_draws(known["targets"], scores, known["groups"])
@@ -154,17 +175,45 @@ class TaskResult:
         Of the same pieces, so that those that are hard for both do not widen the
         interval; None if the other one was not tested on the same clips.
         """
-        pairs = [
-            (self.predictions[k], other.predictions[k]) for k in ("targets", "groups")
-        ]
-        if self.classes != other.classes or not all(
-            np.array_equal(ours, theirs) for ours, theirs in pairs
-        ):
+        same = (self.kind, self.classes) == (other.kind, other.classes)
+        for key in ("targets", "groups") if same else ():
+            pair = (probe.predictions.get(key) for probe in (self, other))
+            same = same and np.array_equal(*pair)
+        if not same:
             return None
         ours, theirs = self.row(TRAINED, LINEAR), other.row(TRAINED, LINEAR)
         return interval(
             ours.value - theirs.value, self.draws(ours) - other.draws(theirs)
         )
+
+
+Found = list[tuple[Row, np.ndarray]]  # a row and its predictions
+
+
+def mean_of_initialisations(found: list[Found]) -> Found:
+    """What was read off several initialisations, as the mean over them."""
+    if not found[1:]:
+        return found[0]
+    merged = []
+    for same in zip(*found, strict=True):
+        rows, scores = zip(*same, strict=True)
+        values, first = [row.value for row in rows], rows[0]
+        known = {
+            "metrics": {
+                key: float(np.mean([row.metrics[key] for row in rows]))
+                for key in first.metrics
+            },
+            "penalty": None,  # each has its own
+            "initialisations": values,
+        }
+        for key in ("value", "low", "high", "validation", "seed_std"):
+            if getattr(first, key) is not None:
+                known[key] = float(np.mean([getattr(row, key) for row in rows]))
+        if first.weights is not None:
+            mixed = np.mean([row.weights for row in rows], axis=0)
+            known["weights"] = mixed.round(4).tolist()
+        merged.append((replace(first, **known), np.concatenate(scores)))
+    return merged
 
 
 def resampled(result: TaskResult) -> TaskResult:

@@ -28,6 +28,8 @@ from muq_plugins.evaluation.probing.features import (
     extractors_of,
     untrained_like,
 )
+from muq_plugins.evaluation.probing.frame_labels import MIDI, NOTES
+from muq_plugins.evaluation.probing.frames import frame_data, probe_frames
 from muq_plugins.evaluation.probing.readers import (
     ReaderSettings,
     fit_layers,
@@ -39,8 +41,10 @@ from muq_plugins.evaluation.probing.results import (
     HIDDEN,
     LINEAR,
     MIXTURE,
+    Found,
     Row,
     TaskResult,
+    mean_of_initialisations,
     resampled,
     save_results,
 )
@@ -51,8 +55,8 @@ logger = get_logger(__name__)
 
 # Raised whenever a change of the code changes what is read.
 FORMAT = 2
-# The middle of each clip, at the end of a training: a mean over fewer is noisier.
-FINAL_SECONDS = 20.0
+# The middle of each clip, at the end of a training: a mean over less is noisier.
+FINAL_SECONDS = {"single": 20.0, "frames": 6.0}
 # The label of a piece whose instruments belong to several families.
 MIXED = "mixed"
 
@@ -75,22 +79,36 @@ def probe(
     """
     if not seeds:
         raise ProbeError("seeds must list at least one number.")
-    places = [corpus_of(task.label, corpora) for task in tasks]
+    places = [corpus_of(task.key, corpora) for task in tasks]
+    framed = {}
     for task, place in zip(tasks, places, strict=True):
         # Mistakes in labels show before hours of features.
-        task_data(task, corpora[place], None, seeds[0], hold_out)
+        if task.kind == "frames":
+            seconds = features.window_seconds
+            framed[task.label] = frame_data(task, corpora[place], seconds, seeds[0])
+        else:
+            task_data(task, corpora[place], None, seeds[0], hold_out)
     results = {}
-    for place in sorted(set(places)):
+    for label, data in framed.items():
+        results[label] = probe_frames(data, extractors, features)
+        logger.info(f"Probe for {label}: finished.")
+    for place, corpus in enumerate(corpora):
+        here = [
+            task
+            for task, its in zip(tasks, places, strict=True)
+            if its == place and task.label not in framed
+        ]
+        if not here:
+            continue
         read = {
             name: [
-                cached_features(one, corpora[place], features, name, progress)
+                cached_features(one, corpus, features, name, progress)
                 for one in several
             ]
             for name, several in extractors.items()
         }
-        here = [task for task, its in zip(tasks, places, strict=True) if its == place]
         options = reader, seeds, hold_out, features.folder
-        for result in probe_tasks(here, corpora[place], read, *options):
+        for result in probe_tasks(here, corpus, read, *options):
             results[result.label] = result
     results = [results[task.label] for task in tasks]
     save_results(folder, results)
@@ -105,26 +123,37 @@ def probe_run(
 ) -> bool:
     """At the end of a training: what has an encoder learned, where labels allow it?
 
-    Not of the front end, a filtered log-mel, which has a row of its own.
+    Which notes sound when, or the family of instruments where notes are not known.
     """
-    clips = []
-    for part, manifest in (("train", train_manifest), ("test", test_manifest)):
-        if not any(FINAL_LABEL in entry for entry in manifest.values()):
-            logger.info(f"No probe: the {part} part has no label {FINAL_LABEL!r}.")
-            return False
-        clips += [
-            Clip(name, entry["wav"], entry["duration"], part, {"piece": name, **entry})
-            for name, entry in sorted(manifest.items())
-            if entry.get(FINAL_LABEL) not in (None, "", MIXED)
-        ]
-    features = FeatureSettings(None, FINAL_SECONDS, max_windows=1, batch_size=16)
+    clips = [
+        Clip(name, entry["wav"], entry["duration"], part, {"piece": name, **entry})
+        for part, manifest in (("train", train_manifest), ("test", test_manifest))
+        for name, entry in sorted(manifest.items())
+    ]
+    tasks = [
+        ProbeTask(NOTES, "frames", group="piece"),
+        ProbeTask(FINAL_LABEL, group="piece", ignore=[MIXED]),
+    ]
+    known = [
+        {key for x in clips if x.part == p for key in x.labels}
+        for p in ("train", "test")
+    ]
+    tasks = [task for task in tasks if all(task.key in labels for labels in known)]
+    if not tasks:
+        logger.info(
+            f"No probe: not both the training and the test part have notes ({MIDI!r}) "
+            f"or the label {FINAL_LABEL!r}."
+        )
+        return False
+    seconds = FINAL_SECONDS[tasks[0].kind]
+    features = FeatureSettings(None, seconds, max_windows=1, batch_size=16)
     try:
         untrained = untrained_like(trained, UNTRAINED_SEEDS, clips, features)
         probe(
             Path(run_folder) / FINAL_FOLDER,
-            extractors_of(trained, untrained, first=1),
+            extractors_of(trained, untrained),
             [clips],
-            [ProbeTask(FINAL_LABEL, group="piece")],
+            tasks[:1],
             features,
             ReaderSettings([LINEAR], mixture=False),
             seeds=[0],
@@ -183,7 +212,7 @@ def probe_task(
         for name, several in features.items():
             for reader in settings.readers:
                 options = name, reader, settings, seeds
-                found = _together(
+                found = mean_of_initialisations(
                     [Reading(data, one, *options).found(folder) for one in several]
                 )
                 singles = [row.validation for row, _ in found if row.layer != MIXTURE]
@@ -204,35 +233,6 @@ def probe_task(
             predictions=predictions,
         )
         return resampled(result)
-
-
-Found = list[tuple[Row, np.ndarray]]  # a row and its predictions
-
-
-def _together(found: list[Found]) -> Found:
-    """What was read off several initialisations, as the mean over them."""
-    if not found[1:]:
-        return found[0]
-    merged = []
-    for same in zip(*found, strict=True):
-        rows, scores = zip(*same, strict=True)
-        values, first = [row.value for row in rows], rows[0]
-        known = {
-            "metrics": {
-                key: float(np.mean([row.metrics[key] for row in rows]))
-                for key in first.metrics
-            },
-            "penalty": None,  # each has its own
-            "initialisations": values,
-        }
-        for key in ("value", "low", "high", "validation", "seed_std"):
-            if getattr(first, key) is not None:
-                known[key] = float(np.mean([getattr(row, key) for row in rows]))
-        if first.weights is not None:
-            mixed = np.mean([row.weights for row in rows], axis=0)
-            known["weights"] = mixed.round(4).tolist()
-        merged.append((replace(first, **known), np.concatenate(scores)))
-    return merged
 
 
 @dataclass(frozen=True)
@@ -280,7 +280,7 @@ class Reading:
         data = self.data
         parts = {part: self.features.values[at] for part, at in data.parts.items()}
         places = list(range(parts["train"].shape[1]))
-        names = [self.features.first + at for at in places] if places[1:] else [None]
+        names = places if places[1:] else [None]
         trained = {name: [at] for name, at in zip(names, places, strict=True)}
         found = []
         if self.reader == LINEAR and data.task.kind == "single":

@@ -7,16 +7,17 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from speechbrain.utils.logger import get_logger
 
 from muq_plugins.evaluation.probing.clips import PARTS, Clip, ProbeError, no_clip_has
+from muq_plugins.evaluation.probing.frame_labels import FRAME_LABELS
 
 logger = get_logger(__name__)
 
-KINDS = ("single", "multi")
+KINDS = ("single", "multi", "frames")
 LEVELS = ("acoustic", "semantic", None)
 # Fewest train clips that a class needs to be learned from.
 FEWEST = 2
@@ -35,8 +36,9 @@ class ProbeTask:
 
     label: str  # key of the manifest or column of the CSV file
     # "single": one class a clip. "multi": any number of classes a clip, a list in the
-    # manifest or a cell like "flute;harp"
-    kind: Literal["single", "multi"] = "single"
+    # manifest or a cell like "flute;harp". "frames": a name in `FRAME_LABELS`, which
+    # says what file it is read from
+    kind: Literal["single", "multi", "frames"] = "single"
     # key or column of what must not be in two parts: the piece, the sample library, the
     # singer. None if every clip stands for itself
     group: str | None = None
@@ -55,6 +57,16 @@ class ProbeTask:
                     f"The task {self.label!r} has {name} {value!r}: it must be one of "
                     f"{', '.join(map(str, known))}."
                 )
+        if self.kind == "frames" and self.label not in FRAME_LABELS:
+            raise ProbeError(
+                f"The task {self.label!r} has kind 'frames', but there are labels of "
+                f"frames for {', '.join(FRAME_LABELS)} only."
+            )
+
+    @property
+    def key(self) -> str:
+        """The key of the manifest or column of the CSV file that it needs."""
+        return FRAME_LABELS[self.label].key if self.kind == "frames" else self.label
 
 
 def make_tasks(tasks: Sequence[dict], group: str | None) -> list[ProbeTask]:
@@ -114,10 +126,7 @@ def task_data(
             if found
             else f"No usable clip has the label {task.label!r}."
         )
-    groups = _groups(task, clips, labels)
-    part_of = {index: clips[index].part for index in labels}
-    if None in part_of.values():
-        part_of = split_groups(labels, groups, task.group, seed)
+    part_of, groups = clip_parts(task, clips, labels, seed)
     parts = {
         part: [index for index in labels if part_of[index] == part] for part in PARTS
     }
@@ -145,17 +154,31 @@ def task_data(
     )
 
 
-def _labels(task: ProbeTask, clips: list[Clip]) -> dict[int, list[str]]:
-    """The classes of every clip that has the label."""
+def clip_parts(
+    task: ProbeTask, clips: Sequence[Clip], labels: dict[int, list[str]], seed: int
+) -> tuple[dict[int, str], dict[int, str]]:
+    """The part and the group of every clip that has the label."""
+    groups = _groups(task, clips, labels)
+    part_of = {index: clips[index].part for index in labels}
+    if None in part_of.values():
+        part_of = split_groups(labels, groups, task.group, seed)
+    return part_of, groups
+
+
+def labelled(task: ProbeTask, clips: Sequence[Clip]) -> dict[int, Any]:
+    """What the clips that have the label have in it."""
     known = {key for clip in clips for key in clip.labels}
-    for name in filter(None, (task.label, task.group)):
+    for name in filter(None, (task.key, task.group)):
         if name not in known:
             raise no_clip_has(name, known)
+    values = {index: clip.labels.get(task.key) for index, clip in enumerate(clips)}
+    return {index: x for index, x in values.items() if x not in (None, "")}
+
+
+def _labels(task: ProbeTask, clips: list[Clip]) -> dict[int, list[str]]:
+    """The classes of every clip that has the label."""
     labels = {}
-    for index, clip in enumerate(clips):
-        value = clip.labels.get(task.label)
-        if value in (None, ""):
-            continue
+    for index, value in labelled(task, clips).items():
         if task.kind == "single":
             values = [value]
         elif isinstance(value, str):
@@ -168,7 +191,7 @@ def _labels(task: ProbeTask, clips: list[Clip]) -> dict[int, list[str]]:
     return labels
 
 
-def _groups(task: ProbeTask, clips: list[Clip], labels: dict) -> dict[int, str]:
+def _groups(task: ProbeTask, clips: Sequence[Clip], labels: dict) -> dict[int, str]:
     if task.group is None:
         return {index: clips[index].name for index in labels}
     groups = {index: clips[index].labels.get(task.group) for index in labels}

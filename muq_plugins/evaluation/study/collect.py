@@ -174,13 +174,13 @@ def _music_record(scores: dict) -> tuple[dict, dict]:
 def _probe_record(folder: Path, result: TaskResult) -> tuple[dict, dict]:
     """The task, equal for all runs, and the scores of this one."""
     predictions = load_predictions(folder, result.label)
-    targets = predictions["targets"]
+    targets = predictions.get("targets")  # none of frames
     _, pieces = np.unique(predictions["groups"], return_inverse=True)
     task = {
         "level": result.level,
         "chance": _short(result.chance),
         "classes": result.classes,
-        "targets": targets.tolist(),
+        **({} if targets is None else {"targets": targets.tolist()}),
         "pieces": pieces.tolist(),
     }
     scores = {}
@@ -192,12 +192,14 @@ def _probe_record(folder: Path, result: TaskResult) -> tuple[dict, dict]:
             "layers": [_short(row.value) for row in curve],
             "chosen": chosen,
             "value": _short(curve[chosen].value),
-            # of each initialisation of an untrained encoder
-            "hits": [
+        }
+        if targets is None:
+            scores[name]["per_clip"] = _short(predicted.mean(axis=0).tolist())
+        else:  # of each initialisation of an untrained encoder
+            scores[name]["hits"] = [
                 "".join("01"[hit] for hit in hits)
                 for hits in (predicted == targets).tolist()
-            ],
-        }
+            ]
     return task, scores
 
 

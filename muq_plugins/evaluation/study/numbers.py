@@ -16,7 +16,8 @@ import numpy as np
 from scipy.integrate import trapezoid
 
 from muq_plugins.errors import UserError, nearest
-from muq_plugins.evaluation.intervals import Paired, draws, paired, recall_draws
+from muq_plugins.evaluation.intervals import Paired, mean_draws, paired, recall_draws
+from muq_plugins.evaluation.probing.frame_labels import NOTES
 from muq_plugins.evaluation.probing.results import LOG_MEL, TRAINED, UNTRAINED
 from muq_plugins.evaluation.probing.tasks import ProbeTask
 from muq_plugins.evaluation.study.collect import (
@@ -74,6 +75,7 @@ class Measure(NamedTuple):
 
 MEASURES = {
     "probe": Measure("Probe score"),
+    "notes": Measure("Notes AP"),
     "gain": Measure("Gain over counting", 1, "nat", math.inf),
     "gain_area": Measure("Mean gain over counting", 1, "nat", math.inf),
     "loss_area": Measure("Mean cross-entropy", -1, "nat", math.inf),
@@ -90,8 +92,9 @@ MEASURES = {
 }
 # Comparable between codebooks of the same size only, and means of a validation curve.
 SAME_SIZE, CURVES = ("accuracy", "loss_area"), ("gain_area", "loss_area")
-# Of a training on codes; the others but "probe" are of music and text.
+# Of a training on codes; the others but those of probes are of music and text.
 OF_CODES = ("gain", "gain_area", "loss_area", "accuracy")
+OF_PROBES = ("probe", NOTES)
 MUSIC_SCRIPT = "train_mulan.py"
 
 # What runs have cost: names for a person, and keys of `study.json`.
@@ -123,7 +126,7 @@ ASKED = {
 FORMATS = 1, 2
 OF_A_RUN = ("num_codebooks", "codebook_size", "learning", "usage", "perplexity")
 PRETRAINED = (*OF_A_RUN, "accuracy", "cross_entropy", "code_entropy")
-TASK = ("chance", "classes", "targets", "pieces")
+TASK = ("chance", "classes", "pieces")
 FILE = {
     "format": (
         object,
@@ -245,6 +248,8 @@ def parse_study(content: Any, file: str | Path = STUDY_FILE) -> Study:
                     row = name if features == TRAINED else features
                     value, drawn = _probed(score, about)
                     study.put(task, row, seed, value)
+                    if task.split("/")[-1] == NOTES:
+                        study.put(NOTES, row, seed, value, drawn)
                     chance = about["chance"]
                     value, drawn = ((x - chance) / (1 - chance) for x in (value, drawn))
                     study.put(f"probe:{task}", row, seed, value, drawn)
@@ -280,13 +285,14 @@ def _drawn(score: dict, test: dict) -> np.ndarray | None:
     """The mean over queries in draws of test pieces; None if queries are unknown."""
     if "per_query" not in score:
         return None
-    weights = draws(test["pieces"], SAMPLES)
-    return weights @ score["per_query"] / weights.sum(axis=1)
+    return mean_draws(score["per_query"], test["pieces"], SAMPLES)
 
 
 def _probed(score: dict, task: dict) -> tuple[float, np.ndarray]:
-    """Balanced accuracy of the chosen layer, and in draws of test pieces."""
+    """The score of the chosen layer, and in draws of test pieces."""
     drawn = np.full(SAMPLES, np.nan)
+    if "per_clip" in score:
+        drawn = mean_draws(score["per_clip"], task["pieces"], SAMPLES)
     if score.get("hits") is not None:
         every = [score["hits"]] if isinstance(score["hits"], str) else score["hits"]
         hits = np.mean([[letter == "1" for letter in hits] for hits in every], axis=0)
@@ -359,19 +365,21 @@ def check_study(
         raise UserError(f"{file}: {fault}")
     names = compared_experiments(hparams)
     scripts = {hparams["experiments"][name].get("script", "") for name in names}
-    of_music = [x for x in MEASURES if x not in OF_CODES and x != "probe"]
+    of_music = [x for x in MEASURES if x not in (*OF_CODES, *OF_PROBES)]
     measures = of_music if scripts == {MUSIC_SCRIPT} else list(OF_CODES)
     probes = hparams["probes"] or {}
     measures += ["probe"] if probes else []
     for name, about in probes.items():
         tasks = tasks_of(about) if tasks_of else []
         for task in tasks:
-            if task.kind != "single":
+            if task.kind == "multi":
                 raise UserError(
                     f"{file}: probes.{name}: a study compares labels with one class a "
-                    f"clip; {task.label} has several: take it out of the tasks."
+                    f"clip or frame by frame; {task.label} has several: take it out of "
+                    "the tasks."
                 )
         labels = [task.label for task in tasks] if tasks_of else [""]
+        measures += [NOTES] * (not tasks_of or NOTES in labels)
         measures += [f"probe:{name}/{label}" for label in labels]
     for fault in _wrongly_asked(hparams, names, measures):
         raise UserError(f"{file}: {fault}")
@@ -385,8 +393,11 @@ def _faults(content: Any) -> Iterator[str]:
     if content.get("scores"):
         rule = {"scores": dict.fromkeys(content["scores"], {"value": ANY})}
     if content["tasks"]:
-        probed = {TRAINED: dict.fromkeys(("layers", "chosen", "hits"), ANY)}
-        rule["probe"] = dict.fromkeys(content["tasks"], probed)
+        rule["probe"] = {
+            name: {TRAINED: dict.fromkeys(("layers", "chosen", kept), ANY)}
+            for name, task in content["tasks"].items()
+            for kept in ["hits" if "targets" in task else "per_clip"]
+        }
     for index, run in enumerate(content["runs"]):
         yield from _misfits(run, rule, f"runs[{index}]")
 

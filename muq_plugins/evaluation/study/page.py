@@ -424,7 +424,7 @@ def _tasks_table(study: Study) -> Table:
     header = ["Task", "Kind", "Classes", "Test clips", "Test pieces", "Chance (%)"]
     rows = []
     for name, task in study.about["tasks"].items():
-        sizes = map(len, (task["classes"], task["targets"], set(task["pieces"])))
+        sizes = map(len, (task["classes"], task["pieces"], set(task["pieces"])))
         chance = f"{100 * task['chance']:.1f}"
         rows.append([name, task.get("level") or NOTHING, *map(str, sizes), chance])
     return Table(header, rows)

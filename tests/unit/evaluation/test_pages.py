@@ -14,12 +14,14 @@ from muq_plugins.evaluation import page
 from muq_plugins.evaluation.figures import style
 from muq_plugins.evaluation.page import Fact, Table, Verdict, write_page
 from muq_plugins.evaluation.pages import headline, report
+from muq_plugins.evaluation.probing.run import probe_run
 from muq_plugins.evaluation.run_files import (
     MetricsLog,
     load_diagnostics,
     save_diagnostics,
 )
-from tests.unit.evaluation.probed import save_final_probe
+from muq_plugins.lobes import MuQEncoder
+from tests.unit.evaluation.probed import save_final_probe, write_songs
 
 
 class Page(HTMLParser):
@@ -262,6 +264,20 @@ def test_the_music_and_a_random_target_are_named(pretrain_folder):
     assert "| Target | **random weights** | nobody has trained the ResidualVQ |" in text
     assert "| Music | **56 files** | to learn from; 3 for validation, 2 for the" in text
     assert "the final numbers rest on 2 files" in text
+
+
+def test_notes_come_first_where_they_were_probed_for(pretrain_folder, tmp_path):
+    train, test = (write_songs(tmp_path, pieces) for pieces in (range(6), range(6, 12)))
+    encoder = MuQEncoder(16, num_layers=1, num_heads=2, ffn_width=16, conv_channels=2)
+    assert probe_run(pretrain_folder, encoder, train, test)
+    report(pretrain_folder)
+    text = (pretrain_folder / "report.md").read_text("utf-8")
+    assert headline(pretrain_folder)[0].startswith("notes AP, trained encoder")
+    assert text.index("(figures/frames.png)") < text.index("(figures/loss.png)")
+    assert "Class by class" not in text and "mean over 5 initialisations" in text
+    table = text[text.index("| Layer | Trained |") :].splitlines()[2:4]
+    assert [row[:4] for row in table] == ["| 0 ", "| 1 "]
+    assert all(row.count(" to ") == 3 for row in table)
 
 
 def test_names_are_no_markup(tmp_path, page_of):

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 
 from muq_plugins.evaluation.intervals import interval
+from muq_plugins.evaluation.probing import run
+from muq_plugins.evaluation.probing.features import UNTRAINED_SEEDS
 from muq_plugins.evaluation.probing.results import (
     LINEAR,
     LOG_MEL,
@@ -18,10 +20,16 @@ from muq_plugins.evaluation.probing.results import (
 )
 from muq_plugins.evaluation.probing.run import probe_run
 from muq_plugins.lobes import MuQEncoder
-from tests.unit.evaluation.probed import save_final_probe, write_tones
+from tests.unit.evaluation.probed import save_final_probe, write_songs, write_tones
 
 # Of 71 and 40 clips, as version 0.1 wrote it.
 OF_BEFORE = Path(__file__).parents[3] / "data" / "probe_of_before.json"
+
+
+@pytest.fixture(autouse=True)
+def two_initialisations(monkeypatch):
+    """Each costs as much as the trained encoder."""
+    monkeypatch.setattr(run, "UNTRAINED_SEEDS", UNTRAINED_SEEDS[:2])
 
 
 def encoder():
@@ -45,14 +53,32 @@ def test_an_encoder_is_compared_with_itself_untrained(tmp_path, caplog):
     assert "brokenlow6" in caplog.text and "brokenlow8" in caplog.text
 
 
-def test_layers_are_those_after_the_front_end(tmp_path):
+def test_where_notes_are_known_they_are_probed_for(tmp_path, monkeypatch):
+    monkeypatch.setattr(run, "UNTRAINED_SEEDS", UNTRAINED_SEEDS)
+    train = write_songs(tmp_path, range(6))
+    test = write_songs(tmp_path, range(6, 12))
+    for entry in [*train.values(), *test.values()]:
+        entry["family"] = "Theremin"  # which alone would be no probe
+    assert probe_run(tmp_path, encoder(), train, test)
+    probe = load_final_probe(tmp_path)
+    assert (probe.label, probe.kind, probe.test_groups) == ("notes", "frames", 6)
+    assert [row.layer for row in probe.curve(TRAINED, LINEAR)] == [0, 1]
+    assert len(probe.row(UNTRAINED, LINEAR).initialisations) == 5
+    assert probe.gain(probe) == (0.0, 0.0, 0.0)
+    del test["song6"]["midi"]
+    assert probe_run(tmp_path, encoder(), train, test)
+    assert load_final_probe(tmp_path).test_groups == 5
+    assert not load_final_probe(tmp_path).gain(probe)
+
+
+def test_all_layers_are_read(tmp_path):
     manifest = write_tones(tmp_path, 12)
     deep = MuQEncoder(16, num_layers=2, num_heads=2, ffn_width=16, conv_channels=2)
     assert probe_run(tmp_path, deep, manifest, manifest)
     probe = load_final_probe(tmp_path)
-    for features, initialisations in ((TRAINED, None), (UNTRAINED, 5)):
+    for features, initialisations in ((TRAINED, None), (UNTRAINED, 2)):
         rows = probe.curve(features, LINEAR)
-        assert [row.layer for row in rows] == [1, 2]
+        assert [row.layer for row in rows] == [0, 1, 2]
         for row in rows:
             assert len(row.initialisations or []) == (initialisations or 0)
 

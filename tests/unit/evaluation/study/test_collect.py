@@ -7,7 +7,7 @@ import pytest
 
 from muq_plugins.evaluation.probing.results import Row, TaskResult, save_results
 from muq_plugins.evaluation.run_files import MetricsLog, save_diagnostics
-from muq_plugins.evaluation.study import collect_study
+from muq_plugins.evaluation.study import collect_study, study_report
 from muq_plugins.evaluation.study.collect import run_record
 from muq_plugins.evaluation.study.numbers import read_study
 from muq_plugins.inference.muq import save_muq
@@ -129,6 +129,45 @@ def test_a_study_can_be_read_again(tmp_path):
     # The mean of the first initialisation, which is like "a", and of one without error.
     np.testing.assert_allclose(drawn["untrained encoder"], (drawn["a"] + 1) / 2)
     assert len(study.runs_of("b")) == 1
+
+
+def test_notes_are_a_measure(tmp_path):
+    """Frame by frame there are no hits, but a score of every clip."""
+    clips = {"trained encoder": [[0.9, 0.7, 0.8]], "untrained encoder": [[0.5] * 3] * 2}
+    rows = [
+        Row(name, "linear", layer, float(np.mean(values)), 0, 1, {}, 0.5, layer == 1)
+        for name, values in clips.items()
+        for layer in (0, 1)
+    ]
+    result = TaskResult(
+        *("notes", "frames", "piece", None, "clip_precision", 0.2, ["C4", "D4"]),
+        *({"train": 4, "test": 3}, 2, rows),
+        predictions={
+            "groups": np.array(["y", "y", "x"]),
+            **{row.key: np.array(clips[row.features]) for row in rows},
+        },
+    )
+    run = make_run(tmp_path / "a")
+    save_results(run / "probes" / "corpus", [result])
+    question = {"question": "?", "measure": "notes", "better": "a", "than": "b"}
+    about = {**ABOUT, "questions": [question]}
+    runs = [("a", 1, run), ("b", 1, run)]
+    content = json.loads(
+        collect_study(tmp_path, about, runs, ["corpus"], []).read_text()
+    )
+    assert "targets" not in content["tasks"]["corpus/notes"]
+    probe = content["runs"][0]["probe"]["corpus/notes"]
+    assert probe["trained encoder"]["per_clip"] == [0.9, 0.7, 0.8]
+    study = read_study(tmp_path)
+    assert study.of("notes", "a")[0] == pytest.approx(0.8)
+    assert study.of("notes", "untrained encoder")[0] == 0.5
+    # From chance to no error, as all that the probe score is a mean of.
+    assert study.of("probe", "a")[0] == pytest.approx((0.8 - 0.2) / 0.8)
+    drawn = study.draws["notes"][0, 0]
+    assert set(drawn.round(6)) == {0.8}  # both pieces have the same mean
+    text = study_report(tmp_path).with_suffix(".md").read_text("utf-8")
+    assert "notes in average precision within clips" in text
+    assert "| corpus/notes | - | 2 | 3 | 2 | 20.0 |" in text
 
 
 def test_other_test_clips_are_an_error(tmp_path):

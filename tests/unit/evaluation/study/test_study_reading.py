@@ -81,7 +81,7 @@ def test_what_does_not_fit_is_refused(content, written, place, value, message):
         ({"rises": {"n2": 2, "n16": 16}}, "with one of 'better', 'rises'"),
         ({"than": "vq"}, "than must be another experiment than 'better'"),
         ({"then": "vq"}, "then is not known"),
-        ({"measure": "porbe"}, "measure must be one of probe, gain,"),
+        ({"measure": "porbe"}, "measure must be one of probe, notes, gain,"),
         ({"better": None, "than": None, "rises": {"n2": 2}}, "two different numbers"),
         (
             {"better": None, "than": None, "rises": {"n2": 0, "vq": 1}},
@@ -154,6 +154,17 @@ def test_labels_with_several_classes_are_refused():
     tasks = [ProbeTask("key"), ProbeTask("tags", "multi")]
     with pytest.raises(UserError, match="notes: .* tags has several: take it out"):
         check_study(hparams, "study_x.yaml", lambda about: tasks)
+
+
+def test_notes_can_be_asked_for_where_they_are_probed():
+    """By that name, whatever the name of the probe."""
+    hparams = copy.deepcopy(HPARAMS)
+    hparams["questions"] = [{**QUESTION, "measure": "notes"}]
+    known, lacking = [ProbeTask("notes", "frames")], [ProbeTask("key")]
+    hparams["probes"] = {"corpus": {"experiment": "probe.yaml"}}
+    check_study(hparams, "study_x.yaml", lambda about: known)
+    with pytest.raises(UserError, match="must be one of gain, .* got 'notes'"):
+        check_study(hparams, "study_x.yaml", lambda about: lacking)
 
 
 def test_towers_have_measures_of_their_own():
