@@ -76,7 +76,7 @@ setup(
         "jinja2>=3",
         # the embedded corpus: scores, a soundfont, and processes to render with
         "music21>=9.1,<11",
-        "pretty_midi>=0.2.10",
+        "pretty_midi>=0.2.11",
         "joblib>=1.3",
     ],
     extras_require={**EXTRAS, "test": TEST, "dev": [*TEST, "pre-commit", "ruff"]},

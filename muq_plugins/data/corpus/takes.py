@@ -175,4 +175,4 @@ def write_midi(path: Path, parts: list[Part]) -> None:
         track.notes = [note for note in track.notes if note.end > note.start]
         midi.instruments.append(track)
     with atomic(path) as partial:
-        midi.write(partial)
+        midi.write(str(partial))
