@@ -1,9 +1,9 @@
 """Which pieces of the embedded corpus share a melody, so that no two parts do.
 
 Bach set the same hymns many times, in many keys, and the same fiddle tune has several
-names. ``melodies.txt`` has a line for each piece: its file, its group, and how its
-melody opens, note by note and on the beats alone, where passing notes don't count.
-Pieces of one group share a melody, directly or through others, or are of one work.
+names. ``melodies.txt`` has a line for each piece: its file, its group, and its melody,
+note by note and on the beats alone, where passing notes don't count. Pieces of a group
+open alike or have a long run in common, directly or through others, or are of one work.
 
 ``python -m tests.goldens.melodies`` writes it again, which is a decision: pieces change
 parts.
@@ -22,11 +22,14 @@ _NOTES, _BEATS = 20, 16  # intervals that are compared
 # Of which so many may differ. A changed note counts as two; 5 and more are chance.
 _MOST_EDITS = 4
 _EXACT = 10  # intervals that are enough if none differs
+_RUN = 20  # intervals that are enough if they are found anywhere in both,
+_VARIED = 4  # and so many of them are different, as they are not in scales
+_WHOLE = 200  # intervals of which a run may be
 _CHUNK = 100_000  # pairs at a time, for memory
 
 
 class Melody(NamedTuple):
-    """How a melody opens: intervals as letters, without repetitions and octaves.
+    """A melody: its intervals as letters, without repetitions and octaves.
 
     "a" is a semitone up, "b" two, and so on: "j" is two down.
     """
@@ -35,15 +38,15 @@ class Melody(NamedTuple):
     beats: str  # from one quarter note to the next
 
 
-def opening(piece: Piece) -> Melody:
-    """How a piece opens: its soprano, as above may be a descant, or its first part."""
+def melody_of(piece: Piece) -> Melody:
+    """That of the soprano, as above may be a descant, or else of the first part."""
     parts = [part for part in parse(piece).parts if notes_of(part)]
     sopranos = [part for part in parts if "Soprano" in (part.partName or "")]
     highest: dict[float, int] = {}  # of notes together
     for note in notes_of((sopranos or parts)[0]):
         highest[note.start] = max(highest.get(note.start, 0), note.pitch)
     beats = {start: pitch for start, pitch in highest.items() if start % 1.0 == 0.0}
-    return Melody(_intervals(highest)[:_NOTES], _intervals(beats)[:_BEATS])
+    return Melody(_intervals(highest)[:_WHOLE], _intervals(beats)[:_BEATS])
 
 
 def _intervals(pitches: dict[float, int]) -> str:
@@ -56,13 +59,21 @@ def sharing(melodies: Sequence[Melody]) -> set[tuple[int, int]]:
     """Pairs that have the same melody, enough of them to find all of a group."""
     pairs = set()
     notes, beats = zip(*melodies, strict=True)
+    runs: dict[str, int] = {}
+    for place, line in enumerate(notes):
+        for start in range(len(line) - _RUN + 1):
+            run = line[start : start + _RUN]
+            if len(set(run)) >= _VARIED:
+                pairs.add((runs.setdefault(run, place), place))
     for lines, length in ((notes, _NOTES), (beats, _BEATS)):
         first: dict[str, int] = {}
         for place, line in enumerate(lines):
             if len(line) >= _EXACT:
                 pairs.add((first.setdefault(line[:_EXACT], place), place))
-        long = np.array([i for i, line in enumerate(lines) if len(line) == length])
-        letters = np.array([list(lines[place].encode()) for place in long], np.uint8).T
+        long = np.array([i for i, line in enumerate(lines) if len(line) >= length])
+        letters = np.array(
+            [list(lines[place][:length].encode()) for place in long], np.uint8
+        ).T
         ours, theirs = np.triu_indices(len(long), 1)
         for start in range(0, len(ours), _CHUNK):
             one, other = (side[start : start + _CHUNK] for side in (ours, theirs))
@@ -113,7 +124,7 @@ def read_melodies() -> dict[str, Melody]:
 def main() -> None:
     """Write the table, from all scores."""
     pieces = candidates()
-    melodies = Parallel(2, verbose=1)(delayed(opening)(piece) for piece in pieces)
+    melodies = Parallel(2, verbose=1)(delayed(melody_of)(piece) for piece in pieces)
     first = {piece.work: place for place, piece in reversed([*enumerate(pieces)])}
     works = {(first[piece.work], place) for place, piece in enumerate(pieces)}
     paths = [piece.path for piece in pieces]

@@ -53,7 +53,7 @@ def build_corpus(
         "the embedded corpus",
         settings,
         packages=("music21", "pretty_midi"),
-        format=2,
+        format=3,
         suffixes=TAKE_FILES,
     )
     if rendered.is_complete():

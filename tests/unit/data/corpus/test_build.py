@@ -243,7 +243,7 @@ def test_a_collection_is_played_by_itself(tmp_path):
 def test_a_corpus_of_an_older_version_is_refused(corpus, tmp_path):
     record = {**read_json(corpus / "corpus.json"), "format": 1}
     (tmp_path / "corpus.json").write_text(json.dumps(record), encoding="utf-8")
-    with pytest.raises(ValueError, match="format 1, now 2.*Delete the folder, and it"):
+    with pytest.raises(ValueError, match="format 1, now 3.*Delete the folder, and it"):
         build_corpus(tmp_path, **SETTINGS)
 
 

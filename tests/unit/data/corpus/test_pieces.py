@@ -13,7 +13,7 @@ from muq_plugins.data.corpus.pieces import (
     read_groups,
     split_of,
 )
-from tests.goldens.melodies import grouped, opening, read_melodies, sharing
+from tests.goldens.melodies import grouped, melody_of, read_melodies, sharing
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +70,7 @@ def test_melodies_are_those_of_the_scores(pieces):
     """Of every hundredth piece, and of one with a descant above the soprano."""
     melodies = read_melodies()
     for path in [*list(pieces)[::100], "bach/bwv161.6.mxl"]:
-        assert opening(pieces[path]) == melodies[path], path
+        assert melody_of(pieces[path]) == melodies[path], path
 
 
 def test_melodies_are_known_in_other_keys_and_with_passing_notes():
@@ -81,6 +81,16 @@ def test_melodies_are_known_in_other_keys_and_with_passing_notes():
     assert lines[0] != lines[1]
     groups = grouped(names, sharing(lines))
     assert len(set(groups[:4])) == 1 and groups[4] == "227.7"
+
+
+def test_tunes_that_share_a_strain_share_a_melody():
+    """The second strain of both is the same, the first one is not."""
+    melodies = read_melodies()
+    names = ["HiberniasPrideReel", "NewPolicemansReel", "SoldiersJoy"]
+    lines = [melodies[f"ryansMammoth/{name}.abc"] for name in names]
+    assert len(set(grouped(names, sharing(lines)))) == 2
+    opening = [line._replace(notes=line.notes[:60]) for line in lines]
+    assert len(set(grouped(names, sharing(opening)))) == 3
 
 
 def test_groups_are_split_55_15_30():
