@@ -303,6 +303,14 @@ def test_frames_are_counted_as_wav2vec2_counts_them():
     # The same seconds at other rates, and windows of 1.25 frames at others.
     assert wav2vec2_frames(24000, 24000, 50) == wav2vec2_frames(44100, 44100, 50) == 49
     assert wav2vec2_frames(10 * 24000, 24000, 100) == 999
+    # Also where the number of samples is a symbol.
+    cut = torch.compile(
+        lambda wavs: wavs[:, : wav2vec2_frames(wavs.shape[1], 16000, 50.0)],
+        backend="eager",
+        dynamic=True,
+        fullgraph=True,
+    )
+    assert cut(torch.zeros(1, 16000)).shape == (1, 49)
 
 
 @pytest.mark.parametrize("rate", [16000, 24000, 44100])
