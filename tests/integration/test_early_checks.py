@@ -170,8 +170,8 @@ def test_zero_shot(tmp_path):
             r"questions\[0\].better must be one of the experiments",
         ),
         (
-            ["--questions", "[{question: a, measure: 'probe:notes/pich', rises: {}}]"],
-            r"measure must be one of .*probe:notes/pitch.*, got 'probe:notes/pich'",
+            ["--questions", "[{question: a, measure: 'probe:corpus/kee', rises: {}}]"],
+            r"measure must be one of .*probe:corpus/key.*, got 'probe:corpus/kee'",
         ),
         (
             ["--groups", "[{title: a, experiments: [frist]}]"],
