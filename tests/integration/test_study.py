@@ -44,7 +44,6 @@ budget:
     data_folder: FOLDER
     data.corpus_folder: FOLDER/corpus
 probes:
-    notes: !remove
     corpus: !remove
     sounds:
         experiment: probe.yaml
@@ -129,7 +128,7 @@ def test_a_killed_study_goes_on_and_ends_with_the_same_numbers(study):
     arguments += ["--output_folder", alone]
     arguments += ["--data_folder", study / "music", "--optimizer_step_limit", "4"]
     arguments += ["--data.corpus_folder", study / "music" / "corpus"]
-    arguments += ["--valid_interval", "2", "--lr", "0.0008", "--final_probe", "False"]
+    arguments += ["--valid_interval", "2", "--final_probe", "False"]
     recipe("train.py", study / "two.yaml", *arguments, OMP_NUM_THREADS="1")
     test = json.loads((alone / "metrics.jsonl").read_text().splitlines()[-1])
     for name in ("cross_entropy", "accuracy", "code_entropy"):
