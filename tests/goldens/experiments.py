@@ -44,7 +44,7 @@ TOKENIZERS = ["mel_rvq", "mel_rvq_large"]
 PLAIN = ("probe", "study", "zero_shot", "muq_iter", "baseline_hubert_iter2")
 
 #: Those whose parts are downloaded, or take long to build: their values as well.
-WITHOUT_PARTS = ("continue_hubert", "baseline_encodec", "muq_mulan")
+WITHOUT_PARTS = ("continue_hubert", "baseline_encodec", "muq_mulan", "recognition")
 
 #: A small teacher in the place of a trained one.
 TEACHER = str(DATA / "encoders" / "muq")

@@ -17,6 +17,7 @@ FOLDER = DATA / "checkpoint"
 STEPS, MIDDLE = 6, 3
 
 #: A model of a few kilobytes: what it is called in YAML may move, the sizes may not.
+#: Its mask, its loss and its spectrogram are those of the day it was made.
 TINY = """\
 extends: {root}/hparams/muq.yaml
 experiment: golden
@@ -28,6 +29,9 @@ clips_per_update: 4
 batch_size: 2
 max_windows: 2
 mel_statistics: [-30.0, 20.0]
+mel_floor: null
+masking: {{probability: 0.6}}
+modules: {{pretrain: {{visible_weight: 0.0}}}}
 encoder:
     width: 8
     num_layers: 1

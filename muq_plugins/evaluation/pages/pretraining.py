@@ -79,6 +79,10 @@ def loss(run: Run) -> Iterator[Fact]:
         mean = float(np.mean(guessing))
         note = f"always guessing the most frequent code: {percent(mean)}"
     yield Fact("Masked accuracy", percent(row["accuracy"]), f"{run.part}; {note}")
+    if "visible_cross_entropy" in row:
+        found = f"{number(row['visible_cross_entropy'])} nat"
+        note = f"{run.part}; accuracy {percent(row['visible_accuracy'])}"
+        yield Fact("Cross-entropy of what is heard", found, note)
 
 
 def random_target(run: Run) -> Iterator[Fact]:
