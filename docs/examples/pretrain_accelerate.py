@@ -40,4 +40,5 @@ for step in range(1, experiment["optimizer_step_limit"] + 1):
 
 if accelerator.is_main_process:
     save_muq(f"{experiment['output_folder']}/inference", experiment["encoder"])
+accelerator.wait_for_everyone()  # or torchrun ends the one that saves
 accelerator.end_training()

@@ -21,7 +21,9 @@ def losses_of(name, data_options, folder, *launch):
     script = ROOT / "docs" / "examples" / name
     # Else Accelerate takes what GPUs there are.
     command = [sys.executable, *launch, script, *options]
-    printed = run_command(*command, ACCELERATE_USE_CPU="true").stdout
+    # While it exits, after all is done, torch may abort a process of several.
+    check = not launch
+    printed = run_command(*command, check=check, ACCELERATE_USE_CPU="true").stdout
     if files := list(folder.rglob("metrics.csv")):  # of Lightning
         with open(files[0], newline="") as file:
             losses = [float(row["loss"]) for row in csv.DictReader(file)]

@@ -79,6 +79,11 @@ def loss(run: Run) -> Iterator[Fact]:
         mean = float(np.mean(guessing))
         note = f"always guessing the most frequent code: {percent(mean)}"
     yield Fact("Masked accuracy", percent(row["accuracy"]), f"{run.part}; {note}")
+
+
+def heard(run: Run) -> Iterator[Fact]:
+    """The loss on frames that the model hears, where they are part of it."""
+    row = run.final
     if "visible_cross_entropy" in row:
         found = f"{number(row['visible_cross_entropy'])} nat"
         note = f"{run.part}; accuracy {percent(row['visible_accuracy'])}"
@@ -332,6 +337,7 @@ PRETRAINING = Page(
         notes_score,
         loss,
         code_use,
+        heard,
         random_target,
         family_score,
         music,
