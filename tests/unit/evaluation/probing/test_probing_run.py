@@ -118,10 +118,10 @@ def test_layers_are_told_apart(probed):
 def test_an_untrained_row_is_the_mean_over_initialisations(probed, corpus):
     clips, features = corpus
     alone = [
-        probe_tasks(TASKS, clips, {UNTRAINED: [one]}, SETTINGS, SEEDS)
+        probe_tasks(TASKS[:1], clips, {UNTRAINED: [one]}, SETTINGS, SEEDS)
         for one in features[UNTRAINED]
     ]
-    for together, *separate in zip(probed[1], *alone, strict=True):
+    for together, *separate in zip(probed[1][:1], *alone, strict=True):
         for reader in ("linear", "hidden layer"):
             rows = together.curve(UNTRAINED, reader)
             for row, *each in zip(
