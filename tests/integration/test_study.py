@@ -57,6 +57,8 @@ extends: {ROOT}/hparams/probe_csv.yaml
 labels_csv: FOLDER/labels.csv
 group: artist
 tasks: [{{label: sound, level: acoustic}}]
+reader: {{readers: [linear], mixture: False}}
+untrained_seeds: [1]
 seeds: [0]
 """
 
