@@ -399,18 +399,15 @@ class MaskedPrediction(nn.Module):
         hits = (logits.detach().argmax(dim=-1) == codes).float()
         sums, weights = {"loss": total.detach()}, {"loss": weight}
         kinds = {"": masked, **({"visible_": ~masked} if self.visible_weight else {})}
+        values = {"cross_entropy": losses.detach(), "accuracy": hits}
         for kind, frames in kinds.items():
-            for name, values in (
-                ("cross_entropy", losses.detach()),
-                ("accuracy", hits),
-            ):
-                per_codebook = (values * frames[:, None]).sum(0)
-                found = {
-                    name: per_codebook.mean(),
-                    f"{name}_per_codebook": per_codebook,
-                }
-                for key, value in found.items():
-                    sums[kind + key], weights[kind + key] = value, frames.float().sum()
+            found = {}
+            for name, value in values.items():
+                per_codebook = (value * frames[:, None]).sum(0)
+                found[kind + name] = per_codebook.mean()
+                found[f"{kind}{name}_per_codebook"] = per_codebook
+            sums |= found
+            weights |= dict.fromkeys(found, frames.float().sum())
         return StageOutput(
             loss=loss,
             sums=sums,

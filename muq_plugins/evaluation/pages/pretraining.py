@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -47,7 +48,6 @@ from muq_plugins.evaluation.probing.results import (
     TRAINED,
     UNTRAINED,
     TaskResult,
-    load_final_probe,
 )
 from muq_plugins.evaluation.run_files import select, series
 from muq_plugins.lobes import codes
@@ -96,26 +96,15 @@ def random_target(run: Run) -> Iterator[Fact]:
         yield Fact("Target", "random weights", f"nobody has trained the {parts}")
 
 
-def notes_score(run: Run) -> Iterator[Fact]:
-    """What a linear probe reads off single frames of the encoder."""
-    for probe in _of_kind("frames")(run):
-        yield _probe_fact(probe)
-
-
-def family_score(run: Run) -> Iterator[Fact]:
-    """What a linear probe reads off whole clips, where notes are not known."""
-    for probe in _of_kind("single")(run):
-        yield _probe_fact(probe)
-
-
-def _probe_fact(probe: TaskResult) -> Fact:
-    *others, last = probe.chosen()
-    comparison = [
-        f"{probe.called(row.features)} {percent(row.value)}" for row in others
-    ]
-    note = ", ".join([*comparison, f"chance {percent(probe.chance)}"])
-    label = f"{title_of(probe)}, {last.features}"
-    return Fact(label, percent(last.value), note)
+def probe_score(run: Run, kind: str) -> Iterator[Fact]:
+    """What a linear probe of a kind reads off the encoder, if that ended the run."""
+    for probe in probes(run, kind):
+        *others, last = probe.chosen()
+        comparison = [
+            f"{probe.called(row.features)} {percent(row.value)}" for row in others
+        ]
+        note = ", ".join([*comparison, f"chance {percent(probe.chance)}"])
+        yield Fact(f"{title_of(probe)}, {last.features}", percent(last.value), note)
 
 
 def learned(run: Run) -> Iterator[Verdict]:
@@ -231,13 +220,10 @@ def use_of_target(run: Run) -> Iterator[Verdict]:
             )
 
 
-def probes(run: Run) -> list[TaskResult]:
-    """The probe at the end of a run, if there was one."""
-    return list(filter(None, [load_final_probe(run.folder)]))
-
-
-def _of_kind(kind: str) -> Callable[[Run], list[TaskResult]]:
-    return lambda run: [probe for probe in probes(run) if probe.kind == kind]
+def probes(run: Run, kind: str | None = None) -> list[TaskResult]:
+    """The probe at the end of a run, if there was one and it is of the kind."""
+    probe = run.probe
+    return [probe] if probe is not None and kind in (None, probe.kind) else []
 
 
 def _guessing(run: Run) -> list[float]:
@@ -334,12 +320,12 @@ PRETRAINING = Page(
     title="Pre-training",
     template="pretraining.md.j2",
     facts=(
-        notes_score,
+        partial(probe_score, kind="frames"),
         loss,
         code_use,
         heard,
         random_target,
-        family_score,
+        partial(probe_score, kind="single"),
         music,
         training_time,
     ),
@@ -358,7 +344,7 @@ PRETRAINING = Page(
             "frames",
             {"frames": _frames_figure},
             _frames_table,
-            each=_of_kind("frames"),
+            each=partial(probes, kind="frames"),
         ),
         Part("learned", {"loss": curves("cross_entropy", height=4.2, legend="above")}),
         Part(
@@ -367,8 +353,13 @@ PRETRAINING = Page(
             _codebooks_table,
             each=lambda run: [run] * ("accuracy_per_codebook" in run.final),
         ),
-        Part("probe", {"probe": _probe_figure}, _probe_table, each=_of_kind("single")),
-        Part("classes", table=_classes_table, each=_of_kind("single")),
+        Part(
+            "probe",
+            {"probe": _probe_figure},
+            _probe_table,
+            each=partial(probes, kind="single"),
+        ),
+        Part("classes", table=_classes_table, each=partial(probes, kind="single")),
         CODES,
         LEVELS._replace(each=lambda run: run_levels(run.earlier)),
         OPTIMISATION,

@@ -22,6 +22,7 @@ from muq_plugins.evaluation.figures.lines import (
 from muq_plugins.evaluation.figures.style import CHANCE, COUNTING, INK, percent_tick
 from muq_plugins.evaluation.figures.values import histograms
 from muq_plugins.evaluation.page import Fact, Part, Table, Verdict, percent
+from muq_plugins.evaluation.probing.results import TaskResult, load_final_probe
 from muq_plugins.evaluation.run_files import (
     HISTORY_FILE,
     METRICS_FILE,
@@ -84,6 +85,11 @@ class Run:
         """Recordings of each part, when the run was started last; empty if unknown."""
         rows = read_json_lines(self.folder / HISTORY_FILE)
         return next((row["data"] for row in reversed(rows) if "data" in row), {})
+
+    @cached_property
+    def probe(self) -> TaskResult | None:
+        """The probe that ended it, if there was one."""
+        return load_final_probe(self.folder)
 
     @property
     def final(self) -> dict:

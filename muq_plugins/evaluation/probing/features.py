@@ -272,10 +272,10 @@ def untrained_like(
 ) -> list[nn.Module]:
     """The same encoder before any training, from several initialisations.
 
-    They hear the same normalised input, and their batch normalisation knows the music:
-    it is measured on clips of the training part, or on any where the parts are not
-    decided. With the statistics that a new module has, an untrained encoder would be
-    worse than it is.
+    They hear the same normalised input, and their batch normalisation knows the music,
+    as in the first updates of a training: it is measured on clips of the training part,
+    or on any where the parts are not decided. That need not be the stronger reference:
+    see docs/training.md.
     """
     if not seeds or len(set(seeds)) < len(seeds):
         raise ProbeError(f"untrained_seeds must list numbers, each once: {seeds}.")

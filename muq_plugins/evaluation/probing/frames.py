@@ -9,10 +9,8 @@ when its penalty is chosen. Pages call these scores by the name of the task: not
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -20,7 +18,7 @@ from sklearn.model_selection import GroupKFold
 from threadpoolctl import threadpool_limits
 
 from muq_plugins.data.windows import spread
-from muq_plugins.evaluation.kept import digest, file_stamp, load_arrays, save_arrays
+from muq_plugins.evaluation.kept import digest, file_stamp
 from muq_plugins.evaluation.probing.clips import Clip, ProbeError, window_batches
 from muq_plugins.evaluation.probing.features import Extractor, FeatureSettings
 from muq_plugins.evaluation.probing.frame_labels import FRAME_LABELS, FrameLabel
@@ -29,6 +27,7 @@ from muq_plugins.evaluation.probing.results import (
     Found,
     Row,
     TaskResult,
+    kept_in,
     mean_of_initialisations,
     resampled,
 )
@@ -36,7 +35,7 @@ from muq_plugins.evaluation.probing.tasks import FEWEST, ProbeTask, clip_parts, 
 from muq_plugins.evaluation.scores import PRIMARY, clip_precision, macro_precision
 
 # Raised whenever a change of the code changes what is read.
-FORMAT = 1
+FORMAT = 2
 # Times a second at which frames are read.
 TIMES = 5.0
 # Most clips of each part, of as many different pieces as there are.
@@ -227,16 +226,7 @@ class FrameReading:
                 for part, found in data.targets.items()
             },
         }
-        path = Path(settings.folder) / f"reading-{digest(content)}.npz"
-        if path.is_file():
-            arrays = load_arrays(path)
-            rows = [Row(**row) for row in json.loads(str(arrays["rows"]))]
-            return list(zip(rows, arrays["scores"], strict=True))
-        found = self._read()
-        rows = json.dumps([asdict(row) for row, _ in found])
-        scores = np.stack([scores for _, scores in found])
-        save_arrays(path, rows=np.array(rows), scores=scores)
-        return found
+        return kept_in(settings.folder, content, self._read)
 
     def _read(self) -> Found:
         data = self.data
@@ -251,18 +241,13 @@ class FrameReading:
         groups = [data.groups["train"][at] for at in there["train"]]
         if len(set(groups)) < 2 or not there["test"]:
             raise ProbeError("Too few clips could be read; see the log.")
-        heard = {
-            part: [frames[part][at] for at in places] for part, places in there.items()
-        }
-        # Where a file is shorter than it said, so are its labels.
-        targets = {
-            part: [data.targets[part][at][: len(frames[part][at])] for at in places]
-            for part, places in there.items()
-        }
-        heard = {
-            part: [x[: len(y)] for x, y in zip(heard[part], targets[part], strict=True)]
-            for part in heard
-        }
+        heard, targets = {}, {}
+        for part, places in there.items():
+            pairs = [(frames[part][at], data.targets[part][at]) for at in places]
+            # Where a file is shorter than it said, so are its labels.
+            sizes = [min(map(len, pair)) for pair in pairs]
+            cut = [(x[:n], y[:n]) for (x, y), n in zip(pairs, sizes, strict=True)]
+            heard[part], targets[part] = map(list, zip(*cut, strict=True))
         layers = heard["train"][0].shape[1]
         found = []
         with threadpool_limits(1):  # the matrices are small

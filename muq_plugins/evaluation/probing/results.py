@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
 from muq_plugins.evaluation.intervals import Estimate, ends, interval, mean_draws
-from muq_plugins.evaluation.kept import load_arrays, save_arrays
+from muq_plugins.evaluation.kept import digest, load_arrays, save_arrays
 from muq_plugins.evaluation.scores import DRAWS, label_draws
 from muq_plugins.files import read_json, replace_file
 
@@ -188,6 +189,20 @@ class TaskResult:
 
 
 Found = list[tuple[Row, np.ndarray]]  # a row and its predictions
+
+
+def kept_in(folder: str | Path, about: dict, read: Callable[[], Found]) -> Found:
+    """What was read before of the same, or is read now and kept for the next time."""
+    path = Path(folder) / f"reading-{digest(about)}.npz"
+    if path.is_file():
+        arrays = load_arrays(path)
+        rows = [Row(**row) for row in json.loads(str(arrays["rows"]))]
+        return [(row, arrays[f"scores_{i}"]) for i, row in enumerate(rows)]
+    found = read()
+    arrays = {f"scores_{i}": scores for i, (_, scores) in enumerate(found)}
+    rows = json.dumps([asdict(row) for row, _ in found])
+    save_arrays(path, rows=np.array(rows), **arrays)
+    return found
 
 
 def mean_of_initialisations(found: list[Found]) -> Found:

@@ -7,7 +7,6 @@ and stopped by the validation part.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -17,7 +16,7 @@ from speechbrain.utils.logger import get_logger
 from threadpoolctl import threadpool_limits
 from torch import nn
 
-from muq_plugins.evaluation.kept import digest, load_arrays, save_arrays
+from muq_plugins.evaluation.kept import digest
 from muq_plugins.evaluation.probing.clips import Clip, ProbeError, corpus_of
 from muq_plugins.evaluation.probing.features import (
     UNTRAINED_SEEDS,
@@ -44,6 +43,7 @@ from muq_plugins.evaluation.probing.results import (
     Found,
     Row,
     TaskResult,
+    kept_in,
     mean_of_initialisations,
     resampled,
     save_results,
@@ -265,16 +265,7 @@ class Reading:
             "targets": {part: found.tolist() for part, found in data.targets.items()},
             "groups": data.groups,
         }
-        path = Path(folder) / f"reading-{digest(content)}.npz"
-        if path.is_file():
-            arrays = load_arrays(path)
-            rows = [Row(**row) for row in json.loads(str(arrays["rows"]))]
-            return [(row, arrays[f"scores_{i}"]) for i, row in enumerate(rows)]
-        found = self._read()
-        arrays = {f"scores_{i}": scores for i, (_, scores) in enumerate(found)}
-        rows = json.dumps([asdict(row) for row, _ in found])
-        save_arrays(path, rows=np.array(rows), **arrays)
-        return found
+        return kept_in(folder, content, self._read)
 
     def _read(self) -> Found:
         data = self.data

@@ -75,7 +75,7 @@ class Measure(NamedTuple):
 
 MEASURES = {
     "probe": Measure("Probe score"),
-    "notes": Measure("Notes AP"),
+    NOTES: Measure("Notes AP"),
     "gain": Measure("Gain over counting", 1, "nat", math.inf),
     "gain_area": Measure("Mean gain over counting", 1, "nat", math.inf),
     "loss_area": Measure("Mean cross-entropy", -1, "nat", math.inf),
