@@ -1,7 +1,7 @@
-"""What a study runs: a folder and some commands for every experiment and seed.
+"""Carrying out a study: every command once, and a record of what each run has found.
 
-A folder is named after everything that its run depends on, so studies that share a
-folder of runs share the runs too, and a changed setting never meets an old result.
+A record is one small file. With it a run is finished, on any machine, and its folder is
+needed no more, unless another run needs the model in it.
 """
 
 from __future__ import annotations
@@ -15,10 +15,9 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from graphlib import CycleError, TopologicalSorter
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,150 +28,25 @@ from muq_plugins.experiment.experiment import (
     check_stage,
     save_experiment,
 )
-from muq_plugins.experiment.extends import hint, parse_yaml, resolve_experiment
-from muq_plugins.experiment.run_folder import LOCK, hash_values
-from muq_plugins.files import POLL_SECONDS, locked, read_json, write_json
+from muq_plugins.experiment.plan import (
+    TRAIN,
+    Command,
+    PlannedRun,
+    plan_runs,
+    probe_folder,
+)
+from muq_plugins.experiment.run_folder import LOCK
+from muq_plugins.files import (
+    POLL_SECONDS,
+    locked,
+    read_json,
+    replace_file,
+    write_json,
+)
 
-EXPERIMENT_KEYS = ("experiment", "label", "overrides", "inputs", "script")
-PROBE_KEYS = ("experiment", "overrides")
-TRAIN = "train"
-TRAIN_SCRIPT = "train.py"
 FINISHED_FILE = "finished.json"
 STUDY_LOCK = ".study.lock"
-
-
-@dataclass(frozen=True)
-class Command:
-    """One step of a run."""
-
-    name: str  # "train", or the name of a probe
-    script: str  # the recipe
-    arguments: list[str]  # its command line
-    key: str  # hash of the settings that its result depends on
-
-
-@dataclass(frozen=True)
-class PlannedRun:
-    """One experiment with one seed."""
-
-    experiment: str  # its name in the study
-    seed: int  # of everything that is random in the run
-    folder: Path  # the run folder
-    commands: list[Command]  # in order
-    inputs: tuple[PlannedRun, ...] = ()  # runs that must have been trained before
-
-
-def plan_runs(
-    experiments: Mapping[str, Mapping[str, Any]],
-    seeds: Sequence[int],
-    budget: Mapping[str, Any],
-    probes: Mapping[str, Mapping[str, Any]] | None,
-    runs_folder: str | Path,
-) -> list[PlannedRun]:
-    """All runs of a study, one seed after another."""
-    if not experiments or not seeds:
-        raise UserError("A study needs at least one experiment and one seed.")
-    if len(set(seeds)) < len(seeds):
-        raise UserError(f"seeds must differ from each other, got {list(seeds)}.")
-    for name, wanted in experiments.items():
-        _check_entry(name, wanted, EXPERIMENT_KEYS)
-    for name, wanted in (probes or {}).items():
-        _check_entry(name, wanted, PROBE_KEYS)
-    ordered = _with_inputs_first(experiments)
-    runs: dict[tuple[str, int], PlannedRun] = {}
-    for seed in seeds:
-        for name in ordered:
-            inputs = {
-                key: runs[other, seed]
-                for key, other in (experiments[name].get("inputs") or {}).items()
-            }
-            runs[name, seed] = _plan_run(
-                *(name, experiments[name], inputs, seed, budget, probes or {}),
-                runs_folder,
-            )
-    return list(runs.values())
-
-
-def _check_entry(name: str, wanted: Any, known: Sequence[str]) -> None:
-    if not isinstance(wanted, Mapping) or "experiment" not in wanted:
-        raise UserError(
-            f"{name} must be a mapping with the key experiment (a YAML file) and any "
-            f"of {', '.join(known[1:])}, got {wanted!r}."
-        )
-    for key in wanted:
-        if key not in known:
-            raise UserError(f"{name}: unknown key {key!r}{hint(key, known)}.")
-    path = Path(wanted["experiment"])
-    if not path.is_file():
-        raise UserError(f"{name}: there is no experiment {path}.")
-
-
-def _with_inputs_first(experiments: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Names in such an order that each comes after those that it needs."""
-    needed = {name: [] for name in experiments}
-    for name, wanted in experiments.items():
-        for other in (wanted.get("inputs") or {}).values():
-            if other not in experiments:
-                raise UserError(
-                    f"{name}: its input {other!r} is no experiment of this study"
-                    f"{hint(other, list(experiments))}."
-                )
-            needed[name].append(other)
-    try:
-        return list(TopologicalSorter(needed).static_order())
-    except CycleError as error:
-        raise UserError(
-            f"{', '.join(error.args[1][1:])}: these need each other's runs in a "
-            f"circle, so none can be the first: change their inputs."
-        ) from error
-
-
-def _plan_run(
-    name: str,
-    wanted: Mapping[str, Any],
-    inputs: Mapping[str, PlannedRun],
-    seed: int,
-    budget: Mapping[str, Any],
-    probes: Mapping[str, Mapping[str, Any]],
-    runs_folder: str | Path,
-) -> PlannedRun:
-    folders = {key: str(run.folder) for key, run in inputs.items()}
-    overrides = {**(wanted.get("overrides") or {}), **folders}
-    if broken := sorted(set(overrides) & {*budget, "seed", "output_folder"}):
-        raise UserError(
-            f"{name} overrides {', '.join(broken)}, which must be the same for all "
-            f"experiments of a study, or is set by it: take it out."
-        )
-    path = Path(wanted["experiment"])
-    settings = {**budget, **overrides, "seed": seed}
-    key = _key(path, settings)
-    folder = Path(runs_folder) / f"{path.stem}-{seed}-{key}"
-    arguments = [str(path), *_options({**settings, "output_folder": str(folder)})]
-    commands = [Command(TRAIN, wanted.get("script", TRAIN_SCRIPT), arguments, key)]
-    for probe, asked in probes.items():
-        path = Path(asked["experiment"])
-        settings = {**(asked.get("overrides") or {}), "encoder": str(folder)}
-        where = {"output_folder": str(_probe_folder(folder, probe))}
-        arguments = [str(path), *_options({**settings, **where})]
-        commands.append(Command(probe, "probe.py", arguments, _key(path, settings)))
-    return PlannedRun(name, seed, folder, commands, tuple(inputs.values()))
-
-
-def _probe_folder(folder: Path, probe: str) -> Path:
-    return folder / "probes" / probe
-
-
-def _key(path: Path, settings: Mapping[str, Any]) -> str:
-    """A hash of what the experiment and its stages say, not of how they say it."""
-    return hash_values(*_texts(path, settings))
-
-
-def _texts(path: Path, settings: Mapping[str, Any] | None = None) -> Iterator[str]:
-    text = resolve_experiment(path, dict(settings or {}))
-    yield text
-    for stage in parse_yaml(text, str(path)).values():
-        if isinstance(stage, Mapping) and "experiment" in stage:
-            yield from _texts(Path(stage["experiment"]))
+RECORD_FORMAT = 1
 
 
 def _check_commands(run: PlannedRun, recipes: Path) -> None:
@@ -189,14 +63,6 @@ def _check_commands(run: PlannedRun, recipes: Path) -> None:
             raise UserError(f"{run.experiment}: {error}") from error
 
 
-def _options(settings: Mapping[str, Any]) -> list[str]:
-    """Settings as a command line."""
-    options = []
-    for key, value in settings.items():
-        options += [f"--{key}", value if isinstance(value, str) else json.dumps(value)]
-    return options
-
-
 @dataclass(frozen=True)
 class Failure:
     """A command that ended with an error."""
@@ -206,23 +72,49 @@ class Failure:
     log: Path  # what it printed
 
 
+def is_recorded(run: PlannedRun) -> bool:
+    """Tells whether a run has a record, of the same commands."""
+    if not run.record.is_file():
+        return False
+    remedy = "delete it; the run is done again"
+    record = read_json(run.record, remedy)
+    if not isinstance(record, dict) or record.get("format") != RECORD_FORMAT:
+        raise UserError(
+            f"{run.record} is no record of format {RECORD_FORMAT}, which this version "
+            f"reads: {remedy}."
+        )
+    kept = record["commands"]
+    return all(kept.get(command.name) == command.key for command in run.commands)
+
+
+def _record(run: PlannedRun, found: Callable[[PlannedRun], dict[str, Any]]) -> None:
+    """Keeps what a run has found, unless there is a record already."""
+    if is_recorded(run):
+        return
+    content = {
+        "format": RECORD_FORMAT,
+        "experiment": Path(run.commands[0].arguments[0]).name,
+        "settings": run.settings,
+        "commands": {command.name: command.key for command in run.commands},
+        **found(run),
+    }
+    lines = (f"{json.dumps(key)}: {json.dumps(content[key])}" for key in content)
+    replace_file(run.record, ("{\n" + ",\n".join(lines) + "\n}\n").encode())
+
+
 def is_finished(run: PlannedRun, command: Command) -> bool:
-    """Tells whether a command of a run has been carried out."""
+    """Tells whether a command of a run has been carried out in its folder."""
     return _finished(run.folder).get(command.name) == command.key
-
-
-def is_complete(run: PlannedRun) -> bool:
-    """Tells whether all commands of a run have been carried out."""
-    return all(is_finished(run, command) for command in run.commands)
 
 
 def carry_out(
     runs: Sequence[PlannedRun],
     recipes: str | Path,
     devices: Sequence[str],
+    found: Callable[[PlannedRun], dict[str, Any]],
     say: Callable[[str], None] = print,
 ) -> list[Failure]:
-    """Runs everything that is not finished yet.
+    """Runs everything that is not finished yet, and records what each run has found.
 
     A run waits until its inputs have been trained. One that fails does not stop the
     others, except those that it is an input of. Ctrl-C stops the commands that are
@@ -230,7 +122,7 @@ def carry_out(
     """
     if not devices:
         raise UserError("devices must name at least one device, for example [cpu].")
-    waiting = list(runs)
+    waiting = _to_do(runs, say)
     working: list[PlannedRun] = []
     choice = threading.Lock()
     stop = threading.Event()
@@ -244,7 +136,7 @@ def carry_out(
         while not stop.is_set():
             with choice:
                 for run in waiting:
-                    if all(_is_trained(other) for other in run.inputs):
+                    if _missing_input(run) is None:
                         waiting.remove(run)
                         working.append(run)
                         return run
@@ -256,7 +148,8 @@ def carry_out(
     def work(device: str) -> None:
         while (run := take_next()) is not None:
             try:
-                failure = _carry_out_run(run, recipes, device, environment, stop, say)
+                where = recipes, device, environment
+                failure = _carry_out_run(run, *where, found, stop, say)
             # Such as a full disk: the others may still go on.
             except (OSError, UserError) as error:
                 say(f"{run.experiment}, seed {run.seed} FAILED: {error}")
@@ -277,7 +170,7 @@ def carry_out(
         for thread in threads:
             thread.join()
     for run in waiting:
-        missing = next(other for other in run.inputs if not _is_trained(other))
+        missing = _missing_input(run)
         say(
             f"{run.experiment}, seed {run.seed} left out: it needs the run of "
             f"{missing.experiment} in {missing.folder}"
@@ -285,13 +178,42 @@ def carry_out(
     return failures
 
 
+def _to_do(runs: Sequence[PlannedRun], say: Callable[[str], None]) -> list[PlannedRun]:
+    """Runs without a record, and the trainings of others whose models they need."""
+    needed: dict[Path, str] = {}
+    found = []
+    for run in reversed(runs):  # inputs come before those that need them
+        trained = _is_trained(run)
+        if is_recorded(run):
+            if trained or run.folder not in needed:
+                continue
+            say(
+                f"{run.experiment}, seed {run.seed} is recorded, but "
+                f"{needed[run.folder]} needs its model, which is not in {run.folder}: "
+                f"it is trained again."
+            )
+            train = [command for command in run.commands if command.name == TRAIN]
+            run = replace(run, commands=train)
+        if not trained:
+            needed |= {other.folder: run.experiment for other in run.inputs}
+        found.append(run)
+    return found[::-1]
+
+
+def _missing_input(run: PlannedRun) -> PlannedRun | None:
+    """A run without which this one cannot be trained, if it still has to be."""
+    if _is_trained(run):
+        return None
+    return next((other for other in run.inputs if not _is_trained(other)), None)
+
+
 def _is_trained(run: PlannedRun) -> bool:
     return all(is_finished(run, c) for c in run.commands if c.name == TRAIN)
 
 
-def _carry_out_run(run, recipes, device, environment, stop, say) -> Failure | None:
-    if is_complete(run):
-        return None
+def _carry_out_run(
+    run, recipes, device, environment, found, stop, say
+) -> Failure | None:
     run.folder.mkdir(parents=True, exist_ok=True)
     with _alone(run.folder, STUDY_LOCK, stop, say):
         for command in run.commands:
@@ -306,7 +228,7 @@ def _carry_out_run(run, recipes, device, environment, stop, say) -> Failure | No
             log = run.folder / f"{command.name}.log"
             if command.name in _finished(run.folder):
                 # The study asks something else now: the old answer makes room.
-                folder = _probe_folder(run.folder, command.name)
+                folder = probe_folder(run.folder, command.name)
                 shutil.rmtree(folder, ignore_errors=True)
             say(f"{name} on {device} ...")
             start = time.monotonic()
@@ -318,6 +240,7 @@ def _carry_out_run(run, recipes, device, environment, stop, say) -> Failure | No
                 return Failure(run, command, log)
             _note(run.folder, command)
             say(f"{name} done in {time.monotonic() - start:.0f} s")
+        _record(run, found)
     return None
 
 
@@ -366,9 +289,14 @@ def _note(folder: Path, command: Command) -> None:
 
 
 def run_study(
-    experiment: Experiment, recipes: str | Path
+    experiment: Experiment,
+    recipes: str | Path,
+    found: Callable[[PlannedRun], dict[str, Any]],
 ) -> tuple[list[PlannedRun], list[Failure]]:
-    """Plans a study, saves it, and runs what is not finished."""
+    """Plans a study, saves it, and runs what is not finished.
+
+    ``found`` reads from the folder of a run what its record holds.
+    """
     refuse_run_options(experiment)
     hparams = experiment.hparams
     runs = plan_runs(
@@ -377,13 +305,17 @@ def run_study(
         hparams["budget"],
         hparams.get("probes"),
         hparams["runs_folder"],
+        hparams["records_folder"],
     )
     for run in runs[: len(hparams["experiments"])]:  # seeds make no difference
         _check_commands(run, Path(recipes))
     save_experiment(experiment, hparams["output_folder"], study=True)
-    if hparams["only_report"]:
-        return runs, []
-    return runs, carry_out(runs, recipes, hparams["devices"])
+    if not hparams["only_report"]:
+        return runs, carry_out(runs, recipes, hparams["devices"], found)
+    for run in runs:
+        if all(is_finished(run, command) for command in run.commands):
+            _record(run, found)
+    return runs, []
 
 
 def refuse_run_options(experiment: Experiment) -> None:

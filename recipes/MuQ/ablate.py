@@ -5,8 +5,12 @@
 > python recipes/MuQ/ablate.py hparams/studies/study_targets.yaml --seeds "[1]" \
     --devices "[cuda:0, cuda:1]"
 
-What is finished is never run again: a study that was stopped goes on, one with more
-seeds or experiments runs the new ones, and `--only_report True` looks at what is there.
+What a run has found is kept in its record, a small file, and what has one is never run
+again: a study that was stopped goes on, one with more seeds or experiments runs the new
+ones, and `--only_report True` looks at what is there. Records are good on any machine:
+
+> python recipes/MuQ/ablate.py hparams/studies/study_targets.yaml \
+    --records_folder docs/results/runs
 """
 
 import os
@@ -23,6 +27,7 @@ from muq_plugins.evaluation.study import (
     check_study,
     collect_study,
     describe_study,
+    run_record,
     study_headline,
     study_report,
 )
@@ -32,7 +37,7 @@ from muq_plugins.experiment import (
     resolve_experiment,
     run_script,
 )
-from muq_plugins.experiment.runner import is_complete, run_study, study_command
+from muq_plugins.experiment.runner import is_recorded, run_study, study_command
 
 
 def tasks_of(probe):
@@ -48,15 +53,19 @@ def main(argv):
     hparams = experiment.hparams
     folder = Path(hparams["output_folder"])
     check_study(hparams, experiment.path, tasks_of)
-    runs, failures = run_study(experiment, Path(__file__).parent)
+    probes = hparams["probes"] or {}
 
-    finished = [run for run in runs if is_complete(run)]
+    def found(run):
+        return run_record(run.folder, probes, hparams["devices"])
+
+    runs, failures = run_study(experiment, Path(__file__).parent, found)
+    recorded = [run for run in runs if is_recorded(run)]
     collect_study(
         folder,
         describe_study(hparams, study_command("ablate.py", argv)),
-        [(run.experiment, run.seed, run.folder) for run in finished],
-        hparams["probes"] or {},
-        [(run.experiment, run.seed) for run in runs if run not in finished],
+        [(run.experiment, run.seed, run.record) for run in recorded],
+        probes,
+        [(run.experiment, run.seed) for run in runs if run not in recorded],
     )
     report = study_report(folder)
     print("\n".join([*study_headline(folder), f"Report: {report}"]))

@@ -12,7 +12,7 @@ from muq_plugins.evaluation.study import (
     study_report,
 )
 from muq_plugins.experiment import load_experiment
-from muq_plugins.experiment.runner import plan_runs
+from muq_plugins.experiment.plan import plan_runs
 
 ROOT = Path(__file__).parents[2]
 STUDIES = sorted((ROOT / "hparams" / "studies").glob("study_*.yaml"))
@@ -28,7 +28,7 @@ def test_a_study_can_be_planned_and_reported(path, tmp_path):
     hparams = load_experiment([str(path)]).hparams
     check_study(hparams, path)
     names = ("experiments", "seeds", "budget", "probes")
-    runs = plan_runs(*(hparams[name] for name in names), tmp_path)
+    runs = plan_runs(*(hparams[name] for name in names), tmp_path, tmp_path)
     assert len({run.folder for run in runs}) == len(runs)
     missing = [(run.experiment, run.seed) for run in runs]
     collect_study(

@@ -1,6 +1,10 @@
 """Studies: from what runs have found to the report that compares them."""
 
-from muq_plugins.evaluation.study.collect import collect_study, describe_study
+from muq_plugins.evaluation.study.collect import (
+    collect_study,
+    describe_study,
+    run_record,
+)
 from muq_plugins.evaluation.study.numbers import check_study
 from muq_plugins.evaluation.study.page import study_headline, study_report
 
@@ -8,6 +12,7 @@ __all__ = [
     "check_study",
     "collect_study",
     "describe_study",
+    "run_record",
     "study_headline",
     "study_report",
 ]

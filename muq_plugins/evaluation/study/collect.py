@@ -1,4 +1,7 @@
-"""From run folders to the one file that a study's report is made from."""
+"""From a run folder to its record, and from records to the file of a study.
+
+A record is all that a study reads of a run: its folder is needed no more.
+"""
 
 from __future__ import annotations
 
@@ -19,6 +22,7 @@ from safetensors import safe_open
 from muq_plugins.errors import UserError
 from muq_plugins.evaluation.probing.results import (
     LINEAR,
+    TRAINED,
     TaskResult,
     load_predictions,
     load_results,
@@ -30,7 +34,7 @@ from muq_plugins.evaluation.run_files import (
     select,
 )
 from muq_plugins.evaluation.zero_shot.scores import load_scores
-from muq_plugins.files import replace_file
+from muq_plugins.files import read_json, replace_file
 from muq_plugins.lobes import codes
 
 STUDY_FILE = "study.json"
@@ -42,54 +46,48 @@ PACKAGES = ("torch", "speechbrain", "muq_plugins")
 def collect_study(
     folder: str | Path,
     about: dict[str, Any],
-    runs: Iterable[tuple[str, int, str | Path]],
+    records: Iterable[tuple[str, int, str | Path]],
     probes: Iterable[str],
     missing: Iterable[tuple[str, int]],
 ) -> Path:
     """Writes ``study.json``: what a study asks (``about``) and what its runs gave.
 
-    ``runs`` are experiment, seed and folder of all that has finished, ``probes`` the
-    names of the probes in each folder, ``missing`` experiment and seed of the rest.
-    Runs of experiments that ``about`` does not name are left out.
+    ``records`` are experiment, seed and record of all that has finished, ``probes`` the
+    names of the study's probes, ``missing`` experiment and seed of the rest. Runs of
+    experiments that ``about`` does not name are left out.
     """
     probes, named = list(probes), about["experiments"]
-    tasks: dict[str, dict] = {}
-    tests: dict[str, dict] = {}
-    records = []
-    for experiment, seed, run_folder in runs:
+    shared: dict[str, dict] = {"tasks": {}, "tests": {}}  # equal for all runs
+    runs, machines = [], []
+    for experiment, seed, path in records:
         if experiment not in named:
             continue
-        record = {"experiment": experiment, "seed": seed, **run_record(run_folder)}
-        scores = {}
-        for probe in probes:
-            probe_folder = Path(run_folder) / "probes" / probe
-            for result in load_results(probe_folder):
-                name = f"{probe}/{result.label}"
-                task, score = _probe_record(probe_folder, result)
-                if tasks.setdefault(name, task) != task:
-                    raise UserError(
-                        f"{probe_folder} was probed for {result.label} on other clips "
-                        f"than the runs before it: delete it and run the study again."
-                    )
-                scores[name] = score
+        record = read_json(path, "delete it; the run is done again")
+        run = {"experiment": experiment, "seed": seed, **record["numbers"]}
         if probes:
-            record["probe"] = scores
-        if mulan := load_scores(run_folder):
-            test, record["scores"] = _music_record(mulan)
-            tests = tests or test
-            if tests != test:
-                raise UserError(
-                    f"{run_folder} was evaluated on other clips than the runs before "
-                    "it, or before scores of queries were kept: delete its "
-                    "finished.json and run the study again, which evaluates it anew."
-                )
-        records.append(record)
+            run["probe"] = {}
+        for name, task in record["tasks"].items():
+            if name.partition("/")[0] not in probes:
+                continue
+            _add(shared["tasks"], name, task, path)
+            run["probe"][name] = {
+                features: scores
+                for features, scores in record["probe"][name].items()
+                # What the base is compared with too is the same for all.
+                if features == TRAINED or experiment == about["base"]
+            }
+        for name, test in record["tests"].items():
+            _add(shared["tests"], name, test, path)
+            run.setdefault("scores", {})[name] = record["scores"][name]
+        runs.append(run)
+        machines.append(record["machine"])
     content = {
         "format": FORMAT,
         **about,
-        **({"scores": tests} if tests else {}),
-        "tasks": tasks,
-        "runs": records,
+        "machine": _all_of(machines),
+        **({"scores": shared["tests"]} if shared["tests"] else {}),
+        "tasks": shared["tasks"],
+        "runs": runs,
         "missing": [list(pair) for pair in missing if pair[0] in named],
     }
     path = Path(folder) / STUDY_FILE
@@ -97,7 +95,45 @@ def collect_study(
     return path
 
 
-def run_record(run_folder: str | Path) -> dict[str, Any]:
+def _add(known: dict[str, dict], name: str, test: dict, path: str | Path) -> None:
+    """Takes down what runs were tested with, which must be the same for all."""
+    if known.setdefault(name, test) != test:
+        raise UserError(
+            f"{path} was tested for {name} on other clips than the records before it: "
+            f"delete it, and the folder of its run, and run the study again."
+        )
+
+
+def _all_of(machines: list[dict]) -> dict[str, str]:
+    """What runs were made on: every value that occurs."""
+    keys = dict.fromkeys(key for machine in machines for key in machine)
+    found = {key: {str(it[key]) for it in machines if key in it} for key in keys}
+    return {key: " or ".join(sorted(values)) for key, values in found.items()}
+
+
+def run_record(
+    run_folder: str | Path, probes: Iterable[str], devices: Iterable[str]
+) -> dict[str, Any]:
+    """All that a study reads of a run that has just ended, on this machine.
+
+    ``probes`` are the names of its probes.
+    """
+    tasks, read = {}, {}
+    for probe in probes:
+        folder = Path(run_folder) / "probes" / probe
+        for result in load_results(folder):
+            name = f"{probe}/{result.label}"
+            tasks[name], read[name] = _probe_record(folder, result)
+    mulan = load_scores(run_folder)
+    tests, scores = _music_record(mulan) if mulan else ({}, {})
+    return {
+        "machine": describe_machine(devices),
+        "numbers": run_numbers(run_folder),
+        **{"tasks": tasks, "probe": read, "tests": tests, "scores": scores},
+    }
+
+
+def run_numbers(run_folder: str | Path) -> dict[str, Any]:
     """The numbers of a finished training that a study compares."""
     run_folder = Path(run_folder)
     stage = "mulan" if load_scores(run_folder) else "pretrain"
@@ -105,14 +141,14 @@ def run_record(run_folder: str | Path) -> dict[str, Any]:
     test = _last_test(rows, run_folder)
     with safe_open(run_folder / "inference/model.safetensors", "numpy") as tensors:
         shapes = [tensors.get_slice(name).get_shape() for name in tensors.keys()]
-    record = {
+    numbers = {
         "updates": test["step"],
         "audio_seconds": test["audio_seconds"],
         "training_seconds": round(test["time"], 1),
         "parameters": sum(map(math.prod, shapes)),
     }
     if stage == "mulan":
-        return record
+        return numbers
     learning = select(rows, kind="valid")
     counts = load_diagnostics(run_folder)["code_counts"]
     # What the tokenizer cost, which no budget counts, and how good it is.
@@ -122,7 +158,7 @@ def run_record(run_folder: str | Path) -> dict[str, Any]:
         rows = select(read_metrics(tokenizer / METRICS_FILE), stage="tokenizer")
         trained = _last_test(rows, tokenizer)
     return {
-        **record,
+        **numbers,
         "num_codebooks": len(counts),
         "codebook_size": counts.shape[1],
         "learning": {
@@ -228,7 +264,6 @@ def describe_study(hparams: dict[str, Any], command: str) -> dict[str, Any]:
         "groups": hparams["groups"],
         "questions": hparams["questions"],
         "command": command,
-        "machine": describe_machine(hparams["devices"]),
         "experiments": compared_experiments(hparams),
     }
 

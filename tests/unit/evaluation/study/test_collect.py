@@ -1,14 +1,15 @@
-"""From run folders to study.json."""
+"""From run folders to records, and from records to study.json."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
 
 from muq_plugins.evaluation.probing.results import Row, TaskResult, save_results
 from muq_plugins.evaluation.run_files import MetricsLog, save_diagnostics
-from muq_plugins.evaluation.study import collect_study, study_report
-from muq_plugins.evaluation.study.collect import run_record
+from muq_plugins.evaluation.study import collect_study, run_record, study_report
+from muq_plugins.evaluation.study.collect import run_numbers
 from muq_plugins.evaluation.study.numbers import read_study
 from muq_plugins.inference.muq import save_muq
 from muq_plugins.lobes import MuQEncoder
@@ -69,7 +70,7 @@ def make_run(folder, predicted=(0, 1, 0, 0), targets=TARGETS, tokenizer=True):
 
 
 def test_a_run_as_it_was(tmp_path):
-    record = run_record(make_run(tmp_path))
+    record = run_numbers(make_run(tmp_path))
     assert record["updates"] == 4 and record["audio_seconds"] == 64.0
     assert record["training_seconds"] == 2.0
     assert record["learning"] == {"updates": [2], "cross_entropy": [1.25]}
@@ -84,7 +85,7 @@ def test_a_run_as_it_was(tmp_path):
 
 
 def test_without_a_tokenizer_there_are_no_costs_of_one(tmp_path):
-    record = run_record(make_run(tmp_path, tokenizer=False))
+    record = run_numbers(make_run(tmp_path, tokenizer=False))
     assert record["tokenizer_seconds"] is None
     assert record["reconstruction_error_per_level"] is None
 
@@ -93,7 +94,6 @@ ABOUT = {
     "study": "x",
     "title": "X",
     "command": "python recipes/MuQ/ablate.py x.yaml",
-    "machine": {"processor": "p", "cores": 2},
     "base": "a",
     "seeds": [1],
     "budget": {"lr": 0.1},
@@ -105,8 +105,17 @@ ABOUT = {
 }
 
 
+def record_of(run, **changes):
+    """A record as the study keeps it, of one probe."""
+    path = run.with_suffix(".json")
+    path.write_text(json.dumps({**run_record(run, ["corpus"], ["cpu"]), **changes}))
+    return path
+
+
 def test_a_study_can_be_read_again(tmp_path):
-    runs = [(name, 1, make_run(tmp_path / name)) for name in "ab"]
+    runs = [(name, 1, record_of(make_run(tmp_path / name))) for name in "ab"]
+    for name in "ab":
+        shutil.rmtree(tmp_path / name)  # a record needs no folder
     path = collect_study(tmp_path, ABOUT, runs, ["corpus"], [])
     task = json.loads(path.read_text())["tasks"]["corpus/key"]
     assert task["targets"] == [0, 1, 1, 0] and task["pieces"] == [1, 1, 0, 0]
@@ -118,6 +127,9 @@ def test_a_study_can_be_read_again(tmp_path):
     }
     trained = scores["trained encoder"]
     assert trained["hits"] == ["1101"] and trained["chosen"] == 1
+    # What the base is compared with too is the same for all.
+    other = json.loads(path.read_text())["runs"][1]["probe"]["corpus/key"]
+    assert other == {"trained encoder": trained}
     assert scores["untrained encoder"]["hits"] == ["1101", "1111"]
     assert trained["value"] == 0.75  # the mean of 2 of 2 and 1 of 2
     assert trained["layers"] == [0.75, 0.75]  # without the mixture
@@ -149,6 +161,7 @@ def test_notes_are_a_measure(tmp_path):
     )
     run = make_run(tmp_path / "a")
     save_results(run / "probes" / "corpus", [result])
+    run = record_of(run)
     question = {"question": "?", "measure": "notes", "better": "a", "than": "b"}
     about = {**ABOUT, "questions": [question]}
     runs = [("a", 1, run), ("b", 1, run)]
@@ -173,8 +186,22 @@ def test_notes_are_a_measure(tmp_path):
 def test_other_test_clips_are_an_error(tmp_path):
     other = make_run(tmp_path / "b", targets=np.array([1, 0, 1, 0]))
     runs = [("a", 1, make_run(tmp_path / "a")), ("b", 1, other)]
-    with pytest.raises(ValueError, match="b/probes/corpus was probed for key on other"):
-        collect_study(tmp_path, ABOUT, runs, ["corpus"], [])
+    records = [(name, seed, record_of(run)) for name, seed, run in runs]
+    with pytest.raises(ValueError, match="b.json was tested for corpus/key on other"):
+        collect_study(tmp_path, ABOUT, records, ["corpus"], [])
+    # A study that does not ask for this probe may have both.
+    collect_study(tmp_path, ABOUT, records, [], [])
+
+
+def test_the_machines_are_those_of_the_runs(tmp_path):
+    machines = [{"processor": "p", "cores": 2}, {"processor": "p", "cores": 16}]
+    records = []
+    for name, machine in zip("ab", machines, strict=True):
+        record = record_of(make_run(tmp_path / name), machine=machine)
+        records.append((name, 1, record))
+    path = collect_study(tmp_path, ABOUT, records, [], [])
+    found = json.loads(path.read_text())["machine"]
+    assert found == {"processor": "p", "cores": "16 or 2"}
 
 
 def test_a_run_without_a_test_has_not_finished(tmp_path):
@@ -182,4 +209,4 @@ def test_a_run_without_a_test_has_not_finished(tmp_path):
     path = run / "metrics.jsonl"
     path.write_text(path.read_text().splitlines()[0] + "\n")
     with pytest.raises(ValueError, match="has no test row: not finished"):
-        run_record(run)
+        run_numbers(run)

@@ -1,5 +1,7 @@
 """A study of music and text: from `mulan.json` to answers over seeds and pieces."""
 
+import json
+
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
@@ -9,7 +11,7 @@ from muq_plugins.evaluation.intervals import draws, plain
 from muq_plugins.evaluation.retrieval import retrieval_scores
 from muq_plugins.evaluation.run_files import MetricsLog
 from muq_plugins.evaluation.scores import tagging_scores
-from muq_plugins.evaluation.study import collect_study, study_report
+from muq_plugins.evaluation.study import collect_study, run_record, study_report
 from muq_plugins.evaluation.study.numbers import contrast, read_study
 from muq_plugins.evaluation.study.page import answer
 from muq_plugins.evaluation.zero_shot.scores import save_scores
@@ -21,7 +23,6 @@ ABOUT = {
     "study": "x",
     "title": "X",
     "command": "python recipes/MuQ/ablate.py x.yaml",
-    "machine": {"processor": "p", "cores": 2},
     "base": "bad",
     "seeds": [1, 2, 3],
     "budget": {},
@@ -55,16 +56,23 @@ def make_run(folder, noise, seed, groups=GROUPS, kept=True):
     return folder
 
 
+def record_of(run):
+    """Its record, as the study keeps it."""
+    path = run.with_suffix(".json")
+    path.write_text(json.dumps(run_record(run, [], ["cpu"])))
+    return path
+
+
 @pytest.fixture
 def collected(tmp_path):
     """From what the runs keep to the folder of the study."""
 
     def collect(**options):
-        runs = [
-            (name, seed, make_run(tmp_path / f"{name}-{seed}", noise, seed, **options))
-            for name, noise in (("bad", 0.9), ("good", 0.4))
-            for seed in ABOUT["seeds"]
-        ]
+        runs = []
+        for name, noise in (("bad", 0.9), ("good", 0.4)):
+            for seed in ABOUT["seeds"]:
+                run = make_run(tmp_path / f"{name}-{seed}", noise, seed, **options)
+                runs.append((name, seed, record_of(run)))
         # A run that is only there as an input of others has nothing of the kind.
         runs.append(("encoder", 1, tmp_path / "encoder"))
         collect_study(tmp_path, ABOUT, runs, [], [("encoder", 2)])
@@ -113,6 +121,6 @@ def test_without_queries_nothing_is_decided(collected):
 def test_other_clips_are_refused(collected, tmp_path):
     collected()
     other = make_run(tmp_path / "other", 0.9, 2, groups=list(range(CLIPS)))
-    runs = [("bad", 1, tmp_path / "bad-1"), ("bad", 2, other)]
-    with pytest.raises(UserError, match="other was evaluated on other clips"):
+    runs = [("bad", 1, tmp_path / "bad-1.json"), ("bad", 2, record_of(other))]
+    with pytest.raises(UserError, match="other.json was tested for .* on other clips"):
         collect_study(tmp_path, ABOUT, runs, [], [])

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,13 +13,14 @@ import time
 
 import pytest
 
+from muq_plugins.errors import UserError
+from muq_plugins.experiment.plan import Command, PlannedRun
 from muq_plugins.experiment.run_folder import LOCK
 from muq_plugins.experiment.runner import (
     FINISHED_FILE,
-    Command,
-    PlannedRun,
     carry_out,
     is_finished,
+    is_recorded,
 )
 
 NOTE = """
@@ -48,11 +50,18 @@ def make_run(folder, name, commands=("train", "probe"), seed=1):
         name,
         seed,
         folder / f"{name}-{seed}",
+        folder / "records" / f"{name}-{seed}.json",
+        {"seed": seed},
         [
             Command(c, "note.py", [str(folder / "notes"), f"{name}-{c}"], "1ec3")
             for c in commands
         ],
     )
+
+
+def found(run):
+    """What there is to record of a run."""
+    return {"numbers": {"loss": 0.5}, "where": run.folder.name}
 
 
 def notes(folder):
@@ -64,10 +73,10 @@ def notes(folder):
 def test_everything_runs_once_and_in_order(recipes):
     runs = [make_run(recipes, "a"), make_run(recipes, "b")]
     said = []
-    assert carry_out(runs, recipes, ["cpu"], said.append) == []
+    assert carry_out(runs, recipes, ["cpu"], found, said.append) == []
     expected = ["a-train cpu", "a-probe cpu", "b-train cpu", "b-probe cpu"]
     assert notes(recipes) == expected
-    assert carry_out(runs, recipes, ["cpu"], said.append) == []
+    assert carry_out(runs, recipes, ["cpu"], found, said.append) == []
     assert notes(recipes) == expected
     assert len(said) == 8 and said[0] == "a, seed 1: train on cpu ..."
 
@@ -75,7 +84,7 @@ def test_everything_runs_once_and_in_order(recipes):
 def test_devices_work_side_by_side(recipes, monkeypatch):
     monkeypatch.setenv("SLEEP", "0.5")
     runs = [make_run(recipes, name, ["train"]) for name in "abcd"]
-    carry_out(runs, recipes, ["cuda:0", "cuda:1"], lambda line: None)
+    carry_out(runs, recipes, ["cuda:0", "cuda:1"], found, lambda line: None)
     assert sorted(note.split()[1] for note in notes(recipes)[:2]) == [
         "cuda:0",
         "cuda:1",
@@ -87,7 +96,7 @@ def test_a_failure_leaves_its_later_commands_out_and_no_others(recipes):
     bad = make_run(recipes, "a")
     bad.commands[0].arguments[1] = "bad"
     good = make_run(recipes, "b")
-    [failure] = carry_out([bad, good], recipes, ["cpu"], lambda line: None)
+    [failure] = carry_out([bad, good], recipes, ["cpu"], found, lambda line: None)
     assert failure.command.name == "train"
     assert "this is wrong" in failure.log.read_text()
     assert notes(recipes) == ["bad cpu", "b-train cpu", "b-probe cpu"]
@@ -104,7 +113,7 @@ def test_a_run_waits_until_its_inputs_are_trained(recipes, monkeypatch):
     teacher, other = make_run(recipes, "a", ["train"]), make_run(recipes, "c")
     student = with_inputs(make_run(recipes, "b", ["train"]), teacher)
     devices = ["cuda:0", "cuda:1"]
-    assert carry_out([teacher, student, other], recipes, devices, lambda _: None) == []
+    assert carry_out([teacher, student, other], recipes, devices, found, str) == []
     order = [note.split()[0] for note in notes(recipes)]
     # The second device did not wait for the teacher, but took what was ready.
     assert order.index("a-train") < order.index("b-train")
@@ -116,7 +125,7 @@ def test_what_a_failed_run_is_the_input_of_is_left_out_and_named(recipes):
     teacher.commands[0].arguments[1] = "bad"
     student = with_inputs(make_run(recipes, "b"), teacher)
     said = []
-    [failure] = carry_out([teacher, student], recipes, ["cpu"], said.append)
+    [failure] = carry_out([teacher, student], recipes, ["cpu"], found, said.append)
     assert failure.run is teacher and notes(recipes) == ["bad cpu"]
     assert said[-1] == (
         f"b, seed 1 left out: it needs the run of a in {teacher.folder}"
@@ -126,46 +135,119 @@ def test_what_a_failed_run_is_the_input_of_is_left_out_and_named(recipes):
 def test_a_run_that_cannot_be_started_stops_no_other(recipes):
     (recipes / "a-1").write_text("a file where the run's folder should be")
     runs, said = [make_run(recipes, "a"), make_run(recipes, "b", ["train"])], []
-    [failure] = carry_out(runs, recipes, ["cpu"], said.append)
+    [failure] = carry_out(runs, recipes, ["cpu"], found, said.append)
     assert failure.run is runs[0] and notes(recipes) == ["b-train cpu"]
     assert said[0].startswith("a, seed 1 FAILED: ") and "a-1" in said[0]
 
 
 def test_only_a_changed_command_runs_again(recipes):
     run = make_run(recipes, "a")
-    carry_out([run], recipes, ["cpu"], lambda line: None)
+    carry_out([run], recipes, ["cpu"], found, lambda line: None)
     path = run.folder / FINISHED_FILE
     path.write_text(json.dumps({**json.loads(path.read_text()), "probe": "old"}))
-    carry_out([run], recipes, ["cpu"], lambda line: None)
+    run.record.unlink()
+    carry_out([run], recipes, ["cpu"], found, lambda line: None)
     assert notes(recipes) == ["a-train cpu", "a-probe cpu", "a-probe cpu"]
 
 
 def test_the_answer_to_another_question_makes_room(recipes):
     run = make_run(recipes, "a")
-    assert carry_out([run], recipes, ["cpu"], say=str) == []
+    assert carry_out([run], recipes, ["cpu"], found, say=str) == []
     old = run.folder / "probes" / "probe" / "scores.json"
     old.parent.mkdir(parents=True)
     old.touch()
     run.commands[1] = dataclasses.replace(run.commands[1], key="2f00")
-    assert carry_out([run], recipes, ["cpu"], say=str) == []
+    assert carry_out([run], recipes, ["cpu"], found, say=str) == []
     assert not old.exists() and (run.folder / "finished.json").exists()
+
+
+def test_a_recorded_run_needs_no_folder(recipes):
+    run, other = make_run(recipes, "a"), make_run(recipes, "b")
+    assert not is_recorded(run)
+    carry_out([run], recipes, ["cpu"], found, say=str)
+    assert is_recorded(run) and not is_recorded(other)
+    shutil.rmtree(run.folder)
+    carry_out([run, other], recipes, ["cpu"], found, say=str)
+    once = ["a-train cpu", "a-probe cpu", "b-train cpu", "b-probe cpu"]
+    assert notes(recipes) == once
+    assert json.loads(run.record.read_text()) == {
+        **{"format": 1, "experiment": "notes", "settings": {"seed": 1}},
+        "commands": {"train": "1ec3", "probe": "1ec3"},
+        **{"numbers": {"loss": 0.5}, "where": "a-1"},
+    }
+    # Another probe is another question.
+    asked = dataclasses.replace(run.commands[1], key="2f00")
+    assert not is_recorded(dataclasses.replace(run, commands=[run.commands[0], asked]))
+
+
+def test_a_run_that_ended_before_its_record_was_written_is_recorded(recipes):
+    run = make_run(recipes, "a")
+    carry_out([run], recipes, ["cpu"], found, say=str)
+    run.record.unlink()
+    carry_out([run], recipes, ["cpu"], found, say=str)
+    assert is_recorded(run) and notes(recipes) == ["a-train cpu", "a-probe cpu"]
+
+
+def test_a_recorded_run_whose_model_is_needed_is_trained_again(recipes):
+    first, teacher = make_run(recipes, "a"), make_run(recipes, "b")
+    teacher = with_inputs(teacher, first)
+    carry_out([first, teacher], recipes, ["cpu"], found, say=str)
+    record = teacher.record.read_bytes()
+    for run in (first, teacher):
+        shutil.rmtree(run.folder)
+    (recipes / "notes").unlink()
+    student, said = with_inputs(make_run(recipes, "c"), teacher), []
+    carry_out([first, teacher, student], recipes, ["cpu"], found, said.append)
+    # Without its probe, and so is what the teacher itself needs.
+    trained = ["a-train cpu", "b-train cpu"]
+    assert notes(recipes) == [*trained, "c-train cpu", "c-probe cpu"]
+    assert said[0] == (
+        f"b, seed 1 is recorded, but c needs its model, which is not in "
+        f"{teacher.folder}: it is trained again."
+    )
+    assert teacher.record.read_bytes() == record
+
+
+def test_a_trained_run_is_probed_without_its_inputs(recipes):
+    teacher = make_run(recipes, "a")
+    student = with_inputs(make_run(recipes, "b"), teacher)
+    carry_out([teacher, student], recipes, ["cpu"], found, say=str)
+    shutil.rmtree(teacher.folder)
+    asked = dataclasses.replace(student.commands[1], key="2f00")
+    student = dataclasses.replace(student, commands=[student.commands[0], asked])
+    (recipes / "notes").unlink()
+    carry_out([teacher, student], recipes, ["cpu"], found, say=str)
+    assert notes(recipes) == ["b-probe cpu"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("{", "a-1.json is damaged .*delete it"), ("[]", "no record of format 1, which")],
+)
+def test_what_is_no_record_is_refused(recipes, text, message):
+    run = make_run(recipes, "a")
+    run.record.parent.mkdir()
+    run.record.write_text(text)
+    with pytest.raises(UserError, match=message):
+        carry_out([run], recipes, ["cpu"], found)
 
 
 def test_without_a_device_nothing_can_run(recipes):
     with pytest.raises(ValueError, match="devices must name at least one"):
-        carry_out([make_run(recipes, "a")], recipes, [])
+        carry_out([make_run(recipes, "a")], recipes, [], found)
 
 
 DRIVER = """
 import sys
 from pathlib import Path
-from muq_plugins.experiment.runner import Command, PlannedRun, carry_out
+from muq_plugins.experiment.plan import Command, PlannedRun
+from muq_plugins.experiment.runner import carry_out
 
 folder = Path(sys.argv[1])
 arguments = [str(folder / "notes"), "a-train"]
-run = PlannedRun("a", 1, folder / "a-1", [
+run = PlannedRun("a", 1, folder / "a-1", folder / "records/a-1.json", {}, [
     Command("train", "note.py", arguments, "1ec3")])
-carry_out([run], folder, ["cpu"])
+carry_out([run], folder, ["cpu"], lambda run: {})
 """
 
 
@@ -184,7 +266,7 @@ def test_a_killed_study_leaves_its_command_alone_and_waits_for_it(recipes):
     said = []
     start = time.monotonic()
     run = make_run(recipes, "a", ["train"])
-    assert carry_out([run], recipes, ["cpu"], said.append) == []
+    assert carry_out([run], recipes, ["cpu"], found, said.append) == []
     assert "Waiting for another process" in said[0]
     assert time.monotonic() - start > 0.5
     assert notes(recipes) == ["a-train cpu"] * 2
@@ -204,7 +286,7 @@ def test_ctrl_c_stops_the_commands(recipes, monkeypatch):
     threading.Thread(target=interrupt).start()
     start = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
-        carry_out([run], recipes, ["cpu"], lambda line: None)
+        carry_out([run], recipes, ["cpu"], found, lambda line: None)
     signal.signal(signal.SIGINT, before)
     assert time.monotonic() - start < 30
     assert notes(recipes) == ["a-train cpu"]

@@ -3,7 +3,7 @@
 import pytest
 
 from muq_plugins.errors import UserError
-from muq_plugins.experiment.runner import plan_runs
+from muq_plugins.experiment.plan import plan_runs
 
 
 @pytest.fixture
@@ -30,7 +30,8 @@ OTHER = {"experiment": "other.yaml", "label": "Other"}
 def plan(folder, experiments=None, seeds=(1,), budget=None, probes=None):
     """A plan with little said."""
     experiments = experiments or {"base": BASE, "other": OTHER}
-    return plan_runs(experiments, seeds, budget or {}, probes, folder / "runs")
+    places = folder / "runs", folder / "records"
+    return plan_runs(experiments, seeds, budget or {}, probes, *places)
 
 
 def test_every_experiment_runs_with_every_seed(folder):
@@ -82,6 +83,22 @@ def test_probes_follow_the_training(folder):
         *("--output_folder", str(run.folder / "probes" / "p")),
     ]
     assert train.key != probe.key
+
+
+def test_a_run_has_the_same_name_and_record_on_any_machine(folder):
+    student = {**OTHER, "inputs": {"nested.a": "teacher"}}
+    experiments = {"teacher": BASE, "student": student}
+    probes = {"p": {"experiment": "probe.yaml"}}
+    here, there = (
+        plan(folder / place, experiments, budget={"steps": 3}, probes=probes)
+        for place in ("here", "there")
+    )
+    for run, same in zip(here, there, strict=True):
+        assert run.folder != same.folder and run.folder.name == same.folder.name
+        assert [c.key for c in run.commands] == [c.key for c in same.commands]
+        assert run.record == folder / "here" / "records" / f"{run.folder.name}.json"
+    named = {"steps": 3, "nested.a": here[0].folder.name, "seed": 1}
+    assert here[1].settings == named
 
 
 def test_studies_share_equal_runs(folder):
