@@ -169,7 +169,7 @@ class Bench:
     def target(self, clips: int, clip_seconds: float) -> dict:
         """Codes of clips, and the log-mel spectrogram alone."""
         stage, wavs = self.stage("").eval(), self.audio(clips, clip_seconds)
-        codes = self.timed(lambda: stage.target(wavs))["seconds"]
+        codes = self.timed(lambda: stage.objectives["codes"].target(wavs))["seconds"]
         mel = self.timed(lambda: stage.encoder.features(wavs))["seconds"]
         audio = clips * clip_seconds
         return {"audio_per_second": audio / codes, "log_mel_per_second": audio / mel}

@@ -76,7 +76,7 @@ def main(argv: list[str]) -> None:
     hparams = experiment.hparams
     device = experiment.run_opts.device or infer_device()
     manifests = prepare_manifests(**hparams["data"])
-    target = hparams["modules"]["pretrain"].target
+    target = hparams["target"]
     load_tokenizer(target, hparams["tokenizer_folder"])
     target.to(device)
     settings = hparams["labels"]

@@ -45,7 +45,7 @@ from muq_plugins.data.clips import (
 from muq_plugins.data.preparation import Manifests
 from muq_plugins.errors import ENDING, Interrupted, UserError
 from muq_plugins.lobes.finite import is_finite
-from muq_plugins.lobes.stages import StageOutput
+from muq_plugins.lobes.objectives.base import StageOutput
 
 logger = get_logger(__name__)
 
@@ -107,7 +107,8 @@ class StageBrain(sb.Brain):
 
     The module returns a `StageOutput`; the Brain needs to know nothing else about
     it. If the module has a method ``after_update``, it is called after each
-    optimizer update; what ``summary(code_counts)`` gives stands in validation rows.
+    optimizer update; what ``summary(means, totals)`` gives stands in validation rows,
+    and ``measures``, what its numbers mean, in the run folder.
 
     Arguments
     ---------
@@ -165,7 +166,10 @@ class StageBrain(sb.Brain):
         self.grad_norm = 0.0
         self.statistics_before: list[tuple[Tensor, Tensor]] = []  # now, then
         self.logbook = Logbook(
-            self.hparams.output_folder, self.stage_name, self.hparams.max_bad_fraction
+            self.hparams.output_folder,
+            self.stage_name,
+            self.hparams.max_bad_fraction,
+            getattr(self.module, "measures", {}),
         )
         self.grad_accumulation_factor = share_clips(
             self.hparams.clips_per_update, self.hparams.batch_size, world_size()
@@ -183,7 +187,7 @@ class StageBrain(sb.Brain):
     def describe(self, statistics: RunningStatistics, stage: sb.Stage) -> dict:
         """Turns statistics into the named numbers of a metrics row.
 
-        Outside training the stage's module adds what the codes say by themselves.
+        Outside training the stage's module adds what it says about itself.
 
         Arguments
         ---------
@@ -199,7 +203,7 @@ class StageBrain(sb.Brain):
         """
         row = {name: mean.tolist() for name, mean in statistics.means().items()}
         if stage is not sb.Stage.TRAIN and hasattr(self.module, "summary"):
-            row |= self.module.summary(statistics.code_counts)
+            row |= self.module.summary(row, statistics.totals)
         return row
 
     def progress(self, row: dict[str, Any]) -> dict[str, str]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from speechbrain.utils.distributed import if_main_process
 from speechbrain.utils.logger import get_logger
@@ -16,10 +17,10 @@ from torch import Tensor
 from muq_plugins.brains.processes import gather, rank
 from muq_plugins.data.clips import ClipBatch
 from muq_plugins.errors import UserError
-from muq_plugins.evaluation.run_files import MetricsLog
+from muq_plugins.evaluation.run_files import MetricsLog, save_measures
 from muq_plugins.files import append_json_line, open_json_lines, read_json_lines
 from muq_plugins.lobes.lengths import most_precise
-from muq_plugins.lobes.stages import StageOutput
+from muq_plugins.lobes.objectives.base import Measure, StageOutput
 
 logger = get_logger(__name__)
 
@@ -31,13 +32,20 @@ class Logbook:
     what a checkpoint keeps means the same for any number of processes.
     """
 
-    def __init__(self, folder: str | Path, stage: str, max_bad_fraction: float):
+    def __init__(
+        self,
+        folder: str | Path,
+        stage: str,
+        max_bad_fraction: float,
+        measures: Mapping[str, Measure],
+    ):
         self.stage = stage
         self.seconds = 0.0  # of training, over all restarts
         self.heard = 0.0  # seconds of audio, likewise
         self.row: dict[str, Any] = {}  # the newest, for the progress bar
         if if_main_process():
             self.metrics_log = MetricsLog(Path(folder) / "metrics.jsonl")
+            save_measures(folder, measures)
             self.quarantine = QuarantineLog(folder, max_bad_fraction)
         self.start_stretch()
 
@@ -157,7 +165,7 @@ class RunningStatistics:
     def __init__(self):
         self._sums: dict[str, Tensor] = {}
         self._weights: dict[str, Tensor] = {}
-        self.code_counts: Tensor | None = None
+        self.totals: dict[str, Tensor] = {}
 
     def add(self, output: StageOutput) -> None:
         """Adds one batch."""
@@ -171,31 +179,30 @@ class RunningStatistics:
                 if name in total:
                     value = value + total[name].to(value.device)
                 total[name] = value
-        if output.code_counts is not None:  # not every stage has codes
-            counts = output.code_counts.detach()
-            if self.code_counts is not None:
-                counts = counts + self.code_counts.to(counts.device)
-            self.code_counts = counts
+        for name, value in output.totals.items():
+            value = value.detach()
+            if value.is_floating_point():
+                value = value.to(most_precise(value.device))
+            if name in self.totals:
+                value = value + self.totals[name].to(value.device)
+            self.totals[name] = value
 
     def reduce(self) -> None:
         """Adds the sums of all processes; afterwards every process has them all."""
-        mine = (
-            {name: value.cpu() for name, value in self._sums.items()},
-            {name: value.cpu() for name, value in self._weights.items()},
-            None if self.code_counts is None else self.code_counts.cpu(),
-        )
+        mine = [
+            {name: value.cpu() for name, value in values.items()}
+            for values in (self._sums, self._weights, self.totals)
+        ]
         self.__init__()
         # Objects rather than tensors: a process that saw no batch has none.
-        for sums, weights, counts in gather(mine):
-            self.add(StageOutput(torch.zeros(()), sums, weights, counts))
+        for share in gather(mine):
+            self.add(StageOutput(torch.zeros(()), *share))
 
     def state(self) -> list:
         """The sums as plain numbers, exactly."""
-        counts = None if self.code_counts is None else self.code_counts.tolist()
         return [
-            {name: value.tolist() for name, value in self._sums.items()},
-            {name: value.tolist() for name, value in self._weights.items()},
-            counts,
+            {name: value.tolist() for name, value in values.items()}
+            for values in (self._sums, self._weights, self.totals)
         ]
 
     def restore(self, state: list) -> None:
@@ -207,7 +214,10 @@ class RunningStatistics:
             }
             for values in state[:2]
         )
-        self.code_counts = None if state[2] is None else torch.tensor(state[2])
+        totals = state[2] or {}
+        # Versions up to 0.1.0 knew but one total, and gave it no name.
+        totals = totals if isinstance(totals, dict) else {"code_counts": totals}
+        self.totals = {k: torch.from_numpy(np.array(v)) for k, v in totals.items()}
 
     def means(self) -> dict[str, Tensor]:
         """Divides; what nothing was summed over is 0."""

@@ -20,7 +20,7 @@ from muq_plugins.data.captions import CaptionWriter
 from muq_plugins.data.clips import ClipBatch, keyed_integer
 from muq_plugins.data.preparation import Manifests
 from muq_plugins.errors import UserError
-from muq_plugins.lobes.stages import StageOutput, is_at_chance
+from muq_plugins.lobes.objectives.base import StageOutput, is_at_chance
 
 logger = get_logger(__name__)
 

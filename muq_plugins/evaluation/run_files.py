@@ -9,17 +9,19 @@ from are removed with `MetricsLog.drop`.
 import json
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from muq_plugins.evaluation.kept import load_arrays, save_arrays
-from muq_plugins.files import replace_file
+from muq_plugins.files import read_json, replace_file, write_json
+from muq_plugins.lobes.objectives.base import Measure, Reference
 
 METRICS_FILE = "metrics.jsonl"
 DIAGNOSTICS_FILE = "diagnostics.npz"
+MEASURES_FILE = "measures.json"
 HYPERPARAMETERS_FILE = "hyperparams.yaml"
 HISTORY_FILE = "history.jsonl"
 FIGURES_FOLDER = "figures"
@@ -131,10 +133,36 @@ def series(rows: list[dict], key: str) -> tuple[np.ndarray, np.ndarray]:
     return steps, np.array([row[key] for row in rows], dtype=np.float64)
 
 
+def save_measures(run_folder: str | Path, measures: Mapping[str, Measure]) -> None:
+    """Save what the numbers of a run mean, for its report."""
+    content = {
+        name: {
+            **measure._asdict(),
+            "references": {k: v._asdict() for k, v in measure.references.items()},
+        }
+        for name, measure in measures.items()
+    }
+    write_json(Path(run_folder) / MEASURES_FILE, content)
+
+
+def load_measures(run_folder: str | Path) -> dict[str, Measure] | None:
+    """Load what `save_measures` has saved; None of a run of before it existed."""
+    path = Path(run_folder) / MEASURES_FILE
+    if not path.is_file():
+        return None
+    found = read_json(path, "delete it, and run the same command to write it again")
+    measures = {}
+    for name, about in found.items():
+        references = {k: Reference(**v) for k, v in about["references"].items()}
+        measures[name] = Measure(**{**about, "references": references})
+    return measures
+
+
 def save_diagnostics(run_folder: str | Path, **arrays) -> None:
     """Save the arrays that the report of a run shows.
 
-    Any of `code_counts` (N, V): how often each code was chosen on unseen clips;
+    Any of `code_counts` (N, V): how often each code was chosen on unseen clips, or
+    what else a stage adds up (`StageOutput.totals`);
     `mel` (frames, mels): normalised log-mel of one clip; `reconstructions`
     (K, frames, mels): the same clip decoded from `reconstruction_levels` (K,) levels.
     """

@@ -25,6 +25,14 @@ from muq_plugins.lobes.mulan import (
     TextTower,
     gather_with_gradient,
 )
+from muq_plugins.lobes.objectives.base import (
+    Hearing,
+    Measure,
+    Objective,
+    Reference,
+    StageOutput,
+)
+from muq_plugins.lobes.objectives.codes import CodePrediction, MultiCodebookHead
 from muq_plugins.lobes.parts import part
 from muq_plugins.lobes.quantizers.base import Quantizer, QuantizerOutput, VirtualCodes
 from muq_plugins.lobes.quantizers.finite_scalar import FiniteScalarQuantization
@@ -33,8 +41,7 @@ from muq_plugins.lobes.quantizers.random_projection import RandomProjection
 from muq_plugins.lobes.quantizers.residual_vq import ResidualVQ
 from muq_plugins.lobes.stages import (
     MaskedPrediction,
-    MultiCodebookHead,
-    StageOutput,
+    Pretraining,
     TokenizerTraining,
 )
 from muq_plugins.lobes.target import MultiViewTarget, Target
@@ -42,6 +49,7 @@ from muq_plugins.lobes.target import MultiViewTarget, Target
 __all__ = [
     "AudioTower",
     "BlockMasking",
+    "CodePrediction",
     "CodesOnly",
     "Conformer",
     "ContrastiveLoss",
@@ -53,6 +61,7 @@ __all__ = [
     "FeaturesOnly",
     "FiniteScalarQuantization",
     "gather_with_gradient",
+    "Hearing",
     "InfoNCE",
     "KeptFrames",
     "KMeans",
@@ -60,15 +69,19 @@ __all__ = [
     "LogMel",
     "MaskedPrediction",
     "Masking",
+    "Measure",
     "Mfcc",
     "MultiCodebookHead",
     "MultiViewTarget",
     "MuQEncoder",
+    "Objective",
     "part",
     "PretrainedSpeechEncoder",
+    "Pretraining",
     "Quantizer",
     "QuantizerOutput",
     "RandomProjection",
+    "Reference",
     "ResampledEncoder",
     "ResidualFrontEnd",
     "ResidualVQ",

@@ -47,6 +47,15 @@ def most_frequent_share(counts: Counts) -> Tensor:
     return _frequencies(counts).max(dim=1).values
 
 
+def use_of_codes(counts: Counts) -> dict[str, list]:
+    """How each codebook is used, by the names that rows of metrics have."""
+    return {
+        "usage": usage(counts).tolist(),
+        "perplexity": perplexity(counts).tolist(),
+        "dead_codes": dead_codes(counts).tolist(),
+    }
+
+
 def _frequencies(counts: Counts) -> Tensor:
     """Relative frequencies (N, V), each row adds up to 1."""
     counts = _checked(counts).double()

@@ -2,76 +2,22 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from muq_plugins.lobes import codes as statistics
-from muq_plugins.lobes.codes import count_codes
+from muq_plugins.lobes.codes import count_codes, use_of_codes
 from muq_plugins.lobes.finite import check_computed
 from muq_plugins.lobes.lengths import absolute_lengths, length_mask
-from muq_plugins.lobes.linear import Linear
 from muq_plugins.lobes.masking import Masking
+from muq_plugins.lobes.objectives.base import Hearing, Measure, Objective, StageOutput
+from muq_plugins.lobes.objectives.codes import CodePrediction
 from muq_plugins.lobes.quantizers.base import Quantizer
-from muq_plugins.lobes.target import PADDING_CODE, Crops, untrained_parts
-
-
-@dataclass
-class StageOutput:
-    """What a stage says about a batch.
-
-    Statistics are sums with the weight they were summed over, so that batches,
-    and the shares of several processes, add up to exact means.
-
-    Arguments
-    ---------
-    loss : Tensor
-        Scalar to minimise.
-    sums : dict
-        Name to sum: a scalar, or (N,) per codebook. Detached.
-    weights : dict
-        Name to the scalar weight of that sum. Detached.
-    code_counts : Tensor or None
-        How often each entry occurred (N, V) int64; None for a stage without codes.
-
-    Example
-    -------
-    >>> one = torch.ones(())
-    >>> out = StageOutput(one, {"loss": one}, {"loss": one}, torch.zeros(8, 1024))
-    >>> out.code_counts.shape
-    torch.Size([8, 1024])
-    """
-
-    loss: Tensor
-    sums: dict[str, Tensor]
-    weights: dict[str, Tensor]
-    code_counts: Tensor | None = None
-
-
-class Measure(NamedTuple):
-    """What a number of a stage means, for whoever shows it."""
-
-    title: str  # what it is, as the title of a chart
-    unit: str = ""  # its unit; empty for none
-    better: int = -1  # -1 if lower is better, +1 if higher is
-    # numbers of the same row that give it a meaning, such as "chance"
-    references: Mapping[str, str] = {}
-
+from muq_plugins.lobes.target import Crops
 
 # Keys of clips that have none are drawn below it: seeds of generators are int64.
 LARGEST_KEY = 2**62
-# An untrained model is within 1 % of chance; twice that still is no learning.
-CHANCE_MARGIN = 0.02
-
-
-def is_at_chance(loss: float, chance: float) -> bool:
-    """Whether a loss is no better than that of guessing."""
-    return loss >= (1 - CHANCE_MARGIN) * chance
 
 
 class TokenizerTraining(nn.Module):
@@ -92,7 +38,7 @@ class TokenizerTraining(nn.Module):
     >>> from muq_plugins.lobes import LogMel, ResidualVQ, StackedFrames
     >>> stage = TokenizerTraining(StackedFrames(LogMel()), ResidualVQ(512, 2, 64))
     >>> out = stage(torch.randn(2, 24000))
-    >>> out.code_counts.sum(dim=1)
+    >>> out.totals["code_counts"].sum(dim=1)
     tensor([50, 50])
     """
 
@@ -107,30 +53,22 @@ class TokenizerTraining(nn.Module):
         self.features = features
         self.quantizer = quantizer
 
-    @staticmethod
-    def summary(counts: Tensor) -> dict:
-        """What counts of codes (N, V) say: how each codebook is used.
+    def summary(self, means: dict, totals: dict[str, Tensor]) -> dict:
+        """How each codebook is used.
 
         Arguments
         ---------
-        counts : Tensor
-            How often each entry was chosen (N, V).
+        means : dict
+            Unused.
+        totals : dict
+            ``code_counts``: how often each entry was chosen (N, V).
 
         Returns
         -------
         dict
-            Name to number or list of numbers.
-
-        Example
-        -------
-        >>> TokenizerTraining.summary(torch.tensor([[2, 2, 0, 0]]))["dead_codes"]
-        [2]
+            ``usage``, ``perplexity`` and ``dead_codes``, one number per codebook.
         """
-        return {
-            "usage": statistics.usage(counts).tolist(),
-            "perplexity": statistics.perplexity(counts).tolist(),
-            "dead_codes": statistics.dead_codes(counts).tolist(),
-        }
+        return use_of_codes(totals["code_counts"])
 
     def forward(
         self,
@@ -204,11 +142,12 @@ class TokenizerTraining(nn.Module):
             "reconstruction_error_per_level": out.level_errors,
             **out.terms,
         }
+        counts = count_codes(out.codes, self.quantizer.codebook_size)
         return StageOutput(
             loss=loss,
             sums={name: mean * frames for name, mean in means.items()},
             weights=dict.fromkeys(means, frames),
-            code_counts=count_codes(out.codes, self.quantizer.codebook_size),
+            totals={"code_counts": counts},
         )
 
     def after_update(self) -> None:
@@ -216,63 +155,203 @@ class TokenizerTraining(nn.Module):
         self.quantizer.after_update()
 
 
-class MultiCodebookHead(nn.Module):
-    """One linear layer that predicts an entry of each codebook.
+class Pretraining(nn.Module):
+    """Stage *pretrain*: an encoder learns from what one or several objectives ask.
+
+    The loss is the weighted sum of theirs. With one objective all numbers have its
+    names; with several, ``name/`` stands before those of each, and ``loss`` is the sum.
 
     Arguments
     ---------
-    width : int
-        Size of the hidden states.
-    num_codebooks : int
-        Number of codebooks N.
-    codebook_size : int
-        Entries of each codebook V.
+    masking : Masking or None
+        ``out, mask = masking.encode(encoder, wavs, wav_lens, clip_keys)``; None for
+        objectives that do not ask about masked music.
+    encoder : nn.Module
+        Any module that follows the Encoder contract; ``masking.check(encoder)``
+        says whether it offers what the masking needs.
+    objectives : mapping
+        Name to `Objective`; at least one.
+    weights : mapping or None
+        Name to what an objective counts in the loss; 1 for those left out.
+
+    Raises
+    ------
+    ValueError
+        If there is no objective, parts do not fit together, or a weight is negative,
+        not finite, or of no objective.
 
     Example
     -------
-    >>> import torch
-    >>> head = MultiCodebookHead(32, num_codebooks=8, codebook_size=1024)
-    >>> head(torch.randn(7, 32)).shape
-    torch.Size([7, 8, 1024])
+    >>> from muq_plugins.lobes import (
+    ...     BlockMasking, CodePrediction, LogMel, MuQEncoder, MultiCodebookHead,
+    ...     RandomProjection, StackedFrames, Target,
+    ... )
+    >>> target = Target(StackedFrames(LogMel()), RandomProjection(512, 2, 64))
+    >>> stage = Pretraining(
+    ...     BlockMasking(),
+    ...     MuQEncoder(32, num_layers=1, num_heads=4, ffn_width=64, conv_channels=4),
+    ...     {"codes": CodePrediction(target, MultiCodebookHead(32, 2, 64))},
+    ... )
+    >>> out = stage(torch.randn(2, 24000))
+    >>> out.sums["accuracy_per_codebook"].shape
+    torch.Size([2])
     """
 
-    def __init__(self, width: int, num_codebooks: int, codebook_size: int):
+    def __init__(
+        self,
+        masking: Masking | None,
+        encoder: nn.Module,
+        objectives: Mapping[str, Objective],
+        weights: Mapping[str, float] | None = None,
+    ):
         super().__init__()
-        self.width = width
-        self.num_codebooks = num_codebooks
-        self.codebook_size = codebook_size
-        self.linear = Linear(width, num_codebooks * codebook_size)
+        if not objectives:
+            raise ValueError("A pre-training needs at least one objective.")
+        if masking is not None:
+            masking.check(encoder)
+        for name, objective in objectives.items():
+            if not name.isidentifier():
+                raise ValueError(
+                    f"{name!r}: the name of an objective has letters, digits and "
+                    f"underscores alone."
+                )
+            if masking is None and objective.listens_to_masked:
+                raise ValueError(
+                    f"{type(objective).__name__} ({name}) asks about masked music, but "
+                    f"there is no masking: set one."
+                )
+            objective.check(encoder, masking)
+        for name, weight in (weights or {}).items():
+            if name not in objectives:
+                raise ValueError(
+                    f"weights has {name!r}, but the objectives are "
+                    f"{', '.join(objectives)}."
+                )
+            if not 0 <= weight < float("inf"):
+                raise ValueError(f"The weight of {name} is {weight}: give 0 or more.")
+        self.masking = masking
+        self.encoder = encoder
+        self.objectives = nn.ModuleDict(objectives)
+        self.weights = {name: (weights or {}).get(name, 1.0) for name in objectives}
 
-    def forward(self, hidden: Tensor) -> Tensor:
-        """Predicts.
+    def _prefixes(self) -> dict[str, Objective]:
+        """The objectives, by what stands before the names of their numbers."""
+        alone = len(self.objectives) == 1
+        parts = self.objectives.items()
+        return {"" if alone else f"{name}/": part for name, part in parts}
+
+    def replace_target(self, target: nn.Module, labelled: nn.Module) -> None:
+        """Has objectives look up what they would compute.
 
         Arguments
         ---------
-        hidden : Tensor
-            Hidden states (..., width), of the masked frames only.
+        target : nn.Module
+            The target of some of the objectives.
+        labelled : nn.Module
+            Takes its place in these.
+        """
+        for objective in self.objectives.values():
+            if getattr(objective, "target", None) is target:
+                objective.target = labelled
+
+    @property
+    def measures(self) -> dict[str, Measure]:
+        """What its numbers mean, by the names that they have."""
+        return {
+            prefix + name: measure._replace(
+                references={prefix + k: v for k, v in measure.references.items()}
+            )
+            for prefix, objective in self._prefixes().items()
+            for name, measure in objective.measures.items()
+        }
+
+    def forward(
+        self,
+        wavs: Tensor,
+        wav_lens: Tensor | None = None,
+        clip_keys: Tensor | None = None,
+        crops: Crops | None = None,
+    ) -> StageOutput:
+        """Has all objectives ask about a batch.
+
+        Arguments
+        ---------
+        wavs : Tensor
+            (batch, samples).
+        wav_lens : Tensor or None
+            Relative lengths (batch,); None when nothing is padded.
+        clip_keys : Tensor or None
+            (batch,) int64: what is masked depends on them alone. None draws them from
+            the global random state, so that each call masks something else.
+        crops : Crops or None
+            Which crops these are, for targets that look their codes up.
 
         Returns
         -------
-        Tensor
-            Logits (..., N, V).
+        StageOutput
+            Loss and statistics of all objectives.
         """
-        logits = self.linear(hidden)
-        return logits.unflatten(-1, (self.num_codebooks, self.codebook_size))
+        if clip_keys is None:
+            clip_keys = torch.randint(LARGEST_KEY, (len(wavs),))
+        hearing = Hearing(self.encoder, self.masking, wavs, wav_lens, clip_keys, crops)
+        answers = {
+            prefix: objective(hearing) for prefix, objective in self._prefixes().items()
+        }
+        weighted = zip(self.weights.values(), answers.values(), strict=True)
+        together = StageOutput(
+            sum(weight * out.loss for weight, out in weighted), {}, {}
+        )
+        if len(answers) > 1:
+            clips = torch.tensor(float(len(wavs)), device=wavs.device)
+            together.sums["loss"] = together.loss.detach() * clips
+            together.weights["loss"] = clips
+        for prefix, out in answers.items():
+            for part in ("sums", "weights", "totals"):
+                named = {prefix + k: v for k, v in getattr(out, part).items()}
+                getattr(together, part).update(named)
+        return together
+
+    def summary(self, means: dict, totals: dict[str, Tensor]) -> dict:
+        """What all objectives say about themselves; see `Objective.summary`.
+
+        Arguments
+        ---------
+        means : dict
+            Name to number or list of numbers: the sums by their weights.
+        totals : dict
+            As in `StageOutput`, of all batches.
+
+        Returns
+        -------
+        dict
+            Name to number, list of numbers or text.
+        """
+        found = {}
+        for prefix, objective in self._prefixes().items():
+            own = [
+                {
+                    name.removeprefix(prefix): value
+                    for name, value in numbers.items()
+                    if name.startswith(prefix)
+                }
+                for numbers in (means, totals)
+            ]
+            said = objective.summary(*own)
+            found |= {prefix + name: value for name, value in said.items()}
+        return found
+
+    def after_update(self) -> None:
+        """Tells the objectives that the optimizer has made an update."""
+        for objective in self.objectives.values():
+            objective.after_update(self.encoder)
 
 
-class MaskedPrediction(nn.Module):
-    """Stage *pretrain*: predict the codes of what was masked.
+class MaskedPrediction(Pretraining):
+    """Stage *pretrain* with one objective: predict the codes of what was masked.
 
-    ``loss = cross-entropy(head(encoder(mask(wavs))), target(wavs))``, the mean
-    over frames and codebooks, where a masked frame counts 1 and a visible one
-    ``visible_weight``. Where in the encoder the mask comes is up to the masking, which
-    has the encoder listen to what it left of a batch.
-
-    With a weight of 0 nothing but masked frames is scored, as in MuQ (arXiv
-    2501.01108) and HuBERT (arXiv 2106.07447), whose recipe has this weight too: it
-    was best for its large models. What is read off an encoder later, however, are
-    frames that it hears. A small model in a short training learns much faster to
-    describe these, and to predict the masked ones, when it is asked for both.
+    ``loss = cross-entropy(head(encoder(mask(wavs))), target(wavs))``: `Pretraining`
+    with a `CodePrediction`. Where in the encoder the mask comes is up to the masking,
+    which has the encoder listen to what it left of a batch.
 
     Arguments
     ---------
@@ -287,12 +366,14 @@ class MaskedPrediction(nn.Module):
         Logits (frames, N, V) from hidden states (frames, width).
     visible_weight : float
         What a frame that is not masked counts in the loss; 0 for nothing.
+    level_weights : sequence of float or None
+        What each codebook counts in the loss; None for all the same.
 
     Raises
     ------
     ValueError
-        If rates or sizes of the parts do not fit, both parts are named; if
-        ``visible_weight`` is negative or not finite.
+        If rates or sizes of the parts do not fit, both parts are named; if a weight
+        is negative or not finite.
 
     Example
     -------
@@ -311,22 +392,6 @@ class MaskedPrediction(nn.Module):
     torch.Size([2])
     """
 
-    measures = {
-        "cross_entropy": Measure(
-            "Masked cross-entropy, mean over codebooks",
-            "nats",
-            references={
-                "chance": "chance\nln V = {:.2f}",
-                "code_entropy": "a model that\nonly counts\ncodes: {:.2f}",
-            },
-        ),
-        "accuracy": Measure("Masked accuracy", "share", better=+1),
-        "visible_cross_entropy": Measure(
-            "Cross-entropy of visible frames, mean over codebooks", "nats"
-        ),
-        "visible_accuracy": Measure("Accuracy of visible frames", "share", better=+1),
-    }
-
     def __init__(
         self,
         masking: Masking,
@@ -334,124 +399,17 @@ class MaskedPrediction(nn.Module):
         encoder: nn.Module,
         head: nn.Module,
         visible_weight: float = 0.0,
+        level_weights: Sequence[float] | None = None,
     ):
-        super().__init__()
-        _check_equal("sample_rate", "Hz", target, encoder, masking)
-        _check_equal("frame_rate", "Hz", target, encoder, masking)
-        _check_equal("num_codebooks", "codebooks", target, head)
-        _check_equal("codebook_size", "entries", target, head)
-        _check_equal("width", "values", encoder, head)
-        masking.check(encoder)
-        if not 0 <= visible_weight < math.inf:
-            raise ValueError(f"visible_weight is {visible_weight}: give 0 or more.")
-        self.masking = masking
-        self.target = target
-        self.encoder = encoder
-        self.head = head
-        self.visible_weight = visible_weight
-
-    def forward(
-        self,
-        wavs: Tensor,
-        wav_lens: Tensor | None = None,
-        clip_keys: Tensor | None = None,
-        crops: Crops | None = None,
-    ) -> StageOutput:
-        """Masks, encodes, predicts.
-
-        Arguments
-        ---------
-        wavs : Tensor
-            (batch, samples).
-        wav_lens : Tensor or None
-            Relative lengths (batch,); None when nothing is padded.
-        clip_keys : Tensor or None
-            (batch,) int64: what is masked depends on them alone. None draws them from
-            the global random state, so that each call masks something else.
-        crops : Crops or None
-            Which crops these are, for targets that look their codes up.
-
-        Returns
-        -------
-        StageOutput
-            Loss and statistics over masked frames inside the clips.
-        """
-        if clip_keys is None:
-            clip_keys = torch.randint(LARGEST_KEY, (len(wavs),))
-        codes = self.target(wavs, wav_lens, crops)
-        out, mask = self.masking.encode(self.encoder, wavs, wav_lens, clip_keys)
-        hidden = out.last_hidden_state
-        # A clip may end inside its last frame, which not all parts round alike.
-        frames = min(codes.shape[1], mask.shape[1], hidden.shape[1])
-        codes, mask, hidden = codes[:, :frames], mask[:, :frames], hidden[:, :frames]
-        inside = codes[..., 0] != PADDING_CODE
-        scored = inside if self.visible_weight else inside & mask
-
-        logits, codes, masked = self.head(hidden[scored]), codes[scored], mask[scored]
-        losses = F.cross_entropy(
-            logits.float().flatten(0, 1), codes.flatten(), reduction="none"
-        ).view(codes.shape)
-        counted = torch.where(masked, 1.0, self.visible_weight)
-        total, weight = (losses.mean(1) * counted).sum(), counted.sum()
-        # By chance nothing may be scored: then there is nothing to learn, but the
-        # graph must stay whole for the processes that did score something.
-        loss = total / weight.clamp(min=torch.finfo(weight.dtype).tiny)
-        hits = (logits.detach().argmax(dim=-1) == codes).float()
-        sums, weights = {"loss": total.detach()}, {"loss": weight}
-        kinds = {"": masked, **({"visible_": ~masked} if self.visible_weight else {})}
-        values = {"cross_entropy": losses.detach(), "accuracy": hits}
-        for kind, frames in kinds.items():
-            found = {}
-            for name, value in values.items():
-                per_codebook = (value * frames[:, None]).sum(0)
-                found[kind + name] = per_codebook.mean()
-                found[f"{kind}{name}_per_codebook"] = per_codebook
-            sums |= found
-            weights |= dict.fromkeys(found, frames.float().sum())
-        return StageOutput(
-            loss=loss,
-            sums=sums,
-            weights=weights,
-            code_counts=count_codes(codes[masked], self.target.codebook_size),
-        )
-
-    def summary(self, counts: Tensor) -> dict:
-        """What counts of codes (N, V) say: the losses of models that learn nothing.
-
-        The entropy of the codes' own frequencies is the cross-entropy of a model that
-        has only counted; the logarithm of the codebook size is that of one that has
-        not even done that. A target with random weights is named.
-
-        Arguments
-        ---------
-        counts : Tensor
-            How often each entry was chosen (N, V).
-
-        Returns
-        -------
-        dict
-            Name to number or list of numbers; ``random_target`` to the names of its
-            untrained parts, if there are any.
-        """
-        entropy = statistics.entropy(counts)
-        random = untrained_parts(self.target)
-        named = {"random_target": ", ".join(random)} if random else {}
-        return {
-            **named,
-            "code_entropy": float(entropy.mean()),
-            "code_entropy_per_codebook": entropy.tolist(),
-            "chance": math.log(counts.shape[1]),
-        }
+        codes = CodePrediction(target, head, visible_weight, level_weights)
+        super().__init__(masking, encoder, {"codes": codes})
+        # Checkpoints of before objectives were parts have these two by themselves.
+        self.register_load_state_dict_pre_hook(_under_objective)
 
 
-def _check_equal(attribute: str, unit: str, *parts: nn.Module) -> None:
-    """Refuses parts that do not fit together."""
-    first = parts[0]
-    for other in parts[1:]:
-        expected, found = getattr(first, attribute), getattr(other, attribute)
-        if expected != found:
-            raise ValueError(
-                f"{attribute} differs: {type(first).__name__} has {expected:g} {unit}, "
-                f"{type(other).__name__} has {found:g} {unit}. Change one of the two "
-                f"in the YAML, or resample explicitly between them."
-            )
+def _under_objective(module, state_dict, prefix, *others) -> None:
+    """Puts the weights of a target and a head where they belong now."""
+    for name in list(state_dict):
+        if name.startswith((f"{prefix}target.", f"{prefix}head.")):
+            place = f"{prefix}objectives.codes.{name.removeprefix(prefix)}"
+            state_dict[place] = state_dict.pop(name)

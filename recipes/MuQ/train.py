@@ -24,7 +24,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import speechbrain as sb
 from speechbrain.utils.distributed import infer_device, run_on_main
-from train_tokenizer import prepare, train_tokenizer
+from train_tokenizer import prepare, targets_of, train_tokenizer
 
 from muq_plugins.brains import PretrainBrain
 from muq_plugins.errors import UserError
@@ -50,14 +50,19 @@ def train(experiment):
     stage = hparams["modules"]["pretrain"]
     manifests = prepare(experiment, stage)
 
-    # The target: with a tokenizer that is given, or trained first, or as it is made.
-    tokenizer_folder = hparams["tokenizer_folder"]
-    if tokenizer_folder is None and hparams["tokenizer"] is not None:
-        tokenizer_folder = Path(hparams["output_folder"]) / "tokenizer"
-        train_tokenizer(experiment, manifests, tokenizer_folder)
-    if hparams["labels"] is not None:
-        device = run_opts.device or infer_device()
-        stage.target = hparams["labels"].target_for(stage.target.to(device), manifests)
+    # The targets: with a tokenizer that is given, or trained first, or as it is made.
+    tokenizers = []
+    for name, wanted in targets_of(hparams).items():
+        folder = wanted["tokenizer_folder"]
+        if folder is None and wanted["tokenizer"] is not None:
+            folder = Path(hparams["output_folder"]) / f"tokenizer{name and '_' + name}"
+            train_tokenizer(experiment, wanted, manifests, folder)
+        if folder is not None:
+            tokenizers.append(folder)
+        if wanted["labels"] is not None:
+            target = wanted["target"].to(run_opts.device or infer_device())
+            labelled = wanted["labels"].target_for(target, manifests)
+            stage.replace_target(target, labelled)
 
     # The student.
     brain = PretrainBrain(
@@ -74,10 +79,10 @@ def train(experiment):
     def finish():
         folder = Path(hparams["output_folder"])
         save_muq(folder / "inference", stage.encoder, manifests.heard())
-        save_diagnostics(folder, code_counts=statistics.code_counts)
+        save_diagnostics(folder, **statistics.totals)
         if hparams["final_probe"]:
             probe_run(folder, stage.encoder, manifests.train, manifests.test)
-        page = report(folder, tokenizer_folder)
+        page = report(folder, tokenizers)
         print("\n".join([*headline(folder), f"Report: {page}"]))
 
     run_on_main(finish)

@@ -38,14 +38,25 @@ from muq_plugins.lobes.parts import fingerprint
 from muq_plugins.lobes.target import mark_trained
 
 
+def targets_of(hparams):
+    """What is predicted: the target of an experiment, and further ones by name.
+
+    Each stands beside its ``tokenizer``, ``tokenizer_folder`` and ``labels``.
+    """
+    own = {"": hparams} if "target" in hparams else {}
+    return own | hparams.get("targets", {})
+
+
 def check(values):
     """Refuses batches that the processes cannot share, in any stage of a training.
 
     Of plain values of a file, those that are numbers are looked at.
     """
     stages = {"": values}
-    if values.get("tokenizer_folder") is None and values.get("tokenizer") is not None:
-        stages["tokenizer."] = {**values, **values["tokenizer"]}
+    for name, wanted in targets_of(values).items():
+        if wanted["tokenizer_folder"] is None and wanted["tokenizer"] is not None:
+            prefix = f"targets.{name}.tokenizer." if name else "tokenizer."
+            stages[prefix] = {**values, **wanted["tokenizer"]}
     if "modules" not in values:
         del stages[""]
     for prefix, stage in stages.items():
@@ -59,31 +70,38 @@ def prepare(experiment, module):
     hparams, folder = experiment.hparams, experiment.hparams["output_folder"]
     check(hparams)
     check_data(hparams["data"])
-    if hparams["tokenizer_folder"] is not None:
-        load_tokenizer(hparams["target"], hparams["tokenizer_folder"])
+    given = [
+        (wanted["target"], wanted["tokenizer_folder"], name)
+        for name, wanted in targets_of(hparams).items()
+        if wanted["tokenizer_folder"] is not None
+    ]
+    for target, tokenizer_folder, _ in given:
+        load_tokenizer(target, tokenizer_folder)
     run_on_main(save_experiment, args=[experiment, folder])
     sb.create_experiment_directory(folder)
     manifests = prepare_manifests(**hparams["data"])
     normalise(module, manifests, hparams["mel_statistics"])
-    target, models = hparams["target"], {}
-    if hparams["tokenizer_folder"] is not None:
-        load_tokenizer(target, hparams["tokenizer_folder"])
-        models["tokenizer"] = fingerprint(target, {})
-    for part in target.modules():
-        if teacher := getattr(part, "config", {}).get("teacher"):
-            models["teacher"] = teacher
+    models = {}
+    # Again, since a tokenizer has the statistics that it was trained with.
+    for target, tokenizer_folder, name in given:
+        load_tokenizer(target, tokenizer_folder)
+        models["_".join(filter(None, ["tokenizer", name]))] = fingerprint(target, {})
+    for name, wanted in targets_of(hparams).items():
+        for part in wanted["target"].modules():
+            if teacher := getattr(part, "config", {}).get("teacher"):
+                models["_".join(filter(None, ["teacher", name]))] = teacher
     run_on_main(note_inputs, args=[folder, manifests.facts(), models])
     return manifests
 
 
-def train_tokenizer(experiment, manifests, folder):
-    """Trains the quantizer of the target, in place, unless the folder has it."""
-    target, folder = experiment.hparams["target"], Path(folder)
+def train_tokenizer(experiment, wanted, manifests, folder):
+    """Trains the quantizer of a target, in place, unless the folder has it."""
+    target, folder = wanted["target"], Path(folder)
     if (folder / "inference").is_dir():  # made last, and only as a whole
         load_tokenizer(target, folder)
         return
     # What stage 1 does not say is as in stage 2; the command line means stage 2.
-    hparams = {**experiment.hparams, **experiment.hparams["tokenizer"]}
+    hparams = {**experiment.hparams, **wanted["tokenizer"]}
     stage = TokenizerTraining(target.features, target.quantizer.requires_grad_())
     brain = hparams["brain"](
         modules={"tokenizer": stage},
@@ -100,7 +118,7 @@ def train_tokenizer(experiment, manifests, folder):
 
     def finish():
         examples = reconstruction_examples(target, valid_loader.dataset[0].wav[None])
-        save_diagnostics(folder, code_counts=statistics.code_counts, **examples)
+        save_diagnostics(folder, **statistics.totals, **examples)
         page = report(folder)
         save_tokenizer(folder / "inference", target, experiment.yaml_text)
         print("\n".join([*headline(folder), f"Tokenizer report: {page}"]))
@@ -124,7 +142,7 @@ def main(argv):
             f"give --tokenizer.{name}."
         )
     manifests = prepare(experiment, hparams["target"])
-    train_tokenizer(experiment, manifests, hparams["output_folder"])
+    train_tokenizer(experiment, hparams, manifests, hparams["output_folder"])
 
 
 if __name__ == "__main__":

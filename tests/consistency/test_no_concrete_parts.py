@@ -16,12 +16,17 @@ GENERAL = {
     "LogMel",
     "MaskedPrediction",
     "Masking",
+    "Measure",
     "MultiViewTarget",
     "Quantizer",
     "QuantizerOutput",
+    "Reference",
     "StageOutput",
     "Target",
     "TokenizerTraining",
+    "Hearing",
+    "Objective",
+    "Pretraining",
     "part",
 }
 CONCRETE = {n for n in muq_plugins.lobes.__all__ if n[0].isupper()} - GENERAL

@@ -168,10 +168,10 @@ def tokenizer(hparams: dict) -> dict:
 def pretraining(hparams: dict, compute: bool) -> dict:
     """The pre-training stage of an experiment."""
     stage = hparams["modules"]["pretrain"]
-    found = {
-        name: part(getattr(stage, name))
-        for name in ("target", "encoder", "head", "masking")
-    }
+    found = {"encoder": part(stage.encoder), "masking": part(stage.masking)}
+    for name, objective in stage.objectives.items():
+        place = "" if len(stage.objectives) == 1 else f"{name}."
+        found |= {place + k: part(v) for k, v in objective.named_children()}
     found["training"] = training(hparams)
     if compute:
         found["loss"] = step(stage)

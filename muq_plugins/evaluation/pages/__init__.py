@@ -5,6 +5,7 @@ newer version of the figures. A new stage needs its module in `lobes`, a page he
 one line below.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from muq_plugins.evaluation.page import Page, write_page
@@ -12,23 +13,26 @@ from muq_plugins.evaluation.pages.music_text import MUSIC_TEXT
 from muq_plugins.evaluation.pages.pretraining import PRETRAINING
 from muq_plugins.evaluation.pages.run import Run
 from muq_plugins.evaluation.pages.tokenizer import TOKENIZER, inspection_report
-from muq_plugins.evaluation.run_files import METRICS_FILE, read_metrics
-from muq_plugins.lobes import ContrastiveTraining, MaskedPrediction, TokenizerTraining
+from muq_plugins.evaluation.run_files import METRICS_FILE, load_measures, read_metrics
+from muq_plugins.lobes import CodePrediction, ContrastiveTraining, TokenizerTraining
 
 __all__ = ["PAGES", "headline", "inspection_report", "report"]
 
+# Stage to its page, and to what its numbers meant before runs said so themselves
 PAGES = {
-    "tokenizer": (TOKENIZER, TokenizerTraining),
-    "pretrain": (PRETRAINING, MaskedPrediction),
-    "mulan": (MUSIC_TEXT, ContrastiveTraining),
+    "tokenizer": (TOKENIZER, TokenizerTraining.measures),
+    "pretrain": (PRETRAINING, CodePrediction.measures),
+    "mulan": (MUSIC_TEXT, ContrastiveTraining.measures),
 }
 
 
-def report(run_folder: str | Path, tokenizer_folder: str | Path | None = None) -> Path:
+def report(
+    run_folder: str | Path, tokenizer_folders: Sequence[str | Path] = ()
+) -> Path:
     """Write the report of a run of any stage; the HTML file.
 
-    With the folder of the run that has trained its tokenizer, it shows that too; one
-    that holds a tokenizer without its training is left out.
+    With the folders of the runs that have trained its tokenizers, it shows these too;
+    one that holds a tokenizer without its training is left out.
 
     Example
     -------
@@ -39,7 +43,7 @@ def report(run_folder: str | Path, tokenizer_folder: str | Path | None = None) -
     >>> report(folder).name
     'report.html'
     """
-    page, run = _read(Path(run_folder), tokenizer_folder)
+    page, run = _read(Path(run_folder), tokenizer_folders)
     # The experiment and the seed: the last two folders of its path.
     subtitle = "/".join(run.folder.resolve().parts[-2:])
     return write_page(run_folder, page, run, subtitle)
@@ -65,7 +69,7 @@ def headline(run_folder: str | Path) -> list[str]:
     return [str(fact) for fact in page.facts_of(run)[:3]]
 
 
-def _read(folder: Path, tokenizer: str | Path | None = None) -> tuple[Page, Run]:
+def _read(folder: Path, tokenizers: Sequence[str | Path] = ()) -> tuple[Page, Run]:
     """The run in a folder, and the page of its stage."""
     stages = {row.get("stage") for row in read_metrics(folder / METRICS_FILE)}
     known = [stage for stage in PAGES if stage in stages]
@@ -74,9 +78,11 @@ def _read(folder: Path, tokenizer: str | Path | None = None) -> tuple[Page, Run]
             f"{folder / METRICS_FILE} has no rows of a stage to report on, which are "
             f"{', '.join(PAGES)}"
         )
-    page, module = PAGES[known[-1]]
-    earlier = None
-    if tokenizer is not None and (Path(tokenizer) / METRICS_FILE).is_file():
-        measures = TokenizerTraining.measures
-        earlier = Run(Path(tokenizer), "tokenizer", measures)
-    return page, Run(folder, known[-1], module.measures, earlier)
+    page, measures = PAGES[known[-1]]
+    earlier = tuple(
+        Run(Path(tokenizer), "tokenizer", TokenizerTraining.measures)
+        for tokenizer in tokenizers
+        if (Path(tokenizer) / METRICS_FILE).is_file()
+    )
+    measures = load_measures(folder) or measures
+    return page, Run(folder, known[-1], measures, earlier)

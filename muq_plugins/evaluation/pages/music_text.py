@@ -24,7 +24,7 @@ from muq_plugins.evaluation.pages.run import (
     training_time,
 )
 from muq_plugins.evaluation.zero_shot.scores import load_scores
-from muq_plugins.lobes.stages import is_at_chance
+from muq_plugins.lobes.objectives.base import is_at_chance
 
 LANGUAGES = {"en": "English", "zh": "Chinese", "own": "as given"}
 # What retrieval is measured by: title, and how it is written.

@@ -8,7 +8,6 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from muq_plugins.evaluation.figures.lines import line_charts
 from muq_plugins.evaluation.figures.values import Bars, bars, intervals
@@ -33,12 +32,16 @@ from muq_plugins.evaluation.pages.run import (
     judgeable,
     music,
     name_codebooks,
+    of_each,
+    reading,
+    references_of,
+    short_title,
     training_time,
 )
 from muq_plugins.evaluation.pages.tokenizer import (
     LEVELS,
+    earlier_levels,
     earlier_verdicts,
-    run_levels,
     use_of_codes,
 )
 from muq_plugins.evaluation.probing.page import gains, layers_panel, title_of
@@ -51,30 +54,32 @@ from muq_plugins.evaluation.probing.results import (
 )
 from muq_plugins.evaluation.run_files import select, series
 from muq_plugins.lobes import codes
-from muq_plugins.lobes.stages import TokenizerTraining, is_at_chance
+from muq_plugins.lobes.objectives.base import Measure, is_at_chance
 
-# What this project asks of a finished pre-training: this far below a counting model.
-LEARNED_MARGIN = 0.30
-# A loss this close to that of a counting model, as a share of it, is that of one.
-FREQUENCIES = 0.02
-# A gap between training and validation, or a rise from the best validation, as large
-# as the margin that counts as learning has eaten that much of it.
-OVERFIT_GAP = 0.30
+# A number this close to that of a model that looks at nothing, as a share of it, is
+# that of one.
+NOTHING_SEEN = 0.02
 # Training rows are averaged over this many, because one batch says little.
 TRAIN_ROWS = 20
 
 
 def loss(run: Run) -> Iterator[Fact]:
-    """The loss beside what counting and guessing give, and the accuracy likewise."""
+    """What says how much was learned, beside what needs no learning."""
+    for name in run.main:
+        measure, value = run.measures[name], run.final[name]
+        held = references_of(run.final, measure).items()
+        words = [f"{words}: {reading(measure, x)}" for words, x in held]
+        note = "; ".join([run.part, ", ".join(words)])
+        title = measure.title.partition(",")[0]
+        yield Fact(title, reading(measure, value), note)
+
+
+def accuracy(run: Run) -> Iterator[Fact]:
+    """How many codes are guessed right, beside always guessing the same."""
     row = run.final
-    if "cross_entropy" not in row:
+    if "accuracy" not in row or "chance" not in row:
         return
-    chance = row["chance"]
-    note = f"a counting model: {number(row['code_entropy'])}, chance ln "
-    note += f"{round(math.exp(chance))} = {chance:.2f}"
-    found = f"{number(row['cross_entropy'])} nat"
-    yield Fact("Masked cross-entropy", found, f"{run.part}; {note}")
-    note = f"chance: {percent(math.exp(-chance))}"
+    note = f"chance: {percent(math.exp(-row['chance']))}"
     if guessing := _guessing(run):
         mean = float(np.mean(guessing))
         note = f"always guessing the most frequent code: {percent(mean)}"
@@ -108,66 +113,85 @@ def probe_score(run: Run, kind: str) -> Iterator[Fact]:
 
 
 def learned(run: Run) -> Iterator[Verdict]:
-    """The loss beside chance, and beside a model that only counts."""
-    loss, chance, counting = (
-        run.final.get(key) for key in ("cross_entropy", "chance", "code_entropy")
-    )
-    if loss is None:
-        return
-    numbers = f"masked cross-entropy {loss:.2f} nat on the {run.part}"
-    if run.warming_up and (counting is None or loss >= counting):
+    """The loss beside chance, and beside a model that looks at nothing."""
+    for name in run.main:
+        measure, value = run.measures[name], run.final[name]
+        held = references_of(run.final, measure)
+        if value is not None:
+            yield from _judged(run, measure, value, list(held.items()))
+
+
+def _judged(
+    run: Run, measure: Measure, value: float, held: list[tuple[str, float]]
+) -> Iterator[Verdict]:
+    """A number beside its references, the strictest first."""
+    numbers = f"{short_title(measure)} {reading(measure, value)} on the {run.part}"
+    sign = measure.better
+    strictest, reached = held[0] if held else ("", -sign * math.inf)
+    margin = sign * (value - reached)
+    if run.warming_up and (not held or margin <= 0):
         yield Verdict(
             "warning",
             f"it is too early to judge: {numbers}, but the learning rate was still in "
             "its warm-up. Train longer, or shorten the warm-up.",
         )
-    elif chance is not None and is_at_chance(loss, chance):
+    elif held and sign < 0 and is_at_chance(value, held[-1][1]):
+        guessing, chance = held[-1]
         yield Verdict(
             "problem",
-            f"the model is stuck at chance: {numbers}, chance is ln V = {chance:.2f}. "
+            f"the model is stuck: {numbers}, {guessing} is {chance:.2f}. "
             "Check the learning rate and its warm-up, that the gradient norm is not "
             "zero, that a target that has to be trained was, and that the clips are "
             "not silent.",
         )
-    elif counting is not None:
-        margin = counting - loss
-        side = "below" if margin > 0 else "above"
-        numbers += f", {abs(margin):.2f} {side} a counting model ({counting:.2f})"
+    elif held:
+        side = "below" if value < reached else "above"
+        numbers += f", {abs(margin):.2f} {side} {strictest} ({reached:.2f})"
         longer = f"{numbers}. Train longer, or raise the learning rate."
         level = "problem"
-        if margin >= LEARNED_MARGIN:
+        if margin >= measure.margin:
             level, words = "good", f"predicts music that it does not hear: {numbers}"
         elif margin > 0:
             level = "warning"
-            asked = f"{LEARNED_MARGIN:.2f} below is asked"
+            asked = f"{measure.margin:.2f} {side} is asked"
             words = f"has begun to learn: {numbers}, where {asked}. Train longer."
-        elif margin >= -FREQUENCIES * counting:
-            words = f"has learned the codes' frequencies and nothing else: {longer}"
+        elif margin >= -NOTHING_SEEN * abs(reached):
+            words = f"has learned what {strictest} knows and nothing else: {longer}"
         else:
-            words = f"has not even learned how often each code occurs: {longer}"
+            words = f"has not even learned what {strictest} knows: {longer}"
         yield Verdict(level, f"the model {words}")
 
 
 def overfit(run: Run) -> Iterator[Verdict]:
-    """Whether validation lags behind training, or has risen."""
-    if run.valid.get("cross_entropy") is None:
-        return
-    steps, valid = series(select(run.rows, kind="valid"), "cross_entropy")
-    _, train = series(select(run.rows, kind="train"), "cross_entropy")
-    train = train[np.isfinite(train)][-TRAIN_ROWS:]
-    if train.size and valid[-1] - train.mean() >= OVERFIT_GAP:
-        yield Verdict(
-            "warning",
-            f"overfitting: cross-entropy {train.mean():.2f} nat in training and "
-            f"{valid[-1]:.2f} in validation. Use more music, or fewer steps.",
-        )
-    best = int(np.nanargmin(valid))
-    if valid[-1] - valid[best] >= OVERFIT_GAP:
-        yield Verdict(
-            "warning",
-            f"validation was best at step {steps[best]} ({valid[best]:.2f} nat) and "
-            f"has risen to {valid[-1]:.2f} since. Train for fewer steps.",
-        )
+    """Whether validation lags behind training, or has risen.
+
+    A gap as large as the margin that counts as learning has eaten that much of it.
+    """
+    for name in run.main:
+        if run.valid.get(name) is None:
+            continue
+        measure = run.measures[name]
+        steps, valid = series(select(run.rows, kind="valid"), name)
+        _, train = series(select(run.rows, kind="train"), name)
+        train = train[np.isfinite(train)][-TRAIN_ROWS:]
+        worse = -measure.better * valid  # higher is worse
+        if train.size and worse[-1] + measure.better * train.mean() >= measure.margin:
+            gap = f"{reading(measure, train.mean())} in training and "
+            gap += f"{reading(measure, valid[-1])} in validation"
+            yield Verdict(
+                "warning",
+                f"overfitting: {short_title(measure)} {gap}. Use more music, or fewer "
+                "steps.",
+            )
+        best = int(np.nanargmin(worse))
+        if worse[-1] - worse[best] >= measure.margin:
+            now = reading(measure, valid[-1])
+            yield Verdict(
+                "warning",
+                f"validation was best at step {steps[best]} "
+                f"({reading(measure, valid[best])}) and is at {now} now. Train for "
+                "fewer steps.",
+            )
 
 
 def per_codebook(run: Run) -> Iterator[Verdict]:
@@ -207,10 +231,10 @@ def guessed(run: Run) -> Iterator[Verdict]:
 
 def use_of_target(run: Run) -> Iterator[Verdict]:
     """Codebooks of a target that was not trained here, and hardly says anything."""
-    if run.earlier is not None or run.code_counts is None:
+    if (run.earlier and not run.objective) or run.code_counts is None:
         return
-    row = TokenizerTraining.summary(torch.as_tensor(run.code_counts))
-    for verdict in use_of_codes(row, run.code_counts):
+    use = codes.use_of_codes(run.code_counts)
+    for verdict in use_of_codes(use, run.code_counts):
         if verdict.level == "problem":
             yield Verdict(
                 "warning",
@@ -231,6 +255,11 @@ def _guessing(run: Run) -> list[float]:
     if run.code_counts is None or not run.test:
         return []
     return codes.most_frequent_share(run.code_counts).tolist()
+
+
+def _loss_figure(run: Run, path: Path) -> None:
+    names = [n for n, m in run.measures.items() if m.margin is not None]
+    curves(*names, height=4.2, legend="above")(run, path)
 
 
 def _codebooks_figure(run: Run, path: Path) -> None:
@@ -321,21 +350,22 @@ PRETRAINING = Page(
     template="pretraining.md.j2",
     facts=(
         partial(probe_score, kind="frames"),
-        loss,
-        code_use,
-        heard,
-        random_target,
+        of_each(loss, "label"),
+        of_each(accuracy, "label"),
+        of_each(code_use, "label"),
+        of_each(heard, "label"),
+        of_each(random_target, "label"),
         partial(probe_score, kind="single"),
         music,
         training_time,
     ),
     verdicts=(
         judgeable,
-        learned,
-        overfit,
-        per_codebook,
-        guessed,
-        use_of_target,
+        of_each(learned, "message"),
+        of_each(overfit, "message"),
+        of_each(per_codebook, "message"),
+        of_each(guessed, "message"),
+        of_each(use_of_target, "message"),
         lambda run: gains(probes(run)),
         earlier_verdicts,
     ),
@@ -346,12 +376,14 @@ PRETRAINING = Page(
             _frames_table,
             each=partial(probes, kind="frames"),
         ),
-        Part("learned", {"loss": curves("cross_entropy", height=4.2, legend="above")}),
+        Part("learned", {"loss": _loss_figure}, each=lambda run: run.objectives),
         Part(
             "codebooks",
             {"accuracy_per_codebook": _codebooks_figure},
             _codebooks_table,
-            each=lambda run: [run] * ("accuracy_per_codebook" in run.final),
+            each=lambda run: [
+                view for view in run.objectives if "accuracy_per_codebook" in view.final
+            ],
         ),
         Part(
             "probe",
@@ -361,7 +393,7 @@ PRETRAINING = Page(
         ),
         Part("classes", table=_classes_table, each=partial(probes, kind="single")),
         CODES,
-        LEVELS._replace(each=lambda run: run_levels(run.earlier)),
+        LEVELS._replace(each=earlier_levels),
         OPTIMISATION,
     ),
 )

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,7 +21,7 @@ from muq_plugins.evaluation.figures.lines import (
 )
 from muq_plugins.evaluation.figures.style import CHANCE, COUNTING, INK, percent_tick
 from muq_plugins.evaluation.figures.values import histograms
-from muq_plugins.evaluation.page import Fact, Part, Table, Verdict, percent
+from muq_plugins.evaluation.page import Fact, Part, Table, Verdict, number, percent
 from muq_plugins.evaluation.probing.results import TaskResult, load_final_probe
 from muq_plugins.evaluation.run_files import (
     HISTORY_FILE,
@@ -33,7 +33,7 @@ from muq_plugins.evaluation.run_files import (
 )
 from muq_plugins.files import read_json_lines
 from muq_plugins.lobes import codes
-from muq_plugins.lobes.stages import Measure
+from muq_plugins.lobes.objectives.base import Measure
 
 # Fewer recordings than this say little about others.
 FEWEST_FILES = 5
@@ -47,12 +47,28 @@ class Run:
     folder: Path
     stage: str
     measures: Mapping[str, Measure]
-    earlier: Run | None = None  # the tokenizer that a pre-training stands on
+    earlier: tuple[Run, ...] = ()  # the tokenizers that a pre-training stands on
+    objective: str = ""  # one of several: numbers and arrays are its own then
+
+    @cached_property
+    def objectives(self) -> list[Run]:
+        """A pre-training as each of its objectives sees it; itself if there is one."""
+        names = [name.partition("/")[0] for name in self.measures if "/" in name]
+        return [
+            replace(self, objective=name, measures=_measures_of(name, self.measures))
+            for name in dict.fromkeys(names)
+        ] or [self]
+
+    @property
+    def place(self) -> str:
+        """Where its figures are, beside those of other objectives."""
+        return f"{self.objective}/" if self.objective else ""
 
     @cached_property
     def rows(self) -> list[dict]:
         """The rows of this stage, the oldest first."""
         rows = select(read_metrics(self.folder / METRICS_FILE), stage=self.stage)
+        rows = [_own(self.objective, row) for row in rows]
         if not rows:
             raise ValueError(
                 f"{self.folder / METRICS_FILE} has no rows of the {self.stage} stage "
@@ -63,7 +79,7 @@ class Run:
     @cached_property
     def arrays(self) -> dict[str, np.ndarray]:
         """The arrays of `save_diagnostics`, by name."""
-        return load_diagnostics(self.folder)
+        return _own(self.objective, load_diagnostics(self.folder))
 
     @property
     def code_counts(self) -> np.ndarray | None:
@@ -112,6 +128,66 @@ class Run:
         """The measures that its rows have: not every quantizer has every term."""
         return [name for name in self.measures if any(name in r for r in self.rows)]
 
+    @property
+    def main(self) -> list[str]:
+        """The measures that say what has been learned, and that were measured."""
+        names = [name for name in self.measured if name in self.final]
+        return [name for name in names if self.measures[name].margin is not None]
+
+    def numbers(self, name: str) -> str:
+        """A measure and what it is held against, as they are in the end."""
+        measure = self.measures[name]
+        held = references_of(self.final, measure).items()
+        words = [f"{short_title(measure)} {reading(measure, self.final[name])}"]
+        return ", ".join([*words, *(f"{x} {reading(measure, v)}" for x, v in held)])
+
+
+def _own(objective: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    """What is the objective's, by its own names, and what is everybody's."""
+    if not objective:
+        return dict(values)
+    prefix = f"{objective}/"
+    own = {k.removeprefix(prefix): v for k, v in values.items() if k.startswith(prefix)}
+    return {k: v for k, v in values.items() if "/" not in k} | own
+
+
+def _measures_of(objective: str, measures: Mapping[str, Measure]) -> dict[str, Measure]:
+    return {
+        name: measure._replace(references=_own(objective, measure.references))
+        for name, measure in _own(objective, measures).items()
+    }
+
+
+def of_each(find: Callable[[Run], Iterable], field: str) -> Callable[[Run], Iterator]:
+    """What is said of each objective of a run, with its name if there are several."""
+
+    def said(run: Run) -> Iterator:
+        for view in run.objectives:
+            for item in find(view):
+                words = f"{view.objective}: {getattr(item, field)}"
+                yield item._replace(**{field: words}) if view.objective else item
+
+    return said
+
+
+def short_title(measure: Measure) -> str:
+    """What a measure is, in a sentence."""
+    title = measure.title.partition(",")[0]
+    return title[0].lower() + title[1:]
+
+
+def reading(measure: Measure, value: float | None) -> str:
+    """A number as it is read: with its unit, or in percent."""
+    if measure.unit == "share":
+        return percent(value)
+    return f"{number(value)} {measure.unit}".strip()
+
+
+def references_of(row: Mapping[str, Any], measure: Measure) -> dict[str, float]:
+    """What a measure is held against, the strictest first, as a row has it."""
+    found = {known.name: row.get(k) for k, known in measure.references.items()}
+    return {name: x for name, x in reversed(found.items()) if x is not None}
+
 
 def curves(
     *names: str, height: float, legend: str, on: int = 0
@@ -146,8 +222,8 @@ def _levels(row: Mapping[str, Any], measure: Measure) -> list[Level]:
     """What gives a measure its meaning, as a row has it."""
     looks = (CHANCE, False), (COUNTING, True)
     return [
-        Level(row[key], words.format(row[key]), *look)
-        for (key, words), look in zip(measure.references.items(), looks, strict=False)
+        Level(row[key], known.mark.format(row[key]), *look)
+        for (key, known), look in zip(measure.references.items(), looks, strict=False)
         if row.get(key) is not None
     ]
 
@@ -177,6 +253,8 @@ class Counted(NamedTuple):
 
     counts: np.ndarray
     heard: str = "unseen clips"
+    objective: str = ""  # one of several
+    place: str = ""  # of its figure
 
     @property
     def frames(self) -> int:
@@ -210,7 +288,11 @@ def _codes_table(counted: Counted) -> Table:
 
 def _counted(run: Run) -> list[Counted]:
     heard = "the test part" if run.test else "unseen clips"
-    return [] if run.code_counts is None else [Counted(run.code_counts, heard)]
+    return [
+        Counted(view.code_counts, heard, view.objective, view.place)
+        for view in run.objectives
+        if view.code_counts is not None
+    ]
 
 
 CODES = Part("codes", {"codes": _codes_figure}, _codes_table, _counted, SHARED)

@@ -131,10 +131,11 @@ def judged(run: Run) -> Iterator[Verdict]:
 
 
 def earlier_verdicts(run: Run) -> Iterator[Verdict]:
-    """What is to be known of the tokenizer that another stage stands on."""
-    if run.earlier is not None:
-        for verdict in TOKENIZER.verdicts_of(run.earlier):
-            yield verdict._replace(message=f"tokenizer: {verdict.message}")
+    """What is to be known of the tokenizers that another stage stands on."""
+    for tokenizer in run.earlier:
+        for verdict in TOKENIZER.verdicts_of(tokenizer):
+            name = "tokenizer" if len(run.earlier) == 1 else tokenizer.folder.name
+            yield verdict._replace(message=f"{name}: {verdict.message}")
 
 
 def error_fact(errors: list[float | None] | None, part: str = "") -> Iterator[Fact]:
@@ -152,6 +153,7 @@ class Levels(NamedTuple):
     arrays: dict[str, np.ndarray]
     frame_rate: float = 100.0
     compared: bool = False  # with other audio, rather than with the first validation
+    name: str = ""  # of one tokenizer of several
 
     @property
     def decoded(self) -> dict[str, np.ndarray]:
@@ -186,15 +188,22 @@ LEVEL_FIGURES = {
 }
 
 
-def run_levels(run: Run | None) -> list[Levels]:
+def run_levels(run: Run, name: str = "") -> list[Levels]:
     """The levels of a run that was validated: its last and its first validation."""
-    if run is None or not run.valid.get(ERRORS):
+    if not run.valid.get(ERRORS):
         return []
     rows = [row for row in select(run.rows, kind="valid") if row.get(ERRORS)]
     errors = {f"last validation, step {rows[-1]['step']}": rows[-1][ERRORS]}
     if len(rows) > 1:
         errors[f"first validation, step {rows[0]['step']}"] = rows[0][ERRORS]
-    return [Levels(errors, run.arrays)]
+    return [Levels(errors, run.arrays, name=name)]
+
+
+def earlier_levels(run: Run) -> list[Levels]:
+    """The levels of all tokenizers that a pre-training stands on."""
+    several = len(run.earlier) > 1
+    named = [(it, it.folder.name if several else "") for it in run.earlier]
+    return [levels for it, name in named for levels in run_levels(it, name)]
 
 
 LEVELS = Part("levels", LEVEL_FIGURES, each=run_levels, template=TEMPLATE)

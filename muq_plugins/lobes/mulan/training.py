@@ -14,7 +14,7 @@ from muq_plugins.lobes.mulan.contrastive import (
     gather_with_gradient,
     negative_pairs,
 )
-from muq_plugins.lobes.stages import Measure, StageOutput
+from muq_plugins.lobes.objectives.base import Measure, Reference, StageOutput
 
 
 class ContrastiveTraining(nn.Module):
@@ -64,7 +64,9 @@ class ContrastiveTraining(nn.Module):
     """
 
     measures = {
-        "loss": Measure("Contrastive loss", references={"chance": "chance"}),
+        "loss": Measure(
+            "Contrastive loss", references={"chance": Reference("chance", "chance")}
+        ),
         "accuracy": Measure("Own text found in the batch", "share", better=+1),
     }
 

@@ -6,7 +6,7 @@ from torch import nn
 
 from muq_plugins.brains import AtomicCheckpointer, StageBrain
 from muq_plugins.data.clips import evaluation_loader, training_loader
-from muq_plugins.lobes.stages import StageOutput
+from muq_plugins.lobes import StageOutput
 from tests.unit.data.recordings import noise_manifest
 
 
@@ -65,7 +65,7 @@ class ToyStage(nn.Module):
             loss=errors.mean(),
             sums={"loss": errors.detach().sum()},
             weights={"loss": weight},
-            code_counts=torch.ones(1, 2, dtype=torch.int64),
+            totals={"code_counts": torch.ones(1, 2, dtype=torch.int64)},
         )
 
     def after_update(self):

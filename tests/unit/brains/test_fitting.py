@@ -52,7 +52,7 @@ def test_it_fits_the_frames_of_all_updates_and_says_so(fitted):
     assert len(rows[1]["usage"]) == 1 and rows[1]["usage"][0] > 0.5
     assert len(rows[1]["reconstruction_error_per_level"]) == 2
     statistics = brain.validate(valid_loader, kind="test")
-    assert int(statistics.code_counts.sum()) == 12 * 10
+    assert int(statistics.totals["code_counts"].sum()) == 12 * 10
 
 
 def test_fitting_again_gives_the_same_centres_and_rows(fitted):

@@ -163,7 +163,7 @@ def test_missing_figure_is_an_error_and_keeps_the_old_report(tmp_path, page_of):
 
 
 def test_a_pretraining_has_all_parts(pretrain_folder, tokenizer_folder):
-    path = report(pretrain_folder, tokenizer_folder)
+    path = report(pretrain_folder, [tokenizer_folder])
     parsed, text = Page(path), path.read_text("utf-8")
     assert parsed.titles == [
         "Has it learned from the music?",
@@ -176,7 +176,7 @@ def test_a_pretraining_has_all_parts(pretrain_folder, tokenizer_folder):
     ]
     assert len(parsed.images) == 7 and all(image["alt"] for image in parsed.images)
     for words in (
-        "a counting model: 4.90, chance ln 256 = 5.55",
+        "a counting model: 4.90 nat, chance (ln V): 5.55 nat",
         "muq/1",
         "the model predicts music that it does not hear",
         "tokenizer: every codebook uses",
@@ -232,8 +232,8 @@ def test_report_needs_rows_of_a_stage(tmp_path):
 
 def test_headline(pretrain_folder, tokenizer_folder):
     assert headline(pretrain_folder) == [
-        "masked cross-entropy 4.07 nat (test part; a counting model: 4.90, chance "
-        "ln 256 = 5.55)",
+        "masked cross-entropy 4.07 nat (test part; a counting model: 4.90 nat, "
+        "chance (ln V): 5.55 nat)",
         "masked accuracy 22.7% (test part; always guessing the most frequent code: "
         "12.4%)",
         "code usage 96.9–100% (test part; 2 x 256 codes, perplexity 53–201)",

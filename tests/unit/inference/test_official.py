@@ -79,7 +79,7 @@ def test_the_official_behaviour_with_padding_can_be_selected(golden):
 def test_codes_and_masked_loss_equal_the_official_ones(golden):
     stage = masked_prediction(OFFICIAL, golden)
     wavs = golden["wavs"].float()
-    assert torch.equal(stage.target(wavs), golden["codes"].long())
+    assert torch.equal(stage.objectives["codes"].target(wavs), golden["codes"].long())
     out = stage(wavs, None, torch.arange(2))
     assert abs(out.loss - golden["loss"]) < 1e-5 * golden["loss"]
 

@@ -337,4 +337,4 @@ def test_every_encoder_learns_a_target_better_than_counting_does(name):
         optimizer.zero_grad()
         out.loss.backward()
         optimizer.step()
-    assert out.loss.item() < 0.8 * float(entropy(out.code_counts).mean())
+    assert out.loss.item() < 0.8 * float(entropy(out.totals["code_counts"]).mean())

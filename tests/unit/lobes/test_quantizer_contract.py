@@ -105,7 +105,9 @@ def test_usage_is_that_of_a_plain_count(quantizer, feats):
             expected[level, code] += 1
     assert counts.tolist() == expected.tolist()
     stage = TokenizerTraining(torch.nn.Identity(), quantizer)
-    assert torch.equal(stage.quantize(feats.flatten(0, 1)).code_counts, counts)
+    assert torch.equal(
+        stage.quantize(feats.flatten(0, 1)).totals["code_counts"], counts
+    )
 
 
 def test_chunks_give_the_codes_of_the_whole(quantizer, feats, monkeypatch):

@@ -87,18 +87,19 @@ def test_making_and_using_it_leaves_the_global_random_state_alone():
 
 def test_the_loss_is_that_of_the_masked_frames():
     stage = small_stage(SpanMasking()).eval()
+    asked = stage.objectives["codes"]
     wavs, keys = torch.randn(2, 48000), torch.tensor([3, 4])
     out = stage(wavs, None, keys)
     mel = stage.encoder.features(wavs)[0]
     masked, mask = stage.masking(mel, keys)
     hidden = stage.encoder.encode(masked).last_hidden_state
-    logits, codes = stage.head(hidden), stage.target(wavs)
+    logits, codes = asked.head(hidden), asked.target(wavs)
     losses = -logits.log_softmax(-1).gather(-1, codes[..., None])[..., 0]
     torch.testing.assert_close(out.loss, losses[mask].mean())
     assert out.weights["loss"] == mask.sum() > 0
     # Frames that are not masked have no part in it.
     codes = torch.where(mask[..., None], codes, (codes + 1) % 16)
-    stage.target.forward = lambda wavs, wav_lens, crops: codes
+    asked.target.forward = lambda wavs, wav_lens, crops: codes
     torch.testing.assert_close(stage(wavs, None, keys).loss, out.loss)
 
 

@@ -109,7 +109,7 @@ def test_loss_is_the_mean_over_masked_frames_and_codebooks():
     )
     hits = (logits.argmax(-1) == codes)[mask].float().mean(0)
     torch.testing.assert_close(out.sums["accuracy_per_codebook"] / weight, hits)
-    assert torch.equal(out.code_counts, count_codes(codes[mask], 16))
+    assert torch.equal(out.totals["code_counts"], count_codes(codes[mask], 16))
 
 
 @pytest.mark.parametrize("weight", [0.0, 0.5, 2.0])
@@ -130,7 +130,7 @@ def test_visible_frames_count_what_is_asked(weight):
         total, number = total + counts * losses, number + counts
     torch.testing.assert_close(out.loss, total / number)
     torch.testing.assert_close(out.sums["loss"] / out.weights["loss"], total / number)
-    assert torch.equal(out.code_counts, count_codes(codes[mask], 16))
+    assert torch.equal(out.totals["code_counts"], count_codes(codes[mask], 16))
     assert out.weights["cross_entropy"] == mask.sum()
     # Each kind of frames is reported by itself, and only what is part of the loss.
     assert ("visible_cross_entropy" in out.sums) == (weight > 0)
@@ -159,12 +159,13 @@ def test_padding_is_neither_masked_nor_predicted(weight):
 
 
 def test_a_batch_without_scored_frames_has_a_loss_of_zero():
-    stage = MaskedPrediction(**small_parts())
+    parts = small_parts()
+    stage = MaskedPrediction(**parts)
     stage.masking.probability = 0.0
     out = stage(torch.randn(1, 24000), None, torch.tensor([1]))
     out.loss.backward()
     assert out.loss == 0 and out.weights["loss"] == 0
-    assert all(p.grad is not None for p in stage.head.parameters())
+    assert all(p.grad is not None for p in parts["head"].parameters())
 
 
 def test_masked_prediction_learns():
@@ -206,22 +207,22 @@ def test_tokenizer_training_ignores_padding():
         stage(clip[None], None, keys),
     )
     torch.testing.assert_close(padded.loss, alone.loss)
-    assert torch.equal(padded.code_counts, alone.code_counts)
+    assert torch.equal(padded.totals["code_counts"], alone.totals["code_counts"])
 
 
 def test_a_target_that_nobody_has_trained_is_named():
     parts = small_parts()
-    counts = torch.ones(2, 16)
-    assert MaskedPrediction(**parts).summary(counts)["random_target"] == (
+    totals = {"code_counts": torch.ones(2, 16)}
+    assert MaskedPrediction(**parts).summary({}, totals)["random_target"] == (
         "RandomProjection"
     )
     virtual = Target(
         StackedFrames(LogMel()), VirtualCodes(ResidualVQ(512, 2, 8), codebook_size=16)
     )
     stage = MaskedPrediction(**{**parts, "target": virtual})
-    assert stage.summary(counts)["random_target"] == "ResidualVQ"
+    assert stage.summary({}, totals)["random_target"] == "ResidualVQ"
     mark_trained(virtual.quantizer)
-    assert "random_target" not in stage.summary(counts)
+    assert "random_target" not in stage.summary({}, totals)
 
 
 def test_waveforms_alone_will_do_and_are_masked_by_the_global_random_state():
@@ -230,14 +231,14 @@ def test_waveforms_alone_will_do_and_are_masked_by_the_global_random_state():
     counts = []
     for seed in (1, 1, 2):
         torch.manual_seed(seed)
-        counts.append(stage(wavs).code_counts)
+        counts.append(stage(wavs).totals["code_counts"])
     assert torch.equal(counts[0], counts[1])
     assert not torch.equal(counts[0], counts[2])  # by another mask
-    again = stage(wavs).code_counts
+    again = stage(wavs).totals["code_counts"]
     assert not torch.equal(again, counts[2])  # and by another in each call
     torch.manual_seed(2)
     keys = torch.randint(2**62, (2,))
-    assert torch.equal(stage(wavs, None, keys).code_counts, counts[2])
+    assert torch.equal(stage(wavs, None, keys).totals["code_counts"], counts[2])
     tokenizer = TokenizerTraining(StackedFrames(LogMel()), ResidualVQ(512, 2, 16))
     assert torch.isfinite(tokenizer(wavs).loss)
 

@@ -25,7 +25,7 @@ def test_statistics_are_those_of_the_latents():
     audio, text = stage.audio_tower(wavs, lens), stage.text_tower(texts)
     similarities = audio @ text.T
     torch.testing.assert_close(out.loss, stage.loss(audio, text, IDENTITIES))
-    assert out.code_counts is None and set(out.sums) == set(out.weights)
+    assert not out.totals and set(out.sums) == set(out.weights)
     means = {name: (out.sums[name] / out.weights[name]).item() for name in out.sums}
     assert means["loss"] == pytest.approx(out.loss.item())
     assert means["similarity"] == pytest.approx(

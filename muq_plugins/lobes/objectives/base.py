@@ -1,0 +1,265 @@
+"""The Objective contract: what is asked, how it is answered, how it is scored."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import NamedTuple
+
+from torch import Tensor, nn
+
+from muq_plugins.lobes.encoders.base import EncoderOutput
+from muq_plugins.lobes.masking import Masking
+from muq_plugins.lobes.target import Crops
+
+
+@dataclass
+class StageOutput:
+    """What a stage says about a batch.
+
+    Statistics are sums with the weight they were summed over, so that batches,
+    and the shares of several processes, add up to exact means.
+
+    Arguments
+    ---------
+    loss : Tensor
+        Scalar to minimise.
+    sums : dict
+        Name to sum: a scalar, or (N,) per codebook. Detached.
+    weights : dict
+        Name to the scalar weight of that sum. Detached.
+    totals : dict
+        Name to what is added up and never divided, such as ``code_counts``: how often
+        each entry of each codebook occurred (N, V) int64. Detached.
+
+    Example
+    -------
+    >>> import torch
+    >>> one, counts = torch.ones(()), torch.zeros(8, 1024, dtype=torch.int64)
+    >>> out = StageOutput(one, {"loss": one}, {"loss": one}, {"code_counts": counts})
+    >>> out.totals["code_counts"].shape
+    torch.Size([8, 1024])
+    """
+
+    loss: Tensor
+    sums: dict[str, Tensor]
+    weights: dict[str, Tensor]
+    totals: dict[str, Tensor] = field(default_factory=dict)
+
+
+class Reference(NamedTuple):
+    """What a measure is held against: another number of the same row.
+
+    Arguments
+    ---------
+    name : str
+        In a sentence.
+    mark : str
+        Beside its line in a chart, with a place for the number.
+
+    Example
+    -------
+    >>> Reference("a counting model", "counts: {:.2f}").mark.format(4.081)
+    'counts: 4.08'
+    """
+
+    name: str
+    mark: str
+
+
+class Measure(NamedTuple):
+    """What a number of a stage means, for whoever shows it.
+
+    Arguments
+    ---------
+    title : str
+        What it is, as the title of a chart; up to a comma, in a sentence.
+    unit : str
+        Its unit, "share" for a share; empty for none.
+    better : int
+        -1 if lower is better, +1 if higher is.
+    references : mapping
+        `Reference` by the name of the number: first what guessing gives, last the best
+        that a model reaches which looks at nothing.
+    margin : float or None
+        How far it must be from the last reference before anything counts as learned;
+        None for a measure that does not say what has been learned.
+    about : str
+        What is asked, and what the references are, for a reader.
+
+    Example
+    -------
+    >>> Measure("Error of the level, mean over clips", "dB", margin=1.0).better
+    -1
+    """
+
+    title: str
+    unit: str = ""
+    better: int = -1
+    references: Mapping[str, Reference] = {}
+    margin: float | None = None
+    about: str = ""
+
+
+# An untrained model is within 1 % of chance; twice that still is no learning.
+CHANCE_MARGIN = 0.02
+
+
+def is_at_chance(loss: float, chance: float) -> bool:
+    """Whether a loss is no better than that of guessing."""
+    return loss >= (1 - CHANCE_MARGIN) * chance
+
+
+@dataclass
+class Hearing:
+    """A batch, and what the encoder makes of it: once for all objectives that ask.
+
+    Arguments
+    ---------
+    encoder : nn.Module
+        Any module that follows the Encoder contract.
+    masking : Masking or None
+        What the encoder does not get to hear of the masked batch.
+    wavs : Tensor
+        Clean waveforms (batch, samples).
+    wav_lens : Tensor or None
+        Relative lengths (batch,); None when nothing is padded.
+    clip_keys : Tensor
+        (batch,) int64: the seeds of all that is random.
+    crops : Crops or None
+        Which crops these are, for targets that look their codes up.
+
+    Example
+    -------
+    >>> import torch
+    >>> from muq_plugins.lobes import BlockMasking, MuQEncoder
+    >>> encoder = MuQEncoder(32, 1, num_heads=4, ffn_width=64, conv_channels=4)
+    >>> keys = torch.tensor([1, 2])
+    >>> hearing = Hearing(encoder, BlockMasking(), torch.randn(2, 24000), None, keys)
+    >>> out, mask = hearing.masked
+    >>> out.last_hidden_state.shape, mask.shape
+    (torch.Size([2, 25, 32]), torch.Size([2, 25]))
+    """
+
+    encoder: nn.Module
+    masking: Masking | None
+    wavs: Tensor
+    wav_lens: Tensor | None
+    clip_keys: Tensor
+    crops: Crops | None = None
+
+    @cached_property
+    def masked(self) -> tuple[EncoderOutput, Tensor]:
+        """What the encoder makes of the masked batch, and the mask (batch, frames)."""
+        return self.masking.encode(
+            self.encoder, self.wavs, self.wav_lens, self.clip_keys
+        )
+
+
+class Objective(nn.Module):
+    """The Objective contract.
+
+    An objective says what is asked about a batch, answers it from hidden states, and
+    scores the answer: ``out = objective(hearing)``, a `StageOutput`. It listens to
+    the masked batch by ``hearing.masked``, which is computed once for all objectives,
+    or has ``hearing.encoder`` listen to something else. What it declares about itself
+    is all that logs, verdicts, figures and reports know of it: ``measures``, and in
+    `summary` what chance and a model that looks at nothing would reach.
+
+    Example
+    -------
+    >>> import torch
+    >>> class Loudness(Objective):
+    ...     measures = {"error": Measure("Error of the level", "dB")}
+    ...
+    ...     def __init__(self, width):
+    ...         super().__init__()
+    ...         self.head = nn.Linear(width, 1)
+    ...
+    ...     def forward(self, hearing):
+    ...         level = hearing.wavs.square().mean(1, keepdim=True).log10() * 10
+    ...         out, mask = hearing.masked
+    ...         error = (self.head(out.last_hidden_state.mean(1)) - level).abs().mean()
+    ...         clips = torch.tensor(float(len(level)))
+    ...         sums = {"loss": error.detach() * clips, "error": error.detach() * clips}
+    ...         return StageOutput(error, sums, dict.fromkeys(sums, clips))
+    >>> from muq_plugins.lobes import BlockMasking, MuQEncoder, Pretraining
+    >>> encoder = MuQEncoder(32, 1, num_heads=4, ffn_width=64, conv_channels=4)
+    >>> stage = Pretraining(BlockMasking(), encoder, {"loudness": Loudness(32)})
+    >>> sorted(stage(torch.randn(2, 24000)).sums)
+    ['error', 'loss']
+    """
+
+    measures: Mapping[str, Measure] = {}
+    listens_to_masked = True  # whether it asks about the masked batch
+
+    def check(self, encoder: nn.Module, masking: Masking | None) -> None:
+        """Refuses parts that do not fit together.
+
+        Arguments
+        ---------
+        encoder : nn.Module
+            Any module that follows the Encoder contract.
+        masking : Masking or None
+            What the encoder does not get to hear; None for nothing.
+
+        Raises
+        ------
+        ValueError
+            Names both parts and what differs.
+        """
+
+    def forward(self, hearing: Hearing) -> StageOutput:
+        """Asks, answers, scores.
+
+        Arguments
+        ---------
+        hearing : Hearing
+            The batch.
+
+        Returns
+        -------
+        StageOutput
+            With ``loss`` among its sums.
+        """
+        raise NotImplementedError
+
+    def summary(self, means: dict, totals: dict[str, Tensor]) -> dict:
+        """What chance, or a model that looks at nothing, reaches on unseen clips.
+
+        Arguments
+        ---------
+        means : dict
+            Name to number or list of numbers: the sums by their weights.
+        totals : dict
+            As in `StageOutput`, of all batches.
+
+        Returns
+        -------
+        dict
+            Name to number, list of numbers or text.
+        """
+        return {}
+
+    def after_update(self, encoder: nn.Module) -> None:
+        """Follows an update of the optimizer.
+
+        Arguments
+        ---------
+        encoder : nn.Module
+            As it is now.
+        """
+
+
+def check_equal(attribute: str, unit: str, *parts: nn.Module) -> None:
+    """Refuses parts that do not fit together."""
+    first = parts[0]
+    for other in parts[1:]:
+        expected, found = getattr(first, attribute), getattr(other, attribute)
+        if expected != found:
+            raise ValueError(
+                f"{attribute} differs: {type(first).__name__} has {expected:g} {unit}, "
+                f"{type(other).__name__} has {found:g} {unit}. Change one of the two "
+                f"in the YAML, or resample explicitly between them."
+            )
