@@ -93,15 +93,18 @@ def hash_values(*texts: str) -> str:
 
 
 def _leaves(node: Any, location: tuple) -> Iterator[tuple[str, Any]]:
-    """Every value that is no mapping; of a mapping that is called, its tag too."""
+    """Every value that is no mapping; of a mapping that is called, its tag too.
+
+    An empty mapping says nothing, so that a key for further parts changes no hash.
+    """
     if not isinstance(node, dict):
         value = _plain(node)
         if location[-1] == "experiment" and str(value).endswith(".yaml"):
             value = Path(value).name  # wherever the command is run
         yield spell(location), value
         return
-    if tag_of(node) or not node:
-        yield spell(location), tag_of(node) or "{}"
+    if tag_of(node):
+        yield spell(location), tag_of(node)
     for key, child in node.items():
         yield from _leaves(child, (*location, key))
 

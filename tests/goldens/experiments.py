@@ -41,7 +41,14 @@ SETTINGS = [
 TOKENIZERS = ["mel_rvq", "mel_rvq_large"]
 
 #: Experiments without a model of their own: their values are compared one by one.
-PLAIN = ("probe", "study", "zero_shot", "muq_iter", "baseline_hubert_iter2")
+PLAIN = (
+    "probe",
+    "study",
+    "zero_shot",
+    "muq_iter",
+    "baseline_hubert_iter2",
+    "seed_asr",
+)
 
 #: Those whose parts are downloaded, or take long to build: their values as well.
 WITHOUT_PARTS = ("continue_hubert", "baseline_encodec", "muq_mulan", "recognition")
@@ -55,11 +62,14 @@ def files() -> dict[str, Path]:
     return {path.stem: path for path in sorted((ROOT / "hparams").rglob("*.yaml"))}
 
 
-def overrides(latent: bool) -> dict:
+def overrides(name: str) -> dict:
     """What has to be given for an experiment to be built offline and small."""
-    if not latent:
-        return {}
-    return {"target.features.source": TEACHER, "target.features.layer": 1}
+    if "latent" in name:
+        return {"target.features.source": TEACHER, "target.features.layer": 1}
+    if name == "mt4ssl":
+        place = "targets.clusters.target.features"
+        return {f"{place}.source": TEACHER, f"{place}.layer": 1}
+    return {}
 
 
 def plain(value):
@@ -190,8 +200,7 @@ def describe(name: str, path: Path) -> dict:
     text = resolve_experiment(path)
     if name.startswith(PLAIN + WITHOUT_PARTS):
         return {"values": tree(parse_yaml(text, name))}
-    latent = "latent" in name
-    given = overrides(latent)
+    given = overrides(name)
     text = resolve_experiment(path, given)
     if name in TOKENIZERS:
         return {"tokenizer": tokenizer(build(text))}
@@ -200,7 +209,7 @@ def describe(name: str, path: Path) -> dict:
         text = less(path, given)
     hparams = build(text)
     fast = not large and not name.startswith("ablation")
-    fitted = "hubert" not in name
+    fitted = not any(kind in name for kind in ("hubert", "mt4ssl"))
     found = {"pretrain": pretraining(hparams, compute=fast and fitted)}
     if hparams["tokenizer"] is not None:
         found["tokenizer"] = tokenizer(build(text))

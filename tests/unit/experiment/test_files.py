@@ -105,7 +105,7 @@ NO_ARGUMENTS = {"encoder.in_features": None, "encoder.out_features": None}
         ),
         ("act: {approximate: tanh}", {"act.approximate": "tanh"}),
         ("relu: {inplace: True}", {"relu.inplace": True}),
-        ("nothing: {a: 1}", {"nothing": None, "nothing.a": 1}),
+        ("nothing: {a: 1}", {"nothing.a": 1}),
         ("seed: {a: 1}", {"seed": None, "seed.a": 1}),
         ("nothing: null", {"nothing": None}),
         # Keys without a use are removed, also from mappings and calls.

@@ -198,7 +198,6 @@ def test_values_by_key():
         "a.b": [1, 2],
         "a.c": "!ref <a> * 2",
         "d": "!name:torch.nn.GELU",
-        "e": "{}",
     }
 
 
