@@ -21,6 +21,7 @@ from muq_plugins.data.clips import ClipBatch, keyed_integer
 from muq_plugins.data.preparation import Manifests
 from muq_plugins.errors import UserError
 from muq_plugins.lobes.objectives.base import StageOutput, is_at_chance
+from muq_plugins.lobes.quantizers.base import nearest_centres
 
 logger = get_logger(__name__)
 
@@ -151,12 +152,13 @@ def fit_centres(
     """Sets a quantizer's centres by mini-batch k-means.
 
     The method of HuBERT's recipe (arXiv 2106.07447), scikit-learn's
-    ``MiniBatchKMeans`` started by k-means++.
+    ``MiniBatchKMeans`` started by k-means++. Of several levels, each is fitted to what
+    the ones before it leave over.
 
     Arguments
     ---------
     quantizer : nn.Module
-        Has ``codebook_size`` and ``set_centres``.
+        Has ``num_codebooks``, ``codebook_size`` and ``set_centres``.
     frames : Tensor
         Feature vectors (frames, size).
     seed : int
@@ -171,7 +173,7 @@ def fit_centres(
     Raises
     ------
     ValueError
-        If there are fewer frames, or fewer different ones, than centres.
+        If there are fewer frames, or fewer different ones, than centres of a level.
 
     Example
     -------
@@ -185,29 +187,35 @@ def fit_centres(
     from sklearn.cluster import MiniBatchKMeans
 
     clusters = quantizer.codebook_size
-    vectors = frames.cpu().numpy()
-    if len(vectors) < clusters:
+    left = frames.cpu().numpy()
+    if len(left) < clusters:
         raise UserError(
-            f"codebook_size is {clusters}, but there are only {len(vectors)} training "
+            f"codebook_size is {clusters}, but there are only {len(left)} training "
             f"frames: raise optimizer_step_limit or clips_per_update, or lower "
             f"codebook_size."
         )
-    different = len(np.unique(vectors, axis=0))
-    if different < clusters:
-        raise UserError(
-            f"codebook_size is {clusters}, but only {different} of the {len(vectors)} "
-            f"training frames differ from each other: is the audio silent?"
+    centres = []
+    for level in range(quantizer.num_codebooks):
+        different = len(np.unique(left, axis=0))
+        if different < clusters:
+            after = f" after {level} levels" if level else ""
+            raise UserError(
+                f"codebook_size is {clusters}, but only {different} of the {len(left)} "
+                f"training frames differ from each other{after}: is the audio silent?"
+            )
+        kmeans = MiniBatchKMeans(
+            n_clusters=clusters,
+            init="k-means++",
+            n_init=restarts,
+            max_iter=iterations,
+            batch_size=batch_size,
+            random_state=seed,
         )
-    kmeans = MiniBatchKMeans(
-        n_clusters=clusters,
-        init="k-means++",
-        n_init=restarts,
-        max_iter=iterations,
-        batch_size=batch_size,
-        random_state=seed,
-    )
-    kmeans.fit(vectors)
-    quantizer.set_centres(torch.from_numpy(kmeans.cluster_centers_))
+        centres.append(kmeans.fit(left).cluster_centers_)
+        if level + 1 < quantizer.num_codebooks:
+            found = map(torch.from_numpy, (left, centres[-1]))
+            left = left - centres[-1][nearest_centres(*found).numpy()]
+    quantizer.set_centres(torch.from_numpy(np.concatenate(centres)))
 
 
 class PretrainBrain(StageBrain):

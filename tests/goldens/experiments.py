@@ -209,7 +209,7 @@ def describe(name: str, path: Path) -> dict:
         text = less(path, given)
     hparams = build(text)
     fast = not large and not name.startswith("ablation")
-    fitted = not any(kind in name for kind in ("hubert", "mt4ssl"))
+    fitted = not any(kind in name for kind in ("hubert", "kmeans", "mt4ssl"))
     found = {"pretrain": pretraining(hparams, compute=fast and fitted)}
     if hparams["tokenizer"] is not None:
         found["tokenizer"] = tokenizer(build(text))

@@ -31,7 +31,6 @@ SMALL_TOKENIZER = {
 TARGETS = [
     ("ablation_n8", 8, 64, True),
     ("ablation_n12", 12, 64, True),
-    ("ablation_proj1", 8, 64, True),
     ("ablation_random_rvq", 8, 64, False),
     ("ablation_virtual", 8, 128, False),
     ("baseline_bestrq", 1, 8192, False),
@@ -39,6 +38,7 @@ TARGETS = [
     ("baseline_encodec", 8, 1024, False),
     ("baseline_fsq", 8, 64, True),
     ("baseline_hubert", 1, 100, True),
+    ("baseline_kmeans_n8", 8, 64, True),
     ("baseline_vq", 1, 64, True),
 ]
 

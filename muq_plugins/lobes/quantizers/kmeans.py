@@ -1,4 +1,4 @@
-"""K-means: the target of HuBERT."""
+"""K-means, the target of HuBERT, and residual k-means."""
 
 from __future__ import annotations
 
@@ -17,17 +17,20 @@ from muq_plugins.lobes.quantizers.base import (
 
 @part
 class KMeans(Quantizer):
-    """The closest of some centres (HuBERT, arXiv 2106.07447).
+    """The closest of some centres (HuBERT, arXiv 2106.07447), level after level.
 
-    Centres are fitted to a corpus once, not trained by gradients. Until then
-    there are none, and quantizing is an error.
+    Each level quantizes what the ones before it have left over. Centres are fitted to a
+    corpus once, not trained by gradients. Until then there are none, and quantizing is
+    an error.
 
     Arguments
     ---------
     input_size : int
         Size of the feature vectors.
     codebook_size : int
-        Number of centres V.
+        Number of centres V of each level.
+    num_codebooks : int
+        Number of levels N.
 
     Example
     -------
@@ -38,10 +41,10 @@ class KMeans(Quantizer):
             [0]])
     """
 
-    def __init__(self, input_size: int, codebook_size: int):
-        super().__init__(input_size, num_codebooks=1, codebook_size=codebook_size)
-        nothing = torch.full((codebook_size, input_size), float("nan"))
-        self.register_buffer("centres", nothing)
+    def __init__(self, input_size: int, codebook_size: int, num_codebooks: int = 1):
+        super().__init__(input_size, num_codebooks, codebook_size)
+        nothing = torch.full((num_codebooks * codebook_size, input_size), float("nan"))
+        self.register_buffer("centres", nothing)  # one level below the other
 
     def set_centres(self, centres: Tensor) -> None:
         """Sets the centres.
@@ -49,7 +52,7 @@ class KMeans(Quantizer):
         Arguments
         ---------
         centres : Tensor
-            (V, input_size).
+            (N * V, input_size), one level after the other.
 
         Raises
         ------
@@ -71,7 +74,7 @@ class KMeans(Quantizer):
         self.centres.copy_(centres)
 
     def encode(self, feats: Tensor) -> Tensor:
-        """Chooses the closest centre, in float32 whatever the precision around it.
+        """Chooses the closest centres, in float32 whatever the precision around them.
 
         Arguments
         ---------
@@ -81,7 +84,7 @@ class KMeans(Quantizer):
         Returns
         -------
         Tensor
-            Codes (..., 1) int64.
+            Codes (..., N) int64.
 
         Raises
         ------
@@ -94,7 +97,11 @@ class KMeans(Quantizer):
                 "fits them under 'tokenizer', or the folder of its run as "
                 "tokenizer_folder."
             )
-        return nearest_centres(feats, self.centres)[..., None]
+        codes, left = [], feats.float()
+        for centres in self.centres.split(self.codebook_size):
+            codes.append(nearest_centres(left, centres))
+            left = left - centres[codes[-1]]
+        return torch.stack(codes, dim=-1)
 
     def decode(self, codes: Tensor) -> Tensor:
         """Turns codes back into feature vectors.
@@ -102,20 +109,23 @@ class KMeans(Quantizer):
         Arguments
         ---------
         codes : Tensor
-            (..., 1) int64.
+            (..., n) int64; with n < N only the first n levels are decoded.
 
         Returns
         -------
         Tensor
-            The centres (..., input_size).
+            Sums of centres (..., input_size).
 
         Raises
         ------
         ValueError
-            If there is more than one code per frame.
+            If there are more codes per frame than levels.
         """
         check_decodable(codes, self.num_codebooks)
-        return self.centres[codes[..., 0]]
+        levels = zip(
+            self.centres.split(self.codebook_size), codes.unbind(-1), strict=False
+        )
+        return torch.stack([centres[code] for centres, code in levels]).sum(0)
 
     def forward(self, feats: Tensor) -> QuantizerOutput:
         """Quantizes; there is nothing to train.
@@ -128,7 +138,7 @@ class KMeans(Quantizer):
         Returns
         -------
         QuantizerOutput
-            Codes, centres, a loss of zero and the error of decoding.
+            Codes, sums of centres, a loss of zero and the errors of decoding.
         """
         codes = self.encode(feats)
         return QuantizerOutput(

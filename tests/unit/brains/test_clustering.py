@@ -34,6 +34,23 @@ def test_centres_and_labels_equal_those_of_scikit_learn():
     assert np.mean(labels != exact) < 0.002
 
 
+def test_each_level_is_fitted_to_what_is_left():
+    frames = 20 * torch.randn(8, 9)[torch.randint(8, (900,))] + torch.randn(900, 9)
+    options = {"seed": 5, "batch_size": 300, "iterations": 9, "restarts": 2}
+    one, three = KMeans(9, 6), KMeans(9, 6, num_codebooks=3)
+    for quantizer in (one, three):
+        fit_centres(quantizer, frames, **options)
+    assert torch.equal(three.centres[:6], one.centres)
+    second = KMeans(9, 6)
+    fit_centres(second, frames - one(frames).quantized, **options)
+    assert torch.equal(three.centres[6:12], second.centres)
+    errors = three(frames).level_errors
+    assert len(errors) == 4 and (errors.diff() < 0).all()
+    few = torch.arange(2.0)[:, None].expand(2, 9)
+    with pytest.raises(ValueError, match="only 1 of the 2 .* after 1 levels"):
+        fit_centres(KMeans(9, 2, num_codebooks=2), few, seed=1)
+
+
 def test_fewer_frames_than_centres_are_refused():
     with pytest.raises(ValueError, match="is 12, but there are only 11 training"):
         fit_centres(KMeans(39, 12), torch.randn(11, 39), seed=1)

@@ -25,10 +25,10 @@ from muq_plugins.lobes.quantizers import base
 SIZE = 128
 
 
-def kmeans(seed=0):
-    quantizer = KMeans(SIZE, codebook_size=40)
+def kmeans(seed=0, levels=1):
+    quantizer = KMeans(SIZE, codebook_size=40, num_codebooks=levels)
     generator = torch.Generator().manual_seed(seed)
-    quantizer.set_centres(torch.randn(40, SIZE, generator=generator))
+    quantizer.set_centres(torch.randn(40 * levels, SIZE, generator=generator))
     return quantizer
 
 
@@ -37,6 +37,7 @@ QUANTIZERS = {
     "random_projection": lambda: RandomProjection(SIZE, 3, 32),
     "fsq": lambda: FiniteScalarQuantization(SIZE, 3, [5, 4, 3, 2]),
     "kmeans": kmeans,
+    "residual_kmeans": lambda: kmeans(levels=3),
     "virtual": lambda: VirtualCodes(RandomProjection(SIZE, 3, 32), 48),
     "encodec": lambda: EncodecQuantizer(source=None, num_codebooks=3),
 }

@@ -103,6 +103,20 @@ def test_kmeans_codes_are_the_closest_centres_far_from_the_origin():
     assert torch.equal(quantizer.encode(feats)[:, 0], distances.argmin(-1))
 
 
+def test_a_level_of_kmeans_has_the_centres_closest_to_what_is_left():
+    quantizer = KMeans(SIZE, codebook_size=10, num_codebooks=2)
+    quantizer.set_centres(torch.randn(20, SIZE))
+    feats = torch.randn(500, SIZE)
+    first, second = quantizer.centres[:10], quantizer.centres[10:]
+    codes = quantizer.encode(feats)
+    assert torch.equal(codes[:, 0], torch.cdist(feats, first).argmin(-1))
+    left = feats - first[codes[:, 0]]
+    assert torch.equal(codes[:, 1], torch.cdist(left, second).argmin(-1))
+    assert torch.equal(quantizer.decode(codes[:, :1]), first[codes[:, 0]])
+    both = first[codes[:, 0]] + second[codes[:, 1]]
+    assert torch.equal(quantizer.decode(codes), both)
+
+
 def test_centres_that_were_not_fitted_are_refused():
     with pytest.raises(ValueError, match="have not been fitted"):
         KMeans(SIZE, 4).encode(torch.randn(3, SIZE))
