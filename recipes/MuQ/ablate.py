@@ -1,15 +1,15 @@
 #!/usr/bin/env python3
 """Runs a study: several experiments and seeds with one budget, and one report.
 
-> python recipes/MuQ/ablate.py hparams/studies/study_targets.yaml
-> python recipes/MuQ/ablate.py hparams/studies/study_targets.yaml --seeds "[1]" \
+> python recipes/MuQ/ablate.py hparams/studies/study_rvq.yaml
+> python recipes/MuQ/ablate.py hparams/studies/study_rvq.yaml --seeds "[1]" \
     --devices "[cuda:0, cuda:1]"
 
 What a run has found is kept in its record, a small file, and what has one is never run
 again: a study that was stopped goes on, one with more seeds or experiments runs the new
 ones, and `--only_report True` looks at what is there. Records are good on any machine:
 
-> python recipes/MuQ/ablate.py hparams/studies/study_targets.yaml \
+> python recipes/MuQ/ablate.py hparams/studies/study_rvq.yaml \
     --records_folder docs/results/runs
 """
 

@@ -25,7 +25,10 @@ def test_there_are_studies():
 
 @pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
 def test_a_study_can_be_planned_and_reported(path, tmp_path):
-    hparams = load_experiment([str(path)]).hparams
+    given = []
+    if path.stem == "study_recordings":
+        given = ["--experiments.recordings.overrides.data_folder", "music"]
+    hparams = load_experiment([str(path), *given]).hparams
     check_study(hparams, path)
     names = ("experiments", "seeds", "budget", "probes")
     runs = plan_runs(*(hparams[name] for name in names), tmp_path, tmp_path)
