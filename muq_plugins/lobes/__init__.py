@@ -25,6 +25,7 @@ from muq_plugins.lobes.mulan import (
     TextTower,
     gather_with_gradient,
 )
+from muq_plugins.lobes.objectives.augmentation import Augmentation
 from muq_plugins.lobes.objectives.base import (
     Hearing,
     Measure,
@@ -33,6 +34,8 @@ from muq_plugins.lobes.objectives.base import (
     StageOutput,
 )
 from muq_plugins.lobes.objectives.codes import CodePrediction, MultiCodebookHead
+from muq_plugins.lobes.objectives.latents import LatentRegression
+from muq_plugins.lobes.objectives.views import ContrastiveViews
 from muq_plugins.lobes.parts import part
 from muq_plugins.lobes.quantizers.base import Quantizer, QuantizerOutput, VirtualCodes
 from muq_plugins.lobes.quantizers.finite_scalar import FiniteScalarQuantization
@@ -48,12 +51,14 @@ from muq_plugins.lobes.target import MultiViewTarget, Target
 
 __all__ = [
     "AudioTower",
+    "Augmentation",
     "BlockMasking",
     "CodePrediction",
     "CodesOnly",
     "Conformer",
     "ContrastiveLoss",
     "ContrastiveTraining",
+    "ContrastiveViews",
     "DecoupledContrastive",
     "EncodecFeatures",
     "EncodecQuantizer",
@@ -65,6 +70,7 @@ __all__ = [
     "InfoNCE",
     "KeptFrames",
     "KMeans",
+    "LatentRegression",
     "LatentTransformer",
     "LogMel",
     "MaskedPrediction",

@@ -255,6 +255,11 @@ class Pretraining(nn.Module):
                 objective.target = labelled
 
     @property
+    def fewest_clips(self) -> int:
+        """That a batch must have."""
+        return max(objective.fewest_clips for objective in self.objectives.values())
+
+    @property
     def measures(self) -> dict[str, Measure]:
         """What its numbers mean, by the names that they have."""
         return {

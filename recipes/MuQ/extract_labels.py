@@ -35,7 +35,7 @@ from muq_plugins.inference.tokenizer import load_tokenizer
 def main(argv):
     """Does a share of the extraction that the command line asks for."""
     experiment = load_experiment(argv)
-    hparams, labels = experiment.hparams, experiment.hparams["labels"]
+    hparams, labels = experiment.hparams, experiment.hparams.get("labels")
     if not hasattr(labels, "extract"):
         raise UserError(
             f"{experiment.path} stores no labels: set labels to "

@@ -16,8 +16,9 @@ from muq_plugins.lobes import LogMel
 def main(argv):
     """Measures on the corpus of the experiment that the command line asks for."""
     hparams = load_experiment(argv).hparams
-    normalise(hparams["target"], prepare_manifests(**hparams["data"]), None)
-    for part in hparams["target"].modules():
+    module = hparams.get("target", hparams.get("encoder"))
+    normalise(module, prepare_manifests(**hparams["data"]), None)
+    for part in module.modules():
         if isinstance(part, LogMel):
             print(f"mel_statistics: [{float(part.mean)}, {float(part.std)}]")
 

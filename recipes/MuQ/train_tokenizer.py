@@ -59,6 +59,12 @@ def check(values):
             stages[prefix] = {**values, **wanted["tokenizer"]}
     if "modules" not in values:
         del stages[""]
+    fewest = getattr(values.get("modules", {}).get("pretrain"), "fewest_clips", 1)
+    if fewest > 1 and values["batch_size"] < fewest:
+        raise UserError(
+            f"batch_size is {values['batch_size']}, but the clips of a batch are told "
+            f"from each other: give --batch_size {fewest} or more."
+        )
     for prefix, stage in stages.items():
         sizes = stage["clips_per_update"], stage["batch_size"]
         if all(isinstance(size, int) for size in sizes):
@@ -131,10 +137,10 @@ def main(argv):
     experiment = load_experiment(argv)
     sb.utils.distributed.ddp_init_group(experiment.run_opts)
     hparams = experiment.hparams
-    if hparams["tokenizer"] is None or hparams["tokenizer_folder"] is not None:
+    if hparams.get("tokenizer") is None or hparams["tokenizer_folder"] is not None:
         raise UserError(
-            f"{experiment.path}: there is no tokenizer to train (tokenizer is null, or "
-            f"tokenizer_folder gives a finished one)."
+            f"{experiment.path}: there is no tokenizer to train (it asks for no codes, "
+            f"tokenizer is null, or tokenizer_folder gives a finished one)."
         )
     for name in experiment.overrides.keys() & hparams["tokenizer"].keys():
         raise UserError(

@@ -64,7 +64,7 @@ def files() -> dict[str, Path]:
 
 def overrides(name: str) -> dict:
     """What has to be given for an experiment to be built offline and small."""
-    if "latent" in name:
+    if "_latent" in name and "ema" not in name:
         return {"target.features.source": TEACHER, "target.features.layer": 1}
     if name == "mt4ssl":
         place = "targets.clusters.target.features"
@@ -178,7 +178,9 @@ def tokenizer(hparams: dict) -> dict:
 def pretraining(hparams: dict, compute: bool) -> dict:
     """The pre-training stage of an experiment."""
     stage = hparams["modules"]["pretrain"]
-    found = {"encoder": part(stage.encoder), "masking": part(stage.masking)}
+    found = {"encoder": part(stage.encoder)}
+    if stage.masking is not None:
+        found["masking"] = part(stage.masking)
     for name, objective in stage.objectives.items():
         place = "" if len(stage.objectives) == 1 else f"{name}."
         found |= {place + k: part(v) for k, v in objective.named_children()}
@@ -211,7 +213,7 @@ def describe(name: str, path: Path) -> dict:
     fast = not large and not name.startswith("ablation")
     fitted = not any(kind in name for kind in ("hubert", "kmeans", "mt4ssl"))
     found = {"pretrain": pretraining(hparams, compute=fast and fitted)}
-    if hparams["tokenizer"] is not None:
+    if hparams.get("tokenizer") is not None:
         found["tokenizer"] = tokenizer(build(text))
     return found
 

@@ -7,9 +7,10 @@ import pytest
 import torch
 import yaml
 
+from muq_plugins.errors import UserError
 from muq_plugins.evaluation.pages import headline
 from muq_plugins.evaluation.run_files import load_measures, read_metrics, select
-from muq_plugins.inference.muq import save_muq
+from muq_plugins.inference.muq import MuQ, save_muq
 from muq_plugins.lobes import MuQEncoder
 from tests.integration.commands import HERE, experiment_file, recipe_here
 from tests.integration.test_targets import SMALL, SMALL_TOKENIZER
@@ -84,3 +85,47 @@ def test_the_command_again_finds_everything_done(mt4ssl):
     assert [r for r in again if r["kind"] == "train"] == select(told, kind="train")
     for path in run.glob("tokenizer*/**/model.safetensors"):
         assert path.stat().st_mtime_ns == before[path]
+
+
+#: Experiments that name no codes: what is made smaller, and the numbers of a test row.
+WITHOUT_CODES = {
+    "clmr": ({"view_seconds": 1.0}, ["loss", "accuracy", "chance"]),
+    "ema_latents": (
+        {"top_layers": 1},
+        ["error", "constant_error", "target_spread", "prediction_spread", "rank"],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", WITHOUT_CODES)
+def test_what_names_no_codes_trains(name, data_options, tmp_path):
+    settings, numbers = WITHOUT_CODES[name]
+    (objective,) = {"clmr": ["views"], "ema_latents": ["latents"]}[name]
+    small = {**SMALL, "modules": {"pretrain": {"objectives": {objective: settings}}}}
+    path, run = tmp_path / "small.yaml", tmp_path / "run"
+    path.write_text(f"extends: {experiment_file(name)}\n" + yaml.safe_dump(small))
+    recipe_here("train.py", path, "--output_folder", run, *data_options)
+    rows = read_metrics(run / "metrics.jsonl")
+    assert [row["step"] for row in select(rows, kind="train")] == [1, 2, 3]
+    test = select(rows, kind="test")[-1]
+    assert all(math.isfinite(test[number]) for number in numbers)
+    text = (run / "report.md").read_text()
+    assert "Has it learned from the music?" in text and "codebook" not in text
+    titles = [m.title.partition(",")[0] for m in load_measures(run).values()]
+    assert len(titles) > 1 and all(f"| {title} |" in text for title in titles)
+    assert headline(run)[0].startswith(titles[0].lower()[:10])
+    wavs = torch.randn(1, 24000)
+    assert MuQ.from_pretrained(run)(wavs).last_hidden_state.shape[:2] == (1, 25)
+
+
+def test_what_names_no_codes_has_no_tokenizer_and_no_labels(tmp_path):
+    path, options = experiment_file("clmr"), ["--output_folder", tmp_path / "run"]
+    for script, words in (
+        ("train_tokenizer.py", "there is no tokenizer to train .it asks for no codes"),
+        ("extract_labels.py", "stores no labels"),
+    ):
+        with pytest.raises(UserError, match=words):
+            recipe_here(script, path, *options)
+    with pytest.raises(UserError, match="batch_size is 1.*give --batch_size 2 or more"):
+        recipe_here("train.py", path, *options, "--batch_size", "1")
+    assert not (tmp_path / "run").exists()

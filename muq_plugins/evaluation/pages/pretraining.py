@@ -75,7 +75,7 @@ def loss(run: Run) -> Iterator[Fact]:
 
 
 def accuracy(run: Run) -> Iterator[Fact]:
-    """How many codes are guessed right, beside always guessing the same."""
+    """How much is guessed right, beside always guessing the same."""
     row = run.final
     if "accuracy" not in row or "chance" not in row:
         return
@@ -83,16 +83,25 @@ def accuracy(run: Run) -> Iterator[Fact]:
     if guessing := _guessing(run):
         mean = float(np.mean(guessing))
         note = f"always guessing the most frequent code: {percent(mean)}"
-    yield Fact("Masked accuracy", percent(row["accuracy"]), f"{run.part}; {note}")
+    title = run.measures["accuracy"].title
+    yield Fact(title, percent(row["accuracy"]), f"{run.part}; {note}")
 
 
 def heard(run: Run) -> Iterator[Fact]:
-    """The loss on frames that the model hears, where they are part of it."""
-    row = run.final
-    if "visible_cross_entropy" in row:
-        found = f"{number(row['visible_cross_entropy'])} nat"
-        note = f"{run.part}; accuracy {percent(row['visible_accuracy'])}"
-        yield Fact("Cross-entropy of what is heard", found, note)
+    """How well frames are described that are heard, where the loss counts them."""
+    for name in run.measured:
+        if name.startswith("visible_") and name in run.final:
+            measure = run.measures[name]
+            title = measure.title.partition(",")[0]
+            yield Fact(title, reading(measure, run.final[name]), run.part)
+
+
+def health(run: Run) -> Iterator[Fact]:
+    """What must not become too bad, whatever has been learned."""
+    for measure, value in _limited(run):
+        bound = "at least" if measure.better > 0 else "at most"
+        note = f"{run.part}; healthy: {bound} {reading(measure, measure.limit)}"
+        yield Fact(measure.title.partition(",")[0], reading(measure, value), note)
 
 
 def random_target(run: Run) -> Iterator[Fact]:
@@ -150,7 +159,7 @@ def _judged(
         longer = f"{numbers}. Train longer, or raise the learning rate."
         level = "problem"
         if margin >= measure.margin:
-            level, words = "good", f"predicts music that it does not hear: {numbers}"
+            level, words = "good", f"{measure.learned}: {numbers}"
         elif margin > 0:
             level = "warning"
             asked = f"{measure.margin:.2f} {side} is asked"
@@ -160,6 +169,27 @@ def _judged(
         else:
             words = f"has not even learned what {strictest} knows: {longer}"
         yield Verdict(level, f"the model {words}")
+
+
+def unhealthy(run: Run) -> Iterator[Verdict]:
+    """What has become too bad, whatever has been learned."""
+    for measure, value in _limited(run):
+        if measure.better * (value - measure.limit) < 0:
+            bound = "at least" if measure.better > 0 else "at most"
+            yield Verdict(
+                "problem",
+                f"{measure.beyond}. {measure.title.partition(',')[0]} "
+                f"{reading(measure, value)} on the {run.part}, where {bound} "
+                f"{reading(measure, measure.limit)} is healthy.",
+            )
+
+
+def _limited(run: Run) -> Iterator[tuple[Measure, float]]:
+    """The measures that have a limit, and what they are in the end."""
+    for name in run.measured:
+        measure, value = run.measures[name], run.final.get(name)
+        if measure.limit is not None and value is not None:
+            yield measure, value
 
 
 def overfit(run: Run) -> Iterator[Verdict]:
@@ -354,6 +384,7 @@ PRETRAINING = Page(
         of_each(accuracy, "label"),
         of_each(code_use, "label"),
         of_each(heard, "label"),
+        of_each(health, "label"),
         of_each(random_target, "label"),
         partial(probe_score, kind="single"),
         music,
@@ -362,6 +393,7 @@ PRETRAINING = Page(
     verdicts=(
         judgeable,
         of_each(learned, "message"),
+        of_each(unhealthy, "message"),
         of_each(overfit, "message"),
         of_each(per_codebook, "message"),
         of_each(guessed, "message"),

@@ -85,6 +85,12 @@ class Measure(NamedTuple):
     margin : float or None
         How far it must be from the last reference before anything counts as learned;
         None for a measure that does not say what has been learned.
+    learned : str
+        What a model does that has learned it, in a sentence.
+    limit : float or None
+        The worst that it may be; None for any.
+    beyond : str
+        What has happened if it is worse, in a sentence.
     about : str
         What is asked, and what the references are, for a reader.
 
@@ -99,6 +105,9 @@ class Measure(NamedTuple):
     better: int = -1
     references: Mapping[str, Reference] = {}
     margin: float | None = None
+    learned: str = "predicts music that it does not hear"
+    limit: float | None = None
+    beyond: str = ""
     about: str = ""
 
 
@@ -193,6 +202,7 @@ class Objective(nn.Module):
 
     measures: Mapping[str, Measure] = {}
     listens_to_masked = True  # whether it asks about the masked batch
+    fewest_clips = 1  # that a batch must have
 
     def check(self, encoder: nn.Module, masking: Masking | None) -> None:
         """Refuses parts that do not fit together.

@@ -18,6 +18,7 @@ from muq_plugins.evaluation.probing.results import (
     Row,
     TaskResult,
 )
+from muq_plugins.lobes import ContrastiveViews, LatentRegression
 
 CHANCE = math.log(256)
 
@@ -178,6 +179,47 @@ def test_what_a_pretraining_has_learned(rows, counts, expected, words):
     found = verdicts_of("pretrain", rows, None if counts is None else np.array(counts))
     assert levels(found) == expected
     assert any(words in verdict.message for verdict in found)
+
+
+@pytest.mark.parametrize(
+    ("values", "expected", "words"),
+    [
+        ({}, ["good"], "the model predicts music that it does not hear: masked error"),
+        ({"rank": 1.5}, ["problem", "good"], "collapsed into a line. RankMe of the"),
+        (
+            {"target_spread": 0.01, "constant_error": 0.01, "error": 0.01},
+            ["problem", "problem"],
+            "all frames are alike to the teacher. Spread of the targets 0.01 on the "
+            "validation part, where at least 0.10 is healthy",
+        ),
+        ({"prediction_spread": None}, ["good"], "a constant answer (0.60)"),
+    ],
+)
+def test_what_must_not_become_too_bad(values, expected, words):
+    row = {"kind": "valid", "stage": "pretrain", "step": 9, "time": 1.0, "error": 0.3}
+    row |= {"constant_error": 0.6, "target_spread": 0.7, "prediction_spread": 0.5}
+    found = judged(LatentRegression.measures, {**row, "rank": 9.0, **values})
+    assert levels(found) == expected
+    assert any(words in verdict.message for verdict in found)
+
+
+def test_what_is_said_of_clips_that_are_told_apart():
+    row = {"kind": "valid", "stage": "pretrain", "step": 9, "time": 1.0}
+    (found,) = judged(
+        ContrastiveViews.measures,
+        {**row, "loss": 1.1, "accuracy": 0.8, "chance": math.log(15)},
+    )
+    assert found.level == "good"
+    assert found.message.startswith(
+        "the model tells clips apart: contrastive loss (NT-Xent) 1.10 nat"
+    )
+
+
+def judged(measures, row):
+    """What is said of the last validation of a pre-training with other measures."""
+    run = Run(Path("nowhere"), "pretrain", measures)
+    run.__dict__.update(rows=[row], arrays={})
+    return PAGES["pretrain"][0].verdicts_of(run)
 
 
 def test_problems_come_first(tokenizer_rows):

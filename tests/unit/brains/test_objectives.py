@@ -1,0 +1,143 @@
+"""Objectives without codes in a Brain: resumed, left out, and on two processes."""
+
+import multiprocessing
+import os
+from types import SimpleNamespace
+
+import pytest
+import torch
+import torch.distributed as dist
+
+from muq_plugins.brains import AtomicCheckpointer, PretrainBrain
+from muq_plugins.evaluation.run_files import read_metrics, select
+from muq_plugins.lobes import (
+    Augmentation,
+    BlockMasking,
+    ContrastiveViews,
+    LatentRegression,
+    Pretraining,
+    WaveformTransformer,
+)
+from tests.unit.brains.conftest import HPARAMS
+
+UPDATES = 4
+
+
+def views(student):
+    asked = ContrastiveViews(Augmentation(), 32, view_seconds=0.12)
+    return Pretraining(None, student, {"views": asked})
+
+
+def latents(student):
+    asked = LatentRegression(student, 1, 0.9, 0.99, 3, visible_weight=1.0)
+    return Pretraining(BlockMasking(0.5, 0.04), student, {"latents": asked})
+
+
+#: What makes the stage, and the batches of one process, and of each of two. Views are
+#: told apart over all processes; frames of latents stand alone.
+KINDS = {"views": (views, 4, 2), "latents": (latents, 2, 2)}
+
+
+def train(folder, manifest, kind, size, updates=UPDATES, run_opts=None, spoiled=None):
+    """Trains; the gradient of update `spoiled` is not a number."""
+    torch.manual_seed(0)
+    # Nothing in it depends on what else is in a batch.
+    student = WaveformTransformer(
+        32, 1, 4, 64, conv_channels=8, position_groups=4, dropout=0.0
+    )
+    brain = PretrainBrain(
+        modules={"pretrain": KINDS[kind][0](student)},
+        # Adam would blow up rounding where a gradient is 0.
+        opt_class=lambda parameters: torch.optim.SGD(parameters, 0.1, momentum=0.5),
+        hparams={
+            **HPARAMS,
+            "output_folder": str(folder),
+            "optimizer_step_limit": updates,
+            "batch_size": size,
+            "clip_seconds": 0.16,
+        },
+        run_opts={"device": "cpu", **(run_opts or {})},
+        checkpointer=AtomicCheckpointer(folder / "save"),
+    )
+    score = brain.compute_objectives
+
+    def compute_objectives(predictions, batch, stage):
+        loss = score(predictions, batch, stage)
+        return loss * float("nan") if brain.optimizer_step == spoiled else loss
+
+    brain.compute_objectives = compute_objectives
+    parts = dict.fromkeys(("train", "valid", "test"), manifest)
+    brain.fit(*brain.make_loaders(SimpleNamespace(**parts))[:2])
+    return brain.module.state_dict()
+
+
+def differences(first, second):
+    assert first.keys() == second.keys()
+    return [name for name in first if not torch.equal(first[name], second[name])]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_resuming_is_exact(kind, manifest, tmp_path):
+    size = KINDS[kind][1]
+    whole = train(tmp_path / "whole", manifest, kind, size)
+    for updates in (1, 3, 4):
+        torch.rand(updates)  # whatever happened in between
+        part = train(tmp_path / "parts", manifest, kind, size, updates)
+    assert differences(whole, part) == []
+    rows = [read_metrics(tmp_path / x / "metrics.jsonl") for x in ("whole", "parts")]
+    losses = [[row["loss"] for row in select(run, kind="train")] for run in rows]
+    assert len(losses[0]) == UPDATES and losses[0] == losses[1]
+
+
+def test_an_update_that_is_left_out_does_not_move_the_teacher(manifest, tmp_path):
+    before, after = (
+        train(tmp_path / str(updates), manifest, "latents", 4, updates, spoiled=1)
+        for updates in (1, 2)
+    )
+    assert before["objectives.latents.updates"] == 1
+    assert differences(before, after) == []
+
+
+def work(rank, folder, manifest):
+    """One of two processes."""
+    torch.set_num_threads(1)
+    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2")
+    method = f"file://{folder / 'rendezvous'}"
+    dist.init_process_group("gloo", method, world_size=2, rank=rank)
+    try:
+        options = {"distributed_launch": True, "distributed_backend": "gloo"}
+        for kind, (_, _, size) in KINDS.items():
+            state = train(folder / f"two_{kind}", manifest, kind, size, 4, options)
+            torch.save(state, folder / f"{kind}.{rank}")
+    finally:
+        dist.destroy_process_group()
+
+
+def test_two_processes_learn_what_one_learns(manifest, tmp_path):
+    context = multiprocessing.get_context(
+        "spawn" if torch.cuda.is_initialized() else "fork"
+    )
+    workers = [
+        context.Process(target=work, args=(rank, tmp_path, manifest)) for rank in (0, 1)
+    ]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(120)
+        worker.kill()
+    assert [worker.exitcode for worker in workers] == [0, 0]
+    for kind, (_, size, _) in KINDS.items():
+        alone = train(tmp_path / f"one_{kind}", manifest, kind, size)
+        rows = [
+            select(read_metrics(tmp_path / f"{n}_{kind}/metrics.jsonl"), kind="train")
+            for n in ("one", "two")
+        ]
+        losses = [[row["loss"] for row in run] for run in rows]
+        assert len(losses[0]) == UPDATES
+        assert losses[1] == pytest.approx(losses[0], rel=1e-5), kind
+        states = [torch.load(tmp_path / f"{kind}.{rank}") for rank in (0, 1)]
+        assert differences(*states) == []
+        for name, value in alone.items():
+            torch.testing.assert_close(
+                states[0][name], value, rtol=1e-4, atol=1e-5, msg=name
+            )
