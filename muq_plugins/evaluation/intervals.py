@@ -13,7 +13,7 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy import stats
+from scipy import optimize, stats
 
 ENDS = 0.025, 0.975  # of a 95 % interval
 FEWEST_GROUPS = 5  # resampling fewer says nothing about other pieces
@@ -40,6 +40,11 @@ class Paired(NamedTuple):
     from_seeds: float
     from_groups: float
     per_seed: list[float]
+
+    @property
+    def half(self) -> float:
+        """Half of the width of the interval."""
+        return (self.high - self.low) / 2
 
 
 def plain(found: Any, *without: str) -> dict[str, Any]:
@@ -140,13 +145,73 @@ def half_width(per_seed: np.ndarray) -> float:
     return float(t * np.std(per_seed, ddof=1) / math.sqrt(count))
 
 
+def p_value(found: Paired) -> float:
+    """The chance of an interval that lies as far from 0 if there is no difference.
+
+    That is 5 % where the 95 % interval ends at 0; NaN without an interval.
+    """
+    if math.isnan(found.half):
+        return math.nan
+    degrees = len(found.per_seed) - 1
+    parts = (stats.t(degrees), found.from_seeds), (stats.norm, found.from_groups)
+
+    def gap(logarithm: float) -> float:
+        tail = math.exp(logarithm)  # of one side
+        halves = [
+            half * law.isf(tail) / law.isf(1 - ENDS[1])
+            for law, half in parts
+            if not math.isnan(half)
+        ]
+        return math.hypot(*halves) - abs(found.value)
+
+    smallest, largest = math.log(1e-12), math.log(0.5)
+    if gap(largest) >= 0 or gap(smallest) <= 0:  # no difference, or no doubt
+        return 1.0 if gap(largest) >= 0 else 2e-12
+    return 2 * math.exp(optimize.brentq(gap, smallest, largest))
+
+
+def seeds_for(found: Paired, half: float, most: int = 1000) -> int | None:
+    """How many seeds would make half of the interval so small, with these test groups.
+
+    By the deviation that these seeds have; None if the groups alone make it wider, or
+    if more than ``most`` seeds would not do.
+    """
+    count = len(found.per_seed)
+    spread = found.from_seeds * math.sqrt(count) / stats.t.ppf(ENDS[1], count - 1)
+    groups = 0.0 if math.isnan(found.from_groups) else found.from_groups
+    for seeds in range(2, most + 1):
+        from_seeds = stats.t.ppf(ENDS[1], seeds - 1) * spread / math.sqrt(seeds)
+        if math.hypot(from_seeds, groups) <= half:
+            return seeds
+    return None
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """P-values of questions asked together, corrected for their number (Holm, 1979).
+
+    Among those below 5 %, the chance of a single one by accident is 5 %. NaN, of a
+    question without an answer, counts as 1.
+    """
+    known = np.nan_to_num(np.asarray(p_values, dtype=float), nan=1.0)
+    order = np.argsort(known, kind="stable")
+    steps = known[order] * np.arange(len(known), 0, -1)
+    corrected = np.empty_like(known)
+    corrected[order] = np.minimum(1.0, np.maximum.accumulate(steps))
+    return corrected.tolist()
+
+
 def spread_ratio(ours: np.ndarray, theirs: np.ndarray) -> Estimate | None:
     """How much more one experiment varies over seeds than another, by F; None if 0."""
     variances = np.var(ours, ddof=1), np.var(theirs, ddof=1)
     if min(variances) == 0:
         return None
     ratio = variances[0] / variances[1]
-    low, high = (
-        ratio / stats.f.ppf(end, len(ours) - 1, len(theirs) - 1) for end in ENDS[::-1]
-    )
+    law = stats.f(len(ours) - 1, len(theirs) - 1)
+    low, high = (ratio / law.ppf(end) for end in ENDS[::-1])
     return Estimate(*(float(math.sqrt(value)) for value in (ratio, low, high)))
+
+
+def spread_p_value(ratio: float, ours: int, theirs: int) -> float:
+    """The chance of a ratio as far from 1 if both vary alike, with so many seeds."""
+    law = stats.f(ours - 1, theirs - 1)
+    return float(2 * min(law.cdf(ratio**2), law.sf(ratio**2)))

@@ -37,6 +37,16 @@ def entropy(counts: Counts) -> Tensor:
     return torch.special.entr(_frequencies(counts)).sum(dim=1)
 
 
+def entropy_bias(counts: Counts) -> Tensor:
+    """How much lower than the truth `entropy` is on average, in nats, to first order.
+
+    Of N vectors with K different codes: (K - 1) / 2N (Miller and Madow, 1955). Where a
+    codebook has more entries than vectors were counted, the truth is higher still.
+    """
+    counts = _checked(counts)
+    return ((counts > 0).sum(dim=1) - 1) / (2.0 * counts.sum(dim=1))
+
+
 def perplexity(counts: Counts) -> Tensor:
     """Effective number of codes: the exponential of the entropy."""
     return entropy(counts).exp()

@@ -166,6 +166,7 @@ def run_numbers(run_folder: str | Path) -> dict[str, Any]:
             "cross_entropy": [_short(row["cross_entropy"]) for row in learning],
         },
         **{name: _short(test[name]) for name in TESTED},
+        "entropy_bias": _short(float(codes.entropy_bias(counts).mean())),
         "usage": _short(codes.usage(counts).tolist()),
         "perplexity": _short(codes.perplexity(counts).tolist()),
         "tokenizer_updates": trained.get("step"),

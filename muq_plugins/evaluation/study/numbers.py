@@ -265,13 +265,14 @@ def _numbers(run: dict) -> dict[str, float | None]:
     if "learning" not in run:  # music and text
         return cost
     steps, losses = run["learning"]["updates"], run["learning"]["cross_entropy"]
-    entropy, area = run["code_entropy"], math.nan
+    entropy, area = entropy_of(run), math.nan
     if len(steps) > 1:  # the mean over the updates that the curve spans
         area = trapezoid(losses, steps) / (steps[-1] - steps[0])
     errors = run.get("reconstruction_error_per_level") or [None]
     return {
         **cost,
-        **{key: run[key] for key in ("accuracy", "cross_entropy", "code_entropy")},
+        **{key: run[key] for key in ("accuracy", "cross_entropy")},
+        "code_entropy": entropy,
         "gain": entropy - run["cross_entropy"],
         "gain_area": entropy - area,
         "loss_area": area,
@@ -279,6 +280,11 @@ def _numbers(run: dict) -> dict[str, float | None]:
         "perplexity": np.mean(run["perplexity"]),
         "reconstruction": errors[-1],
     }
+
+
+def entropy_of(run: dict) -> float:
+    """The entropy of the codes; its bias was not taken off in files of before."""
+    return run["code_entropy"] + run.get("entropy_bias", 0.0)
 
 
 def _drawn(score: dict, test: dict) -> np.ndarray | None:

@@ -23,6 +23,10 @@ from muq_plugins.evaluation.intervals import (
     FEWEST_GROUPS,
     Estimate,
     Paired,
+    holm,
+    p_value,
+    seeds_for,
+    spread_p_value,
     spread_ratio,
 )
 from muq_plugins.evaluation.page import Fact, Page, Part, Table, Verdict, write_page
@@ -37,12 +41,15 @@ from muq_plugins.evaluation.study.numbers import (
     Study,
     along,
     contrast,
+    entropy_of,
     layer_scores,
     read_study,
     slope_weights,
 )
 
 NOTHING = "-"
+SURE = 0.05  # p-values above it decide nothing
+NARROW = 0.015  # half of an interval: what a study of points is asked for
 # Columns of the table of codes: measure, scale and decimals.
 CODES = {
     "Masked accuracy (%)": ("accuracy", 100, 1),
@@ -213,7 +220,24 @@ def _answered(study: Study) -> list[Verdict]:
 
 
 def _answers(study: Study) -> list[Answer]:
-    return [answer(study, question) for question in study.about["questions"]]
+    """The answers, corrected for how many questions were asked."""
+    answers = [answer(study, question) for question in study.about["questions"]]
+    found = []
+    for said, corrected in zip(answers, holm([x.p for x in answers]), strict=True):
+        if not math.isnan(said.p):
+            if answers[1:]:
+                words = f" ({_chance(corrected)} as one of {len(answers)})"
+                said = said._replace(numbers=said.numbers + words)
+            if corrected >= SURE:
+                said = said._replace(answer="undecided")
+            said = said._replace(corrected=corrected)
+        found.append(said)
+    return found
+
+
+def _chance(p: float) -> str:
+    """A p-value for a person."""
+    return "p < 0.001" if p < 0.001 else f"p {p:.2g}"
 
 
 class Answer(NamedTuple):
@@ -226,6 +250,20 @@ class Answer(NamedTuple):
     measure: Measure | None = None
     unit: str = ""
     found: Paired | Estimate | None = None
+    p: float = math.nan  # of this question alone; NaN if it decides nothing
+    corrected: float = math.nan  # as one of all questions of the study
+
+    @property
+    def more(self) -> str:
+        """What would make the interval of a difference in points narrow enough."""
+        found, in_points = self.found, self.measure and self.measure.unit == "points"
+        if not (in_points and isinstance(found, Paired)) or not found.half > NARROW:
+            return ""
+        if seeds := seeds_for(found, NARROW):
+            return f"{seeds} seeds"
+        if found.from_groups >= NARROW:
+            return "more test pieces"
+        return "over 1000 seeds"
 
     @property
     def sentence(self) -> str:
@@ -233,11 +271,13 @@ class Answer(NamedTuple):
         if self.answer == "unfinished":
             return f"{self.question} Not finished, {self.numbers}."
         words = f"{self.answer.capitalize()} at this budget: {self.numbers}"
-        return f"{self.question} {words} ({self.compared})."
+        if self.more:
+            words += f"; ±{self.measure.show(NARROW)} would take {self.more}"
+        return f"{self.question} {words}. Compared: {self.compared}."
 
 
 def answer(study: Study, question: dict) -> Answer:
-    """Answers a question by numbers alone.
+    """Answers a question by numbers alone, as if it were the only one.
 
     Supported if the whole 95 % interval lies on the side that the question asks about,
     refuted if it lies on the other side, else undecided. An interval that leaves the
@@ -273,22 +313,26 @@ def answer(study: Study, question: dict) -> Answer:
             return Answer(text, "undecided", words, *about)
         words = f"ratio {found.value:.2f} [{found.low:.2f}, {found.high:.2f}] {over}"
         said = _decided(1 - found.high, 1 - found.low)
-        return Answer(text, said, words, *about, found)
+        p = spread_p_value(found.value, *map(len, both))
+        return Answer(text, said, f"{words}, {_chance(p)}", *about, found, p)
     weights = slope_weights([x[name] for name in names]) if x else [1.0, -1.0]
     weights = dict(zip(names, weights, strict=True))
     found = contrast(study, question["measure"], weights)
     low, high = sorted(measure.better * end for end in (found.low, found.high))
     said = _decided(low, high)
-    words = f"{measure.show(found.value, '+')} {unit}".strip()
-    if question["measure"] in study.scores and math.isnan(found.from_groups):
-        said, over = "undecided", f"{over} only, without the choice of test pieces"
+    words, p = f"{measure.show(found.value, '+')} {unit}".strip(), p_value(found)
     if len(found.per_seed) == 1:
         words = f"one seed, {words}"
     elif math.isnan(found.low):
         words += f" {over}, which say nothing: their 95% interval exceeds the scale"
     else:
-        words += f" {measure.ends(found)} {over}"
-    return Answer(text, said, words, *about, found)
+        words += f" {measure.ends(found)}, ±{measure.show(found.half)}, {over}"
+        if question["measure"] in study.scores and math.isnan(found.from_groups):
+            said, p = "undecided", math.nan
+            words += " only, without the choice of test pieces"
+        else:
+            words += f", {_chance(p)}"
+    return Answer(text, said, words, *about, found, p)
 
 
 def _decided(low: float, high: float) -> str:
@@ -323,21 +367,26 @@ def answers_table(study: Study) -> Table:
     """All questions with the numbers behind their answers."""
     rows = []
     for said in _answers(study):
-        found, cells = said.found, [NOTHING] * 5
+        found, cells = said.found, [NOTHING] * 7
         if isinstance(found, Paired):
             show = said.measure.show
             halves = (found.from_seeds, found.from_groups)
             cells = [
                 f"{show(found.value, '+')} {said.unit}".strip(),
                 said.measure.ends(found) or NOTHING,
+                NOTHING,
                 *(NOTHING if math.isnan(half) else f"±{show(half)}" for half in halves),
+                said.more or NOTHING,
                 ", ".join(show(value, "+") for value in found.per_seed),
             ]
         elif found is not None:
             cells[:2] = f"x {found.value:.2f}", f"[{found.low:.2f}, {found.high:.2f}]"
+        if not math.isnan(said.p):
+            cells[2] = ", ".join(map(_chance, (said.p, said.corrected)))
         rows.append([said.question, said.answer, *cells])
-    header = ["Question", "Answer", "Result", "95% interval"]
-    return Table([*header, "From seeds", "From test pieces", "Every seed"], rows)
+    header = ["Question", "Answer", "Result", "95% interval", "p alone, corrected"]
+    more = f"±{100 * NARROW:g} points take"
+    return Table([*header, "From seeds", "From test pieces", more, "Every seed"], rows)
 
 
 def probe_table(group: Group) -> Table:
@@ -515,7 +564,7 @@ def _learning_figure(group: Group, path: Path) -> None:
         runs = group.study.runs_of(name)
         steps = runs[0]["learning"]["updates"]
         values = [
-            [loss - run["code_entropy"] for loss in run["learning"]["cross_entropy"]]
+            [loss - entropy_of(run) for loss in run["learning"]["cross_entropy"]]
             for run in runs
             if run["learning"]["updates"] == steps
         ]

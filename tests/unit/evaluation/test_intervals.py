@@ -12,9 +12,13 @@ from muq_plugins.evaluation.intervals import (
     draws,
     ends,
     half_width,
+    holm,
     interval,
+    p_value,
     paired,
     recall_draws,
+    seeds_for,
+    spread_p_value,
     spread_ratio,
 )
 
@@ -83,6 +87,53 @@ def test_seeds_and_groups_are_at_right_angles():
     assert (found.high - found.low) / 2 == pytest.approx(half)
     one = paired(np.array([0.1]), sample[:1])
     assert math.isnan(one.from_seeds) and math.isnan(one.low) and one.from_groups > 0
+
+
+def test_p_values_are_those_of_a_paired_t_test_and_of_the_interval():
+    ours, theirs = np.array([0.5, 0.7, 0.65]), np.array([0.2, 0.5, 0.5])
+    found = paired(ours - theirs)
+    assert p_value(found) == pytest.approx(stats.ttest_rel(ours, theirs).pvalue)
+    sample = np.random.default_rng(0).normal(0.1, 0.05, (3, 1000))
+    half = paired(np.array([0.1, 0.2, 0.15]), sample).half
+    # Where the interval ends at 0.
+    at_its_end = np.array([half - 0.05, half + 0.05, half])
+    assert p_value(paired(at_its_end, sample)) == pytest.approx(0.05)
+    assert p_value(paired(np.array([-0.1, 0.1]))) == 1
+    assert math.isnan(p_value(paired(np.array([0.1]), sample[:1])))
+
+
+def test_as_many_seeds_as_make_the_interval_narrow():
+    rng = np.random.default_rng(0)
+    sample = rng.normal(0, 0.005, (1, 1000)).repeat(5, axis=0)
+    five = rng.normal(0, 0.02, 5)
+    found = paired(five, sample)
+    seeds = seeds_for(found, 0.015)
+    assert seeds_for(found, found.half) == 5 < seeds
+    spread = five.std(ddof=1)
+
+    def half(count):
+        from_seeds = stats.t.ppf(0.975, count - 1) * spread / math.sqrt(count)
+        return math.hypot(from_seeds, found.from_groups)
+
+    assert half(seeds) <= 0.015 < half(seeds - 1)
+    assert seeds_for(found, 0.9 * found.from_groups) is None
+
+
+def test_holm_corrects_for_the_number_of_questions():
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.02]) == [0.02]
+    assert holm([0.02, math.nan]) == [0.04, 1.0]
+    # Without any difference, one of twenty studies decides something.
+    rng = np.random.default_rng(0)
+    lowest = [min(holm(rng.uniform(size=4))) for _ in range(2000)]
+    assert np.mean(np.array(lowest) < 0.05) == pytest.approx(0.05, abs=0.01)
+
+
+def test_spreads_have_the_p_value_of_their_interval():
+    ours, theirs = np.array([1.0, 2.0, 4.0]), np.array([1.0, 1.2, 1.1, 0.9])
+    found = spread_ratio(ours, theirs)
+    assert spread_p_value(found.value / found.low, 3, 4) == pytest.approx(0.05)
+    assert spread_p_value(found.value, 3, 4) < 0.05 < spread_p_value(1.1, 3, 4)
 
 
 def test_student_and_f_cover_the_truth():

@@ -38,6 +38,20 @@ def test_statistics_equal_brute_force(drawn):
         )
 
 
+def test_the_entropy_is_too_low_by_its_bias():
+    generator = torch.Generator().manual_seed(0)
+    shares = torch.linspace(1, 3, 40)
+    truth = torch.special.entr(shares / shares.sum()).sum().item()
+    found, biases = [], []
+    for _ in range(300):
+        drawn = torch.multinomial(shares, 200, True, generator=generator)
+        counts = codes.count_codes(drawn[:, None], 40)
+        found.append(codes.entropy(counts).item())
+        biases.append(codes.entropy_bias(counts).item())
+    assert truth - np.mean(found) > 0.08
+    assert np.mean(found) + np.mean(biases) == pytest.approx(truth, abs=0.01)
+
+
 def test_extremes():
     even, single = np.full((1, 256), 7), np.zeros((1, 256), dtype=int)
     single[0, 3] = 1000

@@ -76,6 +76,8 @@ def test_a_run_as_it_was(tmp_path):
     assert record["learning"] == {"updates": [2], "cross_entropy": [1.25]}
     assert (record["num_codebooks"], record["codebook_size"]) == (2, 2)
     assert record["usage"] == [1.0, 0.5] and record["perplexity"] == [2.0, 1.0]
+    # Of 4 vectors: two codes occur in one codebook, one in the other.
+    assert record["entropy_bias"] == (1 / 8 + 0) / 2
     assert record["tokenizer_audio_seconds"] == 16.0
     assert record["tokenizer_updates"] == 3
     assert record["reconstruction_error_per_level"] == [0.8, 0.5, 0.123457]

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from muq_plugins.evaluation.intervals import seeds_for
 from muq_plugins.evaluation.study.numbers import contrast, parse_study, slope_weights
-from muq_plugins.evaluation.study.page import answer
+from muq_plugins.evaluation.study.page import answer, answers_table
 from tests.unit.evaluation.simulated_study import Simulated, simulate_study
 
 RISING = ["n2", "mel_rvq", "n16"]
@@ -88,6 +89,55 @@ def test_a_missing_run_leaves_its_questions_unfinished(content, parsed):
     assert found.answer == "unfinished"
     assert found.sentence.endswith("Not finished, missing: VQ (seed 2).")
     assert ask(study, "probe", "better", ["mel_rvq", "bestrq"]).answer == "supported"
+
+
+def test_an_answer_must_withstand_a_correction_for_all_questions(parsed):
+    """Holm's: what decides alone may not decide as one of many."""
+    truth = {"a": Simulated("A", 0.7), "b": Simulated("B", 0.62)}
+    asked = {"question": "Better?", "measure": "probe", "better": "a", "than": "b"}
+    content = simulate_study(truth, questions=[asked], seeds=range(5), number=2)
+    alone = answer(parsed(content), asked)
+    assert alone.answer == "supported" and 0.01 < alone.p < 0.05
+    shown = answers_table(parsed(content))
+    assert shown.rows[0][1] == "supported"
+    # Nothing is known of the others, which leaves them unsure.
+    others = [{**asked, "better": "b", "than": "c", "question": str(i)} for i in "1234"]
+    content["experiments"]["c"] = {**content["experiments"]["b"], "label": "C"}
+    content["missing"] = [["c", 1]]
+    content["questions"] = [asked, *others]
+    first, *unfinished = answers_table(parsed(content)).rows
+    assert first[1] == "undecided"
+    assert {row[1] for row in unfinished} == {"unfinished"}
+    single, corrected = (float(p[2:]) for p in first[4].split(", "))
+    assert corrected == pytest.approx(5 * single, rel=0.1)
+
+
+def test_a_wide_interval_says_how_many_seeds_it_would_take(content, parsed):
+    """As many as make its part small enough, if the test pieces allow it."""
+    study = parsed(content)
+    wide = ask(study, "probe", "better", ["mel_rvq", "bestrq"])
+    assert wide.found.from_groups > 0.015 and wide.more == "more test pieces"
+    assert "; ±1.5 would take more test pieces. Compared: " in wide.sentence
+    for run in content["runs"]:
+        for task in run["probe"].values():
+            for score in task.values():  # all clips alike
+                score["hits"] = "1" * len(score["hits"])
+    wide = ask(parsed(content), "probe", "better", ["mel_rvq", "same"])
+    seeds = seeds_for(wide.found, 0.015)
+    assert wide.more == f"{seeds} seeds" and seeds > 3
+    gain = ask(study, "gain", "better", ["mel_rvq", "bestrq"])
+    assert gain.more == "", "not in points"
+
+
+def test_the_bias_of_the_entropy_is_taken_off_the_gain(content, parsed):
+    """And files of before, which do not know it, are still read."""
+    before = parsed(content).of("gain", "mel_rvq")
+    for run in content["runs"]:
+        run["entropy_bias"] = 0.25
+    study = parsed(content)
+    assert study.of("gain", "mel_rvq") == pytest.approx(before + 0.25)
+    entropy = content["runs"][0]["code_entropy"] + 0.25
+    assert study.of("code_entropy", "mel_rvq")[0] == pytest.approx(entropy)
 
 
 def test_one_seed_decides_nothing(parsed):

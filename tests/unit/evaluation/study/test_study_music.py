@@ -114,6 +114,7 @@ def test_without_queries_nothing_is_decided(collected):
         said = answer(read_study(folder), question)
         assert said.answer == "undecided" and said.found.low > 0
         assert said.numbers.endswith("seeds only, without the choice of test pieces")
+        assert np.isnan(said.p)
     study_report(folder)
     assert "Seeds only:" in (folder / "report.md").read_text("utf-8")
 

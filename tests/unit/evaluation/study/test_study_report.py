@@ -75,7 +75,7 @@ def test_report_is_complete_and_is_rebuilt_from_the_json_alone(
         "## Codebooks: codes and how they are learned",
         "## Was the budget the same?",
         "| corpus/family | acoustic | 4 | 160 | 40 | 25.0 |",
-        "3 questions are asked and each interval is for its question alone",
+        "As 3 questions are asked, it must also withstand a correction",
         'command: "python recipes/MuQ/ablate.py hparams/studies/study_targets.yaml"',
     ):
         assert part in text
@@ -219,6 +219,7 @@ def test_one_seed_has_no_intervals(content, written, parsed):
     text = (folder / "report.md").read_text("utf-8")
     assert "- **warning**: there is one seed, so nothing can be decided" in text
     assert text.count("Undecided at this budget: one seed") == 3
+    assert "p alone, corrected" in text and " p 0" not in text
     assert "±" not in "".join(x for x in text.splitlines() if x.startswith("| VQ |"))
 
 
@@ -239,7 +240,7 @@ def test_an_interval_wider_than_the_scale_is_no_result(written):
     words = "points over 2 seeds, which say nothing: their 95% interval exceeds the"
     assert words in text.partition("## Questions and answers")[0]
     (row,) = [line for line in text.splitlines() if line.startswith("| Is B better? |")]
-    assert "| (the seeds say nothing) | - | ±" in row and "[" not in row
+    assert "| (the seeds say nothing) | - | - | ±" in row and "[" not in row
     parts = text.split("## ")
     (fact,) = [x for x in parts[0].splitlines() if "highest" in x]
     (row,) = [x for x in parts[2].splitlines() if x.startswith("| B |")]
