@@ -68,6 +68,22 @@ def spread_windows(
     return windows
 
 
+def successive_windows(
+    path: str | Path, duration: float, seconds: float, most: int, sample_rate: int
+) -> list[Tensor]:
+    """Reads windows that follow each other from the start of a recording.
+
+    The last one has to be half filled, unless it is the only one.
+    """
+    count = min(most, max(1, int(duration / seconds + 0.5)))
+    windows = []
+    for number in range(count):
+        wav = read_audio(path, number * seconds, seconds, sample_rate)
+        lacking = round(SHORTEST_SECONDS * sample_rate) - len(wav)
+        windows.append(nn.functional.pad(wav, (0, max(0, lacking))))
+    return windows
+
+
 class Window(NamedTuple):
     """Audio of a stream that is computed at once."""
 

@@ -11,11 +11,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from muq_plugins.data.datasets.keys import KEYS
 from muq_plugins.data.datasets.tagged import (
     PARTS,
+    Labelled,
+    Sheet,
     TaggedClip,
     TaggedData,
     damaged,
+    one_of,
     read_text,
     write_manifests,
 )
@@ -35,6 +39,27 @@ GENRES = (
 # Cannot be decoded in the copy that most people have.
 UNREADABLE = ("jazz/jazz.00054.wav",)
 SOURCE = "the folder gtzan of github.com/coreyker/dnn-mgr"
+SPLIT = "GTZAN, fault-filtered split"
+LISTS = ("", "gtzan", "GTZAN_split", "splits")
+AUDIO = ("genres_original", "genres", "Data/genres_original", "")
+SHEET = Sheet(
+    "GTZAN",
+    "kaggle.com/datasets/andradaolteanu/gtzan-dataset-music-genre-classification (the "
+    f"official hosts are gone), the split from {SOURCE}",
+    "no licence is stated: recordings of others, for research",
+    "genres_original/<genre>/<genre>.NNNNN.wav (or genres/...) and "
+    "train_filtered.txt, valid_filtered.txt, test_filtered.txt",
+)
+KEY_SOURCE = "github.com/alexanderlerch/gtzan_key"
+KEY_FOLDERS = ("gtzan_key/genres", "gtzan_key/gtzan_key/genres", "genres")
+# The annotations count the keys from A upwards, majors first; -1 is none or several.
+FROM_A = 9
+KEY_SHEET = Sheet(
+    SHEET.name,
+    f"{SHEET.source}, the keys from {KEY_SOURCE}",
+    SHEET.licence,
+    f"{SHEET.layout}, and gtzan_key/genres/<genre>/<genre>.NNNNN.lerch.txt",
+)
 
 
 def prepare_gtzan(
@@ -48,23 +73,58 @@ def prepare_gtzan(
 
     Every clip has one tag, its genre, which is also its label "genre".
     """
-    clips = []
-    for part in PARTS:
-        path = Path(annotation_folder) / f"{part}_filtered.txt"
-        for number, line in enumerate(read_text(path, SOURCE).splitlines(), start=1):
-            if name := line.strip():
-                clips.append(_clip(name, part, f"{path}, line {number}"))
     return write_manifests(
-        "GTZAN, fault-filtered split",
+        SPLIT,
         manifest_folder,
         audio_folder,
-        clips,
+        _listed(annotation_folder),
         GENRES,
         endings=("", ".au"),
         known_unreadable=UNREADABLE,
         parts=parts,
         leave_out_missing=leave_out_missing,
     )
+
+
+def gtzan_genre(data_folder: str | Path) -> Labelled:
+    """GTZAN as it is downloaded, with its genres."""
+    lists = one_of(data_folder, LISTS, "train_filtered.txt")
+    audio = one_of(data_folder, AUDIO, GENRES[0])
+    endings = "", ".au"
+    return Labelled(SPLIT, audio, _listed(lists), list(GENRES), endings, UNREADABLE)
+
+
+def gtzan_key(data_folder: str | Path) -> Labelled:
+    """GTZAN as it is downloaded, with the keys of Lerch."""
+    genres = gtzan_genre(data_folder)
+    folder = one_of(data_folder, KEY_FOLDERS, "blues/blues.00000.lerch.txt")
+    clips, without = [], 0
+    for clip in genres.clips:
+        path = folder / Path(clip.path).with_suffix(".lerch.txt")
+        text = read_text(path, KEY_SOURCE).strip()
+        if text not in map(str, range(-1, len(KEYS))):
+            words = f"{text[:20]!r} is no key from 0 to 23, and not -1"
+            raise damaged(path, words, KEY_SOURCE)
+        if text == "-1":
+            without += 1
+            continue
+        key = int(text)
+        place = (key + FROM_A) % 12 + (12 if key >= 12 else 0)
+        clips.append(TaggedClip(clip.path, clip.part, [KEYS[place]], clip.labels))
+    note = f"{without} recordings without one key are left out."
+    known = list(KEYS), genres.endings, UNREADABLE, [note] * bool(without)
+    return Labelled(f"{SPLIT}, keys of Lerch", genres.audio_folder, clips, *known)
+
+
+def _listed(folder: str | Path) -> list[TaggedClip]:
+    """What the three lists of the split list."""
+    clips = []
+    for part in PARTS:
+        path = Path(folder) / f"{part}_filtered.txt"
+        for number, line in enumerate(read_text(path, SOURCE).splitlines(), start=1):
+            if name := line.strip():
+                clips.append(_clip(name, part, f"{path}, line {number}"))
+    return clips
 
 
 def _clip(name: str, part: str, where: str) -> TaggedClip:

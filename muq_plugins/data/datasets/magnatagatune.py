@@ -25,10 +25,13 @@ import numpy as np
 
 from muq_plugins.data.datasets.tagged import (
     PARTS,
+    Labelled,
+    Sheet,
     TaggedClip,
     TaggedData,
     check_choice,
     damaged,
+    one_of,
     read_bytes,
     read_text,
     write_manifests,
@@ -58,6 +61,14 @@ UNREADABLE = (
 ANNOTATIONS = "annotations_final.csv"
 SOURCE = "mirg.city.ac.uk/codeapps/the-magnatagatune-dataset"
 SPLIT_SOURCE = "the folder MTAT_split of github.com/jongpillee/music_dataset_split"
+LISTS = ("MTAT_split", "music_dataset_split/MTAT_split", "")
+SHEET = Sheet(
+    "MagnaTagATune",
+    f"{SOURCE} (mp3.zip.001 to .003 and {ANNOTATIONS}), the lists of Lee and Won from "
+    f"{SPLIT_SOURCE}",
+    "the audio is Magnatune's, CC BY-NC-SA 3.0",
+    f"mp3/0 to mp3/f, {ANNOTATIONS}, and MTAT_split/ for the split of Lee and Won",
+)
 
 
 def prepare_magnatagatune(
@@ -70,6 +81,32 @@ def prepare_magnatagatune(
     leave_out_missing: bool = False,
 ) -> TaggedData:
     """Write the manifests of one split with the 50 most frequent tags."""
+    clips, tags = read_split(annotation_folder, split, split_folder)
+    return write_manifests(
+        f"MagnaTagATune, split {split}",
+        manifest_folder,
+        audio_folder,
+        clips,
+        tags,
+        known_unreadable=UNREADABLE,
+        parts=parts,
+        leave_out_missing=leave_out_missing,
+    )
+
+
+def magnatagatune(data_folder: str | Path, split: str = "folders") -> Labelled:
+    """MagnaTagATune as it is downloaded."""
+    lists = None if split == "folders" else one_of(data_folder, LISTS, "top50_tags.txt")
+    clips, tags = read_split(data_folder, split, lists)
+    audio = one_of(data_folder, ("mp3", ""), "0")
+    known = {"known_unreadable": UNREADABLE}
+    return Labelled(f"MagnaTagATune, split {split}", audio, clips, tags, **known)
+
+
+def read_split(
+    annotation_folder: str | Path, split: str, split_folder: str | Path | None = None
+) -> tuple[list[TaggedClip], list[str]]:
+    """The clips of one split, and its tags in their order."""
     check_choice("split", split, SPLITS)
     if (split == "lee-won") != (split_folder is not None):
         raise UserError(
@@ -90,20 +127,17 @@ def prepare_magnatagatune(
             paths[row],
             part,
             [tags[i] for i in np.flatnonzero(matrix[row])],
-            {"song": re.sub(r"-\d+-\d+\.mp3$", "", paths[row].partition("/")[2])},
+            _names(paths[row].partition("/")[2]),
         )
         for row, part in parted
     ]
-    return write_manifests(
-        f"MagnaTagATune, split {split}",
-        manifest_folder,
-        audio_folder,
-        clips,
-        tags,
-        known_unreadable=UNREADABLE,
-        parts=parts,
-        leave_out_missing=leave_out_missing,
-    )
+    return clips, tags
+
+
+def _names(file: str) -> dict[str, str]:
+    """Song and artist, as the name of a file has them."""
+    song = re.sub(r"-\d+-\d+\.mp3$", "", file)
+    return {"song": song, "artist": song.partition("-")[0]}
 
 
 def _folder_part(path: str) -> str:

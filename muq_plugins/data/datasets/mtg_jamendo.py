@@ -14,10 +14,13 @@ from pathlib import Path
 
 from muq_plugins.data.datasets.tagged import (
     PARTS,
+    Labelled,
+    Sheet,
     TaggedClip,
     TaggedData,
     check_choice,
     damaged,
+    one_of,
     read_text,
     write_manifests,
 )
@@ -34,6 +37,16 @@ TAG_ORDERS = ("sorted", "first appearance")
 COLUMNS = ["TRACK_ID", "ARTIST_ID", "ALBUM_ID", "PATH", "DURATION", "TAGS"]
 FILE_PARTS = {"train": "train", "valid": "validation", "test": "test"}
 SOURCE = "the folder data/splits of github.com/MTG/mtg-jamendo-dataset"
+ENDINGS = ("", ".low.mp3")
+LISTS = ("data/splits", "mtg-jamendo-dataset/data/splits", "splits")
+AUDIO = ("audio-low", "raw_30s/audio-low", "audio", "raw_30s/audio", "")
+SHEET = Sheet(
+    "MTG-Jamendo",
+    "github.com/MTG/mtg-jamendo-dataset (scripts/download/download.py --dataset "
+    "raw_30s --type audio-low, 156 GB)",
+    "audio under Creative Commons licences, metadata CC BY-NC-SA 4.0",
+    "audio-low/00 to audio-low/99 and data/splits/split-0/*.tsv",
+)
 
 
 def prepare_mtg_jamendo(
@@ -47,6 +60,31 @@ def prepare_mtg_jamendo(
     leave_out_missing: bool = False,
 ) -> TaggedData:
     """Write the manifests of one set of tags and one split."""
+    clips, tags = read_split(annotation_folder, tag_set, split, tag_order)
+    return write_manifests(
+        f"MTG-Jamendo {tag_set}, split {split}",
+        manifest_folder,
+        audio_folder,
+        clips,
+        tags,
+        endings=ENDINGS,
+        parts=parts,
+        leave_out_missing=leave_out_missing,
+    )
+
+
+def mtg_jamendo(data_folder: str | Path, tag_set: str = "top50") -> Labelled:
+    """MTG-Jamendo as it is downloaded, split 0, tags in the order that MARBLE has."""
+    folder = one_of(data_folder, LISTS, "split-0")
+    clips, tags = read_split(folder, tag_set, 0, "first appearance")
+    audio = one_of(data_folder, AUDIO, "00")
+    return Labelled(f"MTG-Jamendo {tag_set}, split 0", audio, clips, tags, ENDINGS)
+
+
+def read_split(
+    annotation_folder: str | Path, tag_set: str, split: int, tag_order: str
+) -> tuple[list[TaggedClip], list[str]]:
+    """The recordings of one split, and its tags in their order."""
     check_choice("tag_set", tag_set, TAG_SETS)
     check_choice("split", split, SPLITS)
     check_choice("tag_order", tag_order, TAG_ORDERS)
@@ -56,16 +94,7 @@ def prepare_mtg_jamendo(
     for part, word in FILE_PARTS.items():
         clips += _read(folder / f"autotagging_{name}-{word}.tsv", part, kinds)
     tags = list(dict.fromkeys(tag for clip in clips for tag in clip.tags))
-    return write_manifests(
-        f"MTG-Jamendo {tag_set}, split {split}",
-        manifest_folder,
-        audio_folder,
-        clips,
-        sorted(tags) if tag_order == "sorted" else tags,
-        endings=("", ".low.mp3"),
-        parts=parts,
-        leave_out_missing=leave_out_missing,
-    )
+    return clips, sorted(tags) if tag_order == "sorted" else tags
 
 
 def spoken_tag(tag: str) -> str:

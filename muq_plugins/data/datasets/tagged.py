@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import re
+import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +23,15 @@ logger = get_logger(__name__)
 # The order of the tags: scores without it cannot be told apart.
 TAGS_FILE = "tags.json"
 LEFT_OUT_FILE = "left_out.json"
+NAMED = 20  # of what is missing, an error names so many
+
+
+class MissingAudio(UserError):
+    """Recordings without a file."""
+
+    def __init__(self, paths: list[str], words: str):
+        super().__init__(words)
+        self.paths = paths
 
 
 @dataclass(frozen=True)
@@ -43,6 +54,68 @@ class TaggedData:
     tags: list[str]  # all tags, in the order of `tags.json`
     # clips that are not in the manifests: "path", "reason" and "detail"
     left_out: list[dict]
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """What a person has to know to get a data set."""
+
+    name: str  # as a folder of data sets calls it
+    source: str  # where it comes from
+    licence: str
+    layout: str  # what its folder holds
+
+    def lacks(self, folder: str | Path, what: str) -> UserError:
+        """The error for a folder that does not hold all of it."""
+        return UserError(
+            f"{self.name} in {folder}: {what} The folder must hold {self.layout}. It "
+            f"comes from {self.source}; {self.licence}."
+        )
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Recordings of a data set with the label of one task."""
+
+    name: str  # the data set with its split: numbers without it cannot be compared
+    audio_folder: Path  # that the paths start from
+    clips: list[TaggedClip]
+    # all classes, in the order in which they are scored and stored; of numbers to
+    # predict, what they measure
+    classes: list[str]
+    endings: Sequence[str] = ("",)
+    known_unreadable: Sequence[str] = ()
+    notes: Sequence[str] = ()  # what a reader of a score should know
+
+    def found(
+        self, leave_out_missing: bool = False
+    ) -> tuple[list[tuple[TaggedClip, Path, AudioInfo]], list[dict[str, str]]]:
+        """The recordings with their files, and those that are left out."""
+        folder, unreadable = self.audio_folder, set(self.known_unreadable)
+        if not folder.is_dir():
+            raise UserError(f"There is no folder {folder}.")
+        try:
+            args = folder, self.clips, self.endings, unreadable, leave_out_missing
+            files, left_out = _find_audio(*args)
+        except MissingAudio as error:
+            words = f"{len(error.paths)} of {len(self.clips)} recordings are missing: "
+            some = ", ".join(error.paths[:NAMED])
+            more = f" and {len(error.paths) - NAMED} more"
+            words += some + more * (len(error.paths) > NAMED)
+            words += f" (in {folder}). Set leave_out_missing to go on without them."
+            raise UserError(words) from error
+        found = [
+            (clip, folder / files[clip.path][0], files[clip.path][1])
+            for clip in self.clips
+            if clip.path in files
+        ]
+        return found, left_out
+
+
+def one_of(folder: str | Path, places: Iterable[str], holds: str = "") -> Path:
+    """The first of some subfolders that holds a name; the first of all if none does."""
+    every = [Path(folder) / place for place in places]
+    return next((place for place in every if (place / holds).exists()), every[0])
 
 
 def write_manifests(
@@ -159,10 +232,11 @@ def _find_audio(
     # Broken files are often removed: no fault if only those are gone.
     missing = [path for path in missing if path not in known_unreadable]
     if missing:
-        raise UserError(
+        raise MissingAudio(
+            missing,
             f"{len(missing)} of {len(clips)} clips have no file in {folder}, the first "
             f"is {missing[0]}. Give the folder that this path starts from, get the "
-            "files, or set leave_out_missing to list them and go on without."
+            "files, or set leave_out_missing to list them and go on without.",
         )
     return found, left_out
 
@@ -194,3 +268,17 @@ def read_bytes(path: str | Path, source: str) -> bytes:
 def damaged(path: str | Path, words: str, source: str) -> UserError:
     """What is wrong with an annotation file, and where it is published."""
     return UserError(f"{path}: {words}. Get it again from {source}.")
+
+
+def read_gzipped_json(path: str | Path, source: str) -> dict:
+    """The object of a JSON file, compressed or not."""
+    content = read_bytes(path, source)
+    try:
+        found = json.loads(
+            gzip.decompress(content) if content[:1] == b"\x1f" else content
+        )
+    except (OSError, EOFError, zlib.error, ValueError) as error:
+        raise damaged(path, f"it is no JSON file ({error})", source) from error
+    if not isinstance(found, dict):
+        raise damaged(path, "it holds no JSON object", source)
+    return found
