@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -18,10 +19,18 @@ from sklearn.metrics import (
     average_precision_score,
     balanced_accuracy_score,
     f1_score,
+    r2_score,
     roc_auc_score,
 )
 
-from muq_plugins.evaluation.intervals import Estimate, draws, interval, recall_draws
+from muq_plugins.data.datasets.keys import KEYS
+from muq_plugins.evaluation.intervals import (
+    Estimate,
+    draws,
+    interval,
+    mean_draws,
+    recall_draws,
+)
 
 # Resamplings: the ends of an interval are then good to about 0.002.
 DRAWS = 2000
@@ -44,7 +53,15 @@ METRIC_NAMES = {
     "average_precision": "Average precision (macro)",
     "clip_precision": "Average precision (within clips)",
     "roc_auc": "ROC-AUC (macro)",
+    "mirex2005": "Weighted key score (MIREX 2005)",
+    "mirex2017": "Weighted key score (MIREX 2017)",
+    "r2": "R² (mean)",
+    "r2_arousal": "R² of arousal",
+    "r2_valence": "R² of valence",
 }
+# What a key is worth that is not the true one: MIREX has counted fifths above alone at
+# first, and fifths in both directions since 2017. Libraries have changed their default.
+KEY_SCORES = {"mirex2005": (7,), "mirex2017": (7, 5)}
 
 
 def label_scores(targets: np.ndarray, scores: np.ndarray) -> dict[str, float]:
@@ -68,6 +85,74 @@ def label_scores(targets: np.ndarray, scores: np.ndarray) -> dict[str, float]:
         "average_precision": float(average_precision),
         "roc_auc": float(roc_auc_score(targets, scores, average="macro")),
     }
+
+
+def metric_score(metric: str, targets: np.ndarray, scores: np.ndarray) -> float:
+    """One metric: what a training looks at after every epoch.
+
+    Any of those in `METRIC_NAMES` that hold of recordings. Classes of key scores are
+    `KEYS`; of "r2", targets and scores are (recordings, dimensions).
+    """
+    if metric == "accuracy":
+        return float(accuracy_score(targets, scores))
+    if metric in KEY_SCORES:
+        return float(key_credit(metric)[targets, scores].mean())
+    if metric == "r2":
+        return float(r2_score(targets, scores))
+    varies = (targets.min(axis=0) == 0) & (targets.max(axis=0) == 1)
+    ranked = {"average_precision": average_precision_score, "roc_auc": roc_auc_score}
+    if not varies.any():
+        return float("nan")
+    return float(ranked[metric](targets[:, varies], scores[:, varies], average="macro"))
+
+
+def metric_scores(
+    metric: str, targets: np.ndarray, scores: np.ndarray, classes: Sequence[str] = ()
+) -> dict[str, float]:
+    """All metrics of a test part that belong to a primary one, as `metric_score`."""
+    if metric == "r2":
+        each = r2_score(targets, scores, multioutput="raw_values")
+        known = {
+            f"r2_{name}": float(r2) for name, r2 in zip(classes, each, strict=True)
+        }
+        return {"r2": metric_score(metric, targets, scores), **known}
+    found = label_scores(targets, scores)
+    if metric in KEY_SCORES:
+        found |= {name: metric_score(name, targets, scores) for name in KEY_SCORES}
+    return found
+
+
+def metric_draws(
+    metric: str,
+    targets: np.ndarray,
+    scores: np.ndarray,
+    groups: Sequence[str],
+) -> np.ndarray:
+    """A primary metric in many resamplings of the groups, always the same ones."""
+    if metric == "accuracy":
+        return mean_draws(targets == scores, groups, DRAWS)
+    if metric in KEY_SCORES:
+        return mean_draws(key_credit(metric)[targets, scores], groups, DRAWS)
+    if metric == "r2":
+        weights = draws(groups, RANKED_DRAWS)
+        return np.array([r2_score(targets, scores, sample_weight=w) for w in weights])
+    return label_draws(targets, scores, groups)
+
+
+@lru_cache
+def key_credit(name: str) -> np.ndarray:
+    """What each answer is worth (true key, answer), in the order of `KEYS`."""
+    credit = np.zeros((len(KEYS), len(KEYS)))
+    for true in range(len(KEYS)):
+        for answer in range(len(KEYS)):
+            steps, minor = (answer - true) % 12, true >= 12
+            if (answer >= 12) == minor:
+                worth = 1.0 if steps == 0 else 0.5 * (steps in KEY_SCORES[name])
+            else:
+                relative = 3 if minor else 9
+                worth = {relative: 0.3, 0: 0.2}.get(steps, 0.0)
+            credit[true, answer] = worth
+    return credit
 
 
 def clip_precision(truth: np.ndarray, scores: np.ndarray) -> float:

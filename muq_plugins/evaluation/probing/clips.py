@@ -172,8 +172,9 @@ def window_batches(
     sample_rate: int,
     size: int,
     skipped: list[str],
+    cut: Callable[..., list[Tensor]] = spread_windows,
 ) -> Iterator[tuple[list[int], Tensor, Tensor]]:
-    """Batches of windows that are spread over clips: whose they are, wavs and wav_lens.
+    """Batches of windows that are cut out of clips: whose they are, wavs and wav_lens.
 
     What says why a clip could not be read is added to ``skipped``, and logged.
     """
@@ -181,9 +182,7 @@ def window_batches(
     def windows():
         for index, clip in enumerate(clips):
             try:
-                read = spread_windows(
-                    clip.wav, clip.duration, seconds, most, sample_rate
-                )
+                read = cut(clip.wav, clip.duration, seconds, most, sample_rate)
             except AudioError as error:
                 logger.warning(f"Left out: {error}")
                 skipped.append(str(error))

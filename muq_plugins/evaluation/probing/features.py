@@ -190,13 +190,17 @@ class HiddenStates:
 class LogMelFrames:
     """The log-mel spectrogram: what needs no encoder."""
 
-    def __init__(self, encoder: nn.Module):
-        self.features = log_mel_beside(encoder)
-        ratio = self.features.frame_rate / encoder.frame_rate
+    def __init__(self, encoder: nn.Module | None = None):
+        """Beside an encoder; without one, as MuQ hears it."""
+        if encoder is None:
+            self.features, rate, self.device = LogMel(), 25.0, torch.device("cpu")
+        else:
+            self.features, rate = log_mel_beside(encoder), encoder.frame_rate
+            self.device = next(encoder.parameters()).device
+        ratio = self.features.frame_rate / rate
         self.stacked = StackedFrames(self.features, max(1, round(ratio)))
         self.frame_rate = self.stacked.frame_rate
-        self.sample_rate = encoder.sample_rate
-        self.device = next(encoder.parameters()).device
+        self.sample_rate = self.features.sample_rate
 
     @cached_property
     def fingerprint(self) -> str:

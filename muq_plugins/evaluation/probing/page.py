@@ -181,8 +181,8 @@ def _scores_table(results: list[TaskResult]) -> Table:
             references = (result.row(name, reader) for name in (LOG_MEL, UNTRAINED))
             row = [f"{result.label} ({reader})", percent(result.chance)]
             row += [percent(row.value) if row else "-" for row in references]
-            mixture = _with_interval(result.row(TRAINED, reader, MIXTURE))
-            rows.append([*row, _with_interval(ours), ours.place, mixture])
+            mixture = with_interval(result.row(TRAINED, reader, MIXTURE))
+            rows.append([*row, with_interval(ours), ours.place, mixture])
     header = ["Label (probe)", "Chance", "Log-mel", "Untrained", "Trained"]
     return Table([*header, "Layer", "Mixture"], rows)
 
@@ -270,13 +270,14 @@ def _mixed(results: list[TaskResult]) -> list[dict[str, list[float]]]:
     return [weights] * bool(weights)
 
 
-def _mixture_figure(weights: dict[str, list[float]], path: Path) -> None:
+def mixture_figure(weights: dict[str, list[float]], path: Path) -> None:
+    """What shares learned mixtures have of each layer, by name."""
     layers = len(next(iter(weights.values())))
     names = ["0 (front end)", *(str(layer) for layer in range(1, layers))]
     shares(weights, names, "layer", path)
 
 
-def _task_table(result: TaskResult) -> Table:
+def task_table(result: TaskResult) -> Table:
     """One line for each kind of features, reader and layer."""
     others = [name for name in result.rows[0].metrics if name != result.metric]
     rows = []
@@ -286,7 +287,7 @@ def _task_table(result: TaskResult) -> Table:
         if row.initialisations:
             spread = f"{_plus_minus(np.std(row.initialisations))} (initialisations)"
         features = result.called(row.features)
-        cells = [features, row.reader, layer, _with_interval(row), spread]
+        cells = [features, row.reader, layer, with_interval(row), spread]
         rows.append([*cells, *(percent(row.metrics[name]) for name in others)])
     metric, *names = (METRIC_NAMES[name] for name in (result.metric, *others))
     header = ["Features", "Probe", "Layer", metric, "Over seeds", *names]
@@ -297,7 +298,8 @@ def _plus_minus(deviation: float) -> str:
     return f"±{100 * deviation:.1f}"
 
 
-def _with_interval(row: Row | None) -> str:
+def with_interval(row: Row | None) -> str:
+    """A score with its interval, for a table."""
     if row is None:
         return "-"
     if row.low == row.high:  # one piece: resampling it gives no interval
@@ -320,7 +322,7 @@ PROBE = Page(
             },
             each=_readings,
         ),
-        Part("mixture", {"mixture": _mixture_figure}, each=_mixed),
-        Part("task", table=_task_table, each=lambda results: results),
+        Part("mixture", {"mixture": mixture_figure}, each=_mixed),
+        Part("task", table=task_table, each=lambda results: results),
     ),
 )

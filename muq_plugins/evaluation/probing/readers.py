@@ -16,9 +16,9 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -136,7 +136,10 @@ def _folds(y, groups, seed: int, wanted: int) -> list[tuple[np.ndarray, np.ndarr
 
 
 class LayerReader(nn.Module):
-    """Standardised layers, their mixture, and a linear or one-hidden-layer probe."""
+    """Standardised layers, their mixture, and a linear or one-hidden-layer probe.
+
+    The mixture is a weight for each layer, or one linear map of all of them to one.
+    """
 
     def __init__(
         self,
@@ -145,12 +148,14 @@ class LayerReader(nn.Module):
         outputs: int,
         hidden_size: int = 0,
         dropout: float = 0.0,
+        reduce: bool = False,
     ):
         super().__init__()
         layers, size = mean.shape
         self.register_buffer("mean", mean)
         self.register_buffer("std", std)
         self.mixture = nn.Parameter(torch.zeros(layers))
+        self.reduce = nn.Linear(layers * size, size) if reduce else None
         if hidden_size:
             self.head = nn.Sequential(
                 nn.Linear(size, hidden_size),
@@ -169,7 +174,17 @@ class LayerReader(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Read features."""
         x = (x - self.mean) / self.std
+        if self.reduce is not None:
+            return self.head(self.reduce(x.flatten(1)))
         return self.head(torch.einsum("nls,l->ns", x, self.mixture.softmax(0)))
+
+
+class Rows(Protocol):
+    """What a probe is trained on: features (rows, layers, size), a batch at a time."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, rows: Tensor) -> Tensor: ...
 
 
 @dataclass(frozen=True)
@@ -212,28 +227,59 @@ def fit_reader(
                 {"params": [reader.mixture], "lr": settings.mixture_lr},
             ]
         )
-        best, best_loss, best_epoch = None, float("inf"), 0
-        for epoch in range(1, settings.max_epochs + 1):
-            reader.train()
-            for batch in torch.randperm(len(x)).split(settings.batch_size):
-                optimizer.zero_grad()
-                criterion(reader(x[batch]), targets[batch]).backward()
-                optimizer.step()
-            reader.eval()
-            with torch.no_grad():
-                loss = criterion(reader(valid_x), valid_targets).item()
-            if loss < best_loss:
-                best, best_loss = copy.deepcopy(reader.state_dict()), loss
-                best_epoch = epoch
-            elif epoch - best_epoch >= settings.patience:
-                break
-    if best is None:
+        found = train_reader(
+            *(reader, optimizer, criterion, x, targets),
+            lambda: criterion(reader(valid_x), valid_targets).item(),
+            *(settings.batch_size, settings.max_epochs, settings.patience),
+        )
+    if found is None:
         raise ProbeError(
             f"A probe's validation loss was never finite: lower reader.lr "
             f"({settings.lr}) or look at the features."
         )
-    reader.load_state_dict(best)
-    return Fit(reader, best_epoch, best_loss)
+    return Fit(reader, *found)
+
+
+def train_reader(
+    reader: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    criterion: Callable[[Tensor, Tensor], Tensor],
+    x: Rows,
+    targets: Tensor,
+    judge: Callable[[], float],
+    batch_size: int,
+    max_epochs: int,
+    patience: int,
+    scheduler: torch.optim.lr_scheduler.ReduceLROnPlateau | None = None,
+    keep_last: bool = False,
+) -> tuple[int, float] | None:
+    """Trains until what judges it does not get lower any more; leaves the best weights.
+
+    Gives the best epoch and what it reached, None if that was never a number.
+    `keep_last` leaves the weights of the last epoch.
+    """
+    best, lowest, best_epoch = None, float("inf"), 0
+    for epoch in range(1, max_epochs + 1):
+        reader.train()
+        for batch in torch.randperm(len(x)).split(batch_size):
+            optimizer.zero_grad()
+            criterion(reader(x[batch]), targets[batch]).backward()
+            optimizer.step()
+        reader.eval()
+        with torch.no_grad():
+            reached = judge()
+        if scheduler is not None:
+            scheduler.step(reached)
+        if reached < lowest:
+            best, lowest = copy.deepcopy(reader.state_dict()), reached
+            best_epoch = epoch
+        elif epoch - best_epoch >= patience:
+            break
+    if best is None:
+        return None
+    if not keep_last:
+        reader.load_state_dict(best)
+    return best_epoch, lowest
 
 
 def _criterion(targets: Tensor, classes: int):

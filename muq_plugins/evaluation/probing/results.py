@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
@@ -12,7 +12,7 @@ import numpy as np
 
 from muq_plugins.evaluation.intervals import Estimate, ends, interval, mean_draws
 from muq_plugins.evaluation.kept import digest, load_arrays, save_arrays
-from muq_plugins.evaluation.scores import DRAWS, label_draws
+from muq_plugins.evaluation.scores import DRAWS, metric_draws
 from muq_plugins.files import read_json, replace_file
 
 LOG_MEL = "log-mel statistics"
@@ -50,6 +50,7 @@ class Row:
     # standard deviation of the primary metric over seeds; None without seeds
     seed_std: float | None = None
     penalty: float | None = None  # the chosen inverse strength of the L2 penalty
+    lr: float | None = None  # the chosen learning rate, where there was a choice
     weights: list[float] | None = None  # the learned mixture, the mean over seeds
     # the primary metric of every initialisation of the untrained encoder, which all the
     # other numbers are means over; None for one that is not untrained, or of before
@@ -101,6 +102,7 @@ class TaskResult:
     # part in which the linear probe is best there
     best_layers: list[float] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)  # what was left out or decided
+    about: dict = field(default_factory=dict)  # of a benchmark: all that it rests on
     # "targets" and "groups" of the test part, and scores (seeds, clips, ...) by the key
     # of their row; they have a file of their own. Of the kind "frames", there is the
     # primary metric of each clip in their place
@@ -164,7 +166,7 @@ class TaskResult:
             return mean_draws(values, known["groups"], DRAWS)
         return np.mean(
             [
-                label_draws(known["targets"], scores, known["groups"])
+                metric_draws(self.metric, known["targets"], scores, known["groups"])
                 for scores in known[row.key]
             ],
             axis=0,
@@ -219,6 +221,7 @@ def mean_of_initialisations(found: list[Found]) -> Found:
                 for key in first.metrics
             },
             "penalty": None,  # each has its own
+            "lr": None,
             "initialisations": values,
         }
         for key in ("value", "low", "high", "validation", "seed_std"):
@@ -231,7 +234,11 @@ def mean_of_initialisations(found: list[Found]) -> Found:
     return merged
 
 
-def resampled(result: TaskResult) -> TaskResult:
+def resampled(
+    result: TaskResult,
+    ours: str = TRAINED,
+    references: Sequence[str] = (UNTRAINED, LOG_MEL),
+) -> TaskResult:
     """A result with what resamplings of the test part say about its rows."""
     draws = {row.key: result.draws(row) for row in result.rows}
     rows = []
@@ -241,14 +248,14 @@ def resampled(result: TaskResult) -> TaskResult:
     chosen = {(row.features, row.reader): row for row in rows if row.chosen}
     comparisons = []
     for reader in (LINEAR, HIDDEN):
-        for reference in (UNTRAINED, LOG_MEL):
-            ours, other = chosen.get((TRAINED, reader)), chosen.get((reference, reader))
-            if ours is not None and other is not None:
-                sample = draws[ours.key] - draws[other.key]
-                found = interval(ours.value - other.value, sample)
+        for reference in references:
+            row, other = chosen.get((ours, reader)), chosen.get((reference, reader))
+            if row is not None and other is not None:
+                sample = draws[row.key] - draws[other.key]
+                found = interval(row.value - other.value, sample)
                 comparisons.append(Comparison(reader, reference, *found))
     shares = []
-    if layers := [draws[row.key] for row in result.curve(TRAINED, LINEAR)]:
+    if layers := [draws[row.key] for row in result.curve(ours, LINEAR)]:
         best = np.bincount(np.argmax(layers, axis=0), minlength=len(layers))
         shares = (best / best.sum()).round(4).tolist()
     return replace(result, rows=rows, comparisons=comparisons, best_layers=shares)
