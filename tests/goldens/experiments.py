@@ -200,7 +200,7 @@ def less(path: Path, given: dict) -> str:
 def describe(name: str, path: Path) -> dict:
     """What is frozen of an experiment file."""
     text = resolve_experiment(path)
-    if name.startswith(PLAIN + WITHOUT_PARTS):
+    if path.parent.name == "marble" or name.startswith(PLAIN + WITHOUT_PARTS):
         return {"values": tree(parse_yaml(text, name))}
     given = overrides(name)
     text = resolve_experiment(path, given)

@@ -1,0 +1,205 @@
+"""The page of MARBLE: a table to paste, layers, and what may be put beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from math import ceil
+from pathlib import Path
+
+from muq_plugins.evaluation.figures.lines import Level, Line, Panel, line_charts
+from muq_plugins.evaluation.figures.style import (
+    CHANCE,
+    COUNTING,
+    NEUTRAL,
+    TRAIN,
+    VALID,
+    percent_tick,
+)
+from muq_plugins.evaluation.intervals import FEWEST_GROUPS
+from muq_plugins.evaluation.page import (
+    Fact,
+    Page,
+    Part,
+    Table,
+    Verdict,
+    percent,
+    write_page,
+)
+from muq_plugins.evaluation.probing.page import (
+    mixture_figure,
+    task_table,
+    with_interval,
+)
+from muq_plugins.evaluation.probing.results import (
+    HIDDEN,
+    MIXTURE,
+    TaskResult,
+    load_results,
+)
+from muq_plugins.evaluation.scores import METRIC_NAMES
+
+COLORS = (VALID, COUNTING, NEUTRAL, TRAIN)
+# The report shows this many numbers first.
+FACTS = 6
+
+
+def marble_report(folder: str | Path, subtitle: str = "") -> Path:
+    """Write the report from the files in its folder; the HTML file."""
+    return write_page(folder, MARBLE, load_results(folder), subtitle)
+
+
+def marble_headline(results: list[TaskResult]) -> list[str]:
+    """One line for each task, for the terminal."""
+    facts = map(_fact, results)
+    return [f"{fact.label} {fact.value} ({fact.note})" for fact in facts]
+
+
+def encoders_of(result: TaskResult) -> list[str]:
+    """The names of the encoders, the one that was asked for first."""
+    return list(result.about["encoders"])
+
+
+def _fact(result: TaskResult) -> Fact:
+    ours, *others = encoders_of(result)
+    notes = [f"constant {percent(result.chance)}"]
+    notes += [f"{name} {percent(result.row(name, HIDDEN).value)}" for name in others]
+    value = percent(result.row(ours, HIDDEN).value)
+    return Fact(result.about["title"], value, ", ".join(notes))
+
+
+def _comparisons(results: list[TaskResult]) -> Iterator[Verdict]:
+    """The encoder against the others, task by task."""
+    for result in results:
+        for found in result.comparisons:
+            words = f"{result.about['title']}: against {found.reference}"
+            if result.test_groups < FEWEST_GROUPS:
+                said = "too few recordings to tell"
+                yield Verdict("undecided", f"{words}: {said}.")
+            elif found.low > 0:
+                yield Verdict("good", f"{words} it is better: {found}.")
+            elif found.high < 0:
+                yield Verdict("warning", f"{words} it is worse: {found}.")
+            else:
+                yield Verdict("undecided", f"{words} it is undecided: {found}.")
+
+
+def _scores_table(results: list[TaskResult]) -> Table:
+    """Every task and encoder, to paste."""
+    names = list(dict.fromkeys(name for one in results for name in encoders_of(one)))
+    rows = []
+    for result in results:
+        cells = [result.about["title"], METRIC_NAMES[result.metric]]
+        cells.append(percent(result.chance))
+        for name in names:
+            row = result.row(name, HIDDEN)
+            cells.append(f"{with_interval(row)}, layer {row.place}" if row else "-")
+        rows.append(cells)
+    return Table(["Task", "Metric", "Constant", *names], rows)
+
+
+def _panel(result: TaskResult) -> Panel:
+    """Curves over the layers of every encoder, and its mixture beside them."""
+    lines, levels = [], [Level(result.chance, "constant", CHANCE, dashes=":")]
+    depth = max(
+        [len(result.curve(name, HIDDEN)) for name in encoders_of(result)], default=0
+    )
+    for number, name in enumerate(encoders_of(result)):
+        color = COLORS[number % len(COLORS)]
+        curve = result.curve(name, HIDDEN)
+        if not curve:
+            row = result.row(name, HIDDEN)
+            levels.append(Level(row.value, name, color, dashes="--"))
+            continue
+        band = [row.low for row in curve], [row.high for row in curve]
+        x, y = [row.layer for row in curve], [row.value for row in curve]
+        lines.append(Line(x, y, name, color, "o", band))
+        if mixture := result.row(name, HIDDEN, MIXTURE):
+            lines.append(Line([depth], [mixture.value], "", color, "D"))
+    places = list(range(0, depth, max(1, ceil(depth / 7))))
+    names = [str(place) for place in places]
+    return Panel(
+        result.about["title"],
+        lines,
+        levels,
+        xlabel="layer",
+        ylabel=METRIC_NAMES[result.metric],
+        write=percent_tick,
+        ticks=([*places, depth], [*names, "mix"]),
+    )
+
+
+def _with_layers(results: list[TaskResult]) -> list[list[TaskResult]]:
+    """The tasks that have a curve; none if no task has."""
+    curved = [
+        result
+        for result in results
+        if any(len(result.curve(name, HIDDEN)) > 1 for name in encoders_of(result))
+    ]
+    return [curved] * bool(curved)
+
+
+def _layers_figure(results: list[TaskResult], path: Path) -> None:
+    columns = min(3, len(results))
+    height = 0.6 + 2.5 * ceil(len(results) / columns)
+    panels = [_panel(result) for result in results]
+    width = 8 if columns > 1 else 4.5
+    line_charts(panels, path, height=height, width=width, columns=columns, key=True)
+
+
+def _mixed(results: list[TaskResult]) -> list[dict[str, list[float]]]:
+    """Learned mixtures of the encoder that was asked for, by task; none without."""
+    rows = {
+        result.about["title"]: result.row(encoders_of(result)[0], HIDDEN, MIXTURE)
+        for result in results
+    }
+    weights = {title: row.weights for title, row in rows.items() if row is not None}
+    return [weights] * bool(weights)
+
+
+def _published(results: list[TaskResult], comparable: bool) -> list[list[TaskResult]]:
+    """The tasks with published scores that are, or are not, to be compared."""
+    some = [result for result in results if _rows_beside(result, comparable)]
+    return [some] * bool(some)
+
+
+def _rows_beside(result: TaskResult, comparable: bool) -> list[dict]:
+    published = result.about["published"]
+    return [one for one in published if (one["not_comparable"] is None) == comparable]
+
+
+def _published_table(results: list[TaskResult], comparable: bool) -> Table:
+    rows = []
+    for result in results:
+        for one in _rows_beside(result, comparable):
+            scores = ", ".join(
+                f"{METRIC_NAMES[name]} {percent(value)}"
+                for name, value in one["scores"].items()
+            )
+            cells = [result.about["title"], one["model"], scores, one["by"]]
+            rows.append(cells + [one["not_comparable"]] * (not comparable))
+    header = ["Task", "Model", "Score", "Published in"]
+    return Table(header + ["Why not"] * (not comparable), rows)
+
+
+MARBLE = Page(
+    title="MARBLE",
+    template="marble.md.j2",
+    facts=(lambda results: [_fact(result) for result in results[:FACTS]],),
+    verdicts=(_comparisons,),
+    parts=(
+        Part("scores", table=_scores_table),
+        Part("layers", {"layers": _layers_figure}, each=_with_layers),
+        Part("mixture", {"mixture": mixture_figure}, each=_mixed),
+        Part(
+            "published",
+            table=lambda results: _published_table(results, True),
+            each=lambda results: _published(results, True),
+        ),
+        Part(
+            "not_comparable",
+            table=lambda results: _published_table(results, False),
+            each=lambda results: _published(results, False),
+        ),
+        Part("task", table=task_table, each=lambda results: results),
+    ),
+)

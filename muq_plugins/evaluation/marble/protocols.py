@@ -1,0 +1,137 @@
+"""Protocols by name: how a probe is trained, chosen and tested.
+
+Numbers are comparable within a protocol alone. What each one does that a reader would
+not expect is a note, which is printed with every result.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from muq_plugins.errors import UserError, nearest
+from muq_plugins.evaluation.marble.tasks import MUQ, PAPER, MarbleTask, Recipe
+from muq_plugins.evaluation.probing.means import Cutting
+from muq_plugins.evaluation.probing.results import MIXTURE
+
+ALL_LAYERS = "all layers"  # a linear map of all of them to one, as v2 has it
+
+
+class Read(NamedTuple):
+    """One way to read hidden states."""
+
+    layer: int | str | None  # what a row calls it
+    used: list[int]
+
+
+class Plan(NamedTuple):
+    """How one task is done under a protocol."""
+
+    cutting: Cutting
+    recipe: Recipe
+    lrs: tuple[float, ...]  # of which validation chooses
+    aggregate: str | None  # see `Recipe`
+    notes: list[str]
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """What is common to the probes of all tasks."""
+
+    name: str
+    words: str  # what it is, in a sentence
+    lrs: tuple[float, ...] = ()  # none: that of the task
+    standardised: bool = False  # whether layers are, by the training part
+    keep_last: bool = False  # whether the last epoch is tested, not the best
+    mixes_from: int = 0  # the lowest hidden state of the weighted sum
+    hidden_size: int = 512
+    dropout: float = 0.2
+    notes: tuple[str, ...] = ()
+
+    def plan(self, task: MarbleTask) -> Plan:
+        """How a task is done; refuses one that this protocol does not have."""
+        if self is CORRECTED:
+            aggregate = "probabilities" if task.kind == "single" else "outputs"
+            seconds = task.clip_seconds
+            recipe = Recipe(seconds, max_epochs=100, aggregate=aggregate)
+        else:
+            recipe = task.v1 if self is V1 else task.v2
+        if recipe is None:
+            raise UserError(
+                f"{task.name} is no task of {self.name}: choose the protocol "
+                f"{CORRECTED.name} or {V1.name}."
+            )
+        if recipe.aggregate is None:
+            vote = "Every clip is scored by itself: there is no vote in a recording."
+        else:
+            vote = f"A recording is scored by its mean of {recipe.aggregate} (T9)."
+        notes = [*self.notes, vote]
+        if self is V1 and task.differs:
+            notes.append(f"Not as in v1: {task.differs}.")
+        cutting = Cutting(recipe.clip_seconds, recipe.most_clips, padded=self is V2)
+        return Plan(cutting, recipe, self.lrs or (recipe.lr,), recipe.aggregate, notes)
+
+    def reads(self, recipe: Recipe, layers: int) -> list[Read]:
+        """What is read of so many hidden states."""
+        if layers == 1:
+            return [Read(None, [0])]
+        every = list(range(layers))
+        if self is V2:
+            if recipe.layers == "all":
+                return [Read(ALL_LAYERS, every)]
+            # Chosen by hand for encoders of twelve layers.
+            layer = min(recipe.layers, layers - 1)
+            return [Read(layer, [layer])]
+        singles = [Read(layer, [layer]) for layer in every]
+        return [*singles, Read(MIXTURE, every[self.mixes_from :])]
+
+    def not_comparable(self, task: MarbleTask, publisher: str) -> str | None:
+        """Why published scores are not to be compared with those of this protocol."""
+        if publisher == MUQ:
+            return "how its probes were trained and chosen is not published"
+        if publisher == PAPER and self is V1:
+            return task.differs
+        return f"it is another protocol, {V1.name}"
+
+
+CORRECTED = Protocol(
+    "corrected",
+    "every layer and a learned mixture of all; layer, learning rate and epoch by "
+    "validation; one answer for each recording",
+    lrs=(5e-4, 1e-3, 5e-3),
+    standardised=True,
+)
+V1 = Protocol(
+    "v1_constrained",
+    "the constrained track of the MARBLE paper: every layer and a weighted sum, six "
+    "learning rates, the best epoch in validation",
+    lrs=(5e-5, 1e-4, 5e-4, 1e-3, 5e-3, 1e-2),
+    mixes_from=1,
+    notes=(
+        "The weighted sum leaves out hidden state 0, as in v1 (T6).",
+        "Probes are trained in float32; v1 trains in mixed float16.",
+    ),
+)
+V2 = Protocol(
+    "v2_as_shipped",
+    "what the repository of MARBLE v2 does, its faults included",
+    keep_last=True,
+    notes=(
+        "The last epoch is tested, not the best one, which v2 names best (T1).",
+        "One layer, or a linear map of all, chosen by hand, and one learning rate.",
+        "The last clip of a recording is heard with silence after it.",
+        "The probe is trained in float32 on float16 features; v2 trains in bfloat16.",
+    ),
+)
+#: Every protocol by its name.
+PROTOCOLS = {protocol.name: protocol for protocol in (CORRECTED, V1, V2)}
+
+
+def find_protocol(name: str) -> Protocol:
+    """A protocol by its name."""
+    if name not in PROTOCOLS:
+        raise UserError(
+            f"There is no protocol {name!r}; the nearest is "
+            f"{nearest(name, PROTOCOLS)!r}. There are: {', '.join(PROTOCOLS)}."
+        )
+    return PROTOCOLS[name]

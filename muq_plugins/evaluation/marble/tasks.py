@@ -1,0 +1,371 @@
+"""The tasks of MARBLE: data set, label, clips, metric, aggregation, published scores.
+
+A task is an entry of `TASKS`. Its data set reads the folder as users have it after the
+official download (`muq_plugins.data.datasets`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from muq_plugins.data.datasets import (
+    emomusic,
+    giantsteps,
+    gtzan,
+    magnatagatune,
+    mtg_jamendo,
+    nsynth,
+    vocalset,
+)
+from muq_plugins.data.datasets.tagged import PARTS, Labelled, Sheet, TaggedClip
+from muq_plugins.errors import UserError, nearest
+from muq_plugins.evaluation.kept import digest
+from muq_plugins.evaluation.probing.clips import Clip
+
+PAPER = "MARBLE paper, constrained track"
+MUQ = "MuQ paper"
+
+
+class Recipe(NamedTuple):
+    """How a version of MARBLE has set up one task."""
+
+    clip_seconds: float
+    most_clips: int = 10_000  # of a recording
+    layers: int | Literal["all"] = "all"  # the one that v2 reads
+    lr: float = 1e-3
+    batch_size: int = 64
+    max_epochs: int = 50
+    patience: int = 20  # epochs without a better score
+    plateau: tuple[float, int] = (0.5, 5)  # factor and patience of the learning rate
+    # of the clips of a recording: the mean of "probabilities" or of "outputs"; or None
+    aggregate: str | None = "outputs"
+    chosen_by: str | None = None  # the metric in validation; None: the primary one
+
+
+@dataclass(frozen=True)
+class MarbleTask:
+    """A label of a data set, and how it is scored."""
+
+    name: str  # in commands and files
+    title: str
+    sheet: Sheet  # of the data set
+    read: Callable[[Path], Labelled]
+    kind: Literal["single", "multi", "numbers"]
+    metric: str  # the primary one, of `muq_plugins.evaluation.scores`
+    clip_seconds: float  # of `corrected`
+    v1: Recipe
+    v2: Recipe | None  # None: v2 has no such task
+    # model -> metrics in percent, by who has published them
+    published: Mapping[str, Mapping[str, Mapping[str, float]]] = field(
+        default_factory=dict
+    )
+    # why the constrained track's numbers are not comparable with ours of v1; None if
+    # they are
+    differs: str | None = None
+
+
+class Opened(NamedTuple):
+    """A task with the recordings that are there."""
+
+    task: MarbleTask
+    recordings: list[Clip]
+    targets: np.ndarray  # numbers of classes, 0 and 1, or numbers, of every recording
+    labelled: Labelled
+    left_out: list[dict[str, str]]
+
+    @property
+    def split(self) -> str:
+        """A hash of what is in which part with which label."""
+        rows = [
+            [one.name, one.part, target]
+            for one, target in zip(self.recordings, self.targets.tolist(), strict=True)
+        ]
+        return digest([self.labelled.classes, sorted(rows)])
+
+
+def open_task(
+    task: MarbleTask, folder: str | Path, leave_out_missing: bool = False
+) -> Opened:
+    """Finds every recording of a task, or says what is missing and where it is from."""
+    try:
+        labelled = task.read(Path(folder))
+        found, left_out = labelled.found(leave_out_missing)
+        recordings = [
+            Clip(clip.path, str(path), info.duration, clip.part, clip.labels)
+            for clip, path, info in found
+        ]
+        for part in PARTS:
+            if not any(one.part == part for one in recordings):
+                raise UserError(f"No recording of the part {part!r} is there.")
+    except UserError as error:
+        raise task.sheet.lacks(folder, str(error)) from error
+    targets = _targets(task, [clip for clip, *_ in found], labelled.classes)
+    return Opened(task, recordings, targets, labelled, left_out)
+
+
+def _targets(task: MarbleTask, clips: list[TaggedClip], classes) -> np.ndarray:
+    if task.kind == "numbers":
+        return np.array([clip.labels[emomusic.VALUES] for clip in clips])
+    places = {name: number for number, name in enumerate(classes)}
+    if task.kind == "single":
+        return np.array([places[clip.tags[0]] for clip in clips])
+    targets = np.zeros((len(clips), len(classes)))
+    for row, clip in zip(targets, clips, strict=True):
+        row[[places[name] for name in clip.tags]] = 1
+    return targets
+
+
+def find_task(name: str) -> MarbleTask:
+    """A task by its name."""
+    if name not in TASKS:
+        raise UserError(
+            f"There is no task {name!r}; the nearest is {nearest(name, TASKS)!r}. "
+            f"There are: {', '.join(TASKS)}."
+        )
+    return TASKS[name]
+
+
+def _scores(metrics: str, **models: str) -> dict[str, dict[str, float]]:
+    """Scores of models, written as the papers do: 91.1/39.5."""
+    names = metrics.split("/")
+    return {
+        model.replace("_", "-"): dict(
+            zip(names, map(float, numbers.split("/")), strict=True)
+        )
+        for model, numbers in models.items()
+    }
+
+
+TAGGING = "roc_auc/average_precision"
+# One clip a recording, however long it is.
+WHOLE = 600.0
+
+
+def _mtg(name: str, title: str, tag_set: str, paper: dict) -> MarbleTask:
+    common = {"patience": 10, "plateau": (0.5, 3), "chosen_by": "roc_auc"}
+    return MarbleTask(
+        name,
+        f"MTG-Jamendo {title}",
+        mtg_jamendo.SHEET,
+        partial(mtg_jamendo.mtg_jamendo, tag_set=tag_set),
+        "multi",
+        "average_precision",
+        30.0,
+        Recipe(30.0, max_epochs=100, **common),
+        Recipe(30.0, batch_size=128, max_epochs=20, **common),
+        {PAPER: paper},
+        "v1 fills the last window of a song with what came before it; ours is shorter",
+    )
+
+
+def _mtt(name: str, split: str, published: dict) -> MarbleTask:
+    common = {"patience": 10, "plateau": (0.5, 3), "chosen_by": "roc_auc"}
+    return MarbleTask(
+        name,
+        f"MagnaTagATune, split {split}",
+        magnatagatune.SHEET,
+        partial(magnatagatune.magnatagatune, split=split),
+        "multi",
+        "average_precision",
+        30.0,
+        Recipe(WHOLE, max_epochs=100, **common),
+        Recipe(30.0, batch_size=128, **common) if split == "folders" else None,
+        published,
+    )
+
+
+def _vocalset(label: str, patience: int, paper: dict, muq: dict) -> MarbleTask:
+    return MarbleTask(
+        f"vocalset_{label}",
+        f"VocalSet {label}",
+        vocalset.SHEET,
+        partial(vocalset.vocalset, label=label),
+        "single",
+        "accuracy",
+        3.0,
+        # 44100 // 1000 * 3000 samples; no vote over the chunks of a file
+        Recipe(132_000 / 44_100, max_epochs=100, patience=patience, aggregate=None),
+        None,
+        {PAPER: paper, MUQ: muq},
+        "v1 removes silence by a voice detector, standardises the samples of a chunk "
+        "and drops what is left at the end of a file; ours hears files as they are",
+    )
+
+
+def _nsynth(label: str, paper: dict, muq: dict) -> MarbleTask:
+    return MarbleTask(
+        f"nsynth_{label}",
+        f"NSynth {label}",
+        nsynth.SHEET,
+        partial(nsynth.nsynth, label=label),
+        "single",
+        "accuracy",
+        4.0,
+        Recipe(WHOLE, patience=10, plateau=(0.5, 3)),
+        None,
+        {PAPER: paper, MUQ: muq},
+    )
+
+
+_TASKS = (
+    MarbleTask(
+        "gtzan_genre",
+        "GTZAN genre",
+        gtzan.SHEET,
+        gtzan.gtzan_genre,
+        "single",
+        "accuracy",
+        30.0,
+        Recipe(WHOLE, max_epochs=100, plateau=(0.5, 6), aggregate="probabilities"),
+        Recipe(30.2, 1, 6, 5e-3, 64, 50, 20, (0.5, 6), "probabilities"),
+        {
+            PAPER: _scores(
+                "accuracy",
+                MusiCNN="73.5",
+                MULE="75.5",
+                Music2Vec="74.1",
+                MERT_v1_95M="74.8",
+                MERT_v1_330M="77.6",
+                Jukebox_5B="77.9",
+            ),
+            MUQ: _scores("accuracy", MusicFM="83.8", MuQ="85.5", MuQ_iter="85.6"),
+        },
+    ),
+    MarbleTask(
+        "gtzan_key",
+        "GTZAN key",
+        gtzan.KEY_SHEET,
+        gtzan.gtzan_key,
+        "single",
+        "mirex2005",
+        30.0,
+        Recipe(WHOLE, max_epochs=100),
+        None,
+    ),
+    MarbleTask(
+        "giantsteps_key",
+        "GiantSteps key",
+        giantsteps.SHEET,
+        giantsteps.giantsteps_key,
+        "single",
+        "mirex2005",
+        30.0,
+        Recipe(30.0, max_epochs=100),
+        Recipe(30.0, plateau=(0.1, 5)),
+        {
+            PAPER: _scores(
+                "mirex2005",
+                MusiCNN="14.4",
+                MULE="64.9",
+                Music2Vec="50.6",
+                MERT_v1_95M="63.5",
+                MERT_v1_330M="61.7",
+                Jukebox_5B="63.8",
+            ),
+            MUQ: _scores("mirex2005", MusicFM="63.9", MuQ="63.5", MuQ_iter="65.0"),
+        },
+        "v1 combines the clips of a song in four ways and reports the one that is best "
+        "in validation; ours takes the mean of outputs",
+    ),
+    MarbleTask(
+        "emo",
+        "EMO",
+        emomusic.SHEET,
+        emomusic.emomusic,
+        "numbers",
+        "r2",
+        15.0,
+        Recipe(5.0, 6, max_epochs=100),
+        Recipe(15.0, layers=6),
+        {
+            PAPER: _scores(
+                "r2_valence/r2_arousal",
+                MusiCNN="44.4/68.8",
+                MULE="60.7/73.1",
+                Music2Vec="52.1/71.0",
+                MERT_v1_95M="55.5/76.3",
+                MERT_v1_330M="59.0/75.8",
+                Jukebox_5B="57.0/73.0",
+            ),
+            MUQ: _scores(
+                "r2_valence/r2_arousal",
+                MusicFM="60.3/76.3",
+                MuQ="60.9/75.4",
+                MuQ_iter="62.8/76.1",
+            ),
+        },
+    ),
+    _mtt(
+        "magnatagatune",
+        "folders",
+        {
+            PAPER: _scores(
+                TAGGING,
+                MusiCNN="90.3/37.8",
+                MULE="91.2/40.1",
+                Music2Vec="90.0/36.2",
+                MERT_v1_95M="91.0/39.3",
+                MERT_v1_330M="91.1/39.5",
+                Jukebox_5B="91.4/40.6",
+            ),
+            MUQ: _scores(
+                TAGGING, MusicFM="91.3/40.0", MuQ="91.4/40.3", MuQ_iter="91.4/40.1"
+            ),
+        },
+    ),
+    _mtt("magnatagatune_lee_won", "lee-won", {}),
+    _mtg(
+        "mtg_top50",
+        "top 50",
+        "top50",
+        _scores(TAGGING, MULE="83.7/30.6", MERT_v1_330M="83.4/29.9"),
+    ),
+    _mtg(
+        "mtg_genre",
+        "genre",
+        "genre",
+        _scores(TAGGING, MULE="88.0/20.4", MERT_v1_330M="86.7/18.6"),
+    ),
+    _mtg(
+        "mtg_instrument",
+        "instrument",
+        "instrument",
+        _scores(TAGGING, MULE="76.6/19.2", MERT_v1_330M="78.1/19.8"),
+    ),
+    _mtg(
+        "mtg_mood",
+        "mood and theme",
+        "moodtheme",
+        _scores(TAGGING, MULE="78.0/15.4", MERT_v1_330M="76.5/14.0"),
+    ),
+    _nsynth(
+        "instrument",
+        _scores("accuracy", MULE="74.6", MERT_v1_95M="70.7", MERT_v1_330M="72.6"),
+        _scores("accuracy", MusicFM="76.2", MuQ="79.2", MuQ_iter="79.7"),
+    ),
+    _nsynth(
+        "pitch",
+        _scores("accuracy", MULE="88.5", MERT_v1_95M="92.6", MERT_v1_330M="94.4"),
+        _scores("accuracy", MusicFM="91.1", MuQ="92.3", MuQ_iter="91.3"),
+    ),
+    _vocalset(
+        "singer",
+        20,
+        _scores("accuracy", MULE="87.5", MERT_v1_95M="83.7", MERT_v1_330M="87.1"),
+        _scores("accuracy", MusicFM="92.0", MuQ="95.8", MuQ_iter="96.2"),
+    ),
+    _vocalset(
+        "technique",
+        10,
+        _scores("accuracy", MULE="75.5", MERT_v1_95M="74.2", MERT_v1_330M="76.9"),
+        _scores("accuracy", MusicFM="78.4", MuQ="82.4", MuQ_iter="81.6"),
+    ),
+)
+#: Every task by its name.
+TASKS = {task.name: task for task in _TASKS}

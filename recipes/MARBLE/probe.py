@@ -1,0 +1,111 @@
+#!/usr/bin/env python3
+"""MARBLE: how good is a frozen encoder on published tasks of music?
+
+> python recipes/MARBLE/probe.py hparams/marble/gtzan_genre.yaml \
+    --data_folder /data/GTZAN --encoder results/muq/1234
+> python recipes/MARBLE/probe.py hparams/marble/all.yaml --data_root /data \
+    --encoder OpenMuQ/MuQ-large-msd-iter --protocol v1_constrained
+
+Features and finished layers are kept: what was interrupted goes on.
+"""
+
+import os
+
+# Before torch is imported: threads that wait for each other must not take the cores
+# of other programs.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+from pathlib import Path
+
+import speechbrain as sb
+from speechbrain.utils.distributed import infer_device
+
+from muq_plugins.errors import UserError
+from muq_plugins.evaluation.marble.page import marble_headline, marble_report
+from muq_plugins.evaluation.marble.protocols import find_protocol
+from muq_plugins.evaluation.marble.run import marble_task
+from muq_plugins.evaluation.marble.tasks import find_task, open_task
+from muq_plugins.evaluation.probing.features import (
+    HiddenStates,
+    LogMelFrames,
+    untrained_like,
+)
+from muq_plugins.evaluation.probing.results import save_results
+from muq_plugins.experiment import load_experiment, run_script, save_experiment
+from muq_plugins.inference.encoders import load_encoder
+
+LOG_MEL = "log_mel"
+UNTRAINED = "untrained:"
+
+
+def open_tasks(hparams, protocol):
+    """The tasks whose data are there; says of the others what they lack."""
+    opened, root = [], hparams["data_root"]
+    for name in hparams["tasks"]:
+        task = find_task(name)
+        folder = hparams["data_folder"]
+        if root is not None:
+            folder = Path(root) / hparams["folders"].get(
+                task.sheet.name, task.sheet.name
+            )
+        if folder is None:
+            raise UserError("Give data_folder, or data_root for several data sets.")
+        try:
+            protocol.plan(task)
+            if root is not None and not folder.is_dir():
+                raise task.sheet.lacks(folder, "there is no such folder.")
+            opened.append(open_task(task, folder, hparams["leave_out_missing"]))
+        except UserError as error:
+            if root is None:
+                raise
+            print(f"Left out: {name}. {error}")
+    if not opened:
+        raise UserError(f"None of the {len(hparams['tasks'])} tasks can be done.")
+    return opened
+
+
+def make_extractors(source, hparams, device, recordings):
+    """What a name in `encoder` or `beside` reads: several if it has initialisations."""
+    if source == LOG_MEL:
+        return [LogMelFrames()]
+    encoder = load_encoder(source.removeprefix(UNTRAINED), device)
+    if not source.startswith(UNTRAINED):
+        return [HiddenStates(encoder)]
+    seeds, features = hparams["untrained_seeds"], hparams["features"]
+    untrained = untrained_like(encoder, seeds, recordings, features)
+    return [HiddenStates(one) for one in untrained]
+
+
+def main(argv):
+    """Does the tasks that the command line asks for."""
+    experiment = load_experiment(argv)
+    hparams, run_opts = experiment.hparams, experiment.run_opts
+    protocol, folder = find_protocol(hparams["protocol"]), hparams["output_folder"]
+    opened = open_tasks(hparams, protocol)
+    recordings = [one for task in opened for one in task.recordings]
+    device = run_opts.device or infer_device()
+    names = dict.fromkeys([str(hparams["encoder"]), *hparams["beside"]])
+    encoders = {
+        name: make_extractors(name, hparams, device, recordings) for name in names
+    }
+    save_experiment(experiment, folder)
+    sb.create_experiment_directory(folder)
+    results, features = [], hparams["features"]
+    for task in opened:
+        result = marble_task(
+            task,
+            encoders,
+            protocol,
+            hparams["seeds"],
+            features.folder,
+            features.batch_size,
+            progress=not run_opts.noprogressbar,
+        )
+        results.append(result)
+        save_results(folder, results)
+    report = marble_report(folder, f"{hparams['encoder']}, {protocol.name}")
+    print("\n".join([*marble_headline(results), f"Report: {report}"]))
+
+
+if __name__ == "__main__":
+    run_script(main)

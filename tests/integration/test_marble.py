@@ -1,0 +1,142 @@
+"""MARBLE as a user does it: a data set as it is downloaded, an encoder, a report."""
+
+import importlib.util
+import json
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from muq_plugins.data.datasets.gtzan import GENRES
+from muq_plugins.errors import UserError
+from muq_plugins.inference.muq import save_muq
+from muq_plugins.lobes import MuQEncoder
+from tests.integration.commands import ROOT
+
+SECONDS = 1.0
+IN = {"train": range(3), "valid": range(3, 5), "test": range(5, 7)}
+
+
+def marble(experiment, *options):
+    """Runs the recipe in this process."""
+    path = ROOT / "recipes" / "MARBLE" / "probe.py"
+    spec = importlib.util.spec_from_file_location("marble_probe", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    experiment = ROOT / "hparams" / "marble" / f"{experiment}.yaml"
+    options = [experiment, *options, "--device", "cpu", "--noprogressbar"]
+    module.main([str(option) for option in options])
+
+
+def write_gtzan(folder):
+    """Tones, a pitch for each genre, and their lists; keys too."""
+    for part, places in IN.items():
+        lines = []
+        for number, genre in enumerate(GENRES):
+            for place in places:
+                path = folder / "genres_original" / genre / f"{genre}.{place:05}.wav"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                time = np.arange(int(22050 * SECONDS)) / 22050
+                hertz = 200 * 1.4**number * (1 + 0.01 * place)
+                soundfile.write(path, 0.3 * np.sin(2 * np.pi * hertz * time), 22050)
+                lines.append(f"{genre}/{path.name}")
+                key = folder / "gtzan_key/genres" / genre / f"{path.stem}.lerch.txt"
+                key.parent.mkdir(parents=True, exist_ok=True)
+                key.write_text(f"{-1 if number == 0 else number}\n")
+        (folder / f"{part}_filtered.txt").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def gtzan(tmp_path_factory):
+    return write_gtzan(tmp_path_factory.mktemp("data") / "GTZAN")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run")
+    torch.manual_seed(0)
+    encoder = MuQEncoder(16, num_layers=1, num_heads=2, ffn_width=16, conv_channels=2)
+    save_muq(folder / "encoder", encoder)
+    return folder
+
+
+def options(run, out, *more, seeds="[0]"):
+    return [
+        *("--encoder", run / "encoder", "--output_folder", run / out),
+        *("--features.folder", run / "features", "--seeds", seeds, *more),
+    ]
+
+
+def test_genres_from_folder_to_report(gtzan, run, capsys):
+    beside = "--beside", f"[log_mel, 'untrained:{run / 'encoder'}']"
+    untrained = "--untrained_seeds", "[1, 2]"
+    more = options(run, "one", *beside, *untrained, seeds="[0, 1]")
+    arguments = "--data_folder", gtzan, *more
+    marble("gtzan_genre", *arguments)
+    assert "GTZAN genre " in capsys.readouterr().out
+    (result,) = json.loads((run / "one" / "scores.json").read_text())
+    assert result["clips"] == {"train": 30, "valid": 20, "test": 20}
+    assert result["classes"] == list(GENRES) and result["chance"] == 0.1
+    about = result["about"]
+    assert about["protocol"] == "corrected" and about["seeds"] == [0, 1]
+    assert len(about["split"]) == 16 and len(about["features"]["log_mel"]) == 1
+    assert {len(x) for x in about["features"].values()} == {1, 2}
+    rows = {(r["features"], r["layer"]): r for r in result["rows"]}
+    assert [layer for name, layer in rows if name == str(run / "encoder")] == [
+        *(0, 1, "mixture")
+    ]
+    log_mel = rows["log_mel", None]
+    assert log_mel["value"] >= 0.7 and log_mel["low"] <= log_mel["value"]
+    assert log_mel["lr"] in about["learning_rates"]
+    for name in about["encoders"]:
+        assert sum(r["chosen"] for r in result["rows"] if r["features"] == name) == 1
+    text = (run / "one" / "report.md").read_text()
+    assert "| GTZAN genre | Accuracy | 10.0% |" in text
+    assert "Artists are not known" in text
+    assert "how its probes were trained and chosen is not published" in text
+
+    # Nothing is computed again, and the same comes out.
+    stamps = {p: p.stat().st_mtime_ns for p in (run / "features").rglob("*.*")}
+    marble("gtzan_genre", *arguments)
+    again = {p: p.stat().st_mtime_ns for p in (run / "features").rglob("*.*")}
+    assert again == stamps
+    assert json.loads((run / "one" / "scores.json").read_text()) == [result]
+
+
+def test_whatever_is_there_under_a_protocol_that_has_it(gtzan, run, capsys):
+    more = "--data_root", gtzan.parent, "--protocol", "v1_constrained"
+    marble("all", *more, *options(run, "all", "--beside", "[]"))
+    said = capsys.readouterr().out
+    results = json.loads((run / "all" / "scores.json").read_text())
+    assert [one["label"] for one in results] == ["gtzan_genre", "gtzan_key"]
+    assert "Left out: nsynth_pitch. NSynth in " in said and "CC BY 4.0" in said
+    genre, key = results
+    assert len(genre["about"]["learning_rates"]) == 6
+    mixture = next(row for row in genre["rows"] if row["layer"] == "mixture")
+    assert mixture["weights"][0] == 0 and sum(mixture["weights"]) == pytest.approx(1)
+    beside = [x for x in genre["about"]["published"] if x["not_comparable"] is None]
+    assert {x["by"] for x in beside} == {"MARBLE paper, constrained track"}
+    assert key["clips"] == {"train": 27, "valid": 18, "test": 18}
+    assert {"mirex2005", "mirex2017", "accuracy"} <= set(key["rows"][0]["metrics"])
+    # One file of features for both tasks.
+    assert len(list((run / "features").glob("means-*/means.f16"))) <= 5
+
+    with pytest.raises(UserError, match="gtzan_key is no task of v2_as_shipped"):
+        marble(
+            "gtzan_genre",
+            *("--tasks", "[gtzan_key]", "--protocol", "v2_as_shipped"),
+            *("--data_folder", gtzan, *options(run, "none")),
+        )
+    assert not (run / "none").exists()
+
+
+def test_what_is_missing_is_said_before_anything_is_computed(gtzan, run, tmp_path):
+    (tmp_path / "GTZAN").symlink_to(gtzan / "genres_original")
+    arguments = "--data_folder", tmp_path / "GTZAN", *options(run, "missing")
+    with pytest.raises(UserError) as error:
+        marble("gtzan_genre", *arguments)
+    assert "train_filtered.txt does not exist" in str(error.value)
+    assert "kaggle.com" in str(error.value) and "no licence" in str(error.value)
+    assert not (run / "missing").exists()
