@@ -2,6 +2,7 @@
 
 from muq_plugins.lobes.adapters import CodesOnly, FeaturesOnly
 from muq_plugins.lobes.conformer import Conformer
+from muq_plugins.lobes.constant_q import ConstantQ
 from muq_plugins.lobes.encodec import EncodecFeatures, EncodecQuantizer
 from muq_plugins.lobes.encoders.base import EncoderOutput, ResampledEncoder
 from muq_plugins.lobes.encoders.muq import MuQEncoder
@@ -35,6 +36,7 @@ from muq_plugins.lobes.objectives.base import (
 )
 from muq_plugins.lobes.objectives.codes import CodePrediction, MultiCodebookHead
 from muq_plugins.lobes.objectives.latents import LatentRegression
+from muq_plugins.lobes.objectives.vectors import VectorHead, VectorRegression
 from muq_plugins.lobes.objectives.views import ContrastiveViews
 from muq_plugins.lobes.parts import part
 from muq_plugins.lobes.quantizers.base import Quantizer, QuantizerOutput, VirtualCodes
@@ -47,7 +49,7 @@ from muq_plugins.lobes.stages import (
     Pretraining,
     TokenizerTraining,
 )
-from muq_plugins.lobes.target import MultiViewTarget, Target
+from muq_plugins.lobes.target import MultiViewTarget, ResampledTarget, Target
 
 __all__ = [
     "AudioTower",
@@ -56,6 +58,7 @@ __all__ = [
     "CodePrediction",
     "CodesOnly",
     "Conformer",
+    "ConstantQ",
     "ContrastiveLoss",
     "ContrastiveTraining",
     "ContrastiveViews",
@@ -89,6 +92,7 @@ __all__ = [
     "RandomProjection",
     "Reference",
     "ResampledEncoder",
+    "ResampledTarget",
     "ResidualFrontEnd",
     "ResidualVQ",
     "SigmoidContrastive",
@@ -100,6 +104,8 @@ __all__ = [
     "TeacherFeatures",
     "TextTower",
     "TokenizerTraining",
+    "VectorHead",
+    "VectorRegression",
     "VirtualCodes",
     "WaveformTransformer",
 ]

@@ -250,9 +250,9 @@ class Pretraining(nn.Module):
         labelled : nn.Module
             Takes its place in these.
         """
-        for objective in self.objectives.values():
-            if getattr(objective, "target", None) is target:
-                objective.target = labelled
+        for part in list(self.objectives.modules()):  # a target may be resampled
+            if getattr(part, "target", None) is target:
+                part.target = labelled
 
     @property
     def fewest_clips(self) -> int:

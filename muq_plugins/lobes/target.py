@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from fractions import Fraction
 
 import torch
 from torch import Tensor, nn
@@ -122,7 +123,89 @@ def untrained_parts(target: nn.Module) -> list[str]:
         # A part that has parts of this kind says what they say.
         if not getattr(part, "is_trained", True) and not hasattr(part, "quantizer")
     ]
-    return list(dict.fromkeys([*found, *getattr(target, "untrained", [])]))
+    told = [name for p in target.modules() for name in getattr(p, "untrained", [])]
+    return list(dict.fromkeys([*found, *told]))
+
+
+class ResampledTarget(nn.Module):
+    """Brings the codes of a target to another frame rate, without changing any.
+
+    Of a faster target, the codes of all its frames within a new one stand side by side
+    as those of so many more codebooks: EnCodec's 8 codebooks at 75 Hz are 24 at 25 Hz,
+    first those of the first frame. Frames left over at the end are dropped. Codes of a
+    slower one are repeated. To use fewer codes instead, leave frames out where the
+    features are made, with `KeptFrames`.
+
+    Arguments
+    ---------
+    target : nn.Module
+        Any module that follows the Target contract.
+    frame_rate : float
+        The wanted rate, in Hz: a whole number of times slower or faster.
+
+    Raises
+    ------
+    ValueError
+        If neither rate is a multiple of the other.
+
+    Example
+    -------
+    >>> from muq_plugins.lobes import LogMel, RandomProjection, StackedFrames
+    >>> fast = Target(StackedFrames(LogMel(), 2), RandomProjection(256, 2, 64))
+    >>> target = ResampledTarget(fast, frame_rate=25.0)
+    >>> target(torch.randn(1, 24000)).shape, fast.frame_rate, target.num_codebooks
+    (torch.Size([1, 25, 4]), 50.0, 4)
+    """
+
+    def __init__(self, target: nn.Module, frame_rate: float):
+        super().__init__()
+        if frame_rate <= 0:
+            raise ValueError(f"frame_rate must be a rate in Hz, got {frame_rate}.")
+        # Both rates are fractions of small numbers, which floating point numbers only
+        # resemble.
+        ratio = Fraction(target.frame_rate / frame_rate).limit_denominator(1000)
+        if 1 not in (ratio.numerator, ratio.denominator):
+            raise ValueError(
+                f"{type(target).__name__} has {target.frame_rate:g} frames a second, "
+                f"of which {frame_rate:g} cannot be made: give a rate that is a whole "
+                f"number of times slower or faster."
+            )
+        self.target = target
+        self.folded, self.repeated = ratio.numerator, ratio.denominator
+        self.sample_rate = target.sample_rate
+        self.frame_rate = float(frame_rate)
+        self.num_codebooks = target.num_codebooks * self.folded
+        self.codebook_size = target.codebook_size
+
+    def forward(
+        self,
+        wavs: Tensor,
+        wav_lens: Tensor | None = None,
+        crops: Crops | None = None,
+    ) -> Tensor:
+        """Computes the codes.
+
+        Arguments
+        ---------
+        wavs : Tensor
+            Clean waveforms (batch, samples).
+        wav_lens : Tensor or None
+            Relative lengths (batch,); None when nothing is padded.
+        crops : Crops or None
+            Which crops these are, for a target that looks its codes up.
+
+        Returns
+        -------
+        Tensor
+            Codes (batch, frames, N) int64; -1 where a clip does not fill a frame.
+        """
+        codes = self.target(wavs, wav_lens, crops)
+        frames = codes.shape[1] // self.folded
+        codes = codes[:, : frames * self.folded]
+        codes = codes.reshape(len(codes), frames, self.num_codebooks)
+        beyond = (codes == PADDING_CODE).any(dim=-1, keepdim=True)
+        codes = codes.masked_fill(beyond, PADDING_CODE)
+        return codes.repeat_interleave(self.repeated, dim=1)
 
 
 class MultiViewTarget(nn.Module):

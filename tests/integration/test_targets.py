@@ -40,7 +40,10 @@ TARGETS = [
     ("baseline_hubert", 1, 100, True),
     ("baseline_kmeans_n8", 8, 64, True),
     ("baseline_vq", 1, 64, True),
+    ("mert", 8, 1024, False),
 ]
+#: Those whose real codec would be downloaded.
+ENCODEC = ("baseline_encodec", "mert")
 
 
 def write_small(folder, name, tokenizer):
@@ -57,15 +60,16 @@ def test_the_experiment_trains(
     name, codebooks, entries, tokenizer, data_options, tmp_path, caplog
 ):
     options = ["--output_folder", tmp_path / "run", *data_options]
-    if name == "baseline_encodec":  # the real one would be downloaded
+    if name in ENCODEC:
         options += ["--target.features.features.source", "null"]
     recipe_here("train.py", write_small(tmp_path, name, tokenizer), *options)
     rows = read_metrics(tmp_path / "run" / "metrics.jsonl")
     assert [row["step"] for row in select(rows, kind="train")] == [1, 2, 3]
     valid = select(rows, kind="valid")[-1]
     assert math.isfinite(valid["loss"])
-    assert valid["chance"] == pytest.approx(math.log(entries))
-    assert len(valid["accuracy_per_codebook"]) == codebooks
+    codes = "codes/" if name == "mert" else ""
+    assert valid[f"{codes}chance"] == pytest.approx(math.log(entries))
+    assert len(valid[f"{codes}accuracy_per_codebook"]) == codebooks
     assert (tmp_path / "run" / "report.html").is_file()
     first = tmp_path / "run" / "tokenizer"
     assert (first / "inference" / "model.safetensors").is_file() == bool(tokenizer)
@@ -75,8 +79,10 @@ def test_the_experiment_trains(
         assert test["step"] == 3
         errors = test["reconstruction_error_per_level"]
         assert len(errors) == codebooks + 1
-    if name == "baseline_encodec":
+    if name in ENCODEC:
         assert "random weights" in caplog.text
+    if name == "mert":
+        assert valid["constant_q/error"] > 0 < valid["constant_q/variance"]
 
 
 def test_the_student_begins_alike_whatever_the_target(tmp_path):

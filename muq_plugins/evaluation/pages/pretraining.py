@@ -135,6 +135,7 @@ def _judged(
 ) -> Iterator[Verdict]:
     """A number beside its references, the strictest first."""
     numbers = f"{short_title(measure)} {reading(measure, value)} on the {run.part}"
+    plain = percent if measure.unit == "share" else number
     sign = measure.better
     strictest, reached = held[0] if held else ("", -sign * math.inf)
     margin = sign * (value - reached)
@@ -148,21 +149,21 @@ def _judged(
         guessing, chance = held[-1]
         yield Verdict(
             "problem",
-            f"the model is stuck: {numbers}, {guessing} is {chance:.2f}. "
+            f"the model is stuck: {numbers}, {guessing} is {plain(chance)}. "
             "Check the learning rate and its warm-up, that the gradient norm is not "
             "zero, that a target that has to be trained was, and that the clips are "
             "not silent.",
         )
     elif held:
         side = "below" if value < reached else "above"
-        numbers += f", {abs(margin):.2f} {side} {strictest} ({reached:.2f})"
+        numbers += f", {plain(abs(margin))} {side} {strictest} ({plain(reached)})"
         longer = f"{numbers}. Train longer, or raise the learning rate."
         level = "problem"
         if margin >= measure.margin:
             level, words = "good", f"{measure.learned}: {numbers}"
         elif margin > 0:
             level = "warning"
-            asked = f"{measure.margin:.2f} {side} is asked"
+            asked = f"{plain(measure.margin)} {side} is asked"
             words = f"has begun to learn: {numbers}, where {asked}. Train longer."
         elif margin >= -NOTHING_SEEN * abs(reached):
             words = f"has learned what {strictest} knows and nothing else: {longer}"
@@ -288,7 +289,7 @@ def _guessing(run: Run) -> list[float]:
 
 
 def _loss_figure(run: Run, path: Path) -> None:
-    names = [n for n, m in run.measures.items() if m.margin is not None]
+    names = [name for name, measure in run.measures.items() if measure.references]
     curves(*names, height=4.2, legend="above")(run, path)
 
 

@@ -13,9 +13,12 @@ from muq_plugins.evaluation.run_files import read_metrics, select
 from muq_plugins.lobes import (
     Augmentation,
     BlockMasking,
+    ConstantQ,
     ContrastiveViews,
     LatentRegression,
     Pretraining,
+    VectorHead,
+    VectorRegression,
     WaveformTransformer,
 )
 from tests.unit.brains.conftest import HPARAMS
@@ -33,9 +36,15 @@ def latents(student):
     return Pretraining(BlockMasking(0.5, 0.04), student, {"latents": asked})
 
 
+def vectors(student):
+    features = ConstantQ(num_bins=24, bins_per_octave=12, f_min=440.0)
+    asked = VectorRegression(features, VectorHead(32, 24), visible_weight=1.0)
+    return Pretraining(BlockMasking(0.5, 0.04), student, {"vectors": asked})
+
+
 #: What makes the stage, and the batches of one process, and of each of two. Views are
-#: told apart over all processes; frames of latents stand alone.
-KINDS = {"views": (views, 4, 2), "latents": (latents, 2, 2)}
+#: told apart over all processes; frames stand alone.
+KINDS = {"views": (views, 4, 2), "latents": (latents, 2, 2), "vectors": (vectors, 2, 2)}
 
 
 def train(folder, manifest, kind, size, updates=UPDATES, run_opts=None, spoiled=None):

@@ -14,6 +14,7 @@ from muq_plugins.lobes import (
     MuQEncoder,
     Pretraining,
     RandomProjection,
+    ResampledTarget,
     StackedFrames,
     Target,
 )
@@ -100,6 +101,9 @@ def test_labels_take_the_place_of_their_target_alone():
     kept = parts["b"].target
     stage.replace_target(parts["a"].target, other)
     assert parts["a"].target is other and parts["b"].target is kept
+    inner = parts["b"].target = ResampledTarget(kept, 25.0)
+    stage.replace_target(kept, other)
+    assert parts["b"].target is inner and inner.target is other
 
 
 def test_weights_of_before_are_found():

@@ -1,4 +1,4 @@
-"""What is special about each quantizer, and several views in one target."""
+"""What is special about each quantizer; targets of several views or other rates."""
 
 import numpy as np
 import pytest
@@ -14,12 +14,14 @@ from muq_plugins.lobes import (
     MultiViewTarget,
     MuQEncoder,
     RandomProjection,
+    ResampledTarget,
     StackedFrames,
     Target,
     TeacherFeatures,
     VirtualCodes,
 )
 from muq_plugins.lobes.codes import count_codes
+from muq_plugins.lobes.target import untrained_parts
 
 SIZE = 128
 
@@ -192,3 +194,61 @@ def test_several_views_are_one_target():
 def test_views_that_do_not_fit_are_refused(views, message):
     with pytest.raises(ValueError, match=message):
         MultiViewTarget(views)
+
+
+# Another frame rate ---------------------------------------------------------
+
+
+def test_frames_of_a_faster_target_stand_side_by_side():
+    fast = view(num_frames=1)  # 100 Hz
+    target = ResampledTarget(fast, 25.0)
+    assert (target.frame_rate, target.num_codebooks, target.codebook_size) == (
+        25,
+        8,
+        32,
+    )
+    wavs, lens = torch.randn(2, 48500), torch.tensor([30000 / 48500, 1.0])
+    codes, found = fast(wavs, lens), target(wavs, lens)
+    assert codes.shape == (2, 202, 2) and found.shape == (2, 50, 8)
+    for frame in (0, 30, 49):
+        expected = codes[1, 4 * frame : 4 * frame + 4]
+        assert torch.equal(found[1, frame].view(4, 2), expected)
+    # 125 frames of the first clip: the last one does not fill a frame of four.
+    assert (codes[0, 124] >= 0).all() and (codes[0, 125:] == -1).all()
+    assert (found[0, :31] >= 0).all() and (found[0, 31:] == -1).all()
+    assert untrained_parts(target) == ["RandomProjection"]
+
+
+def test_codes_of_a_slower_target_are_repeated():
+    slow = view(num_frames=12)  # 8.33 Hz
+    target = ResampledTarget(slow, 25.0)
+    assert (target.frame_rate, target.num_codebooks) == (25, 2)
+    wavs, lens = torch.randn(2, 48000), torch.tensor([0.5, 1.0])
+    codes, found = slow(wavs, lens), target(wavs, lens)
+    assert found.shape == (2, 48, 2)
+    assert torch.equal(found.unflatten(1, (16, 3))[:, :, 1], codes)
+    assert (found[0, 24:] == -1).all() and (found[0, :24] >= 0).all()
+
+
+def test_a_resampled_target_trains_and_is_told_which_crops():
+    class Told(torch.nn.Module):
+        sample_rate, frame_rate, num_codebooks, codebook_size = 24000, 75.0, 2, 16
+
+        def forward(self, wavs, wav_lens, crops):
+            assert crops == [("a", 1.0)]
+            return torch.zeros(1, wavs.shape[1] // 320, 2, dtype=torch.int64)
+
+    stage = MaskedPrediction(
+        BlockMasking(),
+        ResampledTarget(Told(), 25.0),
+        MuQEncoder(32, num_layers=1, num_heads=4, ffn_width=64, conv_channels=4),
+        MultiCodebookHead(32, 6, 16),
+    )
+    out = stage(torch.randn(1, 24000), None, torch.tensor([6]), [("a", 1.0)])
+    assert out.sums["accuracy_per_codebook"].shape == (6,)
+
+
+@pytest.mark.parametrize("rate, words", [(40.0, "100 frames.*of which 40"), (0, "Hz")])
+def test_rates_that_are_no_multiple_are_refused(rate, words):
+    with pytest.raises(ValueError, match=words):
+        ResampledTarget(view(num_frames=1), rate)

@@ -1,0 +1,240 @@
+"""Vectors, and squared error: what MERT asks beside codes."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from muq_plugins.lobes.finite import check_computed
+from muq_plugins.lobes.lengths import absolute_lengths, length_mask, most_precise
+from muq_plugins.lobes.linear import Linear
+from muq_plugins.lobes.masking import Masking
+from muq_plugins.lobes.objectives.base import (
+    Hearing,
+    Measure,
+    Objective,
+    Reference,
+    StageOutput,
+    check_equal,
+)
+from muq_plugins.lobes.target import untrained_parts
+
+# Vectors that differ by less of their size are all the same.
+ROUNDING = 1e-10
+
+
+class VectorHead(Linear):
+    """One linear layer that predicts a vector.
+
+    Arguments
+    ---------
+    width : int
+        Size of the hidden states.
+    output_size : int
+        Size of the vectors.
+
+    Example
+    -------
+    >>> VectorHead(32, output_size=336)(torch.randn(7, 32)).shape
+    torch.Size([7, 336])
+    """
+
+    def __init__(self, width: int, output_size: int):
+        super().__init__(width, output_size)
+        self.width = width
+        self.output_size = output_size
+
+
+class VectorRegression(Objective):
+    """Which feature vectors do the frames have?
+
+    The loss is the squared error, the mean over frames and values, where a masked
+    frame counts 1 and a visible one ``visible_weight``. With a `ConstantQ` as features
+    it is the second objective of MERT (arXiv 2306.00107).
+
+    A squared error has the scale of the features. So what has been learned is told by
+    its share of the error of a constant model, which always answers with the mean of
+    the vectors: below 100 % something was heard.
+
+    Arguments
+    ---------
+    features : nn.Module
+        Any module that follows the Features contract, at the frame rate of the
+        encoder. It is frozen.
+    head : nn.Module
+        Vectors (frames, size) from hidden states (frames, width).
+    visible_weight : float
+        What a frame that is not masked counts in the loss; 0 for nothing.
+
+    Raises
+    ------
+    ValueError
+        If features and head do not fit, or the weight is negative or not finite.
+
+    Example
+    -------
+    >>> from muq_plugins.lobes import BlockMasking, ConstantQ, MuQEncoder, Pretraining
+    >>> asked = VectorRegression(ConstantQ(num_bins=84, bins_per_octave=12),
+    ...                          VectorHead(32, 84))
+    >>> encoder = MuQEncoder(32, 1, num_heads=4, ffn_width=64, conv_channels=4)
+    >>> stage = Pretraining(BlockMasking(), encoder, {"constant_q": asked})
+    >>> sorted(stage(torch.randn(2, 24000)).sums)
+    ['error', 'loss']
+    """
+
+    measures = {
+        "relative_error": Measure(
+            "Masked error, share of that of a constant model",
+            "share",
+            references={
+                "constant": Reference("a constant model", "a constant\nmodel: {:.0%}")
+            },
+            margin=0.1,
+            about="The model describes frames that it does not hear by vectors. The "
+            "squared error of a model that always answers with the mean of all vectors "
+            "is 100 %. Only what lies below that line was learned from the music "
+            "around the gap.",
+        ),
+        "error": Measure(
+            "Masked squared error, mean over values",
+            references={
+                "variance": Reference("a constant model", "a constant\nmodel: {:.2f}")
+            },
+        ),
+        "visible_relative_error": Measure(
+            "Error of visible frames, share of that of a constant model", "share"
+        ),
+        "visible_error": Measure("Squared error of visible frames, mean over values"),
+    }
+
+    def __init__(
+        self, features: nn.Module, head: nn.Module, visible_weight: float = 0.0
+    ):
+        super().__init__()
+        check_equal("output_size", "values", features, head)
+        if not 0 <= visible_weight < math.inf:
+            raise ValueError(f"visible_weight is {visible_weight}: give 0 or more.")
+        self.features = features.requires_grad_(False).eval()
+        self.head = head
+        self.visible_weight = visible_weight
+
+    def train(self, mode: bool = True) -> VectorRegression:
+        """Leaves the features in evaluation mode whatever is asked.
+
+        Arguments
+        ---------
+        mode : bool
+            For the head.
+
+        Returns
+        -------
+        VectorRegression
+            This module.
+        """
+        super().train(mode)
+        self.features.eval()
+        return self
+
+    def check(self, encoder: nn.Module, masking: Masking | None) -> None:
+        """Refuses parts of other rates or widths; see `Objective.check`.
+
+        Arguments
+        ---------
+        encoder : nn.Module
+            Any module that follows the Encoder contract.
+        masking : Masking or None
+            What the encoder does not get to hear.
+
+        Raises
+        ------
+        ValueError
+            Names both parts and what differs.
+        """
+        check_equal("sample_rate", "Hz", self.features, encoder, masking)
+        check_equal("frame_rate", "Hz", self.features, encoder, masking)
+        check_equal("width", "values", encoder, self.head)
+
+    def forward(self, hearing: Hearing) -> StageOutput:
+        """Predicts the vectors of masked frames, and of visible ones if they count.
+
+        Arguments
+        ---------
+        hearing : Hearing
+            The batch.
+
+        Returns
+        -------
+        StageOutput
+            Loss and statistics over frames inside the clips.
+        """
+        with torch.no_grad():
+            vectors, lens = self.features(hearing.wavs, hearing.wav_lens)
+        check_computed(vectors, self.features)
+        out, mask = hearing.masked
+        hidden = out.last_hidden_state
+        lengths = absolute_lengths(lens, vectors.shape[1], vectors.shape[0])
+        # A clip may end inside its last frame, which not all parts round alike.
+        frames = min(vectors.shape[1], mask.shape[1], hidden.shape[1])
+        vectors, mask, hidden = (
+            vectors[:, :frames],
+            mask[:, :frames],
+            hidden[:, :frames],
+        )
+        inside = length_mask(lengths, frames)
+        inside = torch.ones_like(mask) if inside is None else inside
+        scored = inside if self.visible_weight else inside & mask
+
+        vectors, masked = vectors[scored].float(), mask[scored]
+        errors = (self.head(hidden[scored]).float() - vectors).square().mean(1)
+        counted = torch.where(masked, 1.0, self.visible_weight)
+        total, weight = (errors * counted).sum(), counted.sum()
+        # By chance nothing may be scored: then there is nothing to learn, but the
+        # graph must stay whole for the processes that did score something.
+        loss = total / weight.clamp(min=torch.finfo(weight.dtype).tiny)
+        sums, weights, totals = {"loss": total.detach()}, {"loss": weight}, {}
+        kinds = {"": masked, **({"visible_": ~masked} if self.visible_weight else {})}
+        for kind, these in kinds.items():
+            sums[f"{kind}error"] = errors.detach()[these].sum()
+            weights[f"{kind}error"] = these.float().sum()
+            if not self.training:  # checkpoints are made in training, and stay small
+                precise = vectors[these].to(most_precise(vectors.device))
+                totals[f"{kind}frames"] = these.sum()
+                totals[f"{kind}vector_sum"] = precise.sum(0)
+                totals[f"{kind}vector_squares"] = precise.square().sum(0)
+        return StageOutput(loss, sums, weights, totals)
+
+    def summary(self, means: dict, totals: dict[str, Tensor]) -> dict:
+        """What a constant model reaches, and how much of its error is left.
+
+        Arguments
+        ---------
+        means : dict
+            ``error``, and ``visible_error`` where it counts.
+        totals : dict
+            ``frames``, ``vector_sum`` and ``vector_squares`` of the masked frames, and
+            of the visible ones.
+
+        Returns
+        -------
+        dict
+            ``variance``, the squared error of a constant model, and ``relative_error``,
+            the share of it that is left, of both kinds of frames; neither if all
+            vectors are the same. ``random_target`` to the names of untrained parts of
+            the features, if there are any.
+        """
+        random = untrained_parts(self.features)
+        found = {"random_target": ", ".join(random)} if random else {}
+        for kind in ("", "visible_"):
+            if not totals.get(f"{kind}frames"):
+                continue
+            frames = totals[f"{kind}frames"]
+            mean = totals[f"{kind}vector_sum"] / frames
+            power = float((totals[f"{kind}vector_squares"] / frames).mean())
+            variance = power - float(mean.square().mean())
+            if variance > ROUNDING * power:
+                found[f"{kind}variance"] = variance
+                found[f"{kind}relative_error"] = means[f"{kind}error"] / variance
+                found["constant"] = 1.0
+        return found
