@@ -51,7 +51,13 @@ PLAIN = (
 )
 
 #: Those whose parts are downloaded, or take long to build: their values as well.
-WITHOUT_PARTS = ("continue_hubert", "baseline_encodec", "muq_mulan", "recognition")
+WITHOUT_PARTS = (
+    "continue_hubert",
+    "baseline_encodec",
+    "mert",
+    "muq_mulan",
+    "recognition",
+)
 
 #: A small teacher in the place of a trained one.
 TEACHER = str(DATA / "encoders" / "muq")
