@@ -199,9 +199,9 @@ def overfit(run: Run) -> Iterator[Verdict]:
     A gap as large as the margin that counts as learning has eaten that much of it.
     """
     for name in run.main:
-        if run.valid.get(name) is None:
-            continue
         measure = run.measures[name]
+        if run.valid.get(name) is None or measure.moving:
+            continue
         steps, valid = series(select(run.rows, kind="valid"), name)
         _, train = series(select(run.rows, kind="train"), name)
         train = train[np.isfinite(train)][-TRAIN_ROWS:]

@@ -87,6 +87,9 @@ class Measure(NamedTuple):
         None for a measure that does not say what has been learned.
     learned : str
         What a model does that has learned it, in a sentence.
+    moving : bool
+        Whether what is asked changes as the model learns, so that numbers of different
+        steps do not compare.
     limit : float or None
         The worst that it may be; None for any.
     beyond : str
@@ -106,6 +109,7 @@ class Measure(NamedTuple):
     references: Mapping[str, Reference] = {}
     margin: float | None = None
     learned: str = "predicts music that it does not hear"
+    moving: bool = False
     limit: float | None = None
     beyond: str = ""
     about: str = ""

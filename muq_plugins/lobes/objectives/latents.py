@@ -83,11 +83,13 @@ class LatentRegression(Objective):
                 )
             },
             margin=0.10,
+            moving=True,
             about="The model predicts what its slower copy makes of frames that it "
             "does not hear itself. Each dimension is normalised over a clip, so that "
             "answering always with the mean is an error of the variance that is left "
-            "in the average of several layers. Where the copy hears nothing but a few "
-            "directions, a small error says little: see how far the targets spread.",
+            "in the average of several layers. As the copy learns, too, its targets "
+            "become others, and the error may rise. Where they spread over nothing "
+            "but a few directions, a small error says little.",
         ),
         "visible_error": Measure("Error of visible frames, mean over dimensions"),
         "target_spread": Measure(

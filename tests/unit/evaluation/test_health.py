@@ -203,6 +203,17 @@ def test_what_must_not_become_too_bad(values, expected, words):
     assert any(words in verdict.message for verdict in found)
 
 
+def test_what_is_asked_of_a_moving_teacher_makes_no_series():
+    row = {"kind": "valid", "stage": "pretrain", "constant_error": 0.9, "rank": 9.0}
+    rows = [{**row, "step": step, "error": step / 10} for step in (1, 2, 3, 4)]
+    assert levels(judged(LatentRegression.measures, *rows)) == ["good"]
+    steady = {
+        name: measure._replace(moving=False)
+        for name, measure in LatentRegression.measures.items()
+    }
+    assert levels(judged(steady, *rows)) == ["warning", "good"]
+
+
 def test_what_is_said_of_clips_that_are_told_apart():
     row = {"kind": "valid", "stage": "pretrain", "step": 9, "time": 1.0}
     (found,) = judged(
@@ -215,10 +226,10 @@ def test_what_is_said_of_clips_that_are_told_apart():
     )
 
 
-def judged(measures, row):
-    """What is said of the last validation of a pre-training with other measures."""
+def judged(measures, *rows):
+    """What is said of the validations of a pre-training with other measures."""
     run = Run(Path("nowhere"), "pretrain", measures)
-    run.__dict__.update(rows=[row], arrays={})
+    run.__dict__.update(rows=list(rows), arrays={})
     return PAGES["pretrain"][0].verdicts_of(run)
 
 
