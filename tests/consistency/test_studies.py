@@ -1,5 +1,6 @@
 """Every study file can be run, and what is published comes from its numbers."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from muq_plugins.experiment import load_experiment
 from muq_plugins.experiment.plan import plan_runs
 
 ROOT = Path(__file__).parents[2]
+RECORDS = ROOT / "docs" / "results" / "runs"
 STUDIES = sorted((ROOT / "hparams" / "studies").glob("study_*.yaml"))
 PUBLISHED = sorted((ROOT / "docs" / "results").glob("*/study.json"))
 
@@ -47,6 +49,27 @@ def test_inputs_of_towers_are_no_experiments_of_the_report():
     hparams = load_experiment([str(path)]).hparams
     shown = describe_study(hparams, "none")["experiments"]
     assert set(hparams["experiments"]) - set(shown) == {"muq", "bestrq"}
+
+
+def test_records_are_named_after_their_runs():
+    for path in RECORDS.glob("*.json"):
+        record = json.loads(path.read_text("utf-8"))
+        stem, seed, key = path.stem.rsplit("-", 2)
+        settings, numbers = record["settings"], record["numbers"]
+        assert record["experiment"] == f"{stem}.yaml"
+        assert settings["seed"] == int(seed)
+        assert record["commands"]["train"] == key
+        assert numbers["updates"] == settings["optimizer_step_limit"]
+
+
+@pytest.mark.parametrize("path", PUBLISHED, ids=lambda path: path.parent.name)
+def test_published_numbers_come_from_records(path):
+    for run in json.loads(path.read_text("utf-8"))["runs"]:
+        if "record" in run:  # those of before had none
+            record = json.loads((RECORDS / f"{run['record']}.json").read_text("utf-8"))
+            assert run.items() >= record["numbers"].items()
+            for task, scores in run["probe"].items():
+                assert record["probe"][task].items() >= scores.items()
 
 
 @pytest.mark.parametrize("path", PUBLISHED, ids=lambda path: path.parent.name)

@@ -63,7 +63,8 @@ def collect_study(
         if experiment not in named:
             continue
         record = read_json(path, "delete it; the run is done again")
-        run = {"experiment": experiment, "seed": seed, **record["numbers"]}
+        run = {"experiment": experiment, "seed": seed, "record": Path(path).stem}
+        run |= record["numbers"]
         if probes:
             run["probe"] = {}
         for name, task in record["tasks"].items():
