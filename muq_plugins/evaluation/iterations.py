@@ -76,9 +76,10 @@ def _model(run: Path) -> Model:
     if (run / METRICS_FILE).is_file():
         rows = select(read_metrics(run / METRICS_FILE), stage="pretrain", kind="test")
         for test in rows[-1:]:
-            row |= {key: test[key] for key in COLUMNS if key in test}
             row["steps"] = test["step"]
-            row["learned"] = test["code_entropy"] - test["cross_entropy"]
+            if "cross_entropy" in test:  # else it names no codes
+                row |= {key: test[key] for key in COLUMNS if key in test}
+                row["learned"] = test["code_entropy"] - test["cross_entropy"]
     counts = load_diagnostics(run).get("code_counts")
     if counts is not None:
         row["usage"] = float(codes.usage(counts).mean())

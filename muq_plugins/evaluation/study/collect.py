@@ -148,10 +148,10 @@ def run_numbers(run_folder: str | Path) -> dict[str, Any]:
         "training_seconds": round(test["time"], 1),
         "parameters": sum(map(math.prod, shapes)),
     }
-    if stage == "mulan":
+    counts = load_diagnostics(run_folder).get("code_counts")
+    if stage == "mulan" or counts is None:  # or it has several objectives, or no codes
         return numbers
     learning = select(rows, kind="valid")
-    counts = load_diagnostics(run_folder)["code_counts"]
     # What the tokenizer cost, which no budget counts, and how good it is.
     tokenizer = run_folder / "tokenizer"
     trained: dict[str, Any] = {}

@@ -171,6 +171,10 @@ class Study(NamedTuple):
         seeds = sorted(self.seeds)
         return [self.runs[name, seed] for seed in seeds if (name, seed) in self.runs]
 
+    def is_silent(self, name: str) -> bool:
+        """Whether a run of an experiment names no codes."""
+        return any("learning" not in run for run in self.runs_of(name))
+
     def rows(self, names: Sequence[str]) -> list[int]:
         """Where experiments and references are in the arrays."""
         return [[*self.names, *REFERENCES].index(name) for name in names]
@@ -262,7 +266,7 @@ def parse_study(content: Any, file: str | Path = STUDY_FILE) -> Study:
 def _numbers(run: dict) -> dict[str, float | None]:
     """The plain numbers of a run; None where there is none."""
     cost = {key: run.get(key) for key in BUDGET.values()}
-    if "learning" not in run:  # music and text
+    if "learning" not in run:  # it names no codes
         return cost
     steps, losses = run["learning"]["updates"], run["learning"]["cross_entropy"]
     entropy, area = entropy_of(run), math.nan
@@ -395,7 +399,7 @@ def _faults(content: Any) -> Iterator[str]:
     """What is wrong with a file. Only the first is sure: the next ones rely on it."""
     yield from _misfits(content, FILE)
     yield from _wrongly_asked(content, content["experiments"], [*MEASURES, "probe:"])
-    rule = dict.fromkeys(PRETRAINED, ANY)
+    rule = {}
     if content.get("scores"):
         rule = {"scores": dict.fromkeys(content["scores"], {"value": ANY})}
     if content["tasks"]:
@@ -405,7 +409,9 @@ def _faults(content: Any) -> Iterator[str]:
             for kept in ["hits" if "targets" in task else "per_clip"]
         }
     for index, run in enumerate(content["runs"]):
-        yield from _misfits(run, rule, f"runs[{index}]")
+        # What names no codes is compared by its probes.
+        of_codes = dict.fromkeys(PRETRAINED, ANY) if run.keys() & {*PRETRAINED} else {}
+        yield from _misfits(run, {**of_codes, **rule}, f"runs[{index}]")
 
 
 def _wrongly_asked(content: dict, names, measures: list[str]) -> Iterator[str]:

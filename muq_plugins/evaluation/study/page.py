@@ -35,6 +35,7 @@ from muq_plugins.evaluation.study.numbers import (
     BUDGET,
     CURVES,
     KINDS,
+    OF_CODES,
     REFERENCES,
     SAME_SIZE,
     Measure,
@@ -79,6 +80,13 @@ class Group(NamedTuple):
     def finished(self) -> list[str]:
         """Those that have a run."""
         return [name for name in self.names if self.study.runs_of(name)]
+
+    @property
+    def coded(self) -> Group:
+        """Without the experiments that name no codes."""
+        names = [name for name in self.names if not self.study.is_silent(name)]
+        members = {name: self.members[name] for name in names} if self.x else names
+        return self._replace(members=members)
 
     @property
     def name(self) -> str:
@@ -139,7 +147,7 @@ def _parts_of(group: Group) -> list[Part]:
     if group.study.scores:
         return [Part("music", scores, music_table)]
     codes = {**scores, "learning": _learning_figure, "codes": _codes_figure}
-    parts = [Part("codes", codes, codes_table)]
+    parts = [Part("codes", codes, codes_table)] if group.coded.finished else []
     if group.study.about["tasks"]:
         layers = Part("layers", {"layers": _layers_figure})
         parts = [Part("probes", scores, probe_table), layers, *parts]
@@ -342,8 +350,12 @@ def _decided(low: float, high: float) -> str:
 
 def not_comparable(study: Study, measure: str, names: Sequence[str]) -> str:
     """Why a measure says nothing about some experiments; empty if it does."""
+    if measure not in OF_CODES:
+        return ""
+    if silent := [study.label(name) for name in names if study.is_silent(name)]:
+        return f"not comparable, as no codes are named by {' and '.join(silent)}"
     runs = [run for name in names for run in study.runs_of(name)]
-    sizes = sorted({run.get("codebook_size") for run in runs})
+    sizes = sorted({run["codebook_size"] for run in runs})
     if measure in SAME_SIZE and len(sizes) > 1:
         words = " and ".join(map(str, sizes))
         return f"not comparable, as codebooks have {words} entries"
@@ -414,7 +426,7 @@ def music_table(group: Group) -> Table:
 
 def codes_table(group: Group) -> Table:
     """The targets of experiments, and how well they are predicted."""
-    study = group.study
+    group, study = group.coded, group.study
     asked = {question["measure"] for question in study.about["questions"]}
     shown = ["gain", *(name for name in CURVES if name in asked)]
     table = _compared(study, group.names, shown, CODES)
@@ -560,7 +572,9 @@ def _panels(group: Group, curves, axes: tuple[str, str], path: Path, **more) -> 
 
 
 def _learning_figure(group: Group, path: Path) -> None:
-    def curves(name: str) -> Curves:
+    def curves(name: str) -> Curves | None:
+        if group.study.is_silent(name):  # the base may be
+            return None
         runs = group.study.runs_of(name)
         steps = runs[0]["learning"]["updates"]
         values = [
@@ -571,7 +585,7 @@ def _learning_figure(group: Group, path: Path) -> None:
         return Curves(group.study.label(name), steps, values)
 
     axes = "update", "cross-entropy\nminus entropy (nat)"
-    _panels(group, curves, axes, path, zero="a model that only counts codes")
+    _panels(group.coded, curves, axes, path, zero="a model that only counts codes")
 
 
 def _layers_figure(group: Group, path: Path) -> None:
@@ -590,7 +604,7 @@ def _layers_figure(group: Group, path: Path) -> None:
 
 
 def _codes_figure(group: Group, path: Path) -> None:
-    usage, perplexity = [], []
+    group, usage, perplexity = group.coded, [], []
     for name in group.finished:
         runs = group.study.runs_of(name)
         runs = [r for r in runs if r["num_codebooks"] == runs[0]["num_codebooks"]]

@@ -60,6 +60,18 @@ def test_a_run_that_is_named_after_its_seed_is_told_from_others(runs, tmp_path):
     assert "| muq/1234 | " in text
 
 
+def test_a_teacher_that_names_no_codes(runs, tmp_path):
+    """What it guesses right are no codes; its probe is compared all the same."""
+    row = {"kind": "test", "stage": "pretrain", "step": 7, "accuracy": 0.9}
+    (runs[0] / "metrics.jsonl").unlink()
+    (runs[0] / "diagnostics.npz").unlink()
+    MetricsLog(runs[0] / "metrics.jsonl").write(row)
+    iterations_report(tmp_path / "out", runs)
+    text = (tmp_path / "out" / "report.md").read_text("utf-8")
+    assert "| bad | 7 | - | - | - | - | - | " in text
+    assert "against its teacher" in text
+
+
 def test_a_teacher_that_is_no_run(runs, tmp_path):
     iterations_report(tmp_path / "out", ["OpenMuQ/MuQ-large-msd-iter", runs[1]])
     text = (tmp_path / "out" / "report.md").read_text("utf-8")

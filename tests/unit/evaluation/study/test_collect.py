@@ -145,6 +145,32 @@ def test_a_study_can_be_read_again(tmp_path):
     assert len(study.runs_of("b")) == 1
 
 
+def test_what_names_no_codes_is_compared_by_its_probes(tmp_path):
+    silent = make_run(tmp_path / "b", predicted=(0, 1, 1, 0), tokenizer=False)
+    (silent / "metrics.jsonl").unlink()
+    row = {"stage": "pretrain", "loss": 0.4, "accuracy": 0.9, "audio_seconds": 64.0}
+    row |= {"kind": "test", "step": 4, "time": 2.0}
+    MetricsLog(silent / "metrics.jsonl").write(row)
+    save_diagnostics(silent, frames=np.array(4))
+    assert set(run_numbers(silent)) == {
+        *("updates", "audio_seconds", "training_seconds", "parameters")
+    }
+    runs = [("a", 1, record_of(make_run(tmp_path / "a"))), ("b", 1, record_of(silent))]
+    asked = [
+        {"question": f"{name}?", "measure": name, "better": "b", "than": "a"}
+        for name in ("probe", "gain", "accuracy")
+    ]
+    for base in "ab":
+        about = {**ABOUT, "base": base, "questions": asked}
+        collect_study(tmp_path, about, runs, ["corpus"], [])
+        text = (study_report(tmp_path).parent / "report.md").read_text()
+        probed, coded = text.split("## All: codes and how they are learned")
+        assert "| a | " in coded and "| b | " not in coded.split("## ")[0]
+        assert "| b | " in probed
+        assert text.count("not comparable, as no codes are named by b") >= 2
+        assert "probe? Undecided at this budget: one seed, +" in text
+
+
 def test_notes_are_a_measure(tmp_path):
     """Frame by frame there are no hits, but a score of every clip."""
     clips = {"trained encoder": [[0.9, 0.7, 0.8]], "untrained encoder": [[0.5] * 3] * 2}
