@@ -172,19 +172,36 @@ class TaskResult:
             axis=0,
         )
 
+    @property
+    def headline(self) -> Row:
+        """The score of what was asked for: the first encoder, or the trained one."""
+        name = next(iter(self.about.get("encoders", [TRAINED])))
+        return self.row(name, LINEAR) or self.row(name, HIDDEN)
+
+    def differs(self, other: TaskResult) -> str | None:
+        """Why another result of this task is not to be compared; None if it is."""
+        for name in ("kind", "metric", "classes"):
+            if getattr(self, name) != getattr(other, name):
+                return f"the {name} differ"
+        for name in ("protocol", "split"):
+            values = [one.about.get(name) for one in (self, other)]
+            if values[0] != values[1]:
+                return f"{name} {values[0]} is not {values[1]}"
+        for key in ("targets", "groups"):
+            pair = (probe.predictions.get(key) for probe in (self, other))
+            if not np.array_equal(*pair):
+                return "they were not tested on the same clips"
+        return None
+
     def gain(self, other: TaskResult) -> Estimate | None:
-        """How much better the trained encoder is than that of another probe.
+        """How much better the encoder is than that of another probe.
 
         Of the same pieces, so that those that are hard for both do not widen the
         interval; None if the other one was not tested on the same clips.
         """
-        same = (self.kind, self.classes) == (other.kind, other.classes)
-        for key in ("targets", "groups") if same else ():
-            pair = (probe.predictions.get(key) for probe in (self, other))
-            same = same and np.array_equal(*pair)
-        if not same:
+        if self.differs(other):
             return None
-        ours, theirs = self.row(TRAINED, LINEAR), other.row(TRAINED, LINEAR)
+        ours, theirs = self.headline, other.headline
         return interval(
             ours.value - theirs.value, self.draws(ours) - other.draws(theirs)
         )

@@ -13,7 +13,7 @@ import typer
 
 from muq_plugins import __version__
 from muq_plugins.errors import UserError, refusal
-from muq_plugins.inference.cli import doctor, encoder, index, tag, tokenizer
+from muq_plugins.inference.cli import compare, doctor, encoder, index, tag, tokenizer
 from muq_plugins.inference.cli.options import say
 
 NAME = "muq-plugins"
@@ -26,6 +26,7 @@ COMMANDS = {
     "serve": index.serve,
     "inspect-tokenizer": tokenizer.inspect,
     "export": encoder.export,
+    "compare": compare.compare,
     "doctor": doctor.doctor,
 }
 INTERRUPTED = 128 + signal.SIGINT
