@@ -86,7 +86,7 @@ def output_folder(text: str) -> str:
     """Where an experiment writes, without building anything else of it."""
     tree = parse_yaml(text, "the experiment")
     names = ("seed", "experiment", "study", "encoder", "model", "protocol")
-    names += ("output_folder",)
+    names += ("tasks", "output_folder")
     known = {n: tree[n] for n in names if not isinstance(tree.get(n, {}), dict)}
     return load_hyperpyyaml(dump_yaml(known))["output_folder"]
 

@@ -39,7 +39,7 @@ logger = get_logger(__name__)
 FORMAT = 1
 # Of the weights of a mixture, which are few and start equal.
 MIXTURE_LR = 3e-2
-AT_ONCE = 4096
+AT_ONCE = 1024
 
 
 class Part(NamedTuple):

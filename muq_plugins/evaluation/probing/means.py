@@ -41,7 +41,7 @@ FORMAT = 1
 CHUNK = 16
 VALUES, INDEX = "means.f16", "recordings.jsonl"
 # Of how many rows at a time moments are computed.
-AT_ONCE = 4096
+AT_ONCE = 1024
 
 
 class Cutting(NamedTuple):
@@ -78,10 +78,10 @@ class Means:
         return Means(self.values, self.rows[places], self.key)
 
     def only(self, layers: Sequence[int]) -> Means:
-        """Only some layers, in memory."""
-        values = self.values[:, list(layers)] if len(layers) < self.layers else None
-        if values is None:
-            return self
+        """Only some layers that follow each other; one alone is read at once."""
+        values = self.values[:, layers[0] : layers[-1] + 1]
+        if len(layers) > 1:
+            return Means(values, self.rows, self.key)
         return Means(values[self.rows], np.arange(len(self.rows)), self.key)
 
     def moments(self) -> tuple[Tensor, Tensor]:

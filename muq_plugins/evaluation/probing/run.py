@@ -165,8 +165,13 @@ def probe_run(
     return True
 
 
-def probe_folder(parent: str | Path, encoder: str | Path) -> str:
-    """A folder of its own for the probe of each encoder."""
+def probe_folder(
+    parent: str | Path, encoder: str | Path, tasks: Sequence[str] = ()
+) -> str:
+    """A folder of its own for the probe of each encoder, and of some tasks."""
+    if tasks:
+        many = f"{len(tasks)}_tasks-{digest(list(tasks))[:8]}"
+        parent = Path(parent) / ("-".join(tasks) if len(tasks) < 5 else many)
     path = Path(encoder)
     whole = str(path.resolve() if path.exists() else path)
     name = "-".join(Path(whole).parts[-2:]).strip("/")
