@@ -155,7 +155,10 @@ class Study(NamedTuple):
     @property
     def headline(self) -> str:
         """The measure that the study is judged by first."""
-        return "probe" if self.about["tasks"] else next(iter(self.scores), "gain")
+        if not self.about["tasks"]:
+            return next(iter(self.scores), "gain")
+        asked = {question["measure"] for question in self.about["questions"]}
+        return NOTES if NOTES in asked and NOTES in self.values else "probe"
 
     @property
     def scores(self) -> dict[str, dict]:
@@ -210,8 +213,10 @@ class Study(NamedTuple):
         if not self.about["tasks"]:
             return {"a model that only counts codes": 0.0}
         known = filter(self.knows, REFERENCES)
-        levels = {name: float(self.of("probe", name).mean()) for name in known}
-        return {**levels, "chance": 0.0}
+        levels = {name: float(self.of(self.headline, name).mean()) for name in known}
+        tasks = self.about["tasks"].items() if self.headline == NOTES else ()
+        chances = [about["chance"] for name, about in tasks if is_notes(name)]
+        return {**levels, "chance": next(iter(chances), 0.0)}
 
     def measure(self, name: str) -> Measure:
         """One of the measures that this study has."""
@@ -252,7 +257,7 @@ def parse_study(content: Any, file: str | Path = STUDY_FILE) -> Study:
                     row = name if features == TRAINED else features
                     value, drawn = _probed(score, about)
                     study.put(task, row, seed, value)
-                    if task.split("/")[-1] == NOTES:
+                    if is_notes(task):
                         study.put(NOTES, row, seed, value, drawn)
                     chance = about["chance"]
                     value, drawn = ((x - chance) / (1 - chance) for x in (value, drawn))
@@ -261,6 +266,11 @@ def parse_study(content: Any, file: str | Path = STUDY_FILE) -> Study:
         if probed := [arrays[name] for name in arrays if name.startswith("probe:")]:
             arrays["probe"] = np.mean(probed, axis=0)
     return study
+
+
+def is_notes(task: str) -> bool:
+    """Whether a task of a probe is that of notes."""
+    return task.split("/")[-1] == NOTES
 
 
 def _numbers(run: dict) -> dict[str, float | None]:
@@ -311,13 +321,16 @@ def _probed(score: dict, task: dict) -> tuple[float, np.ndarray]:
 
 
 def layer_scores(study: Study, name: str, features: str = TRAINED) -> list[np.ndarray]:
-    """Probe score of every layer, the mean over the tasks, run by run."""
-    found = []
+    """The headline of every layer, the mean over its tasks, run by run."""
+    found, of_notes = [], study.headline == NOTES
     for run in study.runs_of(name):
         by_task = []
         for task, about in study.about["tasks"].items():
             layers = np.array(run["probe"][task][features]["layers"])
-            by_task.append((layers - about["chance"]) / (1 - about["chance"]))
+            if not of_notes:
+                by_task.append((layers - about["chance"]) / (1 - about["chance"]))
+            elif is_notes(task):
+                by_task.append(layers)
         size = min(map(len, by_task))
         found.append(np.mean([layers[:size] for layers in by_task], axis=0))
     return found

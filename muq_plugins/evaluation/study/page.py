@@ -30,6 +30,7 @@ from muq_plugins.evaluation.intervals import (
     spread_ratio,
 )
 from muq_plugins.evaluation.page import Fact, Page, Part, Table, Verdict, write_page
+from muq_plugins.evaluation.probing.frame_labels import NOTES
 from muq_plugins.evaluation.probing.results import TRAINED, UNTRAINED
 from muq_plugins.evaluation.study.numbers import (
     BUDGET,
@@ -43,6 +44,7 @@ from muq_plugins.evaluation.study.numbers import (
     along,
     contrast,
     entropy_of,
+    is_notes,
     layer_scores,
     read_study,
     slope_weights,
@@ -403,12 +405,17 @@ def answers_table(study: Study) -> Table:
 
 def probe_table(group: Group) -> Table:
     """What can be read off encoders, task by task, then the references."""
-    study, tasks = group.study, group.study.about["tasks"]
+    study, tasks = group.study, dict(group.study.about["tasks"])
+    if study.headline == NOTES:  # which has a column of its own
+        tasks = {name: about for name, about in tasks.items() if not is_notes(name)}
     names = [*group.names, *filter(study.knows, REFERENCES)]
     others = {f"{task} (%)": (task, 100, 1) for task in tasks}
-    table = _compared(study, names, ["probe"], others)
     chances = [f"{100 * task['chance']:.1f}" for task in tasks.values()]
-    table.rows.append(["chance", "0.0", NOTHING, *chances])
+    shown = {study.headline: study.levels["chance"], "probe": 0.0}
+    table = _compared(study, names, list(shown), others)
+    for chance in [*shown.values()][::-1]:
+        chances = [f"{100 * chance:.1f}", NOTHING, *chances]
+    table.rows.append(["chance", *chances])
     return table
 
 
@@ -599,7 +606,7 @@ def _layers_figure(group: Group, path: Path) -> None:
     reference = None
     if study.knows(UNTRAINED):
         reference = curves(study.about["base"], UNTRAINED, UNTRAINED)
-    axes = "layer", "probe score"
+    axes = "layer", study.measure(study.headline).lower_case
     _panels(group, curves, axes, path, reference=reference, shares=True)
 
 

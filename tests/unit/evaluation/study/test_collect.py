@@ -10,7 +10,7 @@ from muq_plugins.evaluation.probing.results import Row, TaskResult, save_results
 from muq_plugins.evaluation.run_files import MetricsLog, save_diagnostics
 from muq_plugins.evaluation.study import collect_study, run_record, study_report
 from muq_plugins.evaluation.study.collect import run_numbers
-from muq_plugins.evaluation.study.numbers import read_study
+from muq_plugins.evaluation.study.numbers import layer_scores, read_study
 from muq_plugins.inference.muq import save_muq
 from muq_plugins.lobes import MuQEncoder
 
@@ -208,6 +208,13 @@ def test_notes_are_a_measure(tmp_path):
     assert set(drawn.round(6)) == {0.8}  # both pieces have the same mean
     text = study_report(tmp_path).with_suffix(".md").read_text("utf-8")
     assert "notes in average precision within clips" in text
+    # What is asked is shown first: beside chance, whatever that is, and layer by layer.
+    assert study.headline == "notes" and study.levels["chance"] == 0.2
+    assert "The notes AP of every layer." in text and "being chance" not in text
+    head = "| Experiment | Notes AP (%) | Minus a | Probe score (%) | Minus a |"
+    assert f"{head}\n" in text and "| chance | 20.0 | - | 0.0 | - |" in text
+    layers = layer_scores(study, "a")[0].tolist()
+    assert layers == pytest.approx([0.8, 0.8])
     assert "| corpus/notes | - | 2 | 3 | 2 | 20.0 |" in text
 
 
