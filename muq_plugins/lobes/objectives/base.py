@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from muq_plugins.lobes.encoders.base import EncoderOutput
@@ -264,6 +265,40 @@ class Objective(nn.Module):
         encoder : nn.Module
             As it is now.
         """
+
+
+def frames_that_count(
+    hearing: Hearing, asked: Tensor, inside: Tensor, visible_weight: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Hidden states, what is asked, and whether they are masked, frame by frame.
+
+    Of what is asked (batch, frames, ...) the frames inside the clips count, and of
+    these all or the masked ones alone.
+    """
+    out, mask = hearing.masked
+    hidden = out.last_hidden_state
+    # A clip may end inside its last frame, which not all parts round alike.
+    frames = min(asked.shape[1], mask.shape[1], hidden.shape[1])
+    inside, mask = inside[:, :frames], mask[:, :frames]
+    scored = inside if visible_weight else inside & mask
+    return hidden[:, :frames][scored], asked[:, :frames][scored], mask[scored]
+
+
+def weighted_loss(
+    losses: Tensor, masked: Tensor, visible_weight: float
+) -> tuple[Tensor, dict[str, Tensor], dict[str, Tensor]]:
+    """The loss of frames, with its sum and weight for a `StageOutput`."""
+    counted = torch.where(masked, 1.0, visible_weight)
+    total, weight = (losses * counted).sum(), counted.sum()
+    # By chance nothing may be scored: then there is nothing to learn, but the graph
+    # must stay whole for the processes that did score something.
+    loss = total / weight.clamp(min=torch.finfo(weight.dtype).tiny)
+    return loss, {"loss": total.detach()}, {"loss": weight}
+
+
+def kinds_of_frames(masked: Tensor, visible_weight: float) -> dict[str, Tensor]:
+    """Which frames are masked and, if they count, which are not, by their prefix."""
+    return {"": masked, **({"visible_": ~masked} if visible_weight else {})}
 
 
 def check_equal(attribute: str, unit: str, *parts: nn.Module) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -20,6 +19,9 @@ from muq_plugins.lobes.objectives.base import (
     Reference,
     StageOutput,
     check_equal,
+    frames_that_count,
+    kinds_of_frames,
+    weighted_loss,
 )
 from muq_plugins.lobes.target import PADDING_CODE, untrained_parts
 
@@ -198,28 +200,20 @@ class CodePrediction(Objective):
             Loss and statistics over frames inside the clips.
         """
         codes = self.target(hearing.wavs, hearing.wav_lens, hearing.crops)
-        out, mask = hearing.masked
-        hidden = out.last_hidden_state
-        # A clip may end inside its last frame, which not all parts round alike.
-        frames = min(codes.shape[1], mask.shape[1], hidden.shape[1])
-        codes, mask, hidden = codes[:, :frames], mask[:, :frames], hidden[:, :frames]
         inside = codes[..., 0] != PADDING_CODE
-        scored = inside if self.visible_weight else inside & mask
-
-        logits, codes, masked = self.head(hidden[scored]), codes[scored], mask[scored]
+        hidden, codes, masked = frames_that_count(
+            hearing, codes, inside, self.visible_weight
+        )
+        logits = self.head(hidden)
         losses = F.cross_entropy(
             logits.float().flatten(0, 1), codes.flatten(), reduction="none"
         ).view(codes.shape)
-        counted = torch.where(masked, 1.0, self.visible_weight)
-        total, weight = (self._of_frames(losses) * counted).sum(), counted.sum()
-        # By chance nothing may be scored: then there is nothing to learn, but the
-        # graph must stay whole for the processes that did score something.
-        loss = total / weight.clamp(min=torch.finfo(weight.dtype).tiny)
+        loss, sums, weights = weighted_loss(
+            self._of_frames(losses), masked, self.visible_weight
+        )
         hits = (logits.detach().argmax(dim=-1) == codes).float()
-        sums, weights = {"loss": total.detach()}, {"loss": weight}
-        kinds = {"": masked, **({"visible_": ~masked} if self.visible_weight else {})}
         values = {"cross_entropy": losses.detach(), "accuracy": hits}
-        for kind, frames in kinds.items():
+        for kind, frames in kinds_of_frames(masked, self.visible_weight).items():
             found = {}
             for name, value in values.items():
                 per_codebook = (value * frames[:, None]).sum(0)

@@ -19,6 +19,9 @@ from muq_plugins.lobes.objectives.base import (
     Reference,
     StageOutput,
     check_equal,
+    frames_that_count,
+    kinds_of_frames,
+    weighted_loss,
 )
 
 
@@ -207,31 +210,18 @@ class LatentRegression(Objective):
         StageOutput
             Loss and statistics over frames inside the clips.
         """
-        targets, inside = self.targets(hearing)
-        out, mask = hearing.masked
-        hidden = out.last_hidden_state
-        # A clip may end inside its last frame, which not all parts round alike.
-        frames = min(targets.shape[1], mask.shape[1], hidden.shape[1])
-        inside, mask = inside[:, :frames], mask[:, :frames]
-        scored = inside if self.visible_weight else inside & mask
-
-        predictions = self.head(hidden[:, :frames][scored]).float()
-        targets, masked = targets[:, :frames][scored], mask[scored]
+        hidden, targets, masked = frames_that_count(
+            hearing, *self.targets(hearing), self.visible_weight
+        )
+        predictions = self.head(hidden).float()
         errors = self._error(predictions, targets)
-        counted = torch.where(masked, 1.0, self.visible_weight)
-        total, weight = (errors * counted).sum(), counted.sum()
-        # By chance nothing may be scored: then there is nothing to learn, but the
-        # graph must stay whole for the processes that did score something.
-        loss = total / weight.clamp(min=torch.finfo(weight.dtype).tiny)
+        loss, sums, weights = weighted_loss(errors, masked, self.visible_weight)
+        for kind, frames in kinds_of_frames(masked, self.visible_weight).items():
+            sums[f"{kind}error"] = (errors.detach() * frames).sum()
+            weights[f"{kind}error"] = frames.float().sum()
         constant = self._error(torch.zeros_like(targets), targets)
-        found = {
-            "error": (errors, masked),
-            "constant_error": (constant, masked),
-            **({"visible_error": (errors, ~masked)} if self.visible_weight else {}),
-        }
-        sums = {k: (value.detach() * kind).sum() for k, (value, kind) in found.items()}
-        weights = {name: kind.float().sum() for name, (_, kind) in found.items()}
-        sums["loss"], weights["loss"] = total.detach(), weight
+        sums["constant_error"] = (constant * masked).sum()
+        weights["constant_error"] = weights["error"]
         totals = {}
         if not self.training:
             precision = most_precise(targets.device)

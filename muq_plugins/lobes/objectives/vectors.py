@@ -18,6 +18,9 @@ from muq_plugins.lobes.objectives.base import (
     Reference,
     StageOutput,
     check_equal,
+    frames_that_count,
+    kinds_of_frames,
+    weighted_loss,
 )
 from muq_plugins.lobes.target import untrained_parts
 
@@ -172,30 +175,17 @@ class VectorRegression(Objective):
         with torch.no_grad():
             vectors, lens = self.features(hearing.wavs, hearing.wav_lens)
         check_computed(vectors, self.features)
-        out, mask = hearing.masked
-        hidden = out.last_hidden_state
-        lengths = absolute_lengths(lens, vectors.shape[1], vectors.shape[0])
-        # A clip may end inside its last frame, which not all parts round alike.
-        frames = min(vectors.shape[1], mask.shape[1], hidden.shape[1])
-        vectors, mask, hidden = (
-            vectors[:, :frames],
-            mask[:, :frames],
-            hidden[:, :frames],
+        batch, frames, _ = vectors.shape
+        inside = length_mask(absolute_lengths(lens, frames, batch), frames)
+        if inside is None:
+            inside = torch.ones(batch, frames, dtype=torch.bool, device=vectors.device)
+        hidden, vectors, masked = frames_that_count(
+            hearing, vectors.float(), inside, self.visible_weight
         )
-        inside = length_mask(lengths, frames)
-        inside = torch.ones_like(mask) if inside is None else inside
-        scored = inside if self.visible_weight else inside & mask
-
-        vectors, masked = vectors[scored].float(), mask[scored]
-        errors = (self.head(hidden[scored]).float() - vectors).square().mean(1)
-        counted = torch.where(masked, 1.0, self.visible_weight)
-        total, weight = (errors * counted).sum(), counted.sum()
-        # By chance nothing may be scored: then there is nothing to learn, but the
-        # graph must stay whole for the processes that did score something.
-        loss = total / weight.clamp(min=torch.finfo(weight.dtype).tiny)
-        sums, weights, totals = {"loss": total.detach()}, {"loss": weight}, {}
-        kinds = {"": masked, **({"visible_": ~masked} if self.visible_weight else {})}
-        for kind, these in kinds.items():
+        errors = (self.head(hidden).float() - vectors).square().mean(1)
+        loss, sums, weights = weighted_loss(errors, masked, self.visible_weight)
+        totals = {}
+        for kind, these in kinds_of_frames(masked, self.visible_weight).items():
             sums[f"{kind}error"] = errors.detach()[these].sum()
             weights[f"{kind}error"] = these.float().sum()
             if not self.training:  # checkpoints are made in training, and stay small
