@@ -13,7 +13,10 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 # Two workers with one thread each, or (with -n 0) one process with two; also for the
 # processes that they start.
-THREADS = 1 if "PYTEST_XDIST_WORKER" in os.environ else 2
+THREADS = 2
+if "PYTEST_XDIST_WORKER" in os.environ:
+    THREADS = 1
+    os.environ["OMP_NUM_THREADS"] = "1"  # of the process that starts workers it is 2
 os.environ.setdefault("OMP_NUM_THREADS", str(THREADS))
 
 # Started in the background or by nohup, tests and their processes would ignore these.
@@ -22,8 +25,13 @@ if hasattr(signal, "SIGHUP"):
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 import torch  # noqa: E402
+from matplotlib.figure import Figure  # noqa: E402
+
+from tests import cheaper  # noqa: E402
 
 torch.set_num_threads(THREADS)
+cheaper.make_cheaper()
+collect_ignore = ["preloaded.py"]  # of doctests
 
 
 def pytest_addoption(parser):
@@ -37,3 +45,9 @@ def pytest_addoption(parser):
 def device(request):
     """The device that the tests run on, as a string."""
     return request.config.getoption("--device")
+
+
+@pytest.fixture
+def pixels(monkeypatch):
+    """Figures are rendered, as they are for everybody but most tests."""
+    monkeypatch.setattr(Figure, "savefig", cheaper.savefig)

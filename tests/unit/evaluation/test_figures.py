@@ -27,6 +27,8 @@ from muq_plugins.evaluation.figures.values import (
     spectrograms,
 )
 
+pytestmark = pytest.mark.usefixtures("pixels")
+
 
 @pytest.fixture
 def drawn(monkeypatch):

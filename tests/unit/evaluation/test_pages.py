@@ -162,7 +162,7 @@ def test_missing_figure_is_an_error_and_keeps_the_old_report(tmp_path, page_of):
     assert not list(tmp_path.glob("*.partial"))
 
 
-def test_a_pretraining_has_all_parts(pretrain_folder, tokenizer_folder):
+def test_a_pretraining_has_all_parts(pretrain_folder, tokenizer_folder, pixels):
     path = report(pretrain_folder, [tokenizer_folder])
     parsed, text = Page(path), path.read_text("utf-8")
     assert parsed.titles == [
@@ -190,7 +190,9 @@ def test_a_pretraining_has_all_parts(pretrain_folder, tokenizer_folder):
     assert all((pretrain_folder / link).exists() for link in links)
 
 
-def test_tokenizer_report_is_made_from_the_files_alone(tokenizer_folder, tmp_path):
+def test_tokenizer_report_is_made_from_the_files_alone(
+    tokenizer_folder, tmp_path, pixels
+):
     path = report(tokenizer_folder)
     parsed, first = Page(path), path.read_bytes()
     assert "What does each codebook add?" in parsed.titles

@@ -4,7 +4,6 @@ import copy
 import json
 
 import pytest
-from matplotlib.figure import Figure
 
 from muq_plugins.evaluation.study.numbers import parse_study
 from tests.unit.evaluation.simulated_study import Simulated, simulate_study
@@ -51,9 +50,3 @@ def written(tmp_path):
         return tmp_path
 
     return write
-
-
-@pytest.fixture
-def no_pixels(monkeypatch):
-    """Figures that are drawn, but not laid out and rendered, which takes seconds."""
-    monkeypatch.setattr(Figure, "savefig", lambda self, file, **_: file.write(b"PNG"))

@@ -49,7 +49,7 @@ def without(content, experiment, seeds):
 
 
 def test_report_is_complete_and_is_rebuilt_from_the_json_alone(
-    content, written, tmp_path, monkeypatch
+    content, written, tmp_path, monkeypatch, pixels
 ):
     """All parts are there, all figures exist, and a second report is the same."""
     monkeypatch.setattr(style, "DPI", 30)
@@ -112,7 +112,6 @@ def test_unequal_budgets_are_a_problem(content, parsed):
     assert budget_table(parsed(content)).rows[1][2] == "800 or 900"
 
 
-@pytest.mark.usefixtures("no_pixels")
 @pytest.mark.parametrize("lost", [["vq"], ["mel_rvq"], ["n2", "mel_rvq", "n16"]])
 def test_unfinished_studies_have_a_report(content, written, lost):
     """Also without the base, or without any run of a group."""
@@ -129,7 +128,6 @@ def test_unfinished_studies_have_a_report(content, written, lost):
         assert text.count("- **unfinished**") == 3
 
 
-@pytest.mark.usefixtures("no_pixels")
 def test_a_study_that_has_not_begun_has_a_report(content, written):
     """Which shows that its questions can be read."""
     content["questions"] = QUESTIONS
@@ -191,7 +189,6 @@ def test_measures_that_are_asked_for_are_in_the_table(content, parsed):
     assert "Mean cross-entropy (nat)" not in measured.header
 
 
-@pytest.mark.usefixtures("no_pixels")
 def test_studies_without_probes_are_judged_by_the_gain(written, tmp_path):
     """The first questions of a study need no probe."""
     content = simulate_study(
@@ -208,7 +205,6 @@ def test_studies_without_probes_are_judged_by_the_gain(written, tmp_path):
     assert "probe" not in text.lower().replace("for probes", "")
 
 
-@pytest.mark.usefixtures("no_pixels")
 def test_one_seed_has_no_intervals(content, written, parsed):
     """And a warning says that nothing is decided."""
     content["seeds"] = [1]
@@ -223,7 +219,6 @@ def test_one_seed_has_no_intervals(content, written, parsed):
     assert "±" not in "".join(x for x in text.splitlines() if x.startswith("| VQ |"))
 
 
-@pytest.mark.usefixtures("no_pixels")
 def test_an_interval_wider_than_the_scale_is_no_result(written):
     """Two seeds that are far apart say nothing, wherever they are shown."""
     content = simulate_study(
