@@ -7,10 +7,10 @@ import os
 import shutil
 import subprocess
 import sys
-from importlib.metadata import version
+from importlib.metadata import distributions, version
 from pathlib import Path
 
-from muq_plugins.files import locked
+from muq_plugins.files import locked, replace_file
 
 # The releases that the official package was last known to work with. It declares more
 # packages than it imports, so what it imports is named here instead.
@@ -56,24 +56,32 @@ def _official_python(cache: Path) -> str:
     torch = version("torch")
     shared = [path for path in sys.path if path.endswith("-packages")]
     complete, alone = requirements(torch)
-    wanted = [torch, *shared, *complete, *alone]
+    # Not where they are: a new environment with the same packages shares this one.
+    there = sorted({f"{each.name}=={each.version}" for each in distributions()})
+    wanted = [*there, *complete, *alone]
     python_tag = f"py{sys.version_info[0]}{sys.version_info[1]}"
     folder = cache / f"official-{python_tag}-torch{torch}"
     python = folder / "bin" / "python"
     marker = folder / COMPLETE
     if marker.is_file() and json.loads(marker.read_text("utf-8")) == wanted:
+        _share(folder, shared)
         return str(python)
     print(f"building the official environment in {folder}", file=sys.stderr)
     shutil.rmtree(folder, ignore_errors=True)
     _run(sys.executable, "-m", "venv", str(folder))
-    own = next(folder.glob("lib/python*/site-packages"))
-    (own / "shared.pth").write_text("\n".join(shared) + "\n", encoding="utf-8")
+    _share(folder, shared)
     pip = [str(python), "-m", "pip", "install"]
     _run(*pip, *complete)
     _run(*pip, "--no-deps", *alone)
     _run(str(python), "-c", "import muq")
     marker.write_text(json.dumps(wanted, indent=2) + "\n", encoding="utf-8")
     return str(python)
+
+
+def _share(folder: Path, shared: list[str]) -> None:
+    """Lets an environment see the packages of the running one."""
+    own = next(folder.glob("lib/python*/site-packages"))
+    replace_file(own / "shared.pth", ("\n".join(shared) + "\n").encode())
 
 
 def _run(*command: str) -> None:

@@ -42,7 +42,7 @@ SIZES = {
         "rvq_n_codebooks": 8,
         "heads": 16,
         "ffn": 4096,
-        "seconds": 4.0,
+        "seconds": 1.0,
     },
 }
 

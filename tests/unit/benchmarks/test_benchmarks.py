@@ -153,8 +153,12 @@ def test_the_environment_is_built_once(tmp_path, monkeypatch):
     monkeypatch.setattr(environment, "_run", run)
     first = environment.official_python(tmp_path)
     assert len(commands) == 4 and commands[-1] == (first, "-c", "import muq")
+    # Also for another place with the same packages.
+    monkeypatch.setattr(sys, "path", [*sys.path, "/elsewhere/site-packages"])
     assert environment.official_python(tmp_path) == first
     assert len(commands) == 4
+    (shared,) = tmp_path.rglob("shared.pth")
+    assert "/elsewhere/site-packages" in shared.read_text()
     (marker,) = tmp_path.glob("*/complete.json")
     marker.write_text(json.dumps(["muq==0.0.1"]))
     environment.official_python(tmp_path)
