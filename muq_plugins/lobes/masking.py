@@ -249,7 +249,8 @@ class SpanMasking(Masking):
     -------
     >>> from muq_plugins.lobes import MuQEncoder
     >>> masking = SpanMasking(probability=0.5, span_seconds=0.2)
-    >>> encoder = MuQEncoder(32, num_layers=1, num_heads=4, ffn_width=64)
+    >>> encoder = MuQEncoder(32, num_layers=1, num_heads=4, ffn_width=64,
+    ...                      conv_channels=4)
     >>> wavs, keys = torch.randn(2, 48000), torch.tensor([1, 2])
     >>> out, mask = masking.encode(encoder, wavs, None, keys)
     >>> out.last_hidden_state.shape, mask.shape

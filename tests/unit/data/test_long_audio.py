@@ -134,15 +134,16 @@ def peak(count):
     frames = sum(len(chunk.times) for chunk in model.embed_long(minutes(count)))
     assert frames == 1500 * count
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-print(peak(2), peak(120))
+print(peak(2), peak(20))
 """
 
 
 @pytest.mark.slow
-def test_two_hours_need_no_more_memory_than_two_minutes(tmp_path):
+def test_twenty_minutes_need_no_more_memory_than_two(tmp_path):
     encoder = MuQEncoder(8, num_layers=1, num_heads=2, ffn_width=8, conv_channels=1)
     folder = save_muq(tmp_path / "m", encoder)
     command = [sys.executable, "-c", MEMORY, str(folder)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     short, long = map(int, done.stdout.split())
+    # The waveform alone is 115,000.
     assert long - short < 30_000, "kilobytes"

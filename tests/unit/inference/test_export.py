@@ -19,9 +19,13 @@ TOLERANCE = 1e-5  # of the largest value
 
 @pytest.fixture(scope="module")
 def encoder():
+    return make_encoder(num_layers=2)
+
+
+def make_encoder(num_layers):
     """A tiny encoder whose batch normalisation has something to do."""
     torch.manual_seed(0)
-    encoder = MuQEncoder(32, num_layers=2, num_heads=4, ffn_width=64, conv_channels=4)
+    encoder = MuQEncoder(32, num_layers, num_heads=4, ffn_width=64, conv_channels=4)
     for name, buffer in encoder.named_buffers():
         if name.endswith("running_mean"):
             buffer.normal_(std=0.3)
@@ -86,11 +90,11 @@ def test_the_spectrogram_equals_the_features(floor):
 
 
 @torch.no_grad()
-def test_a_served_model_and_large_weights(encoder, tmp_path, monkeypatch):
+def test_a_served_model_and_large_weights(tmp_path, monkeypatch):
     """A MuQ as it is loaded; weights in a second file, which can be moved."""
     onnx = pytest.importorskip("onnx")
     monkeypatch.setattr(export, "MAX_EMBEDDED_BYTES", 0)
-    model = MuQ.from_pretrained(save_muq(tmp_path / "model", encoder))
+    model = MuQ.from_pretrained(save_muq(tmp_path / "model", make_encoder(1)))
     path = export_onnx(model, tmp_path / "new" / "muq.onnx")
     files = sorted(file.name for file in path.parent.iterdir())
     assert files == ["muq.onnx", "muq.onnx.data"]

@@ -25,6 +25,10 @@ def make_target(seed=0, layer=1, fingerprint="teacher", codebook_size=32):
     )
 
 
+def make_windows(target):
+    return LabelWindows.in_seconds(target, window=0.8, context=0.2)
+
+
 @pytest.fixture
 def target():
     return make_target()
@@ -32,12 +36,16 @@ def target():
 
 @pytest.fixture
 def windows(target):
-    return LabelWindows.in_seconds(target, window=0.8, context=0.2)
+    return make_windows(target)
 
 
 @pytest.fixture
 def manifest(tmp_path):
-    """Tracks of chords and noise."""
+    return write_tracks(tmp_path)
+
+
+def write_tracks(folder):
+    """A manifest of tracks of chords and noise."""
     entries = {}
     for index, (seconds, rate) in enumerate(TRACKS):
         random = np.random.default_rng(index)
@@ -46,7 +54,7 @@ def manifest(tmp_path):
         for pitch in 220 * 2 ** (random.integers(0, 24, 40) / 12):
             begin = random.uniform(0, seconds)
             wav += 0.2 * np.sin(6.283 * pitch * time) * (abs(time - begin) < 0.1)
-        path = tmp_path / "music" / f"{index}.wav"
+        path = folder / "music" / f"{index}.wav"
         path.parent.mkdir(exist_ok=True)
         soundfile.write(path, wav, rate, subtype="PCM_16")
         entries[f"track{index}"] = {"wav": str(path), "duration": len(time) / rate}

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -13,16 +14,24 @@ from muq_plugins.data.labels import LabelSet, LabelWindows
 from muq_plugins.data.labels.description import describe
 from muq_plugins.data.labels.extraction import extract_labels
 from muq_plugins.errors import UserError
-from tests.unit.data.labels.conftest import make_target
+from tests.unit.data.labels.conftest import make_target, make_windows, write_tracks
 
 MINUTES = 2.5 / 60
 
 
-@pytest.fixture
-def folder(extract, tmp_path):
+@pytest.fixture(scope="module")
+def extracted(tmp_path_factory):
     """A complete set of labels."""
-    extract(tmp_path / "labels")
-    return tmp_path / "labels"
+    folder = tmp_path_factory.mktemp("extracted")
+    windows, manifest = make_windows(make_target()), write_tracks(folder)
+    extract_labels(folder / "labels", windows, manifest, shard_minutes=MINUTES)
+    return folder / "labels"
+
+
+@pytest.fixture
+def folder(extracted, tmp_path):
+    """A copy of it, beside a copy of the music."""
+    return shutil.copytree(extracted, tmp_path / "labels")
 
 
 @pytest.fixture

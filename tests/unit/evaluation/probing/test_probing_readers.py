@@ -11,7 +11,7 @@ from muq_plugins.evaluation.probing.readers import (
     fit_reader,
 )
 
-SETTINGS = ReaderSettings(hidden_size=32, lr=0.01, mixture_lr=0.1, patience=30)
+SETTINGS = ReaderSettings(hidden_size=32, lr=0.03, mixture_lr=0.2, patience=10)
 
 
 def synthetic(layer, clips=200, layers=4, size=6, scale=1.0, seed=0):

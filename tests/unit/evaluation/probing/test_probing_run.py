@@ -36,7 +36,7 @@ from muq_plugins.evaluation.probing.tasks import ProbeTask, task_data
 from muq_plugins.lobes import MuQEncoder
 from tests.unit.evaluation.probed import write_tones
 
-SETTINGS = ReaderSettings(hidden_size=8, lr=0.03, mixture_lr=0.1, max_epochs=60)
+SETTINGS = ReaderSettings(hidden_size=8, lr=0.1, mixture_lr=0.3, max_epochs=20, folds=2)
 SEEDS = [0, 1]
 TASKS = [
     ProbeTask("timbre", group="piece", level="acoustic"),
@@ -180,7 +180,7 @@ def test_what_a_reading_depends_on_makes_it_read_again(corpus, change, tmp_path)
     assert len(set(tmp_path.iterdir()) - {kept}) == 1
 
 
-def test_the_report_is_made_from_the_folder_alone(probed):
+def test_the_report_is_made_from_the_folder_alone(probed, pixels):
     folder, results = probed
     assert load_results(folder) == results
     page = probing_report(folder, "an encoder").read_text("utf-8")
