@@ -6,7 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.forks import RECIPES, ROOT, Fork, checked, fork_ranks
+
 HERE = Path(__file__).resolve().parent
 
 
@@ -26,25 +27,33 @@ def run_command(*command, check=True, timeout=300, **environment):
         text=True,
         timeout=timeout,
     )
-    if check and result.returncode:
-        raise AssertionError(
-            f"{command} ended with {result.returncode}:\n"
-            f"{result.stdout}\n{result.stderr}"
-        )
-    return result
+    return checked(result) if check else result
 
 
-def recipe(script, *options, **kwargs):
-    """Runs a recipe as a user does."""
-    path = ROOT / "recipes" / "MuQ" / script
-    options = (*options, "--device", "cpu", "--noprogressbar")
-    return run_command(sys.executable, path, *options, **kwargs)
+def recipe_options(options):
+    """What every recipe of a test is told."""
+    return [str(part) for part in (*options, "--device", "cpu", "--noprogressbar")]
+
+
+def recipe(script, *options, check=True, **environment):
+    """Runs a recipe in a process of its own."""
+    fork = Fork(RECIPES / script, *recipe_options(options), **environment)
+    return checked(fork.result()) if check else fork.result()
+
+
+def started_recipe(script, *options):
+    """Runs a recipe as a user does: nothing is imported before it starts."""
+    return run_command(sys.executable, RECIPES / script, *recipe_options(options))
+
+
+def two_ranks(script, *options):
+    """Runs a recipe on two processes."""
+    options = recipe_options([*options, "--distributed_backend", "gloo"])
+    return [checked(rank) for rank in fork_ranks(RECIPES / script, *options)]
 
 
 def recipe_here(script, *options):
-    """Runs a recipe in this process, without the seconds that a new one starts in."""
-    folder = str(ROOT / "recipes" / "MuQ")
-    if folder not in sys.path:
-        sys.path.insert(0, folder)  # recipes import their neighbours
-    options = [*options, "--device", "cpu", "--noprogressbar"]
-    importlib.import_module(Path(script).stem).main([str(o) for o in options])
+    """Runs a recipe in this process."""
+    if str(RECIPES) not in sys.path:
+        sys.path.insert(0, str(RECIPES))  # recipes import their neighbours
+    importlib.import_module(Path(script).stem).main(recipe_options(options))

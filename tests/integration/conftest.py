@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from tests.integration.commands import HERE, recipe
+from tests.integration.commands import HERE, recipe_here
 
 
 @pytest.fixture(scope="session")
@@ -45,20 +45,22 @@ def data_options(music, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def tokenizer_run(data_options, tmp_path_factory):
-    """The folder of a tokenizer run, and what it printed."""
+    """The folder of a tokenizer run."""
     folder = tmp_path_factory.mktemp("tokenizer") / "run"
     options = ["--output_folder", folder, *data_options]
-    return folder, recipe("train_tokenizer.py", HERE / "tiny_tokenizer.yaml", *options)
+    recipe_here("train_tokenizer.py", HERE / "tiny_tokenizer.yaml", *options)
+    return folder
 
 
 @pytest.fixture(scope="session")
 def options(data_options, tokenizer_run):
     """Options of a pre-training run on the music, with the tokenizer given."""
-    return [HERE / "tiny.yaml", *data_options, "--tokenizer_folder", tokenizer_run[0]]
+    return [HERE / "tiny.yaml", *data_options, "--tokenizer_folder", tokenizer_run]
 
 
 @pytest.fixture(scope="session")
 def pretrain_run(options, tmp_path_factory):
-    """The folder of a pre-training run, and what it printed."""
+    """The folder of a pre-training run."""
     folder = tmp_path_factory.mktemp("pretrain") / "run"
-    return folder, recipe("train.py", *options, "--output_folder", folder)
+    recipe_here("train.py", *options, "--output_folder", folder)
+    return folder

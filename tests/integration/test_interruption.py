@@ -1,89 +1,51 @@
-"""A run survives being killed at any moment, and two processes learn as one does."""
+"""Ctrl-C ends a run well, and two processes learn as one does."""
 
+import os
 import signal
 import sys
 import time
 from pathlib import Path
-from subprocess import PIPE, Popen
 
 import pytest
-import torch
+import yaml
 
 from muq_plugins.evaluation.run_files import read_metrics, select
-from tests.integration.commands import HERE, ROOT, recipe, run_command
-
-
-def newest_weights(folder):
-    (path,) = sorted((folder / "save").glob("CKPT*/pretrain.ckpt"))[-1:]
-    return torch.load(path, weights_only=True)
-
-
-def differing(first, second):
-    assert first.keys() == second.keys()
-    return [name for name in first if not torch.equal(first[name], second[name])]
-
-
-def test_the_command_itself_resumes_after_kill_9(options, tmp_path):
-    folder = tmp_path / "run"
-    command = [sys.executable, ROOT / "recipes/MuQ/train.py", *options]
-    command += ["--output_folder", folder, "--ckpt_interval_steps", "1"]
-    command += ["--optimizer_step_limit", "200", "--device", "cpu", "--noprogressbar"]
-    process = Popen([str(part) for part in command], cwd=ROOT, stdout=PIPE, stderr=PIPE)
-    wait_for_checkpoint(folder, process)
-    process.kill()
-    process.communicate()
-    step = newest_step(folder)
-    assert 0 < step < 200
-    limit = str(step + 3)
-    result = run_command(*(limit if part == "200" else part for part in command))
-    assert f"Going on from step {step}" in result.stdout + result.stderr
+from tests.integration.commands import (
+    HERE,
+    RECIPES,
+    Fork,
+    recipe_here,
+    recipe_options,
+    run_command,
+    two_ranks,
+)
 
 
 def test_ctrl_c_ends_with_a_checkpoint_and_a_message(options, tmp_path):
     folder = tmp_path / "run"
-    command = [sys.executable, ROOT / "recipes/MuQ/train.py", *options]
-    command += ["--output_folder", folder, "--optimizer_step_limit", "5000"]
-    command += ["--device", "cpu", "--noprogressbar"]
-    process = Popen(
-        [str(part) for part in command], cwd=ROOT, stdout=PIPE, stderr=PIPE, text=True
-    )
-    deadline = time.monotonic() + 120
-    while not (folder / "metrics.jsonl").exists() or not read_metrics(
-        folder / "metrics.jsonl"
-    ):
-        assert time.monotonic() < deadline and process.poll() is None
+    given = [*options, "--output_folder", folder, "--optimizer_step_limit", "5000"]
+    run = Fork(RECIPES / "train.py", *recipe_options(given))
+    metrics = folder / "metrics.jsonl"
+    while not metrics.exists() or not read_metrics(metrics):
+        assert run.process.is_alive(), run.result().stderr
         time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=120)
-    assert process.returncode == 130
-    assert "Run the same command again to go on" in errors
-    assert "Traceback" not in errors
-    assert newest_step(folder) > 0
-
-
-def wait_for_checkpoint(folder, process):
-    deadline = time.monotonic() + 120
-    while not list((folder / "save").glob("CKPT*")):
-        assert time.monotonic() < deadline and process.poll() is None
-        time.sleep(0.05)
-
-
-def newest_step(folder):
-    import yaml
-
+    os.kill(run.process.pid, signal.SIGINT)
+    result = run.result()
+    assert result.returncode == 130
+    assert "Run the same command again to go on" in result.stderr
+    assert "Traceback" not in result.stderr
     newest = sorted((folder / "save").glob("CKPT*/CKPT.yaml"))[-1]
-    return yaml.safe_load(newest.read_text(encoding="utf-8"))["step"]
+    assert yaml.safe_load(newest.read_text(encoding="utf-8"))["step"] > 0
 
 
 def test_two_processes_learn_what_one_learns(options, tmp_path):
     """20 updates: two processes, or one with twice the accumulation."""
     common = [*options, "--optimizer_step_limit", "20", "--valid_interval", "20"]
-    common += ["--device", "cpu", "--noprogressbar"]
-    recipe("train.py", *common[:-3], "--output_folder", tmp_path / "one")
-    torchrun = [Path(sys.executable).with_name("torchrun"), "--nproc_per_node=2"]
-    torchrun += ["--master_port=29617", ROOT / "recipes/MuQ/train.py"]
+    recipe_here("train.py", *common, "--output_folder", tmp_path / "one")
+    torchrun = [Path(sys.executable).with_name("torchrun"), "--standalone"]
+    torchrun += ["--nproc_per_node=2", RECIPES / "train.py"]
     common += ["--distributed_backend", "gloo", "--output_folder", tmp_path / "two"]
-    result = run_command(*torchrun, *common)
+    result = run_command(*torchrun, *recipe_options(common))
     assert "Report:" in result.stdout
     one, two = (
         read_metrics(tmp_path / name / "metrics.jsonl") for name in ("one", "two")
@@ -106,11 +68,8 @@ def test_two_processes_train_the_tokenizer_that_one_trains(data_options, tmp_pat
     common += ["--tokenizer.batch_size", "2", "--tokenizer.optimizer_step_limit", "20"]
     common += ["--target.quantizer.stale_tolerance", "2"]
     common += ["--tokenizer.log_interval", "1"]
-    recipe("train_tokenizer.py", *common, "--output_folder", tmp_path / "one")
-    torchrun = [Path(sys.executable).with_name("torchrun"), "--nproc_per_node=2"]
-    torchrun += ["--master_port=29618", ROOT / "recipes/MuQ/train_tokenizer.py"]
-    common += ["--device", "cpu", "--noprogressbar", "--distributed_backend", "gloo"]
-    run_command(*torchrun, *common, "--output_folder", tmp_path / "two")
+    recipe_here("train_tokenizer.py", *common, "--output_folder", tmp_path / "one")
+    two_ranks("train_tokenizer.py", *common, "--output_folder", tmp_path / "two")
     losses = [
         [row["loss"] for row in select(read_metrics(path), kind="train")]
         for path in (tmp_path / "one/metrics.jsonl", tmp_path / "two/metrics.jsonl")

@@ -1,8 +1,6 @@
 """Two towers learn real pairs: from a folder of sounds to a model that is used."""
 
 import json
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,14 +17,7 @@ from muq_plugins.inference.mulan import MuQMuLan
 from muq_plugins.inference.text_models import make_text_model
 from muq_plugins.lobes import MuQEncoder
 from tests.goldens.metrics import check_rows
-from tests.integration.commands import (
-    HERE,
-    ROOT,
-    experiment_file,
-    recipe,
-    recipe_here,
-    run_command,
-)
+from tests.integration.commands import HERE, experiment_file, recipe_here, two_ranks
 
 TINY = HERE / "tiny_mulan.yaml"
 NAMES = ["flute", "harmonica", "tuba", "violin"]
@@ -217,12 +208,10 @@ def test_errors_of_training_keep_their_traceback(sounds, tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_two_processes_learn_what_one_learns(sounds, tmp_path):
     common = [*sounds, "--optimizer_step_limit", "10", "--valid_interval", "10"]
-    recipe("train_mulan.py", *common, "--output_folder", tmp_path / "one")
-    torchrun = [Path(sys.executable).with_name("torchrun"), "--nproc_per_node=2"]
-    torchrun += ["--master_port=29619", ROOT / "recipes/MuQ/train_mulan.py"]
-    common += ["--device", "cpu", "--noprogressbar", "--distributed_backend", "gloo"]
-    result = run_command(*torchrun, *common, "--output_folder", tmp_path / "two")
-    assert "Report:" in result.stdout
+    recipe_here("train_mulan.py", *common, "--output_folder", tmp_path / "one")
+    common += ["--output_folder", tmp_path / "two"]
+    first, second = two_ranks("train_mulan.py", *common)
+    assert "Report:" in first.stdout and "Report:" not in second.stdout
     assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), rel=1e-4)
     valid = [
         select(read_metrics(tmp_path / name / "metrics.jsonl"), kind="valid")[-1]

@@ -2,12 +2,11 @@
 
 import csv
 import re
-import sys
 
 import pytest
 
 from muq_plugins import MuQ
-from tests.integration.commands import HERE, ROOT, run_command
+from tests.integration.commands import HERE, ROOT, Fork, checked, fork_ranks
 
 TRAINING = (
     "--optimizer_step_limit 40 --target.quantizer.codebook_size 8 --log_interval 4 "
@@ -15,15 +14,16 @@ TRAINING = (
 ).split()
 
 
-def losses_of(name, data_options, folder, *launch):
+def fork_one(script, *options, **environment):
+    return [checked(Fork(script, *options, **environment).result())]
+
+
+def losses_of(name, data_options, folder, fork=fork_one):
     """Runs an example on the music; every fourth loss that it has logged."""
     options = [HERE / "tiny.yaml", *data_options, *TRAINING, "--output_folder", folder]
-    script = ROOT / "docs" / "examples" / name
     # Else Accelerate takes what GPUs there are.
-    command = [sys.executable, *launch, script, *options]
-    # While it exits, after all is done, torch may abort a process of several.
-    check = not launch
-    printed = run_command(*command, check=check, ACCELERATE_USE_CPU="true").stdout
+    results = fork(ROOT / "docs/examples" / name, *options, ACCELERATE_USE_CPU="true")
+    printed = results[0].stdout
     if files := list(folder.rglob("metrics.csv")):  # of Lightning
         with open(files[0], newline="") as file:
             losses = [float(row["loss"]) for row in csv.DictReader(file)]
@@ -51,6 +51,6 @@ def test_lightning_learns_what_accelerate_learns(accelerated, data_options, tmp_
 
 
 def test_accelerate_on_two_processes(accelerated, data_options, tmp_path):
-    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    losses = losses_of("pretrain_accelerate.py", data_options, tmp_path, *torchrun)
+    # While they exit, after all is done, torch may abort one of them.
+    losses = losses_of("pretrain_accelerate.py", data_options, tmp_path, fork_ranks)
     assert losses != pytest.approx(accelerated, abs=0.01)  # they hear twice as much

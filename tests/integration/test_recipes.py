@@ -7,6 +7,7 @@ import shutil
 
 import pytest
 import torch
+from matplotlib.image import imread
 from safetensors.torch import load_file
 
 import muq_plugins
@@ -14,7 +15,12 @@ from muq_plugins.data.audio import read_audio
 from muq_plugins.evaluation.run_files import read_metrics, select
 from muq_plugins.lobes import LogMel, ResidualVQ, StackedFrames, Target
 from tests.goldens.metrics import check_rows
-from tests.integration.commands import HERE, experiment_file, recipe
+from tests.integration.commands import (
+    HERE,
+    experiment_file,
+    recipe,
+    started_recipe,
+)
 
 
 def complaint(result):
@@ -26,27 +32,41 @@ def complaint(result):
     return "\n".join(line for line in lines if "Error" in line or "error" in line)
 
 
-def test_the_tokenizer_run_leaves_everything(tokenizer_run):
-    folder, result = tokenizer_run
+@pytest.fixture(scope="module")
+def started(data_options, tmp_path_factory):
+    """A run without a tokenizer, started as a user does, and what it printed."""
+    folder = tmp_path_factory.mktemp("started") / "run"
+    given = [HERE / "tiny.yaml", *data_options, "--output_folder", folder]
+    given += ["--optimizer_step_limit", "10"]  # of pre-training, not of the tokenizer
+    return folder, given, started_recipe("train.py", *given)
+
+
+def test_a_run_is_documented(started, tokenizer_run):
+    for folder in (started[0], tokenizer_run):
+        for name in ("report.html", "hyperparams.yaml", "log.txt", "env.log"):
+            assert (folder / name).stat().st_size > 0, name
+
+
+def test_a_tokenizer_is_trained_first_and_leaves_everything(started):
+    folder, _, result = started
+    folder = folder / "tokenizer"
     rows = read_metrics(folder / "metrics.jsonl")
-    losses = [row["loss"] for row in select(rows, kind="train")]
-    assert losses[-1] < 0.7 * losses[0]
+    train = select(rows, kind="train")
+    assert train[-1]["step"] == 30 and train[-1]["loss"] < 0.7 * train[0]["loss"]
     valid = select(rows, kind="valid")
     assert [row["step"] for row in valid] == [15, 30]
     assert len(valid[-1]["usage"]) == 2 and len(valid[-1]["perplexity"]) == 2
     assert len(valid[-1]["reconstruction_error_per_level"]) == 3
     assert "code usage" in result.stdout and "report.html" in result.stdout
-    for name in ("report.html", "hyperparams.yaml", "log.txt", "env.log"):
-        assert (folder / name).stat().st_size > 0, name
     page = (folder / "report.html").read_text(encoding="utf-8")
     assert page.count("<img") >= 4
 
 
-def test_the_pretraining_run_leaves_everything(pretrain_run):
-    folder, result = pretrain_run
+def test_the_pretraining_run_leaves_everything(started):
+    folder, _, result = started
     rows = read_metrics(folder / "metrics.jsonl")
     train = select(rows, kind="train")
-    assert [row["step"] for row in train] == list(range(1, 13))
+    assert [row["step"] for row in train] == list(range(1, 11))
     assert train[-1]["loss"] < train[0]["loss"]
     valid = select(rows, kind="valid")[-1]
     assert valid["chance"] == pytest.approx(math.log(32))
@@ -56,15 +76,26 @@ def test_the_pretraining_run_leaves_everything(pretrain_run):
     assert [line.split()[0] for line in last] == ["masked", "masked", "code", "Report:"]
     assert "chance ln 32 = 3.47" in last[0]
     assert (folder / "report.html").is_file()
+    figures = [imread(path) for path in (folder / "figures").iterdir()]
+    assert len(figures) >= 4 and all(figure.std() > 0.01 for figure in figures)
+
+
+def test_the_same_command_again_trains_nothing_again(started):
+    folder, given, _ = started
+    weights = folder / "tokenizer/inference/model.safetensors"
+    before = weights.stat().st_mtime_ns
+    again = recipe("train.py", *given)
+    assert weights.stat().st_mtime_ns == before
+    assert "Report:" in again.stdout
 
 
 def test_the_rows_are_the_golden_ones(tokenizer_run, pretrain_run):
-    check_rows("tokenizer", tokenizer_run[0])
-    check_rows("pretrain", pretrain_run[0], relative=1e-2)
+    check_rows("tokenizer", tokenizer_run)
+    check_rows("pretrain", pretrain_run, relative=1e-2)
 
 
 def test_the_trained_model_can_be_used(pretrain_run, music):
-    folder, _ = pretrain_run
+    folder = pretrain_run
     wavs = read_audio(next(music.rglob("1.flac")))[None, :48000]
     for model in (
         muq_plugins.MuQ.from_pretrained(folder),
@@ -83,39 +114,22 @@ def test_the_trained_model_can_be_used(pretrain_run, music):
 
 
 def test_the_saved_hyperparameters_reproduce_the_run(pretrain_run, tmp_path):
-    folder, _ = pretrain_run
-    recipe("train.py", folder / "hyperparams.yaml", "--output_folder", tmp_path / "run")
+    saved = pretrain_run / "hyperparams.yaml"
+    recipe("train.py", saved, "--output_folder", tmp_path / "run")
     first, second = (
         load_file(path / "inference" / "model.safetensors")
-        for path in (folder, tmp_path / "run")
+        for path in (pretrain_run, tmp_path / "run")
     )
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
 def test_the_tokenizer_is_the_one_that_was_trained(pretrain_run, tokenizer_run):
     state = torch.load(
-        next((pretrain_run[0] / "save").glob("CKPT*/pretrain.ckpt")), weights_only=True
+        next((pretrain_run / "save").glob("CKPT*/pretrain.ckpt")), weights_only=True
     )
-    trained = load_file(tokenizer_run[0] / "inference" / "model.safetensors")
+    trained = load_file(tokenizer_run / "inference" / "model.safetensors")
     for name, value in trained.items():
         assert torch.equal(state[f"target.{name}"], value), name
-
-
-def test_without_a_tokenizer_one_is_trained_first(data_options, tmp_path):
-    arguments = ["--output_folder", tmp_path / "run", "--optimizer_step_limit", "2"]
-    recipe("train.py", HERE / "tiny.yaml", *data_options, *arguments)
-    run = tmp_path / "run"
-    # The limit of the command line is that of pre-training.
-    assert (
-        select(read_metrics(run / "tokenizer/metrics.jsonl"), kind="train")[-1]["step"]
-        == 30
-    )
-    assert select(read_metrics(run / "metrics.jsonl"), kind="train")[-1]["step"] == 2
-    # The second time nothing is left to do, and nothing is trained again.
-    before = (run / "tokenizer/inference/model.safetensors").stat().st_mtime_ns
-    again = recipe("train.py", HERE / "tiny.yaml", *data_options, *arguments)
-    assert (run / "tokenizer/inference/model.safetensors").stat().st_mtime_ns == before
-    assert "Report:" in again.stdout
 
 
 def test_a_missing_tokenizer_is_an_error(options, tmp_path):
@@ -145,7 +159,7 @@ def test_a_damaged_tokenizer_is_an_error(tokenizer_run, tmp_path):
     from muq_plugins.inference.tokenizer import load_tokenizer
 
     folder = tmp_path / "tokenizer"
-    shutil.copytree(tokenizer_run[0] / "inference", folder)
+    shutil.copytree(tokenizer_run / "inference", folder)
     tensors = load_file(folder / "model.safetensors")
     del tensors["quantizer.quantizers.1.codebook.weight"]
     save_file(tensors, folder / "model.safetensors")

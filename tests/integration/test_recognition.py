@@ -2,7 +2,6 @@
 
 import runpy
 import shutil
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +14,7 @@ from muq_plugins import MuQ
 from muq_plugins.errors import UserError
 from muq_plugins.inference.muq import save_muq
 from muq_plugins.lobes import MuQEncoder
-from tests.integration.commands import ROOT, run_command
+from tests.integration.commands import ROOT, Fork
 
 SETTINGS = (
     "--seconds 0.8 --number_of_epochs 8 --frozen_epochs 5 --loader.batch_size 4 "
@@ -41,8 +40,8 @@ def recognise(*options):
 
 
 def refused(*options):
-    """Runs the recipe as a user does, and gives the one line that it ends with."""
-    result = run_command(sys.executable, SCRIPT, *arguments(*options), check=False)
+    """Runs the recipe by itself, and gives the one line that it ends with."""
+    result = Fork(SCRIPT, *arguments(*options)).result()
     assert result.returncode == 2, result.stderr
     assert "Traceback" not in result.stderr
     return result.stderr.splitlines()[-1]

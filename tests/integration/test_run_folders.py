@@ -17,7 +17,7 @@ def run(data_options, tokenizer_run, tmp_path_factory):
     """A finished run of its own, its options, and the copies that it depends on."""
     home = tmp_path_factory.mktemp("run_folders")
     shutil.copytree(data_options[1], home / "music")
-    shutil.copytree(tokenizer_run[0] / "inference", home / "tokenizer")
+    shutil.copytree(tokenizer_run / "inference", home / "tokenizer")
     options = [HERE / "tiny.yaml", "--data_folder", home / "music"]
     options += ["--data.corpus_folder", home / "corpus"]
     options += ["--tokenizer_folder", home / "tokenizer"]

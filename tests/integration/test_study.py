@@ -1,20 +1,17 @@
 """A study as a user runs it: killed in the middle, gone on with, reported again."""
 
 import json
-import os
 import shutil
-import signal
-import subprocess
-import sys
 import time
 
 import numpy as np
 import pytest
 import soundfile
 
-from tests.integration.commands import ROOT, experiment_file, recipe, run_command
+from tests.forks import RECIPES, ROOT, Fork, checked
+from tests.integration.commands import experiment_file, recipe
 
-SCRIPT = ROOT / "recipes" / "MuQ" / "ablate.py"
+SCRIPT = RECIPES / "ablate.py"
 EXPERIMENT = f"""\
 extends: {experiment_file("baseline_bestrq_n8")}
 target: {{quantizer: {{num_codebooks: 2, codebook_size: 32}}}}
@@ -92,31 +89,25 @@ def options(folder):
     ]
 
 
-def ablate(*options, **kwargs):
-    """Runs the command as a user does; sums differ with the number of threads."""
+def ablate(*options, check=True):
+    """Runs the command; sums differ with the number of threads."""
     # Two trainings and two probes, each a process that imports everything anew.
-    kwargs = {"timeout": 900, "OMP_NUM_THREADS": "1", **kwargs}
-    return run_command(sys.executable, SCRIPT, *options, **kwargs)
+    result = Fork(SCRIPT, *options, OMP_NUM_THREADS="1").result(900)
+    return checked(result) if check else result
 
 
 @pytest.mark.slow
 def test_a_killed_study_goes_on_and_ends_with_the_same_numbers(study):
-    process = subprocess.Popen(
-        [sys.executable, SCRIPT, *options(study), "--devices", "[cpu, cpu]"],
-        cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        start_new_session=True,
-        stdout=subprocess.DEVNULL,
-    )
+    both = [*options(study), "--devices", "[cpu, cpu]"]
+    fork = Fork(SCRIPT, *both, OMP_NUM_THREADS="1")
     runs = study / "runs"
     while not [path for path in runs.glob("*/metrics.jsonl") if path.stat().st_size]:
-        assert process.poll() is None
+        assert fork.process.is_alive()
         time.sleep(0.1)
-    os.killpg(process.pid, signal.SIGKILL)  # the study and what it has started
-    process.wait()
+    fork.kill()  # the study and what it has started
     assert not list(runs.glob("*/finished.json"))
 
-    result = ablate(*options(study), "--devices", "[cpu, cpu]")
+    result = ablate(*both)
     assert "Report:" in result.stdout
     content = json.loads((study / "study" / "study.json").read_text())
     assert content["missing"] == []

@@ -5,7 +5,7 @@ Skipped where no browser is installed: `playwright install chromium` installs on
 
 import importlib.util
 import json
-import subprocess
+import re
 import sys
 import time
 from pathlib import Path
@@ -14,12 +14,14 @@ import pytest
 from PIL import Image
 
 from muq_plugins.inference.cli.main import main
-from tests.integration.commands import ROOT, run_command
+from tests.forks import ROOT, Fork
+from tests.integration.commands import run_command
 from tests.integration.tiny_mulan import make_mulan, write_chord
 
 playwright = pytest.importorskip(
     "playwright.sync_api", reason="needs a browser: pip install playwright"
 )
+ADDRESS = re.compile(r"http://\S+(?=\s)")
 LONG_NAME = "a very long name of a file that does not fit into one line " * 3
 
 
@@ -59,15 +61,14 @@ def index(tmp_path_factory):
 @pytest.fixture(scope="module")
 def address(index):
     """Where `muq-plugins serve` serves the index."""
-    command = [sys.executable, "-m", "muq_plugins.inference.cli.main", "serve"]
     options = ["--index", index, "--port", "0", "--device", "cpu"]
-    server = subprocess.Popen([*command, *options], stdout=subprocess.PIPE, text=True)
-    try:
-        words = server.stdout.readline().split()
-        yield next(word for word in words if word.startswith("http://"))
-    finally:
-        server.terminate()
-        server.communicate()
+    server = Fork("muq_plugins", "serve", *options)
+    printed = Path(server.folder.name, "out")
+    while not printed.exists() or not (found := ADDRESS.search(printed.read_text())):
+        assert server.process.is_alive(), server.result().stderr
+        time.sleep(0.05)
+    yield found[0]
+    server.kill()
 
 
 @pytest.fixture

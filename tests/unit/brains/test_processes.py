@@ -1,6 +1,5 @@
 """What is learned does not follow from the number of processes."""
 
-import multiprocessing
 import os
 from types import SimpleNamespace
 
@@ -11,6 +10,7 @@ import torch.distributed as dist
 from muq_plugins.brains import AtomicCheckpointer, StageBrain
 from muq_plugins.brains.processes import share_clips, share_pairs
 from muq_plugins.evaluation.run_files import read_metrics
+from tests.forks import FORKS
 from tests.unit.brains.conftest import HPARAMS, ToyStage
 
 #: Updates, steps between rows, between validations, and between checkpoints
@@ -102,9 +102,8 @@ def runs(tmp_path_factory, manifest):
     assert train(folder / "killed", share_of(manifest), 7) is None
     train(folder / "killed", share_of(manifest))
     assert train(folder / "went_on", share_of(manifest), 7) is None
-    context = multiprocessing.get_context("spawn")
     workers = [
-        context.Process(target=work, args=(rank, folder, manifest)) for rank in (0, 1)
+        FORKS.Process(target=work, args=(rank, folder, manifest)) for rank in (0, 1)
     ]
     for worker in workers:
         worker.start()

@@ -17,6 +17,7 @@ from muq_plugins.experiment import (
     run_script,
     save_experiment,
 )
+from tests.forks import Fork, checked
 
 BASE = """\
 seed: 1
@@ -201,20 +202,21 @@ def test_threads_of_a_process_group_cannot_abort_a_finished_run(tmp_path):
 
 
 def test_the_log_of_a_run_holds_no_steps_of_libraries(tmp_path):
-    code = (
+    script = tmp_path / "script.py"
+    script.write_text(
         "import logging, sys, speechbrain as sb\n"
         "from muq_plugins.experiment import run_script\n"
         "def main(argv):\n"
         "    sb.create_experiment_directory(argv[0])\n"
-        "    import matplotlib.font_manager\n"
+        "    logging.getLogger('matplotlib.font_manager').debug('FONT')\n"
         "    logging.getLogger('PIL.PngImagePlugin').debug('STREAM')\n"
         "    logging.getLogger('muq_plugins.brains').debug('ours')\n"
         "run_script(main)\n"
     )
-    subprocess.run([sys.executable, "-c", code, tmp_path], check=True, cwd=tmp_path)
-    log = (tmp_path / "log.txt").read_text()
+    checked(Fork(script, tmp_path / "run").result())
+    log = (tmp_path / "run/log.txt").read_text()
     assert "ours" in log
-    assert "matplotlib.font_manager" not in log and "STREAM" not in log
+    assert "FONT" not in log and "STREAM" not in log
 
 
 PARTS = """

@@ -3,8 +3,6 @@
 import json
 import logging
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,6 +11,7 @@ from muq_plugins.errors import UserError
 from muq_plugins.experiment import load_experiment, note_inputs, save_experiment
 from muq_plugins.experiment.run_folder import hash_values, values
 from muq_plugins.files import read_json_lines
+from tests.forks import FORKS
 
 MODEL = """
 # Words that change nothing
@@ -243,23 +242,18 @@ def test_a_study_may_grow_but_is_no_other_study(tmp_path, begin):
         begin("--study", "b", file="study.yaml", study=True)
 
 
-HOLDER = """
-import sys
-from muq_plugins.experiment import load_experiment, save_experiment
-save_experiment(load_experiment([sys.argv[1]]), sys.argv[2])
-print("here", flush=True)
-sys.stdin.read()
-"""
+def hold(experiment, folder, here, done):
+    save_experiment(load_experiment([str(experiment)]), folder)
+    here.set()
+    done.wait()
 
 
 def test_the_second_run_in_a_folder_says_who_holds_it(begin, tmp_path):
-    begun = subprocess.Popen(
-        [sys.executable, "-c", HOLDER, tmp_path / "model.yaml", tmp_path / "run"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert begun.stdout.readline() == "here\n"
+    here, done = FORKS.Event(), FORKS.Event()
+    given = tmp_path / "model.yaml", tmp_path / "run", here, done
+    begun = FORKS.Process(target=hold, args=given)
+    begun.start()
+    assert here.wait(120)
     before = content(tmp_path / "run")
     with pytest.raises(UserError) as refusal:
         begin()
@@ -267,7 +261,7 @@ def test_the_second_run_in_a_folder_says_who_holds_it(begin, tmp_path):
     assert str(tmp_path / "model.yaml") in str(refusal.value)
     assert content(tmp_path / "run") == before
     begun.kill()
-    begun.wait()
+    begun.join()
     begin()  # the lock has ended with its process
 
 

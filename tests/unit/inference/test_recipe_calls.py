@@ -5,9 +5,6 @@ random wav2vec 2.0 are the control: what they fail at is no call of a recipe.
 """
 
 import inspect
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import speechbrain as sb
@@ -28,6 +25,7 @@ from transformers import Wav2Vec2Config, Wav2Vec2FeatureExtractor, Wav2Vec2Model
 
 from muq_plugins import MuQEncoder, PretrainedMuQ, WeightedMuQ
 from muq_plugins.inference.muq import save_muq
+from tests.forks import checked, fork_ranks
 from tests.unit.inference import plain_brain
 
 HUGGING_FACE = "speechbrain.integrations.huggingface"
@@ -315,13 +313,10 @@ def test_two_processes_learn_what_one_learns(tmp_path):
         32, num_layers=1, num_heads=4, ffn_width=64, conv_channels=4, dropout=0.0
     )
     source = save_muq(tmp_path / "muq", encoder)
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    command = [*torchrun, "--nproc_per_node=2", Path(plain_brain.__file__)]
-    command += [source, tmp_path / "two.pt", "--distributed_backend=gloo"]
-    two = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    arguments = source, tmp_path / "two.pt", "--distributed_backend=gloo"
+    for rank in fork_ranks(plain_brain.__file__, *arguments):
+        checked(rank)
     one = [plain_brain.train(str(source), *way, {}) for way in plain_brain.WAYS]
-    log = two.communicate(timeout=300)[0].decode()
-    assert two.returncode == 0, log
     found = torch.load(tmp_path / "two.pt")
     statistics = ("running_mean", "running_var", "num_batches_tracked")
     start = {f"encoder.{name}": value for name, value in encoder.state_dict().items()}

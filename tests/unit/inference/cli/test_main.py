@@ -12,6 +12,7 @@ import pytest
 from muq_plugins.inference import export
 from muq_plugins.inference.cli import options
 from muq_plugins.inference.cli.main import main
+from tests.forks import Fork
 from tests.unit.inference.cli.records import read_record
 
 
@@ -72,14 +73,15 @@ def test_signals_end_it(model_folder, write_wav, tmp_path, received, code):
         write_wav(tmp_path / "music" / f"{number}.wav", 1.0)
     out = tmp_path / "out"
     command = ["embed", model_folder, tmp_path / "music", "--out", out]
-    process = run(*command, "--batch-seconds", 1, stderr=subprocess.PIPE, text=True)
+    fork = Fork("muq_plugins", *command, "--batch-seconds", 1)
     while not out.exists():
-        assert process.poll() is None
+        assert fork.process.is_alive(), fork.result()
         time.sleep(0.01)
-    process.send_signal(received)
-    _, words = process.communicate(timeout=60)
-    assert process.returncode == code
-    assert "the same command goes on" in words and "Traceback" not in words
+    os.kill(fork.process.pid, received)
+    result = fork.result()
+    assert result.returncode == code
+    assert "the same command goes on" in result.stderr
+    assert "Traceback" not in result.stderr
     assert not list(out.rglob(".*.partial"))
     assert main([*map(str, command), "--batch-seconds", "1"]) == 0
     assert len(list(out.rglob("*.npz"))) == 60

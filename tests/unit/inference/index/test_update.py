@@ -2,11 +2,7 @@
 
 import os
 import shutil
-import signal
-import subprocess
-import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,9 +16,8 @@ from muq_plugins.inference.index.search import MusicIndex, query_text
 from muq_plugins.inference.index.update import EncoderLayer, prune_index, update_index
 from muq_plugins.inference.muq import MuQ, save_muq
 from muq_plugins.lobes import MuQEncoder
+from tests.forks import FORKS
 from tests.unit.inference.tones import ToneModel, write_tone
-
-ROOT = Path(__file__).parents[4]
 
 
 def contents(folder):
@@ -327,24 +322,17 @@ def test_an_index_of_an_encoder(tmp_path, music, encoder):
         query_text(index, "calm")
 
 
-DRIVER = """
-import sys
-from muq_plugins.inference.index.update import update_index
-from tests.unit.inference.tones import ToneModel
-print("begin", flush=True)
-update_index(sys.argv[1], sys.argv[2], ToneModel(seconds=float(sys.argv[3])), "tones")
-"""
+def work(index, music, seconds, begun):
+    begun.set()
+    update_index(index, music, ToneModel(seconds=seconds), "tones")
 
 
 def start(index, music, seconds):
     """An update in another process, past its imports."""
-    process = subprocess.Popen(
-        [sys.executable, "-c", DRIVER, index, music, str(seconds)],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdout.readline() == "begin\n"
+    begun = FORKS.Event()
+    process = FORKS.Process(target=work, args=(index, music, seconds, begun))
+    process.start()
+    assert begun.wait(120)
     return process
 
 
@@ -359,8 +347,8 @@ def test_a_kill_leaves_what_is_done(tmp_path, music, model):
             if (tmp_path / "index" / "music.sqlite").exists():
                 done = len(MusicIndex(tmp_path / "index"))
     finally:
-        os.kill(process.pid, signal.SIGKILL)
-        process.communicate()
+        process.kill()
+        process.join()
     index = MusicIndex(tmp_path / "index")
     done = len(index)
     assert 5 <= done < 24
@@ -376,11 +364,11 @@ def test_updates_at_the_same_time_wait(tmp_path, music, model):
         process = start(tmp_path / "index", music, 0.0)
         try:
             time.sleep(0.5)
-            assert process.poll() is None
+            assert process.is_alive()
             assert not (tmp_path / "index" / "music.sqlite").exists()
         except BaseException:
             process.kill()
             raise
-    assert process.wait(30) == 0
-    process.stdout.close()
+    process.join(60)
+    assert process.exitcode == 0
     assert counts(update(tmp_path, music, model)) == (0, 0, 0, 4)
