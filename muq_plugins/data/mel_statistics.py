@@ -1,4 +1,4 @@
-"""The global mean and deviation that log-mel spectrograms are normalised with."""
+"""The global mean and deviation that spectrograms are normalised with."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from muq_plugins.data.clips import evaluation_loader
 from muq_plugins.data.preparation import Manifests
 from muq_plugins.errors import UserError
 from muq_plugins.files import locked, read_json, write_json
+from muq_plugins.lobes.features import Standardised
 from muq_plugins.lobes.mel import LogMel
 
 WINDOW_SECONDS = 5.0
@@ -24,18 +25,17 @@ MAX_WINDOWS = 256  # 21 minutes: enough for three digits, seconds to compute
 def normalise(
     features: nn.Module, manifests: Manifests, statistics: list[float] | None
 ) -> None:
-    """Sets the normalisation of all log-mel spectrograms in some features.
+    """Sets the normalisation of all spectrograms in some features.
 
-    Each is measured with its own settings. Given values are for spectrograms of one
-    setting: a window of another length has other decibels.
+    Each is measured with its own settings. Given values are for log-mel spectrograms
+    of one setting: a window of another length has other decibels.
     """
-    spectrograms = [part for part in features.modules() if isinstance(part, LogMel)]
+    parts = [part for part in features.modules() if isinstance(part, Standardised)]
     if statistics:
-        _refuse_differences(spectrograms, statistics)
-    for part in spectrograms:
-        mean, std = statistics or mel_statistics(
-            part, manifests.train, manifests.folder
-        )
+        _refuse_differences([p for p in parts if isinstance(p, LogMel)], statistics)
+    for part in parts:
+        given = statistics if isinstance(part, LogMel) else None
+        mean, std = given or mel_statistics(part, manifests.train, manifests.folder)
         part.set_statistics(mean, std)
 
 
@@ -51,7 +51,7 @@ def _refuse_differences(spectrograms: list[LogMel], statistics: list[float]) -> 
 
 
 def mel_statistics(
-    log_mel: LogMel, manifest: dict, folder: str | Path, progress: bool = True
+    features: Standardised, manifest: dict, folder: str | Path, progress: bool = True
 ) -> tuple[float, float]:
     """Measures the statistics on a corpus once, and remembers them.
 
@@ -63,9 +63,11 @@ def mel_statistics(
     """
     path = Path(folder) / "mel_statistics.json"
     clips = hashlib.sha256("\n".join(sorted(manifest)).encode()).hexdigest()[:16]
-    key = {"settings": log_mel.config, "clips": clips}
+    key = {"settings": features.config, "clips": clips}
+    if not isinstance(features, LogMel):  # nobody else was measured at first
+        key["class"] = type(features).__name__
     # On every process, measured or not: those that wait must all wait.
-    run_on_main(_measure, args=[key, manifest, path, progress])
+    run_on_main(_measure, args=[type(features), key, manifest, path, progress])
     measured = _find(path, key)
     return measured["mean"], measured["std"]
 
@@ -83,21 +85,26 @@ def _records(path: Path) -> list[dict]:
     return records if isinstance(records, list) else []
 
 
-def _measure(key: dict, manifest: dict, path: Path, progress: bool) -> None:
+def _measure(
+    kind: type[Standardised], key: dict, manifest: dict, path: Path, progress: bool
+) -> None:
     """Measures and adds the result to the file, unless that was done before."""
     if _find(path, key) is not None:
         return  # nothing to write: the folder may be read-only
     with locked(path.parent):
         if _find(path, key) is None:
-            measured = _statistics(key["settings"], manifest, path.parent, progress)
+            # A chain of its own on the CPU: the one given may be on a GPU already.
+            features = kind(**key["settings"])
+            features.set_statistics(0.0, 1.0)
+            measured = _statistics(features, manifest, path.parent, progress)
             write_json(path, [*_records(path), {**measured, **key}])
 
 
 @torch.no_grad()
-def _statistics(settings: dict, manifest: dict, folder: Path, progress: bool) -> dict:
+def _statistics(
+    features: nn.Module, manifest: dict, folder: Path, progress: bool
+) -> dict:
     """Mean, deviation and number of all values."""
-    # A chain of its own on the CPU: the one given may be on a GPU already.
-    log_mel = LogMel(**settings)
     loader = evaluation_loader(
         manifest,
         WINDOW_SECONDS,
@@ -106,21 +113,21 @@ def _statistics(settings: dict, manifest: dict, folder: Path, progress: bool) ->
         max_windows=MAX_WINDOWS,
     )
     total = squares = frames = torch.zeros((), dtype=torch.float64)
-    bar = tqdm(loader, desc="mel statistics", disable=not progress)
+    bar = tqdm(loader, desc="statistics", disable=not progress)
     for batch in bar:
         # One by one, so that padding needs no thought; reading is what takes time.
         for wav, share in zip(batch.wavs, batch.wav_lens, strict=True):
             samples = round(float(share) * len(wav))
-            if samples <= log_mel.n_fft // 2:
+            if samples <= getattr(features, "n_fft", 0) // 2:
                 continue
-            values = log_mel.decibels(wav[None, :samples]).double()
+            values = features(wav[None, :samples])[0].double()
             total = total + values.sum()
             squares = squares + values.square().sum()
             frames = frames + values.numel()
     if frames == 0:
         raise UserError(
-            f"No audio of {folder} could be read to measure the log-mel "
-            f"statistics: scan the data folder again."
+            f"No audio of {folder} could be read to measure the statistics of "
+            f"{type(features).__name__}: scan the data folder again."
         )
     mean = total / frames
     std = (squares / frames - mean.square()).clamp(min=0).sqrt()

@@ -7,8 +7,9 @@ from math import ceil
 import torch
 import torch.nn.functional as F
 from scipy.fft import next_fast_len
-from torch import Tensor, nn
+from torch import Tensor
 
+from muq_plugins.lobes.features import Standardised
 from muq_plugins.lobes.finite import check_wavs
 from muq_plugins.lobes.lengths import absolute_lengths, length_mask, relative_lengths
 from muq_plugins.lobes.parts import part
@@ -20,9 +21,9 @@ PIECE_FRAMES = 128
 REACH = 8
 
 
-@part
-class ConstantQ(nn.Module):
-    """Magnitudes of a constant-Q transform, which MERT has its model reconstruct.
+@part(unsaved=("mean", "std"))
+class ConstantQ(Standardised):
+    """Standardised magnitudes of a constant-Q transform, after what MERT asks for.
 
     The transform of Brown (1991) with Hann windows of ``Q * sample_rate / frequency``
     samples, scaled like ``librosa.cqt``: a sine of amplitude 1 gives half the square
@@ -30,11 +31,13 @@ class ConstantQ(nn.Module):
     2306.00107): 336, a quarter of a semitone apart, over seven octaves from C1, at
     MuQ's 25 Hz.
 
-    Where MERT's nnAudio convolves with each window as it is, and librosa with those of
-    one octave in audio at lower and lower rates, this multiplies spectra, of which a
-    band is a small part: the values of nnAudio up to 0.1 %, in a seventeenth of its
-    time on a CPU core and without its 176 MB of windows. librosa is 0.7 % away from
-    both.
+    MERT's nnAudio convolves with each window as it is, librosa with those of one octave
+    in audio at lower and lower rates. This multiplies spectra, of which a band is a
+    small part: the values of nnAudio up to 0.1 %, in a seventeenth of its time on a CPU
+    core and without its 176 MB of windows. librosa is 0.7 % away from both.
+
+    One mean and one deviation for all bands standardise the magnitudes, as those of
+    `LogMel` do; recipes measure them. MERT takes the magnitudes as they are.
 
     Frame t is centred on the samples from ``t * hop_length`` to ``(t + 1) *
     hop_length``; beyond the ends of a clip is silence. Everything is computed in
@@ -52,6 +55,10 @@ class ConstantQ(nn.Module):
         Bands in an octave.
     f_min : float
         Frequency of the lowest band, in Hz.
+    mean : float
+        Global mean that is subtracted (a buffer).
+    std : float
+        Global standard deviation that is divided by (a buffer).
 
     Raises
     ------
@@ -74,6 +81,8 @@ class ConstantQ(nn.Module):
         num_bins: int = 336,
         bins_per_octave: int = 48,
         f_min: float = 32.703,
+        mean: float = 0.0,
+        std: float = 1.0,
     ):
         super().__init__()
         quality = 1 / (2 ** (1 / bins_per_octave) - 1)
@@ -98,6 +107,7 @@ class ConstantQ(nn.Module):
             "bins_per_octave": bins_per_octave,
             "f_min": f_min,
         }
+        self.register_statistics(mean, std)
         # Frames of context on either side of a piece: half of the longest window.
         self.context = ceil(sample_rate / float(widths[0]) / 2 / hop_length) + 1
         # A frame is to the spectrum of a piece what a block of so many bins is to a
@@ -162,6 +172,7 @@ class ConstantQ(nn.Module):
         with torch.autocast(wavs.device.type, enabled=False):
             # One clip at a time: the bands of a whole batch would take much memory.
             feats = torch.cat([self._clip(w, frames) for w in wavs.float().split(1)])
+        feats = self.standardise(feats)
         return feats, relative_lengths(lengths, frames, feats)
 
     def _clip(self, wav: Tensor, frames: int) -> Tensor:

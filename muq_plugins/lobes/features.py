@@ -17,6 +17,56 @@ from muq_plugins.lobes.lengths import absolute_lengths, relative_lengths
 from muq_plugins.lobes.parts import part
 
 
+class Standardised(nn.Module):
+    """Features that one mean and one deviation standardise, measured on a corpus.
+
+    They are buffers, saved with the weights, and the arguments ``mean`` and ``std``.
+    """
+
+    def register_statistics(self, mean: float, std: float) -> None:
+        """Makes the two buffers."""
+        self.register_buffer("mean", torch.zeros(()))
+        self.register_buffer("std", torch.ones(()))
+        self.set_statistics(mean, std)
+
+    def set_statistics(self, mean: float, std: float) -> None:
+        """Replaces the normalisation, for example by one measured on a corpus.
+
+        Arguments
+        ---------
+        mean : float
+            Global mean of the values before, in dB for a `LogMel`.
+        std : float
+            Global standard deviation, in the same unit.
+
+        Raises
+        ------
+        ValueError
+            If a value is not finite or the deviation is not positive.
+
+        Example
+        -------
+        >>> from muq_plugins.lobes import LogMel
+        >>> features = LogMel()
+        >>> features.set_statistics(0.0, 20.0)
+        >>> features.std
+        tensor(20.)
+        """
+        statistics = torch.tensor([mean, std], dtype=torch.float64)
+        if not torch.isfinite(statistics).all() or std <= 0:
+            raise ValueError(
+                f"Statistics of {type(self).__name__} must be finite with a positive "
+                f"deviation, got mean {mean} and std {std}. Measure them again on a "
+                f"corpus that is not silent."
+            )
+        self.mean.fill_(mean)
+        self.std.fill_(std)
+
+    def standardise(self, values: Tensor) -> Tensor:
+        """Subtracts the mean and divides by the deviation."""
+        return (values - self.mean) / self.std
+
+
 @part
 class StackedFrames(nn.Module):
     """Concatenates consecutive frames of other features.

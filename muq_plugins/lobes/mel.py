@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchaudio import functional as AF
 
+from muq_plugins.lobes.features import Standardised
 from muq_plugins.lobes.finite import check_wavs
 from muq_plugins.lobes.lengths import absolute_lengths, relative_lengths
 from muq_plugins.lobes.parts import part
@@ -120,7 +121,7 @@ class MelDecibels(nn.Module):
 
 
 @part(unsaved=("mean", "std"))
-class LogMel(MelDecibels):
+class LogMel(Standardised, MelDecibels):
     """Normalised log-mel spectrogram in dB, as MuQ and MusicFM compute it.
 
     The spectrogram is that of `MelDecibels`; one mean and one deviation for all
@@ -168,41 +169,7 @@ class LogMel(MelDecibels):
         if floor is not None:  # configs from before there was one stay equal
             self.config["floor"] = floor
         self.output_size = n_mels
-        self.register_buffer("mean", torch.zeros(()))
-        self.register_buffer("std", torch.ones(()))
-        self.set_statistics(mean, std)
-
-    def set_statistics(self, mean: float, std: float) -> None:
-        """Replaces the normalisation, for example by one measured on a corpus.
-
-        Arguments
-        ---------
-        mean : float
-            Global mean of the log-mel values, in dB.
-        std : float
-            Global standard deviation, in dB.
-
-        Raises
-        ------
-        ValueError
-            If a value is not finite or the deviation is not positive.
-
-        Example
-        -------
-        >>> features = LogMel()
-        >>> features.set_statistics(0.0, 20.0)
-        >>> features.std
-        tensor(20.)
-        """
-        statistics = torch.tensor([mean, std], dtype=torch.float64)
-        if not torch.isfinite(statistics).all() or std <= 0:
-            raise ValueError(
-                f"Log-mel statistics must be finite with a positive deviation, "
-                f"got mean {mean} and std {std}. Measure them again on a corpus "
-                f"that is not silent."
-            )
-        self.mean.fill_(mean)
-        self.std.fill_(std)
+        self.register_statistics(mean, std)
 
     def decibels(self, wavs: Tensor, wav_lens: Tensor | None = None) -> Tensor:
         """Log-mel spectrogram before the normalisation, not below the floor."""
@@ -228,7 +195,7 @@ class LogMel(MelDecibels):
         lens : Tensor
             Relative lengths (batch,) in frames.
         """
-        feats = (self.decibels(wavs, wav_lens) - self.mean) / self.std
+        feats = self.standardise(self.decibels(wavs, wav_lens))
         lengths = self.frame_lengths(wavs, wav_lens)
         return feats, relative_lengths(lengths, feats.shape[1], feats)
 

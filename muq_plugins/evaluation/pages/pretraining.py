@@ -290,7 +290,9 @@ def _guessing(run: Run) -> list[float]:
 
 def _loss_figure(run: Run, path: Path) -> None:
     names = [name for name, measure in run.measures.items() if measure.references]
-    curves(*names, height=4.2, legend="above")(run, path)
+    # Beside another chart there is no room above.
+    legend = "above" if len(names) == 1 else "upper right"
+    curves(*names, height=4.2, legend=legend, on=len(names) - 1)(run, path)
 
 
 def _codebooks_figure(run: Run, path: Path) -> None:

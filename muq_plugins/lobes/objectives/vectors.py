@@ -89,7 +89,7 @@ class VectorRegression(Objective):
 
     measures = {
         "relative_error": Measure(
-            "Masked error, share of that of a constant model",
+            "Masked error, share of the variance",
             "share",
             references={
                 "constant": Reference("a constant model", "a constant\nmodel: {:.0%}")
@@ -107,9 +107,8 @@ class VectorRegression(Objective):
             },
         ),
         "visible_relative_error": Measure(
-            "Error of visible frames, share of that of a constant model", "share"
+            "Error of visible frames, share of the variance", "share"
         ),
-        "visible_error": Measure("Squared error of visible frames, mean over values"),
     }
 
     def __init__(

@@ -6,12 +6,15 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+import soundfile
+import torch
 from torch import nn
 
 from muq_plugins.data import mel_statistics as module
 from muq_plugins.data.mel_statistics import mel_statistics, normalise
 from muq_plugins.data.preparation import Manifests
 from muq_plugins.lobes import (
+    ConstantQ,
     LogMel,
     MultiViewTarget,
     RandomProjection,
@@ -39,9 +42,9 @@ def measured_again(monkeypatch):
     """The settings that were measured, not read."""
     seen, statistics = [], module._statistics
 
-    def observed(settings, *others):
-        seen.append(settings["n_fft"])
-        return statistics(settings, *others)
+    def observed(features, *others):
+        seen.append(features.n_fft)
+        return statistics(features, *others)
 
     monkeypatch.setattr(module, "_statistics", observed)
     return seen
@@ -53,6 +56,25 @@ def test_every_setting_is_measured_once(manifest, tmp_path, measured_again):
     assert [measure(n_fft, manifest, tmp_path) for n_fft in (2048, 512)] == first
     assert measured_again == [2048, 512]
     assert [entry["settings"]["n_fft"] for entry in read(tmp_path)] == [2048, 512]
+
+
+def test_other_spectrograms_have_their_own(manifest, tmp_path):
+    """Also where those of log-mel spectrograms are given."""
+    parts = nn.ModuleList([LogMel(), ConstantQ(num_bins=24, bins_per_octave=12)])
+    for _ in range(2):  # measured, then read
+        normalise(parts, Manifests(tmp_path, manifest, {}, {}), [1.0, 2.0])
+        assert (parts[0].mean, parts[0].std) == (1.0, 2.0)
+    values = torch.cat(
+        [
+            ConstantQ(num_bins=24, bins_per_octave=12)(
+                torch.from_numpy(soundfile.read(entry["wav"], dtype="float32")[0])[None]
+            )[0]
+            for entry in manifest.values()
+        ]
+    )
+    assert float(parts[1].mean) == pytest.approx(float(values.mean()), rel=1e-4)
+    assert float(parts[1].std) == pytest.approx(float(values.std()), rel=1e-2)
+    assert [entry["class"] for entry in read(tmp_path)] == ["ConstantQ"]
 
 
 def test_other_clips_in_the_same_folder_are_measured_again(
@@ -84,10 +106,10 @@ def test_what_does_not_say_which_clips_it_is_of_is_measured_again(
 def test_runs_at_the_same_time_lose_nothing(manifest, tmp_path, monkeypatch):
     measured, statistics = [], module._statistics
 
-    def slow(settings, *others):
-        result = statistics(settings, *others)
+    def slow(features, *others):
+        result = statistics(features, *others)
         time.sleep(0.2)  # time for others to find nothing, too
-        measured.append(settings["n_fft"])
+        measured.append(features.n_fft)
         return result
 
     monkeypatch.setattr(module, "_statistics", slow)

@@ -63,11 +63,16 @@ def test_autocast_does_not_lower_the_precision():
     assert torch.equal(feats, features(wavs)[0])
 
 
-def test_it_is_built_again_and_has_no_weights():
+def test_it_is_built_again_and_standardised():
     features = ConstantQ(hop_length=320, num_bins=24, bins_per_octave=12)
+    wavs = torch.randn(1, 24000)
+    plain, _ = features(wavs)
+    features.set_statistics(0.5, 2.0)
+    torch.testing.assert_close(features(wavs)[0], (plain - 0.5) / 2)
     again = build(describe(features))
+    again.load_state_dict(features.state_dict())
     assert again.config == features.config and again.frame_rate == 75.0
-    assert not features.state_dict()
+    assert torch.equal(again(wavs)[0], features(wavs)[0])
 
 
 def test_shorter_than_a_frame_has_none():
