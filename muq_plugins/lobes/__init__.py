@@ -8,9 +8,10 @@ from muq_plugins.lobes.encoders.base import EncoderOutput, ResampledEncoder
 from muq_plugins.lobes.encoders.muq import MuQEncoder
 from muq_plugins.lobes.encoders.pretrained_speech import PretrainedSpeechEncoder
 from muq_plugins.lobes.encoders.speechbrain import (
+    SpeechBrainBranchformer,
     SpeechBrainConformer,
-    WaveformTransformer,
 )
+from muq_plugins.lobes.encoders.waveform import WaveformTransformer
 from muq_plugins.lobes.features import KeptFrames, StackedFrames, TeacherFeatures
 from muq_plugins.lobes.front_end import ResidualFrontEnd
 from muq_plugins.lobes.masking import BlockMasking, Masking, SpanMasking
@@ -97,6 +98,7 @@ __all__ = [
     "ResidualVQ",
     "SigmoidContrastive",
     "SpanMasking",
+    "SpeechBrainBranchformer",
     "SpeechBrainConformer",
     "StackedFrames",
     "StageOutput",

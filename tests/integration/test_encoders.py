@@ -40,6 +40,7 @@ encoder: {width: 32, num_layers: 1, num_heads: 4, ffn_width: 64, conv_channels: 
 #: Experiment, what makes its encoder tiny, its class.
 ENCODERS = [
     ("encoder_speechbrain", TINY, "SpeechBrainConformer"),
+    ("encoder_summary_mixing", TINY, "SpeechBrainBranchformer"),
     ("encoder_transformer", TINY, "WaveformTransformer"),
     ("continue_hubert", "", "ResampledEncoder"),
 ]

@@ -9,6 +9,7 @@ from muq_plugins.lobes import (
     MuQEncoder,
     PretrainedSpeechEncoder,
     ResampledEncoder,
+    SpeechBrainBranchformer,
     SpeechBrainConformer,
     WaveformTransformer,
 )
@@ -46,6 +47,12 @@ def save_speech_model(folder, kind="hubert", normalise=True, **settings):
 TINY = {
     "MuQEncoder": lambda: MuQEncoder(32, 2, 4, 64, conv_channels=4),
     "SpeechBrainConformer": lambda: SpeechBrainConformer(32, 2, 4, 64, conv_channels=4),
+    "SpeechBrainBranchformer": lambda: SpeechBrainBranchformer(
+        32, 2, 4, 96, conv_channels=4
+    ),
+    "SummaryMixing": lambda: SpeechBrainConformer(
+        32, 2, 4, 64, conv_channels=4, mixing="summary"
+    ),
     "WaveformTransformer": lambda: WaveformTransformer(
         32, 2, 4, 64, conv_channels=8, position_groups=4
     ),

@@ -1,95 +1,44 @@
-"""Encoders made of SpeechBrain's modules: on MuQ's front end, or on the waveform."""
+"""Encoders of MuQ's front end and blocks of SpeechBrain: conformer, branchformer."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from math import prod, sqrt
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.utils.parametrizations import weight_norm
 
-from muq_plugins.lobes.encoders.base import (
-    EncoderOutput,
-    centre_frames,
-    encoder_output,
-    receptive_field,
-)
-from muq_plugins.lobes.finite import check_wavs
+from muq_plugins.lobes.encoders.base import EncoderOutput, encoder_output
 from muq_plugins.lobes.front_end import ResidualFrontEnd
 from muq_plugins.lobes.lengths import absolute_lengths, length_mask
+from muq_plugins.lobes.linear import Linear
 from muq_plugins.lobes.mel import LogMel
 from muq_plugins.lobes.parts import part
 
+# What SpeechBrain calls each way to mix frames. The attention that it makes where there
+# is to be none is replaced.
+MIXINGS = {"attention": "RelPosMHAXL", "summary": "regularMHA"}
 
-@part
-class SpeechBrainConformer(nn.Module):
-    """Log-mel, residual 2-D convolutions and the conformer of SpeechBrain.
 
-    It follows the Encoder contract like `muq_plugins.lobes.MuQEncoder`, from which it
-    differs in the conformer alone: positions are relative (Transformer-XL) instead of
-    rotary, and the convolution modules normalise each frame instead of the batch.
-    Padded frames never influence the others, and are zero in the output.
-
-    Arguments
-    ---------
-    width : int
-        Size of the hidden states.
-    num_layers : int
-        Conformer layers.
-    num_heads : int
-        Attention heads of each layer.
-    ffn_width : int
-        Size inside the feed-forward modules.
-    conv_channels : int
-        Channels of the 2-D front end.
-    conv_kernel_size : int
-        Kernel of the depthwise convolutions, in frames; odd.
-    dropout : float
-        Dropout everywhere.
-    sample_rate : int
-        Rate of the waveforms, in Hz.
-    n_fft : int
-        Window of the spectrogram, in samples.
-    hop_length : int
-        Hop of the spectrogram, in samples.
-    n_mels : int
-        Mel bands.
-    mel_floor : float or None
-        Floor of the spectrogram, in dB; None for none (see `LogMel`).
-
-    Raises
-    ------
-    ValueError
-        If the heads do not divide the width, or a size that must be odd or even is not.
-
-    Example
-    -------
-    >>> import torch
-    >>> encoder = SpeechBrainConformer(32, num_layers=2, num_heads=4, ffn_width=64,
-    ...                                conv_channels=4).eval()
-    >>> out = encoder(torch.randn(2, 24000), torch.tensor([1.0, 0.5]))
-    >>> out.last_hidden_state.shape, len(out.hidden_states), encoder.frame_rate
-    (torch.Size([2, 25, 32]), 3, 25.0)
-    """
+class _SpectrogramEncoder(nn.Module):
+    """Log-mel, residual 2-D convolutions and blocks of SpeechBrain."""
 
     def __init__(
         self,
-        width: int = 1024,
-        num_layers: int = 12,
-        num_heads: int = 16,
-        ffn_width: int = 4096,
-        conv_channels: int = 512,
-        conv_kernel_size: int = 31,
-        dropout: float = 0.1,
-        sample_rate: int = 24000,
-        n_fft: int = 2048,
-        hop_length: int = 240,
-        n_mels: int = 128,
-        mel_floor: float | None = None,
+        width: int,
+        num_layers: int,
+        num_heads: int,
+        ffn_width: int,
+        conv_channels: int,
+        conv_kernel_size: int,
+        dropout: float,
+        sample_rate: int,
+        n_fft: int,
+        hop_length: int,
+        n_mels: int,
+        mel_floor: float | None,
+        mixing: str,
     ):
         super().__init__()
         if width % num_heads or width % 2:
@@ -102,10 +51,8 @@ class SpeechBrainConformer(nn.Module):
                 f"conv_kernel_size must be odd to keep the frames aligned, "
                 f"got {conv_kernel_size}."
             )
-        # Only who uses it needs the seconds in which SpeechBrain is imported.
-        from speechbrain.lobes.models.transformer.Conformer import ConformerEncoder
-        from speechbrain.nnet.attention import RelPosEncXL
-
+        if mixing not in MIXINGS:
+            raise ValueError(f"mixing is {mixing!r}: give {' or '.join(MIXINGS)}.")
         # Everything needed to build the same encoder again, as plain numbers.
         self.config: dict[str, Any] = {
             "width": width,
@@ -120,27 +67,38 @@ class SpeechBrainConformer(nn.Module):
             "hop_length": hop_length,
             "n_mels": n_mels,
         }
-        if mel_floor is not None:  # configs from before there was one stay equal
+        # Configs from before there were these stay equal.
+        if mel_floor is not None:
             self.config["mel_floor"] = mel_floor
+        if mixing != "attention":
+            self.config["mixing"] = mixing
         self.features = LogMel(sample_rate, n_fft, hop_length, n_mels, floor=mel_floor)
         self.conv = ResidualFrontEnd(n_mels, conv_channels, width)
         self.dropout = nn.Dropout(dropout)
-        self.positions = RelPosEncXL(width)
-        self.conformer = ConformerEncoder(
-            num_layers,
-            width,
-            ffn_width,
-            num_heads,
-            kernel_size=conv_kernel_size,
-            dropout=dropout,
-            attention_type="RelPosMHAXL",
-            output_hidden_states=True,
-        )
         self.sample_rate = sample_rate
         self.frame_rate = self.features.frame_rate / self.conv.subsampling
         self.width = width
         self.num_layers = num_layers
         self.min_samples = n_fft // 2 + 1
+        self.positions = None
+        if mixing == "attention":
+            # Only who uses it needs the seconds in which SpeechBrain is imported.
+            from speechbrain.nnet.attention import RelPosEncXL
+
+            self.positions = RelPosEncXL(width)
+
+    def _mix(self, blocks: nn.Module) -> nn.Module:
+        """Puts SummaryMixing in the place of attention, where that is wanted."""
+        if self.positions is None:
+            for layer in blocks.layers:
+                layer.mha_layer = SummaryMixing(self.width, self.config["dropout"])
+        return blocks
+
+    def _blocks(
+        self, mask: Tensor | None
+    ) -> tuple[nn.Module, list[nn.Module], Tensor | None]:
+        """What follows the front end, what feeds its convolutions, a mask for that."""
+        raise NotImplementedError
 
     def forward(self, wavs: Tensor, wav_lens: Tensor | None = None) -> EncoderOutput:
         """Encodes waveforms.
@@ -177,7 +135,6 @@ class SpeechBrainConformer(nn.Module):
 
         Example
         -------
-        >>> import torch
         >>> encoder = SpeechBrainConformer(32, 1, 4, 64, conv_channels=4)
         >>> encoder.encode(torch.zeros(1, 100, 128)).last_hidden_state.shape
         torch.Size([1, 25, 32])
@@ -185,11 +142,12 @@ class SpeechBrainConformer(nn.Module):
         lengths = absolute_lengths(lens, feats.shape[1], feats.shape[0])
         hidden, lengths = self.conv(feats, lengths)
         mask = length_mask(lengths, hidden.shape[1])
-        with _masked_convolutions(self.conformer, mask), _mixed(self.conv.linear):
-            last, _, states = self.conformer(
+        blocks, gates, silent = self._blocks(mask)
+        with _silenced(gates, silent), _mixed(self.conv.linear):
+            last, _, states = blocks(
                 self.dropout(hidden),
                 src_key_padding_mask=None if mask is None else ~mask,
-                pos_embs=self.positions(hidden),
+                pos_embs=None if self.positions is None else self.positions(hidden),
             )
         # SpeechBrain lists what comes before the final normalisation.
         states = [*states[:-1], last]
@@ -199,186 +157,241 @@ class SpeechBrainConformer(nn.Module):
 
 
 @part
-class WaveformTransformer(nn.Module):
-    """Convolutions over the waveform, then a transformer (HuBERT, arXiv 2106.07447).
+class SpeechBrainConformer(_SpectrogramEncoder):
+    """Log-mel, residual 2-D convolutions and the conformer of SpeechBrain.
 
-    The convolutions are SpeechBrain's ``W2VLatentExtractor``, the transformer its
-    ``TransformerEncoder`` with the normalisation before each block. Follows the Encoder
-    contract; padded frames never influence the others, and are zero in the output.
-    The convolutions set the frame rate: the sample rate over the product of the
-    strides, by default 24000 / 960 = 25 Hz.
+    It follows the Encoder contract like `muq_plugins.lobes.MuQEncoder`, from which it
+    differs in the conformer alone: positions are relative (Transformer-XL) instead of
+    rotary, and the convolution modules normalise each frame instead of the batch.
+    Padded frames never influence the others, and are zero in the output.
 
     Arguments
     ---------
     width : int
         Size of the hidden states.
     num_layers : int
-        Transformer layers.
+        Conformer layers.
     num_heads : int
         Attention heads of each layer.
     ffn_width : int
         Size inside the feed-forward modules.
     conv_channels : int
-        Channels of the convolutions over the waveform.
-    kernel_sizes : sequence of int
-        Kernel of each of them, the first in samples.
-    strides : sequence of int
-        Stride of each of them.
-    position_kernel_size : int
-        Frames that the positional convolution sees; odd.
-    position_groups : int
-        Groups of that convolution.
+        Channels of the 2-D front end.
+    conv_kernel_size : int
+        Kernel of the depthwise convolutions, in frames; odd.
     dropout : float
-        Dropout everywhere but in the convolutions.
+        Dropout everywhere.
     sample_rate : int
         Rate of the waveforms, in Hz.
+    n_fft : int
+        Window of the spectrogram, in samples.
+    hop_length : int
+        Hop of the spectrogram, in samples.
+    n_mels : int
+        Mel bands.
+    mel_floor : float or None
+        Floor of the spectrogram, in dB; None for none (see `LogMel`).
+    mixing : str
+        How frames hear each other: ``attention``, or ``summary``, the `SummaryMixing`
+        of arXiv 2307.07421 in its place.
 
     Raises
     ------
     ValueError
-        If the heads do not divide the width, or the convolutions make no sense.
+        If the heads do not divide the width, a size that must be odd or even is not, or
+        there is no such mixing.
 
     Example
     -------
-    >>> encoder = WaveformTransformer(32, num_layers=2, num_heads=4, ffn_width=64,
-    ...                               conv_channels=8, position_groups=4).eval()
+    >>> encoder = SpeechBrainConformer(32, num_layers=2, num_heads=4, ffn_width=64,
+    ...                                conv_channels=4).eval()
     >>> out = encoder(torch.randn(2, 24000), torch.tensor([1.0, 0.5]))
     >>> out.last_hidden_state.shape, len(out.hidden_states), encoder.frame_rate
     (torch.Size([2, 25, 32]), 3, 25.0)
     """
 
-    # There is no spectrogram in it.
-    features = None
+    def __init__(
+        self,
+        width: int = 1024,
+        num_layers: int = 12,
+        num_heads: int = 16,
+        ffn_width: int = 4096,
+        conv_channels: int = 512,
+        conv_kernel_size: int = 31,
+        dropout: float = 0.1,
+        sample_rate: int = 24000,
+        n_fft: int = 2048,
+        hop_length: int = 240,
+        n_mels: int = 128,
+        mel_floor: float | None = None,
+        mixing: str = "attention",
+    ):
+        sound = sample_rate, n_fft, hop_length, n_mels, mel_floor
+        sizes = width, num_layers, num_heads, ffn_width
+        convolutions = conv_channels, conv_kernel_size, dropout
+        super().__init__(*sizes, *convolutions, *sound, mixing)
+        from speechbrain.lobes.models.transformer.Conformer import ConformerEncoder
+
+        conformer = ConformerEncoder(
+            num_layers,
+            width,
+            ffn_width,
+            num_heads,
+            kernel_size=conv_kernel_size,
+            dropout=dropout,
+            attention_type=MIXINGS[mixing],
+            output_hidden_states=True,
+        )
+        self.conformer = self._mix(conformer)
+
+    def _blocks(
+        self, mask: Tensor | None
+    ) -> tuple[nn.Module, list[nn.Module], Tensor | None]:
+        """The conformer."""
+        layers = self.conformer.layers
+        gates = [layer.convolution_module.bottleneck for layer in layers]
+        return self.conformer, gates, None if mask is None else mask[:, None]
+
+
+@part
+class SpeechBrainBranchformer(_SpectrogramEncoder):
+    """Log-mel, residual 2-D convolutions and the branchformer of SpeechBrain.
+
+    A layer has two branches side by side, attention and a convolutional gating MLP,
+    which one linear layer merges (arXiv 2207.02971). Follows the Encoder contract;
+    padded frames never influence the others, and are zero in the output. Beyond the
+    ends of a clip its convolutions hear zeros, as the authors' do; SpeechBrain would
+    reflect the frames at the end of the batch.
+
+    Arguments
+    ---------
+    width : int
+        Size of the hidden states.
+    num_layers : int
+        Branchformer layers.
+    num_heads : int
+        Attention heads of each layer.
+    ffn_width : int
+        Size inside the convolutional gating MLP, of which half is gated by the other;
+        even, as published six times the width.
+    conv_channels : int
+        Channels of the 2-D front end.
+    conv_kernel_size : int
+        Kernel of the depthwise convolutions, in frames; odd.
+    dropout : float
+        Dropout everywhere.
+    sample_rate : int
+        Rate of the waveforms, in Hz.
+    n_fft : int
+        Window of the spectrogram, in samples.
+    hop_length : int
+        Hop of the spectrogram, in samples.
+    n_mels : int
+        Mel bands.
+    mel_floor : float or None
+        Floor of the spectrogram, in dB; None for none (see `LogMel`).
+    mixing : str
+        How frames hear each other: ``attention``, or ``summary``, the `SummaryMixing`
+        of arXiv 2307.07421 in its place.
+
+    Raises
+    ------
+    ValueError
+        If the heads do not divide the width, a size that must be odd or even is not, or
+        there is no such mixing.
+
+    Example
+    -------
+    >>> encoder = SpeechBrainBranchformer(32, num_layers=2, num_heads=4, ffn_width=192,
+    ...                                   conv_channels=4, mixing="summary").eval()
+    >>> out = encoder(torch.randn(2, 24000), torch.tensor([1.0, 0.5]))
+    >>> out.last_hidden_state.shape, len(out.hidden_states), encoder.frame_rate
+    (torch.Size([2, 25, 32]), 3, 25.0)
+    """
 
     def __init__(
         self,
-        width: int = 768,
+        width: int = 1024,
         num_layers: int = 12,
-        num_heads: int = 12,
-        ffn_width: int = 3072,
+        num_heads: int = 16,
+        ffn_width: int = 6144,
         conv_channels: int = 512,
-        kernel_sizes: Sequence[int] = (16, 10, 8, 6, 4),
-        strides: Sequence[int] = (8, 5, 4, 3, 2),
-        position_kernel_size: int = 65,
-        position_groups: int = 16,
+        conv_kernel_size: int = 31,
         dropout: float = 0.1,
         sample_rate: int = 24000,
+        n_fft: int = 2048,
+        hop_length: int = 240,
+        n_mels: int = 128,
+        mel_floor: float | None = None,
+        mixing: str = "attention",
     ):
-        super().__init__()
-        if width % num_heads:
-            raise ValueError(
-                f"The width {width} must be a multiple of the number of heads "
-                f"({num_heads})."
-            )
-        receptive_field(kernel_sizes, strides)  # refuses what makes no sense
-        # Only who uses it needs the seconds in which SpeechBrain is imported.
-        from speechbrain.lobes.models.transformer.Transformer import TransformerEncoder
-        from speechbrain.lobes.models.wav2vec import W2VLatentExtractor
+        sound = sample_rate, n_fft, hop_length, n_mels, mel_floor
+        sizes = width, num_layers, num_heads, ffn_width
+        convolutions = conv_channels, conv_kernel_size, dropout
+        super().__init__(*sizes, *convolutions, *sound, mixing)
+        if ffn_width % 2:
+            raise ValueError(f"ffn_width must be even, got {ffn_width}.")
+        from speechbrain.lobes.models.transformer.Branchformer import (
+            BranchformerEncoder,
+        )
 
-        # Everything needed to build the same encoder again, as plain numbers.
-        self.config: dict[str, Any] = {
-            "width": width,
-            "num_layers": num_layers,
-            "num_heads": num_heads,
-            "ffn_width": ffn_width,
-            "conv_channels": conv_channels,
-            "kernel_sizes": list(kernel_sizes),
-            "strides": list(strides),
-            "position_kernel_size": position_kernel_size,
-            "position_groups": position_groups,
-            "dropout": dropout,
-            "sample_rate": sample_rate,
-        }
-        self.conv = W2VLatentExtractor(
-            [conv_channels] * len(strides), list(kernel_sizes), list(strides)
-        )
-        self.projection = nn.Linear(conv_channels, width)
-        self.positions = ConvolutionalPositions(
-            width, position_kernel_size, position_groups
-        )
-        self.dropout = nn.Dropout(dropout)
-        self.transformer = TransformerEncoder(
+        branchformer = BranchformerEncoder(
             num_layers,
+            width,
             num_heads,
-            ffn_width,
-            d_model=width,
+            kernel_size=conv_kernel_size,
             dropout=dropout,
-            activation=nn.GELU,
-            normalize_before=True,
+            attention_type=MIXINGS[mixing],
+            csgu_linear_units=ffn_width,
             output_hidden_states=True,
         )
-        self.hop_length = prod(strides)
-        self.sample_rate = sample_rate
-        self.frame_rate = sample_rate / self.hop_length
-        self.width = width
-        self.num_layers = num_layers
-        self.min_samples = self.hop_length
+        for layer in branchformer.layers:
+            layer.convolution_branch.csgu.conv.padding_mode = "constant"
+        self.branchformer = self._mix(branchformer)
 
-    def forward(self, wavs: Tensor, wav_lens: Tensor | None = None) -> EncoderOutput:
-        """Encodes waveforms.
-
-        Arguments
-        ---------
-        wavs : Tensor
-            (batch, samples) at `sample_rate`, -1..1.
-        wav_lens : Tensor or None
-            Relative lengths (batch,); None when nothing is padded.
-
-        Returns
-        -------
-        EncoderOutput
-            Hidden states at `frame_rate`, of which a clip has
-            ``ceil(samples / hop_length)``; frames beyond a clip are zero.
-        """
-        check_wavs(wavs, wav_lens)
-        lengths = absolute_lengths(wav_lens, wavs.shape[1], wavs.shape[0])
-        heard = length_mask(lengths, wavs.shape[1])
-        if heard is not None:
-            wavs = torch.where(heard, wavs, 0)
-            lengths = -(-lengths // self.hop_length)
-        wavs = wavs.to(self.projection.weight.dtype)
-        wavs = centre_frames(wavs, self.config["kernel_sizes"], self.config["strides"])
-        # SpeechBrain would normalise a waveform over its padding too. The first
-        # convolution normalises each frame anyway.
-        hidden = self.projection(self.conv(wavs, normalize_signal=False))
-        mask = length_mask(lengths, hidden.shape[1])
-        if mask is not None:
-            hidden = torch.where(mask[..., None], hidden, 0)
-        last, _, states = self.transformer(
-            self.dropout(self.positions(hidden)),
-            src_key_padding_mask=None if mask is None else ~mask,
-        )
-        # SpeechBrain lists what comes before the final normalisation.
-        return encoder_output([*states[:-1], last], lengths)
+    def _blocks(
+        self, mask: Tensor | None
+    ) -> tuple[nn.Module, list[nn.Module], Tensor | None]:
+        """The branchformer."""
+        layers = self.branchformer.layers
+        gates = [layer.convolution_branch.csgu.norm for layer in layers]
+        return self.branchformer, gates, None if mask is None else mask[..., None]
 
 
-class ConvolutionalPositions(nn.Module):
-    """Adds what a wide grouped convolution makes of the surroundings of each frame.
+class SummaryMixing(nn.Module):
+    """Lets frames hear each other by their mean alone (arXiv 2307.07421).
 
-    It tells where a frame stands among its neighbours (wav2vec 2.0, arXiv 2006.11477).
+    ``merge([local(frame), mean of summary(all frames)])`` takes the place of attention
+    in SpeechBrain's layers. All three are a linear layer and a GELU, as in the authors'
+    latest recipes; in the first ones ``local`` and ``summary`` have two.
     """
 
-    def __init__(self, width: int, kernel_size: int, groups: int):
+    def __init__(self, width: int, dropout: float):
         super().__init__()
-        if kernel_size % 2 == 0:
-            raise ValueError(
-                f"position_kernel_size must be odd to keep the frames aligned, "
-                f"got {kernel_size}."
-            )
-        if width % groups:
-            raise ValueError(
-                f"position_groups must divide the width {width}, got {groups}."
-            )
-        conv = nn.Conv1d(
-            width, width, kernel_size, padding=kernel_size // 2, groups=groups
-        )
-        nn.init.normal_(conv.weight, std=sqrt(4 / (kernel_size * width)))
-        nn.init.zeros_(conv.bias)
-        self.conv = weight_norm(conv, dim=2)
+        self.local = nn.Sequential(Linear(width, width), nn.GELU())
+        self.summary = nn.Sequential(Linear(width, width), nn.GELU())
+        self.dropout = nn.Dropout(dropout)
+        self.merge = nn.Sequential(Linear(2 * width, width), nn.GELU())
 
-    def forward(self, hidden: Tensor) -> Tensor:
-        """Adds the positions."""
-        return hidden + F.gelu(self.conv(hidden.transpose(1, 2))).transpose(1, 2)
+    def forward(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        attn_mask: Tensor | None = None,
+        key_padding_mask: Tensor | None = None,
+        pos_embs: Tensor | None = None,
+    ) -> tuple[Tensor, None]:
+        """Mixes (batch, frames, width); of the rest only what is padding matters."""
+        summary = self.summary(query)
+        if key_padding_mask is None:
+            mean = summary.mean(1, keepdim=True)
+        else:
+            beyond = key_padding_mask[..., None]
+            total = summary.masked_fill(beyond, 0).sum(1, keepdim=True)
+            mean = total / (~beyond).sum(1, keepdim=True).clamp(min=1)
+        both = torch.cat([self.local(query), mean.expand_as(summary)], dim=-1)
+        return self.merge(self.dropout(both)), None
 
 
 def _mixed(layer: nn.Linear) -> AbstractContextManager:
@@ -390,19 +403,16 @@ def _mixed(layer: nn.Linear) -> AbstractContextManager:
 
 
 @contextmanager
-def _masked_convolutions(conformer: nn.Module, mask: Tensor | None) -> Iterator[None]:
+def _silenced(gates: list[nn.Module], mask: Tensor | None) -> Iterator[None]:
     """Gives the depthwise convolutions zeros beyond the end of a clip.
 
-    SpeechBrain masks only what comes out of a convolution module, so the last frames
-    of a clip would hear half a kernel of the padding's biases.
+    SpeechBrain masks what comes out of a convolution module, or nothing, so the last
+    frames of a clip would hear half a kernel of the padding's biases.
     """
     hooks = []
     if mask is not None:
-        for layer in conformer.layers:
-            gate = layer.convolution_module.bottleneck
-            hooks.append(
-                gate.register_forward_hook(lambda _, __, out: out * mask[:, None])
-            )
+        for gate in gates:
+            hooks.append(gate.register_forward_hook(lambda _, __, out: out * mask))
     try:
         yield
     finally:

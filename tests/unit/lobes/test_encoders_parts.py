@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 from speechbrain.integrations.huggingface.hubert import HuBERT
 from speechbrain.integrations.huggingface.wavlm import WavLM
+from speechbrain.lobes.models.transformer.Branchformer import BranchformerEncoder
 from torch import nn
 
 from muq_plugins.lobes import (
@@ -16,6 +17,7 @@ from muq_plugins.lobes import (
     RandomProjection,
     ResampledEncoder,
     SpanMasking,
+    SpeechBrainBranchformer,
     SpeechBrainConformer,
     StackedFrames,
     Target,
@@ -23,6 +25,7 @@ from muq_plugins.lobes import (
 )
 from muq_plugins.lobes.codes import entropy
 from muq_plugins.lobes.encoders.base import EncoderOutput, centre_frames
+from muq_plugins.lobes.encoders.speechbrain import SummaryMixing
 from muq_plugins.lobes.lengths import resample_clips
 from muq_plugins.lobes.parts import build, describe
 from tests.unit.tiny_encoders import (
@@ -65,6 +68,75 @@ def test_speechbrain_alone_lets_the_convolutions_hear_the_padding():
         padded, src_key_padding_mask=mask, pos_embs=encoder.positions(padded)
     )
     assert (heard[:, :25] - alone).abs().max() > 1e-3
+
+
+@torch.no_grad()
+def branchformer():
+    """With convolutions as after training: at first they are next to nothing."""
+    encoder = tiny_encoder("SpeechBrainBranchformer").eval()
+    torch.manual_seed(0)
+    for layer in encoder.branchformer.layers:
+        layer.convolution_branch.csgu.conv.conv.weight.normal_(0, 0.3)
+    return encoder
+
+
+@torch.no_grad()
+def test_the_branchformer_is_that_of_speechbrain_but_for_the_ends():
+    encoder, wavs = branchformer(), torch.randn(2, 72000)
+    hidden, _ = encoder.conv(encoder.features(wavs)[0])
+    theirs = BranchformerEncoder(1, 32, 4, csgu_linear_units=96).eval()
+    theirs.layers[0] = encoder.branchformer.layers[0]
+    positions = encoder.positions(hidden)
+    found = encoder(wavs).hidden_states[1]
+    assert torch.equal(theirs.layers[0](hidden, pos_embs=positions)[0], found)
+    theirs.layers[0].convolution_branch.csgu.conv.padding_mode = "reflect"
+    reflected, _ = theirs.layers[0](hidden, pos_embs=positions)
+    differs = (reflected - found).abs().amax((0, 2)) > 1e-6
+    kernel = 15  # frames on either side
+    assert differs[:kernel].all() and differs[-kernel:].all()
+    assert not differs[kernel:-kernel].any()
+
+
+@torch.no_grad()
+def test_convolutions_of_a_branchformer_hear_no_padding():
+    encoder, batch = branchformer(), torch.randn(2, 48000)
+    lens = torch.tensor([0.5, 1.0])
+    alone = encoder(batch[:1, :24000]).last_hidden_state
+    found = encoder(batch, lens).last_hidden_state
+    torch.testing.assert_close(found[:1, :25], alone, rtol=0, atol=1e-4)
+    # Without the mask inside the adapter they would.
+    feats, _ = encoder.features(batch, lens)
+    hidden, _ = encoder.conv(feats, torch.tensor([100, 200]))
+    heard, *_ = encoder.branchformer(
+        hidden,
+        src_key_padding_mask=torch.arange(50) >= torch.tensor([[25], [50]]),
+        pos_embs=encoder.positions(hidden),
+    )
+    assert (heard[:1, :25] - alone).abs().max() > 1e-2
+
+
+@torch.no_grad()
+def test_summary_mixing_merges_a_frame_with_the_mean_over_all():
+    mixing = SummaryMixing(8, 0.5).eval()
+    hidden = torch.randn(2, 10, 8)
+    beyond = torch.arange(10) >= torch.tensor([[10], [7]])
+    mixed, nothing = mixing(hidden, hidden, hidden, key_padding_mask=beyond)
+    assert nothing is None
+    for clip, frames in ((0, 10), (1, 7)):
+        own = hidden[clip, :frames]
+        mean = F.gelu(mixing.summary[0](own)).mean(0).expand(frames, 8)
+        both = torch.cat([F.gelu(mixing.local[0](own)), mean], dim=-1)
+        expected = F.gelu(mixing.merge[0](both))
+        torch.testing.assert_close(mixed[clip, :frames], expected)
+    everything, _ = mixing(hidden[:1], None, None)
+    torch.testing.assert_close(everything, mixed[:1])
+
+
+def test_an_unknown_mixing_and_an_odd_width_are_refused():
+    with pytest.raises(ValueError, match="mixing is 'mean': give attention or summary"):
+        SpeechBrainConformer(32, 1, 4, 64, conv_channels=4, mixing="mean")
+    with pytest.raises(ValueError, match="ffn_width must be even, got 97"):
+        SpeechBrainBranchformer(32, 1, 4, 97, conv_channels=4)
 
 
 def test_nothing_is_left_hooked_after_an_error():
