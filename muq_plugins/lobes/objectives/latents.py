@@ -108,11 +108,11 @@ class LatentRegression(Objective):
             beyond="the predictions hardly differ: the same is answered everywhere",
         ),
         "rank": Measure(
-            "RankMe of the targets",
-            "directions",
+            "RankMe of the targets, share of the dimensions",
+            "share",
             better=+1,
-            limit=2.0,
-            beyond="the targets have collapsed into a line",
+            limit=0.1,
+            beyond="the targets have collapsed into few directions",
         ),
     }
 
@@ -293,7 +293,7 @@ class LatentRegression(Objective):
         -------
         dict
             ``target_spread`` and ``prediction_spread``, standard deviations, and
-            ``rank``, of 1 to width directions.
+            ``rank``, the number of directions as a share of the width.
         """
         frames = totals["frames"].clamp(min=1)
         mean = totals["target_sum"] / frames
@@ -305,7 +305,7 @@ class LatentRegression(Objective):
         return {
             "target_spread": _spread(covariance.diagonal()),
             "prediction_spread": _spread(variance),
-            "rank": float(torch.special.entr(shares).sum().exp()),
+            "rank": float(torch.special.entr(shares).sum().exp()) / len(shares),
         }
 
     def decay(self) -> float:

@@ -185,7 +185,11 @@ def test_what_a_pretraining_has_learned(rows, counts, expected, words):
     ("values", "expected", "words"),
     [
         ({}, ["good"], "the model predicts music that it does not hear: masked error"),
-        ({"rank": 1.5}, ["problem", "good"], "collapsed into a line. RankMe of the"),
+        (
+            {"rank": 0.05},
+            ["problem", "good"],
+            "RankMe of the targets 5.0%",
+        ),
         (
             {"target_spread": 0.01, "constant_error": 0.01, "error": 0.01},
             ["problem", "problem"],
@@ -198,13 +202,13 @@ def test_what_a_pretraining_has_learned(rows, counts, expected, words):
 def test_what_must_not_become_too_bad(values, expected, words):
     row = {"kind": "valid", "stage": "pretrain", "step": 9, "time": 1.0, "error": 0.3}
     row |= {"constant_error": 0.6, "target_spread": 0.7, "prediction_spread": 0.5}
-    found = judged(LatentRegression.measures, {**row, "rank": 9.0, **values})
+    found = judged(LatentRegression.measures, {**row, "rank": 0.6, **values})
     assert levels(found) == expected
     assert any(words in verdict.message for verdict in found)
 
 
 def test_what_is_asked_of_a_moving_teacher_makes_no_series():
-    row = {"kind": "valid", "stage": "pretrain", "constant_error": 0.9, "rank": 9.0}
+    row = {"kind": "valid", "stage": "pretrain", "constant_error": 0.9, "rank": 0.6}
     rows = [{**row, "step": step, "error": step / 10} for step in (1, 2, 3, 4)]
     assert levels(judged(LatentRegression.measures, *rows)) == ["good"]
     steady = {
