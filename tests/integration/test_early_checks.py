@@ -9,8 +9,6 @@ import pytest
 import soundfile
 
 from muq_plugins.errors import UserError
-from muq_plugins.evaluation.study import check_study
-from muq_plugins.experiment import load_experiment
 from muq_plugins.inference.muq import save_muq
 from muq_plugins.lobes import MuQEncoder
 from tests.integration.commands import HERE, ROOT, experiment_file, recipe_here
@@ -198,10 +196,3 @@ def test_studies(tmp_path, options, message):
     path = tmp_path / "study.yaml"
     path.write_text(STUDY.replace("FOLDER", str(tmp_path)))
     refused(tmp_path, "ablate.py", path, *options, message=message, run=study)
-
-
-def test_the_studies_that_are_there_are_not_refused():
-    sys.path.insert(0, str(ROOT / "recipes" / "MuQ"))
-    tasks_of = importlib.import_module("ablate").tasks_of
-    for path in sorted((ROOT / "hparams/studies").glob("study_*.yaml")):
-        check_study(load_experiment([str(path)]).hparams, path, tasks_of)
