@@ -40,7 +40,7 @@ setup(
     license="Apache-2.0",
     packages=find_packages(include=["muq_plugins*"]),
     package_data={
-        "muq_plugins": ["py.typed"],
+        "muq_plugins": ["py.typed", "models/*/*.*", "models/*/tokenizer/*.*"],
         "muq_plugins.data.corpus": ["melodies.txt"],
         "muq_plugins.evaluation": ["templates/*"],
         "muq_plugins.inference": ["templates/*"],

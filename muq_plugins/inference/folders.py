@@ -33,11 +33,13 @@ PICKLE = "pytorch_model.bin"
 TRAINED_ON = "trained_on"
 UNKNOWN = "unknown"
 HYPERPARAMETERS = "hyperparams.yaml"
+# Models that come along, each a folder with its tokenizer in it: known by their names.
+PACKAGED = Path(__file__).parents[1] / "models"
 MODELS = (
     "a finished run (`python recipes/MuQ/train.py hparams/muq.yaml` makes one), of a "
     "downloaded model, or a hub id like OpenMuQ/MuQ-large-msd-iter"
 )
-HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")  # no ./x or ../x
 # Weight normalisation has been saved under two pairs of names.
 SPELLINGS = {
     ".parametrizations.weight.original0": ".weight_g",
@@ -92,14 +94,28 @@ def find_folder(
     remedy: str = "a finished run",
 ) -> Path:
     """The inference folder of ``what`` in a run folder, or the folder itself."""
-    source = Path(source)
+    name, source = str(source), packaged(source)
     for folder in (source, source / "inference"):
         if _is_whole(folder, weights):
             return folder
+    names = sorted(path.name for path in PACKAGED.iterdir())
+    also = f"{' or '.join(names)}, which comes with the package"
+    if name in names:
+        also = f"work elsewhere: this folder hides the {name} of the package"
     raise NoModel(
         f"No trained {what} in {source}: neither it nor {source / 'inference'} holds "
-        f"{CONFIG} and {' or '.join(weights)}. Give the folder of {remedy}."
+        f"{CONFIG} and {' or '.join(weights)}. Give the folder of {remedy}, or {also}."
     )
+
+
+def packaged(source: str | Path) -> Path:
+    """The folder behind the name of a model that comes along, or the path itself.
+
+    What is here by that name wins, as it does over a model on the hub.
+    """
+    path = Path(source)
+    known = path.name == str(source) and (PACKAGED / path / CONFIG).is_file()
+    return PACKAGED / path if known and not path.exists() else path
 
 
 def find_model(

@@ -108,9 +108,11 @@ class MuQ(FrozenModel):
         Arguments
         ---------
         source : str or Path
-            A run folder (``results/<experiment>/<seed>``) or its inference folder, a
-            folder in the layout of the official package, or the id of a model on the
-            Hugging Face hub, such as ``OpenMuQ/MuQ-large-msd-iter``.
+            ``small``, the model that comes with the package, a run folder
+            (``results/<experiment>/<seed>``) or its inference folder, a folder in the
+            layout of the official package, or the id of a model on the Hugging Face
+            hub, such as ``OpenMuQ/MuQ-large-msd-iter``. A folder here wins over a
+            model that has the same name.
         device : str or torch.device
             Where the model goes.
         revision : str or None

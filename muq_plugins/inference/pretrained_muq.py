@@ -59,8 +59,8 @@ class PretrainedMuQ(nn.Module):
     Arguments
     ---------
     source : str or Path
-        Whatever `muq_plugins.MuQ.from_pretrained` takes: a hub id, an official
-        folder, or a folder of ours.
+        Whatever `muq_plugins.MuQ.from_pretrained` takes: ``small``, a hub id, an
+        official folder, or a folder of ours.
     save_path : str or Path or None
         Folder for downloads.
     output_norm : bool

@@ -18,6 +18,7 @@ from muq_plugins.inference.folders import (
     load_strictly,
     load_weights,
     other_kind,
+    packaged,
     read_config,
     read_tensors,
     save_folder,
@@ -64,8 +65,9 @@ class MelRVQ(Target):
         Arguments
         ---------
         source : str or Path
-            The folder of a tokenizer run, its inference folder, or the tokenizer file
-            that the authors of MuQ publish.
+            ``small``, the tokenizer that comes with the package, the folder of a
+            tokenizer run, its inference folder, or the tokenizer file that the authors
+            of MuQ publish. A folder here wins over the package's, if it has that name.
         device : str
             Where it goes.
 
@@ -145,7 +147,7 @@ def save_tokenizer(folder: str | Path, target: Target, hyperparameters: str) -> 
 
 def _find_tokenizer(source: str | Path) -> Path:
     """The inference folder of a tokenizer's run, or of a pre-training's first stage."""
-    stage = Path(source) / "tokenizer"
+    stage = packaged(source) / "tokenizer"
     return find_folder(stage if stage.is_dir() else source, KIND)
 
 
@@ -188,7 +190,7 @@ def any_tokenizer(source: str | Path, device: str = "cpu") -> Target:
     if path.suffix in WEIGHT_FILES and not path.is_dir():
         return _read_file(path).to(device)
     _refuse_model(path)
-    folder = _find_tokenizer(path)
+    folder = _find_tokenizer(source)
     config = read_config(folder)
     if config.get("kind") != KIND:
         raise other_kind(folder, config, f"{KIND}: give the folder of a tokenizer run")

@@ -42,7 +42,7 @@ def test_checkers_see_the_names_that_python_gives(package):
 
 
 def test_the_package_is_typed_and_has_one_version():
+    # `test_package` sees that all files of the package are installed.
     assert (ROOT / "muq_plugins" / "py.typed").is_file()
     setup = (ROOT / "setup.py").read_text(encoding="utf-8")
-    assert '"muq_plugins": ["py.typed"]' in setup
     assert import_module("muq_plugins").__version__ not in setup

@@ -7,6 +7,7 @@ import torch
 from muq_plugins import MuQ, MuQMuLan
 from muq_plugins.data.labels import StoredLabels
 from muq_plugins.data.preparation import Manifests
+from muq_plugins.inference.folders import PACKAGED
 from muq_plugins.inference.index.search import MusicIndex
 from muq_plugins.inference.tokenizer import any_tokenizer, load_tokenizer
 from muq_plugins.lobes import Target
@@ -39,6 +40,16 @@ def of_encoder(folder: Path) -> dict:
         "lens": rounded(out.lens),
         "shapes": [list(state.shape) for state in out.hidden_states],
         "states": [rounded(state[:, :4]) for state in out.hidden_states],
+    }
+
+
+@torch.no_grad()
+def of_packaged(name: str) -> dict:
+    """What a model of the package, and its tokenizer, make of two clips."""
+    states = MuQ.from_pretrained(PACKAGED / name)(*batch()).hidden_states
+    return {
+        "states": [rounded(state[:, :4:3, ::16]) for state in states],
+        "codes": codes(any_tokenizer(PACKAGED / name)),
     }
 
 

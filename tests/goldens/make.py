@@ -9,6 +9,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from muq_plugins.inference.folders import PACKAGED
 from muq_plugins.inference.index.update import update_index
 from muq_plugins.inference.mulan_parts import save_mulan
 from muq_plugins.inference.muq import save_muq
@@ -59,10 +60,17 @@ def make_folders() -> None:
     write("folders.json", found)
 
 
+def make_packaged() -> None:
+    """What the models that come with the package compute."""
+    names = sorted(path.name for path in PACKAGED.iterdir())
+    write("packaged.json", {name: folders.of_packaged(name) for name in names})
+
+
 def main(parts: list[str]) -> None:
     """Makes what is asked for, or everything."""
     makers = {
         "folders": make_folders,
+        "packaged": make_packaged,
         "experiments": experiments.make,
         "results": results.make,
         "resuming": resuming.make,

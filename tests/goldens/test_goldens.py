@@ -23,6 +23,7 @@ from tests.goldens.parts import (
 )
 
 FOLDERS = read("folders.json")
+PACKAGED = read("packaged.json")
 EXPERIMENTS = read("experiments.json")
 FILES = experiments.files()
 
@@ -58,6 +59,11 @@ def test_an_encoder_is_built_with_the_same_identity(name):
     encoder = settle(ENCODERS[name]())
     assert json.loads(json.dumps(encoder.config)) == golden["config"]
     assert folders.encoder_fingerprint(encoder) == golden["fingerprint"]
+
+
+@pytest.mark.parametrize("name", PACKAGED)
+def test_a_model_of_the_package_computes_what_it_did(name):
+    same(PACKAGED[name], folders.of_packaged(name))
 
 
 @pytest.mark.parametrize("name", TOKENIZERS)

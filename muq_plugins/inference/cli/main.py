@@ -13,7 +13,15 @@ import typer
 
 from muq_plugins import __version__
 from muq_plugins.errors import UserError, refusal
-from muq_plugins.inference.cli import compare, doctor, encoder, index, tag, tokenizer
+from muq_plugins.inference.cli import (
+    compare,
+    doctor,
+    encoder,
+    index,
+    release,
+    tag,
+    tokenizer,
+)
 from muq_plugins.inference.cli.options import say
 
 NAME = "muq-plugins"
@@ -26,6 +34,7 @@ COMMANDS = {
     "serve": index.serve,
     "inspect-tokenizer": tokenizer.inspect,
     "export": encoder.export,
+    "release": release.release,
     "compare": compare.compare,
     "doctor": doctor.doctor,
 }

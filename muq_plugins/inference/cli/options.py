@@ -15,16 +15,17 @@ from muq_plugins.errors import UserError, given_by_user, shown
 
 ALL_LAYERS = "all"
 MUQ_MODELS = (
-    "a run folder, a folder in the layout of the official package, or an id on the "
-    "Hugging Face hub, such as OpenMuQ/MuQ-large-msd-iter"
+    "small, which comes with the package, a run folder, a folder in the layout of the "
+    "official package, or an id on the Hugging Face hub, such as "
+    "OpenMuQ/MuQ-large-msd-iter"
 )
 MULAN_MODELS = (
     "a run folder of train_mulan.py, a folder in the layout of the official package, "
     "or an id on the Hugging Face hub, such as OpenMuQ/MuQ-MuLan-large"
 )
 TOKENIZERS = (
-    "the folder of a tokenizer run, or the tokenizer file that the authors of MuQ "
-    "publish"
+    "small, which comes with the package, the folder of a tokenizer run, or the "
+    "tokenizer file that the authors of MuQ publish"
 )
 AUDIO_FILES = (
     "an audio file, a folder (searched to its depths), or a quoted glob pattern such "

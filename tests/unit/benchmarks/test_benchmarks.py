@@ -4,6 +4,7 @@ import json
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -14,8 +15,13 @@ sys.path.insert(0, str(BENCHMARKS))
 import compare  # noqa: E402
 import environment  # noqa: E402
 import gpu  # noqa: E402
+import halves as halves_of  # noqa: E402
 import index  # noqa: E402
 import side  # noqa: E402
+
+from muq_plugins.evaluation.probing.features import HiddenStates  # noqa: E402
+from tests.goldens.parts import write_wav  # noqa: E402
+from tests.unit.tiny_encoders import tiny_encoder  # noqa: E402
 
 
 def task(kind, precision="fp32", seconds=1.0):
@@ -223,3 +229,17 @@ def test_an_index_is_measured():
     found = index.measure(100)
     assert list(found) == ["open", "query", "after", "follow"]
     assert all(0 < value < 10_000 for value in found.values())
+
+
+def test_a_recording_is_found_by_its_own_half_only(tmp_path):
+    random = np.random.default_rng(0)
+    pairs = random.normal(size=(5, 1, 16)) + 0.1 * random.normal(size=(5, 2, 16))
+    assert halves_of.found(pairs) == 1
+    others = np.stack([pairs[:, 0], np.roll(pairs[:, 1], 1, axis=0)], axis=1)
+    assert halves_of.found(others) == 0
+    paths = [write_wav(tmp_path / f"{seed}.wav", 8.0, seed) for seed in (0, 1)]
+    write_wav(tmp_path / "short.wav", 1.0)
+    clips = halves_of.long_enough([str(tmp_path)])
+    assert [clip.wav for clip in clips] == list(map(str, paths))
+    extractor = HiddenStates(tiny_encoder("MuQEncoder"))
+    assert halves_of.features(extractor, clips).shape == (3, 2, 2, 64)

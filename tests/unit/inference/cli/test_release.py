@@ -1,0 +1,102 @@
+"""A run as a folder to give away: half the size, the same model, and a card."""
+
+import hashlib
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from muq_plugins import MelRVQ, MuQ
+from muq_plugins.inference.cli.main import main
+from muq_plugins.inference.muq import save_muq
+from muq_plugins.inference.tokenizer import save_tokenizer
+from muq_plugins.lobes import LogMel, ResidualVQ, StackedFrames, Target
+from tests.goldens.parts import wav
+from tests.unit.tiny_encoders import tiny_encoder
+
+REPORT = """\
+# Pre-training
+
+mine/1
+
+![A chart
+of loss.](figures/loss.png)
+
+*Loss against
+steps.*
+
+## Hyperparameters
+
+```yaml
+# seeds
+seed: 1
+```
+"""
+
+
+@pytest.fixture
+def run(tmp_path):
+    """What a finished training leaves, as far as it is given away."""
+    torch.manual_seed(0)
+    save_muq(tmp_path / "run" / "inference", tiny_encoder("MuQEncoder").eval(), "bells")
+    target = Target(StackedFrames(LogMel()), ResidualVQ(512, 2, 16))
+    save_tokenizer(tmp_path / "run" / "tokenizer" / "inference", target, "seed: 1\n")
+    (tmp_path / "run" / "metrics.jsonl").write_text('{"kind": "test", "step": 1}\n')
+    (tmp_path / "run" / "report.md").write_text(REPORT)
+    (tmp_path / "words.md").write_text("# Mine\n\nLicence: none.\n")
+    return tmp_path / "run"
+
+
+def release(run, out):
+    return main(["release", str(run), "--card", f"{run}/../words.md", "--out", out])
+
+
+def test_it_computes_what_the_run_does_at_half_the_size(run, tmp_path):
+    out = str(tmp_path / "out")
+    assert release(run, out) == 0
+    assert release(run, out) == 0  # which replaces it
+    first, second = MuQ.from_pretrained(run), MuQ.from_pretrained(out)
+    assert second.trained_on == "bells" and second.config == first.config
+    for one, other in zip(
+        first(wav()[None]).hidden_states, second(wav()[None]).hidden_states, strict=True
+    ):
+        assert other.dtype == torch.float32
+        assert 0 < (other - one).norm() / one.norm() < 2e-3
+    codes = [MelRVQ.from_pretrained(folder)(wav()[None]) for folder in (run, out)]
+    assert (codes[0] == codes[1]).float().mean() > 0.9
+    tensors = load_file(tmp_path / "out" / "model.safetensors")
+    assert all(t.dtype == torch.float16 for t in tensors.values() if t.dim() > 1)
+    assert tensors["features.mean"].dtype == torch.float32
+    assert (tmp_path / "out" / "metrics.jsonl").read_text().startswith('{"kind"')
+
+
+def test_the_card_says_what_is_in_it(run, tmp_path):
+    assert release(run, str(tmp_path / "out")) == 0
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert card.startswith("# Mine\n\nLicence: none.\n\n## Files\n")
+    for name in ("model.safetensors", "tokenizer/model.safetensors"):
+        content = (tmp_path / "out" / name).read_bytes()
+        digest = hashlib.sha256(content).hexdigest()
+        assert f"| `{name}` | {len(content):,} | `{digest}` |\n" in card
+    assert card.endswith(
+        "\n## Pre-training\n\nmine/1\n\n## Hyperparameters\n\n```yaml\n# seeds\n"
+        "seed: 1\n```\n"
+    )
+
+
+@pytest.mark.parametrize("name", ["report.md", "metrics.jsonl", "../words.md"])
+def test_what_is_missing_is_named_before_anything_is_written(
+    name, run, tmp_path, capsys
+):
+    (run / name).unlink()
+    assert release(run, str(tmp_path / "out")) == 2
+    assert f"There is no {run / name}, which goes into" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_run_without_a_tokenizer_of_its_own(run, tmp_path):
+    (run / "tokenizer").rename(tmp_path / "elsewhere")
+    assert release(run, str(tmp_path / "out")) == 0
+    assert not (tmp_path / "out" / "tokenizer").exists()
+    assert json.loads((tmp_path / "out" / "config.json").read_text())["encoder"]
