@@ -96,7 +96,8 @@ def test_the_experiment_trains(name, text, kind, hubert, data_options, tmp_path)
     probe = ["hparams/probe_csv.yaml", "--encoder", run, "--output_folder"]
     probe += [tmp_path / "probe", "--labels_csv", labels(tmp_path), "--group", "artist"]
     probe += ["--tasks", "[{label: sound}]", "--features.folder", tmp_path / "cache"]
-    recipe_here("probe.py", *probe, "--reader.max_epochs", "2", "--seeds", "[0]")
+    probe += ["--reader.max_epochs", "2", "--reader.folds", "2", "--seeds", "[0]"]
+    recipe_here("probe.py", *probe, "--untrained_seeds", "[1]")
     (sound,) = json.loads((tmp_path / "probe" / "scores.json").read_text())
     features = {row["features"] for row in sound["rows"]}
     assert {"log-mel statistics", "untrained encoder", "trained encoder"} <= features

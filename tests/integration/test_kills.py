@@ -121,18 +121,19 @@ def one_thread():
     torch.set_num_threads(before)
 
 
-def twice(tmp_path, script, arguments, kills, delay):
+def twice(tmp_path, script, arguments, kills, changes):
     """Both folders of a recipe: of the killed run, and of one that was not."""
     killed, whole = tmp_path / "killed", tmp_path / "whole"
-    given = recipe_options([*arguments, "--output_folder", killed])
-    kill(killed, RECIPES / script, given, kills, delay)
+    given = [*arguments, "--output_folder", killed, "--ckpt_interval_steps", "1"]
+    given = recipe_options(given)
+    kill(killed, RECIPES / script, given, kills, changes)
     recipe_here(script, *arguments, "--output_folder", whole)
     return killed, whole
 
 
 def test_training(options, tmp_path):
     limit = "240" if KILLS else "60"  # enough for as many kills
-    steps = ["--optimizer_step_limit", limit, "--ckpt_interval_steps", "1"]
+    steps = ["--optimizer_step_limit", limit]
     steps += ["--log_interval", "10", "--valid_interval", "60"]
     folders = twice(tmp_path, "train.py", [*options, *steps], 6, 20)
     same(*folders, "inference/model.safetensors", "metrics.jsonl")
@@ -142,7 +143,7 @@ def test_training(options, tmp_path):
 
 def test_a_tokenizer(data_options, tmp_path):
     limit = "100" if KILLS else "30"
-    steps = ["--tokenizer.optimizer_step_limit", limit, "--ckpt_interval_steps", "1"]
+    steps = ["--tokenizer.optimizer_step_limit", limit]
     arguments = [HERE / "tiny_tokenizer.yaml", *data_options, *steps]
     folders = twice(tmp_path, "train_tokenizer.py", arguments, 2, 24)
     same(*folders, "inference/model.safetensors", "metrics.jsonl")
@@ -154,7 +155,6 @@ def test_an_iteration_with_its_labels(data_options, tmp_path):
     plan = write_small(tmp_path, "muq_iter", **{"data.corpus_folder": str(corpus)})
     arguments = [plan, "--data_folder", music, "--iterations", "1"]
     arguments += ["--teacher_layer", "1", "--optimizer_step_limit", "4"]
-    arguments += ["--ckpt_interval_steps", "1"]
     folders = twice(tmp_path, "train.py", arguments, 2, 60)
     needed = [f"iteration-{k}/inference/model.safetensors" for k in range(2)]
     same(*folders, *needed, "labels/verified.json", "iterations.json")
@@ -162,7 +162,7 @@ def test_an_iteration_with_its_labels(data_options, tmp_path):
 
 @pytest.mark.slow
 def test_music_and_text(sounds, tmp_path):  # noqa: F811
-    arguments = [*sounds, "--ckpt_interval_steps", "1", "--valid_interval", "30"]
+    arguments = [*sounds, "--valid_interval", "30"]
     arguments += ["--optimizer_step_limit", "60" if KILLS else "30"]
     folders = twice(tmp_path, "train_mulan.py", arguments, 2, 30)
     same(*folders, "inference/model.safetensors", "metrics.jsonl")
@@ -173,7 +173,7 @@ def library(tmp_path_factory):
     """A model of music and text, and chords to embed or index."""
     folder = tmp_path_factory.mktemp("library")
     make_mulan(folder)
-    for number in range(max(40, 30 * KILLS)):
+    for number in range(max(60, 30 * KILLS)):
         write_chord(folder / "music" / f"{number}.wav", number)
     return folder
 
@@ -181,16 +181,16 @@ def library(tmp_path_factory):
 def test_embed(pretrain_run, library, tmp_path):
     killed, whole = tmp_path / "killed", tmp_path / "whole"
     arguments = ["embed", pretrain_run, library / "music", "--device", "cpu"]
-    kill(killed, "muq_plugins", [*arguments, "--out", killed], 2, 8)
+    kill(killed, "muq_plugins", [*arguments, "--out", killed], 2, 3)
     assert main([str(part) for part in [*arguments, "--out", whole]]) == 0
-    same(killed, whole, *(f"{number}.wav.npz" for number in range(40)))
+    same(killed, whole, *(f"{number}.wav.npz" for number in range(60)))
 
 
 def test_index(library, tmp_path):
     model = ["--model", library / "mulan", "--device", "cpu"]
     killed, whole = tmp_path / "killed", tmp_path / "whole"
     arguments = ["index", library / "music", *model]
-    kill(killed, "muq_plugins", [*arguments, "--out", killed], 2, 8)
+    kill(killed, "muq_plugins", [*arguments, "--out", killed], 2, 3)
     assert main([str(part) for part in [*arguments, "--out", whole]]) == 0
     one, other = MusicIndex(killed), MusicIndex(whole)
     assert len(one) == len(list((library / "music").iterdir()))

@@ -87,6 +87,7 @@ def test_notes_are_probed_beside_music_and_alone(labelled, data_options, tmp_pat
         *("--encoder", labelled / "encoder", "--untrained_seeds", "[1]"),
         *("--notes.notes_folder", tmp_path / "notes", "--notes.step", "12"),
         *("--features.folder", tmp_path / "cache", "--features.window_seconds", "1"),
+        *("--reader.folds", "2"),
     ]
     both = [
         *("--data.data_folder", data_options[1], *data_options[2:]),
