@@ -101,6 +101,7 @@ class CodePrediction(Objective):
 
     Example
     -------
+    >>> import torch
     >>> from muq_plugins.lobes import (
     ...     BlockMasking, LogMel, MuQEncoder, Pretraining, RandomProjection,
     ...     StackedFrames, Target,
