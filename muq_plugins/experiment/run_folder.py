@@ -217,10 +217,13 @@ def _differences(experiment, folder: Path, study: bool) -> dict[str, list]:
         for key, pair in changed.items()
         if (key in STUDY_FIXED if study else not _may_change(key, new))
     }
-    limit = new.get("optimizer_step_limit")
+    # A folder of train_tokenizer.py alone has the checkpoints of that stage.
+    alone = any(folder.glob("save/CKPT*/tokenizer.ckpt"))
+    name = "tokenizer.optimizer_step_limit" if alone else "optimizer_step_limit"
+    limit = new.get(name)
     if isinstance(limit, int) and limit < step:
-        refused["optimizer_step_limit"] = [
-            old.get("optimizer_step_limit"),
+        refused[name] = [
+            old.get(name),
             f"{limit}, which is fewer than are done",
         ]
     if refused:
