@@ -82,7 +82,7 @@ def test_two_workers_make_the_files_of_one(extract, tmp_path, manifest):
     done = multiprocessing.Value("i", 0)
     workers = [start(tmp_path / "two", manifest, 2.5 / 60, done) for _ in range(2)]
     for worker in workers:
-        worker.join(timeout=60)
+        worker.join(timeout=120)
     assert [worker.exitcode for worker in workers] == [0, 0]
     assert done.value == 3  # no item was done twice
     extract(tmp_path / "one")
@@ -90,7 +90,7 @@ def test_two_workers_make_the_files_of_one(extract, tmp_path, manifest):
 
 
 @pytest.mark.slow
-def test_twenty_kills_at_random_moments(manifest, target, windows, tmp_path):
+def test_ten_kills_at_random_moments(manifest, target, windows, tmp_path):
     clips = {
         f"{name}-{copy}": entry
         for copy in range(12)
@@ -99,7 +99,7 @@ def test_twenty_kills_at_random_moments(manifest, target, windows, tmp_path):
     folder, chance = tmp_path / "labels", random.Random(0)
     arguments = (folder, clips, 1 / 60, multiprocessing.Value("i", 0))
     workers = [start(*arguments) for _ in range(2)]
-    for _ in range(20):
+    for _ in range(10):
         # Not before there is work under way, else only the start would be tested.
         while not list(folder.glob(".*.partial")) and workers[0].is_alive():
             time.sleep(0.002)

@@ -93,7 +93,7 @@ def test_a_second_command_waits_and_says_so(command, tmp_path, capsys):
             assert second.is_alive()
             time.sleep(0.01)
         assert not (tmp_path / "index" / "music.sqlite").exists()
-    second.join(30)
+    second.join(120)
     assert codes == [0]
     assert len(MusicIndex(tmp_path / "index")) == 2
 
