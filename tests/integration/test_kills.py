@@ -41,18 +41,19 @@ PASSING += ("history.jsonl", ".partial", "finished.json", ".log")
 CLOCKS = {*CLOCK, "training_seconds", "tokenizer_seconds", "run", "command", "created"}
 
 
-def kill(folder, script, arguments, kills, changes):
+def kill(folder, script, arguments, kills, changes, seconds=0.03):
     """Kills a command again and again; then it must end well.
 
     Each time when its folder has changed at most `changes` times: the machine may be
     slow, and the command anywhere in a step, in validation, or in the middle of a file.
+    It is looked at after so many seconds, each time.
     """
     generator, begin, killed = random.Random(5), time.monotonic(), 0
     for _ in range(KILLS or kills):
         fork = Fork(script, *arguments, OMP_NUM_THREADS="1")
         seen, left = newest(folder), generator.randint(1, changes)
         while left and fork.process.is_alive():
-            time.sleep(0.03)
+            time.sleep(seconds)
             before, seen = seen, newest(folder)
             left -= seen != before
         fork.kill()
