@@ -1,4 +1,4 @@
-"""Objectives without codes in a Brain: resumed, left out, and on two processes."""
+"""Objectives in a Brain: resumed, left out, and on two processes."""
 
 import multiprocessing
 import os
@@ -13,10 +13,16 @@ from muq_plugins.evaluation.run_files import read_metrics, select
 from muq_plugins.lobes import (
     Augmentation,
     BlockMasking,
+    CodePrediction,
     ConstantQ,
     ContrastiveViews,
     LatentRegression,
+    LogMel,
+    MultiCodebookHead,
     Pretraining,
+    RandomProjection,
+    StackedFrames,
+    Target,
     VectorHead,
     VectorRegression,
     WaveformTransformer,
@@ -42,9 +48,25 @@ def vectors(student):
     return Pretraining(BlockMasking(0.5, 0.04), student, {"vectors": asked})
 
 
+def codes(student):
+    asked = {}
+    for name, codebooks, entries in (("coarse", 1, 8), ("fine", 3, 32)):
+        target = Target(
+            StackedFrames(LogMel()), RandomProjection(512, codebooks, entries)
+        )
+        head = MultiCodebookHead(32, codebooks, entries)
+        asked[name] = CodePrediction(target, head, visible_weight=0.5)
+    return Pretraining(BlockMasking(0.5, 0.04), student, asked, {"fine": 0.25})
+
+
 #: What makes the stage, and the batches of one process, and of each of two. Views are
 #: told apart over all processes; frames stand alone.
-KINDS = {"views": (views, 4, 2), "latents": (latents, 2, 2), "vectors": (vectors, 2, 2)}
+KINDS = {
+    "views": (views, 4, 2),
+    "latents": (latents, 2, 2),
+    "vectors": (vectors, 2, 2),
+    "codes": (codes, 2, 2),
+}
 
 
 def train(folder, manifest, kind, size, updates=UPDATES, run_opts=None, spoiled=None):

@@ -82,6 +82,25 @@ def test_the_masked_batch_is_heard_once(batch):
     assert len(heard) == 1
 
 
+def test_every_one_of_them_learns():
+    parts = {"coarse": codes(1, 8), "fine": codes(2, 16)}
+    stage = Pretraining(BlockMasking(), encoder(), parts)
+    optimizer = torch.optim.AdamW(stage.parameters(), 3e-3)
+    time = torch.arange(48000) / 24000
+    wavs = torch.stack([torch.sin(2 * math.pi * f * time) for f in (110, 440, 1760)])
+    losses = []
+    for update in range(60):
+        out = stage(wavs, None, torch.arange(3) + 3 * update)
+        optimizer.zero_grad()
+        out.loss.backward()
+        optimizer.step()
+        losses.append(
+            [float(out.sums[f"{x}/loss"] / out.weights[f"{x}/loss"]) for x in parts]
+        )
+    first, last = torch.tensor(losses[0]), torch.tensor(losses[-5:]).mean(0)
+    assert (last < 0.4 * first).all()
+
+
 @pytest.mark.parametrize("weights", [[1.0, 0.0, 0.0], [2.0, 1.0, 0.5]])
 def test_levels_count_what_is_asked(batch, weights):
     asked = codes(3, 16)
