@@ -80,8 +80,7 @@ def arrange(
     score: MusicalScore, family: str, longest: float, rng: random.Random
 ) -> Arrangement:
     """Draw an arrangement of a piece, or of an excerpt if it is long."""
-    tempo = _draw_tempo(score, rng)
-    excerpt = _draw_excerpt(score, tempo, longest, rng)
+    tempo, excerpt = draw_excerpt(score, longest, rng)
     programs = _draw_programs(len(excerpt.parts), family, rng)
     if len(score.parts) == 1:  # a tune is played by one instrument
         family = family_of(programs[0])
@@ -103,6 +102,14 @@ def arrange(
     drums = _draw_drums(excerpt, tempo, rng)
     sound = draw_sound(rng)
     return Arrangement(excerpt, parts, drums, sound, family, tempo, transposition)
+
+
+def draw_excerpt(
+    score: MusicalScore, longest: float, rng: random.Random
+) -> tuple[float, MusicalScore]:
+    """Draw what of a piece is played, and how fast: before anything else is drawn."""
+    tempo = _draw_tempo(score, rng)
+    return tempo, _draw_excerpt(score, tempo, longest, rng)
 
 
 def _draw_tempo(score: MusicalScore, rng: random.Random) -> float:

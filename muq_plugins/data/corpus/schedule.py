@@ -14,7 +14,7 @@ from muq_plugins.errors import UserError
 # What is held out is to judge by: valid and test get shorter takes and fewer mixed
 # ones, so that many pieces are heard, and each family often.
 _SHARES = {"train": 0.62, "valid": 0.14, "test": 0.24}  # of the minutes
-_LONGEST = {"train": 60.0, "valid": 32.0, "test": 32.0}  # seconds of a take
+LONGEST = {"train": 60.0, "valid": 32.0, "test": 32.0}  # seconds of a take
 _DECKS = {  # to deal families from
     "train": [*FAMILIES, MIXED, MIXED],
     "valid": [*FAMILIES, *FAMILIES, MIXED],
@@ -60,7 +60,7 @@ class SplitSchedule:
         self.seconds = 0.0
         self.clips = 0
         self._works: set[str] = set()
-        self._typical = _TYPICAL_CLIP * _LONGEST[split]
+        self._typical = _TYPICAL_CLIP * LONGEST[split]
         held_out = split != "train"
         self._least_works = _HELD_OUT_WORKS if held_out and minutes >= _SMALL else 1
         works = {piece.work for piece in pieces if piece.split == split}
@@ -114,7 +114,7 @@ def _visits(split: str, pieces: list[Piece], most: int, seed: int) -> Iterator[V
         for piece in pieces:
             count = min(piece.takes, most)
             drawn = tuple(itertools.islice(families, count))
-            yield Visit(split, piece, _LONGEST[split], round_ * count, drawn)
+            yield Visit(split, piece, LONGEST[split], round_ * count, drawn)
 
 
 def _deal(deck: list[str], rng: random.Random) -> Iterator[str]:

@@ -2,7 +2,7 @@
 
 import warnings
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import NamedTuple, TypeVar
 
@@ -14,6 +14,8 @@ _TONICS = {
     "major": ("C", "Db", "D", "Eb", "E", "F", "F#", "G", "Ab", "A", "Bb", "B"),
     "minor": ("C", "C#", "D", "Eb", "E", "F", "F#", "G", "G#", "A", "Bb", "B"),
 }
+# What music21 calls the bar lines that end or begin a section: ||, |:, :| and |].
+_MARKS = ("double", "final", "heavy-light", "heavy-heavy")
 
 T = TypeVar("T")
 
@@ -39,6 +41,9 @@ class MusicalScore:
     keys: list[tuple[float, tuple[int, str] | None]]
     # whether somebody chose each mode: programs write "major" where nobody did
     chosen: bool
+    # where repeat marks and double bars let another section begin, in quarter notes
+    marks: list[float] = field(default_factory=list)
+    start: float = 0.0  # of an excerpt, in the whole piece
 
     @property
     def notes(self) -> list[Note]:
@@ -95,6 +100,8 @@ class MusicalScore:
             signatures=stated(self.signatures),
             keys=stated(self.keys),
             chosen=self.chosen,
+            marks=[mark - first for mark in self.marks if first < mark < end],
+            start=self.start + first,
         )
 
 
@@ -128,6 +135,7 @@ def read_score(piece: Piece) -> MusicalScore:
         signatures=signatures,
         keys=_keys_of(score.parts),
         chosen=piece.path.endswith(".abc"),
+        marks=_marks_of(first),
     )
 
 
@@ -160,6 +168,28 @@ def _keys_of(parts) -> list[tuple[float, tuple[int, str] | None]]:
         chosen = minor or stated - {None}
         keys.append((start, chosen.pop() if len(chosen) == 1 else None))
     return keys
+
+
+def _marks_of(part) -> list[float]:
+    """Where a music21 part has repeat marks and double bars, within the piece.
+
+    A second ending belongs to what it ends: the next section begins after it.
+    """
+    bars = list(part.getElementsByClass("Measure"))
+    places = {id(bar): place for place, bar in enumerate(bars)}
+    endings: set[int] = set()
+    for bracket in part.recurse().getElementsByClass("RepeatBracket"):
+        spanned = [places[id(bar)] for bar in bracket.getSpannedElements()]
+        if bracket.number != "1":
+            endings.update(range(min(spanned), max(spanned) + 1))
+    marks = []
+    for place, (before, bar) in enumerate(pairwise(bars), start=1):
+        lines = (before.rightBarline, bar.leftBarline)
+        marked = any(line is not None and line.type in _MARKS for line in lines)
+        ended = place - 1 in endings
+        if (marked or ended) and place not in endings:
+            marks.append(float(bar.offset))
+    return marks
 
 
 def notes_of(part) -> list[Note]:
@@ -212,4 +242,9 @@ def estimate_key(notes: list[Note]) -> tuple[int, str]:
 
 def key_name(tonic: int, mode: str) -> str:
     """Name a key in its conventional spelling."""
-    return f"{_TONICS[mode][tonic % 12]} {mode}"
+    return f"{tonic_name(tonic, mode)} {mode}"
+
+
+def tonic_name(tonic: int, mode: str = "major") -> str:
+    """Name a pitch class, as it is spelled where it is a tonic."""
+    return _TONICS[mode][tonic % 12]

@@ -67,7 +67,7 @@ def make_clips(visit: Visit, folder: Path, seed: int) -> list[dict]:
             continue
         try:
             score = score or read_score(visit.piece)
-            rng = random.Random(f"{seed}/{visit.piece.path}/{take}")
+            rng = take_rng(visit.piece, take, seed)
             arrangement = arrange(score, family, visit.longest, rng)
             audio = render(arrangement.sounding, arrangement.sound)
             labels = _labels(visit.piece, arrangement)
@@ -83,6 +83,11 @@ def make_clips(visit: Visit, folder: Path, seed: int) -> list[dict]:
         write_json(labels_path, entry)
         entries.append(entry)
     return entries
+
+
+def take_rng(piece: Piece, take: int, seed: int) -> random.Random:
+    """What decides everything about a take."""
+    return random.Random(f"{seed}/{piece.path}/{take}")
 
 
 #: What is known of every take; probes ask for these.
