@@ -30,8 +30,11 @@ from muq_plugins.experiment.extends import (
     COMMAND_LINE_OPTIONS,
     TRAINING_SETTINGS,
     Location,
+    dump_yaml,
+    hint,
     parse_yaml,
     resolve_experiment,
+    roots_of,
     spell,
 )
 from muq_plugins.experiment.run_folder import HYPERPARAMS, open_run
@@ -178,6 +181,20 @@ def load_stage(experiment: Experiment, stage: dict[str, Any]) -> Experiment:
         path=path,
         argv=experiment.argv,
     )
+
+
+def load_part(path: str | os.PathLike, key: str) -> Any:
+    """One object of an experiment, with all that it refers to and nothing else."""
+    tree = parse_yaml(resolve_experiment(path), str(path))
+    if key not in tree:
+        raise UserError(f"{path} has no {key}{hint(key, tree)}.")
+    wanted, waiting = set(), [key]
+    while waiting:
+        wanted.add(name := waiting.pop())
+        waiting += [name for name in roots_of(tree[name]) if name not in wanted]
+    kept = {name: value for name, value in tree.items() if name in wanted}
+    with _named(Path(path)):
+        return load_hparams(dump_yaml(kept))[key]
 
 
 def each_model(experiment: Experiment) -> Iterator[Experiment]:

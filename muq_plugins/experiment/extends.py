@@ -218,6 +218,13 @@ def _is_reference(node: Any) -> bool:
     return tag_of(node) in ("!ref", "!copy")
 
 
+def roots_of(node: Any) -> set[str]:
+    """The keys of the file that a part of it refers to."""
+    some = [one for _, one in walk(node) if _is_reference(one)]
+    names = [name for one in some for name in REFERENCE.findall(one.value)]
+    return {re.split(r"[.\[]", name)[0] for name in names}
+
+
 def _check_targets(tree: dict, node: Any) -> None:
     for name in REFERENCE.findall(node.value):
         target = _find(tree, name)

@@ -26,15 +26,21 @@ from muq_plugins.evaluation.marble.protocols import find_protocol
 from muq_plugins.evaluation.marble.run import marble_task
 from muq_plugins.evaluation.marble.tasks import find_task, open_task
 from muq_plugins.evaluation.probing.features import (
+    ChromaFrames,
     HiddenStates,
     LogMelFrames,
     untrained_like,
 )
 from muq_plugins.evaluation.probing.results import save_results
-from muq_plugins.experiment import load_experiment, run_script, save_experiment
+from muq_plugins.experiment import (
+    load_experiment,
+    load_part,
+    run_script,
+    save_experiment,
+)
 from muq_plugins.inference.encoders import load_encoder
 
-LOG_MEL = "log_mel"
+PLAIN = {"log_mel": LogMelFrames, "chroma": ChromaFrames}
 UNTRAINED = "untrained:"
 
 
@@ -66,14 +72,27 @@ def open_tasks(hparams, protocol):
 
 def make_extractors(source, hparams, device, recordings):
     """What a name in `encoder` or `beside` reads: several if it has initialisations."""
-    if source == LOG_MEL:
-        return [LogMelFrames()]
-    encoder = load_encoder(source.removeprefix(UNTRAINED), device)
-    if not source.startswith(UNTRAINED):
-        return [HiddenStates(encoder)]
+    if source in PLAIN:
+        return [PLAIN[source]()]
+    name = source.removeprefix(UNTRAINED)
+    if name == source:
+        return [HiddenStates(load_encoder(name, device))]
+    if name.endswith((".yaml", ".yml")):
+        encoder = load_part(name, "encoder").to(device)
+    else:
+        encoder = load_encoder(name, device, trained=False)
     seeds, features = hparams["untrained_seeds"], hparams["features"]
     untrained = untrained_like(encoder, seeds, recordings, features)
     return [HiddenStates(one) for one in untrained]
+
+
+def describe(name, extractors):
+    """What an encoder reads, in a line."""
+    first, count = extractors[0], len(extractors)
+    return (
+        f"{name}: {first.sample_rate} Hz, {first.frame_rate:g} frames a second, "
+        f"{first.layers} hidden states{f', {count} initialisations' * (count > 1)}."
+    )
 
 
 def main(argv):
@@ -88,6 +107,7 @@ def main(argv):
     encoders = {
         name: make_extractors(name, hparams, device, recordings) for name in names
     }
+    print("\n".join(describe(*one) for one in encoders.items()))
     save_experiment(experiment, folder)
     sb.create_experiment_directory(folder)
     results, features = [], hparams["features"]

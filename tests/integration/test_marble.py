@@ -18,6 +18,20 @@ SECONDS = 1.0
 IN = {"train": range(3), "valid": range(3, 5), "test": range(5, 7)}
 
 
+# An encoder among what else a training needs.
+TINY = """
+width: 16
+checkpointer: !new:muq_plugins.brains.AtomicCheckpointer
+    checkpoints_dir: save
+encoder: !new:muq_plugins.lobes.MuQEncoder
+    width: !ref <width>
+    num_layers: 1
+    num_heads: 2
+    ffn_width: !ref <width>
+    conv_channels: 2
+"""
+
+
 def marble(experiment, *options):
     """Runs the recipe in this process."""
     path = ROOT / "recipes" / "MARBLE" / "probe.py"
@@ -70,12 +84,16 @@ def options(run, out, *more, seeds="[0]"):
 
 
 def test_genres_from_folder_to_report(gtzan, run, capsys):
-    beside = "--beside", f"[log_mel, 'untrained:{run / 'encoder'}']"
+    (run / "tiny.yaml").write_text(TINY)
+    beside = "--beside", f"[log_mel, 'untrained:{run / 'tiny.yaml'}']"
     untrained = "--untrained_seeds", "[1, 2]"
     more = options(run, "one", *beside, *untrained, seeds="[0, 1]")
     arguments = "--data_folder", gtzan, *more
     marble("gtzan_genre", *arguments)
-    assert "GTZAN genre " in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "GTZAN genre " in said and not (run / "save").exists()
+    heard = "24000 Hz, 25 frames a second, 2 hidden states, 2 initialisations."
+    assert f"untrained:{run / 'tiny.yaml'}: {heard}" in said
     (result,) = json.loads((run / "one" / "scores.json").read_text())
     assert result["clips"] == {"train": 30, "valid": 20, "test": 20}
     assert result["classes"] == list(GENRES) and result["chance"] == 0.1

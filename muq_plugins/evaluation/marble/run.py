@@ -120,6 +120,10 @@ def marble_task(
             "licence": task.sheet.licence,
             "split": opened.split,
             "encoders": fingerprints,
+            "heard": {
+                name: [of[0].sample_rate, of[0].frame_rate, of[0].layers]
+                for name, of in encoders.items()
+            },
             "features": hashes,
             "cutting": plan.cutting._asdict(),
             "aggregate": plan.aggregate,

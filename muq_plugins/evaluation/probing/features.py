@@ -27,6 +27,7 @@ from muq_plugins.evaluation.kept import digest, file_stamp, load_arrays, save_ar
 from muq_plugins.evaluation.probing.clips import Clip, ProbeError, window_batches
 from muq_plugins.evaluation.probing.results import LOG_MEL, TRAINED, UNTRAINED
 from muq_plugins.lobes.batch_norm import batch_norms, measure_batch_statistics
+from muq_plugins.lobes.constant_q import ConstantQ
 from muq_plugins.lobes.features import StackedFrames
 from muq_plugins.lobes.lengths import absolute_lengths, length_mask, lengths_on
 from muq_plugins.lobes.mel import LogMel
@@ -40,6 +41,8 @@ CHUNK = 64
 UNTRAINED_SEEDS = (1234, 1235, 1236, 1237, 1238)
 # Windows that the batch normalisation of untrained encoders is measured on, in batches.
 MEASURED, AT_ONCE = 16, 8
+# Of the strongest pitch class, about -80 dBFS: what is below is rounding.
+SILENT = 1e-3
 
 
 @dataclass(frozen=True)
@@ -150,6 +153,7 @@ class Extractor(Protocol):
     sample_rate: int
     fingerprint: str
     frame_rate: float  # of `frames`, in Hz
+    layers: int  # how many are read
 
     def states(
         self, wavs: Tensor, wav_lens: Tensor
@@ -169,6 +173,7 @@ class HiddenStates:
         self.encoder = encoder.eval()
         self.sample_rate = encoder.sample_rate
         self.frame_rate = encoder.frame_rate
+        self.layers = encoder.num_layers + 1
         self.device = next(encoder.parameters()).device
 
     @cached_property
@@ -189,6 +194,8 @@ class HiddenStates:
 
 class LogMelFrames:
     """The log-mel spectrogram: what needs no encoder."""
+
+    layers = 1
 
     def __init__(self, encoder: nn.Module | None = None):
         """Beside an encoder; without one, as MuQ hears it."""
@@ -218,6 +225,38 @@ class LogMelFrames:
     def frames(self, wavs: Tensor, wav_lens: Tensor):
         """All frames within one of the encoder, side by side."""
         return [self.stacked(wavs.to(self.device))[0]]
+
+
+class ChromaFrames:
+    """Twelve pitch classes, from C, of a constant-Q transform: what needs no encoder.
+
+    Octaves are added up, and the strongest class of each frame is 1, as librosa's
+    `chroma_cqt` has it by default.
+    """
+
+    layers = 1
+
+    def __init__(self):
+        self.features = ConstantQ(num_bins=84, bins_per_octave=12)
+        self.sample_rate = self.features.sample_rate
+        self.frame_rate = self.features.frame_rate
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """See `Extractor`."""
+        return fingerprint(self.features, self.features.config)
+
+    @torch.no_grad()
+    def states(self, wavs: Tensor, wav_lens: Tensor):
+        """See `Extractor`."""
+        bands, lens = self.features(wavs.cpu(), lengths_on(wav_lens, "cpu"))
+        chroma = bands.unflatten(-1, (-1, 12)).sum(dim=2)
+        strongest = chroma.amax(dim=-1, keepdim=True)
+        return [torch.where(strongest > SILENT, chroma / strongest, 0)], lens
+
+    def frames(self, wavs: Tensor, wav_lens: Tensor):
+        """See `Extractor`."""
+        return self.states(wavs, wav_lens)[0]
 
 
 def moment_sums(states: Sequence[Tensor], lens: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -289,7 +328,10 @@ def untrained_like(
     for seed in seeds:
         with torch.random.fork_rng(devices=[]):  # of the weights, and of dropout
             torch.manual_seed(seed)
-            untrained = build(describe(encoder))
+            if hasattr(encoder, "untrained"):
+                untrained = encoder.untrained()
+            else:
+                untrained = build(describe(encoder))
             if encoder.features is not None:
                 untrained.features.load_state_dict(encoder.features.state_dict())
             untrained.to(device).eval()

@@ -6,7 +6,7 @@ The model is one that SpeechBrain's HuBERT, Wav2Vec2 and WavLM wrappers load.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -146,17 +146,8 @@ class PretrainedSpeechEncoder(nn.Module):
             wavs, wav_lens, self.sample_rate, self.model_rate
         )
         lengths = absolute_lengths(wav_lens, wavs.shape[1], wavs.shape[0])
-        if lengths is None:
-            return encoder_output(self._encode(wavs), None)
         frames = -(-wavs.shape[1] // self.hop_length)
-        parts, order = [], []
-        for length in lengths.unique().tolist():
-            rows = (lengths == length).nonzero()[:, 0]
-            states = torch.stack(self._encode(wavs[rows, :length]))
-            parts.append(F.pad(states, (0, 0, 0, frames - states.shape[2])))
-            order.append(rows)
-        states = torch.cat(parts, dim=1)[:, torch.cat(order).argsort()]
-        return encoder_output(states.unbind(), -(-lengths // self.hop_length))
+        return each_length(wavs, lengths, self._encode, frames)
 
     def _encode(self, wavs: Tensor) -> list[Tensor]:
         """Hidden states of clips of one length, at the rate of the model."""
@@ -168,6 +159,30 @@ class PretrainedSpeechEncoder(nn.Module):
         with torch.random.fork_rng(devices=[], enabled=not self.training):
             out = self.model(wavs, output_hidden_states=True)
         return [*out.hidden_states[:-1], out.last_hidden_state]
+
+
+def each_length(
+    wavs: Tensor,
+    lengths: Tensor | None,
+    encode: Callable[[Tensor], list[Tensor]],
+    frames: int = 0,
+) -> EncoderOutput:
+    """Encodes the clips of each length apart from the others: none hears padding.
+
+    There are so many ``frames`` at least.
+    """
+    if lengths is None:
+        return encoder_output(encode(wavs), None)
+    parts, order, heard = [], [], lengths.clone()
+    for length in lengths.unique().tolist():
+        rows = (lengths == length).nonzero()[:, 0]
+        parts.append(torch.stack(encode(wavs[rows, :length])))
+        heard[rows] = parts[-1].shape[2]
+        order.append(rows)
+    frames = max(frames, int(heard.max()))
+    parts = [F.pad(part, (0, 0, 0, frames - part.shape[2])) for part in parts]
+    states = torch.cat(parts, dim=1)[:, torch.cat(order).argsort()]
+    return encoder_output(states.unbind(), heard)
 
 
 def _load(source: str | Path, save_path: str | Path | None):
@@ -203,7 +218,7 @@ def _build(settings: Mapping[str, Any]) -> nn.Module:
         )
     # Settings may come from a file: nothing else in it may reach transformers, where
     # some names fetch code.
-    unknown = settings.keys() - _settings_of(kind) - {"model_type"}
+    unknown = settings.keys() - settings_of(kind) - {"model_type"}
     if unknown:
         raise ValueError(
             f"{', '.join(sorted(unknown))} are no settings of a {kind} model in the "
@@ -214,7 +229,7 @@ def _build(settings: Mapping[str, Any]) -> nn.Module:
     return AutoModel.from_config(config).float()
 
 
-def _settings_of(kind: str) -> set[str]:
+def settings_of(kind: str) -> set[str]:
     """Names of the settings that a kind of model has of its own."""
     from transformers import AutoConfig, PretrainedConfig
 
@@ -233,7 +248,7 @@ def _check(config, source: str | Path) -> None:
 
 def _plain(config) -> dict[str, Any]:
     """All settings of a model, as JSON holds them, and not where it came from."""
-    own = _settings_of(config.model_type)
+    own = settings_of(config.model_type)
     settings = json.loads(config.to_json_string(use_diff=False))
     settings = {name: settings[name] for name in sorted(settings) if name in own}
     return {"model_type": config.model_type, **settings}

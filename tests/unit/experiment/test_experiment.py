@@ -13,6 +13,7 @@ from muq_plugins.errors import UserError
 from muq_plugins.experiment import (
     load_experiment,
     load_hparams,
+    load_part,
     load_stage,
     run_script,
     save_experiment,
@@ -280,3 +281,16 @@ class TestStage:
             load_stage(whole, {"experiment": "stage.yaml", "overrides": {"sede": 5}})
         with pytest.raises(UserError, match="beside it are: stage.yaml, whole"):
             load_stage(whole, {"experiment": "stag.yaml", "overrides": {}})
+
+
+def test_one_part_of_an_experiment_is_built_with_what_it_refers_to(tmp_path):
+    path = tmp_path / "x.yaml"
+    path.write_text(
+        "size: 2\nwide: {out: !ref <size> * 2}\nbroken: !new:torch.nn.Linear\n"
+        "    in_features: no\n"
+        "part: !new:torch.nn.Linear\n    in_features: !ref <size>\n"
+        "    out_features: !ref <wide[out]>\n"
+    )
+    assert load_part(path, "part").weight.shape == (4, 2)
+    with pytest.raises(UserError, match="x.yaml has no parts; .* 'part'"):
+        load_part(path, "parts")
