@@ -18,16 +18,21 @@ import torch
 from muq_plugins.files import read_json_lines
 from muq_plugins.inference.cli.main import main
 from muq_plugins.inference.index.search import MusicIndex
+from muq_plugins.inference.muq import save_muq
+from muq_plugins.lobes import MuQEncoder
 from tests.goldens.metrics import CLOCK
 from tests.integration.commands import (
     HERE,
     RECIPES,
+    ROOT,
     Fork,
     checked,
+    experiment_file,
     recipe_here,
     recipe_options,
 )
 from tests.integration.test_iterative import write_small
+from tests.integration.test_marble import marble, write_gtzan
 from tests.integration.test_mulan import sounds  # noqa: F401 (a fixture)
 from tests.integration.test_study import ablate, study  # noqa: F401 (a fixture)
 from tests.integration.tiny_mulan import make_mulan, write_chord
@@ -201,6 +206,25 @@ def test_index(library, tmp_path):
 def rows(index):
     """Paths and vectors, whatever the order in which they were made."""
     return {e.path: index.vector(e).tobytes() for e in index.store.entries()}
+
+
+def test_marble(tmp_path):
+    """Its features, probes and scores."""
+    encoder = MuQEncoder(16, num_layers=1, num_heads=2, ffn_width=16, conv_channels=2)
+    save_muq(tmp_path / "encoder", encoder)
+    arguments = ["--data_folder", write_gtzan(tmp_path / "GTZAN"), "--beside", "[]"]
+    arguments += ["--encoder", tmp_path / "encoder", "--seeds", "[0]"]
+    arguments += ["--protocol", "v2_as_shipped"]
+    folders = tmp_path / "killed", tmp_path / "whole"
+    killed, whole = (
+        [*arguments, "--output_folder", f / "out", "--features.folder", f / "features"]
+        for f in folders
+    )
+    script = ROOT / "recipes" / "MARBLE" / "probe.py"
+    given = recipe_options([experiment_file("gtzan_genre"), *killed])
+    kill(folders[0], script, given, 1, 10)
+    marble("gtzan_genre", *whole)
+    same(*folders, "scores.json", "means.f16", "gtzan_genre.npz")
 
 
 @pytest.mark.slow
