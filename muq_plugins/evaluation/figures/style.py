@@ -26,7 +26,7 @@ CHANCE = "#6B7280"
 NEUTRAL = "#9CA3AF"
 INK = "#1F2937"
 
-DPI = 130
+DPI = 200  # a page shows 8 inches on 920 pixels: sharp where these are small
 STYLE = {
     "font.family": "sans-serif",
     "font.size": 9.5,

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from math import ceil
+from math import ceil, nan
 from pathlib import Path
 
 from muq_plugins.evaluation.figures.lines import Level, Line, Panel, line_charts
+from muq_plugins.evaluation.figures.radar import radar
 from muq_plugins.evaluation.figures.style import (
     CHANCE,
     COUNTING,
@@ -33,14 +34,17 @@ from muq_plugins.evaluation.probing.page import (
 from muq_plugins.evaluation.probing.results import (
     HIDDEN,
     MIXTURE,
+    Row,
     TaskResult,
     load_results,
 )
 from muq_plugins.evaluation.scores import METRIC_NAMES
 
-COLORS = (VALID, COUNTING, NEUTRAL, TRAIN)
+# Of encoders: the one that was asked for, and others of the same palette.
+COLORS = (VALID, COUNTING, "#009E73", "#CC79A7", NEUTRAL, TRAIN, "#E69F00")
 # The report shows this many numbers first.
 FACTS = 6
+FEWEST_AXES = 3
 
 
 def marble_report(folder: str | Path, subtitle: str = "") -> Path:
@@ -68,19 +72,30 @@ def _fact(result: TaskResult) -> Fact:
 
 
 def _comparisons(results: list[TaskResult]) -> Iterator[Verdict]:
-    """The encoder against the others, task by task."""
+    """The encoder against each of the others, over all tasks."""
+    found: dict[tuple[str, str], list[str]] = {}
     for result in results:
-        for found in result.comparisons:
-            words = f"{result.about['title']}: against {found.reference}"
+        for one in result.comparisons:
+            points = [f"{100 * x:+.1f}" for x in (one.difference, one.low, one.high)]
+            words = "{} {} ({} to {})".format(result.about["title"], *points)
+            side = _side(one.low, one.high)
             if result.test_groups < FEWEST_GROUPS:
-                said = "too few recordings to tell"
-                yield Verdict("undecided", f"{words}: {said}.")
-            elif found.low > 0:
-                yield Verdict("good", f"{words} it is better: {found}.")
-            elif found.high < 0:
-                yield Verdict("warning", f"{words} it is worse: {found}.")
-            else:
-                yield Verdict("undecided", f"{words} it is undecided: {found}.")
+                side, words = "undecided", f"{result.about['title']} (too few tested)"
+            found.setdefault((one.reference, side), []).append(words)
+    for (reference, side), words in found.items():
+        level = {"better": "good", "worse": "warning"}.get(side, side)
+        yield Verdict(
+            level,
+            f"Against {reference} {side} on {len(words)} of {len(results)} "
+            f"{'tasks' if len(results) > 1 else 'task'}, in points with their 95% "
+            f"interval: {'; '.join(words)}.",
+        )
+
+
+def _side(low: float, high: float) -> str:
+    if low > 0:
+        return "better"
+    return "worse" if high < 0 else "undecided"
 
 
 def _scores_table(results: list[TaskResult]) -> Table:
@@ -90,11 +105,15 @@ def _scores_table(results: list[TaskResult]) -> Table:
     for result in results:
         cells = [result.about["title"], METRIC_NAMES[result.metric]]
         cells.append(percent(result.chance))
-        for name in names:
-            row = result.row(name, HIDDEN)
-            cells.append(f"{with_interval(row)}, layer {row.place}" if row else "-")
+        cells += [_cell(result.row(name, HIDDEN)) for name in names]
         rows.append(cells)
     return Table(["Task", "Metric", "Constant", *names], rows)
+
+
+def _cell(row: Row | None) -> str:
+    """A score, its interval, and of which hidden state it is if there are several."""
+    several = row is not None and row.layer is not None
+    return with_interval(row) + f", layer {row.place}" * several
 
 
 def _panel(result: TaskResult) -> Panel:
@@ -126,6 +145,35 @@ def _panel(result: TaskResult) -> Panel:
         write=percent_tick,
         ticks=([*places, depth], [*names, "mix"]),
     )
+
+
+def _comparable(results: list[TaskResult]) -> list[list[TaskResult]]:
+    """The tasks for a radar, which needs three; of fewer the table says all."""
+    return [results] * (len(results) >= FEWEST_AXES)
+
+
+def _radar_figure(results: list[TaskResult], path: Path) -> None:
+    """How far each encoder is on the way from a constant answer to a perfect one."""
+    names = list(dict.fromkeys(name for one in results for name in encoders_of(one)))
+    values = {name: [_way(one, name) for one in results] for name in names}
+    radar([one.about["title"] for one in results], values, COLORS, path)
+
+
+def _way(result: TaskResult, name: str) -> float:
+    row = result.row(name, HIDDEN)
+    if row is None or row.value is None:
+        return nan
+    return max(0.0, (row.value - result.chance) / (1 - result.chance))
+
+
+def _heard_table(results: list[TaskResult]) -> Table:
+    """What each encoder reads."""
+    every = {name: it for one in results for name, it in one.about["heard"].items()}
+    rows = [
+        [name, f"{rate} Hz", f"{frames:g} Hz", str(layers)]
+        for name, (rate, frames, layers) in every.items()
+    ]
+    return Table(["Encoder", "Audio", "Frames", "Hidden states"], rows)
 
 
 def _with_layers(results: list[TaskResult]) -> list[list[TaskResult]]:
@@ -188,6 +236,7 @@ MARBLE = Page(
     verdicts=(_comparisons,),
     parts=(
         Part("scores", table=_scores_table),
+        Part("radar", {"radar": _radar_figure}, each=_comparable),
         Part("layers", {"layers": _layers_figure}, each=_with_layers),
         Part("mixture", {"mixture": mixture_figure}, each=_mixed),
         Part(
@@ -200,6 +249,7 @@ MARBLE = Page(
             table=lambda results: _published_table(results, False),
             each=lambda results: _published(results, False),
         ),
+        Part("heard", table=_heard_table),
         Part("task", table=task_table, each=lambda results: results),
     ),
 )
