@@ -1,9 +1,11 @@
 """Installation of MuQ for SpeechBrain."""
 
 import re
+import shutil
 from pathlib import Path
 
 from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
 
 HERE = Path(__file__).parent
 FRONT_DOOR = (HERE / "muq_plugins/__init__.py").read_text(encoding="utf-8")
@@ -30,6 +32,20 @@ TEST = [
     *sum(EXTRAS.values(), []),
 ]
 
+
+class WithRecipes(build_py):
+    """Puts recipes and experiment files, which stand beside the package, into it."""
+
+    def run(self):
+        super().run()
+        for name in () if self.editable_mode else ("recipes", "hparams"):
+            place = Path(self.build_lib, "muq_plugins", name)
+            shutil.rmtree(place, ignore_errors=True)
+            shutil.copytree(
+                HERE / name, place, ignore=shutil.ignore_patterns("__pycache__")
+            )
+
+
 setup(
     name="muq-plugins",
     version=re.search(r'__version__ = "(.+)"', FRONT_DOOR)[1],
@@ -38,6 +54,7 @@ setup(
     long_description_content_type="text/markdown",
     author="The MuQ for SpeechBrain team",
     license="Apache-2.0",
+    cmdclass={"build_py": WithRecipes},
     packages=find_packages(include=["muq_plugins*"]),
     package_data={
         "muq_plugins": ["py.typed", "models/*/*.*", "models/*/tokenizer/*.*"],

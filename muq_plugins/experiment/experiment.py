@@ -39,6 +39,7 @@ from muq_plugins.experiment.extends import (
 )
 from muq_plugins.experiment.run_folder import HYPERPARAMS, open_run
 from muq_plugins.files import replace_file
+from muq_plugins.shipped import find_experiment
 
 # Libraries that say every step they take, which nobody looks for in the log of a run.
 TALKATIVE = (
@@ -84,13 +85,14 @@ def load_experiment(argv: list[str]) -> Experiment:
         _print_help(argv)
         raise SystemExit(0)
     command = parse_arguments(argv)
-    text = resolve_experiment(command.path, command.overrides)
+    path = find_experiment(command.path)
+    text = resolve_experiment(path, command.overrides)
     return Experiment(
         hparams=load_hparams(text),
         run_opts=command.run_opts,
         overrides=command.overrides,
         yaml_text=text,
-        path=Path(command.path),
+        path=path,
         argv=list(argv),
     )
 
@@ -142,7 +144,7 @@ def _print_help(argv: list[str]) -> None:
     print(f"usage: {script} EXPERIMENT.yaml [--key VALUE ...] [--run_option VALUE ...]")
     for path in [argument for argument in argv if argument.endswith(".yaml")][:1]:
         print(f"\nKeys of {path} (nested ones are given with dots):\n")
-        print(resolve_experiment(path))
+        print(resolve_experiment(find_experiment(path)))
     print("\nRun options of SpeechBrain:\n")
     for option in sorted(COMMAND_LINE_OPTIONS):
         print(f"  --{option}\n      {HELP_TEXTS.get(option, 'A list of module keys.')}")

@@ -21,6 +21,7 @@ from ruamel.yaml.error import YAMLError
 from speechbrain.utils.run_opts import HELP_TEXTS, RunOptions
 
 from muq_plugins.errors import UserError, nearest
+from muq_plugins.shipped import nearest_experiment
 
 #: Every name that SpeechBrain's Brain takes from the hparams if it finds it there.
 RUN_OPTIONS = frozenset(field.name for field in fields(RunOptions))
@@ -360,9 +361,15 @@ def _describe_missing(path: Path) -> str:
     collection = next((p for p in path.parents if p.name == "hparams"), path.parent)
     if moved := sorted(map(str, collection.rglob(path.name))):
         return f"{path} does not exist; there is {' and '.join(moved)}"
+    beside = sorted(file.name for file in path.parent.glob("*.yaml"))
+    if close := nearest(
+        path.stem, [name.removesuffix(".yaml") for name in beside], 0.7
+    ):
+        return f"{path} does not exist; the nearest is {path.parent / close}.yaml"
+    if close := nearest_experiment(path.name, 0.7):
+        return f"{path} does not exist; the nearest that comes along is {close}"
     if not path.parent.is_dir():
         return f"{path} does not exist, nor does its folder."
-    beside = sorted(file.name for file in path.parent.glob("*.yaml"))
     if not beside:
         return f"{path} does not exist; its folder has no YAML files."
     return f"{path} does not exist; beside it are: {', '.join(beside)}"

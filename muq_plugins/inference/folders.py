@@ -36,7 +36,7 @@ HYPERPARAMETERS = "hyperparams.yaml"
 # Models that come along, each a folder with its tokenizer in it: known by their names.
 PACKAGED = Path(__file__).parents[1] / "models"
 MODELS = (
-    "a finished run (`python recipes/MuQ/train.py hparams/muq.yaml` makes one), of a "
+    "a finished run (`muq-plugins train muq.yaml` makes one), of a "
     "downloaded model, or a hub id like OpenMuQ/MuQ-large-msd-iter"
 )
 HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")  # no ./x or ../x

@@ -7,17 +7,18 @@ ROOT = Path(__file__).parents[2]
 PACKAGE = "muq_plugins"
 
 #: What each part of muq_plugins may import from the others, besides itself.
-COMMANDS = {"lobes", "data", "evaluation", "inference", "errors", "files"}
+COMMANDS = {"lobes", "data", "evaluation", "inference", "errors", "files", "shipped"}
 ALLOWED = {
     "errors": set(),
     "files": {"errors"},
+    "shipped": {"errors"},
     "lobes": set(),
     "data": {"lobes", "errors", "files"},
     "evaluation": {"lobes", "data", "errors", "files"},
     "inference": {"lobes", "data", "errors", "files"},
     "inference.cli": COMMANDS,
     "brains": {"lobes", "data", "evaluation", "inference", "errors", "files"},
-    "experiment": {"errors", "files"},
+    "experiment": {"errors", "files", "shipped"},
     "__main__": {"inference.cli"},
 }
 

@@ -7,11 +7,10 @@ import os
 import runpy
 import shutil
 import subprocess
-import sys
-import types
 import venv
 
 import pytest
+import setuptools
 from packaging.requirements import Requirement
 
 from tests.integration.commands import ROOT
@@ -25,11 +24,8 @@ TESTS = ("tests/unit", "tests/goldens", "tests/integration/test_recipes.py")
 def oldest():
     """Each requirement of setup.py, and its lowest version; None if it names none."""
     asked = {}
-    stub = types.SimpleNamespace(
-        setup=lambda **words: asked.update(words), find_packages=lambda **words: []
-    )
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(sys.modules, "setuptools", stub)
+        patch.setattr(setuptools, "setup", lambda **words: asked.update(words))
         runpy.run_path(str(ROOT / "setup.py"))
     extras = [line for name in OPTIONAL for line in asked["extras_require"][name]]
     for line in asked["install_requires"] + extras:

@@ -18,6 +18,7 @@ from muq_plugins.inference.cli import (
     doctor,
     encoder,
     index,
+    recipes,
     release,
     tag,
     tokenizer,
@@ -119,8 +120,25 @@ def _ending(name: str, command: Callable[..., int | None]) -> Callable[..., None
     return run
 
 
+def _recipe(name: str) -> Callable[..., None]:
+    def run(rest: Annotated[list[str] | None, typer.Argument()] = None) -> None:
+        recipes.run_script(name, rest or [])
+
+    return run
+
+
 for _name, _command in COMMANDS.items():
     app.command(_name)(_ending(_name, _command))
+# The scripts read what follows, --help too, and end themselves.
+for _name, _script in recipes.SCRIPTS.items():
+    app.command(
+        _name,
+        help=recipes.about(_script),
+        context_settings={"ignore_unknown_options": True, "help_option_names": []},
+    )(_recipe(_name))
+for _info in recipes.recipes.registered_commands:
+    _info.callback = _ending(f"recipes {_info.callback.__name__}", _info.callback)
+app.add_typer(recipes.recipes, name="recipes")
 
 
 @app.command(hidden=True, context_settings={"ignore_unknown_options": True})

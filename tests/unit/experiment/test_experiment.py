@@ -279,7 +279,7 @@ class TestStage:
     def test_mistakes(self, whole):
         with pytest.raises(UserError, match="nearest known key is 'seed'"):
             load_stage(whole, {"experiment": "stage.yaml", "overrides": {"sede": 5}})
-        with pytest.raises(UserError, match="beside it are: stage.yaml, whole"):
+        with pytest.raises(UserError, match="the nearest is stage.yaml"):
             load_stage(whole, {"experiment": "stag.yaml", "overrides": {}})
 
 

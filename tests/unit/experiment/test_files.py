@@ -223,6 +223,12 @@ def test_missing_files_list_what_is_there(folder):
         resolve_experiment(folder / "nope.yaml")
     with pytest.raises(UserError, match="nor does its folder"):
         resolve_experiment(folder / "nowhere" / "nope.yaml")
+    with pytest.raises(UserError, match=r"the nearest is .*/large.yaml$"):
+        resolve_experiment(folder / "lage.yaml")
+    with pytest.raises(
+        UserError, match="nearest that comes along is targets/mert.yaml"
+    ):
+        resolve_experiment("mrt.yaml")
     (folder / "empty").mkdir()
     with pytest.raises(UserError, match="its folder has no YAML files"):
         resolve_experiment(folder / "empty" / "nope.yaml")
