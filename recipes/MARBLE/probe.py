@@ -24,6 +24,12 @@ from muq_plugins.errors import UserError
 from muq_plugins.evaluation.marble.page import marble_headline, marble_report
 from muq_plugins.evaluation.marble.protocols import find_protocol
 from muq_plugins.evaluation.marble.run import marble_task
+from muq_plugins.evaluation.marble.similarity import (
+    SIMILARITY_TASKS,
+    Compared,
+    open_similarity,
+    similarity_results,
+)
 from muq_plugins.evaluation.marble.tasks import find_task, open_task
 from muq_plugins.evaluation.probing.features import (
     ChromaFrames,
@@ -48,7 +54,8 @@ def open_tasks(hparams, protocol):
     """The tasks whose data are there; says of the others what they lack."""
     opened, root = [], hparams["data_root"]
     for name in hparams["tasks"]:
-        task = find_task(name)
+        task = SIMILARITY_TASKS.get(name) or find_task(name)
+        is_similarity = name in SIMILARITY_TASKS
         folder = hparams["data_folder"]
         if root is not None:
             folder = Path(root) / hparams["folders"].get(
@@ -57,10 +64,12 @@ def open_tasks(hparams, protocol):
         if folder is None:
             raise UserError("Give data_folder, or data_root for several data sets.")
         try:
-            protocol.plan(task)
+            if not is_similarity:
+                protocol.plan(task)
             if root is not None and not folder.is_dir():
                 raise task.sheet.lacks(folder, "there is no such folder.")
-            opened.append(open_task(task, folder, hparams["leave_out_missing"]))
+            open_one = open_similarity if is_similarity else open_task
+            opened.append(open_one(task, folder, hparams["leave_out_missing"]))
         except UserError as error:
             if root is None:
                 raise
@@ -111,17 +120,14 @@ def main(argv):
     save_experiment(experiment, folder)
     sb.create_experiment_directory(folder)
     results, features = [], hparams["features"]
+    show = not run_opts.noprogressbar
     for task in opened:
-        result = marble_task(
-            task,
-            encoders,
-            protocol,
-            hparams["seeds"],
-            features.folder,
-            features.batch_size,
-            progress=not run_opts.noprogressbar,
-        )
-        results.append(result)
+        kept = features.folder, features.batch_size, show
+        if isinstance(task, Compared):
+            results += similarity_results(task, encoders, *kept)
+        else:
+            work = task, encoders, protocol, hparams["seeds"]
+            results.append(marble_task(*work, *kept))
         save_results(folder, results)
     report = marble_report(folder, f"{hparams['encoder']}, {protocol.name}")
     print("\n".join([*marble_headline(results), f"Report: {report}"]))
