@@ -70,7 +70,9 @@ class Means:
 
     def __getitem__(self, rows: Tensor | slice) -> Tensor:
         """Some rows (rows, layers, size), float32."""
-        found = self.values[self.rows[rows]]
+        # NumPy takes a tensor of one number for that number.
+        chosen = self.rows[rows if isinstance(rows, slice) else rows.numpy()]
+        found = self.values[chosen]
         return torch.from_numpy(np.asarray(found, dtype=np.float32))
 
     def at(self, places: np.ndarray) -> Means:

@@ -101,6 +101,14 @@ def test_clips_of_a_recording_vote_and_under_v1_some_do_not():
     assert len(parts["test"].truth) == 60 and rows[None][0].value < 0.9
 
 
+def test_a_last_batch_of_one_clip_is_learned_from_too():
+    targets = np.arange(129) % 2  # of which 65 are trained on, 64 at a time
+    values = np.repeat(np.eye(2)[targets][:, None], 2, axis=1)
+    rows, parts = read(GENRE, values, targets, ["a", "b"])
+    assert len(parts["train"].truth) % 64 == 1
+    assert rows[0][0].value == rows["mixture"][0].value == 1.0
+
+
 def test_numbers_and_tags_are_read_too():
     rng = np.random.default_rng(2)
     values = rng.normal(size=(400, 1, 4))
