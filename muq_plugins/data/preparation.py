@@ -15,6 +15,7 @@ from speechbrain.utils.distributed import run_on_main
 from speechbrain.utils.logger import get_logger
 
 from muq_plugins.data.corpus import build_corpus, build_notes
+from muq_plugins.data.corpus.annotate import annotate_corpus
 from muq_plugins.data.corpus.pieces import check_collections
 from muq_plugins.data.manifest import PARTS, load_manifest
 from muq_plugins.data.scan import check_data_folder, check_fractions, scan_folder
@@ -135,6 +136,18 @@ def prepare_manifests(
         test=load_manifest(valid if _is_empty(test) else test, data_root),
         source=source,
     )
+
+
+def prepare_annotated(corpus_folder: str | Path, **data: Any) -> Manifests:
+    """The embedded corpus, with what its scores say moment by moment."""
+    manifests = prepare_manifests(None, corpus_folder, **data)
+    _make_alone(manifests.folder, annotate_corpus, manifests.folder, progress=True)
+    known = annotate_corpus(manifests.folder)
+    parts = {
+        part: {name: {**entry, **known[name]} for name, entry in clips.items()}
+        for part, clips in manifests.parts.items()
+    }
+    return dataclasses.replace(manifests, **parts)
 
 
 def prepare_notes(notes_folder: str | Path, step: int, seed: int) -> Manifests:

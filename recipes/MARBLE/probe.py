@@ -6,6 +6,13 @@
 > python recipes/MARBLE/probe.py hparams/marble/all.yaml --data_root /data \
     --encoder OpenMuQ/MuQ-large-msd-iter --protocol v1_constrained
 
+On the embedded corpus, or on labels of your own:
+
+> python recipes/MARBLE/probe.py hparams/marble/embedded.yaml \
+    --encoder results/muq/1234
+> python recipes/MARBLE/probe.py hparams/marble/own.yaml --encoder results/muq/1234 \
+    --labels.path /my/labels.csv --labels.group artist --tasks "[{label: genre}]"
+
 Features and finished layers are kept: what was interrupted goes on.
 """
 
@@ -15,21 +22,17 @@ import os
 # of other programs.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+from functools import lru_cache
 from pathlib import Path
 
 import speechbrain as sb
 from speechbrain.utils.distributed import infer_device
 
 from muq_plugins.errors import UserError
+from muq_plugins.evaluation.marble.own import OWN, own_task
 from muq_plugins.evaluation.marble.page import marble_headline, marble_report
 from muq_plugins.evaluation.marble.protocols import find_protocol
 from muq_plugins.evaluation.marble.run import marble_task
-from muq_plugins.evaluation.marble.similarity import (
-    SIMILARITY_TASKS,
-    Compared,
-    open_similarity,
-    similarity_results,
-)
 from muq_plugins.evaluation.marble.tasks import find_task, open_task
 from muq_plugins.evaluation.probing.features import (
     ChromaFrames,
@@ -50,12 +53,24 @@ PLAIN = {"log_mel": LogMelFrames, "chroma": ChromaFrames}
 UNTRAINED = "untrained:"
 
 
+def find_tasks(hparams):
+    """The tasks of an experiment: published ones by name, mappings on own labels."""
+    labels = hparams["labels"] and lru_cache(hparams["labels"])
+    heard = hparams["own_clips"]
+    return [
+        own_task(one, labels, **heard) if isinstance(one, dict) else find_task(one)
+        for one in hparams["tasks"]
+    ]
+
+
 def open_tasks(hparams, protocol):
     """The tasks whose data are there; says of the others what they lack."""
     opened, root = [], hparams["data_root"]
-    for name in hparams["tasks"]:
-        task = SIMILARITY_TASKS.get(name) or find_task(name)
-        is_similarity = name in SIMILARITY_TASKS
+    for task in find_tasks(hparams):
+        if task.sheet is OWN:
+            protocol.plan(task)
+            opened.append(open_task(task, "", hparams["leave_out_missing"]))
+            continue
         folder = hparams["data_folder"]
         if root is not None:
             folder = Path(root) / hparams["folders"].get(
@@ -64,16 +79,14 @@ def open_tasks(hparams, protocol):
         if folder is None:
             raise UserError("Give data_folder, or data_root for several data sets.")
         try:
-            if not is_similarity:
-                protocol.plan(task)
+            protocol.plan(task)
             if root is not None and not folder.is_dir():
                 raise task.sheet.lacks(folder, "there is no such folder.")
-            open_one = open_similarity if is_similarity else open_task
-            opened.append(open_one(task, folder, hparams["leave_out_missing"]))
+            opened.append(open_task(task, folder, hparams["leave_out_missing"]))
         except UserError as error:
             if root is None:
                 raise
-            print(f"Left out: {name}. {error}")
+            print(f"Left out: {task.name}. {error}")
     if not opened:
         raise UserError(f"None of the {len(hparams['tasks'])} tasks can be done.")
     return opened
@@ -120,14 +133,17 @@ def main(argv):
     save_experiment(experiment, folder)
     sb.create_experiment_directory(folder)
     results, features = [], hparams["features"]
-    show = not run_opts.noprogressbar
     for task in opened:
-        kept = features.folder, features.batch_size, show
-        if isinstance(task, Compared):
-            results += similarity_results(task, encoders, *kept)
-        else:
-            work = task, encoders, protocol, hparams["seeds"]
-            results.append(marble_task(*work, *kept))
+        result = marble_task(
+            task,
+            encoders,
+            protocol,
+            hparams["seeds"],
+            features.folder,
+            features.batch_size,
+            progress=not run_opts.noprogressbar,
+        )
+        results.append(result)
         save_results(folder, results)
     report = marble_report(folder, f"{hparams['encoder']}, {protocol.name}")
     print("\n".join([*marble_headline(results), f"Report: {report}"]))

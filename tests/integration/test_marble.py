@@ -13,7 +13,6 @@ from muq_plugins.errors import UserError
 from muq_plugins.inference.muq import save_muq
 from muq_plugins.lobes import MuQEncoder
 from tests.integration.commands import ROOT
-from tests.unit.evaluation.marble.test_similarity import write_abx
 
 SECONDS = 1.0
 IN = {"train": range(3), "valid": range(3, 5), "test": range(5, 7)}
@@ -125,19 +124,13 @@ def test_genres_from_folder_to_report(gtzan, run, capsys):
 
 
 def test_whatever_is_there_under_a_protocol_that_has_it(gtzan, run, capsys):
-    write_abx(gtzan.parent / "Inst-Sim-ABX", triplets=2)
     more = "--data_root", gtzan.parent, "--protocol", "v1_constrained"
     marble("all", *more, *options(run, "all", "--beside", "[]"))
     said = capsys.readouterr().out
     results = json.loads((run / "all" / "scores.json").read_text())
-    labels = [one["label"] for one in results]
-    assert labels[:2] == ["gtzan_genre", "gtzan_key"] and len(labels) == 10
-    assert labels[2:4] == ["abx_xab_overall", "abx_xab_timbre"]
+    assert [one["label"] for one in results] == ["gtzan_genre", "gtzan_key"]
     assert "Left out: nsynth_pitch. NSynth in " in said and "CC BY 4.0" in said
-    genre, key, *similar = results
-    assert {row["layer"] for row in similar[0]["rows"]} == {0, 1}
-    text = (run / "all" / "report.md").read_text()
-    assert "Protocol majority: the larger cosine" in text
+    genre, key = results
     assert len(genre["about"]["learning_rates"]) == 6
     mixture = next(row for row in genre["rows"] if row["layer"] == "mixture")
     assert mixture["weights"][0] == 0 and sum(mixture["weights"]) == pytest.approx(1)
@@ -152,6 +145,32 @@ def test_whatever_is_there_under_a_protocol_that_has_it(gtzan, run, capsys):
         marble(
             "gtzan_genre",
             *("--tasks", "[gtzan_key]", "--protocol", "v2_as_shipped"),
+            *("--data_folder", gtzan, *options(run, "none")),
+        )
+    assert not (run / "none").exists()
+
+
+def test_labels_of_a_table_are_tasks(gtzan, run, capsys):
+    rows = ["path,genre,part"]
+    for part in IN:
+        names = (gtzan / f"{part}_filtered.txt").read_text().split()
+        rows += [f"{name},{name.split('/')[0]},{part}" for name in names]
+    table = gtzan.parent / "labels.csv"
+    table.write_text("\n".join(rows))
+    marble(
+        *("own", "--labels.path", table, "--labels.split_column", "part"),
+        *("--labels.audio_folder", gtzan / "genres_original"),
+        *("--tasks", "[{label: genre}]", *options(run, "own")),
+    )
+    assert "Genre " in capsys.readouterr().out
+    (own,) = json.loads((run / "own" / "scores.json").read_text())
+    assert own["classes"] == list(GENRES) and own["clips"]["test"] == 20
+    assert own["rows"][-1]["value"] >= 0.7
+    text = (run / "own" / "report.md").read_text()
+    assert "of 20 different recordings" in " ".join(text.split())
+    with pytest.raises(UserError, match="say in `labels` where they are"):
+        marble(
+            *("gtzan_genre", "--tasks", "[{label: genre}]"),
             *("--data_folder", gtzan, *options(run, "none")),
         )
     assert not (run / "none").exists()

@@ -14,7 +14,6 @@ from itertools import pairwise
 from pathlib import Path
 
 import pretty_midi
-from speechbrain.utils.logger import get_logger
 from tqdm import tqdm
 
 from muq_plugins.data.corpus.arrangement import draw_excerpt
@@ -26,8 +25,6 @@ from muq_plugins.data.datasets.annotations import BEATS, CHORDS, SECTIONS, TEMPO
 from muq_plugins.data.manifest import load_manifest
 from muq_plugins.errors import UserError
 from muq_plugins.files import read_json, write_json
-
-logger = get_logger(__name__)
 
 ANNOTATIONS = "annotations.json"
 # Raised whenever a change of the code changes what is found.
@@ -80,7 +77,10 @@ def annotate_corpus(
     try:
         write_json(path, {"about": about, "clips": clips})
     except OSError as error:
-        logger.warning(f"What the scores say is not kept: {error}")
+        raise UserError(
+            f"What the scores say cannot be kept in {folder}: {error}. Choose a corpus "
+            "folder that you may write to."
+        ) from error
     return clips
 
 

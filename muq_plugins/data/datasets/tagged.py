@@ -86,6 +86,7 @@ class Labelled:
     endings: Sequence[str] = ("",)
     known_unreadable: Sequence[str] = ()
     notes: Sequence[str] = ()  # what a reader of a score should know
+    group: str | None = "artist"  # the label that intervals are over, where it is known
 
     def found(
         self, leave_out_missing: bool = False

@@ -52,8 +52,8 @@ class Protocol:
         """How a task is done; refuses one that this protocol does not have."""
         if self is CORRECTED:
             aggregate = "probabilities" if task.kind == "single" else "outputs"
-            seconds = task.clip_seconds
-            recipe = Recipe(seconds, max_epochs=100, aggregate=aggregate)
+            cut = task.clip_seconds, task.most_clips
+            recipe = Recipe(*cut, max_epochs=100, aggregate=aggregate)
         else:
             recipe = task.v1 if self is V1 else task.v2
         if recipe is None:

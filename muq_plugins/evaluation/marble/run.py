@@ -103,7 +103,7 @@ def marble_task(
     result = TaskResult(
         label=task.name,
         kind=task.kind,
-        group="artist" if _knows_artists(opened) else None,
+        group=opened.labelled.group if _knows_groups(opened) else None,
         level=None,
         metric=task.metric,
         chance=constant(task, train.truth, test.truth),
@@ -154,7 +154,7 @@ def _part(opened, means: Means, whose, part: str, plan: Plan, usable: set) -> Pa
     else:
         unit, scored = np.searchsorted(places, recording), places
     groups = [
-        str(one.labels.get("artist") or one.name)
+        str(one.labels.get(opened.labelled.group) or one.name)
         for one in (opened.recordings[at] for at in scored)
     ]
     targets = opened.targets
@@ -324,14 +324,15 @@ def constant(task: MarbleTask, train: np.ndarray, test: np.ndarray) -> float:
     return metric_score(task.metric, test, always)
 
 
-def _knows_artists(opened: Opened) -> bool:
-    return any(one.labels.get("artist") for one in opened.recordings)
+def _knows_groups(opened: Opened) -> bool:
+    return any(one.labels.get(opened.labelled.group) for one in opened.recordings)
 
 
 def _left_out(opened: Opened, usable: set) -> list[str]:
     notes = []
-    if not _knows_artists(opened):
-        notes.append("Artists are not known: the interval is over recordings.")
+    if not _knows_groups(opened):
+        lacking = f"{(opened.labelled.group or 'group').capitalize()}s are not known"
+        notes.append(f"{lacking}: the interval is over recordings.")
     lost = len(opened.recordings) - len(usable)
     if lost or opened.left_out:
         notes.append(

@@ -68,6 +68,7 @@ class MarbleTask:
     # why the constrained track's numbers are not comparable with ours of v1; None if
     # they are
     differs: str | None = None
+    most_clips: int = 10_000  # of a recording, under `corrected`
 
 
 class Opened(NamedTuple):

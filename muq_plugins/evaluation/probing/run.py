@@ -166,12 +166,13 @@ def probe_run(
 
 
 def probe_folder(
-    parent: str | Path, encoder: str | Path, tasks: Sequence[str] = ()
+    parent: str | Path, encoder: str | Path, tasks: Sequence[str | dict] = ()
 ) -> str:
     """A folder of its own for the probe of each encoder, and of some tasks."""
     if tasks:
+        names = [str(x.get("label")) if isinstance(x, dict) else x for x in tasks]
         many = f"{len(tasks)}_tasks-{digest(list(tasks))[:8]}"
-        parent = Path(parent) / ("-".join(tasks) if len(tasks) < 5 else many)
+        parent = Path(parent) / ("-".join(names) if len(tasks) < 5 else many)
     path = Path(encoder)
     whole = str(path.resolve() if path.exists() else path)
     name = "-".join(Path(whole).parts[-2:]).strip("/")

@@ -3,6 +3,7 @@
 import itertools
 import json
 import shutil
+from pathlib import Path
 
 import pretty_midi
 import pytest
@@ -19,6 +20,7 @@ from muq_plugins.data.corpus.annotate import (
 from muq_plugins.data.corpus.pieces import find_pieces
 from muq_plugins.data.corpus.scores import MusicalScore, Note, read_score
 from muq_plugins.data.datasets.annotations import Beats, Intervals
+from muq_plugins.data.preparation import prepare_annotated
 from muq_plugins.errors import UserError
 
 
@@ -136,6 +138,10 @@ def test_a_corpus_of_before_gets_its_annotations(corpus):
             for kind in {"chords", "sections"} & found[name].keys():
                 assert Intervals.of(found[name][kind], name).times[-1, 0] < end
     assert {"beats", "tempo", "sections"} <= seen
+    parts = prepare_annotated(corpus, corpus_minutes=1.0, corpus_seed=7).parts
+    known = {name: entry for part in parts.values() for name, entry in part.items()}
+    assert all(known[name].items() >= kinds.items() for name, kinds in found.items())
+    assert all(Path(entry["wav"]).is_file() for entry in known.values())
     # What is there is read, not made again.
     (corpus / "audio").rename(corpus / "away")
     assert annotate_corpus(corpus) == found
