@@ -23,6 +23,7 @@ from sklearn.metrics import (
     roc_auc_score,
 )
 
+from muq_plugins.data.datasets.inst_sim_abx import SOUNDS
 from muq_plugins.data.datasets.keys import KEYS
 from muq_plugins.evaluation.intervals import (
     Estimate,
@@ -58,6 +59,8 @@ METRIC_NAMES = {
     "r2": "R² (mean)",
     "r2_arousal": "R² of arousal",
     "r2_valence": "R² of valence",
+    # accuracy on triplets of one sound
+    **{sound: sound.capitalize() for sound in SOUNDS},
 }
 # What a key is worth that is not the true one: MIREX has counted fifths above alone at
 # first, and fifths in both directions since 2017. Libraries have changed their default.

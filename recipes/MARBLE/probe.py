@@ -33,6 +33,12 @@ from muq_plugins.evaluation.marble.own import OWN, own_task
 from muq_plugins.evaluation.marble.page import marble_headline, marble_report
 from muq_plugins.evaluation.marble.protocols import find_protocol
 from muq_plugins.evaluation.marble.run import marble_task
+from muq_plugins.evaluation.marble.similarity import (
+    SIMILARITY_TASKS,
+    Compared,
+    open_similarity,
+    similarity_results,
+)
 from muq_plugins.evaluation.marble.tasks import find_task, open_task
 from muq_plugins.evaluation.probing.features import (
     ChromaFrames,
@@ -55,12 +61,13 @@ UNTRAINED = "untrained:"
 
 def find_tasks(hparams):
     """The tasks of an experiment: published ones by name, mappings on own labels."""
-    labels = hparams["labels"] and lru_cache(hparams["labels"])
-    heard = hparams["own_clips"]
-    return [
-        own_task(one, labels, **heard) if isinstance(one, dict) else find_task(one)
-        for one in hparams["tasks"]
-    ]
+    labels, found = hparams["labels"] and lru_cache(hparams["labels"]), []
+    for one in hparams["tasks"]:
+        if isinstance(one, dict):
+            found.append(own_task(one, labels, **hparams["own_clips"]))
+        else:
+            found.append(SIMILARITY_TASKS.get(one) or find_task(one))
+    return found
 
 
 def open_tasks(hparams, protocol):
@@ -71,6 +78,7 @@ def open_tasks(hparams, protocol):
             protocol.plan(task)
             opened.append(open_task(task, "", hparams["leave_out_missing"]))
             continue
+        is_similarity = task.name in SIMILARITY_TASKS
         folder = hparams["data_folder"]
         if root is not None:
             folder = Path(root) / hparams["folders"].get(
@@ -79,10 +87,12 @@ def open_tasks(hparams, protocol):
         if folder is None:
             raise UserError("Give data_folder, or data_root for several data sets.")
         try:
-            protocol.plan(task)
+            if not is_similarity:
+                protocol.plan(task)
             if root is not None and not folder.is_dir():
                 raise task.sheet.lacks(folder, "there is no such folder.")
-            opened.append(open_task(task, folder, hparams["leave_out_missing"]))
+            open_one = open_similarity if is_similarity else open_task
+            opened.append(open_one(task, folder, hparams["leave_out_missing"]))
         except UserError as error:
             if root is None:
                 raise
@@ -133,17 +143,14 @@ def main(argv):
     save_experiment(experiment, folder)
     sb.create_experiment_directory(folder)
     results, features = [], hparams["features"]
+    show = not run_opts.noprogressbar
     for task in opened:
-        result = marble_task(
-            task,
-            encoders,
-            protocol,
-            hparams["seeds"],
-            features.folder,
-            features.batch_size,
-            progress=not run_opts.noprogressbar,
-        )
-        results.append(result)
+        kept = features.folder, features.batch_size, show
+        if isinstance(task, Compared):
+            results += similarity_results(task, encoders, *kept)
+        else:
+            work = task, encoders, protocol, hparams["seeds"]
+            results.append(marble_task(*work, *kept))
         save_results(folder, results)
     report = marble_report(folder, f"{hparams['encoder']}, {protocol.name}")
     print("\n".join([*marble_headline(results), f"Report: {report}"]))

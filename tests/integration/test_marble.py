@@ -13,6 +13,7 @@ from muq_plugins.errors import UserError
 from muq_plugins.inference.muq import save_muq
 from muq_plugins.lobes import MuQEncoder
 from tests.integration.commands import ROOT
+from tests.unit.evaluation.marble.test_similarity import write_abx
 
 SECONDS = 1.0
 IN = {"train": range(3), "valid": range(3, 5), "test": range(5, 7)}
@@ -124,13 +125,19 @@ def test_genres_from_folder_to_report(gtzan, run, capsys):
 
 
 def test_whatever_is_there_under_a_protocol_that_has_it(gtzan, run, capsys):
+    write_abx(gtzan.parent / "Inst-Sim-ABX", triplets=2)
     more = "--data_root", gtzan.parent, "--protocol", "v1_constrained"
     marble("all", *more, *options(run, "all", "--beside", "[]"))
     said = capsys.readouterr().out
     results = json.loads((run / "all" / "scores.json").read_text())
-    assert [one["label"] for one in results] == ["gtzan_genre", "gtzan_key"]
+    labels = [one["label"] for one in results]
+    assert labels[:2] == ["gtzan_genre", "gtzan_key"] and len(labels) == 10
+    assert labels[2:4] == ["abx_xab_overall", "abx_xab_timbre"]
     assert "Left out: nsynth_pitch. NSynth in " in said and "CC BY 4.0" in said
-    genre, key = results
+    genre, key, *similar = results
+    assert {row["layer"] for row in similar[0]["rows"]} == {0, 1}
+    text = (run / "all" / "report.md").read_text()
+    assert "Protocol majority: the larger cosine" in text
     assert len(genre["about"]["learning_rates"]) == 6
     mixture = next(row for row in genre["rows"] if row["layer"] == "mixture")
     assert mixture["weights"][0] == 0 and sum(mixture["weights"]) == pytest.approx(1)

@@ -38,5 +38,8 @@ def radar(
         chart.spines["polar"].set_visible(False)
         names = [textwrap.fill(name, 14) for name in axes]
         chart.set_xticks(angles, names, color=INK)
-        chart.tick_params(axis="x", pad=12)
+        chart.tick_params(axis="x", pad=8)
+        for tick, angle in zip(chart.get_xticklabels(), angles, strict=True):
+            side = round(np.sin(angle), 3)
+            tick.set_ha("left" if side > 0 else "right" if side < 0 else "center")
         figure.legend(loc="outside lower center", ncols=2)

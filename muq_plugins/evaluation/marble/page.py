@@ -45,6 +45,7 @@ COLORS = (VALID, COUNTING, "#009E73", "#CC79A7", NEUTRAL, TRAIN, "#E69F00")
 # The report shows this many numbers first.
 FACTS = 6
 FEWEST_AXES = 3
+TRAINED_ONLY = ("Probe", "Over seeds")
 
 
 def marble_report(folder: str | Path, subtitle: str = "") -> Path:
@@ -176,6 +177,16 @@ def _heard_table(results: list[TaskResult]) -> Table:
     return Table(["Encoder", "Audio", "Frames", "Hidden states"], rows)
 
 
+def _task_table(result: TaskResult) -> Table:
+    """All rows; without what only those have that were trained."""
+    table = task_table(result)
+    if result.kind != "similarity":
+        return table
+    kept = [n for n, name in enumerate(table.header) if name not in TRAINED_ONLY]
+    header, *rows = ([cells[n] for n in kept] for cells in (table.header, *table.rows))
+    return Table(header, rows)
+
+
 def _with_layers(results: list[TaskResult]) -> list[list[TaskResult]]:
     """The tasks that have a curve; none if no task has."""
     curved = [
@@ -250,6 +261,6 @@ MARBLE = Page(
             each=lambda results: _published(results, False),
         ),
         Part("heard", table=_heard_table),
-        Part("task", table=task_table, each=lambda results: results),
+        Part("task", table=_task_table, each=lambda results: results),
     ),
 )
