@@ -23,6 +23,7 @@ from ruamel.yaml.nodes import MappingNode
 from speechbrain.utils.run_opts import HELP_TEXTS, RunOptions
 
 from muq_plugins.errors import ENDING, Interrupted, UserError, refusal, shown
+from muq_plugins.experiment.budgets import OPTION, spend
 from muq_plugins.experiment.checks import check_callables, check_placeholders
 from muq_plugins.experiment.command_line import parse_arguments
 from muq_plugins.experiment.extends import (
@@ -86,11 +87,14 @@ def load_experiment(argv: list[str]) -> Experiment:
         raise SystemExit(0)
     command = parse_arguments(argv)
     path = find_experiment(command.path)
-    text = resolve_experiment(path, command.overrides)
+    overrides = command.overrides
+    if OPTION in overrides:
+        overrides = spend(str(path), overrides)
+    text = resolve_experiment(path, overrides)
     return Experiment(
         hparams=load_hparams(text),
         run_opts=command.run_opts,
-        overrides=command.overrides,
+        overrides=overrides,
         yaml_text=text,
         path=path,
         argv=list(argv),

@@ -17,6 +17,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import speechbrain as sb
 from speechbrain.utils.distributed import run_on_main
+from speechbrain.utils.logger import get_logger
 
 from muq_plugins.brains import AtomicCheckpointer
 from muq_plugins.brains.processes import share_clips, world_size
@@ -36,6 +37,8 @@ from muq_plugins.inference.tokenizer import load_tokenizer, save_tokenizer
 from muq_plugins.lobes import TokenizerTraining
 from muq_plugins.lobes.parts import fingerprint
 from muq_plugins.lobes.target import mark_trained
+
+logger = get_logger(__name__)
 
 
 def targets_of(hparams):
@@ -108,6 +111,12 @@ def train_tokenizer(experiment, wanted, manifests, folder):
         return
     # What stage 1 does not say is as in stage 2; the command line means stage 2.
     hparams = {**experiment.hparams, **wanted["tokenizer"]}
+    if "optimizer_step_limit" in experiment.overrides:
+        logger.info(
+            f"The tokenizer before it takes {hparams['optimizer_step_limit']} updates "
+            f"all the same: --tokenizer.optimizer_step_limit changes that, --budget "
+            f"tiny shortens all stages."
+        )
     stage = TokenizerTraining(target.features, target.quantizer.requires_grad_())
     brain = hparams["brain"](
         modules={"tokenizer": stage},
