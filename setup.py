@@ -96,7 +96,13 @@ setup(
         "pretty_midi>=0.2.11",
         "joblib>=1.3",
     ],
-    extras_require={**EXTRAS, "test": TEST, "dev": [*TEST, "pre-commit", "ruff"]},
+    # mteb is large, and needs Python 3.11: its test passes over it where it is not there
+    extras_require={
+        **EXTRAS,
+        "mteb": ["mteb[audio]>=2.26"],
+        "test": TEST,
+        "dev": [*TEST, "pre-commit", "ruff"],
+    },
     entry_points={
         "console_scripts": ["muq-plugins = muq_plugins.inference.cli.main:main"]
     },
