@@ -13,6 +13,9 @@ FRONT_DOOR = (HERE / "muq_plugins/__init__.py").read_text(encoding="utf-8")
 EXTRAS = {
     "export": ["onnx>=1.19,<2", "onnxscript>=0.7,<1"],
     "lora": ["peft>=0.18"],
+    # Scores of beats, chords and sections (MIT), and the decoder of beats of MARBLE's
+    # own protocols (BSD-2-Clause; numpy and scipy alone).
+    "marble": ["mir_eval>=0.8.2,<0.9", "madmom-infer>=0.2,<0.3"],
     "parquet": ["pyarrow>=17"],
     # Older starlette refuses http://[::1].
     "web": ["fastapi>=0.135", "starlette>=1.7", "uvicorn>=0.30"],

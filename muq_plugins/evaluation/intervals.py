@@ -102,11 +102,21 @@ def recall_draws(
 
 
 def mean_draws(
-    values: Sequence[float], groups: Sequence, samples: int = 1000
+    values: Sequence[float],
+    groups: Sequence,
+    samples: int = 1000,
+    counts: Sequence[float] | None = None,
 ) -> np.ndarray:
-    """The mean (samples,) of a value per row when groups are drawn."""
+    """The mean (samples,) of a value per row when groups are drawn.
+
+    Rows may count more or less; a draw in which nothing counts is NaN.
+    """
     weights = draws(groups, samples)
-    return weights @ np.asarray(values) / weights.sum(axis=1)
+    if counts is not None:
+        weights = weights * np.asarray(counts)
+    total = weights.sum(axis=1)
+    found = np.full(samples, np.nan)
+    return np.divide(weights @ np.asarray(values), total, out=found, where=total > 0)
 
 
 def interval(value: float, draws: np.ndarray) -> Estimate:

@@ -61,6 +61,27 @@ METRIC_NAMES = {
     "r2_valence": "R² of valence",
     # accuracy on triplets of one sound
     **{sound: sound.capitalize() for sound in SOUNDS},
+    "beat_f": "F of beats",
+    "downbeat_f": "F of downbeats",
+    "beat_cmlt": "CMLt of beats",
+    "beat_amlt": "AMLt of beats",
+    "tempo_acc1": "Acc1 of the tempo",
+    "tempo_acc2": "Acc2 of the tempo",
+    "frame_accuracy": "Accuracy of frames",
+    "chord_majmin": "Major and minor chords",
+    "chord_majmin_total": "Major and minor chords, all songs together",
+    "chord_root": "Roots of chords",
+    "chord_thirds": "Thirds of chords",
+    "chord_triads": "Triads",
+    "chord_sevenths": "Sevenths",
+    "chord_mirex": "Chords, MIREX",
+    "section_accuracy": "Accuracy of sections",
+    "section_pairwise": "F of pairs in sections",
+    "section_v": "V of sections",
+    "hit_rate_05": "Boundaries within 0.5 s",
+    "hit_rate_05_untrimmed": "Boundaries within 0.5 s, untrimmed",
+    "hit_rate_3": "Boundaries within 3 s",
+    "hit_rate_3_untrimmed": "Boundaries within 3 s, untrimmed",
 }
 # What a key is worth that is not the true one: MIREX has counted fifths above alone at
 # first, and fifths in both directions since 2017. Libraries have changed their default.

@@ -39,7 +39,8 @@ from muq_plugins.evaluation.marble.similarity import (
     open_similarity,
     similarity_results,
 )
-from muq_plugins.evaluation.marble.tasks import find_task, open_task
+from muq_plugins.evaluation.marble.task import open_task
+from muq_plugins.evaluation.marble.tasks import find_task
 from muq_plugins.evaluation.probing.features import (
     ChromaFrames,
     HiddenStates,

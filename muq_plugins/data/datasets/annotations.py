@@ -60,6 +60,16 @@ class Beats(NamedTuple):
         """When bars begin."""
         return self.times[self.positions == 1]
 
+    @property
+    def knows_bars(self) -> bool:
+        """Whether every beat has its place in a bar."""
+        return bool(len(self.positions)) and bool((self.positions > 0).all())
+
+    def within(self, begin: float, end: float) -> Beats:
+        """Those of a part of the recording, with times from its start."""
+        kept = (self.times >= begin) & (self.times < end)
+        return Beats(self.times[kept] - begin, self.positions[kept])
+
     def rows(self) -> list[list]:
         """As a manifest keeps them."""
         return [
@@ -105,6 +115,12 @@ class Intervals(NamedTuple):
             self.labels[at] if there else None
             for at, there in zip(place, inside, strict=True)
         ]
+
+    def within(self, begin: float, end: float) -> Intervals:
+        """What there is of them in a part of the recording, with times from there."""
+        times = self.times.clip(begin, end) - begin
+        kept = np.flatnonzero(times[:, 1] > times[:, 0])
+        return Intervals(times[kept], [self.labels[at] for at in kept])
 
     def rows(self) -> list[list]:
         """As a manifest keeps them."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from muq_plugins.data.datasets.annotations import BEATS, TEMPO, read_beats
 from muq_plugins.data.datasets.keys import KEYS
 from muq_plugins.data.datasets.tagged import (
     PARTS,
@@ -59,6 +60,16 @@ KEY_SHEET = Sheet(
     f"{SHEET.source}, the keys from {KEY_SOURCE}",
     SHEET.licence,
     f"{SHEET.layout}, and gtzan_key/genres/<genre>/<genre>.NNNNN.lerch.txt",
+)
+
+BEAT_SOURCE = "github.com/TempoBeatDownbeat/gtzan_tempo_beat"
+BEAT_FOLDERS = ("gtzan_tempo_beat", "gtzan_tempo_beat-main", "")
+BEAT_SHEET = Sheet(
+    SHEET.name,
+    f"{SHEET.source}, beats and tempi (GTZAN-Rhythm) from {BEAT_SOURCE}",
+    SHEET.licence,
+    f"{SHEET.layout}, and gtzan_tempo_beat/beats/gtzan_<genre>_NNNNN.beats and "
+    "gtzan_tempo_beat/tempo/gtzan_<genre>_NNNNN.bpm",
 )
 
 
@@ -136,3 +147,29 @@ def _clip(name: str, part: str, where: str) -> TaggedClip:
         )
         raise damaged(where, words, SOURCE)
     return TaggedClip(name, part, [genre], {"genre": genre})
+
+
+def gtzan_beats(data_folder: str | Path) -> Labelled:
+    """GTZAN as it is downloaded, with its beats, downbeats and tempi."""
+    genres = gtzan_genre(data_folder)
+    folder = one_of(data_folder, BEAT_FOLDERS, "beats")
+    clips, barless = [], 0
+    for clip in genres.clips:
+        genre, number = Path(clip.path).stem.split(".")
+        name = f"gtzan_{genre}_{number}"
+        path = folder / "beats" / f"{name}.beats"
+        beats = read_beats(path, BEAT_SOURCE)
+        barless += not beats.knows_bars
+        path = folder / "tempo" / f"{name}.bpm"
+        text = read_text(path, BEAT_SOURCE)
+        try:
+            tempo = float(text)
+        except ValueError:
+            tempo = 0.0
+        if not 0 < tempo < 1000:
+            raise damaged(path, f"{text[:20]!r} is no tempo", BEAT_SOURCE)
+        labels = {**clip.labels, BEATS: beats.rows(), TEMPO: tempo}
+        clips.append(TaggedClip(clip.path, clip.part, clip.tags, labels))
+    notes = [f"Of {barless} recordings bars are not known."] * bool(barless)
+    known = ["beat", "downbeat"], genres.endings, UNREADABLE, notes
+    return Labelled(f"{SPLIT}, GTZAN-Rhythm", genres.audio_folder, clips, *known)

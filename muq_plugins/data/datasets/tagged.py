@@ -6,6 +6,7 @@ import gzip
 import json
 import re
 import zlib
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 from speechbrain.utils.logger import get_logger
 
 from muq_plugins.data.audio import AudioError, AudioInfo, audio_info
+from muq_plugins.data.clips import keyed_integer
 from muq_plugins.data.manifest import PARTS, clip_ids, manifest_entry
 from muq_plugins.errors import UserError
 from muq_plugins.files import write_json
@@ -117,6 +119,25 @@ def one_of(folder: str | Path, places: Iterable[str], holds: str = "") -> Path:
     """The first of some subfolders that holds a name; the first of all if none does."""
     every = [Path(folder) / place for place in places]
     return next((place for place in every if (place / holds).exists()), every[0])
+
+
+def drawn_parts(groups: Iterable[str]) -> dict[str, str]:
+    """The part of each group where no split is published, always the same.
+
+    Three of five rows train, one validates and one tests, as near as groups allow.
+    """
+    rows = Counter(groups)
+    shares = zip(PARTS, (0.6, 0.2, 0.2), strict=True)
+    lacks = {part: share * rows.total() for part, share in shares}
+    order = sorted(rows, key=lambda group: keyed_integer(2**64, "part", group))
+    parts: dict[str, str] = {}
+    for number, group in enumerate(order):
+        empty = [part for part in PARTS if part not in parts.values()]
+        # Of few groups, each part gets one.
+        may = empty if len(order) - number <= len(empty) else PARTS
+        parts[group] = max(may, key=lacks.__getitem__)
+        lacks[parts[group]] -= rows[group]
+    return parts
 
 
 def write_manifests(

@@ -20,7 +20,7 @@ from muq_plugins.data.datasets.tagged import Labelled, Sheet, TaggedClip
 from muq_plugins.data.manifest import PARTS, load_manifest
 from muq_plugins.data.preparation import Manifests, prepare_annotated
 from muq_plugins.errors import UserError, nearest
-from muq_plugins.evaluation.marble.tasks import MarbleTask, Recipe
+from muq_plugins.evaluation.marble.task import MarbleTask, Recipe
 from muq_plugins.evaluation.probing.clips import Clip, corpus_clips, csv_clips
 from muq_plugins.evaluation.probing.tasks import (
     ProbeTask,

@@ -162,7 +162,7 @@ def _radar_figure(results: list[TaskResult], path: Path) -> None:
 
 def _way(result: TaskResult, name: str) -> float:
     row = result.row(name, HIDDEN)
-    if row is None or row.value is None:
+    if row is None or row.value is None or result.chance == 1:
         return nan
     return max(0.0, (row.value - result.chance) / (1 - result.chance))
 

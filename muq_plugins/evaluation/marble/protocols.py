@@ -10,11 +10,14 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from muq_plugins.errors import UserError, nearest
-from muq_plugins.evaluation.marble.tasks import MUQ, PAPER, MarbleTask, Recipe
-from muq_plugins.evaluation.probing.means import Cutting
+from muq_plugins.evaluation.marble.kinds import FrameKind
+from muq_plugins.evaluation.marble.task import MUQ, PAPER, MarbleTask, Recipe
 from muq_plugins.evaluation.probing.results import MIXTURE
+from muq_plugins.evaluation.probing.store import Cutting, Framing
 
 ALL_LAYERS = "all layers"  # a linear map of all of them to one, as v2 has it
+# What `corrected` hears of a long recording at once, and what it drops on both sides.
+HEARD, CONTEXT = 30.0, 5.0
 
 
 class Read(NamedTuple):
@@ -27,11 +30,17 @@ class Read(NamedTuple):
 class Plan(NamedTuple):
     """How one task is done under a protocol."""
 
-    cutting: Cutting
+    cutting: Cutting | Framing
     recipe: Recipe
     lrs: tuple[float, ...]  # of which validation chooses
     aggregate: str | None  # see `Recipe`
+    metric: str  # the primary one
     notes: list[str]
+
+    @property
+    def frames(self) -> FrameKind | None:
+        """What is read off frames, if anything is."""
+        return self.recipe.frames
 
 
 @dataclass(frozen=True)
@@ -51,25 +60,32 @@ class Protocol:
     def plan(self, task: MarbleTask) -> Plan:
         """How a task is done; refuses one that this protocol does not have."""
         if self is CORRECTED:
-            aggregate = "probabilities" if task.kind == "single" else "outputs"
-            cut = task.clip_seconds, task.most_clips
-            recipe = Recipe(*cut, max_epochs=100, aggregate=aggregate)
+            recipe = _corrected(task)
         else:
             recipe = task.v1 if self is V1 else task.v2
         if recipe is None:
+            others = [V1] * (self is V2 and task.v1 is not None)
+            names = " or ".join(one.name for one in (CORRECTED, *others))
             raise UserError(
-                f"{task.name} is no task of {self.name}: choose the protocol "
-                f"{CORRECTED.name} or {V1.name}."
+                f"{task.name} is no task of {self.name}: choose the protocol {names}."
             )
-        if recipe.aggregate is None:
-            vote = "Every clip is scored by itself: there is no vote in a recording."
+        notes = list(self.notes)
+        if recipe.frames is not None:
+            recipe.frames.check()
+            notes += recipe.frames.notes
+            context = CONTEXT if self is CORRECTED else 0.0
+            seconds = HEARD if self is CORRECTED else recipe.clip_seconds
+            cutting = Framing(seconds, context, task.most_rate, recipe.least)
         else:
-            vote = f"A recording is scored by its mean of {recipe.aggregate} (T9)."
-        notes = [*self.notes, vote]
+            vote = "Every clip is scored by itself: there is no vote in a recording."
+            if recipe.aggregate is not None:
+                vote = f"A recording is scored by its mean of {recipe.aggregate} (T9)."
+            notes.append(vote)
+            cutting = Cutting(recipe.clip_seconds, recipe.most_clips, self is V2)
         if self is V1 and task.differs:
             notes.append(f"Not as in v1: {task.differs}.")
-        cutting = Cutting(recipe.clip_seconds, recipe.most_clips, padded=self is V2)
-        return Plan(cutting, recipe, self.lrs or (recipe.lr,), recipe.aggregate, notes)
+        how = self.lrs or (recipe.lr,), recipe.aggregate, recipe.metric or task.metric
+        return Plan(cutting, recipe, *how, notes)
 
     def reads(self, recipe: Recipe, layers: int) -> list[Read]:
         """What is read of so many hidden states."""
@@ -89,9 +105,20 @@ class Protocol:
         """Why published scores are not to be compared with those of this protocol."""
         if publisher == MUQ:
             return "how its probes were trained and chosen is not published"
-        if publisher == PAPER and self is V1:
-            return task.differs
-        return f"it is another protocol, {V1.name}"
+        if publisher == PAPER:
+            return task.differs if self is V1 else f"it is another protocol, {V1.name}"
+        return "it is a protocol of its own: other heads, clips and frame rates"
+
+
+def _corrected(task: MarbleTask) -> Recipe:
+    """How a task is done under the protocol of that name."""
+    cut = task.clip_seconds, task.most_clips
+    if task.kind != "frames":
+        aggregate = "probabilities" if task.kind == "single" else "outputs"
+        return Recipe(*cut, max_epochs=100, aggregate=aggregate)
+    # Frames are many: an epoch is as much of them as says something new.
+    few = {"batch_size": 16, "max_epochs": 30, "patience": 5, "most_updates": 32}
+    return Recipe(*cut, aggregate=None, frames=task.frames, **few)
 
 
 CORRECTED = Protocol(

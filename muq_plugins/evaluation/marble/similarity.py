@@ -30,7 +30,6 @@ from muq_plugins.errors import UserError
 from muq_plugins.evaluation.kept import digest
 from muq_plugins.evaluation.probing.clips import Clip, ProbeError
 from muq_plugins.evaluation.probing.features import Extractor
-from muq_plugins.evaluation.probing.means import Cutting, Means, clip_means
 from muq_plugins.evaluation.probing.results import (
     HIDDEN,
     Found,
@@ -39,6 +38,7 @@ from muq_plugins.evaluation.probing.results import (
     mean_of_initialisations,
     resampled,
 )
+from muq_plugins.evaluation.probing.store import Cutting, Stored, stored_features
 
 PROTOCOL = "majority"
 WORDS = (
@@ -104,7 +104,7 @@ def similarity_results(
     task = opened.task
     read = {
         name: [
-            clip_means(
+            stored_features(
                 *(one, opened.recordings, Cutting(WHOLE), features_folder, batch_size),
                 *(f"{task.name} {name}", progress),
             )
@@ -128,19 +128,19 @@ def similarity_results(
             name: [of[0].sample_rate, of[0].frame_rate, of[0].layers]
             for name, of in encoders.items()
         },
-        "features": {n: [means.key for means, _ in x] for n, x in read.items()},
+        "features": {n: [stored.key for stored, _ in x] for n, x in read.items()},
         "published": [],
     }
     return [_result(opened, aspect, chosen, usable, about) for aspect in ASPECTS]
 
 
-def _choices(opened: Compared, means: Means, whose: np.ndarray) -> np.ndarray:
+def _choices(opened: Compared, stored: Stored, whose: np.ndarray) -> np.ndarray:
     """What each layer chooses: 0 or 1 (layers, triplets); -1 without a segment."""
     names = [opened.recordings[at].name for at in whose]
     row_of = {name: row for row, name in enumerate(names)}
-    vectors = means[slice(None)].numpy()
+    vectors = stored[slice(None)].numpy()
     vectors = vectors / np.linalg.norm(vectors, axis=-1, keepdims=True).clip(1e-12)
-    found = np.full((means.layers, len(opened.triplets)), -1)
+    found = np.full((stored.shape[0], len(opened.triplets)), -1)
     for place, triplet in enumerate(opened.triplets):
         rows = [row_of.get(path) for path in (triplet.x, *triplet.pair)]
         if None not in rows:

@@ -1,18 +1,8 @@
-"""The tasks of MARBLE: data set, label, clips, metric, aggregation, published scores.
-
-A task is an entry of `TASKS`. Its data set reads the folder as users have it after the
-official download (`muq_plugins.data.datasets`).
-"""
+"""The tasks of MARBLE by name; those with one label a recording are listed here."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
-from typing import Literal, NamedTuple
-
-import numpy as np
 
 from muq_plugins.data.datasets import (
     emomusic,
@@ -23,125 +13,15 @@ from muq_plugins.data.datasets import (
     nsynth,
     vocalset,
 )
-from muq_plugins.data.datasets.tagged import PARTS, Labelled, Sheet, TaggedClip
 from muq_plugins.errors import UserError, nearest
-from muq_plugins.evaluation.kept import digest
-from muq_plugins.evaluation.probing.clips import Clip
-
-PAPER = "MARBLE paper, constrained track"
-MUQ = "MuQ paper"
-
-
-class Recipe(NamedTuple):
-    """How a version of MARBLE has set up one task."""
-
-    clip_seconds: float
-    most_clips: int = 10_000  # of a recording
-    layers: int | Literal["all"] = "all"  # the one that v2 reads
-    lr: float = 1e-3
-    batch_size: int = 64
-    max_epochs: int = 50
-    patience: int = 20  # epochs without a better score
-    plateau: tuple[float, int] = (0.5, 5)  # factor and patience of the learning rate
-    # of the clips of a recording: the mean of "probabilities" or of "outputs"; or None
-    aggregate: str | None = "outputs"
-    chosen_by: str | None = None  # the metric in validation; None: the primary one
-
-
-@dataclass(frozen=True)
-class MarbleTask:
-    """A label of a data set, and how it is scored."""
-
-    name: str  # in commands and files
-    title: str
-    sheet: Sheet  # of the data set
-    read: Callable[[Path], Labelled]
-    kind: Literal["single", "multi", "numbers"]
-    metric: str  # the primary one, of `muq_plugins.evaluation.scores`
-    clip_seconds: float  # of `corrected`
-    v1: Recipe
-    v2: Recipe | None  # None: v2 has no such task
-    # model -> metrics in percent, by who has published them
-    published: Mapping[str, Mapping[str, Mapping[str, float]]] = field(
-        default_factory=dict
-    )
-    # why the constrained track's numbers are not comparable with ours of v1; None if
-    # they are
-    differs: str | None = None
-    most_clips: int = 10_000  # of a recording, under `corrected`
-
-
-class Opened(NamedTuple):
-    """A task with the recordings that are there."""
-
-    task: MarbleTask
-    recordings: list[Clip]
-    targets: np.ndarray  # numbers of classes, 0 and 1, or numbers, of every recording
-    labelled: Labelled
-    left_out: list[dict[str, str]]
-
-    @property
-    def split(self) -> str:
-        """A hash of what is in which part with which label."""
-        rows = [
-            [one.name, one.part, target]
-            for one, target in zip(self.recordings, self.targets.tolist(), strict=True)
-        ]
-        return digest([self.labelled.classes, sorted(rows)])
-
-
-def open_task(
-    task: MarbleTask, folder: str | Path, leave_out_missing: bool = False
-) -> Opened:
-    """Finds every recording of a task, or says what is missing and where it is from."""
-    try:
-        labelled = task.read(Path(folder))
-        found, left_out = labelled.found(leave_out_missing)
-        recordings = [
-            Clip(clip.path, str(path), info.duration, clip.part, clip.labels)
-            for clip, path, info in found
-        ]
-        for part in PARTS:
-            if not any(one.part == part for one in recordings):
-                raise UserError(f"No recording of the part {part!r} is there.")
-    except UserError as error:
-        raise task.sheet.lacks(folder, str(error)) from error
-    targets = _targets(task, [clip for clip, *_ in found], labelled.classes)
-    return Opened(task, recordings, targets, labelled, left_out)
-
-
-def _targets(task: MarbleTask, clips: list[TaggedClip], classes) -> np.ndarray:
-    if task.kind == "numbers":
-        return np.array([clip.labels[emomusic.VALUES] for clip in clips])
-    places = {name: number for number, name in enumerate(classes)}
-    if task.kind == "single":
-        return np.array([places[clip.tags[0]] for clip in clips])
-    targets = np.zeros((len(clips), len(classes)))
-    for row, clip in zip(targets, clips, strict=True):
-        row[[places[name] for name in clip.tags]] = 1
-    return targets
-
-
-def find_task(name: str) -> MarbleTask:
-    """A task by its name."""
-    if name not in TASKS:
-        raise UserError(
-            f"There is no task {name!r}; the nearest is {nearest(name, TASKS)!r}. "
-            f"There are: {', '.join(TASKS)}."
-        )
-    return TASKS[name]
-
-
-def _scores(metrics: str, **models: str) -> dict[str, dict[str, float]]:
-    """Scores of models, written as the papers do: 91.1/39.5."""
-    names = metrics.split("/")
-    return {
-        model.replace("_", "-"): dict(
-            zip(names, map(float, numbers.split("/")), strict=True)
-        )
-        for model, numbers in models.items()
-    }
-
+from muq_plugins.evaluation.marble.frame_tasks import FRAME_TASKS
+from muq_plugins.evaluation.marble.task import (
+    MUQ,
+    PAPER,
+    MarbleTask,
+    Recipe,
+    percents,
+)
 
 TAGGING = "roc_auc/average_precision"
 # One clip a recording, however long it is.
@@ -226,7 +106,7 @@ _TASKS = (
         Recipe(WHOLE, max_epochs=100, plateau=(0.5, 6), aggregate="probabilities"),
         Recipe(30.2, 1, 6, 5e-3, 64, 50, 20, (0.5, 6), "probabilities"),
         {
-            PAPER: _scores(
+            PAPER: percents(
                 "accuracy",
                 MusiCNN="73.5",
                 MULE="75.5",
@@ -235,7 +115,7 @@ _TASKS = (
                 MERT_v1_330M="77.6",
                 Jukebox_5B="77.9",
             ),
-            MUQ: _scores("accuracy", MusicFM="83.8", MuQ="85.5", MuQ_iter="85.6"),
+            MUQ: percents("accuracy", MusicFM="83.8", MuQ="85.5", MuQ_iter="85.6"),
         },
     ),
     MarbleTask(
@@ -260,7 +140,7 @@ _TASKS = (
         Recipe(30.0, max_epochs=100),
         Recipe(30.0, plateau=(0.1, 5)),
         {
-            PAPER: _scores(
+            PAPER: percents(
                 "mirex2005",
                 MusiCNN="14.4",
                 MULE="64.9",
@@ -269,7 +149,7 @@ _TASKS = (
                 MERT_v1_330M="61.7",
                 Jukebox_5B="63.8",
             ),
-            MUQ: _scores("mirex2005", MusicFM="63.9", MuQ="63.5", MuQ_iter="65.0"),
+            MUQ: percents("mirex2005", MusicFM="63.9", MuQ="63.5", MuQ_iter="65.0"),
         },
         "v1 combines the clips of a song in four ways and reports the one that is best "
         "in validation; ours takes the mean of outputs",
@@ -285,7 +165,7 @@ _TASKS = (
         Recipe(5.0, 6, max_epochs=100),
         Recipe(15.0, layers=6),
         {
-            PAPER: _scores(
+            PAPER: percents(
                 "r2_valence/r2_arousal",
                 MusiCNN="44.4/68.8",
                 MULE="60.7/73.1",
@@ -294,7 +174,7 @@ _TASKS = (
                 MERT_v1_330M="59.0/75.8",
                 Jukebox_5B="57.0/73.0",
             ),
-            MUQ: _scores(
+            MUQ: percents(
                 "r2_valence/r2_arousal",
                 MusicFM="60.3/76.3",
                 MuQ="60.9/75.4",
@@ -306,7 +186,7 @@ _TASKS = (
         "magnatagatune",
         "folders",
         {
-            PAPER: _scores(
+            PAPER: percents(
                 TAGGING,
                 MusiCNN="90.3/37.8",
                 MULE="91.2/40.1",
@@ -315,7 +195,7 @@ _TASKS = (
                 MERT_v1_330M="91.1/39.5",
                 Jukebox_5B="91.4/40.6",
             ),
-            MUQ: _scores(
+            MUQ: percents(
                 TAGGING, MusicFM="91.3/40.0", MuQ="91.4/40.3", MuQ_iter="91.4/40.1"
             ),
         },
@@ -325,48 +205,59 @@ _TASKS = (
         "mtg_top50",
         "top 50",
         "top50",
-        _scores(TAGGING, MULE="83.7/30.6", MERT_v1_330M="83.4/29.9"),
+        percents(TAGGING, MULE="83.7/30.6", MERT_v1_330M="83.4/29.9"),
     ),
     _mtg(
         "mtg_genre",
         "genre",
         "genre",
-        _scores(TAGGING, MULE="88.0/20.4", MERT_v1_330M="86.7/18.6"),
+        percents(TAGGING, MULE="88.0/20.4", MERT_v1_330M="86.7/18.6"),
     ),
     _mtg(
         "mtg_instrument",
         "instrument",
         "instrument",
-        _scores(TAGGING, MULE="76.6/19.2", MERT_v1_330M="78.1/19.8"),
+        percents(TAGGING, MULE="76.6/19.2", MERT_v1_330M="78.1/19.8"),
     ),
     _mtg(
         "mtg_mood",
         "mood and theme",
         "moodtheme",
-        _scores(TAGGING, MULE="78.0/15.4", MERT_v1_330M="76.5/14.0"),
+        percents(TAGGING, MULE="78.0/15.4", MERT_v1_330M="76.5/14.0"),
     ),
     _nsynth(
         "instrument",
-        _scores("accuracy", MULE="74.6", MERT_v1_95M="70.7", MERT_v1_330M="72.6"),
-        _scores("accuracy", MusicFM="76.2", MuQ="79.2", MuQ_iter="79.7"),
+        percents("accuracy", MULE="74.6", MERT_v1_95M="70.7", MERT_v1_330M="72.6"),
+        percents("accuracy", MusicFM="76.2", MuQ="79.2", MuQ_iter="79.7"),
     ),
     _nsynth(
         "pitch",
-        _scores("accuracy", MULE="88.5", MERT_v1_95M="92.6", MERT_v1_330M="94.4"),
-        _scores("accuracy", MusicFM="91.1", MuQ="92.3", MuQ_iter="91.3"),
+        percents("accuracy", MULE="88.5", MERT_v1_95M="92.6", MERT_v1_330M="94.4"),
+        percents("accuracy", MusicFM="91.1", MuQ="92.3", MuQ_iter="91.3"),
     ),
     _vocalset(
         "singer",
         20,
-        _scores("accuracy", MULE="87.5", MERT_v1_95M="83.7", MERT_v1_330M="87.1"),
-        _scores("accuracy", MusicFM="92.0", MuQ="95.8", MuQ_iter="96.2"),
+        percents("accuracy", MULE="87.5", MERT_v1_95M="83.7", MERT_v1_330M="87.1"),
+        percents("accuracy", MusicFM="92.0", MuQ="95.8", MuQ_iter="96.2"),
     ),
     _vocalset(
         "technique",
         10,
-        _scores("accuracy", MULE="75.5", MERT_v1_95M="74.2", MERT_v1_330M="76.9"),
-        _scores("accuracy", MusicFM="78.4", MuQ="82.4", MuQ_iter="81.6"),
+        percents("accuracy", MULE="75.5", MERT_v1_95M="74.2", MERT_v1_330M="76.9"),
+        percents("accuracy", MusicFM="78.4", MuQ="82.4", MuQ_iter="81.6"),
     ),
 )
+
 #: Every task by its name.
-TASKS = {task.name: task for task in _TASKS}
+TASKS = {task.name: task for task in (*_TASKS, *FRAME_TASKS)}
+
+
+def find_task(name: str) -> MarbleTask:
+    """A task by its name."""
+    if name not in TASKS:
+        raise UserError(
+            f"There is no task {name!r}; the nearest is {nearest(name, TASKS)!r}. "
+            f"There are: {', '.join(TASKS)}."
+        )
+    return TASKS[name]

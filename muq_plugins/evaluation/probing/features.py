@@ -161,8 +161,10 @@ class Extractor(Protocol):
         """What is pooled: layers (batch, frames, size), and relative lengths."""
         ...
 
-    def frames(self, wavs: Tensor, wav_lens: Tensor) -> Sequence[Tensor]:
-        """What is read frame by frame: layers (batch, frames, size)."""
+    def frames(
+        self, wavs: Tensor, wav_lens: Tensor
+    ) -> tuple[Sequence[Tensor], Tensor | None]:
+        """What is read frame by frame: layers (batch, frames, size), and lengths."""
         ...
 
 
@@ -189,7 +191,7 @@ class HiddenStates:
 
     def frames(self, wavs: Tensor, wav_lens: Tensor):
         """See `Extractor`."""
-        return self.states(wavs, wav_lens)[0]
+        return self.states(wavs, wav_lens)
 
 
 class LogMelFrames:
@@ -224,7 +226,9 @@ class LogMelFrames:
     @torch.no_grad()
     def frames(self, wavs: Tensor, wav_lens: Tensor):
         """All frames within one of the encoder, side by side."""
-        return [self.stacked(wavs.to(self.device))[0]]
+        lens = lengths_on(wav_lens, self.device)
+        feats, lens = self.stacked(wavs.to(self.device), lens)
+        return [feats], lens
 
 
 class ChromaFrames:
@@ -256,7 +260,7 @@ class ChromaFrames:
 
     def frames(self, wavs: Tensor, wav_lens: Tensor):
         """See `Extractor`."""
-        return self.states(wavs, wav_lens)[0]
+        return self.states(wavs, wav_lens)
 
 
 def moment_sums(states: Sequence[Tensor], lens: Tensor | None) -> tuple[Tensor, Tensor]:

@@ -148,7 +148,7 @@ def read_frames(
     found: list[np.ndarray | None] = [None] * len(clips)
     windows = settings.window_seconds, 1, extractor.sample_rate
     for places, wavs, lens in window_batches(clips, *windows, settings.batch_size, []):
-        layers = extractor.frames(wavs, lens)
+        layers, _ = extractor.frames(wavs, lens)
         samples = (lens * wavs.shape[1]).round().int().tolist()
         for row, place in enumerate(places):
             times = _times(samples[row] / extractor.sample_rate)

@@ -80,7 +80,7 @@ def _fact(result: TaskResult) -> Fact:
 
 def title_of(result: TaskResult) -> str:
     """What a score is called: the label, and the measure where it is another."""
-    label = result.label.replace("_", " ") + " AP" * (result.kind == "frames")
+    label = result.label.replace("_", " ") + " AP" * (result.metric == "clip_precision")
     return label[0].upper() + label[1:]
 
 

@@ -187,6 +187,12 @@ class Rows(Protocol):
     def __getitem__(self, rows: Tensor) -> Tensor: ...
 
 
+class Targets(Protocol):
+    """What it should say of them."""
+
+    def __getitem__(self, rows: Tensor) -> Tensor: ...
+
+
 @dataclass(frozen=True)
 class Fit:
     """A trained probe."""
@@ -245,23 +251,25 @@ def train_reader(
     optimizer: torch.optim.Optimizer,
     criterion: Callable[[Tensor, Tensor], Tensor],
     x: Rows,
-    targets: Tensor,
+    targets: Targets,
     judge: Callable[[], float],
     batch_size: int,
     max_epochs: int,
     patience: int,
     scheduler: torch.optim.lr_scheduler.ReduceLROnPlateau | None = None,
     keep_last: bool = False,
+    most_updates: int | None = None,
 ) -> tuple[int, float] | None:
     """Trains until what judges it does not get lower any more; leaves the best weights.
 
     Gives the best epoch and what it reached, None if that was never a number.
-    `keep_last` leaves the weights of the last epoch.
+    `keep_last` leaves the weights of the last epoch. An epoch ends after so many
+    updates.
     """
     best, lowest, best_epoch = None, float("inf"), 0
     for epoch in range(1, max_epochs + 1):
         reader.train()
-        for batch in torch.randperm(len(x)).split(batch_size):
+        for batch in torch.randperm(len(x)).split(batch_size)[:most_updates]:
             optimizer.zero_grad()
             criterion(reader(x[batch]), targets[batch]).backward()
             optimizer.step()

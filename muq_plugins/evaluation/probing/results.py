@@ -105,7 +105,7 @@ class TaskResult:
     about: dict = field(default_factory=dict)  # of a benchmark: all that it rests on
     # "targets" and "groups" of the test part, and scores (seeds, clips, ...) by the key
     # of their row; they have a file of their own. Of the kind "frames", there is the
-    # primary metric of each clip in their place
+    # primary metric of each clip in their place, or with what it counts, (..., 2)
     predictions: dict[str, np.ndarray] = field(
         default_factory=dict, compare=False, repr=False
     )
@@ -162,8 +162,12 @@ class TaskResult:
         """The primary metric in many resamplings of the pieces, the mean over seeds."""
         known = self.predictions
         if self.kind == "frames":
-            values = known[row.key].mean(axis=0)
-            return mean_draws(values, known["groups"], DRAWS)
+            each, groups = known[row.key], known["groups"]
+            if each.ndim == 2:
+                return mean_draws(each.mean(axis=0), groups, DRAWS)
+            # Of a benchmark, where not all count the same.
+            drawn = [mean_draws(some[:, 0], groups, DRAWS, some[:, 1]) for some in each]
+            return np.mean(drawn, axis=0)
         return np.mean(
             [
                 metric_draws(self.metric, known["targets"], scores, known["groups"])

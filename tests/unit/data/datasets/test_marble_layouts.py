@@ -21,7 +21,8 @@ from muq_plugins.data.datasets.vocalset import (
     draw_parts,
 )
 from muq_plugins.errors import UserError
-from muq_plugins.evaluation.marble.tasks import TASKS, open_task
+from muq_plugins.evaluation.marble.task import open_task
+from muq_plugins.evaluation.marble.tasks import TASKS
 
 
 def touch(*paths):

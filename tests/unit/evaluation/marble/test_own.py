@@ -14,7 +14,7 @@ from muq_plugins.evaluation.intervals import interval, mean_draws
 from muq_plugins.evaluation.marble.own import file_labels, own_task
 from muq_plugins.evaluation.marble.protocols import CORRECTED, V2
 from muq_plugins.evaluation.marble.run import marble_task
-from muq_plugins.evaluation.marble.tasks import open_task
+from muq_plugins.evaluation.marble.task import open_task
 
 COUNT, LEVELS = 96, 4
 
