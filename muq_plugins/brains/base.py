@@ -32,6 +32,7 @@ from muq_plugins.brains.processes import (
     any_of,
     average_batch_norms,
     follow_all_batches,
+    largest_of,
     rank,
     share_clips,
     world_size,
@@ -44,7 +45,7 @@ from muq_plugins.data.clips import (
 )
 from muq_plugins.data.preparation import Manifests
 from muq_plugins.errors import ENDING, Interrupted, UserError
-from muq_plugins.lobes.finite import is_finite
+from muq_plugins.lobes.finite import Refusals, finite
 from muq_plugins.lobes.objectives.base import StageOutput
 
 logger = get_logger(__name__)
@@ -163,7 +164,10 @@ class StageBrain(sb.Brain):
         (self.stage_name,) = modules
         self.module: nn.Module = self.modules[self.stage_name]
         self.micro_batches = 0  # that this process has seen in the whole run
-        self.grad_norm = 0.0
+        self.grad_norm = torch.zeros(())
+        self.refusals = Refusals()
+        # Whether the newest updates were left out, 1 or 0, on the device.
+        self.left_out: list[Tensor] = []
         self.statistics_before: list[tuple[Tensor, Tensor]] = []  # now, then
         self.logbook = Logbook(
             self.hparams.output_folder,
@@ -300,7 +304,7 @@ class StageBrain(sb.Brain):
                 due |= (
                     0 < self.ckpt_interval_steps and not step % self.ckpt_interval_steps
                 )
-                stop, due = any_of(interrupts.requested, due, device=self.device)
+                stop, due = any_of(interrupts.requested, due)
                 if due or stop or done:
                     self.save_checkpoint()
                     last_checkpoint = time.monotonic()
@@ -347,7 +351,7 @@ class StageBrain(sb.Brain):
         batch = batch.to(self.device)
         self.on_fit_batch_start(batch, should_step)
         with self.no_sync(not should_step):
-            with self.training_ctx:
+            with self.training_ctx, self.refusals.collect():
                 output = self.compute_forward(batch, sb.Stage.TRAIN)
                 loss = self.compute_objectives(output, batch, sb.Stage.TRAIN)
             scaled = self.scaler.scale(loss / self.grad_accumulation_factor)
@@ -406,7 +410,8 @@ class StageBrain(sb.Brain):
         Differs from SpeechBrain: the gradient norm is taken over all parameter
         groups, not the first one; None and 0 switch clipping off instead of
         zeroing the gradient; an update whose gradient is not finite is left out,
-        and too many in a row are an error.
+        and too many in a row are an error. An optimizer that leaves updates out by
+        itself, as torch's fused ones do, is not waited for: `look_back` tells later.
 
         Raises
         ------
@@ -421,52 +426,97 @@ class StageBrain(sb.Brain):
             for parameter in group["params"]
         ]
         limit = self.max_grad_norm or math.inf
-        norm = torch.nn.utils.clip_grad_norm_(parameters, limit)
-        self.grad_norm = float(norm)
-        # The gradient is that of all processes, the running statistics are of each.
-        bad = not math.isfinite(self.grad_norm) or not self._statistics_are_finite()
-        (bad,) = any_of(bad, device=self.device)
-        if bad:
-            self._leave_out()
-        else:
-            self.nonfinite_count = 0
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        self.optimizer.zero_grad(set_to_none=True)
+        self.grad_norm = torch.nn.utils.clip_grad_norm_(parameters, limit)
+        bad = self._is_not_finite()
+        self.left_out.append(bad)
         after_update = getattr(self.module, "after_update", None)
-        if after_update is not None and not bad:
-            after_update()
+        if not getattr(self.module, "follows_updates", True):
+            after_update = None
         self.optimizer_step += 1
+        if (
+            after_update is None
+            and getattr(self.optimizer, "_step_supports_amp_scaling", False)
+            and not self.scaler.is_enabled()
+        ):
+            self._step_unless(bad)
+        else:
+            if bad:
+                self._undo_statistics()
+                self.optimizer.zero_grad(set_to_none=True)
+            self._count_left_out()
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
+            if after_update is not None and not bad:
+                after_update()
+        self.optimizer.zero_grad(set_to_none=True)
 
-    def _statistics_are_finite(self) -> bool:
-        """Whether the running statistics are, with one reduction for all of them."""
+    def _is_not_finite(self) -> Tensor:
+        """1.0 if the gradient or a running statistic is not finite, else 0.0.
+
+        The gradient is that of all processes, the running statistics are of each.
+        """
+        good = self.grad_norm.isfinite()
         buffers = [
             buffer.flatten()
             for buffer, _ in self.statistics_before
             if buffer.is_floating_point()
         ]
-        return not buffers or is_finite(torch.cat(buffers))
+        if buffers:
+            good = good & finite(torch.cat(buffers))
+        return largest_of((~good).float())
 
-    def _leave_out(self) -> None:
+    def _step_unless(self, bad: Tensor) -> None:
+        """An update, or nothing at all, as the device finds out when it gets there."""
+        for buffer, before in self.statistics_before:
+            buffer.copy_(torch.where(bad.bool(), before, buffer))
+        # As `torch.amp.GradScaler` says it.
+        self.optimizer.grad_scale, self.optimizer.found_inf = None, bad
+        self.optimizer.step()
+        del self.optimizer.grad_scale, self.optimizer.found_inf
+
+    def _undo_statistics(self) -> None:
         """Undoes what an update that is not finite has done so far."""
         for buffer, before in self.statistics_before:
             buffer.copy_(before)
-        self.optimizer.zero_grad(set_to_none=True)
-        # In float16 the scaler finds its scale with such updates, but not below 1.
-        if self.scaler.is_enabled() and self.scaler.get_scale() >= 1:
-            return
-        self.nonfinite_count += 1
-        if self.nonfinite_count > self.nonfinite_patience:
-            raise UserError(
-                f"The gradient was not finite for {self.nonfinite_count} updates in a "
-                f"row, up to step {self.optimizer_step}: lower the learning rate or "
-                f"max_grad_norm, or train with --precision fp32."
+
+    def look_back(self) -> None:
+        """Asks the device what went wrong since it was asked last.
+
+        Whatever is written down is written after that.
+
+        Raises
+        ------
+        ValueError
+            If audio, or what a frozen part computes of it, is not finite.
+        UserError
+            After more than ``nonfinite_patience`` updates in a row that were left out.
+        """
+        self.refusals.tell()
+        self._count_left_out()
+
+    def _count_left_out(self) -> None:
+        """Says which of the newest updates were left out, and when it is too much."""
+        flags, self.left_out = self.left_out, []
+        first = self.optimizer_step - len(flags)
+        for step, bad in enumerate(torch.stack(flags).tolist() if flags else (), first):
+            if not bad:
+                self.nonfinite_count = 0
+                continue
+            # In float16 the scaler finds its scale with such updates, not below 1.
+            if self.scaler.is_enabled() and self.scaler.get_scale() >= 1:
+                continue
+            self.nonfinite_count += 1
+            if self.nonfinite_count > self.nonfinite_patience:
+                raise UserError(
+                    f"The gradient was not finite for {self.nonfinite_count} updates "
+                    f"in a row, up to step {step}: lower the learning rate or "
+                    f"max_grad_norm, or train with --precision fp32."
+                )
+            logger.warning(
+                f"Step {step}: the gradient or a running statistic is not finite, the "
+                f"update is left out ({self.nonfinite_count} of "
+                f"{self.nonfinite_patience})."
             )
-        logger.warning(
-            f"Step {self.optimizer_step}: the gradient or a running statistic is not "
-            f"finite, the update is left out ({self.nonfinite_count} of "
-            f"{self.nonfinite_patience})."
-        )
 
     def validate(self, loader: DataLoader, kind: str = "valid") -> RunningStatistics:
         """Evaluates the module and writes a metrics row.
@@ -486,6 +536,7 @@ class StageBrain(sb.Brain):
         RunningStatistics
             Sums over all processes.
         """
+        self.look_back()
         stage = sb.Stage.VALID if kind == "valid" else sb.Stage.TEST
         statistics, failures = RunningStatistics(), []
         with self.logbook.pause():
@@ -588,10 +639,9 @@ class StageBrain(sb.Brain):
         if not self.distributed_launch:
             return
         follow_all_batches(self.module)
-        cuda = self.device_type == "cuda"
+        # Without device_ids, which would bring lengths and keys to the device as well.
         self.modules[self.stage_name] = DistributedDataParallel(
             self.modules[self.stage_name],
-            device_ids=[torch.device(self.device).index or 0] if cuda else None,
             find_unused_parameters=self.find_unused_parameters,
             # Running statistics are those of all processes, not of the first.
             broadcast_buffers=False,
@@ -620,15 +670,17 @@ class StageBrain(sb.Brain):
 
     def _log_train(self, files: int) -> None:
         """Writes the metrics row of the updates since the last one."""
+        self.look_back()
         statistics, speed = self.logbook.end_stretch(files)
         values = self.describe(statistics, sb.Stage.TRAIN)
         values["lr"] = self.optimizer.param_groups[0]["lr"]
-        values["grad_norm"] = self.grad_norm
+        values["grad_norm"] = float(self.grad_norm)
         values["audio_seconds_per_second"] = speed
         self.logbook.write("train", self.optimizer_step, values)
 
     def save_checkpoint(self) -> None:
         """Saves a checkpoint and deletes all but the newest ones."""
+        self.look_back()
         # What the main process writes stands for all of them.
         average_batch_norms(self.module)
         self.logbook.agree()

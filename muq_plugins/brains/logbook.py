@@ -189,10 +189,14 @@ class RunningStatistics:
 
     def reduce(self) -> None:
         """Adds the sums of all processes; afterwards every process has them all."""
+        parts = (self._sums, self._weights, self.totals)
         mine = [
-            {name: value.cpu() for name, value in values.items()}
-            for values in (self._sums, self._weights, self.totals)
+            {name: value.to("cpu", non_blocking=True) for name, value in part.items()}
+            for part in parts
         ]
+        # All at once, and then one wait.
+        if any(value.is_cuda for part in parts for value in part.values()):
+            torch.cuda.synchronize()
         self.__init__()
         # Objects rather than tensors: a process that saw no batch has none.
         for share in gather(mine):

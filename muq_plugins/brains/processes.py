@@ -5,11 +5,12 @@ Each function does the obvious thing when there is only one process.
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import nn
+from torch import Tensor, nn
 
 from muq_plugins.errors import UserError
 from muq_plugins.lobes.batch_norm import batch_norms
@@ -39,13 +40,26 @@ def gather(value: Any) -> list[Any]:
     return values
 
 
-def any_of(*flags: bool, device: str | torch.device = "cpu") -> list[bool]:
+@cache
+def _host_group() -> dist.ProcessGroup | None:
+    """Processes talk about decisions here: with NCCL they would wait for their GPUs."""
+    return None if dist.get_backend() == "gloo" else dist.new_group(backend="gloo")
+
+
+def any_of(*flags: bool) -> list[bool]:
     """Makes all processes take the same decisions: those that any of them wants."""
     if not is_distributed():
         return list(flags)
-    wanted = torch.tensor(flags, dtype=torch.int32, device=device)
-    dist.all_reduce(wanted, op=dist.ReduceOp.MAX)
+    wanted = torch.tensor(flags, dtype=torch.int32)
+    dist.all_reduce(wanted, op=dist.ReduceOp.MAX, group=_host_group())
     return [bool(flag) for flag in wanted]
+
+
+def largest_of(value: Tensor) -> Tensor:
+    """The largest of all processes, on the device."""
+    if is_distributed():
+        dist.all_reduce(value, op=dist.ReduceOp.MAX)
+    return value
 
 
 def follow_all_batches(module: nn.Module) -> None:

@@ -16,11 +16,10 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import signal
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import torch
-from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler
 
 from muq_plugins.data.audio import AudioError, read_audio
@@ -64,20 +63,16 @@ class ClipBatch:
         return len(self.ids)
 
     def to(self, device: torch.device | str) -> ClipBatch:
-        """Copies the tensors to a device."""
-        return self._map(lambda tensor: tensor.to(device, non_blocking=True))
+        """Copies the waveforms to a device.
+
+        Lengths and keys stay on the CPU, where all that follows from them is known
+        without waiting for the device.
+        """
+        return dataclasses.replace(self, wavs=self.wavs.to(device, non_blocking=True))
 
     def pin_memory(self) -> ClipBatch:
-        """Copies the tensors to page-locked memory; `DataLoader` calls this."""
-        return self._map(lambda tensor: tensor.pin_memory())
-
-    def _map(self, function: Callable[[Tensor], Tensor]) -> ClipBatch:
-        return dataclasses.replace(
-            self,
-            wavs=function(self.wavs),
-            wav_lens=function(self.wav_lens),
-            clip_keys=function(self.clip_keys),
-        )
+        """Copies the waveforms to page-locked memory; `DataLoader` calls this."""
+        return dataclasses.replace(self, wavs=self.wavs.pin_memory())
 
 
 class ClipDataset(Dataset):

@@ -113,7 +113,7 @@ class _Graph(nn.Module):
         hidden, lengths = self.conv(mel, lengths)
         states = self.conformer(hidden, lengths)
         out = torch.stack(states) if self.every_state else states[-1]
-        mask = length_mask(lengths, hidden.shape[1])
+        mask = length_mask(lengths, hidden.shape[1], hidden.device)
         return out if mask is None else torch.where(mask[..., None], out, 0.0)
 
 

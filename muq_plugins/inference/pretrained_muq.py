@@ -358,7 +358,7 @@ class PretrainedMuQ(nn.Module):
         if lengths is None:
             return hidden
         own = torch.tensor([count(length) for length in lengths.tolist()])
-        mask = length_mask(own.to(hidden.device), frames)
+        mask = length_mask(own, frames, hidden.device)
         return torch.where(mask[..., None], hidden, 0)
 
     def _encode(self, wavs: Tensor, wav_lens: Tensor | None) -> EncoderOutput:

@@ -104,7 +104,7 @@ class TransformersEncoder(nn.Module):
         """See the contract of encoders."""
         check_wavs(wavs, wav_lens)
         lengths = absolute_lengths(wav_lens, wavs.shape[1], wavs.shape[0])
-        return each_length(wavs, lengths, self._encode)
+        return each_length(wavs, lengths, self._encode, wav_lens)
 
     def _encode(self, wavs: Tensor) -> list[Tensor]:
         """Hidden states of clips of one length."""
@@ -156,7 +156,7 @@ class ClapTower(nn.Module):
         """See the contract of encoders."""
         check_wavs(wavs, wav_lens)
         lengths = absolute_lengths(wav_lens, wavs.shape[1], wavs.shape[0])
-        return each_length(wavs, lengths, self._encode)
+        return each_length(wavs, lengths, self._encode, wav_lens)
 
     def _encode(self, wavs: Tensor) -> list[Tensor]:
         """The state of clips of one length."""

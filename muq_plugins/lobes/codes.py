@@ -11,13 +11,19 @@ from torch import Tensor
 Counts = Tensor | np.ndarray
 
 
-def count_codes(codes: Tensor, codebook_size: int) -> Tensor:
-    """How often each entry of each codebook occurs in codes (..., N): (N, V) int64."""
-    num_codebooks = codes.shape[-1]
-    offsets = torch.arange(num_codebooks, device=codes.device) * codebook_size
-    flat = (codes.reshape(-1, num_codebooks) + offsets).flatten()
-    counts = torch.bincount(flat, minlength=num_codebooks * codebook_size)
-    return counts.view(num_codebooks, codebook_size)
+def count_codes(
+    codes: Tensor, codebook_size: int, counted: Tensor | None = None
+) -> Tensor:
+    """How often each entry of each codebook occurs in codes (..., N): (N, V) int64.
+
+    Boolean ``counted`` (...) says which frames count; the codes of others may be -1.
+    """
+    flat = codes.reshape(-1, codes.shape[-1]).T
+    each = torch.ones_like(flat)
+    if counted is not None:
+        each, flat = each * counted.flatten(), flat.clamp(min=0)
+    # Not `bincount`: a device is waited for, because it may have to count further.
+    return each.new_zeros(len(flat), codebook_size).scatter_add_(1, flat, each)
 
 
 def usage(counts: Counts) -> Tensor:

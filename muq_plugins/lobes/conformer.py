@@ -242,7 +242,7 @@ class Conformer(nn.Module):
             the output of each layer, the last one normalised.
         """
         hidden = self.dropout(hidden)
-        mask = length_mask(lengths, hidden.shape[1])
+        mask = length_mask(lengths, hidden.shape[1], hidden.device)
         rotation = rotary_rotation(hidden.shape[1], self.head_size, hidden.device)
         states = [hidden]
         for layer in self.layers:

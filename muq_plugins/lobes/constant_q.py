@@ -164,7 +164,7 @@ class ConstantQ(Standardised):
         """
         check_wavs(wavs, wav_lens)
         lengths = absolute_lengths(wav_lens, wavs.shape[1], wavs.shape[0])
-        mask = length_mask(lengths, wavs.shape[1])
+        mask = length_mask(lengths, wavs.shape[1], wavs.device)
         if mask is not None:
             wavs = torch.where(mask, wavs, 0)
             lengths = lengths // self.hop_length
@@ -173,7 +173,7 @@ class ConstantQ(Standardised):
             # One clip at a time: the bands of a whole batch would take much memory.
             feats = torch.cat([self._clip(w, frames) for w in wavs.float().split(1)])
         feats = self.standardise(feats)
-        return feats, relative_lengths(lengths, frames, feats)
+        return feats, relative_lengths(lengths, frames, feats, wav_lens)
 
     def _clip(self, wav: Tensor, frames: int) -> Tensor:
         """Magnitudes (1, frames, num_bins) of one clip, piece by piece."""

@@ -94,7 +94,7 @@ class EncodecFeatures(nn.Module):
         with torch.autocast(wavs.device.type, enabled=False):
             feats = self.encoder(wavs.float()[:, None])[..., :frames]
         feats = feats.transpose(1, 2)
-        return feats, relative_lengths(lengths, frames, feats)
+        return feats, relative_lengths(lengths, frames, feats, wav_lens)
 
 
 @part

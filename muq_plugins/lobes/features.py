@@ -126,7 +126,7 @@ class StackedFrames(nn.Module):
         frames = feats.shape[1] // self.num_frames
         feats = feats[:, : frames * self.num_frames]
         feats = feats.reshape(feats.shape[0], frames, self.output_size)
-        return feats, relative_lengths(lengths, frames, feats)
+        return feats, relative_lengths(lengths, frames, feats, wav_lens)
 
     def unstack(self, feats: Tensor) -> Tensor:
         """Takes stacked vectors apart again, to look at them as a spectrogram.
@@ -216,7 +216,7 @@ class KeptFrames(nn.Module):
             lengths = lengths // self.every
         frames = feats.shape[1] // self.every
         feats = feats[:, : frames * self.every : self.every]
-        return feats, relative_lengths(lengths, frames, feats)
+        return feats, relative_lengths(lengths, frames, feats, wav_lens)
 
 
 @part(unsaved=("encoder",))

@@ -7,7 +7,8 @@ music at the end. So it is refused where it comes in.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -26,15 +27,53 @@ SCALING = {
 }
 
 
-def is_finite(tensor: Tensor) -> bool:
-    """Whether all values are: one pass over memory, with nothing stored."""
+def finite(tensor: Tensor) -> Tensor:
+    """Whether all values are, on their device: one pass over memory, nothing stored."""
     if tensor.is_complex():
         tensor = torch.view_as_real(tensor)
     if tensor.numel() == 0 or not tensor.is_floating_point():
-        return True
+        return torch.ones((), dtype=torch.bool, device=tensor.device)
     if tensor.itemsize == 1:  # of the 8-bit floats there are no reductions
         tensor = tensor.float()
-    return bool(torch.stack(tensor.detach().aminmax()).isfinite().all())
+    return torch.stack(tensor.detach().aminmax()).isfinite().all()
+
+
+def is_finite(tensor: Tensor) -> bool:
+    """Whether all values are."""
+    return bool(finite(tensor))
+
+
+class Refusals:
+    """What the checks of a training have found, kept on the device until `tell`.
+
+    A check that decides at once has the processor wait for the device, and then the
+    device for the processor.
+    """
+
+    active: Refusals | None = None
+
+    def __init__(self):
+        self._good: dict[str, Tensor] = {}
+
+    @contextmanager
+    def collect(self) -> Iterator[None]:
+        """Has the checks in a ``with`` block note what they find here."""
+        before, Refusals.active = Refusals.active, self
+        try:
+            yield
+        finally:
+            Refusals.active = before
+
+    def note(self, good: Tensor, message: str) -> None:
+        """Remembers that something was, or was not, as it should be."""
+        self._good[message] = good & self._good.get(message, good)
+
+    def tell(self) -> None:
+        """Raises what has been found since it was asked last."""
+        found, self._good = self._good, {}
+        for message, good in found.items():
+            if not good:
+                raise ValueError(message)
 
 
 def not_finite(tensors: Mapping[str, Tensor]) -> list[str]:
@@ -59,7 +98,8 @@ def check_weights(
 def check_wavs(wavs: Tensor, wav_lens: Tensor | None = None) -> None:
     """Refuses what are not waveforms (batch, samples) in floating point, -1..1.
 
-    It costs one pass over the samples. Beyond the end of a clip anything is allowed.
+    It costs one pass over the samples. Beyond the end of a clip anything is allowed,
+    unless `Refusals` are collected.
     """
     if wavs.dim() != 2:
         raise ValueError(
@@ -75,11 +115,20 @@ def check_wavs(wavs: Tensor, wav_lens: Tensor | None = None) -> None:
     if is_traced() or wavs.numel() == 0:
         return
     low, high = wavs.detach().aminmax()
-    if bool(torch.maximum(-low, high) <= MAX_AMPLITUDE):
+    good = torch.maximum(-low, high) <= MAX_AMPLITUDE
+    if Refusals.active is not None:  # the samples are not kept to find the bad one
+        message = (
+            f"Waveforms hold NaN, infinite samples or some beyond {MAX_AMPLITUDE:g} "
+            f"times full scale: leave these clips out."
+        )
+        Refusals.active.note(good, message)
+        return
+    if good:
         return
     bad = ~(wavs.detach().abs() <= MAX_AMPLITUDE)
     batch, samples = wavs.shape
-    mask = length_mask(absolute_lengths(wav_lens, samples, batch), samples)
+    lengths = absolute_lengths(wav_lens, samples, batch)
+    mask = length_mask(lengths, samples, wavs.device)
     bad = bad if mask is None else bad & mask
     if not bad.any():
         return
@@ -94,8 +143,17 @@ def check_wavs(wavs: Tensor, wav_lens: Tensor | None = None) -> None:
 
 def check_computed(values: Tensor, module: nn.Module) -> None:
     """Refuses what a module has computed if it is not finite, though its input was."""
-    if not is_traced() and not is_finite(values):
-        raise ValueError(
+    if not is_traced():
+        refuse_unless(
+            finite(values),
             f"{type(module).__name__} computes NaN or infinite values: its weights or "
-            f"statistics are damaged, or too large for {values.dtype}."
+            f"statistics are damaged, or too large for {values.dtype}.",
         )
+
+
+def refuse_unless(good: Tensor, message: str) -> None:
+    """Raises at once, or when the `Refusals` that are collected are told."""
+    if Refusals.active is not None:
+        Refusals.active.note(good, message)
+    elif not good:
+        raise ValueError(message)

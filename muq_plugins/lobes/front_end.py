@@ -41,7 +41,7 @@ class ResidualBlock2d(nn.Module):
     def forward(self, images: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Applies the block."""
         hidden = torch.relu(self.bn1(self.conv1(images)))
-        mask = length_mask(lengths, hidden.shape[-1])
+        mask = length_mask(lengths, hidden.shape[-1], hidden.device)
         if mask is not None:
             hidden = hidden * mask[:, None, None]
         out = torch.relu(self.bn2(self.conv2(hidden)) + self.bn3(self.conv3(images)))
@@ -83,7 +83,7 @@ class FoldedBlock2d:
             hidden = _onednn_convolution(images, *self.first, 2, "relu")
         else:
             hidden = F.conv2d(images, *self.first, stride=2, padding=1).relu_()
-        mask = length_mask(lengths, hidden.shape[-1])
+        mask = length_mask(lengths, hidden.shape[-1], hidden.device)
         if mask is not None:
             hidden *= mask[:, None, None]
         if fused:
@@ -180,7 +180,7 @@ class ResidualFrontEnd(nn.Module):
         """Applies the blocks and the projection; see `forward`."""
         images = mel.transpose(1, 2)[:, None]
         images = images.contiguous(memory_format=torch.channels_last)
-        mask = length_mask(lengths, images.shape[-1])
+        mask = length_mask(lengths, images.shape[-1], images.device)
         if mask is not None:
             images = images * mask[:, None, None]
         for block in blocks:

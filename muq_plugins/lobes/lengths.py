@@ -3,6 +3,9 @@
 SpeechBrain describes the true length of every clip of a padded batch as a
 share of the longest one. The lobes turn that share into whole samples or
 frames here, and nowhere else, so that all of them round in the same way.
+
+Lengths stay where those of the caller are. On the CPU they cost an accelerator nothing:
+only masks are made beside the data. On a device each look at them waits for it.
 """
 
 from __future__ import annotations
@@ -35,10 +38,12 @@ def absolute_lengths(lens: Tensor | None, size: int, batch: int) -> Tensor | Non
     return None if bool((lengths == size).all()) else lengths.to(lens.device)
 
 
-def relative_lengths(lengths: Tensor | None, size: int, like: Tensor) -> Tensor:
-    """The inverse of `absolute_lengths`."""
+def relative_lengths(
+    lengths: Tensor | None, size: int, data: Tensor, given: Tensor | None
+) -> Tensor:
+    """The inverse of `absolute_lengths`: where the given ones are, else the data."""
     if lengths is None:
-        return torch.ones(like.shape[0], device=like.device)
+        return torch.ones(len(data), device=(data if given is None else given).device)
     return (lengths.cpu().double() / max(size, 1)).float().to(lengths.device)
 
 
@@ -56,11 +61,14 @@ def lengths_on(lens: Tensor | None, device: torch.device | str) -> Tensor | None
     return lens.to(device)
 
 
-def length_mask(lengths: Tensor | None, size: int) -> Tensor | None:
-    """Marks the positions that belong to a clip."""
+def length_mask(
+    lengths: Tensor | None, size: int, device: torch.device
+) -> Tensor | None:
+    """Marks the positions that belong to a clip, on the device of the data."""
     if lengths is None:
         return None
-    return torch.arange(size, device=lengths.device) < lengths[:, None]
+    lengths = lengths.to(device, non_blocking=True)
+    return torch.arange(size, device=device) < lengths[:, None]
 
 
 def normalize_clips(hidden: Tensor, lens: Tensor) -> Tensor:
@@ -70,10 +78,11 @@ def normalize_clips(hidden: Tensor, lens: Tensor) -> Tensor:
     """
     batch, frames, width = hidden.shape[-3:]
     lengths = absolute_lengths(lens, frames, batch)
-    mask = length_mask(lengths, frames)
+    mask = length_mask(lengths, frames, hidden.device)
     if mask is None:
         return F.layer_norm(hidden, (frames, width))
-    mask, count = mask[..., None], lengths[:, None, None] * width
+    count = lengths.to(hidden.device, non_blocking=True)[:, None, None] * width
+    mask = mask[..., None]
     centred = hidden.float()
     centred = centred - centred.sum((-2, -1), keepdim=True) / count
     centred = torch.where(mask, centred, 0)
@@ -93,13 +102,14 @@ def pad_clips(
 ) -> tuple[Tensor, Tensor | None]:
     """Lengthens the clips of (batch, samples) that are shorter with silence."""
     lengths = absolute_lengths(wav_lens, wavs.shape[1], wavs.shape[0])
-    mask = length_mask(lengths, wavs.shape[1])
+    mask = length_mask(lengths, wavs.shape[1], wavs.device)
     if mask is not None:
         wavs = torch.where(mask, wavs, 0)
     wavs = F.pad(wavs, (0, max(0, samples - wavs.shape[1])))
     if lengths is None:
         return wavs, None
-    return wavs, relative_lengths(lengths.clamp(min=samples), wavs.shape[1], wavs)
+    lengths = lengths.clamp(min=samples)
+    return wavs, relative_lengths(lengths, wavs.shape[1], wavs, wav_lens)
 
 
 def resample_clips(
@@ -112,7 +122,7 @@ def resample_clips(
             f"{tuple(wavs.shape)}: mix down to mono and add a batch axis."
         )
     lengths = absolute_lengths(wav_lens, wavs.shape[1], wavs.shape[0])
-    mask = length_mask(lengths, wavs.shape[1])
+    mask = length_mask(lengths, wavs.shape[1], wavs.device)
     wavs = wavs.float()
     if mask is not None:
         # The filter looks beyond the end, where a clip that is alone has silence.
@@ -122,4 +132,4 @@ def resample_clips(
     if lengths is None:
         return wavs, None
     lengths = (-(-lengths * new_rate // rate)).clamp(max=wavs.shape[1])
-    return wavs, relative_lengths(lengths, wavs.shape[1], wavs)
+    return wavs, relative_lengths(lengths, wavs.shape[1], wavs, wav_lens)

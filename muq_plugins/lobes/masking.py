@@ -83,7 +83,8 @@ class Masking(nn.Module):
         out : EncoderOutput
             What the encoder makes of it.
         mask : Tensor
-            Boolean (batch, frames), True where a frame was masked.
+            Boolean (batch, frames), True where a frame was masked. On the CPU, where
+            how many there are is known without waiting for a device.
         """
         masked, mask = self(wavs, clip_keys)
         return encoder(masked, wav_lens), mask
@@ -126,9 +127,10 @@ class BlockMasking(Masking):
     """Replaces blocks of the waveform by noise (MusicFM, MuQ).
 
     The waveform is cut into blocks from its first sample; each is replaced with
-    the given probability. Every number comes from a generator on the waveform's
-    device that is seeded by the clip's key alone, so a clip is masked in the
-    same way whatever else is in its batch and wherever the batch is processed.
+    the given probability. Every number comes from a generator that is seeded by the
+    clip's key alone, so a clip is masked in the same way whatever else is in its batch
+    and wherever the batch is processed. Which blocks are masked is drawn on the CPU,
+    the same for every device; noise on the waveform's.
     A block cut short by the end of the clip is masked like any other.
 
     Arguments
@@ -185,22 +187,23 @@ class BlockMasking(Masking):
         masked : Tensor
             (batch, samples), a copy.
         mask : Tensor
-            Boolean (batch, frames), True where a frame was replaced;
+            Boolean (batch, frames) on the CPU, True where a frame was replaced;
             frames = samples // samples per frame.
         """
         keys = self._rows(wavs, clip_keys)
         samples = wavs.shape[1]
         block_samples = self.block_frames * self.frame_samples
         num_blocks = -(-samples // block_samples)
-        generator = self._generator(wavs.device)
-        blocks = torch.empty(len(wavs), num_blocks, device=wavs.device)
+        here, there = self._generator(torch.device("cpu")), self._generator(wavs.device)
+        blocks = torch.empty(len(wavs), num_blocks)
         noise = torch.empty_like(wavs)
         for row, key in enumerate(keys):
-            blocks[row].uniform_(generator=generator.manual_seed(key))
-            noise[row].normal_(generator=generator.manual_seed(key ^ NOISE_STREAM))
+            blocks[row].uniform_(generator=here.manual_seed(key))
+            noise[row].normal_(generator=there.manual_seed(key ^ NOISE_STREAM))
         chosen = blocks < self.probability
-        replaced = chosen.repeat_interleave(block_samples, dim=1)[:, :samples]
         mask = chosen.repeat_interleave(self.block_frames, dim=1)
+        chosen = chosen.to(wavs.device, non_blocking=True)
+        replaced = chosen.repeat_interleave(block_samples, dim=1)[:, :samples]
         masked = torch.where(replaced, noise * self.noise_std, wavs)
         return masked, mask[:, : samples // self.frame_samples]
 
@@ -342,7 +345,7 @@ class SpanMasking(Masking):
         out : EncoderOutput
             What the encoder makes of it.
         mask : Tensor
-            Boolean (batch, frames), True where a frame was masked.
+            Boolean (batch, frames) on the CPU, True where a frame was masked.
         """
         feats, lens = encoder.features(wavs, wav_lens)
         masked, mask = self(feats, clip_keys)
@@ -363,19 +366,20 @@ class SpanMasking(Masking):
         masked : Tensor
             (batch, spectrogram frames, size), a copy.
         mask : Tensor
-            Boolean (batch, frames), True where a frame was replaced. Spectrogram
-            frames left over at the end are masked like a frame, but are none.
+            Boolean (batch, frames) on the CPU, True where a frame was replaced.
+            Spectrogram frames left over at the end are masked like one, but are none.
         """
         keys = self._rows(feats, clip_keys)
         size = feats.shape[1]
         frames = -(-size // self.ratio)
-        generator = self._generator(feats.device)
+        generator = self._generator(torch.device("cpu"))
         # The first numbers are for frames before the clip: see above.
-        drawn = feats.new_empty(len(feats), frames + self.span_frames - 1)
+        drawn = torch.empty(len(feats), frames + self.span_frames - 1)
         for row, key in enumerate(keys):
             drawn[row].uniform_(generator=generator.manual_seed(key))
         begins = drawn < 1 - (1 - self.probability) ** (1 / self.span_frames)
         mask = begins.unfold(1, self.span_frames, 1).any(-1)
-        replaced = mask.repeat_interleave(self.ratio, dim=1)[:, :size]
+        replaced = mask.to(feats.device, non_blocking=True)
+        replaced = replaced.repeat_interleave(self.ratio, dim=1)[:, :size]
         masked = torch.where(replaced[..., None], self.vector, feats)
         return masked, mask[:, : size // self.ratio]

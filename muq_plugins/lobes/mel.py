@@ -197,7 +197,7 @@ class LogMel(Standardised, MelDecibels):
         """
         feats = self.standardise(self.decibels(wavs, wav_lens))
         lengths = self.frame_lengths(wavs, wav_lens)
-        return feats, relative_lengths(lengths, feats.shape[1], feats)
+        return feats, relative_lengths(lengths, feats.shape[1], feats, wav_lens)
 
 
 @part
@@ -282,7 +282,7 @@ class Mfcc(MelDecibels):
                 deltas = AF.compute_deltas(held.transpose(1, 2))
                 parts.append(deltas.transpose(1, 2))
             feats = torch.cat(parts, dim=-1)
-        return feats, relative_lengths(lengths, feats.shape[1], feats)
+        return feats, relative_lengths(lengths, feats.shape[1], feats, wav_lens)
 
 
 def _reflect(wavs: Tensor, lengths: Tensor | None, pad: int) -> Tensor:
@@ -297,9 +297,9 @@ def _reflect(wavs: Tensor, lengths: Tensor | None, pad: int) -> Tensor:
     if lengths is None:
         return F.pad(wavs, (pad, pad), mode="reflect")
     positions = torch.arange(-pad, wavs.shape[1] + pad, device=wavs.device)
-    last = lengths[:, None] - 1
+    last = lengths.to(wavs.device, non_blocking=True)[:, None] - 1
     source = last - (last - positions.abs()).abs()
-    inside = positions < lengths[:, None] + pad
+    inside = positions <= last + pad
     return wavs.gather(1, source.clamp(min=0)) * inside
 
 
@@ -308,5 +308,6 @@ def _hold_last(feats: Tensor, lengths: Tensor | None) -> Tensor:
     if lengths is None:
         return feats
     frames = torch.arange(feats.shape[1], device=feats.device)
-    source = torch.minimum(frames, lengths[:, None] - 1).clamp(min=0)
+    last = lengths.to(feats.device, non_blocking=True)[:, None] - 1
+    source = torch.minimum(frames, last).clamp(min=0)
     return feats.gather(1, source[..., None].expand_as(feats))

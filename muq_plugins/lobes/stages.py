@@ -116,8 +116,12 @@ class TokenizerTraining(nn.Module):
         feats, lens = self.features(wavs, wav_lens)
         check_computed(feats, self.features)
         lengths = absolute_lengths(lens, feats.shape[1], feats.shape[0])
-        mask = length_mask(lengths, feats.shape[1])
-        return feats.flatten(0, 1) if mask is None else feats[mask]
+        feats, frames = feats.flatten(0, 1), feats.shape[1]
+        if lengths is None:
+            return feats
+        # Where the lengths are: on the CPU, how many there are is known at once.
+        own = length_mask(lengths, frames, lengths.device).flatten().nonzero()[:, 0]
+        return feats[own.to(feats.device, non_blocking=True)]
 
     def quantize(self, feats: Tensor) -> StageOutput:
         """Quantizes feature vectors.
@@ -135,7 +139,7 @@ class TokenizerTraining(nn.Module):
         out = self.quantizer(feats)
         error = (feats - out.quantized).abs().mean()
         loss = error + out.loss
-        frames = torch.tensor(float(len(feats)), device=feats.device)
+        frames = torch.full((), float(len(feats)), device=feats.device)
         means = {
             "loss": loss.detach(),
             "reconstruction_error": error.detach(),
@@ -298,6 +302,8 @@ class Pretraining(nn.Module):
         """
         if clip_keys is None:
             clip_keys = torch.randint(LARGEST_KEY, (len(wavs),))
+        if wav_lens is None:  # on the CPU, where it costs nothing to look at them
+            wav_lens = torch.ones(len(wavs))
         hearing = Hearing(self.encoder, self.masking, wavs, wav_lens, clip_keys, crops)
         answers = {
             prefix: objective(hearing) for prefix, objective in self._prefixes().items()
@@ -307,7 +313,7 @@ class Pretraining(nn.Module):
             sum(weight * out.loss for weight, out in weighted), {}, {}
         )
         if len(answers) > 1:
-            clips = torch.tensor(float(len(wavs)), device=wavs.device)
+            clips = torch.full((), float(len(wavs)), device=wavs.device)
             together.sums["loss"] = together.loss.detach() * clips
             together.weights["loss"] = clips
         for prefix, out in answers.items():
@@ -344,6 +350,14 @@ class Pretraining(nn.Module):
             said = objective.summary(*own)
             found |= {prefix + name: value for name, value in said.items()}
         return found
+
+    @property
+    def follows_updates(self) -> bool:
+        """Whether an objective has anything to do after an update."""
+        return any(
+            type(objective).after_update is not Objective.after_update
+            for objective in self.objectives.values()
+        )
 
     def after_update(self) -> None:
         """Tells the objectives that the optimizer has made an update."""

@@ -102,7 +102,7 @@ class Target(Frozen):
         check_computed(feats, self.features)
         codes = self.quantizer.encode(feats)
         lengths = absolute_lengths(lens, feats.shape[1], feats.shape[0])
-        mask = length_mask(lengths, feats.shape[1])
+        mask = length_mask(lengths, feats.shape[1], feats.device)
         if mask is not None:
             codes = codes.masked_fill(~mask[..., None], PADDING_CODE)
         return codes

@@ -75,7 +75,7 @@ class TrackTarget(nn.Module):
                 )
             found = self.codes_of(clip_id, first, -(-length // size))
             row[: len(found)] = found
-        return codes.to(wavs.device)
+        return codes.to(wavs.device, non_blocking=True)
 
 
 class StoredTarget(TrackTarget):

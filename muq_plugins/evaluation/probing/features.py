@@ -274,11 +274,12 @@ def moment_sums(states: Sequence[Tensor], lens: Tensor | None) -> tuple[Tensor, 
     if lengths is None:
         lengths = torch.full((batch,), frames, device=states[0].device)
     lengths = lengths.clamp(min=1)
-    mask, count = length_mask(lengths, frames)[..., None], lengths[:, None].cpu()
+    mask = length_mask(lengths, frames, states[0].device)[..., None]
+    own, count = lengths[:, None].to(states[0].device), lengths[:, None].cpu()
     sums = []
     for values in states:
         values = values.float()
-        mean = (values * mask).sum(dim=1) / lengths[:, None]
+        mean = (values * mask).sum(dim=1) / own
         spread = (((values - mean[:, None]) * mask) ** 2).sum(dim=1)
         mean, spread = mean.cpu().double(), spread.cpu().double()
         sums.append(torch.stack([mean * count, spread + count * mean**2], dim=1))

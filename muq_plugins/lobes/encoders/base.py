@@ -126,7 +126,7 @@ class ResampledEncoder(nn.Module):
             lengths = torch.full((batch,), frames, device=out.lens.device)
         states = [self._resample(state, lengths) for state in out.hidden_states]
         lengths = lengths * self.ratio.numerator // self.ratio.denominator
-        return encoder_output(states, lengths)
+        return encoder_output(states, lengths, out.lens)
 
     def _resample(self, state: Tensor, lengths: Tensor) -> Tensor:
         """New frames of (batch, frames, width), right up to the end of each clip."""
@@ -138,7 +138,8 @@ class ResampledEncoder(nn.Module):
         place = torch.arange(new_frames, device=state.device) + 0.5
         place = (place / float(self.ratio) - 0.5)[None]
         # Nothing beyond a clip's last frame is between two of its own.
-        last = (lengths[:, None] - 1).clamp(min=0)
+        last = lengths.to(state.device, non_blocking=True)[:, None] - 1
+        last = last.clamp(min=0)
         place = torch.minimum(place.clamp(min=0), last)
         before = place.floor().long()
         after = torch.minimum(before + 1, last)
@@ -147,16 +148,18 @@ class ResampledEncoder(nn.Module):
         return torch.lerp(state[rows, before], state[rows, after], share)
 
 
-def encoder_output(states: Sequence[Tensor], lengths: Tensor | None) -> EncoderOutput:
-    """Clears the frames beyond each clip."""
+def encoder_output(
+    states: Sequence[Tensor], lengths: Tensor | None, given: Tensor | None
+) -> EncoderOutput:
+    """Clears the frames beyond each clip; see `relative_lengths`."""
     frames = states[0].shape[1]
-    mask = length_mask(lengths, frames)
+    mask = length_mask(lengths, frames, states[0].device)
     if mask is not None:
         states = [torch.where(mask[..., None], state, 0) for state in states]
     return EncoderOutput(
         last_hidden_state=states[-1],
         hidden_states=tuple(states),
-        lens=relative_lengths(lengths, frames, states[0]),
+        lens=relative_lengths(lengths, frames, states[0], given),
     )
 
 

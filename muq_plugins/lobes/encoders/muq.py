@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from muq_plugins.lobes.conformer import Conformer
-from muq_plugins.lobes.encoders.base import EncoderOutput
+from muq_plugins.lobes.encoders.base import EncoderOutput, encoder_output
 from muq_plugins.lobes.front_end import ResidualFrontEnd
-from muq_plugins.lobes.lengths import absolute_lengths, length_mask, relative_lengths
+from muq_plugins.lobes.lengths import absolute_lengths
 from muq_plugins.lobes.mel import LogMel
 from muq_plugins.lobes.parts import part
 
@@ -158,11 +157,4 @@ class MuQEncoder(nn.Module):
         lengths = absolute_lengths(lens, feats.shape[1], feats.shape[0])
         hidden, lengths = self.conv(feats, lengths)
         states = self.conformer(hidden, lengths)
-        mask = length_mask(lengths, hidden.shape[1])
-        if mask is not None:
-            states = [torch.where(mask[..., None], state, 0) for state in states]
-        return EncoderOutput(
-            last_hidden_state=states[-1],
-            hidden_states=tuple(states),
-            lens=relative_lengths(lengths, hidden.shape[1], hidden),
-        )
+        return encoder_output(states, lengths, lens)

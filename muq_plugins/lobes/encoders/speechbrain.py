@@ -141,7 +141,7 @@ class _SpectrogramEncoder(nn.Module):
         """
         lengths = absolute_lengths(lens, feats.shape[1], feats.shape[0])
         hidden, lengths = self.conv(feats, lengths)
-        mask = length_mask(lengths, hidden.shape[1])
+        mask = length_mask(lengths, hidden.shape[1], hidden.device)
         blocks, gates, silent = self._blocks(mask)
         with _silenced(gates, silent), _mixed(self.conv.linear):
             last, _, states = blocks(
@@ -153,7 +153,7 @@ class _SpectrogramEncoder(nn.Module):
         states = [*states[:-1], last]
         if hidden.dtype == self.conv.linear.weight.dtype:  # no autocast around it
             states = [state.to(hidden.dtype) for state in states]
-        return encoder_output(states, lengths)
+        return encoder_output(states, lengths, lens)
 
 
 @part

@@ -156,7 +156,7 @@ class WaveformTransformer(nn.Module):
         """
         check_wavs(wavs, wav_lens)
         lengths = absolute_lengths(wav_lens, wavs.shape[1], wavs.shape[0])
-        heard = length_mask(lengths, wavs.shape[1])
+        heard = length_mask(lengths, wavs.shape[1], wavs.device)
         if heard is not None:
             wavs = torch.where(heard, wavs, 0)
             lengths = -(-lengths // self.hop_length)
@@ -165,7 +165,7 @@ class WaveformTransformer(nn.Module):
         # SpeechBrain would normalise a waveform over its padding too. The first
         # convolution normalises each frame anyway.
         hidden = self.projection(self.conv(wavs, normalize_signal=False))
-        mask = length_mask(lengths, hidden.shape[1])
+        mask = length_mask(lengths, hidden.shape[1], hidden.device)
         if mask is not None:
             hidden = torch.where(mask[..., None], hidden, 0)
         last, _, states = self.transformer(
@@ -173,7 +173,7 @@ class WaveformTransformer(nn.Module):
             src_key_padding_mask=None if mask is None else ~mask,
         )
         # SpeechBrain lists what comes before the final normalisation.
-        return encoder_output([*states[:-1], last], lengths)
+        return encoder_output([*states[:-1], last], lengths, wav_lens)
 
 
 class ConvolutionalPositions(nn.Module):

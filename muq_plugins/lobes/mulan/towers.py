@@ -157,7 +157,7 @@ class AudioTower(nn.Module):
             out = self.encoder(wavs, wav_lens)
         hidden = out.hidden_states[self.layer]
         lengths = absolute_lengths(out.lens, hidden.shape[1], hidden.shape[0])
-        mask = length_mask(lengths, hidden.shape[1])
+        mask = length_mask(lengths, hidden.shape[1], hidden.device)
         hidden = self.transformer(self.projection(hidden), mask)
         return self.to_latents(hidden, mask)
 

@@ -206,7 +206,7 @@ class ContrastiveTraining(nn.Module):
             rivals = similarities.masked_fill(~negatives, -torch.inf).amax(dim=1)
             compared = negatives.any(dim=1)
             hits = (own > rivals) & compared
-            whole = torch.tensor(float(pairs), device=audio.device)
+            whole = torch.full((), float(pairs), device=audio.device)
             chance = self.loss.chance(pairs, identities)
             sums = {
                 "loss": loss.detach() * whole,

@@ -269,36 +269,41 @@ class Objective(nn.Module):
 
 def frames_that_count(
     hearing: Hearing, asked: Tensor, inside: Tensor, visible_weight: float
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Hidden states, what is asked, and whether they are masked, frame by frame.
+) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+    """Hidden states, what is asked, and which are of which kind, frame by frame.
 
-    Of what is asked (batch, frames, ...) the frames inside the clips count, and of
-    these all or the masked ones alone.
+    Of what is asked (batch, frames, ...) the masked frames, or all of them if visible
+    ones count. Kinds are boolean (frames,), by their prefix: which are masked and, if
+    they count, which are not; those beyond the clips are of neither kind. How many
+    frames there are follows from the mask alone: no device need be asked.
     """
     out, mask = hearing.masked
     hidden = out.last_hidden_state
     # A clip may end inside its last frame, which not all parts round alike.
     frames = min(asked.shape[1], mask.shape[1], hidden.shape[1])
-    inside, mask = inside[:, :frames], mask[:, :frames]
-    scored = inside if visible_weight else inside & mask
-    return hidden[:, :frames][scored], asked[:, :frames][scored], mask[scored]
+    mask = mask[:, :frames].flatten()
+    of_frames = [part[:, :frames].flatten(0, 1) for part in (hidden, asked, inside)]
+    if not visible_weight:
+        chosen = mask.nonzero()[:, 0].to(hidden.device, non_blocking=True)
+        hidden, asked, inside = (part.index_select(0, chosen) for part in of_frames)
+        return hidden, asked, {"": inside}
+    hidden, asked, inside = of_frames
+    masked = mask.to(hidden.device, non_blocking=True)
+    return hidden, asked, {"": inside & masked, "visible_": inside & ~masked}
 
 
 def weighted_loss(
-    losses: Tensor, masked: Tensor, visible_weight: float
+    losses: Tensor, kinds: dict[str, Tensor], visible_weight: float
 ) -> tuple[Tensor, dict[str, Tensor], dict[str, Tensor]]:
     """The loss of frames, with its sum and weight for a `StageOutput`."""
-    counted = torch.where(masked, 1.0, visible_weight)
+    counted = torch.where(kinds[""], 1.0, 0.0)
+    if visible_weight:
+        counted = torch.where(kinds["visible_"], visible_weight, counted)
     total, weight = (losses * counted).sum(), counted.sum()
     # By chance nothing may be scored: then there is nothing to learn, but the graph
     # must stay whole for the processes that did score something.
     loss = total / weight.clamp(min=torch.finfo(weight.dtype).tiny)
     return loss, {"loss": total.detach()}, {"loss": weight}
-
-
-def kinds_of_frames(masked: Tensor, visible_weight: float) -> dict[str, Tensor]:
-    """Which frames are masked and, if they count, which are not, by their prefix."""
-    return {"": masked, **({"visible_": ~masked} if visible_weight else {})}
 
 
 def check_equal(attribute: str, unit: str, *parts: nn.Module) -> None:

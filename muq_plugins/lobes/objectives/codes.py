@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -20,7 +21,6 @@ from muq_plugins.lobes.objectives.base import (
     StageOutput,
     check_equal,
     frames_that_count,
-    kinds_of_frames,
     weighted_loss,
 )
 from muq_plugins.lobes.target import PADDING_CODE, untrained_parts
@@ -202,19 +202,22 @@ class CodePrediction(Objective):
         """
         codes = self.target(hearing.wavs, hearing.wav_lens, hearing.crops)
         inside = codes[..., 0] != PADDING_CODE
-        hidden, codes, masked = frames_that_count(
+        hidden, codes, kinds = frames_that_count(
             hearing, codes, inside, self.visible_weight
         )
         logits = self.head(hidden)
         losses = F.cross_entropy(
-            logits.float().flatten(0, 1), codes.flatten(), reduction="none"
+            logits.float().flatten(0, 1),
+            codes.flatten(),
+            ignore_index=PADDING_CODE,
+            reduction="none",
         ).view(codes.shape)
         loss, sums, weights = weighted_loss(
-            self._of_frames(losses), masked, self.visible_weight
+            self._of_frames(losses), kinds, self.visible_weight
         )
         hits = (logits.detach().argmax(dim=-1) == codes).float()
         values = {"cross_entropy": losses.detach(), "accuracy": hits}
-        for kind, frames in kinds_of_frames(masked, self.visible_weight).items():
+        for kind, frames in kinds.items():
             found = {}
             for name, value in values.items():
                 per_codebook = (value * frames[:, None]).sum(0)
@@ -222,14 +225,15 @@ class CodePrediction(Objective):
                 found[f"{kind}{name}_per_codebook"] = per_codebook
             sums |= found
             weights |= dict.fromkeys(found, frames.float().sum())
-        counts = count_codes(codes[masked], self.target.codebook_size)
+        counts = count_codes(codes, self.target.codebook_size, kinds[""])
         return StageOutput(loss, sums, weights, {"code_counts": counts})
 
     def _of_frames(self, losses: Tensor) -> Tensor:
         """The loss of each frame, of those (frames, N) of its codes."""
         if self.level_weights is None:
             return losses.mean(1)
-        weights = losses.new_tensor(self.level_weights)
+        weights = torch.tensor(self.level_weights, dtype=losses.dtype)
+        weights = weights.to(losses.device, non_blocking=True)
         return losses @ (weights / weights.sum())
 
     def summary(self, means: dict, totals: dict[str, Tensor]) -> dict:

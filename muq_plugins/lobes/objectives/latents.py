@@ -20,7 +20,6 @@ from muq_plugins.lobes.objectives.base import (
     StageOutput,
     check_equal,
     frames_that_count,
-    kinds_of_frames,
     weighted_loss,
 )
 
@@ -210,15 +209,16 @@ class LatentRegression(Objective):
         StageOutput
             Loss and statistics over frames inside the clips.
         """
-        hidden, targets, masked = frames_that_count(
+        hidden, targets, kinds = frames_that_count(
             hearing, *self.targets(hearing), self.visible_weight
         )
         predictions = self.head(hidden).float()
         errors = self._error(predictions, targets)
-        loss, sums, weights = weighted_loss(errors, masked, self.visible_weight)
-        for kind, frames in kinds_of_frames(masked, self.visible_weight).items():
+        loss, sums, weights = weighted_loss(errors, kinds, self.visible_weight)
+        for kind, frames in kinds.items():
             sums[f"{kind}error"] = (errors.detach() * frames).sum()
             weights[f"{kind}error"] = frames.float().sum()
+        masked = kinds[""]
         constant = self._error(torch.zeros_like(targets), targets)
         sums["constant_error"] = (constant * masked).sum()
         weights["constant_error"] = weights["error"]
@@ -261,7 +261,7 @@ class LatentRegression(Objective):
         layers = torch.stack(out.hidden_states[-self.top_layers :]).float()
         batch, frames = layers.shape[1:3]
         lengths = absolute_lengths(out.lens, frames, batch)
-        inside = length_mask(lengths, frames)
+        inside = length_mask(lengths, frames, layers.device)
         if inside is None:
             inside = torch.ones(batch, frames, dtype=torch.bool, device=layers.device)
         share = inside / inside.sum(1, keepdim=True).clamp(min=1)

@@ -19,7 +19,6 @@ from muq_plugins.lobes.objectives.base import (
     StageOutput,
     check_equal,
     frames_that_count,
-    kinds_of_frames,
     weighted_loss,
 )
 from muq_plugins.lobes.target import untrained_parts
@@ -175,17 +174,18 @@ class VectorRegression(Objective):
             vectors, lens = self.features(hearing.wavs, hearing.wav_lens)
         check_computed(vectors, self.features)
         batch, frames, _ = vectors.shape
-        inside = length_mask(absolute_lengths(lens, frames, batch), frames)
+        lengths = absolute_lengths(lens, frames, batch)
+        inside = length_mask(lengths, frames, vectors.device)
         if inside is None:
             inside = torch.ones(batch, frames, dtype=torch.bool, device=vectors.device)
-        hidden, vectors, masked = frames_that_count(
+        hidden, vectors, kinds = frames_that_count(
             hearing, vectors.float(), inside, self.visible_weight
         )
         errors = (self.head(hidden).float() - vectors).square().mean(1)
-        loss, sums, weights = weighted_loss(errors, masked, self.visible_weight)
+        loss, sums, weights = weighted_loss(errors, kinds, self.visible_weight)
         totals = {}
-        for kind, these in kinds_of_frames(masked, self.visible_weight).items():
-            sums[f"{kind}error"] = errors.detach()[these].sum()
+        for kind, these in kinds.items():
+            sums[f"{kind}error"] = (errors.detach() * these).sum()
             weights[f"{kind}error"] = these.float().sum()
             if not self.training:  # checkpoints are made in training, and stay small
                 precise = vectors[these].to(most_precise(vectors.device))

@@ -189,7 +189,8 @@ class ContrastiveViews(Objective):
         out = hearing.encoder(wavs.transpose(0, 1).flatten(0, 1), lens.repeat(2))
         hidden = out.last_hidden_state
         frames = hidden.shape[1]
-        mask = length_mask(absolute_lengths(out.lens, frames, len(hidden)), frames)
+        lengths = absolute_lengths(out.lens, frames, len(hidden))
+        mask = length_mask(lengths, frames, hidden.device)
         if mask is None:
             mean = hidden.mean(1)
         else:
@@ -201,11 +202,11 @@ class ContrastiveViews(Objective):
             latents = everyone.unflatten(1, (2, -1))
         loss, found = nt_xent(latents, self.temperature)
         # Each process answers for its own clips. One alone has nothing to be told from.
-        clips = loss.new_tensor(len(wavs) if len(latents) > 1 else 0)
+        clips = torch.full_like(loss, len(wavs) if len(latents) > 1 else 0)
         means = {
             "loss": loss.detach(),
             "accuracy": found.float().mean(),
-            "chance": loss.new_tensor(math.log(2 * len(latents) - 1)),
+            "chance": torch.full_like(loss, math.log(2 * len(latents) - 1)),
         }
         sums = {name: mean * clips for name, mean in means.items()}
         return StageOutput(loss, sums, dict.fromkeys(sums, clips))
@@ -251,4 +252,4 @@ class ContrastiveViews(Objective):
                     crop = wavs[row, start : start + heard]
                     view.copy_(self.augmentation(crop, generator))
         lens = [min(size, length) / size for length in lengths]
-        return views, torch.tensor(lens, device=wavs.device)
+        return views, torch.tensor(lens)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from muq_plugins.lobes.finite import refuse_unless
 from muq_plugins.lobes.parts import part
 from muq_plugins.lobes.quantizers.base import (
     Quantizer,
@@ -91,12 +92,12 @@ class KMeans(Quantizer):
         ValueError
             If the centres have not been fitted.
         """
-        if bool(self.centres.isnan().any()):
-            raise ValueError(
-                "These k-means centres have not been fitted: name an experiment that "
-                "fits them under 'tokenizer', or the folder of its run as "
-                "tokenizer_folder."
-            )
+        refuse_unless(
+            ~self.centres.isnan().any(),
+            "These k-means centres have not been fitted: name an experiment that "
+            "fits them under 'tokenizer', or the folder of its run as "
+            "tokenizer_folder.",
+        )
         codes, left = [], feats.float()
         for centres in self.centres.split(self.codebook_size):
             codes.append(nearest_centres(left, centres))
