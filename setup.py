@@ -99,7 +99,7 @@ setup(
         "pretty_midi>=0.2.11",
         "joblib>=1.3",
     ],
-    # mteb is large, and needs Python 3.11: its test passes over it where it is not there
+    # mteb is large and needs Python 3.11: where it is not there, its test is skipped
     extras_require={
         **EXTRAS,
         "mteb": ["mteb[audio]>=2.26"],

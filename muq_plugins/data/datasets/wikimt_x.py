@@ -1,0 +1,68 @@
+"""WikiMT-X: a thousand recordings, each with four texts, to be found by each other.
+
+Published as `wikimt-x-public.jsonl` (huggingface.co/datasets/sander-wood/wikimt-x, CC
+BY-NC 4.0), a song in each line. The texts were written by a language model; scores on
+one kind of text are none on another. Recordings are links to YouTube: each is a file
+that is called after the eleven characters of its link: `a1B2c3D4e5F.mp3`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+from muq_plugins.data.datasets.tagged import (
+    TaggedClip,
+    TaggedData,
+    check_choice,
+    damaged,
+    read_text,
+    write_manifests,
+)
+
+TEXTS = ("background", "analysis", "description", "scene")
+SOURCE = "huggingface.co/datasets/sander-wood/wikimt-x"
+FILE = "wikimt-x-public.jsonl"
+LINK = re.compile(r"(?:youtu\.be/|[?&]v=)([\w-]{11})")
+ENDINGS = (".mp3", ".m4a", ".opus", ".webm", ".ogg", ".flac", ".wav")
+
+
+def prepare_wikimt_x(
+    annotation_folder: str | Path,
+    audio_folder: str | Path,
+    manifest_folder: str | Path,
+    text: str = "background",
+    leave_out_missing: bool = False,
+) -> TaggedData:
+    """Write the manifest of all recordings with one kind of text as their caption."""
+    check_choice("text", text, TEXTS)
+    path = Path(annotation_folder) / FILE
+    clips: dict[str, TaggedClip] = {}
+    for number, line in enumerate(read_text(path, SOURCE).splitlines(), start=1):
+        if not line.strip():
+            continue
+        place = f"{path}, line {number}"
+        try:
+            about = json.loads(line)
+            caption = about[text].strip()
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise damaged(place, f"it holds no song with {text!r}", SOURCE) from error
+        link = LINK.search(" ".join(map(str, about.values())))
+        if link is None or not caption:
+            lacks = "link to a recording" if link is None else f"text of {text!r}"
+            raise damaged(place, f"it has no {lacks}", SOURCE)
+        name = f"{link[1]}.mp3"
+        if name in clips:
+            raise damaged(place, f"the recording {link[1]} is there twice", SOURCE)
+        clips[name] = TaggedClip(name, "test", [], {"caption": caption})
+    return write_manifests(
+        f"WikiMT-X {text}",
+        manifest_folder,
+        audio_folder,
+        clips.values(),
+        [],
+        endings=ENDINGS,
+        parts=["test"],
+        leave_out_missing=leave_out_missing,
+    )

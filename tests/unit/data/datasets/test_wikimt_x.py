@@ -1,0 +1,69 @@
+"""WikiMT-X: texts and the recordings that their links name."""
+
+import json
+
+import pytest
+
+from muq_plugins.data.datasets import prepare_wikimt_x
+from muq_plugins.errors import UserError
+from muq_plugins.evaluation.zero_shot.clips import labelled_clips
+
+LINKS = [
+    "https://www.youtube.com/watch?v=a1B2c3D4e5F&t=3",
+    "https://youtu.be/z-9_y8x7w6V",
+]
+
+
+def write(folder, *changes):
+    """Two songs in the layout of the data set."""
+    folder.mkdir(exist_ok=True)
+    lines = []
+    for number, link in enumerate(LINKS):
+        texts = {kind: f"{kind} {number}" for kind in ("background", "analysis")}
+        texts |= {kind: f"{kind} {number}" for kind in ("description", "scene")}
+        song = {"title": "v=", "leadsheet": "X:1", **texts, "audio": link}
+        lines.append(json.dumps({**song, **dict(changes)}))
+    (folder / "wikimt-x-public.jsonl").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+def test_each_kind_of_text_is_a_test_of_its_own(tmp_path, sounds):
+    audio = sounds("a1B2c3D4e5F.mp3", "z-9_y8x7w6V.wav")
+    folders = write(tmp_path / "x"), audio, tmp_path / "manifests"
+    for text in ("background", "scene"):
+        clips = labelled_clips(
+            lambda text=text: prepare_wikimt_x(*folders, text),
+            tag_key=None,
+            caption_key="caption",
+        )
+        assert clips.captions == [f"{text} 0", f"{text} 1"]
+        assert clips.name == f"WikiMT-X {text}, test" and not clips.tags
+        assert [path.rpartition("/")[2] for path in clips.files] == [
+            *("a1B2c3D4e5F.mp3", "z-9_y8x7w6V.wav")
+        ]
+    with pytest.raises(UserError, match="text must be 'background' or 'analysis'"):
+        prepare_wikimt_x(*folders, "title")
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (("audio", "unknown"), "line 1: it has no link to a recording"),
+        (("analysis", " "), "line 1: it has no text of 'analysis'"),
+        (("analysis", None), "line 1: it holds no song with 'analysis'"),
+        (("audio", LINKS[0]), "line 2: the recording a1B2c3D4e5F is there twice"),
+    ],
+)
+def test_what_is_damaged_is_named(tmp_path, sounds, change, words):
+    folder = write(tmp_path / "x", change)
+    with pytest.raises(UserError, match=words):
+        prepare_wikimt_x(folder, sounds("a1B2c3D4e5F.mp3"), tmp_path, "analysis")
+
+
+def test_dead_links_stop_it_unless_they_may_be_left_out(tmp_path, sounds):
+    folders = write(tmp_path / "x"), sounds("z-9_y8x7w6V.m4a.wav"), tmp_path
+    with pytest.raises(UserError, match="2 of 2 clips have no file"):
+        prepare_wikimt_x(*folders)
+    folders = folders[0], sounds("z-9_y8x7w6V.wav"), tmp_path
+    data = prepare_wikimt_x(*folders, leave_out_missing=True)
+    assert [one["path"] for one in data.left_out] == ["a1B2c3D4e5F.mp3"]
