@@ -74,9 +74,12 @@ def find_tasks(hparams):
 def open_tasks(hparams, protocol):
     """The tasks whose data are there; says of the others what they lack."""
     opened, root = [], hparams["data_root"]
-    for task in find_tasks(hparams):
-        if task.sheet is OWN:
+    tasks = find_tasks(hparams)
+    for task in tasks:
+        if task.sheet is OWN:  # before a corpus is rendered
             protocol.plan(task)
+    for task in tasks:
+        if task.sheet is OWN:
             opened.append(open_task(task, "", hparams["leave_out_missing"]))
             continue
         is_similarity = task.name in SIMILARITY_TASKS

@@ -26,8 +26,8 @@ class FrameLabel(NamedTuple):
     read: Callable[[str, np.ndarray], np.ndarray]
 
 
-def sounding_pitches(path: str, times: np.ndarray) -> np.ndarray:
-    """Which pitches a MIDI file plays at some times (times, 128); no drums."""
+def played_notes(path: str) -> np.ndarray:
+    """What a MIDI file plays (notes, 3): begin and end in seconds, pitch; no drums."""
     try:
         midi = pretty_midi.PrettyMIDI(path)
     except Exception as error:  # the parser raises anything about a broken file
@@ -35,12 +35,23 @@ def sounding_pitches(path: str, times: np.ndarray) -> np.ndarray:
             f"{path} cannot be read as MIDI ({error!r}): replace it, or take it out of "
             "the labels."
         ) from error
+    parts = [part.notes for part in midi.instruments if not part.is_drum]
+    rows = [(note.start, note.end, note.pitch) for part in parts for note in part]
+    return np.array(rows, dtype=float).reshape(-1, 3)
+
+
+def sounding(notes: np.ndarray, times: np.ndarray) -> np.ndarray:
+    """Which pitches of some notes sound at some times (times, 128)."""
     sounds = np.zeros((len(times), 128), dtype=bool)
-    for part in midi.instruments:
-        for note in [] if part.is_drum else part.notes:
-            begin, end = np.searchsorted(times, [note.start, note.end])
-            sounds[begin:end, note.pitch] = True
+    places = np.searchsorted(times, notes[:, :2])
+    for (begin, end), pitch in zip(places, notes[:, 2].astype(int), strict=True):
+        sounds[begin:end, pitch] = True
     return sounds
+
+
+def sounding_pitches(path: str, times: np.ndarray) -> np.ndarray:
+    """Which pitches a MIDI file plays at some times (times, 128)."""
+    return sounding(played_notes(path), times)
 
 
 PITCHES = [pretty_midi.note_number_to_name(number) for number in range(128)]

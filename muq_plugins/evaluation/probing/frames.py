@@ -66,7 +66,7 @@ def frame_data(
     files = labelled(task, clips)
     parts, of_clip = clip_parts(task, clips, dict.fromkeys(files, [about.key]), seed)
     chosen = {
-        part: _evenly([i for i in parts if parts[i] == part], of_clip, most)
+        part: evenly([i for i in parts if parts[i] == part], of_clip, most)
         for part, most in MOST.items()
     }
     targets = {
@@ -124,7 +124,7 @@ def _times(seconds: float) -> np.ndarray:
     return (np.arange(max(1, int(seconds * TIMES))) + 0.5) / TIMES
 
 
-def _evenly(places: Sequence[int], group_of: Mapping[int, str], most: int) -> list[int]:
+def evenly(places: Sequence[int], group_of: Mapping[int, str], most: int) -> list[int]:
     """At most so many clips: one of each group, then a second one, and so on."""
     turn: dict[str, int] = {}
     rounds = []

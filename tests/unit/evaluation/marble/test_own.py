@@ -4,6 +4,7 @@ import csv
 import json
 
 import numpy as np
+import pretty_midi
 import pytest
 import soundfile
 import torch
@@ -127,13 +128,99 @@ def test_manifests_are_a_data_set_too_and_groups_are_kept_apart(table, tmp_path)
     assert sum(map(len, artists.values())) == len(set().union(*artists.values()))
 
 
+class ToldFrames:
+    """Hears a code in every frame, of which all that there is follows."""
+
+    sample_rate, frame_rate, layers, fingerprint = 4000, 25.0, 1, "told"
+
+    def frames(self, wavs, wav_lens):
+        code = wavs.unfold(1, 160, 160).abs().amax(-1).mul(20).round().long()
+        return [torch.nn.functional.one_hot(code.clamp(0, 8), 9).float()], wav_lens
+
+
+@pytest.fixture(scope="module")
+def songs(tmp_path_factory):
+    """Manifests of songs of ten seconds, whose frames say all that is stated."""
+    folder, rng = tmp_path_factory.mktemp("songs"), np.random.default_rng(0)
+    for part, count in {"train": 6, "valid": 3, "test": 4}.items():
+        manifest = {}
+        for number in range(count):
+            name = f"{part}{number}"
+            code = np.zeros(250, dtype=int)
+            step = rng.integers(10, 16)  # frames between beats
+            code[5::step] += 1
+            cut, change = rng.integers(100, 150), rng.integers(60, 90)
+            code[cut:] += 2
+            code[change:] += 4
+            soundfile.write(folder / f"{name}.wav", (code / 20).repeat(160), 4000)
+            midi = pretty_midi.PrettyMIDI()
+            midi.instruments.append(pretty_midi.Instrument(0))
+            for begin, end, pitch in ((0, change / 25, 60), (change / 25, 10, 67)):
+                midi.instruments[0].notes.append(
+                    pretty_midi.Note(80, int(pitch), begin, end)
+                )
+            midi.write(str(folder / f"{name}.mid"))
+            times = np.arange(5, 250, step) / 25 + 0.02
+            bars = [[time, place % 3 + 1] for place, time in enumerate(times)]
+            cut, change = cut / 25, change / 25
+            manifest[name] = {
+                "wav": f"{{data_root}}/{name}.wav",
+                "midi": f"{{data_root}}/{name}.mid",
+                "duration": 10.0,
+                "beats": bars,
+                "sections": [[0.0, cut, "A"], [cut, 10.0, "B"]],
+                "chords": [[0.0, change, "C:maj"], [change, 10.0, "G:min"]],
+            }
+        (folder / f"{part}.json").write_text(json.dumps(manifest))
+    return folder
+
+
+def frames_probed(labels, label, folder):
+    task = own_task({"label": label, "kind": "frames"}, lambda: labels, 10.0, 1)
+    told = {"told": [ToldFrames()]}
+    result = marble_task(open_task(task, ""), told, CORRECTED, [0], folder)
+    return result, result.row("told", "hidden layer")
+
+
+@pytest.mark.parametrize(
+    ("label", "least"), [("beats", 1), ("sections", 1), ("chords", 0.98), ("notes", 1)]
+)
+def test_frames_that_are_the_label_give_all(songs, tmp_path, label, least):
+    result, row = frames_probed(file_labels(songs), label, tmp_path)
+    assert row.value >= least > result.chance + 0.1
+    assert result.clips == {"train": 6, "valid": 3, "test": 4}
+    if label == "beats":
+        assert {"downbeat_f", "tempo_acc1"} <= row.metrics.keys()
+
+
+def test_shuffled_names_of_frames_give_chance(songs, tmp_path):
+    labels = file_labels(songs)
+    for number, clip in enumerate(labels.clips):
+        for row in clip.labels["sections"] if number % 2 else []:
+            row[-1] = {"A": "B", "B": "A"}[row[-1]]
+    result, row = frames_probed(labels, "sections", tmp_path)
+    assert row.low <= 0.5 <= row.high and row.value < 0.75
+
+
+def test_of_so_many_recordings_some_are_enough(songs, tmp_path):
+    about, labels = {"label": "notes", "kind": "frames"}, file_labels(songs)
+    task = own_task(about, lambda: labels, 10.0, 1, {"train": 4, "test": 2})
+    found = open_task(task, "")
+    assert [clip.part for clip in found.recordings] == (
+        4 * ["train"] + 3 * ["valid"] + 2 * ["test"]
+    )
+    assert found.labelled.classes == ["60", "67"]
+
+
 @pytest.mark.parametrize(
     ("about", "words"),
     [
         ({"lable": "level"}, "mapping with the key label"),
         ({"label": "level", "metrics": "r2"}, "not 'metric'"),
-        ({"label": "level", "kind": "sinlge"}, "must be one of single, multi, numbers"),
+        ({"label": "level", "kind": "sinlge"}, "one of single, multi, numbers, frames"),
         ({"label": "level", "metric": "r2"}, "one of accuracy, mirex2005, mirex2017"),
+        ({"label": "level", "kind": "frames"}, "of the labels beats, chords, sections"),
+        ({"label": "beats", "kind": "frames"}, "No clip has the label 'beats'"),
         ({"label": "levle"}, "No clip has the label 'levle'; the nearest one is 'le"),
         ({"label": "level", "kind": "numbers"}, "'L0', which is no number"),
     ],
