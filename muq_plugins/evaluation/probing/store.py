@@ -125,8 +125,9 @@ class Framing(NamedTuple):
             lengths = absolute_lengths(lens, size, len(wavs))
             ends = [size] * len(wavs) if lengths is None else lengths.tolist()
             for row, (place, keep) in enumerate(zip(places, keeps, strict=True)):
-                # The last frame of a recording may need more audio than there is.
-                if keep.stop - ends[row] > lasts[row]:
+                # The last frame may need more audio than is heard.
+                at_end = lasts[row] or not self.context
+                if keep.stop - ends[row] > at_end:
                     raise ProbeError(
                         f"{clips[place].name}: the encoder gives {ends[row]} frames "
                         f"where its frame rate of {extractor.frame_rate:g} Hz says "
@@ -134,6 +135,8 @@ class Framing(NamedTuple):
                     )
                 kept = slice(keep.start, min(keep.stop, ends[row]))
                 part = torch.stack([one[row, kept] for one in layers], dim=1)
+                if kept.stop < keep.stop and not lasts[row]:  # what follows is in time
+                    part = torch.cat([part, part[-1:]])
                 found[place].append(part.float().cpu().numpy())
         group = self._averaged(extractor)
         return [self._grouped(parts, group) for parts in found]

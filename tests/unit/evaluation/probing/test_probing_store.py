@@ -182,6 +182,9 @@ def test_an_encoder_whose_frame_rate_is_wrong_is_named(tmp_path):
     ramp.loses, ramp.fingerprint = 1, "one less"
     _, whose = stored_features(ramp, some, Framing(1.0, 0.2), tmp_path)
     assert len(whose) == 159  # its last frame needs audio that there is not
+    apart, whose = stored_features(ramp, some, Framing(0.5), tmp_path)
+    values = 1024 * apart[slice(48, 52)][:, 0, 0].numpy()
+    assert len(whose) == 160 and values.round().tolist() == [48, 48, 50, 51]
     ramp.loses, ramp.fingerprint = 2, "two less"
     with pytest.raises(ProbeError, match="ramp0.wav: the encoder gives 98 frames"):
         stored_features(ramp, some, Framing(1.0, 0.2), tmp_path)
