@@ -127,11 +127,11 @@ def test_pitches_of_one_piece_are_left_out_and_said(songs, tmp_path):
 
 def test_clips_are_taken_evenly_from_different_pieces():
     group_of = {place: str(place // 10) for place in range(100)}
-    assert module._evenly(range(100), group_of, 10) == list(range(0, 100, 10))
-    found = module._evenly(range(100), group_of, 25)
+    assert module.evenly(range(100), group_of, 10) == list(range(0, 100, 10))
+    found = module.evenly(range(100), group_of, 25)
     counts = np.bincount([place // 10 for place in found])
     assert len(found) == 25 and counts.min() == 2 and counts.max() == 3
-    assert module._evenly(range(7), group_of, 25) == list(range(7))
+    assert module.evenly(range(7), group_of, 25) == list(range(7))
     assert MOST["test"] >= 130
 
 
