@@ -34,6 +34,7 @@ from muq_plugins.evaluation.zero_shot.scores import (
     caption_scores,
     class_accuracy,
     distinct_captions,
+    least_similarity,
     tag_scores,
 )
 from muq_plugins.experiment import (
@@ -75,11 +76,13 @@ def evaluate(model, clips, prompts, latents_folder, progress):
     if clips.tags:
         texts = embed_tags(model, clips.spoken, prompts).numpy()
         scores["prompts"] = prompts
+        scores["texts_alike"] = least_similarity(texts)
         scores["tagging"] = plain(tag_scores(clips, audio, texts), "draws")
         scores["accuracy"] = class_accuracy(clips, audio, texts)
     if clips.captions:
         captions = distinct_captions(clips)
         texts = text_latents(model, captions)
+        scores["texts_alike"] = least_similarity(texts)
         found = caption_scores(clips, audio, captions, texts)
         ways = {name: plain(one, "per_query") for name, one in found.items()}
         scores["retrieval"] = ways

@@ -86,7 +86,7 @@ def vocalset(data_folder: str | Path, label: str) -> Labelled:
             clips.append(TaggedClip(path, part, [its], known))
     notes = [
         "A group of the split is the place of a file in its folder of a technique: "
-        "recordings of one song by one singer may be in two parts."
+        "recordings of one song by one singer may be in two parts (T8)."
     ]
     return Labelled(
         f"VocalSet {label}, MARBLE's split", folder, clips, list(classes), notes=notes

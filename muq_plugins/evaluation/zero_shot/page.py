@@ -18,6 +18,8 @@ from muq_plugins.evaluation.page import (
 from muq_plugins.files import read_json, write_json
 
 SCORES_FILE = "zero_shot.json"
+# Of the texts that are least alike; above it a model does not tell any apart.
+ALIKE = 0.99
 NAMES = {
     "recall_at_1": "R@1",
     "recall_at_5": "R@5",
@@ -70,7 +72,15 @@ def _facts(scores: dict) -> Iterator[Fact]:
 
 
 def _verdicts(scores: dict) -> Iterator[Verdict]:
-    """Whether a model does better than chance."""
+    """Whether a model tells texts apart, and does better than chance."""
+    alike = scores.get("texts_alike")  # not known of older scores, nor of one text
+    if alike is not None and alike > ALIKE:
+        yield Verdict(
+            "problem",
+            f"all texts are the same to this model: no two have a cosine below "
+            f"{alike:.4f}. Its text tower, or a file of it, is broken or untrained, "
+            "and no score here means anything",
+        )
     for _, name, found, chance in _summary(scores):
         if name and found["low"] > chance:
             yield Verdict("good", f"{name} is above chance")

@@ -51,6 +51,19 @@ def class_accuracy(
     return {**found._asdict(), "chance": 1 / len(clips.tags)}
 
 
+def least_similarity(texts: np.ndarray) -> float | None:
+    """The smallest cosine of two of some latents; None if there are not two.
+
+    Near 1 the texts are all the same to the model: published ones have had a projection
+    of texts that says nothing.
+    """
+    if len(texts) < 2:
+        return None
+    norms = np.linalg.norm(texts, axis=1, keepdims=True)
+    directions = texts / np.maximum(norms, 1e-12)
+    return float((directions @ directions.T).min())
+
+
 def caption_scores(
     clips: LabelledClips, audio: np.ndarray, captions: list[str], texts: np.ndarray
 ) -> dict[str, RetrievalScores]:

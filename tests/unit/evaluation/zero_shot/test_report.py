@@ -6,7 +6,11 @@ import numpy as np
 
 from muq_plugins.evaluation.intervals import plain
 from muq_plugins.evaluation.zero_shot.page import save_zero_shot, zero_shot_report
-from muq_plugins.evaluation.zero_shot.scores import caption_scores, tag_scores
+from muq_plugins.evaluation.zero_shot.scores import (
+    caption_scores,
+    least_similarity,
+    tag_scores,
+)
 
 
 def test_the_report_shows_every_number_beside_chance(folder, tmp_path, load):
@@ -36,6 +40,14 @@ def test_the_report_shows_every_number_beside_chance(folder, tmp_path, load):
     assert "no clip has them: genre---folk." in text
     assert "| genre---pop | 1 | 1.000 | 1.000 |" in text
     assert "| genre---folk | 0 | - | - |" in text
+    assert "all texts are the same" not in text
+    # T24: a projection of texts that has died gives one latent for all of them.
+    dead = np.array([[1.0, 0.02], [1.0, 0.0], [2.0, 0.01]])
+    assert least_similarity(dead) > 0.99 and least_similarity(dead[:1]) is None
+    assert least_similarity(np.eye(2)) == 0
+    save_zero_shot(tmp_path / "dead", {**scores, "texts_alike": least_similarity(dead)})
+    broken, _ = zero_shot_report(tmp_path / "dead")
+    assert "all texts are the same to this model" in broken.read_text()
     for words in ("Text to music", "Music to text", "median rank", "mAP@10"):
         assert words in text
         assert words in page.read_text()
