@@ -16,9 +16,12 @@ import compare  # noqa: E402
 import environment  # noqa: E402
 import gpu  # noqa: E402
 import halves as halves_of  # noqa: E402
+import in_the_loop  # noqa: E402
 import index  # noqa: E402
 import side  # noqa: E402
 
+from muq_plugins.evaluation.marble.task import open_task  # noqa: E402
+from muq_plugins.evaluation.marble.tasks import TASKS  # noqa: E402
 from muq_plugins.evaluation.probing.features import HiddenStates  # noqa: E402
 from tests.goldens.parts import write_wav  # noqa: E402
 from tests.unit.tiny_encoders import tiny_encoder  # noqa: E402
@@ -243,3 +246,13 @@ def test_a_recording_is_found_by_its_own_half_only(tmp_path):
     assert [clip.wav for clip in clips] == list(map(str, paths))
     extractor = HiddenStates(tiny_encoder("MuQEncoder"))
     assert halves_of.features(extractor, clips).shape == (3, 2, 2, 64)
+
+
+def test_a_probe_in_the_loop_sees_what_is_kept(tmp_path):
+    """Both ways end with the same score, as they see the same vectors."""
+    folder = in_the_loop.write_folder(tmp_path / "GTZAN", seconds=1)
+    opened = open_task(TASKS["gtzan_genre"], folder)
+    extractor = HiddenStates(tiny_encoder("MuQEncoder"))
+    found = in_the_loop.both_ways(opened, extractor, 1, 2, tmp_path / "kept")
+    looped, kept, score, same = found
+    assert looped > 0 and kept > 0 and score == same
