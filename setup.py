@@ -17,6 +17,7 @@ EXTRAS = {
     # own protocols (BSD-2-Clause; numpy and scipy alone).
     "marble": ["mir_eval>=0.8.2,<0.9", "madmom-infer>=0.2,<0.3"],
     "parquet": ["pyarrow>=17"],
+    "tensorboard": ["tensorboard>=2.15"],
     # Older starlette refuses http://[::1].
     "web": ["fastapi>=0.135", "starlette>=1.7", "uvicorn>=0.30"],
 }

@@ -124,7 +124,7 @@ class StageBrain(sb.Brain):
         gradients of as many micro-batches as that takes are accumulated),
         ``lr_schedule`` (called with the optimizer and the number of the update),
         ``log_interval`` and ``valid_interval`` (in updates), ``checkpoints_to_keep``
-        and ``max_bad_fraction``.
+        and ``max_bad_fraction``; may have ``loggers``, names of `LOGGERS`.
     run_opts : dict or RunOptions or None
         Options from the command line; they win over ``hparams``.
     checkpointer : AtomicCheckpointer or None
@@ -174,6 +174,7 @@ class StageBrain(sb.Brain):
             self.stage_name,
             self.hparams.max_bad_fraction,
             getattr(self.module, "measures", {}),
+            getattr(self.hparams, "loggers", None) or (),
         )
         self.grad_accumulation_factor = share_clips(
             self.hparams.clips_per_update, self.hparams.batch_size, world_size()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,13 @@ from speechbrain.utils.distributed import if_main_process
 from speechbrain.utils.logger import get_logger
 from torch import Tensor
 
+from muq_plugins.brains.loggers import (
+    LOGGERS,
+    TensorBoard,
+    Tracker,
+    check_loggers,
+    numbers_of,
+)
 from muq_plugins.brains.processes import gather, rank
 from muq_plugins.data.clips import ClipBatch
 from muq_plugins.errors import UserError
@@ -38,8 +45,11 @@ class Logbook:
         stage: str,
         max_bad_fraction: float,
         measures: Mapping[str, Measure],
+        loggers: Sequence[str] = (),
     ):
-        self.stage = stage
+        self.folder, self.stage = Path(folder), stage
+        self.logger_names = check_loggers(loggers)
+        self.loggers: list[TensorBoard | Tracker] = []  # from the first row on
         self.seconds = 0.0  # of training, over all restarts
         self.heard = 0.0  # seconds of audio, likewise
         self.row: dict[str, Any] = {}  # the newest, for the progress bar
@@ -142,6 +152,13 @@ class Logbook:
                 told = [(name, self.row[name]) for name in ("kind", "stage", "step")]
                 self.metrics_log.drop(lambda row: all(r in row.items() for r in told))
             self.metrics_log.write(self.row)
+            # What was logged beyond the checkpoint is logged again.
+            again_from = step if kind == "train" else None
+            for name in self.logger_names[len(self.loggers) :]:
+                opened = LOGGERS[name](self.folder, self.stage, again_from)
+                self.loggers.append(opened)
+            for opened in self.loggers:
+                opened.log(numbers_of(self.row), step)
 
     def report_failures(self, failures: list[tuple[str, str]], files: int) -> None:
         """Counts files that could not be read, of all processes."""

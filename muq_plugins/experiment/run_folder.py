@@ -45,6 +45,7 @@ MAY_CHANGE = frozenset(
         "ckpt_interval_minutes",
         "ckpt_interval_steps",
         "checkpoints_to_keep",
+        "loggers",
         # When to give up or to complain, and what is measured at the end
         "max_bad_fraction",
         "labels.max_bad_fraction",

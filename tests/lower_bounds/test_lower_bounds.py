@@ -16,7 +16,7 @@ from packaging.requirements import Requirement
 from tests.integration.commands import ROOT
 
 #: What users need; tests may be run by newer tools.
-OPTIONAL = ("export", "lora", "parquet", "web")
+OPTIONAL = ("export", "lora", "parquet", "tensorboard", "web")
 #: What depends on versions: every part, every file that was written, a whole run.
 TESTS = ("tests/unit", "tests/goldens", "tests/integration/test_recipes.py")
 
