@@ -105,16 +105,12 @@ class Intervals(NamedTuple):
                 )
         return cls(times, labels)
 
-    def at(self, moments: np.ndarray) -> list[str | None]:
-        """What there is at some moments, in seconds; None between intervals."""
+    def at(self, moments: np.ndarray) -> np.ndarray:
+        """The place of what there is at some moments, in seconds; -1 for nothing."""
         if not self.labels:
-            return [None] * len(moments)
+            return np.full(len(moments), -1)
         place = np.searchsorted(self.times[:, 0], moments, side="right") - 1
-        inside = (place >= 0) & (moments < self.times[place, 1])
-        return [
-            self.labels[at] if there else None
-            for at, there in zip(place, inside, strict=True)
-        ]
+        return np.where(moments < self.times[place, 1], place, -1)
 
     def within(self, begin: float, end: float) -> Intervals:
         """What there is of them in a part of the recording, with times from there."""

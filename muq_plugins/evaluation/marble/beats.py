@@ -108,6 +108,10 @@ class PickedBeats(FrameKind):
     def _curve(self, times: np.ndarray, count: int, rate: float) -> np.ndarray:
         return widened(times, count, rate, self.sides)
 
+    def end(self, truth: BeatTruth) -> float:
+        """See `FrameKind`."""
+        return float(truth.beats.times.max(initial=0.0))
+
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """See `FrameKind`."""
         known = targets >= 0
@@ -225,9 +229,10 @@ class DecodedBeats(PickedBeats):
     by_clip: ClassVar[bool] = True
     sides: ClassVar[tuple[float, ...]] = (0.5, 0.25)
     notes: ClassVar[tuple[str, ...]] = (
-        "Beats of all clips are counted together, with a tolerance of 70 ms, though "
-        "the paper says 20 ms, and from the first second on (T3).",
-        "Downbeats are decoded as beats are, at 55 to 215 a minute (T4).",
+        "Beats of all clips are counted together (T9), with a tolerance of 70 ms, "
+        "though the paper says 20 ms, and from the first second on (T3).",
+        "Downbeats are decoded as beats are, at 55 to 215 a minute (T4), and what "
+        "stops a training is F of the beats.",
         "Times of the annotation are rounded to frames before they are compared (T14).",
         "The network is that of madmom-infer, a reimplementation of madmom, whose "
         "copy MARBLE uses.",

@@ -74,10 +74,13 @@ class Chords(FrameKind):
 
     def targets(self, truth: Intervals, count: int, rate: float) -> Tensor:
         """See `FrameKind`; -1 is not trained on."""
-        labels = truth.at((np.arange(count) + 0.5) / rate)
-        return torch.tensor(
-            [IGNORED if label is None else chord_class(label) for label in labels]
-        )
+        # The last one is that of no chord.
+        classes = np.array([*map(chord_class, truth.labels), IGNORED])
+        return torch.from_numpy(classes[truth.at((np.arange(count) + 0.5) / rate)])
+
+    def end(self, truth: Intervals) -> float:
+        """See `FrameKind`."""
+        return truth.times[-1, 1] if len(truth.labels) else 0.0
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """See `FrameKind`."""
@@ -177,8 +180,8 @@ class ShippedChords(Chords):
 
     by_clip: ClassVar[bool] = True
     notes: ClassVar[tuple[str, ...]] = (
-        "The share of frames of all clips together, of 24 triads and none; frames of "
-        "other chords do not count.",
+        "The share of frames of all clips together, of 24 triads and none (T9); frames "
+        "of other chords do not count.",
         "Where no chord sounds, but not at the start of a clip, the chord before it is "
         "taken for the truth, in training and test (T5).",
     )

@@ -46,8 +46,8 @@ def _beats(name: str, title: str, metric: str, published: dict, v1=None, v2=None
         v1,
         v2,
         published,
-        "how v1 batches and widens is not documented, and it reads the weighted sum of "
-        "layers alone",
+        "v1 reads the weighted sum of layers alone; its batches, and how wide its "
+        "targets are, were not compared",
         frames=PickedBeats(),
     )
 

@@ -56,6 +56,10 @@ class FrameKind(ABC):
     def targets(self, truth: Any, count: int, rate: float) -> Tensor:
         """What so many frames from the start should say (frames, ...)."""
 
+    def end(self, truth: Any) -> float:
+        """When an annotation ends; 0 where it ends with its recording."""
+        return 0.0
+
     @abstractmethod
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Of frames (frames, outputs), which need not be of one recording."""

@@ -24,6 +24,9 @@ from muq_plugins.evaluation.probing.results import (
 )
 from muq_plugins.evaluation.probing.store import stored_features
 
+# What an annotation may go on after a recording, in seconds.
+LATE = 2.0
+
 
 def marble_task(
     opened: Opened,
@@ -160,6 +163,13 @@ def _left_out(opened: Opened, usable: set) -> list[str]:
             f"{len(opened.left_out)} recordings without a file or broken, and {lost} "
             "that could not be read, are left out."
         )
+    if opened.task.frames is not None:
+        pairs = zip(opened.recordings, opened.targets, strict=True)
+        late = [opened.task.frames.end(it) > one.duration + LATE for one, it in pairs]
+        notes += [
+            f"Of {sum(late)} recordings the annotation goes on for more than {LATE:g} "
+            "s after their end: they were cut, or are not those that were annotated."
+        ] * any(late)
     return notes
 
 

@@ -78,9 +78,14 @@ class Sections(FrameKind):
         return torch.from_numpy(np.stack([classes, begins], axis=1).astype(np.float32))
 
     def _classes(self, truth: Intervals, count: int, rate: float) -> np.ndarray:
-        place = {name: number for number, name in enumerate(self.classes)}
-        labels = truth.at((np.arange(count) + 0.5) / rate)
-        return np.array([place.get(label, IGNORED) for label in labels])
+        number = {name: number for number, name in enumerate(self.classes)}
+        # The last one is that of no section.
+        classes = [number.get(label, IGNORED) for label in [*truth.labels, None]]
+        return np.array(classes)[truth.at((np.arange(count) + 0.5) / rate)]
+
+    def end(self, truth: Intervals) -> float:
+        """See `FrameKind`."""
+        return truth.times[-1, 1] if len(truth.labels) else 0.0
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """See `FrameKind`."""

@@ -21,8 +21,10 @@ def test_rows_of_a_manifest_come_back():
     chords = Intervals.of(rows, "a clip")
     assert chords.rows() == rows
     moments = np.array([0.0, 1.49, 1.5, 2.0, 3.0])
-    assert chords.at(moments) == ["C:maj7", "C:maj7", None, "N", None]
-    assert Intervals.of([], "a clip").at(moments) == [None] * 5
+    assert chords.at(moments).tolist() == [0, 0, -1, 1, -1]
+    late = Intervals.of([[1.0, 2.0, "N"]], "a clip")
+    assert late.at(moments[:3]).tolist() == [-1, 0, 0]
+    assert Intervals.of([], "a clip").at(moments).tolist() == [-1] * 5
     assert Beats.of([], "a clip").rows() == []
 
 

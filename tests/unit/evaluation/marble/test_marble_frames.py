@@ -34,6 +34,7 @@ from muq_plugins.evaluation.marble.chords import Chords, ShippedChords, chord_cl
 from muq_plugins.evaluation.marble.frames import FrameReading, frame_part
 from muq_plugins.evaluation.marble.kinds import peaks, weighted_mean, widened
 from muq_plugins.evaluation.marble.protocols import CORRECTED, V1, V2
+from muq_plugins.evaluation.marble.run import _left_out
 from muq_plugins.evaluation.marble.sections import Sections
 from muq_plugins.evaluation.marble.task import MUQ, PAPER, Opened
 from muq_plugins.evaluation.marble.tasks import TASKS
@@ -262,6 +263,20 @@ def test_beats_within_the_first_seconds_are_not_scored_and_bars_may_be_unknown(r
     assert (reading.parts["train"].targets[:, 1] == -1).all()
     row, _ = found[None]
     assert row.value == 1.0 and np.isnan(row.metrics["downbeat_f"])
+
+
+def test_annotations_of_longer_recordings_are_said(rng):
+    everything = [
+        (BEAT, [[1.0, 1], [9.0, 2]]),
+        (CHORD, [[0.0, 9.0, "C"]]),
+        (SONG, [[0.0, 9.0, "intro"]]),
+    ]
+    for task, rows in everything:
+        opened = made_up(task, [rows, rows, [], rows], [], 5.0)
+        notes = " ".join(_left_out(opened, {0, 1, 2, 3}))
+        assert "Of 3 recordings the annotation goes on for more than 2 s" in notes
+        opened = made_up(task, [rows] * 4, [], 8.0)
+        assert "goes on" not in " ".join(_left_out(opened, {0, 1, 2, 3}))
 
 
 def test_beats_of_marble_are_decoded_by_a_network_and_counted_together():
