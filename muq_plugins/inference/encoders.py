@@ -1,11 +1,11 @@
-"""Any encoder by its name: ours, the official ones, MERT, and those of transformers."""
+"""Any encoder by its name: ours, the official ones, MERT, those of transformers."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from transformers import CONFIG_MAPPING
 
 from muq_plugins.errors import UserError, given_by_user
@@ -18,7 +18,10 @@ from muq_plugins.inference.folders import (
     is_hub_id,
     read_config,
 )
+from muq_plugins.inference.mulan import MuQMuLan
+from muq_plugins.inference.mulan_parts import KIND
 from muq_plugins.inference.muq import MuQ
+from muq_plugins.inference.official_mulan import is_official_mulan
 from muq_plugins.inference.transformers_models import (
     EXTRACTOR,
     MERT,
@@ -26,7 +29,54 @@ from muq_plugins.inference.transformers_models import (
     load_transformers,
 )
 from muq_plugins.lobes import PretrainedSpeechEncoder
-from muq_plugins.lobes.encoders.pretrained_speech import KINDS
+from muq_plugins.lobes.encoders.base import EncoderOutput
+from muq_plugins.lobes.encoders.pretrained_speech import KINDS, each_length
+from muq_plugins.lobes.finite import check_wavs
+from muq_plugins.lobes.lengths import absolute_lengths
+
+
+class MuLanVectors(nn.Module):
+    """The vectors of a MuQ-MuLan: one for each clip of its length, the last completed.
+
+    Their mean is what the model says of a recording. There are no layers to read.
+    """
+
+    features = None
+    num_layers = 0
+
+    def __init__(self, model: MuQMuLan):
+        super().__init__()
+        self.model = model
+        self.sample_rate, self.width = model.sample_rate, model.latent_width
+        self.size = round(model.clip_seconds * model.sample_rate)
+        self.frame_rate = model.sample_rate / self.size
+        self.min_samples = 1
+        self.config = {"mulan": model.fingerprint}
+
+    def untrained(self) -> nn.Module:
+        """Refused: what a text tower has learned from is no initialisation."""
+        raise UserError("untrained: takes an encoder, not a MuQ-MuLan.")
+
+    def forward(self, wavs: Tensor, wav_lens: Tensor | None = None) -> EncoderOutput:
+        """See the contract of encoders."""
+        check_wavs(wavs, wav_lens)
+        lengths = absolute_lengths(wav_lens, wavs.shape[1], wavs.shape[0])
+        return each_length(wavs, lengths, self._encode, wav_lens)
+
+    def _encode(self, wavs: Tensor) -> list[Tensor]:
+        lacking = -wavs.shape[1] % self.size
+        if wavs.shape[1] > self.size:
+            wavs = torch.cat([wavs, wavs[:, :lacking]], dim=1)
+        clips = [self.model.embed_audio(clip) for clip in wavs.split(self.size, dim=1)]
+        return [torch.stack(clips, dim=1)]
+
+
+def is_mulan(source: str | Path) -> bool:
+    """Whether a run, a folder or a hub id holds a model of music and text."""
+    place = download(str(source), [CONFIG]) if is_hub_id(source) else Path(source)
+    inside = place if (place / CONFIG).is_file() else place / "inference"
+    config = read_config(inside) if (inside / CONFIG).is_file() else {}
+    return config.get("kind") == KIND or is_official_mulan(config)
 
 
 def load_encoder(
@@ -34,10 +84,12 @@ def load_encoder(
 ) -> nn.Module:
     """A frozen encoder, of what `MuQ.from_pretrained` takes or of other audio models.
 
-    Those are MERT, CLAP's audio tower, and models of transformers that turn audio into
-    hidden states frame by frame. No code that comes with a model is run. Not trained, a
-    model of transformers needs nothing but its files of settings.
+    Those are MERT, CLAP's audio tower, a MuQ-MuLan, and models of transformers that
+    turn audio into hidden states frame by frame. No code that comes with a model is
+    run. Not trained, a model of transformers needs nothing but its files of settings.
     """
+    if is_mulan(source):
+        return MuLanVectors(MuQMuLan.from_pretrained(source, device))
     place = download(str(source), [CONFIG]) if is_hub_id(source) else Path(source)
     config = read_config(place) if (place / CONFIG).is_file() else {}
     kind = config.get("model_type")

@@ -20,11 +20,8 @@ from torch.utils.data import DataLoader
 
 from muq_plugins.data.windows import SHORTEST_SECONDS
 from muq_plugins.errors import UserError, needs
-from muq_plugins.inference.encoders import load_encoder
-from muq_plugins.inference.folders import CONFIG, download, is_hub_id, read_config
+from muq_plugins.inference.encoders import is_mulan, load_encoder
 from muq_plugins.inference.mulan import MuQMuLan
-from muq_plugins.inference.mulan_parts import KIND
-from muq_plugins.inference.official_mulan import is_official_mulan
 from muq_plugins.lobes.lengths import resample_clips
 from muq_plugins.lobes.parts import encoder_fingerprint
 
@@ -75,14 +72,9 @@ def load_recording_model(
     source: str | Path, device: str | torch.device = "cpu", layer: int | None = None
 ) -> MuQMuLan | RecordingEncoder:
     """A model of music and text, or a layer of any of `load_encoder`."""
-    place = download(str(source), [CONFIG]) if is_hub_id(source) else Path(source)
-    inside = [folder for folder in (place, place / "inference") if folder.is_dir()]
-    known = [folder for folder in inside if (folder / CONFIG).is_file()]
-    config = read_config(known[0]) if known else {}
-    if config.get("kind") != KIND and not is_official_mulan(config):
-        return RecordingEncoder(
-            load_encoder(source, device), -1 if layer is None else layer
-        )
+    if not is_mulan(source):
+        encoder = load_encoder(source, device)
+        return RecordingEncoder(encoder, -1 if layer is None else layer)
     if layer is not None:
         raise UserError(
             f"{source} is a MuQ-MuLan, which has one latent: give no layer."

@@ -22,8 +22,10 @@ from muq_plugins.evaluation.probing.features import (
 )
 from muq_plugins.inference.encoders import load_encoder
 from muq_plugins.inference.folders import NoModel
+from muq_plugins.inference.mulan import MuQMuLan
 from muq_plugins.inference.muq import save_muq
 from muq_plugins.lobes import MuQEncoder
+from tests.unit.inference.tiny_mulan import tiny_mulan
 from tests.unit.tiny_encoders import SPEECH, save_speech_model
 
 TINY = {key: SPEECH[key] for key in list(SPEECH)[:4]}
@@ -172,6 +174,20 @@ def test_mert_is_a_hubert_and_no_code_of_its_folder_is_run(tmp_path):
     change(folder, feature_extractor_cqt=True)
     with pytest.raises(UserError, match="a MERT with feature_extractor_cqt"):
         load_encoder(folder)
+
+
+def test_the_vectors_of_a_model_of_music_and_text(tmp_path):
+    mulan = MuQMuLan.from_pretrained(folder := tiny_mulan(tmp_path))
+    encoder = load_encoder(folder)
+    assert (encoder.frame_rate, encoder.width, encoder.num_layers) == (1.0, 16, 0)
+    wavs = 0.1 * torch.randn(2, 60000)  # 2.5 s, and 0.3 s
+    out = encoder(wavs, torch.tensor([1.0, 0.12]))
+    assert out.last_hidden_state.shape == (2, 3, 16)
+    torch.testing.assert_close(out[0][:1].mean(1), mulan.embed_audio(wavs[:1]))
+    torch.testing.assert_close(out[0][1:, 0], mulan.embed_audio(wavs[1:, :7200]))
+    assert len(HiddenStates(encoder).fingerprint) == 16
+    with pytest.raises(UserError, match="takes an encoder, not a MuQ-MuLan"):
+        untrained_like(encoder, [1], [], FeatureSettings(None))
 
 
 def test_chroma_hears_the_pitch_class_whatever_the_octave():
