@@ -630,6 +630,25 @@ class StageBrain(sb.Brain):
         if self.optimizer_step > 0:
             logger.info(f"Going on from step {self.optimizer_step}.")
 
+    def _compile(self) -> None:
+        """Has the module compile what it can of itself.
+
+        SpeechBrain compiles it as a whole, which breaks into many graphs, and for every
+        length of a batch again.
+        """
+        if self.compile_module_keys not in (None, [self.stage_name]):
+            raise UserError(
+                f"compile_module_keys is {self.compile_module_keys}: a stage has one "
+                f"module, {self.stage_name}, which --compile compiles. Leave it out."
+            )
+        if self.compile:
+            self.module.compile(
+                mode=self.compile_mode,
+                fullgraph=self.compile_using_fullgraph,
+                # None begins with the first length, and then takes any.
+                dynamic=self.compile_using_dynamic_shape_tracing or None,
+            )
+
     def _wrap_distributed(self) -> None:
         """Wraps the module for several processes, without SyncBatchNorm.
 

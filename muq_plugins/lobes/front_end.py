@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from muq_plugins.lobes.batch_norm import BatchNorm
 from muq_plugins.lobes.lengths import length_mask
 from muq_plugins.lobes.linear import Linear, is_traced, onednn_applies
+from muq_plugins.lobes.recomputation import recompute_later
 
 # Mel frames that go through the convolutions at a time when nothing is learned: the
 # activations of 10 s stay near a CPU's caches, those of an hour fit in no memory.
@@ -129,6 +130,9 @@ class ResidualFrontEnd(nn.Module):
         Channels of both residual blocks (512 in the paper's model).
     width : int
         Size of the output vectors.
+    gradient_checkpointing : bool
+        Recompute each block in the backward pass instead of storing its activations,
+        which are most of those of an encoder.
 
     Example
     -------
@@ -139,8 +143,15 @@ class ResidualFrontEnd(nn.Module):
 
     subsampling = 4
 
-    def __init__(self, n_mels: int, channels: int, width: int):
+    def __init__(
+        self,
+        n_mels: int,
+        channels: int,
+        width: int,
+        gradient_checkpointing: bool = False,
+    ):
         super().__init__()
+        self.gradient_checkpointing = gradient_checkpointing
         self.conv = nn.Sequential(
             ResidualBlock2d(1, channels), ResidualBlock2d(channels, channels)
         ).to(memory_format=torch.channels_last)  # the faster layout, CPU and GPU
@@ -185,7 +196,10 @@ class ResidualFrontEnd(nn.Module):
             images = images * mask[:, None, None]
         for block in blocks:
             lengths = None if lengths is None else (lengths + 1) // 2
-            images = block(images, lengths)
+            if self.gradient_checkpointing and self.training:
+                images = recompute_later(block, images, lengths)
+            else:
+                images = block(images, lengths)
         # Channel-major, then frequency: the order of the official flattening.
         return self.linear(images.permute(0, 3, 1, 2).flatten(2)), lengths
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -96,6 +97,15 @@ class TokenizerTraining(nn.Module):
             Loss and statistics over the clips' own frames.
         """
         return self.quantize(self.own_frames(wavs, wav_lens))
+
+    def compile(self, **options: Any) -> None:
+        """Compiles nothing: spectra take most of the time, and compilers leave them.
+
+        Arguments
+        ---------
+        **options : Any
+            As for ``torch.compile``.
+        """
 
     @torch.no_grad()
     def own_frames(self, wavs: Tensor, wav_lens: Tensor | None) -> Tensor:
@@ -243,6 +253,16 @@ class Pretraining(nn.Module):
         alone = len(self.objectives) == 1
         parts = self.objectives.items()
         return {"" if alone else f"{name}/": part for name, part in parts}
+
+    def compile(self, **options: Any) -> None:
+        """Compiles the encoder, nearly all of the work.
+
+        Arguments
+        ---------
+        **options : Any
+            As for ``torch.compile``.
+        """
+        self.encoder.compile(**options)
 
     def replace_target(self, target: nn.Module, labelled: nn.Module) -> None:
         """Has objectives look up what they would compute.

@@ -145,6 +145,16 @@ class ContrastiveTraining(nn.Module):
                 identities = gather_with_gradient(identities.to(audio.device))
         return self._compare(audio, text, identities)
 
+    def compile(self, **options: Any) -> None:
+        """Compiles the audio encoder, nearly all of the work.
+
+        Arguments
+        ---------
+        **options : Any
+            As for ``torch.compile``.
+        """
+        self.audio_tower.encoder.compile(**options)
+
     def after_update(self) -> None:
         """Tells the loss that the optimizer has made an update."""
         self.loss.after_update()

@@ -107,21 +107,33 @@ def test_parity_with_the_conformer_of_transformers(encoder):
 
 def test_gradient_checkpointing_changes_nothing_but_memory():
     torch.manual_seed(0)
-    plain = Conformer(32, 2, 4, 64, 31, dropout=0.1).train()
-    saving = copy.deepcopy(plain)
-    saving.gradient_checkpointing = True
-    hidden = torch.randn(2, 25, 32)
-    for conformer in (plain, saving):
+    sizes = {"num_heads": 4, "ffn_width": 64, "conv_channels": 4, "dropout": 0.1}
+    plain, saving = (
+        MuQEncoder(32, 2, gradient_checkpointing=recomputes, **sizes).train()
+        for recomputes in (False, True)
+    )
+    saving.load_state_dict(plain.state_dict())
+    wavs, lens, held = torch.randn(2, 24000), torch.tensor([1.0, 0.6]), []
+    for encoder in (plain, saving):
         torch.manual_seed(1)
+        kept = []
         for _ in range(2):  # two micro-batches
-            conformer(hidden)[-1].square().sum().backward()
+            with torch.autograd.graph.saved_tensors_hooks(
+                lambda tensor, kept=kept: kept.append(tensor.nbytes) or tensor,
+                lambda tensor: tensor,
+            ):
+                out = encoder(wavs, lens).last_hidden_state
+            held.append(sum(kept))
+            out.square().sum().backward()
+    assert held[2] < held[0] / 3
     expected = {name: p.grad for name, p in plain.named_parameters()}
     found = {name: p.grad for name, p in saving.named_parameters()}
     torch.testing.assert_close(found, expected)
     buffers = dict(saving.named_buffers())
-    assert buffers["layers.1.conv_module.batch_norm.num_batches_tracked"] == 2
+    for norm in ("conv.conv.0.bn1", "conformer.layers.1.conv_module.batch_norm"):
+        assert buffers[f"{norm}.num_batches_tracked"] == 2
     torch.testing.assert_close(buffers, dict(plain.named_buffers()), rtol=0, atol=0)
-    assert saving.layers[0].conv_module.batch_norm.momentum == 0.1
+    assert saving.conformer.layers[0].conv_module.batch_norm.momentum == 0.1
 
 
 def test_every_parameter_gets_a_gradient(encoder):
