@@ -203,13 +203,35 @@ def test_a_run_without_the_official_package(tmp_path, capsys):
 # One GPU, tried on the processor
 
 
-def test_a_tiny_run_fills_every_row(tmp_path):
-    gpu.main([str(tmp_path / "new" / "out.json"), "--tiny"])
-    rows = json.loads((tmp_path / "new" / "out.json").read_text())
+def test_a_tiny_run_fills_every_row(tmp_path, monkeypatch):
+    for seed in range(3):
+        write_wav(tmp_path / "music" / f"{seed}.wav", 1.2, seed)
+    asked = []
+
+    def measure(task, pythons, *others):
+        asked.append((task["kind"], task["precision"], pythons["official"]))
+        found = {"seconds": 0.5, "per_second": 2.0, "bytes": 7}
+        return {"official": {"fails": "no memory"} if len(asked) == 4 else found}
+
+    monkeypatch.setattr(compare, "measure", measure)
+    arguments = ["--tiny", "--official_python", "python", "--data_folder"]
+    out = tmp_path / "new" / "out.json"
+    gpu.main([str(out), *arguments, str(tmp_path / "music")])
+    rows = json.loads(out.read_text())
     assert [row["what"] for row in rows] == [
-        *("machine", "difference", *["inference"] * 3, *["training"] * 3, "target")
+        *("machine", "difference", *["inference"] * 3, *["training"] * 3, "target"),
+        *(["official"] * 4),
+        "pretraining",
     ]
+    assert rows.pop(-2)["failed"] == "no memory"
     assert not any("failed" in row or "left_out" in row for row in rows)
+    kinds = [(kind, x) for kind in ("inference", "training") for x in ("fp32", "bf16")]
+    assert asked == [(*kind, "python") for kind in kinds]
+    assert 0 <= rows[-1]["share_waiting_for_audio"] < 1
+    lines = out.with_suffix(".md").read_text().splitlines()
+    assert lines[0].startswith("cpu, torch 2.") and len(lines) == 4 + len(rows)
+    assert "| official | inference fp32 | 1 x 1 s | 0.5 | 2 |" in lines[12]
+    assert "failed: no memory" in lines[15]
     assert rows[1]["float32"] == 0 < rows[1]["bfloat16"] < 0.1
     assert all(row["audio_per_second"] > 0 for row in rows[2:])
 
