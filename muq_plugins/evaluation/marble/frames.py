@@ -119,16 +119,16 @@ class FrameReading(Reading):
         return np.array([one[self.plan.metric] for one in scored]), means
 
     def _scored(self, part: str, answers: list) -> tuple[list, dict[str, float]]:
-        """What each answer is worth, and all metrics."""
+        """What each answer is worth, and all metrics that there are answers for."""
         its = self.parts[part]
         scored = [
             self.kind.scores(truth, answer, unit.stop - unit.start, its.x.rate)
             for truth, answer, unit in zip(its.truths, answers, its.units, strict=True)
         ]
-        names = scored[0]
-        return scored, {
-            name: weighted_mean([one[name] for one in scored]) for name in names
+        means = {
+            name: weighted_mean([one[name] for one in scored]) for name in scored[0]
         }
+        return scored, {name: x for name, x in means.items() if not np.isnan(x)}
 
     @property
     def outputs(self) -> int:
@@ -141,8 +141,8 @@ class FrameReading(Reading):
         for part in ("valid", "test"):
             its = self.parts[part]
             answers = [answer(u.stop - u.start, its.x.rate) for u in its.units]
-            value = self._scored(part, answers)[1][self.plan.metric]
-            if np.isnan(value):
+            value = self._scored(part, answers)[1].get(self.plan.metric)
+            if value is None:
                 raise ProbeError(
                     f"{self.task.name}: there is nothing to score {self.plan.metric} "
                     f"on in the {part} part ({len(its.truths)} recordings): they are "
