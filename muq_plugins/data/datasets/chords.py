@@ -85,9 +85,9 @@ def chords1217(data_folder: str | Path) -> Labelled:
     # Nobody validates in the published folds.
     drawn = sorted(train, key=lambda one: keyed_integer(2**64, "validates", one))
     valid = set(drawn[: max(1, len(drawn) // 5)])
-    labs = one_of(folder, ("chordlab", "lab", "labs", ""), f"{train[0]}.lab")
     part = {one: "valid" if one in valid else "train" for one in train}
     part.update(dict.fromkeys(test, "test"))
+    labs = one_of(folder, ("chordlab", "lab", "labs", ""), f"{next(iter(part))}.lab")
     clips = [
         _clip(f"{one}.wav", part[one], labs / f"{one}.lab", FOLD_SOURCE) for one in part
     ]
