@@ -106,6 +106,11 @@ class OwnTask:
                 f"The task {self.label!r} has the metric {self.metric!r}: of the kind "
                 f"{self.kind} it must be one of {', '.join(self.metrics)}."
             )
+        if self.ignore and self.kind not in ("single", "multi"):
+            raise UserError(
+                f"The task {self.label!r} ignores {list(self.ignore)}: only classes of "
+                "whole recordings can be ignored. Take the values out of the labels."
+            )
 
     @property
     def metrics(self) -> tuple[str, ...]:
@@ -179,7 +184,11 @@ def own_task(
             f"A task is a name, or a mapping with the key label and any of "
             f"{', '.join(known[1:])}, got {dict(about)!r} ({wrong})."
         )
-    own = OwnTask(**about)
+    own, frames_of = OwnTask(**about), frames_of or {}
+    if unknown := sorted(set(frames_of) - set(PARTS)):
+        raise UserError(
+            f"own_clips.frames_of has {unknown[0]!r}: its keys are {', '.join(PARTS)}."
+        )
     if labels is None:
         raise UserError(
             f"The task {own.label!r} is on labels of your own: say in `labels` where "
@@ -188,7 +197,7 @@ def own_task(
     name, metric = own.label, own.metric or own.metrics[0]
     title = own.label.replace("_", " ").capitalize()
     task = MarbleTask(
-        *(name, title, OWN, lambda _: _read(own, labels(), frames_of or {})),
+        *(name, title, OWN, lambda _: _read(own, labels(), frames_of)),
         *(own.kind, metric, seconds),
         *(Recipe(seconds, most, max_epochs=100), None),
         most_clips=most,

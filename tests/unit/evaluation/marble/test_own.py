@@ -221,6 +221,7 @@ def test_of_so_many_recordings_some_are_enough(songs, tmp_path):
         ({"label": "level", "metric": "r2"}, "one of accuracy, mirex2005, mirex2017"),
         ({"label": "level", "kind": "frames"}, "of the labels beats, chords, sections"),
         ({"label": "beats", "kind": "frames"}, "No clip has the label 'beats'"),
+        ({"label": "beats", "kind": "frames", "ignore": [1]}, "only classes of whole"),
         ({"label": "levle"}, "No clip has the label 'levle'; the nearest one is 'le"),
         ({"label": "level", "kind": "numbers"}, "'L0', which is no number"),
     ],
@@ -233,6 +234,8 @@ def test_what_is_wrong_is_said(table, about, words):
 def test_tasks_need_labels_and_a_protocol_that_has_them():
     with pytest.raises(UserError, match="say in `labels` where they are"):
         own_task({"label": "genre"}, None, 10.0, 2)
+    with pytest.raises(UserError, match="'valld': its keys are train, valid, test"):
+        own_task({"label": "genre"}, dict, 10.0, 2, {"valld": 3})
     task = own_task({"label": "genre"}, dict, 10.0, 2)
     with pytest.raises(UserError, match="genre is no task of v2_as_shipped"):
         V2.plan(task)
