@@ -67,7 +67,7 @@ def find_tasks(hparams):
         if isinstance(one, dict):
             found.append(own_task(one, labels, **hparams["own_clips"]))
         else:
-            found.append(SIMILARITY_TASKS.get(one) or find_task(one))
+            found.append(find_task(one))
     return found
 
 

@@ -15,6 +15,7 @@ from muq_plugins.data.datasets import (
 )
 from muq_plugins.errors import UserError, nearest
 from muq_plugins.evaluation.marble.frame_tasks import FRAME_TASKS
+from muq_plugins.evaluation.marble.similarity import SIMILARITY_TASKS, SimilarityTask
 from muq_plugins.evaluation.marble.task import (
     MUQ,
     PAPER,
@@ -253,11 +254,12 @@ _TASKS = (
 TASKS = {task.name: task for task in (*_TASKS, *FRAME_TASKS)}
 
 
-def find_task(name: str) -> MarbleTask:
-    """A task by its name."""
-    if name not in TASKS:
+def find_task(name: str) -> MarbleTask | SimilarityTask:
+    """A task by its name, whether a probe is trained for it or not."""
+    known = {**TASKS, **SIMILARITY_TASKS}
+    if name not in known:
         raise UserError(
-            f"There is no task {name!r}; the nearest is {nearest(name, TASKS)!r}. "
-            f"There are: {', '.join(TASKS)}."
+            f"There is no task {name!r}; the nearest is {nearest(name, known)!r}. "
+            f"There are: {', '.join(known)}."
         )
-    return TASKS[name]
+    return known[name]

@@ -159,6 +159,8 @@ def test_protocols_name_what_they_do():
         find_protocol("v1")
     with pytest.raises(UserError, match="nearest is 'gtzan_genre'"):
         find_task("gtzan_genres")
+    with pytest.raises(UserError, match="nearest is 'abx_xab'"):
+        find_task("abx_xaby")
 
 
 @pytest.mark.parametrize("name", TASKS)
