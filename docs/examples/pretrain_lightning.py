@@ -7,6 +7,7 @@ r"""Pre-trains MuQ with Lightning: the stage is its module, the rest is an exper
 import sys
 
 import pytorch_lightning as pl
+from pytorch_lightning.loggers import CSVLogger
 
 from muq_plugins.data.clips import training_loader
 from muq_plugins.data.mel_statistics import normalise
@@ -41,7 +42,7 @@ trainer = pl.Trainer(
     max_steps=experiment["optimizer_step_limit"],
     gradient_clip_val=experiment["max_grad_norm"],
     log_every_n_steps=experiment["log_interval"],
-    default_root_dir=experiment["output_folder"],
+    logger=CSVLogger(experiment["output_folder"]),
     use_distributed_sampler=False,  # each process has its share already
 )
 settings = [experiment[key] for key in ("clip_seconds", "batch_size", "seed")]

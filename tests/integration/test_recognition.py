@@ -160,4 +160,4 @@ def test_bad_folders_are_one_message(sounds, tmp_path, kinds, words):
 
 def test_without_a_model_the_message_names_the_command(tmp_path):
     line = refused("--source", tmp_path / "none")
-    assert "python recipes/MuQ/train.py hparams/muq.yaml" in line
+    assert "`muq-plugins train muq.yaml`" in line

@@ -58,6 +58,7 @@ class MuQEncoder(nn.Module):
 
     Example
     -------
+    >>> import torch
     >>> encoder = MuQEncoder(32, num_layers=2, num_heads=4, ffn_width=64,
     ...                      conv_channels=4).eval()
     >>> out = encoder(torch.randn(2, 24000), torch.tensor([1.0, 0.5]))
@@ -177,6 +178,7 @@ class MuQEncoder(nn.Module):
 
         Example
         -------
+        >>> import torch
         >>> encoder = MuQEncoder(32, num_layers=1, num_heads=4, ffn_width=64)
         >>> encoder.encode(torch.zeros(1, 100, 128)).last_hidden_state.shape
         torch.Size([1, 25, 32])
