@@ -7,7 +7,6 @@ Bayesian network makes beats of it, and all clips are counted together.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -25,6 +24,7 @@ from muq_plugins.evaluation.marble.kinds import (
     FrameKind,
     Scored,
     peaks,
+    quiet,
     weighted_mean,
     widened,
 )
@@ -178,8 +178,7 @@ class PickedBeats(FrameKind):
         import mir_eval
 
         beats, bars = truth.beats.times, truth.beats.downbeats
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # of no beats at all
+        with quiet():
             pair = [mir_eval.beat.trim_beats(one) for one in (beats, answer.beats)]
             _, cmlt, _, amlt = mir_eval.beat.continuity(*pair)
         there = float(len(pair[0]) > 1)
@@ -225,8 +224,7 @@ def _f_measure(truth: np.ndarray, answer: np.ndarray) -> tuple[float, float]:
     truth, answer = map(mir_eval.beat.trim_beats, (truth, answer))
     if not len(truth):
         return 0.0, 0.0
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # of no beats at all
+    with quiet():
         return float(mir_eval.beat.f_measure(truth, answer, TOLERANCE)), 1.0
 
 

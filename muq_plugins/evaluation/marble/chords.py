@@ -7,8 +7,6 @@ know. `ShippedChords` is how MARBLE v2 does it.
 
 from __future__ import annotations
 
-import warnings
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -22,10 +20,15 @@ from torch.nn.functional import cross_entropy
 from muq_plugins.data.datasets.annotations import CHORDS, Intervals
 from muq_plugins.data.datasets.chords import TRIADS
 from muq_plugins.errors import UserError
-from muq_plugins.evaluation.marble.kinds import FrameKind, Scored, weighted_mean
+from muq_plugins.evaluation.marble.kinds import (
+    IGNORED,
+    Scored,
+    StretchKind,
+    quiet,
+    weighted_mean,
+)
 
 NO_CHORD, UNKNOWN = "N", "X"
-IGNORED = -1
 # Comparisons of mir_eval; the first is the primary one.
 MEASURES = ("majmin", "root", "thirds", "triads", "sevenths", "mirex")
 
@@ -40,7 +43,7 @@ def chord_class(label: str) -> int:
 
 
 @dataclass(frozen=True)
-class Chords(FrameKind):
+class Chords(StretchKind):
     """The chord of a recording at every time."""
 
     key: ClassVar[str] = CHORDS
@@ -74,13 +77,11 @@ class Chords(FrameKind):
 
     def targets(self, truth: Intervals, count: int, rate: float) -> Tensor:
         """See `FrameKind`; -1 is not trained on."""
-        # The last one is that of no chord.
-        classes = np.array([*map(chord_class, truth.labels), IGNORED])
-        return torch.from_numpy(classes[truth.at((np.arange(count) + 0.5) / rate)])
+        return torch.from_numpy(self.frame_classes(truth, count, rate))
 
-    def end(self, truth: Intervals) -> float:
-        """See `FrameKind`."""
-        return truth.times[-1, 1] if len(truth.labels) else 0.0
+    def class_of(self, label: str) -> int:
+        """See `StretchKind`."""
+        return chord_class(label)
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """See `FrameKind`."""
@@ -91,20 +92,12 @@ class Chords(FrameKind):
     def chosen(self, outputs, truths, rate):
         """The share of frames stands for the measures, which take long."""
         scored = [
-            self._frames_right(truth, some.argmax(axis=1), rate)
+            self.frames_right(truth, some.argmax(axis=1), rate)
             for truth, some in zip(truths, outputs, strict=True)
         ]
         return weighted_mean(
             [(value, float(weight > 0)) for value, weight in scored]
         ), self
-
-    def _frames_right(self, truth, answer, rate) -> tuple[float, float]:
-        """The share of frames, and how many there are to be right about."""
-        targets = self.targets(truth, len(answer), rate).numpy()
-        known = targets != IGNORED
-        if not known.any():
-            return 0.0, 0.0
-        return float((answer == targets)[known].mean()), float(known.sum())
 
     def answer(self, outputs: np.ndarray, rate: float) -> np.ndarray:
         """The class of every frame."""
@@ -113,17 +106,12 @@ class Chords(FrameKind):
     def scores(self, truth: Intervals, answer: np.ndarray, count, rate) -> Scored:
         """See `FrameKind`."""
         known, said = _whole(truth, count / rate), _stretches(answer, rate)
-        right = self._frames_right(truth, answer, rate)
+        right = self.frames_right(truth, answer, rate)
         return {"frame_accuracy": right, **compared(known, said)}
 
     def constant(self, truths: Sequence[Intervals]):
         """The chord that sounds longest in the training part."""
-        longest = Counter()
-        for truth in truths:
-            for (begin, end), label in zip(truth.times, truth.labels, strict=True):
-                longest[chord_class(label)] += end - begin
-        del longest[IGNORED]
-        most = max(longest, key=longest.get, default=len(TRIADS) - 1)
+        most = self.longest(truths, TRIADS.index(NO_CHORD))
         return lambda count, rate: np.full(count, most)
 
 
@@ -136,8 +124,7 @@ def compared(known: Intervals, said: Intervals) -> Scored:
         known.times, known.labels, said.times, said.labels
     )
     seconds = mir_eval.util.intervals_to_durations(intervals)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # of nothing to compare
+    with quiet():
         for name in MEASURES:
             right = getattr(mir_eval.chord, name)(truths, answers)
             value = mir_eval.chord.weighted_accuracy(right, seconds)
@@ -186,9 +173,9 @@ class ShippedChords(Chords):
         "taken for the truth, in training and test (T5).",
     )
 
-    def targets(self, truth: Intervals, count: int, rate: float) -> Tensor:
-        """See `FrameKind`."""
-        targets = super().targets(truth, count, rate)
+    def frame_classes(self, truth: Intervals, count: int, rate: float) -> np.ndarray:
+        """See `StretchKind`."""
+        targets = super().frame_classes(truth, count, rate)
         none = TRIADS.index(NO_CHORD)
         before = none  # until a chord has begun
         for at, found in enumerate(targets.tolist()):
@@ -198,11 +185,11 @@ class ShippedChords(Chords):
     def chosen(self, outputs, truths, rate):
         """See `FrameKind`."""
         scored = [
-            self._frames_right(truth, some.argmax(axis=1), rate)
+            self.frames_right(truth, some.argmax(axis=1), rate)
             for truth, some in zip(truths, outputs, strict=True)
         ]
         return weighted_mean(scored), self
 
     def scores(self, truth: Intervals, answer: np.ndarray, count, rate) -> Scored:
         """See `FrameKind`."""
-        return {"frame_accuracy": self._frames_right(truth, answer, rate)}
+        return {"frame_accuracy": self.frames_right(truth, answer, rate)}

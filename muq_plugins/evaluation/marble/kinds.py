@@ -5,17 +5,22 @@ Beats, chords and sections are one kind each, in a file of its name.
 
 from __future__ import annotations
 
+import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 from torch import Tensor
 
+from muq_plugins.data.datasets.annotations import Intervals
 from muq_plugins.errors import needs
 
 EXTRA = "marble"
+IGNORED = -1  # of a frame: it has no class
 
 # What a metric says of one recording or clip, and how much that counts in the mean.
 Scored = dict[str, tuple[float, float]]
@@ -81,6 +86,51 @@ class FrameKind(ABC):
     @abstractmethod
     def constant(self, truths: Sequence) -> Callable[[int, float], Any]:
         """The answer about so many frames of who knows the training part alone."""
+
+
+class StretchKind(FrameKind):
+    """Kinds whose annotation is stretches with a label: a class of every frame."""
+
+    @abstractmethod
+    def class_of(self, label: str) -> int:
+        """The class of a label; -1 if it has none."""
+
+    def end(self, truth: Intervals) -> float:
+        """See `FrameKind`."""
+        return float(truth.times[-1, 1]) if truth.labels else 0.0
+
+    def frame_classes(self, truth: Intervals, count: int, rate: float) -> np.ndarray:
+        """The class of every frame, -1 for none."""
+        # The last one is that of no stretch.
+        classes = np.array([*map(self.class_of, truth.labels), IGNORED])
+        return classes[truth.at((np.arange(count) + 0.5) / rate)]
+
+    def frames_right(
+        self, truth: Intervals, answer: np.ndarray, rate: float
+    ) -> tuple[float, float]:
+        """The share of frames, and how many there are to be right about."""
+        targets = self.frame_classes(truth, len(answer), rate)
+        known = targets != IGNORED
+        if not known.any():
+            return 0.0, 0.0
+        return float((answer == targets)[known].mean()), float(known.sum())
+
+    def longest(self, truths: Sequence[Intervals], otherwise: int) -> int:
+        """The class that lasts longest; otherwise, where none has any."""
+        seconds = Counter()
+        for truth in truths:
+            for (begin, end), label in zip(truth.times, truth.labels, strict=True):
+                seconds[self.class_of(label)] += end - begin
+        del seconds[IGNORED]
+        return max(seconds, key=seconds.get, default=otherwise)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without the warnings of mir_eval that there is nothing to compare."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        yield
 
 
 def weighted_mean(scored: Sequence[tuple[float, float]]) -> float:

@@ -7,8 +7,6 @@ mir_eval does.
 
 from __future__ import annotations
 
-import warnings
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, NamedTuple
@@ -21,14 +19,15 @@ from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
 from muq_plugins.data.datasets.annotations import SECTIONS, Intervals
 from muq_plugins.evaluation.marble.kinds import (
-    FrameKind,
+    IGNORED,
     Scored,
+    StretchKind,
     peaks,
+    quiet,
     weighted_mean,
     widened,
 )
 
-IGNORED = -1
 THRESHOLDS = (0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5)
 # Two boundaries are never nearer, in seconds.
 APART = 3.0
@@ -45,7 +44,7 @@ class SectionAnswer(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Sections(FrameKind):
+class Sections(StretchKind):
     """The sections of a recording."""
 
     threshold: float = 0.5  # of a boundary
@@ -71,21 +70,15 @@ class Sections(FrameKind):
 
     def targets(self, truth: Intervals, count: int, rate: float) -> Tensor:
         """The class of each frame, -1 for none, and how much one begins there."""
-        classes = self._classes(truth, count, rate)
+        classes = self.frame_classes(truth, count, rate)
         inner = truth.times[1:, 0]
         sides = 1 - np.arange(1, int(BLURRED * rate) + 1) / (BLURRED * rate + 1)
         begins = widened(inner, count, rate, sides)
         return torch.from_numpy(np.stack([classes, begins], axis=1).astype(np.float32))
 
-    def _classes(self, truth: Intervals, count: int, rate: float) -> np.ndarray:
-        number = {name: number for number, name in enumerate(self.classes)}
-        # The last one is that of no section.
-        classes = [number.get(label, IGNORED) for label in [*truth.labels, None]]
-        return np.array(classes)[truth.at((np.arange(count) + 0.5) / rate)]
-
-    def end(self, truth: Intervals) -> float:
-        """See `FrameKind`."""
-        return truth.times[-1, 1] if len(truth.labels) else 0.0
+    def class_of(self, label: str) -> int:
+        """See `StretchKind`."""
+        return self.classes.index(label) if label in self.classes else IGNORED
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """See `FrameKind`."""
@@ -135,11 +128,9 @@ class Sections(FrameKind):
         return Intervals(np.stack([edges[:-1], edges[1:]], axis=1) / rate, labels)
 
     def _accuracy(self, truth, frames, rate) -> tuple[float, float]:
-        targets = self._classes(truth, len(frames), rate)
-        known = targets != IGNORED
-        if not known.any():
-            return 0.0, 0.0
-        return float((targets == frames)[known].mean()), 1.0
+        """Of a recording, each of which counts the same."""
+        share, known = self.frames_right(truth, frames, rate)
+        return share, float(known > 0)
 
     def scores(self, truth: Intervals, answer: SectionAnswer, count, rate) -> Scored:
         """See `FrameKind`."""
@@ -149,15 +140,11 @@ class Sections(FrameKind):
 
     def constant(self, truths: Sequence[Intervals]):
         """One stretch of what the training part has most of."""
-        most = Counter(dict.fromkeys(self.classes, 0.0))
-        for truth in truths:
-            for (begin, end), label in zip(truth.times, truth.labels, strict=True):
-                most[label] += end - begin
-        longest = max(self.classes, key=most.get)
+        longest = self.longest(truths, 0)
 
         def answer(count: int, rate: float) -> SectionAnswer:
-            whole = Intervals(np.array([[0.0, count / rate]]), [longest])
-            return SectionAnswer(np.full(count, self.classes.index(longest)), whole)
+            times, name = np.array([[0.0, count / rate]]), self.classes[longest]
+            return SectionAnswer(np.full(count, longest), Intervals(times, [name]))
 
         return answer
 
@@ -171,8 +158,7 @@ def compared(known: Intervals, said: Intervals) -> Scored:
         scored[name] = _hits(known, said, window, trim=True)
         scored[f"{name}_untrimmed"] = _hits(known, said, window, trim=False)
     pair = known.times, known.labels, said.times, said.labels
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # of no stretch at all
+    with quiet():
         scored["section_pairwise"] = float(mir_eval.segment.pairwise(*pair)[2]), 1.0
         scored["section_v"] = float(mir_eval.segment.vmeasure(*pair)[2]), 1.0
     return scored
@@ -194,7 +180,6 @@ def _hits(truth: Intervals, answer: Intervals, window: float, trim: bool):
 
     if trim and len(truth.labels) < 2:
         return 0.0, 0.0
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # of no boundary at all
+    with quiet():
         found = mir_eval.segment.detection(truth.times, answer.times, window, trim=trim)
     return float(found[2]), 1.0
