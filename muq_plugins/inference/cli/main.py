@@ -133,12 +133,13 @@ for _name, _command in COMMANDS.items():
 for _name, _script in recipes.SCRIPTS.items():
     app.command(
         _name,
-        help=recipes.about(_script),
+        help=_script.help,
         context_settings={"ignore_unknown_options": True, "help_option_names": []},
     )(_recipe(_name))
-for _info in recipes.recipes.registered_commands:
-    _info.callback = _ending(f"recipes {_info.callback.__name__}", _info.callback)
-app.add_typer(recipes.recipes, name="recipes")
+_recipes = typer.Typer(rich_markup_mode=None)
+_recipes.callback(invoke_without_command=True)(recipes.listed)
+_recipes.command("copy")(_ending("recipes copy", recipes.copy))
+app.add_typer(_recipes, name="recipes")
 
 
 @app.command(hidden=True, context_settings={"ignore_unknown_options": True})

@@ -8,7 +8,7 @@ import shutil
 import sys
 import textwrap
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import typer
 
@@ -21,37 +21,36 @@ from muq_plugins.shipped import (
     with_what_it_needs,
 )
 
-SCRIPTS = {
-    "train": "MuQ/train.py",
-    "train-tokenizer": "MuQ/train_tokenizer.py",
-    "train-mulan": "MuQ/train_mulan.py",
-    "extract-labels": "MuQ/extract_labels.py",
-    "measure-statistics": "MuQ/measure_statistics.py",
-    "probe": "MuQ/probe.py",
-    "ablate": "MuQ/ablate.py",
-    "zero-shot": "MuQ/zero_shot.py",
-    "marble": "MARBLE/probe.py",
-    "recognition": "Recognition/train.py",
-}
 
-recipes = typer.Typer(
-    help="List the experiments that come along, or copy some to change them.",
-    rich_markup_mode=None,
-)
+class Script(NamedTuple):
+    """A recipe as a command."""
+
+    path: str
+    help: str
+
+
+SCRIPTS = {
+    "train": Script("MuQ/train.py", "Pre-train MuQ, its tokenizer first."),
+    "train-tokenizer": Script("MuQ/train_tokenizer.py", "Train a tokenizer alone."),
+    "train-mulan": Script("MuQ/train_mulan.py", "Train MuQ-MuLan: music and text."),
+    "extract-labels": Script("MuQ/extract_labels.py", "Store labels of a corpus."),
+    "measure-statistics": Script(
+        "MuQ/measure_statistics.py", "Mean and deviation of log-mels."
+    ),
+    "probe": Script("MuQ/probe.py", "What can be read off a frozen encoder."),
+    "ablate": Script("MuQ/ablate.py", "Run a study of experiments and seeds."),
+    "zero-shot": Script("MuQ/zero_shot.py", "Test a model of music and text."),
+    "marble": Script("MARBLE/probe.py", "Published tasks, on a frozen encoder."),
+    "recognition": Script("Recognition/train.py", "Fine-tune to recognise classes."),
+}
 
 
 def run_script(name: str, arguments: list[str]) -> None:
     """Runs a recipe as ``python recipes/...`` does."""
-    script = RECIPES / SCRIPTS[name]
+    script = RECIPES / SCRIPTS[name].path
     sys.argv = [str(script), *arguments]
     sys.path.insert(0, str(script.parent))  # where its neighbours are
     runpy.run_path(str(script), run_name="__main__")
-
-
-def about(script: str) -> str:
-    """The first line of what a recipe says about itself."""
-    text = (RECIPES / script).read_text(encoding="utf-8")
-    return re.search(r'^r?"""(.+)', text, re.MULTILINE)[1].removesuffix('"""')
 
 
 def question(path: Path) -> str:
@@ -61,9 +60,8 @@ def question(path: Path) -> str:
     return re.match(r".*?(?:[.?](?= )|$)", " ".join(filter(None, words)))[0]
 
 
-@recipes.callback(invoke_without_command=True)
 def listed(context: typer.Context) -> None:
-    """Lists them."""
+    """List the experiments that come along, or copy some to change them."""
     if context.invoked_subcommand is None:
         files = experiment_files()
         margin = " " * (max(map(len, files)) + 2)
@@ -74,7 +72,6 @@ def listed(context: typer.Context) -> None:
             print(textwrap.fill(text, wide, subsequent_indent=margin))
 
 
-@recipes.command()
 def copy(
     name: Annotated[str, typer.Argument(help="Experiment, such as muq.yaml.")],
     folder: Annotated[Path, typer.Argument(help="Where it goes.")] = Path("."),
