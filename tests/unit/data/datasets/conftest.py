@@ -1,5 +1,8 @@
 """Audio for fixtures in the layout of published data sets."""
 
+import os
+from pathlib import Path
+
 import numpy as np
 import pytest
 import soundfile
@@ -19,6 +22,15 @@ def sounds(tmp_path):
         return tmp_path / "audio"
 
     return write
+
+
+def published(name):
+    """The folder of a data set with its published annotations; skips without it."""
+    if not (folder := os.environ.get("MUQ_MARBLE_DATA")):
+        pytest.skip("MUQ_MARBLE_DATA is not set")
+    if not (folder := Path(folder) / name).is_dir():
+        pytest.skip(f"there is no {folder}")
+    return folder
 
 
 def spoil(path, change):

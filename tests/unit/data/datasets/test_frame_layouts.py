@@ -1,7 +1,6 @@
 """Data sets with beats, chords or sections in the layouts that they come in."""
 
 import json
-import os
 from collections import Counter
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from muq_plugins.data.datasets.tagged import drawn_parts
 from muq_plugins.errors import UserError
 from muq_plugins.evaluation.marble.task import open_task
 from muq_plugins.evaluation.marble.tasks import TASKS
+from tests.unit.data.datasets.conftest import published
 
 PARTS = ["train", "valid", "test"]
 LAB = "0.0 0.5 N\n0.5 1.0 C:maj7\n"
@@ -210,19 +210,15 @@ def test_parts_that_are_drawn_have_whole_groups_and_three_of_five_train():
     assert sorted(drawn_parts("abc").values()) == sorted(PARTS)
 
 
-ANNOTATIONS = os.environ.get("MUQ_MARBLE_DATA")
 # Recordings, and of how many there are beats, chords or sections.
 PUBLISHED = {"gtzan_beat": 930, "harmonix_structure": 912}
 
 
-@pytest.mark.skipif(not ANNOTATIONS, reason="MUQ_MARBLE_DATA is not set")
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_published_annotations(name):
     """Those that are in that folder of data sets, with or without their audio."""
     task = TASKS[name]
-    if not (folder := Path(ANNOTATIONS) / task.sheet.name).is_dir():
-        pytest.skip(f"there is no {folder}")
-    labelled = task.read(folder)
+    labelled = task.read(published(task.sheet.name))
     assert len(labelled.clips) == PUBLISHED[name]
     for clip in labelled.clips:
         task.frames.truth(clip.labels, clip.path)

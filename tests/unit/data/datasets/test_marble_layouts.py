@@ -2,10 +2,8 @@
 
 import gzip
 import json
-import os
 import re
 from collections import Counter
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -23,6 +21,7 @@ from muq_plugins.data.datasets.vocalset import (
 from muq_plugins.errors import UserError
 from muq_plugins.evaluation.marble.task import open_task
 from muq_plugins.evaluation.marble.tasks import TASKS
+from tests.unit.data.datasets.conftest import published
 
 
 def touch(*paths):
@@ -258,17 +257,13 @@ PUBLISHED = {
     "mtg_mood": (9949, 3802, 4231, 56),
     "nsynth_pitch": (289_205, 12_678, 4096, 128),
 }
-ANNOTATIONS = os.environ.get("MUQ_MARBLE_DATA")
 
 
-@pytest.mark.skipif(not ANNOTATIONS, reason="MUQ_MARBLE_DATA is not set")
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_published_annotations(name):
     """Those that are in that folder of data sets, with or without their audio."""
     task = TASKS[name]
-    if not (folder := Path(ANNOTATIONS) / task.sheet.name).is_dir():
-        pytest.skip(f"there is no {folder}")
-    labelled = task.read(folder)
+    labelled = task.read(published(task.sheet.name))
     counts = Counter(clip.part for clip in labelled.clips)
     found = (
         *(counts[part] for part in ("train", "valid", "test")),

@@ -1,9 +1,7 @@
 """Inst-Sim-ABX: majorities, baselines, and what an encoder chooses."""
 
 import csv
-import os
 from collections import Counter
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -24,6 +22,7 @@ from muq_plugins.evaluation.marble.similarity import (
     similarity_results,
 )
 from muq_plugins.evaluation.probing.features import LogMelFrames
+from tests.unit.data.datasets.conftest import published
 
 COLUMNS = ("Unnamed: 0", "ex_name", "subject_id", "reference", "sample_a", "sample_b")
 COLUMNS += (*ASPECTS.values(), "choice_time")
@@ -122,15 +121,9 @@ def test_what_is_missing_is_named(tmp_path):
         open_similarity(task, folder)
 
 
-ANNOTATIONS = os.environ.get("MUQ_MARBLE_DATA")
-
-
-@pytest.mark.skipif(not ANNOTATIONS, reason="MUQ_MARBLE_DATA is not set")
 def test_published_answers():
     """How many there are, and how often the same song has the majority in XYC."""
-    folder = Path(ANNOTATIONS) / "Inst-Sim-ABX"
-    if not folder.is_dir():
-        pytest.skip(f"there is no {folder}")
+    folder = published("Inst-Sim-ABX")
     for experiment, answers in (("XAB", 13_476), ("XYC", 13_422)):
         triplets = read_triplets(folder, experiment)
         assert sum(len(one.answers["overall"]) for one in triplets) == answers
