@@ -111,7 +111,10 @@ def train_tokenizer(experiment, wanted, manifests, folder):
         return
     # What stage 1 does not say is as in stage 2; the command line means stage 2.
     hparams = {**experiment.hparams, **wanted["tokenizer"]}
-    if "optimizer_step_limit" in experiment.overrides:
+    given = experiment.overrides
+    if "optimizer_step_limit" in given and not any(
+        key.endswith("tokenizer.optimizer_step_limit") for key in given
+    ):
         logger.info(
             f"The tokenizer before it takes {hparams['optimizer_step_limit']} updates "
             f"all the same: --tokenizer.optimizer_step_limit changes that, --budget "
