@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from muq_plugins.data.audio import CANCELLED, AudioError, check_audio, read_audio
+from muq_plugins.data.loudness import gain_to
 
 READ_SECONDS = 30.0
 # What is computed beside a window, of which the frames are dropped: further than a
@@ -138,8 +139,18 @@ def stream(
     yield Window(start, due, buffer, True)
 
 
-def read_blocks(path: str | Path, sample_rate: int) -> Iterator[Tensor]:
-    """Reads a file of any length in blocks, as `read_audio` would read it at once."""
+def read_blocks(
+    path: str | Path, sample_rate: int, loudness: float | None = None
+) -> Iterator[Tensor]:
+    """Reads a file of any length in blocks, as `read_audio` would read it at once.
+
+    A loudness in LUFS that it is brought to takes reading it once before.
+    """
+    if loudness is not None:
+        gain = gain_to(loudness, read_blocks(path, sample_rate), sample_rate)
+        for block in read_blocks(path, sample_rate):
+            yield block * torch.tensor(gain).to(block)
+        return
     start, size, silent = 0.0, round(READ_SECONDS * sample_rate), True
     while True:
         try:

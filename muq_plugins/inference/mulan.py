@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from muq_plugins.data.loudness import check_loudness
 from muq_plugins.data.windows import read_blocks, stream
 from muq_plugins.errors import UserError
 from muq_plugins.inference.folders import read_config, trained_on
@@ -27,6 +28,7 @@ from muq_plugins.inference.official_mulan import (
     read_official_mulan,
     save_official_mulan,
 )
+from muq_plugins.inference.space import Space, latent_space
 from muq_plugins.lobes import ContrastiveLoss
 from muq_plugins.lobes.finite import check_computed, check_wavs
 from muq_plugins.lobes.lengths import absolute_lengths
@@ -217,6 +219,21 @@ class MuQMuLan(FrozenModel):
         """
         return mulan_fingerprint(self.mods.audio, self.mods.text, self.clip_seconds)
 
+    def space(self, loudness: float | None = None) -> Space:
+        """Names the space of the latents.
+
+        Arguments
+        ---------
+        loudness : float or None
+            What `embed_file` is given.
+
+        Returns
+        -------
+        Space
+            Its ``name`` is equal where latents can be compared, and nowhere else.
+        """
+        return latent_space(self.fingerprint, loudness)
+
     def forward(
         self,
         wavs: Tensor | None = None,
@@ -290,13 +307,16 @@ class MuQMuLan(FrozenModel):
         return self._average([wav] for wav in tracks)
 
     @torch.no_grad()
-    def embed_file(self, path: str | Path) -> Tensor:
+    def embed_file(self, path: str | Path, loudness: float | None = None) -> Tensor:
         """Computes the latent of a file of any length in constant memory.
 
         Arguments
         ---------
         path : str or Path
             The audio file, at any sample rate.
+        loudness : float or None
+            In LUFS (ITU-R BS.1770), which the file is brought to first, such as -16;
+            None leaves it as it is.
 
         Returns
         -------
@@ -307,8 +327,11 @@ class MuQMuLan(FrozenModel):
         ------
         AudioError
             If the file cannot be read to its end, or is empty.
+        ValueError
+            If no music has such a loudness.
         """
-        return self._average([read_blocks(path, self.sample_rate)])[0]
+        check_loudness(loudness)
+        return self._average([read_blocks(path, self.sample_rate, loudness)])[0]
 
     @torch.no_grad()
     def embed_text(self, texts: Sequence[str]) -> Tensor:

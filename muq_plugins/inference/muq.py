@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,13 @@ import torch
 import yaml
 from torch import Tensor, nn
 
+from muq_plugins.data.audio import duration_for
+from muq_plugins.data.loudness import check_loudness
 from muq_plugins.data.windows import (
     EDGE_SECONDS,
     FrameChunk,
     embed_windows,
+    mean_of_frames,
     read_blocks,
 )
 from muq_plugins.errors import UserError
@@ -35,6 +39,12 @@ from muq_plugins.inference.official import (
     is_official,
     read_official,
     save_official,
+)
+from muq_plugins.inference.space import (
+    FADE_SECONDS,
+    WINDOW_SECONDS,
+    Space,
+    track_space,
 )
 from muq_plugins.lobes.encoders.base import EncoderOutput
 from muq_plugins.lobes.encoders.muq import MuQEncoder
@@ -163,6 +173,37 @@ class MuQ(FrozenModel):
         """Rate of the hidden states, in Hz."""
         return self.mods.encoder.frame_rate
 
+    @cached_property
+    def fingerprint(self) -> str:
+        """16 hexadecimal digits of all weights and of what comes before them.
+
+        Equal for copies of the model in either layout; computed once.
+        """
+        return encoder_fingerprint(self.mods.encoder)
+
+    def space(self, layer: int = -1, loudness: float | None = None) -> Space:
+        """Names the space that vectors of `embed_track` are in.
+
+        Arguments
+        ---------
+        layer : int
+            Which of the hidden states.
+        loudness : float or None
+            What `embed_track` is given.
+
+        Returns
+        -------
+        Space
+            Its ``name`` is equal where vectors can be compared, and nowhere else.
+
+        Raises
+        ------
+        ValueError
+            If there is no such layer.
+        """
+        [number] = self.find_layers([layer])
+        return track_space(self.fingerprint, number, loudness)
+
     def save_pretrained(self, folder: str | Path) -> Path:
         """Writes the model in the layout of the official package.
 
@@ -252,12 +293,59 @@ class MuQ(FrozenModel):
         """
         return torch.cat([chunk.hidden for chunk in self.embed_long(path, layer=layer)])
 
+    def embed_track(
+        self, path: str | Path, layer: int = -1, loudness: float | None = None
+    ) -> Tensor:
+        """Computes one vector of a whole file, of any length, in constant memory.
+
+        It is the mean of what `embed_long` gives out, as a unit vector: what
+        ``muq-plugins embed`` and ``index`` write, in the space that `space` names.
+        ``muq-plugins doctor --stability`` measures what changes it.
+
+        Arguments
+        ---------
+        path : str or Path
+            The audio file, at any sample rate.
+        layer : int
+            Which of the hidden states, 0 is the front end and -1 the last.
+        loudness : float or None
+            In LUFS (ITU-R BS.1770), which the file is brought to first, such as -16;
+            None leaves it as it is. Hidden states depend on the level.
+
+        Returns
+        -------
+        Tensor
+            (width,) on the CPU.
+
+        Raises
+        ------
+        AudioError
+            If the file cannot be read to its end, or is too short for a frame.
+        ValueError
+            If there is no such layer, or no music has such a loudness.
+
+        Example
+        -------
+        >>> import soundfile
+        >>> path = str(getfixture("tmp_path") / "noise.wav")
+        >>> soundfile.write(path, torch.randn(24000).numpy() / 9, 24000)
+        >>> vector = MuQ.from_pretrained("small").embed_track(path, loudness=-16.0)
+        >>> vector.shape, round(float(vector.norm()), 4)
+        (torch.Size([256]), 1.0)
+        """
+        check_loudness(loudness)
+        encoder = self.mods.encoder
+        duration_for(path, encoder.min_samples / encoder.sample_rate)
+        blocks = read_blocks(path, encoder.sample_rate, loudness)
+        mean = mean_of_frames(self.embed_long(blocks, layer=layer))
+        return nn.functional.normalize(mean, dim=0).float()
+
     @torch.no_grad()
     def embed_long(
         self,
         audio: str | Path | Iterable[Tensor],
-        window: float = 30.0,
-        overlap: float = 5.0,
+        window: float = WINDOW_SECONDS,
+        overlap: float = FADE_SECONDS,
         layer: int | Sequence[int] = -1,
     ) -> Iterator[FrameChunk]:
         """Embeds audio of any length in constant memory.

@@ -180,6 +180,7 @@ class _Page:
             # A run folder ends with its seed, and a hub id begins with its owner.
             trained_on=getattr(self.model, "trained_on", UNKNOWN),
             model="/".join(PurePath(store.model).parts[-2:]),
+            space=store.space.name,
             names=[place(entry) for entry in store.entries(SUGGESTED)],
             place=place,
         )

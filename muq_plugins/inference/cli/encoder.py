@@ -18,10 +18,6 @@ if TYPE_CHECKING:
 
     from muq_plugins.inference.muq import MuQ
 
-# Windows for audio that is streamed: what the paper's model has been trained on.
-WINDOW = 30.0
-OVERLAP = 1 / 6  # of a window
-
 
 def embed(
     model: options.MuQModel,
@@ -29,9 +25,13 @@ def embed(
     out: options.Out,
     layer: options.Layer = "-1",
     pool: Annotated[
-        Literal["mean", "frames"],
-        typer.Option(help="the mean over time, or every frame"),
-    ] = "mean",
+        Literal["track", "mean", "frames"],
+        typer.Option(
+            help="one unit vector of the whole track, as in an index; the mean over "
+            "time as it is; or every frame"
+        ),
+    ] = "track",
+    loudness: options.Loudness = None,
     format: options.Format = "npz",
     batch_seconds: options.BatchSeconds = 60.0,
     dtype: options.Dtype = "auto",
@@ -41,20 +41,22 @@ def embed(
     """Hidden states of audio files.
 
     One output file each below --out, in the same tree, named <file name>.<format>. It
-    holds "embedding": (layers, width), the mean over time, or (layers, frames, width)
-    with "times" in seconds; "layers"; and "facts", a JSON object with the path, the
-    rates, the model and more. The same command goes on where it was; what is done is
-    not done again.
+    holds "embedding": (layers, width), or (layers, frames, width) with "times" in
+    seconds; "layers"; and "facts", a JSON object with the path, the rates, the model
+    and more. Vectors may be compared if the "space" of their facts is the same, and not
+    otherwise. The same command goes on where it was; what is done is not done again.
     """
     device = pick_device(device)
+    from muq_plugins.data.loudness import check_loudness
     from muq_plugins.inference.cli.work import run_work
     from muq_plugins.inference.muq import MuQ
 
     layers = options.parse_layers(layer)
+    check_loudness(loudness)
 
     def prepare() -> Embedding:
         encoder = load(MuQ.from_pretrained, model, device)
-        return Embedding(encoder, model, layers, pool, dtype, batch_seconds)
+        return Embedding(encoder, model, layers, pool, dtype, batch_seconds, loudness)
 
     return run_work(prepare, inputs, out, format, batch_seconds, overwrite)
 
@@ -100,8 +102,15 @@ class Embedding:
         pool: str,
         dtype: str,
         batch_seconds: float,
+        loudness: float | None = None,
     ):
-        from muq_plugins.lobes.parts import encoder_fingerprint
+        from muq_plugins.inference.space import (
+            FADE_SECONDS,
+            TRACK,
+            WINDOW_SECONDS,
+            Space,
+            windows,
+        )
 
         encoder = model.mods.encoder
         num_states = encoder.num_layers + 1
@@ -109,32 +118,46 @@ class Embedding:
         every = layers == options.ALL_LAYERS
         self.layers = model.find_layers(range(num_states) if every else layers)
         self.pool = pool
-        self.batch_seconds = batch_seconds
-        self.window = min(WINDOW, batch_seconds)
+        self.loudness = loudness
+        # The vector of a track does not depend on what fits into a batch.
+        most = min(WINDOW_SECONDS, batch_seconds)
+        self.window = WINDOW_SECONDS if pool == TRACK else most
+        self.longest = most if pool == TRACK else batch_seconds
+        self.overlap = self.window * FADE_SECONDS / WINDOW_SECONDS
+        context = windows(self.window, self.overlap)
+        if pool != TRACK:
+            context = f"files up to {batch_seconds:g} s whole, others in {context}"
+        self.space = Space(
+            model.fingerprint, tuple(self.layers), pool, context, loudness
+        )
         self.device = str(model.device)
         self.dtype = _pick_dtype(dtype, self.device)
         self.sample_rate = encoder.sample_rate
         self.frame_rate = encoder.frame_rate
         self.min_samples = encoder.min_samples
-        self.fingerprint = encoder_fingerprint(encoder)
         self.about = {
             "model": name,
+            "space": self.space.name,
             "sample_rate": self.sample_rate,
             "frame_rate": self.frame_rate,
             "num_hidden_states": num_states,
         }
 
     def settings(self, duration: float) -> dict[str, Any]:
-        streamed = duration > self.batch_seconds
+        if self.pool == "track":
+            context = self.space.context
+        elif duration > self.longest:
+            context = f"windows of {self.window:g} s, edges dropped"
+        else:
+            context = "the whole file"
         return {
             "command": "embed",
-            "fingerprint": self.fingerprint,
+            "fingerprint": self.model.fingerprint,
             "layers": self.layers,
             "pool": self.pool,
+            "loudness": self.loudness,
             "dtype": self.dtype,
-            "context": f"windows of {self.window:g} s, edges dropped"
-            if streamed
-            else "the whole file",
+            "context": context,
         }
 
     def batch(self, wavs: Tensor, wav_lens: Tensor) -> list[dict[str, np.ndarray]]:
@@ -148,7 +171,7 @@ class Embedding:
         lengths = (out.lens * states.shape[2]).round().int().tolist()
         for index, frames in enumerate(lengths):
             hidden = states[:, index, :frames].float()
-            if self.pool == "mean":
+            if self.pool != "frames":
                 hidden = hidden.mean(dim=1)
             results.append(self._arrays(hidden.cpu()))
         return results
@@ -159,11 +182,11 @@ class Embedding:
 
         from muq_plugins.data.windows import mean_of_frames
 
-        size, overlap = (len(self.layers), -1), self.window * OVERLAP
-        chunks = self.model.embed_long(blocks, self.window, overlap, self.layers)
+        size = len(self.layers), -1
+        chunks = self.model.embed_long(blocks, self.window, self.overlap, self.layers)
         with self._precision():
-            if self.pool == "mean":
-                return self._arrays(mean_of_frames(chunks).float().view(size))
+            if self.pool != "frames":
+                return self._arrays(mean_of_frames(chunks).view(size))
             hidden = torch.cat([chunk.hidden for chunk in chunks])
         return self._arrays(hidden.unflatten(1, size).transpose(0, 1))
 
@@ -175,8 +198,11 @@ class Embedding:
 
     def _arrays(self, hidden: Tensor) -> dict[str, np.ndarray]:
         import numpy as np
+        from torch.nn.functional import normalize
 
-        arrays = {"embedding": hidden.numpy(), "layers": np.array(self.layers)}
+        if self.pool == "track":
+            hidden = normalize(hidden, dim=1)
+        arrays = {"embedding": hidden.float().numpy(), "layers": np.array(self.layers)}
         if self.pool == "frames":
             arrays["times"] = np.arange(hidden.shape[1]) / self.frame_rate
         return arrays

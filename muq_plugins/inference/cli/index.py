@@ -56,6 +56,7 @@ def index(
             "the index, or -1)",
         ),
     ] = None,
+    loudness: options.Loudness = None,
     prune: Annotated[
         bool,
         typer.Option(
@@ -86,7 +87,7 @@ def index(
         needs("--export", "parquet", "pyarrow")
     code = 0
     if folder is not None:
-        code = _update(out, folder, model, layer, pick_device(device))
+        code = _update(out, folder, model, layer, loudness, pick_device(device))
     if prune:
         from muq_plugins.inference.index.update import prune_index
 
@@ -146,6 +147,7 @@ def search(
         query = {"text": text} if audio is None else {"audio": shown(audio)}
         matches = [{"path": entry.shown, "score": score} for entry, score in found]
         said = {"stands_out": clear, "trained_on": trained_on} if audio is None else {}
+        said["space"] = opened.store.space.name
         print(json.dumps({"query": query, **said, "matches": matches}, indent=1))
     elif found:
         print("rank    score  path")
@@ -222,7 +224,12 @@ def serve(
 
 
 def _update(
-    out: str, folder: str, model: str | None, layer: int | None, device: str
+    out: str,
+    folder: str,
+    model: str | None,
+    layer: int | None,
+    loudness: float | None,
+    device: str,
 ) -> int:
     """Brings an index up to date with a folder; 1 if a file could not be used."""
     from tqdm import tqdm
@@ -236,17 +243,18 @@ def _update(
         with closing(Store(out)) as store:
             model = model or store.model
             layer = store.layer if layer is None else layer
+            loudness = store.space.loudness if loudness is None else loudness
     if model is None:
         raise UserError(f"There is no index in {out} yet: give --model to make one.")
     embedder = _load_model(model, layer, device)
     # What is loaded from a path is found from other folders too.
     name = os.path.abspath(model) if os.path.exists(model) else model
     bar = functools.partial(tqdm, unit="file", disable=None)
-    changes = update_index(out, folder, embedder, name, bar, say)
+    changes = update_index(out, folder, embedder, name, bar, say, loudness)
     say(
         f"{out}: {changes.added} new, {changes.changed} changed, {changes.moved} "
         f"moved, {changes.removed} removed, {changes.unchanged} unchanged. Now "
-        f"{count_files(changes.files)}."
+        f"{count_files(changes.files)} in the space {embedder.space(loudness).name}."
     )
     return report_problems("Could not be used:", changes.problems)
 
@@ -286,7 +294,8 @@ def _embed_query(
         return opened.vector(itself), itself, ""
     audio_info(audio)  # before the model is loaded
     embedder = _load_model_of(opened, model, device)
-    return as_vector(embedder.embed_file(audio)), itself, ""
+    vector = as_vector(embedder.embed_file(audio, opened.store.space.loudness))
+    return vector, itself, ""
 
 
 def _load_model(source: str, layer: int | None, device: str) -> Any:
@@ -316,7 +325,7 @@ def _load_model(source: str, layer: int | None, device: str) -> Any:
 
 def _load_model_of(opened: MusicIndex, source: str | None, device: str) -> Any:
     """The model that an index was made with, wherever it is now."""
-    from muq_plugins.inference.index.update import check_model
+    from muq_plugins.inference.space import check_space
 
     name = source or opened.store.model
     try:
@@ -328,7 +337,8 @@ def _load_model_of(opened: MusicIndex, source: str | None, device: str) -> Any:
             f"{error}\n{opened.folder} was made with this model: if it is somewhere "
             f"else now, give --model."
         ) from error
-    check_model(opened.store, model, name)
+    space = opened.store.space
+    check_space(space, model.space(space.loudness), str(opened.folder), name)
     return model
 
 

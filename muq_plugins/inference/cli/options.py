@@ -74,6 +74,15 @@ Layer = Annotated[
         help='hidden state: 0 is the front end, -1 the last; several as 3,6,-1; "all"',
     ),
 ]
+Loudness = Annotated[
+    float | None,
+    typer.Option(
+        metavar="LUFS",
+        help="bring every file to this loudness first (ITU-R BS.1770), such as -16; "
+        "vectors depend on the level (default: leave files as they are; of an index: "
+        "as it was made)",
+    ),
+]
 Device = Annotated[
     str | None,
     typer.Option(

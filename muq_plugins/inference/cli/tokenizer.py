@@ -108,6 +108,7 @@ class Tokenizing:
 
         self.tokenizer = tokenizer
         self.device = device
+        self.longest, self.loudness = batch_seconds, None
         self.sample_rate = tokenizer.sample_rate
         self.frame_samples = round(tokenizer.sample_rate / tokenizer.frame_rate)
         mel = getattr(tokenizer.features, "features", None)

@@ -16,6 +16,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from muq_plugins.data.audio import AudioError, duration_for, read_audio
+from muq_plugins.data.loudness import at_loudness
 from muq_plugins.data.windows import read_blocks
 from muq_plugins.errors import UserError, shown
 from muq_plugins.inference.cli.inputs import AudioInput, find_inputs
@@ -40,6 +41,8 @@ class Work(Protocol):
     about: dict[str, Any]  # facts for the outputs that do not decide about resuming
     sample_rate: int
     min_samples: int
+    longest: float  # seconds; longer audio is streamed
+    loudness: float | None  # in LUFS, which every file is brought to
     device: str
 
     def settings(self, duration: float) -> dict[str, Any]:
@@ -99,7 +102,9 @@ def run_work(
         progress.update(job.duration)
 
     def heard(job: Job) -> Iterator[Tensor]:
-        for block in ahead(read_blocks(job.input.path, work.sample_rate)):
+        for block in ahead(
+            read_blocks(job.input.path, work.sample_rate, work.loudness)
+        ):
             yield block
             progress.update(len(block) / work.sample_rate)
 
@@ -216,23 +221,26 @@ def batches(
     """Files of similar duration, padded, read while the batch before is computed.
 
     The longest come first: what does not fit into memory shows at the beginning. A file
-    that is longer than a batch comes without waveform, to be streamed.
+    that is longer than `work.longest` comes alone and without waveform, to be streamed.
     """
     groups: list[list[Job]] = []
     for job in sorted(jobs, key=lambda job: -job.duration):
         group = groups[-1] if groups else []
-        if group and group[0].duration * (len(group) + 1) <= batch_seconds:
+        longest = group[0].duration if group else 0.0
+        fits = longest * (len(group) + 1) <= batch_seconds
+        if group and fits and longest <= work.longest:
             group.append(job)
         else:
             groups.append([job])
 
     def read(group: list[Job]) -> tuple[list[Job], Tensor | None, Tensor | None]:
-        if group[0].duration > batch_seconds:
+        if group[0].duration > work.longest:
             return group, None, None
         wavs = {}
         for place, job in enumerate(group):
             try:
-                wavs[place] = read_audio(job.input.path, sample_rate=work.sample_rate)
+                wav = read_audio(job.input.path, sample_rate=work.sample_rate)
+                wavs[place] = at_loudness(wav, work.sample_rate, work.loudness)
             except AudioError as error:
                 refuse(job, error)
         if not wavs:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 import os
 import threading
 from collections.abc import Iterator
@@ -45,8 +46,9 @@ class MusicIndex:
     Example
     -------
     >>> from muq_plugins.inference.index.store import create
+    >>> from muq_plugins.inference.space import latent_space
     >>> folder = getfixture("tmp_path")
-    >>> create(folder, "results/muq_mulan/1234", "1ec3", width=2, layer=None)
+    >>> create(folder, "results/muq_mulan/1234", latent_space("1ec3"), width=2)
     >>> index = MusicIndex(folder)
     >>> index.store.put("/a.wav", 48, 0, 1.0, np.array([1.0, 0.0]))
     >>> index.store.put("/b.wav", 48, 0, 1.0, np.array([0.0, 1.0]))
@@ -271,8 +273,8 @@ def export_parquet(index: MusicIndex, path: str | Path) -> int:
     store, count = index.store, 0
     facts = {
         "model": store.model,
-        "fingerprint": store.fingerprint,
-        "embedded": "latent" if store.layer is None else f"layer {store.layer}",
+        "space": store.space.name,
+        "space_facts": json.dumps(store.space.facts()),
     }
     columns = {
         "path": pa.string(),

@@ -7,6 +7,7 @@ nothing names. Each has a checksum, since nobody else would notice a changed bit
 
 from __future__ import annotations
 
+import json
 import os
 import sqlite3
 import threading
@@ -23,6 +24,7 @@ from torch import Tensor
 
 from muq_plugins.errors import UserError, shown
 from muq_plugins.files import atomic
+from muq_plugins.inference.space import Space, latent_space, read_space, track_space
 
 FILE = "music.sqlite"
 # In the header of the file: tells ours from other SQLite files ("MuQi").
@@ -104,20 +106,16 @@ class News(NamedTuple):
     ids: np.ndarray
 
 
-def create(
-    folder: str | Path, model: str, fingerprint: str, width: int, layer: int | None
-) -> None:
+def create(folder: str | Path, model: str, space: Space, width: int) -> None:
     """Makes an index without files; it is complete or not there.
 
-    `model` is where its model is loaded from; `layer` is None if what is embedded is
-    the latent of a MuQ-MuLan, else the hidden state of an encoder.
+    `model` is where its model is loaded from.
     """
     path = Path(folder, FILE)
     facts = {
         "model": model,
-        "fingerprint": fingerprint,
+        "space": json.dumps(space.facts()),
         "width": str(width),
-        "layer": "" if layer is None else str(layer),
         "vectors": _new_name(),
         "revision": "0",
     }
@@ -134,7 +132,7 @@ class Store:
     Example
     -------
     >>> folder = getfixture("tmp_path")
-    >>> create(folder, "results/muq_mulan/1234", "1ec3", width=2, layer=None)
+    >>> create(folder, "results/muq_mulan/1234", latent_space("1ec3"), width=2)
     >>> store = Store(folder)
     >>> store.put("/music/a.wav", 48, 0, 1.0, np.array([0.6, 0.8]))
     >>> len(store), store.find("/music/a.wav").id
@@ -149,11 +147,15 @@ class Store:
         facts = dict(self._read(_FACTS))
         try:
             self.model = facts["model"]
-            self.fingerprint = facts["fingerprint"]
             self.width = int(facts["width"])
-            self.layer = int(facts["layer"]) if facts["layer"] else None
-        except (KeyError, ValueError) as error:
+            self.space = _space_of(facts)
+        except (KeyError, TypeError, ValueError) as error:
             raise damaged(self.path, f"what it says of itself: {facts}") from error
+
+    @property
+    def layer(self) -> int | None:
+        """The hidden state that its vectors are of; None for a MuQ-MuLan's latents."""
+        return self.space.layers[0] if self.space.layers else None
 
     def __len__(self) -> int:
         [[count]] = self._read("SELECT count(*) FROM files")
@@ -427,6 +429,15 @@ def _write_vectors(folder: Path, blocks: Iterable[bytes]) -> str:
 
 def _new_name() -> str:
     return f"vectors-{uuid.uuid4().hex[:12]}.f4"
+
+
+def _space_of(facts: dict[str, str]) -> Space:
+    """The space that an index says it holds."""
+    if "space" in facts:
+        return read_space(json.loads(facts["space"]))
+    # From before spaces had names; what was computed then is the first version.
+    layer, weights = facts["layer"], facts["fingerprint"]
+    return track_space(weights, int(layer)) if layer else latent_space(weights)
 
 
 def _set(connection: sqlite3.Connection, **facts: str) -> None:

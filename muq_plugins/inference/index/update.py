@@ -11,17 +11,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
-from muq_plugins.data.audio import AudioError, audio_info, duration_for
+from muq_plugins.data.audio import AudioError, audio_info
+from muq_plugins.data.loudness import check_loudness
 from muq_plugins.data.scan import Found, find_audio
-from muq_plugins.data.windows import mean_of_frames
 from muq_plugins.errors import UserError, shown
 from muq_plugins.files import locked
 from muq_plugins.inference.index.store import FILE, Entry, Store, as_vector, create
+from muq_plugins.inference.space import Space, check_space
 from muq_plugins.lobes.mulan import AudioModel
-from muq_plugins.lobes.parts import encoder_fingerprint
 
 if TYPE_CHECKING:
     from muq_plugins.inference.muq import MuQ
@@ -30,20 +29,21 @@ BLOCK = 1 << 20
 
 
 class EncoderLayer:
-    """An encoder as the model of an index: unit means of one hidden state."""
+    """An encoder as the model of an index: vectors of whole tracks of one layer."""
 
     def __init__(self, model: MuQ, layer: int):
         self.model = model
         self.layer = layer
-        self.encoder = model.mods.encoder
-        self.latent_width = self.encoder.width
-        self.fingerprint = encoder_fingerprint(self.encoder)
+        self.latent_width = model.mods.encoder.width
+        self.fingerprint = model.fingerprint
 
-    def embed_file(self, path: str) -> Tensor:
+    def space(self, loudness: float | None = None) -> Space:
+        """See `MuQ.space`."""
+        return self.model.space(self.layer, loudness)
+
+    def embed_file(self, path: str, loudness: float | None = None) -> Tensor:
         """The vector (width,) of a file of any length, in constant memory."""
-        duration_for(path, self.encoder.min_samples / self.encoder.sample_rate)
-        mean = mean_of_frames(self.model.embed_long(path, layer=self.layer))
-        return torch.nn.functional.normalize(mean, dim=0).float()
+        return self.model.embed_track(path, self.layer, loudness)
 
 
 @dataclass
@@ -66,6 +66,7 @@ def update_index(
     name: str,
     progress: Callable[[list], Iterable] = iter,
     say: Callable[[str], Any] | None = None,
+    loudness: float | None = None,
 ) -> Changes:
     """Makes an index hold exactly the audio files of a folder tree.
 
@@ -73,10 +74,11 @@ def update_index(
     after a kill, the same call goes on. A file that has moved is known by its content.
     Other processes that update the same index wait for their turn, which `say` is told.
 
-    `model` embeds the files; with an attribute ``layer`` it is an encoder. `name` is
-    where it was loaded from, for those who search later. `progress` passes on the files
-    that there are to embed, such as `tqdm`.
+    `model` embeds the files, at a `loudness` if there is one. `name` is where it was
+    loaded from, for those who search later. `progress` passes on the files that there
+    are to embed, such as `tqdm`.
     """
+    check_loudness(loudness)
     root = os.path.realpath(music)
     found = find_audio(root)
     if not found.paths:
@@ -84,13 +86,13 @@ def update_index(
             f"There are no audio files in {music}. What is indexed stays: if all of "
             f"its music has gone, run `muq-plugins index --prune --out {folder}`."
         )
-    folder, layer = Path(folder), getattr(model, "layer", None)
+    folder, space = Path(folder), model.space(loudness)
     _prepare(folder)
     with locked(folder, say=say):
         if not (folder / FILE).is_file():
-            create(folder, name, model.fingerprint, model.latent_width, layer)
+            create(folder, name, space, model.latent_width)
         with closing(Store(folder)) as store:
-            check_model(store, model, name)
+            check_space(store.space, space, str(folder), name)
             damaged, changes = store.check(), Changes()
             store.put_origin(name, root)
             todo = _compare(store, root, found, damaged, changes)
@@ -112,23 +114,6 @@ def prune_index(
         store.remove([*gone, *filter(_has_gone, store.problems())])
         store.compact()
     return gone
-
-
-def check_model(store: Store, model: AudioModel, name: str) -> None:
-    """Refuses a model, or a layer, that an index was not made with."""
-    there = f"{store.model} ({store.fingerprint})"
-    if model.fingerprint != store.fingerprint:
-        raise UserError(
-            f"{store.folder} is an index of another model: it was made with {there}, "
-            f"this is {name} ({model.fingerprint}). Vectors of different models cannot "
-            f"be compared: use that model, or make a new index with this one."
-        )
-    layer = getattr(model, "layer", None)
-    if layer != store.layer:
-        raise UserError(
-            f"{store.folder} holds layer {store.layer} of {there}, this is layer "
-            f"{layer}: give --layer {store.layer}, or make a new index."
-        )
 
 
 def _prepare(folder: Path) -> None:
@@ -203,7 +188,7 @@ def _embed(store: Store, model: AudioModel, path: str, changes: Changes) -> None
         status = os.stat(path) if os.path.exists(path) else None
         duration = audio_info(path).duration
         content = _content(path)
-        vector = as_vector(model.embed_file(path))
+        vector = as_vector(model.embed_file(path, store.space.loudness))
     except (AudioError, OSError) as error:
         words = str(error)
     else:

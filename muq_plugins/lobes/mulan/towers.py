@@ -29,8 +29,11 @@ class AudioModel(Protocol):
     fingerprint: str
     latent_width: int
 
-    def embed_file(self, path: str) -> Tensor:
-        """Embeds a file."""
+    def space(self, loudness: float | None = None) -> Any:
+        """What makes vectors comparable, with a ``name``."""
+
+    def embed_file(self, path: str, loudness: float | None = None) -> Tensor:
+        """Embeds a file, brought to a loudness in LUFS first if there is one."""
 
 
 class TextModel(Protocol):

@@ -204,12 +204,12 @@ def test_an_index_from_a_stranger_gives_out_no_other_files(
 
 
 def test_an_index_that_knows_no_words(tmp_path, music):
-    model = ToneModel()
-    model.layer = 3
+    model = ToneModel(layer=3)
     update_index(tmp_path / "layer", music, model, "results/muq")
     client = client_of(make_app(MusicIndex(tmp_path / "layer"), None))
     page = client.get("/")
     assert "Describe the music" not in page.text and "<details open>" in page.text
+    assert f"<code>{model.space().name}</code>" in page.text
     assert names(client.get("/", params={"file": "b.wav"}))
     page = client.get("/", params={"q": "440"})
     assert page.status_code == 400 and "which knows no words" in page.text

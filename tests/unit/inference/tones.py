@@ -12,6 +12,7 @@ import soundfile
 import torch
 
 from muq_plugins.data.audio import read_audio
+from muq_plugins.inference.space import latent_space, track_space
 
 logger = logging.getLogger("muq_plugins.lobes.mulan.tones")
 
@@ -25,7 +26,8 @@ class ToneModel:
 
     trained_on = "pure tones"
 
-    def __init__(self, fingerprint="70e5", seconds=0.0):
+    def __init__(self, fingerprint="70e5", seconds=0.0, layer=None):
+        self.layer = layer  # as if it were an encoder's
         self.fingerprint = fingerprint
         self.latent_width = WIDTH
         self.seconds = seconds  # that a file takes
@@ -39,7 +41,12 @@ class ToneModel:
             raise FileNotFoundError(f"No trained MuQ-MuLan model in {source}.")
         return cls(path.read_text("utf-8"))
 
-    def embed_file(self, path):
+    def space(self, loudness=None):
+        if self.layer is not None:
+            return track_space(self.fingerprint, self.layer, loudness)
+        return latent_space(self.fingerprint, loudness)
+
+    def embed_file(self, path, loudness=None):
         self.embedded.append(Path(path).name)
         time.sleep(self.seconds)
         wav = read_audio(path, sample_rate=24000)

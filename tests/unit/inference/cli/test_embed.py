@@ -7,6 +7,7 @@ import shutil
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 
 from muq_plugins import MuQ, MuQEncoder
@@ -44,7 +45,7 @@ def hidden(model_folder, path, layer=-1):
 
 def test_mean_embeddings_of_a_folder(embed, out, music, model_folder):
     """Files of unequal lengths in one batch equal those on their own."""
-    assert embed() == 0
+    assert embed("--pool", "mean") == 0
     for name in ("a.wav", "deep/b.flac", "deep/c.wav"):
         record = read_record(out / f"{name}.npz")
         expected = hidden(model_folder, music / name).mean(0)
@@ -83,11 +84,55 @@ def test_all_layers_and_frames_of_every_encoder(name, embed, out, music, tmp_pat
         assert found.facts["frame_rate"] == model.frame_rate
 
 
+def test_a_vector_of_a_track_does_not_depend_on_the_batch(
+    embed, out, music, write_wav, model_folder
+):
+    """It is that of Python and of an index, and says in which space it is."""
+    write_wav(music / "long.wav", 33.0)
+    assert embed("--batch-seconds", "50", "--layer", "1,2") == 0
+    assert embed("--batch-seconds", "1", "--layer", "1", out="other") == 0
+    model = MuQ.from_pretrained(model_folder)
+    for name in ("a.wav", "deep/b.flac", "long.wav"):
+        expected = torch.stack([model.embed_track(music / name, n) for n in (1, 2)])
+        first, other = (
+            read_record(folder / f"{name}.npz")
+            for folder in (out, out.with_name("other"))
+        )
+        assert expected.norm(dim=1) == pytest.approx(1)
+        assert np.abs(first.arrays["embedding"] - expected.numpy()).max() < 1e-5
+        assert np.abs(other.arrays["embedding"][0] - expected[0].numpy()).max() < 1e-5
+        assert other.facts["space"] == model.space(1).name
+        assert first.facts["space"] not in (model.space(1).name, model.space(2).name)
+
+
+def test_loudness_takes_the_level_away(embed, out, music, model_folder, tmp_path):
+    wav, rate = soundfile.read(music / "a.wav")
+    soundfile.write(music / "quiet.wav", wav / 10, rate, "FLOAT")
+    soundfile.write(music / "long.wav", np.tile(wav, 21), rate)
+    assert embed() == 0
+    assert embed("--loudness", "-20", out="same") == 0
+
+    def similarity(folder):
+        loud, quiet = (
+            read_record(folder / f"{name}.wav.npz").arrays["embedding"][0]
+            for name in ("a", "quiet")
+        )
+        return float(loud @ quiet)
+
+    assert similarity(out) < 0.99 and similarity(tmp_path / "same") > 1 - 1e-5
+    model = MuQ.from_pretrained(model_folder)
+    for name in ("quiet.wav", "long.wav"):
+        record = read_record(tmp_path / "same" / f"{name}.npz")
+        expected = model.embed_track(music / name, loudness=-20.0).numpy()
+        assert np.abs(record.arrays["embedding"][0] - expected).max() < 1e-5
+        assert record.facts["space"] == model.space(loudness=-20.0).name
+
+
 def test_an_output_opens_without_this_package(embed, out):
     embed()
     with np.load(out / "a.wav.npz") as file:
         assert sorted(file) == ["embedding", "facts", "layers"]
-        assert json.loads(str(file["facts"]))["pool"] == "mean"
+        assert json.loads(str(file["facts"]))["pool"] == "track"
 
 
 def test_every_frame_of_several_layers(embed, out, music, model_folder):
@@ -122,7 +167,7 @@ def test_long_files_are_streamed(embed, out, music, write_wav, model_folder, poo
 
 
 def test_bfloat16(embed, out, music, model_folder):
-    assert embed("--dtype", "bfloat16") == 0
+    assert embed("--dtype", "bfloat16", "--pool", "mean") == 0
     record = read_record(out / "a.wav.npz")
     expected = hidden(model_folder, music / "a.wav").mean(0).numpy()
     difference = abs(record.arrays["embedding"][0] - expected).max()
@@ -134,7 +179,7 @@ def test_bfloat16(embed, out, music, model_folder):
 def test_on_the_device_under_test(embed, out, music, write_wav, model_folder, device):
     """--dtype auto may be bfloat16 there."""
     path = write_wav(music / "long.wav", 4.0)
-    assert embed("--device", device, "--batch-seconds", "3") == 0
+    assert embed("--device", device, "--batch-seconds", "3", "--pool", "mean") == 0
     for name in ("a.wav", "long.wav"):
         record = read_record(out / f"{name}.npz")
         expected = hidden(model_folder, music / name).mean(0).numpy()
@@ -189,6 +234,7 @@ def test_outputs_of_changed_audio_are_made_again(embed, out, music, write_wav, c
         (["--layer", "0"], "layers is [2] there, [0] now"),
         (["--pool", "frames"], "pool is mean there, frames now"),
         (["--dtype", "bfloat16"], "dtype is float32 there, bfloat16 now"),
+        (["--loudness", "-20"], "loudness is None there, -20.0 now"),
         (
             ["--batch-seconds", "1"],
             "context is the whole file there, windows of 1 s, edges dropped now",
@@ -196,7 +242,8 @@ def test_outputs_of_changed_audio_are_made_again(embed, out, music, write_wav, c
     ],
 )
 def test_other_settings_are_refused(embed, out, capsys, options, difference):
-    embed()
+    options = ["--pool", "mean", *options]
+    embed("--pool", "mean")
     before = (out / "a.wav.npz").read_bytes()
     assert embed(*options) == 2
     message = capsys.readouterr().err
@@ -326,6 +373,7 @@ def test_memory_that_is_too_small_is_explained(embed, out, monkeypatch, capsys):
         (["--batch-seconds", "0.5"], "at least 1, got '0.5'"),
         (["--batch-seconds", "inf"], "at least 1, got 'inf'"),
         (["--batch-seconds", "nan"], "at least 1, got 'nan'"),
+        (["--loudness", "3"], "in LUFS between -40 and -5, such as -16, got 3"),
         (["--format", "csv"], "'csv' is not one of"),
         (["--modell", "x"], "--modell"),
     ],

@@ -23,13 +23,14 @@ def command(tmp_path, monkeypatch):
 def test_new_changed_and_removed_files(command, tmp_path, capsys):
     assert main(command) == 0
     assert capsys.readouterr().err.endswith(
-        "index: 2 new, 0 changed, 0 moved, 0 removed, 0 unchanged. Now 2 files.\n"
+        "index: 2 new, 0 changed, 0 moved, 0 removed, 0 unchanged. Now 2 files in "
+        f"the space {ToneModel().space().name}.\n"
     )
     (tmp_path / "music" / "a.wav").unlink()
     write_tone(tmp_path / "music" / "b.wav", 660, seconds=0.5)
     write_tone(tmp_path / "music" / "c.wav", 880)
     assert main(command) == 0
-    assert "1 new, 1 changed, 0 moved, 1 removed, 0 unchanged. Now 2 files." in (
+    assert "1 new, 1 changed, 0 moved, 1 removed, 0 unchanged. Now 2 files in" in (
         capsys.readouterr().err
     )
     del command[2:4]  # the model of the index
@@ -55,10 +56,10 @@ def test_a_damaged_config_is_what_is_wrong(command, tmp_path, capsys):
 def test_an_interrupted_command_goes_on(command, monkeypatch, capsys):
     embed = ToneModel.embed_file
 
-    def interrupt(self, path):
+    def interrupt(self, path, loudness):
         if path.endswith("b.wav"):
             raise KeyboardInterrupt
-        return embed(self, path)
+        return embed(self, path, loudness)
 
     monkeypatch.setattr(ToneModel, "embed_file", interrupt)
     assert main(command) == 130
@@ -103,9 +104,9 @@ def test_mistakes_are_explained(command, tmp_path, capsys):
     other = make_model(tmp_path / "other", "0ff0")
     assert main([*command, "--model", other]) == 2
     message = capsys.readouterr().err
-    assert f"was made with {tmp_path / 'model'} (70e5), this is {other} (0ff0)" in (
-        message
-    )
+    held, given = ToneModel().space().name, ToneModel("0ff0").space().name
+    assert f"index holds vectors of the space {held}, and {other} gives" in message
+    assert f"the space {given}" in message and "give that model" in message
     assert main(["index", str(tmp_path / "nowhere"), *command[2:]]) == 2
     assert "nowhere is not a folder" in capsys.readouterr().err
     assert main(["index", str(tmp_path / "model"), *command[2:]]) == 2

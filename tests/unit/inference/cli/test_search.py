@@ -5,7 +5,9 @@ import shutil
 from pathlib import Path
 
 import pytest
+import soundfile
 
+from muq_plugins import MuQ
 from muq_plugins.inference.cli.main import main
 from tests.unit.inference.tones import make_model, use_tones, write_tone
 
@@ -134,7 +136,7 @@ def test_mistakes_are_explained(index, tmp_path, capsys):
     assert "Give one query" in message(capsys, *at)
     assert "Give one query" in message(capsys, "440", "--audio", "a.wav", *at)
     other = make_model(tmp_path / "other", "0ff0")
-    assert "an index of another model" in message(capsys, "440", *at, "--model", other)
+    assert "70e5 there, 0ff0 here" in message(capsys, "440", *at, "--model", other)
     missing = message(capsys, "--audio", tmp_path / "new.wav", *at)
     assert "new.wav: missing" in missing
     nowhere = message(capsys, "440", "--index", tmp_path / "nowhere")
@@ -185,10 +187,29 @@ def test_an_index_of_an_encoder_keeps_its_layer(timbre, music, model_folder, cap
     before = sorted(Path(timbre).iterdir())
     write_tone(music / "e.wav", 990)
     assert main([*command, "--layer", "2"]) == 2
-    assert "this is layer 2: give --layer 1" in capsys.readouterr().err
+    assert "layers 1 there, 2 here): give --layer 1," in capsys.readouterr().err
     assert main([*command, "--layer", "3"]) == 2
     assert "has 3 hidden states" in capsys.readouterr().err
     assert sorted(Path(timbre).iterdir()) == before
+
+
+def test_an_index_keeps_its_loudness(music, model_folder, tmp_path, capsys):
+    index = str(tmp_path / "even")
+    command = ["index", str(music), "--out", index]
+    assert main([*command, "--model", model_folder, "--loudness", "-20"]) == 0
+    write_tone(music / "d.wav", 660, seconds=1)
+    assert main(command) == 0
+    space = MuQ.from_pretrained(model_folder).space(loudness=-20.0).name
+    assert f"3 unchanged. Now 4 files in the space {space}." in capsys.readouterr().err
+    wav, rate = soundfile.read(music / "d.wav")
+    soundfile.write(tmp_path / "quiet.wav", wav / 20, rate, "FLOAT")
+    query = ["search", "--audio", str(tmp_path / "quiet.wav"), "--index", index]
+    assert main([*query, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["space"] == space
+    best = found["matches"][0]
+    assert best["path"] == str(music / "d.wav")
+    assert best["score"] == pytest.approx(1, abs=1e-5)
 
 
 def test_pruned_and_exported(index, music, tmp_path, capsys):

@@ -62,7 +62,7 @@ def test_mistakes_are_explained(index, tmp_path, capsys):
     other = make_model(tmp_path / "other", "0ff0")
     options = ["--port", "0", "--model", other]
     assert main(["serve", "--index", index, *options]) == 2
-    assert "an index of another model" in capsys.readouterr().err
+    assert "70e5 there, 0ff0 here" in capsys.readouterr().err
     assert main(["serve", "--index", str(tmp_path / "x"), "--port", "0"]) == 2
     assert "is not an index of music" in capsys.readouterr().err
     for port in ("65536", "http"):

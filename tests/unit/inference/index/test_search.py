@@ -18,6 +18,7 @@ from muq_plugins.inference.index.search import (
 )
 from muq_plugins.inference.index.store import create
 from muq_plugins.inference.index.update import update_index
+from muq_plugins.inference.space import latent_space
 from tests.unit.inference.tones import write_tone
 
 
@@ -67,7 +68,7 @@ def test_all_vectors_are_compared(tmp_path):
     """Against a plain sort, for counts below and above the number of files."""
     random = np.random.default_rng(0)
     vectors = random.standard_normal((500, 24)).astype(np.float32)
-    create(tmp_path, "results/tones", "70e5", 24, layer=None)
+    create(tmp_path, "results/tones", latent_space("70e5"), 24)
     index = MusicIndex(tmp_path)
     for number, vector in enumerate(vectors):
         index.store.put(f"/{number}", 48, 0, 1.0, vector)
@@ -203,7 +204,7 @@ def test_a_table_for_other_programs(tmp_path, folder, music):
     index = MusicIndex(folder)
     assert export_parquet(index, tmp_path / "music.parquet") == 4
     table = parquet.read_table(tmp_path / "music.parquet")
-    assert table.schema.metadata[b"fingerprint"] == b"70e5"
+    assert table.schema.metadata[b"space"] == latent_space("70e5").name.encode()
     rows = table.to_pylist()
     assert [row["path"] for row in rows] == [e.shown for e in index.store.entries()]
     for row, entry in zip(rows, index.store.entries(), strict=True):

@@ -10,13 +10,14 @@ import pytest
 from muq_plugins.errors import UserError
 from muq_plugins.inference.index.search import MusicIndex
 from muq_plugins.inference.index.store import APPLICATION, FILE, Store, create
+from muq_plugins.inference.space import latent_space
 
 WIDTH = 3
 
 
 @pytest.fixture
 def store(tmp_path):
-    create(tmp_path, "results/tones", "70e5", WIDTH, layer=None)
+    create(tmp_path, "results/tones", latent_space("70e5"), WIDTH)
     return Store(tmp_path)
 
 
@@ -172,7 +173,10 @@ def test_an_index_of_format_1_goes_on(tmp_path):
     old_index(tmp_path)
     index = MusicIndex(tmp_path)
     assert found(index) == {"a.wav": 2.0, "b.wav": 3.0, "c.wav": 4.0}
-    assert (index.store.model, index.store.fingerprint) == ("results/tones", "70e5")
+    assert (index.store.model, index.store.space) == (
+        "results/tones",
+        latent_space("70e5"),
+    )
     assert index.takes_texts and index.store.folders() == ["/music"]
     assert index.store.problems() == {"/music/x.wav": "bad"}
     assert [entry.id for entry in index.store.entries()] == [2, 3, 4]

@@ -129,7 +129,7 @@ def test_a_file_that_goes_bad_is_not_found_any_more(tmp_path, music, model):
 def test_a_latent_that_is_not_finite_is_a_problem(tmp_path, music, model, monkeypatch):
     embed = ToneModel.embed_file
 
-    def broken(self, path):
+    def broken(self, path, loudness):
         return embed(self, path) * (float("nan") if path.endswith("a.wav") else 1)
 
     monkeypatch.setattr(ToneModel, "embed_file", broken)
@@ -196,7 +196,7 @@ def test_names_that_are_not_utf8(tmp_path, music, model):
 
 def test_another_model_is_refused(tmp_path, music, model):
     update(tmp_path, music, model)
-    with pytest.raises(UserError, match=r"tones \(70e5\), this is .*\(0ff0\)"):
+    with pytest.raises(UserError, match="weights .* 70e5 there, 0ff0 here"):
         update_index(tmp_path / "index", music, ToneModel("0ff0"), "others")
 
 
@@ -206,15 +206,13 @@ def test_a_folder_of_something_else_is_refused(tmp_path, music, model):
 
 
 def test_another_layer_is_refused(tmp_path, music, model):
-    model.layer = 3
-    update(tmp_path, music, model)
-    other = ToneModel()
-    other.layer = 6
+    update(tmp_path, music, ToneModel(layer=3))
+    other = ToneModel(layer=6)
     before = (tmp_path / "index" / "music.sqlite").read_bytes()
-    with pytest.raises(UserError, match=r"holds layer 3 of .* this is layer 6: give"):
+    with pytest.raises(UserError, match=r"3 there, 6 here\): give --layer 3, or"):
         update(tmp_path, music, other)
-    with pytest.raises(UserError, match="this is layer None"):
-        update(tmp_path, music, ToneModel())
+    with pytest.raises(UserError, match=r"as it is there, -16\.0 here\): leave"):
+        update(tmp_path, music, ToneModel(layer=3), loudness=-16.0)
     assert (tmp_path / "index" / "music.sqlite").read_bytes() == before
 
 

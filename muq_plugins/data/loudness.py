@@ -1,0 +1,90 @@
+"""Loudness by ITU-R BS.1770, as FFmpeg measures it (EBU R 128), in constant memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from fractions import Fraction
+
+import torch
+from torch import Tensor
+
+from muq_plugins.errors import UserError
+
+# What a gate leaves out: a recording that is nowhere louder has no loudness.
+SILENT = -70.0
+# Levels that music is brought to: streaming services use -14, broadcasts -23.
+LOWEST, HIGHEST = -40.0, -5.0
+# What is further away is no music; more would leave the range that models take.
+MOST_GAIN = 30.0
+
+
+def check_loudness(loudness: float | None) -> None:
+    """Refuses a level in LUFS that no music should be brought to."""
+    if loudness is not None and not LOWEST <= loudness <= HIGHEST:
+        raise UserError(
+            f"The loudness must be a level in LUFS between {LOWEST:g} and {HIGHEST:g}, "
+            f"such as -16, got {loudness:g}."
+        )
+
+
+def measure_loudness(blocks: Iterable[Tensor], sample_rate: int) -> float:
+    """The integrated loudness of mono audio in blocks (samples,), in LUFS.
+
+    `SILENT` where nothing is louder than that.
+    """
+    import av
+    import av.filter
+
+    graph = av.filter.Graph()
+    source = graph.add(
+        "abuffer",
+        sample_rate=str(sample_rate),
+        sample_fmt="flt",
+        channel_layout="mono",
+        time_base=f"1/{sample_rate}",
+    )
+    meter = graph.add("ebur128", "metadata=1:framelog=quiet")
+    sink = graph.add("abuffersink")
+    source.link_to(meter)
+    meter.link_to(sink)
+    graph.configure()
+    loudness = SILENT
+
+    def follow() -> None:
+        nonlocal loudness
+        while True:
+            try:
+                facts = graph.pull().metadata
+            except (av.error.BlockingIOError, av.error.EOFError):
+                return
+            loudness = float(facts.get("lavfi.r128.I", loudness))
+
+    heard = 0
+    for block in blocks:
+        samples = block.float().numpy()[None]
+        frame = av.AudioFrame.from_ndarray(samples, format="flt", layout="mono")
+        frame.sample_rate, frame.time_base = sample_rate, Fraction(1, sample_rate)
+        frame.pts = heard
+        heard += len(block)
+        graph.push(frame)
+        follow()
+    graph.push(None)
+    follow()
+    return loudness
+
+
+def gain_to(loudness: float, blocks: Iterable[Tensor], sample_rate: int) -> float:
+    """What a recording is multiplied by to have a loudness; 1 if it is silent."""
+    found = measure_loudness(blocks, sample_rate)
+    if found <= SILENT:
+        return 1.0
+    return 10 ** (min(loudness - found, MOST_GAIN) / 20)
+
+
+def at_loudness(wav: Tensor, sample_rate: int, loudness: float | None) -> Tensor:
+    """A whole recording (samples,) at a loudness; None leaves it as it is."""
+    if loudness is None:
+        return wav
+    # In the blocks that files are streamed in: short ones change the last digits.
+    blocks = wav.split(30 * sample_rate)
+    return wav * torch.tensor(gain_to(loudness, blocks, sample_rate)).to(wav)

@@ -1,0 +1,34 @@
+"""Loudness: what BS.1770 says of known signals, in blocks as at once."""
+
+import math
+
+import pytest
+import torch
+
+from muq_plugins.data.loudness import SILENT, at_loudness, measure_loudness
+
+RATE = 24000
+
+
+def tone(amplitude, seconds=8):
+    return amplitude * torch.sin(
+        2 * math.pi * 997 * torch.arange(seconds * RATE) / RATE
+    )
+
+
+def test_a_tone_has_the_loudness_of_the_standard():
+    """One channel at full scale and 997 Hz is -3.01; silence beside it is left out."""
+    for level in (0.0, -20.0, -40.0):
+        wav = tone(10 ** (level / 20))
+        found = measure_loudness([wav], RATE)
+        assert found == pytest.approx(-3.01 + level, abs=0.1)
+        blocks = torch.cat([torch.zeros(5 * RATE), wav]).split(7777)
+        assert measure_loudness(blocks, RATE) == pytest.approx(found, abs=0.3)
+
+
+def test_what_has_no_loudness_stays():
+    for wav in (torch.zeros(RATE), tone(1e-4), tone(0.5)[:1000]):
+        assert measure_loudness([wav], RATE) == SILENT
+        assert torch.equal(at_loudness(wav, RATE, -16.0), wav)
+    wav = at_loudness(tone(1e-3), RATE, -10.0)  # 53 dB would be no music any more
+    assert measure_loudness([wav], RATE) == pytest.approx(-63 + 30, abs=0.1)
