@@ -98,8 +98,11 @@ def scores_by_number(
     """Draw the scores of experiments against the number that they differ in."""
     with new_figure(path, width=8, height=3.9) as figure:
         axes = figure.add_subplot()
-        axes.set_xscale("log", base=2)
-        axes.set_xlim(min(x) / 2**0.35, max(x) * 2**0.35)
+        if min(x) > 0:
+            axes.set_xscale("log", base=2)
+            axes.set_xlim(min(x) / 2**0.35, max(x) * 2**0.35)
+        else:  # a number like "none of it" has no place among doublings
+            axes.margins(x=0.08)
         means = [np.mean(dots.values) for dots in scores]
         axes.plot(x, means, color=VALID, linewidth=1.2, zorder=2)
         for place, dots in zip(x, scores, strict=True):

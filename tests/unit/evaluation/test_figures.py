@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.image import imread
 
 from muq_plugins.evaluation.figures import style
+from muq_plugins.evaluation.figures.experiments import Dots, scores_by_number
 from muq_plugins.evaluation.figures.lines import (
     Level,
     Line,
@@ -136,6 +137,18 @@ def test_intervals_and_shares(tmp_path, drawn):
     assert "80%" in texts_of(drawn[1])
     for name in "ab":
         assert_is_png(tmp_path / f"{name}.png")
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("x", [[1, 2, 16], [0, 0.5, 1]])
+def test_numbers_of_experiments_have_places_apart(tmp_path, drawn, x):
+    dots = [Dots(str(number), [50.0, 51.0], (49.0, 52.0)) for number in x]
+    scores_by_number(x, dots, {}, ("number", "score"), tmp_path / "a.png")
+    axes = drawn[0].axes[0]
+    places = axes.transAxes.inverted().transform(
+        axes.transData.transform([(number, 50) for number in x])
+    )[:, 0]
+    assert places[0] > 0.05 and places[-1] < 0.95 and np.diff(places).min() > 0.2
 
 
 def test_global_state_is_left_alone(tmp_path, monkeypatch):
