@@ -9,6 +9,7 @@ import pytest
 from hyperpyyaml import load_hyperpyyaml
 from typer.main import get_command
 
+import muq_plugins
 from muq_plugins.experiment import resolve_experiment, save_experiment
 from muq_plugins.experiment.command_line import parse_arguments
 from muq_plugins.experiment.extends import dump_yaml, parse_yaml
@@ -182,3 +183,14 @@ def test_wrong_commands_are_noticed(tmp_path, monkeypatch):
         check_command("train.py", ["b.yaml"])
     with pytest.raises(ValueError, match="--sede is neither"):
         check_command("train.py", ["a.yaml", "--sede", "3"])
+
+
+def test_what_a_release_names_twice_is_the_same():
+    cited = parse_yaml((ROOT / "CITATION.cff").read_text(), "CITATION.cff")
+    assert cited["version"] == muq_plugins.__version__
+    setup = (ROOT / "setup.py").read_text()
+    image = (ROOT / "docs" / "examples" / "Dockerfile").read_text()
+    ranges = re.findall(r'"(torch(?:audio)?>=[^"]+)"', image)
+    assert len(ranges) == 2 and all(f'"{name}",' in setup for name in ranges)
+    extras = re.search(r"/src\[([^]]+)\]", image)[1].split(",")
+    assert extras and all(f'    "{name}": [' in setup for name in extras)
