@@ -17,6 +17,9 @@ EXTRAS = {
     # own protocols (BSD-2-Clause; numpy and scipy alone).
     "marble": ["mir_eval>=0.8.2,<0.9", "madmom-infer>=0.2,<0.3"],
     "parquet": ["pyarrow>=17"],
+    # Shards behind http; those on the Hugging Face hub need nothing more, other stores
+    # their package of fsspec, such as s3fs.
+    "stores": ["aiohttp>=3.9"],
     "tensorboard": ["tensorboard>=2.15"],
     # Older starlette refuses http://[::1].
     "web": ["fastapi>=0.135", "starlette>=1.7", "uvicorn>=0.30"],
@@ -85,6 +88,7 @@ setup(
         "av>=16",
         "safetensors>=0.4.5",
         "huggingface_hub>=1.3",
+        "fsspec>=2024.2",  # which torch brings
         "filelock>=3.12",
         "packaging>=24",
         "numpy>=1.26",

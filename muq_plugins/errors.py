@@ -49,6 +49,15 @@ class NotInstalled(UserError, ImportError):
     """Something optional needs a package that is not there."""
 
 
+def words_of(error: UserError) -> str:
+    """What an error says, without the traceback that torch adds in a worker of data."""
+    _, _, traceback = str(error).partition(
+        "\nOriginal Traceback (most recent call last)"
+    )
+    last = re.search(r"^\S*Error: (.*)", traceback, re.DOTALL | re.MULTILINE)
+    return last[1].strip() if last else str(error)
+
+
 def needs(what: str, extra: str, *packages: str) -> None:
     """Refuses work whose packages are not installed, before any of it."""
     missing = [name for name in packages if importlib.util.find_spec(name) is None]

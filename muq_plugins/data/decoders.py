@@ -17,6 +17,8 @@ from typing import Any
 import numpy as np
 import soundfile
 
+from muq_plugins.data.sources import Part, size_and_time
+
 # Only demuxers of one local file: a playlist would send FFmpeg to other files, or into
 # the net. What libsndfile knows is not tried again.
 _CONTAINERS = (
@@ -90,44 +92,22 @@ class Sndfile:
             raise DecodingError(words, at, "truncated") from error
 
     def close(self) -> None:
-        self.file.close()
+        close_sound(self.file)
 
 
-class _From:
-    """A file from one byte on, as libsndfile and FFmpeg read it."""
-
-    def __init__(self, path: str | os.PathLike, begin: int = 0):
-        self.file = open(path, "rb")  # noqa: SIM115
-        self.begin = begin
-        self.file.seek(begin)
-
-    def seek(self, offset: int, whence: int = 0) -> int:
-        offset = offset + self.begin if whence == 0 else offset
-        try:
-            return self.file.seek(offset, whence) - self.begin
-        except (OSError, ValueError):  # PyAV would print a traceback
-            return -1
-
-    def tell(self) -> int:
-        return self.file.tell() - self.begin
-
-    def read(self, size: int = -1) -> bytes:
-        return self.file.read(size)
-
-    def readinto(self, buffer: memoryview) -> int:
-        return self.file.readinto(buffer)
-
-    def close(self) -> None:
-        self.file.close()
+def close_sound(file: soundfile.SoundFile) -> None:
+    """Closes a file, and what its bytes were read from."""
+    file.close()
+    if isinstance(file.name, Part):
+        file.name.close()
 
 
 class HeaderlessWav(Sndfile):
     """A wav whose header states too little audio, heard to the end of the file."""
 
     def __init__(self, file: soundfile.SoundFile, path: str | os.PathLike, begin: int):
-        self.source = _From(path, begin)
         raw = soundfile.SoundFile(
-            self.source,
+            Part(path, begin),
             samplerate=file.samplerate,
             channels=file.channels,
             format="RAW",
@@ -136,11 +116,7 @@ class HeaderlessWav(Sndfile):
         )
         super().__init__(raw)
         self.format, self.log = file.format, ""
-        file.close()
-
-    def close(self) -> None:
-        super().close()
-        self.source.close()
+        close_sound(file)
 
 
 @dataclass(frozen=True)
@@ -165,9 +141,8 @@ class Ffmpeg:
     log = ""
 
     def __init__(self, path: str | os.PathLike):
-        status = os.stat(path)
         self.path = path
-        self.index = _index(os.fspath(path), status.st_size, status.st_mtime_ns)
+        self.index = _index(os.fspath(path), *size_and_time(path))
         self.sample_rate = self.index.sample_rate
         self.channels = self.index.channels
         self.frames = int(self.index.ends[-1])
@@ -337,7 +312,7 @@ def _opened(
         if index.container in _RAW and segment:
             begin = index.places[segment]
     options = {"format_whitelist": _CONTAINERS, "protocol_whitelist": "file"}
-    source = _From(path, begin)
+    source = Part(path, begin)
     try:
         with av.open(
             source, format=form, options=options, metadata_errors="ignore"

@@ -76,7 +76,7 @@ def _check_entry(path: Path, clip_id: str, entry: Any) -> None:
 
 
 def manifest_entry(
-    path: str, audio: AudioInfo, midi: str | None = None, **labels: Any
+    path: str, audio: AudioInfo, /, midi: str | None = None, **labels: Any
 ) -> dict[str, Any]:
     """One entry of a manifest; the paths are relative to the data root."""
     files = {"wav": path} if midi is None else {"wav": path, "midi": midi}

@@ -21,6 +21,7 @@ from muq_plugins.data.decoders import (
     NoFfmpeg,
     Sndfile,
 )
+from muq_plugins.data.sources import Part, Place, size_and_time
 
 # libsndfile reports this many frames when the header states no length.
 _UNKNOWN_LENGTH = 1 << 62
@@ -69,18 +70,15 @@ def open_audio(path: str | os.PathLike) -> Sndfile | Ffmpeg:
 
 def _decoder(path: str | os.PathLike) -> Sndfile | Ffmpeg:
     """The decoder of a file: libsndfile wherever it hears all of it."""
-    if not os.path.exists(path):
-        raise DecodingError("no such file", reason="missing")
-    if not os.path.isfile(path):
-        raise DecodingError("not a regular file")
-    # Bytes on POSIX: soundfile cannot encode file names that are not UTF-8.
-    name = os.fsencode(path) if os.name == "posix" else str(path)
+    source = _source(path)
     try:
-        file = soundfile.SoundFile(name)
+        file = soundfile.SoundFile(source)
     except soundfile.LibsndfileError as error:
-        with open(path, "rb"):  # an OSError says why it cannot be opened
+        if isinstance(source, Part):
+            source.close()
+        with Part(path):  # an OSError says why it cannot be opened
             pass
-        if os.path.getsize(path) == 0:
+        if size_and_time(path)[0] == 0:
             raise DecodingError("0 bytes", reason="empty") from error
         try:
             return Ffmpeg(path)
@@ -103,6 +101,18 @@ def _decoder(path: str | os.PathLike) -> Sndfile | Ffmpeg:
     return _mp3(path, decoder) if file.format == "MP3" else decoder
 
 
+def _source(path: str | os.PathLike) -> bytes | str | Part:
+    """What libsndfile opens; what is no file of its own has to be read for it."""
+    if not Place.of(path).is_plain:
+        return Part(path)
+    if not os.path.exists(path):
+        raise DecodingError("no such file", reason="missing")
+    if not os.path.isfile(path):
+        raise DecodingError("not a regular file")
+    # Bytes on POSIX: soundfile cannot encode file names that are not UTF-8.
+    return os.fsencode(path) if os.name == "posix" else str(path)
+
+
 def _mp3(path: str | os.PathLike, decoder: Sndfile) -> Sndfile | Ffmpeg:
     """The decoder of an mp3: libsndfile stops at the length that it guesses."""
     certain, words = _mp3_length(path)
@@ -123,7 +133,7 @@ def _mp3(path: str | os.PathLike, decoder: Sndfile) -> Sndfile | Ffmpeg:
 
 def _check_structure(path: str | os.PathLike, decoder: Sndfile | Ffmpeg) -> None:
     """Refuses what the structure of a file gives away."""
-    status = os.stat(path)
+    size, modified = size_and_time(path)
     frames, rate = decoder.frames, decoder.sample_rate
     if frames == 0:
         raise DecodingError("no samples", reason="empty")
@@ -132,11 +142,11 @@ def _check_structure(path: str | os.PathLike, decoder: Sndfile | Ffmpeg) -> None
     if not MIN_RATE <= rate <= MAX_RATE:
         words = f"{rate} Hz, music has {MIN_RATE} to {MAX_RATE} Hz"
         raise DecodingError(words, reason="implausible")
-    if frames > status.st_size * _SAMPLES_PER_BYTE:
-        hours = f"{frames / rate / 3600:.0f} h, in {status.st_size} bytes"
+    if frames > size * _SAMPLES_PER_BYTE:
+        hours = f"{frames / rate / 3600:.0f} h, in {size} bytes"
         raise DecodingError(f"the header says {hours}", reason="implausible")
     if decoder.format == "OGG":
-        fault = _ogg_fault(os.fspath(path), status.st_size, status.st_mtime_ns)
+        fault = _ogg_fault(os.fspath(path), size, modified)
         if fault is not None:
             reason, words = fault
             raise DecodingError(words, reason=reason)
@@ -146,7 +156,7 @@ def _check_structure(path: str | os.PathLike, decoder: Sndfile | Ffmpeg) -> None
 
 def _looks_like(path: str | os.PathLike) -> str:
     """What a file that no decoder knows seems to be; empty if that is unknown."""
-    with open(path, "rb") as file:
+    with Part(path) as file:
         head = file.read(512)
     start = head.removeprefix(b"\xef\xbb\xbf").lstrip()
     for magic, words in _KINDS:
@@ -182,8 +192,8 @@ def _wav_data(path: str | os.PathLike) -> int | None:
     A size of 0 is what a recorder that was cut off leaves behind, and sizes of 4 GiB
     and more wrap around. What follows the stated audio is chunks in a good file.
     """
-    size = os.path.getsize(path)
-    with open(path, "rb") as file:
+    size, _ = size_and_time(path)
+    with Part(path) as file:
         if file.read(4) != b"RIFF":
             return None
         chunks = _chunks(file, 12, size)
@@ -216,7 +226,7 @@ def _ogg_fault(path: str, size: int, modified: int) -> tuple[str, str] | None:
     """Reason and words for an Ogg file with a hole; its pages number themselves."""
     counts: dict[int, int] = {}
     ended: set[int] = set()
-    with open(path, "rb") as file:
+    with Part(path) as file:
         at = 0
         while at < size:
             file.seek(at)
@@ -254,8 +264,8 @@ def _ogg_checksum(page: bytes) -> int:
 
 def _mp3_length(path: str | os.PathLike) -> tuple[bool, str | None]:
     """Whether an mp3 states its own length, and words if it is shorter than that."""
-    size = os.path.getsize(path)
-    with open(path, "rb") as file:
+    size, _ = size_and_time(path)
+    with Part(path) as file:
         begin, head = 0, file.read(10)
         while head[:3] == b"ID3" and len(head) == 10:
             length = 0
@@ -279,7 +289,7 @@ def _mp3_length(path: str | os.PathLike) -> tuple[bool, str | None]:
     if there < stated - _FRAME:
         return True, f"the header says {stated} bytes of audio, the file has {there}"
     # Files that were joined begin with the header of the first.
-    with open(path, "rb") as file:
+    with Part(path) as file:
         file.seek(begin + start + stated)
         behind = file.read(8)
     return there < stated + _FRAME or behind.startswith(_TAGS), None

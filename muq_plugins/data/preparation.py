@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -19,6 +20,8 @@ from muq_plugins.data.corpus.annotate import annotate_corpus
 from muq_plugins.data.corpus.pieces import check_collections
 from muq_plugins.data.manifest import PARTS, load_manifest
 from muq_plugins.data.scan import check_data_folder, check_fractions, scan_folder
+from muq_plugins.data.shards.index import is_sharded, read_shards, shard_manifests
+from muq_plugins.data.sources import is_remote
 from muq_plugins.errors import UserError, shown
 from muq_plugins.files import locked, read_json
 from muq_plugins.lobes.mulan.text_models import MOST_CHARACTERS
@@ -76,7 +79,10 @@ def check_data(data: Mapping[str, Any]) -> None:
             )
         check_collections(collections)
     if data_folder is not None:
-        check_data_folder(data_folder)
+        if is_sharded(data_folder):
+            read_shards(data_folder)
+        else:
+            check_data_folder(data_folder)
     fractions = (data.get(f"{part}_fraction") for part in ("valid", "test"))
     check_fractions(*(fraction or 0.0 for fraction in fractions))
 
@@ -112,17 +118,24 @@ def prepare_manifests(
         if collections is not None:
             source += f" ({', '.join(settings['collections'])})"
     else:
-        data_root = Path(data_folder)
-        digest = hashlib.blake2b(str(data_root.resolve()).encode(), digest_size=4)
-        name = f"{data_root.resolve().name}-{digest.hexdigest()}"
+        # The address of a store stays as it is.
+        remote = is_remote(data_folder)
+        data_root = str(data_folder).rstrip("/") if remote else Path(data_folder)
+        place = Path(data_folder) if remote else data_root.resolve()
+        digest = hashlib.blake2b(str(place).encode(), digest_size=4)
+        name = f"{place.name}-{digest.hexdigest()}"
         top = Path(manifest_folder or Path(corpus_folder).parent / "manifests" / name)
         folder, fractions = top, (valid_fraction, test_fraction)
         if fractions != (None, None):
             shares = ("usual" if share is None else share for share in fractions)
             folder = top / "valid-{}-test-{}".format(*shares)
         # What was decoded, and the lock, are those of all.
-        _make_alone(top, scan_folder, data_root, folder, *fractions, cache_folder=top)
-        source = f"the folder {shown(data_root.resolve().name)}"
+        if is_sharded(data_folder):
+            _make_alone(top, shard_manifests, data_root, folder, *fractions)
+        else:
+            scan = functools.partial(scan_folder, cache_folder=top)
+            _make_alone(top, scan, data_root, folder, *fractions)
+        source = f"the folder {shown(place.name)}"
     train, valid, test = (folder / f"{part}.json" for part in PARTS)
     if _is_empty(valid):
         raise UserError(
@@ -175,14 +188,14 @@ def add_captions(
         name: {
             clip_id: {**entry, **known[path]}
             for clip_id, entry in part.items()
-            if (path := _below(entry["wav"], data_folder)) in known
+            if (path := _below(entry, data_folder)) in known
         }
         for name, part in manifests.parts.items()
     }
     for name, part in parts.items():
         before = manifests.parts[name]
         if not part:
-            first = _below(next(iter(before.values()))["wav"], data_folder)
+            first = _below(next(iter(before.values())), data_folder)
             raise UserError(
                 f"{captions_file} knows none of the {len(before)} recordings of the "
                 f"{name} part, such as {first!r}; it has {len(known)} paths, such as "
@@ -251,6 +264,6 @@ def _list(entry: dict[str, Any], *names: str) -> list:
     return [value for found in lists if isinstance(found, list) for value in found]
 
 
-def _below(path: str, folder: str | Path) -> str:
-    """A path as it is written in the file."""
-    return Path(path).relative_to(folder).as_posix()
+def _below(entry: dict[str, Any], folder: str | Path) -> str:
+    """The path of a recording as it is written in the file."""
+    return entry.get("path") or Path(entry["wav"]).relative_to(folder).as_posix()

@@ -22,7 +22,14 @@ from hyperpyyaml import load_hyperpyyaml
 from ruamel.yaml.nodes import MappingNode
 from speechbrain.utils.run_opts import HELP_TEXTS, RunOptions
 
-from muq_plugins.errors import ENDING, Interrupted, UserError, refusal, shown
+from muq_plugins.errors import (
+    ENDING,
+    Interrupted,
+    UserError,
+    refusal,
+    shown,
+    words_of,
+)
 from muq_plugins.experiment.budgets import OPTION, spend
 from muq_plugins.experiment.checks import check_callables, check_placeholders
 from muq_plugins.experiment.command_line import parse_arguments
@@ -289,7 +296,7 @@ def run_script(main: Callable[[list[str]], None]) -> None:
             sys.stderr.flush()
             os._exit(0)
     except UserError as error:
-        _end(f"error: {error}", 2)
+        _end(f"error: {words_of(error)}", 2)
     except KeyboardInterrupt as interruption:
         number = getattr(interruption, "number", signal.SIGINT)
         _end(str(interruption) or "Stopped.", 128 + number)

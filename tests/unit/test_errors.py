@@ -5,8 +5,9 @@ import os
 from pathlib import Path
 
 import pytest
+from torch._utils import ExceptionWrapper
 
-from muq_plugins.errors import nearest, refusal, shown
+from muq_plugins.errors import UserError, nearest, refusal, shown, words_of
 
 
 def test_the_nearest_name_is_found():
@@ -41,3 +42,14 @@ def test_what_a_disk_refuses_is_one_line():
 )
 def test_what_may_be_a_bug_is_none(error):
     assert refusal(error) is None
+
+
+def test_an_error_of_a_worker_is_told_without_its_traceback():
+    try:
+        raise UserError("a.tar is missing: copy it.\nSecond line.")
+    except UserError as error:
+        assert words_of(error) == "a.tar is missing: copy it.\nSecond line."
+        wrapped = ExceptionWrapper(where="in DataLoader worker process 0")
+    with pytest.raises(UserError, match="Traceback") as caught:
+        wrapped.reraise()
+    assert words_of(caught.value) == "a.tar is missing: copy it.\nSecond line."

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import os
 from pathlib import Path
 from typing import Any
 
 from muq_plugins.data.labels.windows import LabelWindows, track_samples
+from muq_plugins.data.sources import Part, size_and_time
 from muq_plugins.errors import UserError
 from muq_plugins.files import read_json, write_json
 from muq_plugins.lobes.parts import fingerprint
@@ -119,15 +119,14 @@ class AudioStamp:
     @classmethod
     def of(cls, path: str | Path) -> AudioStamp:
         """Of a file, which is read."""
-        found = os.stat(path)
-        return cls(found.st_size, found.st_mtime_ns, _audio_hash(path))
+        return cls(*size_and_time(path), _audio_hash(path))
 
     def matches(self, path: str | Path) -> bool:
         """Compares a file; only one that was touched or copied is read."""
-        found = os.stat(path)
-        if found.st_size != self.size:
+        size, mtime_ns = size_and_time(path)
+        if size != self.size:
             return False
-        return found.st_mtime_ns == self.mtime_ns or _audio_hash(path) == self.digest
+        return mtime_ns == self.mtime_ns or _audio_hash(path) == self.digest
 
 
 def _audio_hash(path: str | Path) -> str:
@@ -136,7 +135,7 @@ def _audio_hash(path: str | Path) -> str:
 
 def hash_file(path: str | Path, digest: Any) -> str:
     """What a file holds, by a hash of `hashlib`."""
-    with open(path, "rb") as file:
+    with Part(path) as file:
         while block := file.read(READ_BYTES):
             digest.update(block)
     return digest.hexdigest()

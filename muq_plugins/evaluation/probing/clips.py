@@ -67,7 +67,7 @@ def folder_clips(manifests: Manifests, folder: str | Path) -> list[Clip]:
     """
     clips = []
     for _, wav, duration, _, labels in map(astuple, corpus_clips(manifests)):
-        name = Path(wav).relative_to(folder).as_posix()
+        name = labels.get("path") or Path(wav).relative_to(folder).as_posix()
         subfolder, _, below = name.partition("/")
         known = {**labels, "class": subfolder if below else None}
         clips.append(Clip(name, wav, duration, None, known))

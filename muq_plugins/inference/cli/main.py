@@ -20,6 +20,7 @@ from muq_plugins.inference.cli import (
     index,
     recipes,
     release,
+    shard,
     tag,
     tokenizer,
 )
@@ -34,6 +35,7 @@ COMMANDS = {
     "search": index.search,
     "serve": index.serve,
     "inspect-tokenizer": tokenizer.inspect,
+    "shard": shard.shard,
     "export": encoder.export,
     "release": release.release,
     "compare": compare.compare,
