@@ -84,7 +84,9 @@ def main():
     parser.add_argument("--tokenizer")
     parser.add_argument("--audio")
     given = parser.parse_args()
-    model = MuQ.from_pretrained(given.model) if given.model else random_model(SIZE)
+    model = (
+        MuQ.from_pretrained(given.model, "cpu") if given.model else random_model(SIZE)
+    )
     tokenizer = given.tokenizer
     target = any_tokenizer(tokenizer) if tokenizer else random_tokenizer()
     wav = read_audio(given.audio, sample_rate=RATE) if given.audio else None

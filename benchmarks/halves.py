@@ -81,7 +81,7 @@ def main() -> None:
     parser.add_argument("music", nargs="+")
     parser.add_argument("--model", default="small")
     given = parser.parse_args()
-    encoder = MuQ.from_pretrained(given.model).mods.encoder
+    encoder = MuQ.from_pretrained(given.model, "cpu").mods.encoder
     clips = long_enough(given.music)
     settings = FeatureSettings(None, window_seconds=HALF, max_windows=1)
     untrained = untrained_like(encoder, UNTRAINED_SEEDS[:3], clips, settings)

@@ -47,6 +47,13 @@ def device(request):
     return request.config.getoption("--device")
 
 
+@pytest.fixture(autouse=True)
+def default_device(monkeypatch):
+    """What names no device is on the CPU, also where there is a GPU."""
+    if torch.accelerator.is_available():
+        monkeypatch.setattr("muq_plugins.inference.models.infer_device", lambda: "cpu")
+
+
 @pytest.fixture
 def pixels(monkeypatch):
     """Figures are rendered, as they are for everybody but most tests."""

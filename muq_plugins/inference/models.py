@@ -8,6 +8,7 @@ from typing import Any
 import torch
 import yaml
 from speechbrain.inference.interfaces import Pretrained
+from speechbrain.utils.distributed import infer_device
 from speechbrain.utils.fetching import LocalStrategy, fetch
 
 from muq_plugins.errors import UserError
@@ -104,6 +105,11 @@ class FrozenModel(Pretrained):
         if (Path(source) / CONFIG).is_file():
             model.trained_on = trained_on(read_config(source))
         return model
+
+
+def pick_device(device: str | torch.device | None) -> str | torch.device:
+    """A device that was asked for; else a GPU if there is one, as in recipes."""
+    return infer_device() if device is None else device
 
 
 def check_calls(path: str | Path) -> None:

@@ -14,7 +14,7 @@ from muq_plugins.data.loudness import check_loudness
 from muq_plugins.data.windows import read_blocks, stream
 from muq_plugins.errors import UserError
 from muq_plugins.inference.folders import read_config, trained_on
-from muq_plugins.inference.models import FrozenModel
+from muq_plugins.inference.models import FrozenModel, pick_device
 from muq_plugins.inference.mulan_parts import (
     MuLanParts,
     find_mulan,
@@ -86,7 +86,7 @@ class MuQMuLan(FrozenModel):
     def from_pretrained(
         cls,
         source: str | Path,
-        device: str | torch.device = "cpu",
+        device: str | torch.device | None = None,
         revision: str | None = None,
         cache_dir: str | Path | None = None,
         audio_model: str | Path | None = None,
@@ -100,8 +100,9 @@ class MuQMuLan(FrozenModel):
             A run folder (``results/<experiment>/<seed>``) or its inference folder, a
             folder in the layout of the official package, or the id of a model on the
             Hugging Face hub, such as ``OpenMuQ/MuQ-MuLan-large``.
-        device : str or torch.device
-            Where the model goes.
+        device : str, torch.device or None
+            Where the model goes; None is a GPU if there is one (CUDA or Apple's), else
+            the CPU, as everywhere.
         revision : str or None
             Branch, tag or commit on the hub.
         cache_dir : str, Path or None
@@ -147,7 +148,7 @@ class MuQMuLan(FrozenModel):
                 "sample_rate": parts.audio.sample_rate,
                 "clip_seconds": parts.clip_seconds,
             },
-            run_opts={"device": device},
+            run_opts={"device": pick_device(device)},
         )
         model.checkpoint, model.trained_on = checkpoint, trained_on(config)
         return model

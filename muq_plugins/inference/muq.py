@@ -32,7 +32,7 @@ from muq_plugins.inference.folders import (
     save_folder,
     trained_on,
 )
-from muq_plugins.inference.models import FrozenModel
+from muq_plugins.inference.models import FrozenModel, pick_device
 from muq_plugins.inference.official import (
     Checkpoint,
     build_encoder,
@@ -109,7 +109,7 @@ class MuQ(FrozenModel):
     def from_pretrained(
         cls,
         source: str | Path,
-        device: str | torch.device = "cpu",
+        device: str | torch.device | None = None,
         revision: str | None = None,
         cache_dir: str | Path | None = None,
     ) -> MuQ:
@@ -123,8 +123,9 @@ class MuQ(FrozenModel):
             layout of the official package, or the id of a model on the Hugging Face
             hub, such as ``OpenMuQ/MuQ-large-msd-iter``. A folder here wins over a
             model that has the same name.
-        device : str or torch.device
-            Where the model goes.
+        device : str, torch.device or None
+            Where the model goes; None is a GPU if there is one (CUDA or Apple's), else
+            the CPU, as everywhere.
         revision : str or None
             Branch, tag or commit on the hub.
         cache_dir : str, Path or None
@@ -153,7 +154,7 @@ class MuQ(FrozenModel):
         model = cls(
             modules={"encoder": encoder},
             hparams={"sample_rate": encoder.sample_rate},
-            run_opts={"device": device},
+            run_opts={"device": pick_device(device)},
         )
         model.checkpoint, model.trained_on = checkpoint, trained_on(config)
         return model
@@ -499,7 +500,7 @@ def teacher_features(source: str | Path, layer: int) -> TeacherFeatures:
     source is what `MuQ.from_pretrained` takes; blocks are counted from 1, as in the
     paper. It is on the CPU, and follows the module that it becomes a part of.
     """
-    encoder = MuQ.from_pretrained(source).mods.encoder
+    encoder = MuQ.from_pretrained(source, "cpu").mods.encoder
     try:
         return TeacherFeatures(encoder, layer, encoder_fingerprint(encoder))
     except ValueError as error:

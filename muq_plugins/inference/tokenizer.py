@@ -23,6 +23,7 @@ from muq_plugins.inference.folders import (
     read_tensors,
     save_folder,
 )
+from muq_plugins.inference.models import pick_device
 from muq_plugins.lobes import LogMel, ResidualVQ, StackedFrames, Target
 from muq_plugins.lobes.lengths import lengths_on
 from muq_plugins.lobes.parts import build, describe
@@ -59,7 +60,9 @@ class MelRVQ(Target):
     """
 
     @classmethod
-    def from_pretrained(cls, source: str | Path, device: str = "cpu") -> MelRVQ:
+    def from_pretrained(
+        cls, source: str | Path, device: str | torch.device | None = None
+    ) -> MelRVQ:
         """Loads a trained tokenizer; nothing that comes with it is executed.
 
         Arguments
@@ -68,8 +71,8 @@ class MelRVQ(Target):
             ``small``, the tokenizer that comes with the package, the folder of a
             tokenizer run, its inference folder, or the tokenizer file that the authors
             of MuQ publish. A folder here wins over the package's, if it has that name.
-        device : str
-            Where it goes.
+        device : str, torch.device or None
+            Where it goes; None is a GPU if there is one, else the CPU.
 
         Returns
         -------
@@ -83,7 +86,7 @@ class MelRVQ(Target):
         ValueError
             If it is something else, or was never trained.
         """
-        tokenizer = any_tokenizer(source, device)
+        tokenizer = any_tokenizer(source, pick_device(device))
         if not isinstance(tokenizer, cls):
             raise UserError(
                 f"{source} holds {type(tokenizer.features).__name__} with "
@@ -180,7 +183,7 @@ def load_tokenizer(target: Target, source: str | Path) -> None:
     mark_trained(target.quantizer)
 
 
-def any_tokenizer(source: str | Path, device: str = "cpu") -> Target:
+def any_tokenizer(source: str | Path, device: str | torch.device = "cpu") -> Target:
     """Loads a trained tokenizer of any kind; nothing that comes with it is executed.
 
     The source is the folder of a tokenizer run, its inference folder, or the tokenizer

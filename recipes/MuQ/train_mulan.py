@@ -101,7 +101,7 @@ def load_encoder(experiment, manifests):
     if source is None:
         source = pretrain(load_stage(experiment, hparams["pretraining"]))
     with given_by_user():
-        model = MuQ.from_pretrained(source)
+        model = MuQ.from_pretrained(source, "cpu")
         return model.mods.encoder.requires_grad_(), model.trained_on
 
 

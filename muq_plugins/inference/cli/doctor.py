@@ -8,8 +8,12 @@ from __future__ import annotations
 import importlib
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Annotated, Any
 
+import typer
+
+from muq_plugins.errors import UserError
+from muq_plugins.inference.cli import options
 from muq_plugins.inference.cli.options import first_line
 
 DISTRIBUTION = "muq-plugins"
@@ -28,12 +32,40 @@ OPTIONAL = {
 TOLERANCE = 1e-4
 
 
-def doctor() -> int:
+def doctor(
+    file: Annotated[
+        str | None,
+        typer.Argument(
+            help="with --stability: music (default: of the embedded corpus)"
+        ),
+    ] = None,
+    stability: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODEL",
+            help="measure instead how little the vectors of a model move when the "
+            "music stays the same",
+        ),
+    ] = None,
+    layer: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="with --stability: which hidden state"),
+    ] = None,
+    device: options.Device = None,
+) -> int:
     """What is installed, and whether it works.
 
     Prints versions and devices, tests a tiny model, and says what to do about what is
-    broken. The exit code is 1 if anything is.
+    broken. The exit code is 1 if anything is. With --stability, one table: the cosine
+    of the vector of a file to itself after silence at its start, another level, mp3 and
+    Opus, with padding, and in a batch with other music; as it is, and brought to one
+    loudness first.
     """
+    if stability is not None:
+        _report_stability(stability, file, layer, options.pick_device(device))
+        return 0
+    if file is not None:
+        raise UserError("A file is for --stability MODEL: give both, or none.")
     import platform
 
     problems: list[str] = []
@@ -72,6 +104,53 @@ def doctor() -> int:
     if not problems:
         print("Everything works.")
     return 1 if problems else 0
+
+
+def _report_stability(
+    source: str, file: str | None, layer: int | None, device: str
+) -> None:
+    """Prints what moves the vectors of a model, and how far."""
+    import tempfile
+    from pathlib import Path
+
+    from muq_plugins.data.audio import audio_info
+    from muq_plugins.inference.cli.index import load_audio_model
+    from muq_plugins.inference.stability import (
+        LEVELS,
+        MOST_SECONDS,
+        measure_stability,
+        two_pieces,
+    )
+
+    if file is not None:
+        audio_info(file)  # before the model is loaded
+    model = load_audio_model(source, layer, device)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        own, other = two_pieces(folder)
+        file = file or own
+        seconds = min(MOST_SECONDS, audio_info(file).duration)
+        rows = measure_stability(model, file, other, folder)
+    heard = f"{Path(own).stem} of the embedded corpus" if file == own else file
+    print(
+        f"{source}, space {model.space().name}: cosine to the vector of the same music,"
+        f"\nunchanged; {seconds:.0f} s of {heard}\n"
+    )
+    heads = ["as it is" if x is None else f"at {x:g} LUFS" for x in LEVELS]
+    width = max(len(row.change) for row in rows)
+    print(" ".join([" " * width, *(f"{head:>12}" for head in heads)]))
+    for row in rows:
+        values = (f"{cosine:12.4f}" for cosine in row.cosines)
+        print(" ".join([f"{row.change:<{width}}", *values]))
+    *changes, last = rows
+    for place, head in enumerate(heads):
+        worst = min(changes, key=lambda row: row.cosines[place])
+        way = (1 - worst.cosines[place]) / max(1e-9, 1 - last.cosines[place])
+        print(
+            f"{chr(10) * (not place)}{head[0].upper()}{head[1:]}, {worst.change} moves "
+            f"it most: "
+            f"{worst.cosines[place]:.4f}, {way:.0%} of the way to the other music."
+        )
 
 
 def find_devices() -> Iterator[tuple[str, str]]:

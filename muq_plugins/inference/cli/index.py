@@ -246,7 +246,7 @@ def _update(
             loudness = store.space.loudness if loudness is None else loudness
     if model is None:
         raise UserError(f"There is no index in {out} yet: give --model to make one.")
-    embedder = _load_model(model, layer, device)
+    embedder = load_audio_model(model, layer, device)
     # What is loaded from a path is found from other folders too.
     name = os.path.abspath(model) if os.path.exists(model) else model
     bar = functools.partial(tqdm, unit="file", disable=None)
@@ -298,7 +298,7 @@ def _embed_query(
     return vector, itself, ""
 
 
-def _load_model(source: str, layer: int | None, device: str) -> Any:
+def load_audio_model(source: str, layer: int | None, device: str) -> Any:
     """A MuQ-MuLan, or a layer of an encoder: whatever the model is."""
     from muq_plugins.inference.folders import read_config
     from muq_plugins.inference.mulan_parts import KIND, find_mulan
@@ -329,7 +329,7 @@ def _load_model_of(opened: MusicIndex, source: str | None, device: str) -> Any:
 
     name = source or opened.store.model
     try:
-        model = _load_model(name, opened.store.layer, device)
+        model = load_audio_model(name, opened.store.layer, device)
     except UserError as error:
         if source is not None:
             raise

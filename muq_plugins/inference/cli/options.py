@@ -86,7 +86,7 @@ Loudness = Annotated[
 Device = Annotated[
     str | None,
     typer.Option(
-        help="cpu, cuda:0, mps, ... (default: a CUDA GPU if there is one)",
+        help="cpu, cuda:0, mps, ... (default: a GPU if there is one, else the CPU)",
     ),
 ]
 Dtype = Annotated[
@@ -140,8 +140,9 @@ def pick_device(name: str | None) -> str:
     check_installation()
     import torch
 
-    if name is None:
-        return "cuda:0" if torch.cuda.is_available() else "cpu"
+    from muq_plugins.inference import models
+
+    name = str(models.pick_device(name))
     try:
         device = torch.device(name)
         torch.empty(0, device=device)  # says why it cannot

@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from torch import Tensor
+from torch.nn.functional import normalize
 
 from muq_plugins.data.audio import AudioError, audio_info
 from muq_plugins.data.loudness import check_loudness
@@ -20,6 +22,7 @@ from muq_plugins.errors import UserError, shown
 from muq_plugins.files import locked
 from muq_plugins.inference.index.store import FILE, Entry, Store, as_vector, create
 from muq_plugins.inference.space import Space, check_space
+from muq_plugins.lobes.lengths import absolute_lengths, length_mask
 from muq_plugins.lobes.mulan import AudioModel
 
 if TYPE_CHECKING:
@@ -35,6 +38,7 @@ class EncoderLayer:
         self.model = model
         self.layer = layer
         self.latent_width = model.mods.encoder.width
+        self.sample_rate = model.sample_rate
         self.fingerprint = model.fingerprint
 
     def space(self, loudness: float | None = None) -> Space:
@@ -44,6 +48,16 @@ class EncoderLayer:
     def embed_file(self, path: str, loudness: float | None = None) -> Tensor:
         """The vector (width,) of a file of any length, in constant memory."""
         return self.model.embed_track(path, self.layer, loudness)
+
+    def embed_audio(self, wavs: Tensor, wav_lens: Tensor | None = None) -> Tensor:
+        """The vectors (batch, width) of clips of a window at most."""
+        out = self.model(wavs, wav_lens)
+        hidden = out.hidden_states[self.layer].float()
+        lengths = absolute_lengths(out.lens, *hidden.shape[1::-1])
+        if lengths is None:
+            return normalize(hidden.mean(1), dim=1)
+        mask = length_mask(lengths, hidden.shape[1], hidden.device)
+        return normalize(torch.where(mask[..., None], hidden, 0).sum(1), dim=1)
 
 
 @dataclass

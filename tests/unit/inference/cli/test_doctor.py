@@ -2,11 +2,14 @@
 
 import importlib.metadata
 import os
+import re
 import subprocess
 import sys
 
 import pytest
 
+from muq_plugins import MuQ
+from muq_plugins.inference import stability
 from muq_plugins.inference.cli import doctor
 from muq_plugins.inference.cli.main import main
 from muq_plugins.lobes import MuQEncoder
@@ -31,6 +34,28 @@ def test_a_working_installation(capsys):
         assert words in report
     assert "cpu     ok, " in report
     assert report.endswith("Everything works.\n")
+
+
+def test_what_moves_a_vector(model_folder, write_wav, tmp_path, capsys, monkeypatch):
+    """One table: level moves it, and does not where files have one loudness."""
+    other = write_wav(tmp_path / "other.wav", 1.0, pitch=2000.0)
+    monkeypatch.setattr(stability, "two_pieces", lambda folder: (str(other),) * 2)
+    song = write_wav(tmp_path / "song.wav", 2.0)
+    assert main(["doctor", "--stability", model_folder, str(song)]) == 0
+    report = capsys.readouterr().out
+    space = MuQ.from_pretrained(model_folder).space().name
+    assert f"space {space}: cosine" in report and f"2 s of {song}" in report
+    rows = re.findall(r"^(.+?) +([\d.]+) +([\d.]+)$", report, re.MULTILINE)
+    found = {name: [float(one) for one in pair] for name, *pair in rows}
+    assert len(found) == 12
+    assert found["gain of -20 dB"][0] < 0.999 < found["gain of -20 dB"][1]
+    for name in ("padding in a batch", "a batch with other music"):
+        assert min(found[name]) > 0.9999
+    assert "mp3 at 64 kbit/s" in found and "Opus at 32 kbit/s" in found
+    assert 0 < min(found["lead-in silence of 1.2 s"]) < 1
+    assert "moves it most" in report
+    assert main(["doctor", str(song)]) == 2
+    assert "is for --stability MODEL" in capsys.readouterr().err
 
 
 def test_a_broken_pair_is_explained_with_its_remedy(tmp_path):
