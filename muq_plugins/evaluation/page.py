@@ -9,7 +9,8 @@ import base64
 import logging
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -60,6 +61,7 @@ class Table(NamedTuple):
 
     header: list[str]
     rows: list[list[str]]
+    links: Mapping[str, str] = {}  # where the name of a row leads
 
 
 class Picture(NamedTuple):
@@ -135,7 +137,8 @@ def write_page(
         "title": page.title,
         "subtitle": subtitle,
         "summary": page.facts_of(subject),
-        "verdicts": page.verdicts_of(subject),
+        "verdicts": (verdicts := page.verdicts_of(subject)),
+        "counted": _counted(verdicts),
         "sections": [
             _section(part, part.template or page.template, it, folder / FIGURES_FOLDER)
             for part in page.parts
@@ -144,7 +147,7 @@ def write_page(
         "hyperparameters": settings.strip(),
         "folder": folder,
     }
-    for verdict in content["verdicts"]:
+    for verdict in verdicts:
         is_bad = verdict.level in ("warning", "problem")
         logger.log(logging.WARNING if is_bad else logging.INFO, str(verdict))
     for name in (MARKDOWN_FILE, HTML_FILE):
@@ -204,6 +207,14 @@ def _section(part: Part, template: str, it: Any, folder: Path) -> Section:
         pictures,
         part.table(it) if part.table else None,
     )
+
+
+def _counted(verdicts: Sequence[Verdict]) -> str:
+    """How many there are of each level, in one sentence: 1 problem, 3 good."""
+    levels = Counter(verdict.level for verdict in verdicts)
+    nouns = {"problem": "problems", "warning": "warnings"}
+    words = [f"{n} {nouns.get(x, x) if n > 1 else x}" for x, n in levels.items()]
+    return ", ".join(words)
 
 
 def _words(text: Any) -> str:

@@ -16,7 +16,7 @@ from muq_plugins.evaluation.pages.tokenizer import TOKENIZER, inspection_report
 from muq_plugins.evaluation.run_files import METRICS_FILE, load_measures, read_metrics
 from muq_plugins.lobes import CodePrediction, ContrastiveTraining, TokenizerTraining
 
-__all__ = ["PAGES", "headline", "inspection_report", "report"]
+__all__ = ["PAGES", "headline", "inspection_report", "read_run", "report"]
 
 # Stage to its page, and to what its numbers meant before runs said so themselves
 PAGES = {
@@ -43,7 +43,7 @@ def report(
     >>> report(folder).name
     'report.html'
     """
-    page, run = _read(Path(run_folder), tokenizer_folders)
+    page, run = read_run(Path(run_folder), tokenizer_folders)
     # The experiment and the seed: the last two folders of its path.
     subtitle = "/".join(run.folder.resolve().parts[-2:])
     return write_page(run_folder, page, run, subtitle)
@@ -65,11 +65,11 @@ def headline(run_folder: str | Path) -> list[str]:
     masked accuracy 21.3% (validation part
     training 9 steps (1 min 0 s)
     """
-    page, run = _read(Path(run_folder))
+    page, run = read_run(Path(run_folder))
     return [str(fact) for fact in page.facts_of(run)[:3]]
 
 
-def _read(folder: Path, tokenizers: Sequence[str | Path] = ()) -> tuple[Page, Run]:
+def read_run(folder: Path, tokenizers: Sequence[str | Path] = ()) -> tuple[Page, Run]:
     """The run in a folder, and the page of its stage."""
     stages = {row.get("stage") for row in read_metrics(folder / METRICS_FILE)}
     known = [stage for stage in PAGES if stage in stages]

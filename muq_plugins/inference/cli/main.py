@@ -20,6 +20,7 @@ from muq_plugins.inference.cli import (
     index,
     recipes,
     release,
+    runs,
     shard,
     tag,
     tokenizer,
@@ -39,6 +40,7 @@ COMMANDS = {
     "export": encoder.export,
     "release": release.release,
     "compare": compare.compare,
+    "runs": runs.runs,
     "doctor": doctor.doctor,
 }
 INTERRUPTED = 128 + signal.SIGINT
