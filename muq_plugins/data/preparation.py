@@ -80,7 +80,7 @@ def check_data(data: Mapping[str, Any]) -> None:
         check_collections(collections)
     if data_folder is not None:
         if is_sharded(data_folder):
-            read_shards(data_folder)
+            read_shards(data_folder, compare=not is_remote(data_folder))
         else:
             check_data_folder(data_folder)
     fractions = (data.get(f"{part}_fraction") for part in ("valid", "test"))
@@ -140,7 +140,7 @@ def prepare_manifests(
     if _is_empty(valid):
         raise UserError(
             f"{data_root} holds only one usable file: training needs at least two, one "
-            f"of them to validate on. See {folder / 'scan.json'}."
+            f"of them to validate on. What was found is in {folder}."
         )
     return Manifests(
         folder,

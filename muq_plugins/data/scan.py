@@ -124,7 +124,7 @@ def scan_folder(
         )
         usable, quarantine = {}, []
         for path, check in {**checks, **_not_read(found)}.items():
-            reason, detail = _judge(check, min_duration, silence_dbfs)
+            reason, detail = judge(check, min_duration, silence_dbfs)
             if reason is None:
                 usable[path] = check
             else:
@@ -340,7 +340,7 @@ def _not_read(found: Found) -> dict[str, AudioCheck]:
     return checks
 
 
-def _judge(
+def judge(
     check: AudioCheck, min_duration: float, silence_dbfs: float
 ) -> tuple[str | None, str]:
     """The reason for leaving a file out and its detail; None for a good file."""

@@ -134,7 +134,9 @@ def check_member(place: Place, header: bytes) -> None:
         pass
     else:
         # A long or foreign name is shortened here and stands whole before.
-        known = place.name.startswith(found.name) or not found.name.isascii()
+        begin = found.name.encode("utf-8", "surrogateescape")
+        names = place.name.encode(), place.name.encode("ascii", "replace")
+        known = any(name.startswith(begin) for name in names)
         if known and found.size == place.end - place.begin:
             return
         words = f"{found.name} with {found.size} bytes is"

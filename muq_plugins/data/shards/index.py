@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,6 +28,7 @@ SHARDS_FILE = "shards.json"
 DONE = "done"
 RATE = 24000
 FORMAT = 1
+_LOOKERS = 16  # each look at a shard of a store is a wait
 _AGAIN = "copy the shards again from where they were made, or make them again"
 
 
@@ -41,6 +43,7 @@ class ShardedClip(NamedTuple):
     begin: int  # first byte in the tar
     end: int
     frames: int
+    rate: int
     sha256: str  # of these bytes
     source: list[int]  # bytes and time of change of the recording
     labels: dict[str, Any]
@@ -48,14 +51,14 @@ class ShardedClip(NamedTuple):
     def cut(self) -> dict[str, Any]:
         """The line, as Lhotse writes cuts of a Shar."""
         custom = self._asdict()
-        del custom["key"], custom["frames"]
+        del custom["key"], custom["frames"], custom["rate"]
         return {
             "id": self.key,
             "start": 0.0,
-            "duration": self.frames / RATE,
+            "duration": self.frames / self.rate,
             "channel": 0,
             "supervisions": [],
-            "recording": recording(self.key, self.frames),
+            "recording": recording(self.key, self.frames, self.rate),
             "custom": custom,
             "type": "MonoCut",
         }
@@ -63,18 +66,19 @@ class ShardedClip(NamedTuple):
     @classmethod
     def of(cls, cut: dict[str, Any]) -> ShardedClip:
         """Reads a line."""
-        frames = cut["recording"]["num_samples"]
-        return cls(key=cut["id"], frames=frames, **cut["custom"])
+        audio = cut["recording"]
+        frames, rate = audio["num_samples"], audio["sampling_rate"]
+        return cls(key=cut["id"], frames=frames, rate=rate, **cut["custom"])
 
 
-def recording(key: str, frames: int) -> dict[str, Any]:
+def recording(key: str, frames: int, rate: int = RATE) -> dict[str, Any]:
     """What Lhotse wants to know of the audio of a clip."""
     return {
         "id": key,
         "sources": [{"type": "shar", "channels": [0], "source": ""}],
-        "sampling_rate": RATE,
+        "sampling_rate": rate,
         "num_samples": frames,
-        "duration": frames / RATE,
+        "duration": frames / rate,
         "channel_ids": [0],
     }
 
@@ -91,6 +95,8 @@ def index_name(number: int) -> str:
 
 def below(folder: str | os.PathLike, name: str) -> str:
     """The path of something in a folder of this machine or of a store."""
+    if is_remote(name):  # a tar that others have made stays where it is
+        return name
     if is_remote(folder):
         return f"{os.fspath(folder).rstrip('/')}/{name}"
     return os.path.join(folder, name)
@@ -109,8 +115,10 @@ def is_sharded(folder: str | os.PathLike) -> bool:
     return complete
 
 
-def read_shards(folder: str | os.PathLike) -> list[dict[str, Any]]:
-    """What `shards.json` says; each shard is compared with it."""
+def read_shards(
+    folder: str | os.PathLike, compare: bool = True
+) -> list[dict[str, Any]]:
+    """What `shards.json` says; the size of each shard is compared with it."""
     path = below(folder, SHARDS_FILE)
     content = _json(path)
     if not isinstance(content, dict) or content.get("format") != FORMAT:
@@ -118,7 +126,8 @@ def read_shards(folder: str | os.PathLike) -> list[dict[str, Any]]:
             f"{path} is not of format {FORMAT}: it was made by another version of "
             "muq-plugins, or by another program. Make the shards again."
         )
-    for shard in content["shards"]:
+
+    def look(shard: dict[str, Any]) -> None:
         tar = below(folder, shard["tar"])
         try:
             size, _ = size_and_time(tar)
@@ -128,6 +137,10 @@ def read_shards(folder: str | os.PathLike) -> list[dict[str, Any]]:
             raise UserError(
                 f"{tar} has {size:,} bytes, {path} says {shard['bytes']:,}: {_AGAIN}."
             )
+
+    if compare:
+        with ThreadPool(_LOOKERS) as pool:
+            pool.map(look, content["shards"])
     return content["shards"]
 
 
@@ -172,9 +185,12 @@ def shard_manifests(
     for shard in shards:
         for clip in read_index(data_folder, shard):
             path = member(shard["tar"], clip.begin, clip.end, clip.name)
-            audio = AudioInfo(RATE, clip.frames, 1)
+            audio = AudioInfo(clip.rate, clip.frames, 1)
             labels = {**clip.labels, "path": clip.path}
-            entries[clip.id] = clip, manifest_entry(path, audio, **labels)
+            entry = manifest_entry(path, audio, **labels)
+            if is_remote(shard["tar"]) or os.path.isabs(shard["tar"]):
+                entry["wav"] = entry["wav"].removeprefix("{data_root}/")
+            entries[clip.id] = clip, entry
     parts = {clip.part for clip, _ in entries.values()}
     if parts == {None}:
         divided = _divided(entries, seed, valid_fraction, test_fraction)
@@ -183,6 +199,11 @@ def shard_manifests(
             f"The shards in {data_folder} were made of manifests that divide them "
             f"into {', '.join(sorted(parts))}: leave out valid_fraction and "
             "test_fraction."
+        )
+    elif "valid" not in parts or "train" not in parts:
+        raise UserError(
+            f"The shards in {data_folder} have only the part {', '.join(parts)}: make "
+            "them of train.json and valid.json."
         )
     else:
         divided = {part: [] for part in PARTS}
@@ -201,13 +222,18 @@ def _divided(
     test_fraction: float | None,
 ) -> dict[str, list[str]]:
     """The ids of each part, as a scan of the recordings divides them."""
-    usual = usual_fraction(len(entries))
+    usual = usual_fraction(len({clip.path for clip, _ in entries.values()}))
     valid_fraction = usual if valid_fraction is None else valid_fraction
     test_fraction = usual if test_fraction is None else test_fraction
     check_fractions(valid_fraction, test_fraction)
-    paths = {clip.path: clip_id for clip_id, (clip, _) in entries.items()}
+    paths: dict[str, list[str]] = {}  # cuts of one recording stay together
+    for clip_id, (clip, _) in entries.items():
+        paths.setdefault(clip.path, []).append(clip_id)
     parts = split_files(sorted(paths), seed, valid_fraction, test_fraction)
-    return {part: [paths[path] for path in files] for part, files in parts.items()}
+    return {
+        part: [clip_id for path in files for clip_id in paths[path]]
+        for part, files in parts.items()
+    }
 
 
 def check_shards(folder: str | os.PathLike) -> Iterator[str]:

@@ -6,7 +6,6 @@ import gzip
 import hashlib
 import io
 import json
-import os
 import re
 import tarfile
 from collections import deque
@@ -21,7 +20,7 @@ import soundfile
 import torch
 from tqdm import tqdm
 
-from muq_plugins.data.audio import AudioError
+from muq_plugins.data.audio import AudioError, read_audio
 from muq_plugins.data.clips import keyed_integer
 from muq_plugins.data.manifest import PARTS, load_manifest
 from muq_plugins.data.scan import available_cores, scan_folder
@@ -31,13 +30,14 @@ from muq_plugins.data.shards.index import (
     RATE,
     SHARDS_FILE,
     ShardedClip,
+    below,
     cuts,
     index_name,
     recording,
     tar_name,
 )
 from muq_plugins.data.sources import HEADER, is_remote, size_and_time
-from muq_plugins.data.windows import read_blocks
+from muq_plugins.data.windows import READ_SECONDS, read_blocks
 from muq_plugins.errors import UserError
 from muq_plugins.files import atomic, locked, read_json, replace_file, sweep, write_json
 
@@ -59,14 +59,36 @@ class Job:
     part: str | None
     seconds: float
     labels: dict[str, Any] = field(default_factory=dict)
+    start: float | None = None  # of a recording of which these seconds are one part
 
     @property
     def key(self) -> str:
-        """Its name in the tar: letters that every reader takes, and no dot."""
-        name = re.sub(r"[^A-Za-z0-9_-]+", "_", self.id)[:80]
-        if name == self.id:
-            return name
-        return f"{name}-{keyed_integer(1 << 32, 'member', self.id):08x}"
+        """Its name in the tar."""
+        return key_of(self.id)
+
+    def blocks(self) -> Iterator[torch.Tensor]:
+        """Its audio at 24 kHz."""
+        if self.start is None:
+            yield from read_blocks(self.file, RATE)
+            return
+        begin = 0.0
+        while (left := self.seconds - begin) > 0.5 / RATE:
+            seconds = min(left, READ_SECONDS)
+            block = read_audio(self.file, self.start + begin, seconds, RATE)
+            if len(block) < round(seconds * RATE) - 1:
+                found = self.start + begin + len(block) / RATE
+                words = f"the cut ends at {self.start + self.seconds:g} s, the file at"
+                raise AudioError(self.file, "truncated", f"{words} {found:g} s")
+            yield block
+            begin += seconds
+
+
+def key_of(clip_id: str) -> str:
+    """What a clip is called in a tar: letters that every reader takes, and no dot."""
+    name = re.sub(r"[^A-Za-z0-9_-]+", "_", clip_id)[:80]
+    if name == clip_id:
+        return name
+    return f"{name}-{keyed_integer(1 << 32, 'member', clip_id):08x}"
 
 
 def jobs_of_folder(folder: str | Path, scan: str | Path, workers: int) -> list[Job]:
@@ -153,10 +175,10 @@ def write_shards(
                 else:
                     _write_shard(folder, number, shard, encoding, pool)
                 bar.update(len(shard))
-        return _finish(folder, len(plan), encoding)
+        return finish(folder, len(plan), encoding)
 
 
-def _finish(folder: Path, count: int, encoding: str) -> tuple[dict, list[dict]]:
+def finish(folder: Path, count: int, encoding: str) -> tuple[dict, list[dict]]:
     """Writes what all shards together are."""
     shards, left_out = [], []
     for number in range(count):
@@ -170,7 +192,6 @@ def _finish(folder: Path, count: int, encoding: str) -> tuple[dict, list[dict]]:
         )
     content = {
         "format": FORMAT,
-        "sample_rate": RATE,
         "encoding": encoding,
         "hours": sum(shard["hours"] for shard in shards),
         "clips": sum(shard["clips"] for shard in shards),
@@ -201,12 +222,9 @@ def _check_done(
                 words = f"{job.file} was not in it"
         elif not clip.name.endswith(f".{encoding}"):
             words = f"{clip.name} is in it, and {encoding} was asked for"
-        elif clip.source != list(size_and_time(job.file)):
-            words = f"{job.file} has changed since"
-        elif clip.labels != job.labels or (clip.path, clip.part) != (
-            job.path,
-            job.part,
-        ):
+        elif clip.source != _stamp(job):
+            words = f"{job.file} has changed since, or is gone"
+        elif [clip.path, clip.part, clip.labels] != [job.path, job.part, job.labels]:
             words = f"what is known about {job.file} has changed since"
         if words:
             break
@@ -217,6 +235,14 @@ def _check_done(
             f"{folder / tar_name(number)} was made of other music or with other "
             f"settings: {words}. Give another --out, or an empty one."
         )
+
+
+def _stamp(job: Job) -> list[int] | None:
+    """What a recording is now; None if it is gone."""
+    try:
+        return list(size_and_time(job.file))
+    except FileNotFoundError:
+        return None
 
 
 def _write_shard(
@@ -250,23 +276,35 @@ def _write_shard(
                     begin=begin,
                     end=begin + len(data),
                     frames=frames,
+                    rate=RATE,
                     sha256=hashlib.sha256(data).hexdigest(),
                     source=list(source),
                     labels=job.labels,
                 )
             )
+    record_shard(folder, number, tar_name(number), clips, left_out)
+
+
+def record_shard(
+    folder: Path,
+    number: int,
+    tar: str,
+    clips: list[ShardedClip],
+    left_out: list[dict[str, str]],
+) -> None:
+    """Writes the index of a tar, then that it is done."""
     lines = "".join(json.dumps(clip.cut()) + "\n" for clip in clips)
     index = gzip.compress(lines.encode(), mtime=0)
     replace_file(folder / index_name(number), index)
     write_json(
         folder / DONE / f"{number:06d}.json",
         {
-            "tar": tar_name(number),
-            "bytes": os.path.getsize(folder / tar_name(number)),
+            "tar": tar,
+            "bytes": size_and_time(below(folder, tar))[0],
             "index": index_name(number),
             "index_sha256": hashlib.sha256(index).hexdigest(),
             "clips": len(clips),
-            "hours": sum(clip.frames for clip in clips) / RATE / 3600,
+            "hours": sum(clip.frames / clip.rate for clip in clips) / 3600,
             "left_out": left_out,
         },
     )
@@ -307,7 +345,7 @@ def _encoded(
     try:
         source = size_and_time(job.file)
         with soundfile.SoundFile(buffer, "w", RATE, 1, **kind) as file:
-            for block in read_blocks(job.file, RATE):
+            for block in job.blocks():
                 frames += len(block)
                 for second in block.split(RATE):  # libsndfile fails on long ones
                     file.write(

@@ -15,6 +15,7 @@ from muq_plugins import __version__
 from muq_plugins.errors import UserError, refusal
 from muq_plugins.inference.cli import (
     compare,
+    data,
     doctor,
     encoder,
     index,
@@ -36,6 +37,7 @@ COMMANDS = {
     "search": index.search,
     "serve": index.serve,
     "inspect-tokenizer": tokenizer.inspect,
+    "data": data.data,
     "shard": shard.shard,
     "export": encoder.export,
     "release": release.release,

@@ -17,8 +17,8 @@ def shard(
         list[str],
         typer.Argument(
             metavar="MUSIC",
-            help="a folder of music, or the manifests of it: one, or train.json, "
-            "valid.json and test.json; with --check, a folder of shards",
+            help="a folder of music, its manifests (one, or train.json, valid.json and "
+            "test.json), or a manifest of Lhotse's cuts (.jsonl, .jsonl.gz)",
         ),
     ],
     out: Annotated[
@@ -28,15 +28,15 @@ def shard(
         str | None,
         typer.Option(
             metavar="FOLDER",
-            help="what {data_root} stands for in a manifest (default: the folder of "
-            "the manifest)",
+            help="where the files of a manifest are (default: the folder of the "
+            "manifest)",
         ),
     ] = None,
     encoding: Annotated[
         Literal["flac", "opus"],
         typer.Option(
             help="flac keeps 16 bits of each sample; opus loses some, needs a sixth of "
-            "the room and takes about eight times as long to read"
+            "the room and takes seven times as long to read"
         ),
     ] = "flac",
     hours: Annotated[
@@ -49,9 +49,19 @@ def shard(
         int | None,
         typer.Option(metavar="N", min=1, help="threads (default: one a core)"),
     ] = None,
+    index_only: Annotated[
+        bool,
+        typer.Option(
+            "--index-only",
+            help="MUSIC is a folder or an address of WebDataset tars: write their "
+            "index and leave them where they are",
+        ),
+    ] = False,
     check: Annotated[
         bool,
-        typer.Option("--check", help="read shards and compare every byte, and no more"),
+        typer.Option(
+            "--check", help="MUSIC is a folder of shards: compare every byte, no more"
+        ),
     ] = False,
 ) -> int:
     """Writes music into shards of 24 kHz mono, to train from.
@@ -69,6 +79,7 @@ def shard(
         return 0
     if out is None:
         raise UserError("Give --out, the folder where the shards go.")
+    from muq_plugins.data.shards.others import CUTS, from_webdataset, jobs_of_cuts
     from muq_plugins.data.shards.write import (
         jobs_of_folder,
         jobs_of_manifests,
@@ -78,13 +89,17 @@ def shard(
     manifests = all(name.endswith(".json") for name in music)
     if not manifests and len(music) > 1:
         raise UserError(f"Give one folder of music, or manifests, not {len(music)}.")
-    if manifests:
-        jobs = jobs_of_manifests(music, data_root or os.path.dirname(music[0]) or ".")
-    elif data_root is not None:
-        raise UserError("--data-root belongs to manifests: leave it out.")
+    root = data_root or os.path.dirname(music[0]) or "."
+    if index_only:
+        content, left_out = from_webdataset(music[0], out, workers=workers)
     else:
-        jobs = jobs_of_folder(music[0], Path(out, "scan"), workers)
-    content, left_out = write_shards(jobs, out, encoding, hours, workers)
+        if manifests:
+            jobs = jobs_of_manifests(music, root)
+        elif music[0].endswith(CUTS):
+            jobs = jobs_of_cuts(music[0], root)
+        else:
+            jobs = jobs_of_folder(music[0], Path(out, "scan"), workers)
+        content, left_out = write_shards(jobs, out, encoding, hours, workers)
     gigabytes = sum(shard["bytes"] for shard in content["shards"]) / 1e9
     say(
         f"{out}: {content['clips']:,} clips, {content['hours']:.2f} h, "
