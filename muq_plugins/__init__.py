@@ -9,6 +9,8 @@ from the block that never runs.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from muq_plugins.arrivals import wait_for_transformers
+
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
@@ -31,3 +33,6 @@ if not TYPE_CHECKING:  # a checker would believe that it gives any name
     def __dir__() -> list[str]:
         """Public names, also those not imported yet."""
         return sorted([*globals(), *__getattr__("__all__")])
+
+
+wait_for_transformers()

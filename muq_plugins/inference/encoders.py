@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from transformers import CONFIG_MAPPING
 
 from muq_plugins.errors import UserError, given_by_user
+from muq_plugins.inference.auto_config import MODEL_TYPE
 from muq_plugins.inference.folders import (
     CONFIG,
     PICKLE,
@@ -93,7 +94,7 @@ def load_encoder(
     place = download(str(source), [CONFIG]) if is_hub_id(source) else Path(source)
     config = read_config(place) if (place / CONFIG).is_file() else {}
     kind = config.get("model_type")
-    if kind is None:
+    if kind in (None, MODEL_TYPE):
         return MuQ.from_pretrained(source, device).mods.encoder
     if kind not in MERT and kind not in CONFIG_MAPPING:
         raise UserError(

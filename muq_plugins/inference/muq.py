@@ -205,27 +205,117 @@ class MuQ(FrozenModel):
         [number] = self.find_layers([layer])
         return track_space(self.fingerprint, number, loudness)
 
-    def save_pretrained(self, folder: str | Path) -> Path:
-        """Writes the model in the layout of the official package.
-
-        What an official checkpoint held beside the encoder is written again.
+    def save_pretrained(
+        self,
+        folder: str | Path,
+        layout: str = "official",
+        card: str = "",
+        license: str | None = None,
+        remote_code: bool = False,
+    ) -> Path:
+        """Writes the model as a folder that this class loads, and another program.
 
         Arguments
         ---------
         folder : str or Path
             Where; an older one is replaced.
+        layout : str
+            ``official``: that of the official package; what an official checkpoint
+            held beside the encoder is written again. ``transformers``: for the Auto
+            classes of transformers, with a model card.
+        card : str
+            For ``transformers``: Markdown that the model card begins with.
+        license : str or None
+            For ``transformers``: as the hub writes it, such as ``apache-2.0``.
+        remote_code : bool
+            For ``transformers``: a file that imports this package, or says how to get
+            it, for those who load the folder with ``trust_remote_code`` instead of
+            ``import muq_plugins``.
 
         Returns
         -------
         Path
-            The folder, for this class and for that of the official package.
+            The folder.
 
         Raises
         ------
         ValueError
-            If the official code cannot compute this encoder.
+            If the layout cannot hold this encoder, or has no place for the rest.
+
+        Example
+        -------
+        >>> folder = getfixture("tmp_path") / "mine"
+        >>> model = MuQ.from_pretrained("small")
+        >>> model = MuQ.from_pretrained(model.save_pretrained(folder, "transformers"))
+        >>> from transformers import AutoModel
+        >>> AutoModel.from_pretrained(folder).config.hidden_size
+        256
         """
-        return save_official(folder, self.mods.encoder, self.checkpoint)
+        encoder = self.mods.encoder
+        if layout == "transformers":
+            from muq_plugins.inference.hub import save_transformers
+
+            return save_transformers(
+                folder, encoder, self.trained_on, license, card, remote_code
+            )
+        if layout != "official" or card or license or remote_code:
+            raise UserError(
+                f"layout={layout!r}: it is official, which has no place for card, "
+                f"license and remote_code, or transformers."
+            )
+        return save_official(folder, encoder, self.checkpoint)
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        card: str = "",
+        license: str | None = None,
+        remote_code: bool = False,
+        private: bool = False,
+        token: str | None = None,
+    ) -> str:
+        """Makes the model a repository on the Hugging Face hub, for transformers too.
+
+        Arguments
+        ---------
+        repo_id : str
+            Name of the repository, ``owner/name``; it is made if it is missing.
+        card : str
+            Markdown that the model card begins with.
+        license : str or None
+            As the hub writes it, such as ``apache-2.0``.
+        remote_code : bool
+            See `save_pretrained`.
+        private : bool
+            Whether a new repository is seen by its owner alone.
+        token : str or None
+            Of the hub; None is the one that ``hf auth login`` has stored.
+
+        Returns
+        -------
+        str
+            The address of the repository.
+
+        Raises
+        ------
+        ValueError
+            If the hub refuses it or cannot be reached.
+        """
+        from tempfile import TemporaryDirectory
+
+        from muq_plugins.inference.hub import push_folder, save_transformers
+
+        with TemporaryDirectory() as name:
+            folder = save_transformers(
+                Path(name, "model"),
+                self.mods.encoder,
+                self.trained_on,
+                license,
+                card,
+                remote_code,
+                repo_id,
+            )
+            return push_folder(folder, repo_id, private, token)
 
     @torch.no_grad()
     def forward(

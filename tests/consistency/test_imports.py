@@ -12,6 +12,7 @@ ALLOWED = {
     "errors": set(),
     "files": {"errors"},
     "shipped": {"errors"},
+    "arrivals": {"inference"},
     "lobes": set(),
     "data": {"lobes", "errors", "files"},
     "evaluation": {"lobes", "data", "errors", "files"},

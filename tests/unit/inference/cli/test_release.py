@@ -42,7 +42,21 @@ def run(tmp_path):
     save_muq(tmp_path / "run" / "inference", tiny_encoder("MuQEncoder").eval(), "bells")
     target = Target(StackedFrames(LogMel()), ResidualVQ(512, 2, 16))
     save_tokenizer(tmp_path / "run" / "tokenizer" / "inference", target, "seed: 1\n")
-    (tmp_path / "run" / "metrics.jsonl").write_text('{"kind": "test", "step": 1}\n')
+    rows = [{"kind": "test", "step": 1}]
+    rows += [
+        {
+            "kind": "valid",
+            "step": 100 * n,
+            "loss": 3.6 - n / 5,
+            "accuracy": 0.05 + n / 50,
+        }
+        | {"audio_seconds": 3200 * n}
+        for n in (1, 2)
+    ]
+    text = "".join(f"{json.dumps(row)}\n" for row in rows)
+    (tmp_path / "run" / "metrics.jsonl").write_text(text)
+    command = {"step": 0, "command": "train.py hparams/x.yaml"}
+    (tmp_path / "run" / "history.jsonl").write_text(f"{json.dumps(command)}\n")
     (tmp_path / "run" / "report.md").write_text(REPORT)
     (tmp_path / "words.md").write_text("# Mine\n\nLicence: none.\n")
     return tmp_path / "run"
@@ -74,7 +88,13 @@ def test_it_computes_what_the_run_does_at_half_the_size(run, tmp_path):
 def test_the_card_says_what_is_in_it(run, tmp_path):
     assert release(run, str(tmp_path / "out")) == 0
     card = (tmp_path / "out" / "README.md").read_text()
-    assert card.startswith("# Mine\n\nLicence: none.\n\n## Files\n")
+    head, words = card.split("---\n", 2)[1:]
+    assert 'library_name: "muq-plugins"\n' in head and "license" not in head
+    assert words.startswith("\n# Mine\n\nLicence: none.\n\n| | |\n")
+    space = MuQ.from_pretrained(tmp_path / "out").space().name
+    for line in ("| trained on | bells |", f"| `{space}` |", "train.py hparams/x.yaml"):
+        assert line in words
+    assert "| 200 | 1.8 | 3.200 | 0.090 |" in words
     for name in ("model.safetensors", "tokenizer/model.safetensors"):
         content = (tmp_path / "out" / name).read_bytes()
         digest = hashlib.sha256(content).hexdigest()
