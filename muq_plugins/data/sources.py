@@ -89,7 +89,7 @@ class Part:
         if place.end is not None:
             check_member(place, self._bytes.read(place.begin - HEADER, place.begin))
         self._begin = place.begin + begin
-        self._size = size_and_time(path)[0] - begin
+        self._size = self._bytes.end - self._begin
         self._at = 0
 
     def seek(self, offset: int, whence: int = 0) -> int:
@@ -135,7 +135,8 @@ def check_member(place: Place, header: bytes) -> None:
     else:
         # A long or foreign name is shortened here and stands whole before.
         begin = found.name.encode("utf-8", "surrogateescape")
-        names = place.name.encode(), place.name.encode("ascii", "replace")
+        whole = place.name.encode("utf-8", "surrogateescape")
+        names = whole, place.name.encode("ascii", "replace")
         known = any(name.startswith(begin) for name in names)
         if known and found.size == place.end - place.begin:
             return
@@ -161,6 +162,7 @@ class _File:
                 "where the shards were made."
             ) from error
         size = os.fstat(self.file.fileno()).st_size
+        self.end = size if place.end is None else place.end
         if place.end is not None and size < place.end:
             self.file.close()
             raise UserError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gzip
 import hashlib
 import json
@@ -107,7 +108,7 @@ def is_sharded(folder: str | os.PathLike) -> bool:
     if is_remote(folder):
         return True
     complete = Path(folder, SHARDS_FILE).is_file()
-    if not complete and Path(folder, DONE, "000000.json").is_file():
+    if not complete and any(Path(folder, DONE).glob(6 * "[0-9]" + ".json")):
         raise UserError(
             f"The shards in {folder} are not complete: run `muq-plugins shard` with "
             "the same arguments again, which writes the rest."
@@ -126,22 +127,27 @@ def read_shards(
             f"{path} is not of format {FORMAT}: it was made by another version of "
             "muq-plugins, or by another program. Make the shards again."
         )
-
-    def look(shard: dict[str, Any]) -> None:
-        tar = below(folder, shard["tar"])
-        try:
-            size, _ = size_and_time(tar)
-        except FileNotFoundError as error:
-            raise UserError(f"{tar} is missing, {path} lists it: {_AGAIN}.") from error
-        if size != shard["bytes"]:
-            raise UserError(
-                f"{tar} has {size:,} bytes, {path} says {shard['bytes']:,}: {_AGAIN}."
-            )
-
     if compare:
+        look = functools.partial(compare_size, folder)
         with ThreadPool(_LOOKERS) as pool:
             pool.map(look, content["shards"])
     return content["shards"]
+
+
+def compare_size(folder: str | os.PathLike, shard: dict[str, Any]) -> None:
+    """Refuses a shard that is missing, or is not as long as it was written."""
+    tar = below(folder, shard["tar"])
+    try:
+        size, _ = size_and_time(tar)
+    except FileNotFoundError as error:
+        raise UserError(
+            f"{tar} is missing, {SHARDS_FILE} lists it: {_AGAIN}."
+        ) from error
+    if size != shard["bytes"]:
+        raise UserError(
+            f"{tar} has {size:,} bytes, {SHARDS_FILE} says {shard['bytes']:,}: "
+            f"{_AGAIN}."
+        )
 
 
 def read_index(folder: str | os.PathLike, shard: dict[str, Any]) -> list[ShardedClip]:
@@ -156,13 +162,8 @@ def read_index(folder: str | os.PathLike, shard: dict[str, Any]) -> list[Sharded
             f"{path} is not the index that {below(folder, SHARDS_FILE)} lists, but one "
             f"of other shards, or damaged: {_AGAIN}."
         )
-    return list(cuts(packed))
-
-
-def cuts(packed: bytes) -> Iterator[ShardedClip]:
-    """The lines of an index."""
-    for line in gzip.decompress(packed).splitlines():
-        yield ShardedClip.of(json.loads(line))
+    lines = gzip.decompress(packed).splitlines()
+    return [ShardedClip.of(json.loads(line)) for line in lines]
 
 
 def shard_manifests(

@@ -65,55 +65,59 @@ def from_webdataset(
     ):
         for number, tar in enumerate(tars):
             done = folder / DONE / f"{number:06d}.json"
-            size = size_and_time(tar)
-            if done.is_file():
-                known = read_json(done)
-                if (known["tar"], known["bytes"]) != (tar, size[0]):
-                    raise UserError(
-                        f"{folder} is the index of other tars ({known['tar']}), or "
-                        f"{tar} has changed: give another --out, or an empty one."
-                    )
-                bar.update()
-                continue
-            clips, left_out = [], []
-            samples = list(_samples(tar))
-
-            def check(sample: _Sample, tar: str = tar) -> tuple[AudioCheck, str]:
-                path = member(tar, sample.begin, sample.end, sample.name)
-                with Part(path) as file:
-                    digest = hashlib.sha256(file.read()).hexdigest()
-                return check_audio(path), digest
-
-            for sample, (found, digest) in zip(
-                samples, pool.imap(check, samples), strict=True
-            ):
-                path = f"{PurePosixPath(tar).name}/{sample.key}"
-                reason, detail = judge(found, min_duration, silence_dbfs)
-                if reason is not None:
-                    words = {"reason": reason, "detail": detail}
-                    left_out.append(
-                        {"id": path, "path": f"{tar}: {sample.name}", **words}
-                    )
-                    continue
-                clips.append(
-                    ShardedClip(
-                        key=key_of(path),
-                        id=path.replace("/", "__"),
-                        path=path,
-                        part=None,
-                        name=sample.name,
-                        begin=sample.begin,
-                        end=sample.end,
-                        frames=found.num_samples,
-                        rate=found.sample_rate,
-                        sha256=digest,
-                        source=list(size),
-                        labels=sample.labels,
-                    )
+            if not done.is_file():
+                clips, left_out = _judged(tar, pool, min_duration, silence_dbfs)
+                record_shard(folder, number, tar, clips, left_out)
+            elif not _is_index_of(read_json(done), tar):
+                raise UserError(
+                    f"{folder} is the index of other tars, or {tar} has changed: give "
+                    "another --out, or an empty one."
                 )
-            record_shard(folder, number, tar, clips, left_out)
             bar.update()
         return finish(folder, len(tars), "as it was")
+
+
+def _is_index_of(done: dict[str, Any], tar: str) -> bool:
+    return (done["tar"], done["bytes"]) == (tar, size_and_time(tar)[0])
+
+
+def _judged(
+    tar: str, pool: ThreadPool, min_duration: float, silence_dbfs: float
+) -> tuple[list[ShardedClip], list[dict[str, str]]]:
+    """The samples of a tar that can be used, and those that cannot."""
+
+    def check(sample: _Sample) -> tuple[_Sample, AudioCheck, str]:
+        path = member(tar, sample.begin, sample.end, sample.name)
+        with Part(path) as file:
+            digest = hashlib.sha256(file.read()).hexdigest()
+        return sample, check_audio(path), digest
+
+    clips, left_out = [], []
+    source = list(size_and_time(tar))
+    for sample, found, digest in pool.imap(check, _samples(tar)):
+        path = f"{PurePosixPath(tar).name}/{sample.key}"
+        reason, detail = judge(found, min_duration, silence_dbfs)
+        if reason is not None:
+            words = {"path": f"{tar}: {sample.name}", "detail": detail}
+            left_out.append({"id": path, "reason": reason, **words})
+            continue
+        clips.append(
+            ShardedClip(
+                key=key_of(path),
+                id=path.replace("/", "__"),
+                path=path,
+                part=None,
+                name=sample.name,
+                begin=sample.begin,
+                end=sample.end,
+                frames=found.num_samples,
+                rate=found.sample_rate,
+                sha256=digest,
+                source=source,
+                labels=sample.labels,
+            )
+        )
+    return clips, left_out
 
 
 def _tars(source: str | Path) -> list[str]:

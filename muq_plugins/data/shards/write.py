@@ -31,8 +31,9 @@ from muq_plugins.data.shards.index import (
     SHARDS_FILE,
     ShardedClip,
     below,
-    cuts,
+    compare_size,
     index_name,
+    read_index,
     recording,
     tar_name,
 )
@@ -198,10 +199,12 @@ def finish(folder: Path, count: int, encoding: str) -> tuple[dict, list[dict]]:
         "shards": shards,
     }
     if not content["clips"]:
-        first = left_out[0]
+        words = [
+            f"{one['path']}: {one['reason']} ({one['detail']})" for one in left_out
+        ]
         raise UserError(
-            f"None of {len(left_out)} recordings could be used, the first one is "
-            f"{first['path']}: {first['reason']} ({first['detail']})."
+            f"No shards of {folder}: none of {len(left_out)} recordings can be used. "
+            f"The first one: {words[0] if words else 'there is none'}."
         )
     write_json(folder / SHARDS_FILE, content)
     return content, left_out
@@ -211,8 +214,8 @@ def _check_done(
     folder: Path, number: int, shard: list[Job], encoding: str, done: dict
 ) -> None:
     """Refuses to go on with shards of other music."""
-    index = folder / index_name(number)
-    before = {clip.id: clip for clip in cuts(index.read_bytes())}
+    compare_size(folder, done)
+    before = {clip.id: clip for clip in read_index(folder, done)}
     left_out = {clip["id"] for clip in done["left_out"]}
     words = None
     for job in shard:

@@ -89,17 +89,21 @@ def shard(
     manifests = all(name.endswith(".json") for name in music)
     if not manifests and len(music) > 1:
         raise UserError(f"Give one folder of music, or manifests, not {len(music)}.")
+    cuts = music[0].endswith(CUTS)
+    if data_root is not None and (index_only or not (manifests or cuts)):
+        raise UserError("--data-root belongs to a manifest: leave it out.")
     root = data_root or os.path.dirname(music[0]) or "."
     if index_only:
-        content, left_out = from_webdataset(music[0], out, workers=workers)
+        written = from_webdataset(music[0], out, workers=workers)
     else:
         if manifests:
             jobs = jobs_of_manifests(music, root)
-        elif music[0].endswith(CUTS):
+        elif cuts:
             jobs = jobs_of_cuts(music[0], root)
         else:
             jobs = jobs_of_folder(music[0], Path(out, "scan"), workers)
-        content, left_out = write_shards(jobs, out, encoding, hours, workers)
+        written = write_shards(jobs, out, encoding, hours, workers)
+    content, left_out = written
     gigabytes = sum(shard["bytes"] for shard in content["shards"]) / 1e9
     say(
         f"{out}: {content['clips']:,} clips, {content['hours']:.2f} h, "

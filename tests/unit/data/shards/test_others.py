@@ -124,6 +124,10 @@ def test_tars_that_are_none(tmp_path):
             add(tar, name, b"{")
             add(tar, "x.wav", b"RIFF")
         refused(words)
+    with tarfile.open(tmp_path / "texts.tar", "w") as tar:
+        add(tar, "x.txt", b"no music")
+    with pytest.raises(UserError, match="none of 0 recordings can be used"):
+        from_webdataset(tmp_path / "texts.tar", tmp_path / "texts", progress=False)
     with tarfile.open(tars / "music-0.tar", "w") as tar:
         add(tar, "x.wav", b"RIFF")
     content, left_out = from_webdataset(tars, tmp_path / "out", progress=False)

@@ -16,7 +16,12 @@ from muq_plugins.data.manifest import load_manifest, manifest_entry
 from muq_plugins.data.preparation import add_captions, prepare_manifests
 from muq_plugins.data.shards import write
 from muq_plugins.data.shards.index import check_shards, is_sharded
-from muq_plugins.data.shards.write import jobs_of_folder, planned, write_shards
+from muq_plugins.data.shards.write import (
+    jobs_of_folder,
+    jobs_of_manifests,
+    planned,
+    write_shards,
+)
 from muq_plugins.data.sources import Place, member
 from muq_plugins.errors import UserError
 from muq_plugins.files import write_json
@@ -181,7 +186,7 @@ def test_a_recording_that_fails_late_is_told_and_left_out(music, tmp_path, capsy
 
 def test_manifests_keep_their_parts_and_labels(music, tmp_path, capsys):
     files = sorted(music.rglob("*.wav"))
-    for part, some in (("train", files[:8]), ("valid", files[8:])):
+    for part, some in (("train", files[:8]), ("valid", files[8:]), ("test", files[:1])):
         entries = {
             f"{part}{number}": manifest_entry(
                 path.relative_to(music).as_posix(),
@@ -205,6 +210,10 @@ def test_manifests_keep_their_parts_and_labels(music, tmp_path, capsys):
     assert captioned.train["train3"]["caption"] == "noise"
     with pytest.raises(UserError, match="leave out valid_fraction"):
         prepare(out, tmp_path, valid_fraction=0.1)
+    some = jobs_of_manifests([given[1], str(tmp_path / "test.json")], music)
+    write_shards(some, tmp_path / "some", progress=False)
+    with pytest.raises(UserError, match="only the part .*make them of train.json and"):
+        prepare(tmp_path / "some", tmp_path)
     assert main(["shard", *given, given[0], "--out", str(out)]) == 2
     assert "have to be called train.json, valid.json" in capsys.readouterr().err
 
