@@ -18,6 +18,7 @@ from muq_plugins.brains.logbook import RunningStatistics
 from muq_plugins.brains.processes import gather, share_pairs, world_size
 from muq_plugins.data.captions import CaptionWriter
 from muq_plugins.data.clips import ClipBatch, keyed_integer
+from muq_plugins.data.columns import Columns
 from muq_plugins.data.preparation import Manifests
 from muq_plugins.errors import UserError
 from muq_plugins.lobes.objectives.base import StageOutput, is_at_chance
@@ -63,7 +64,7 @@ class TokenizerBrain(StageBrain):
                 f"frames in {clips} clips of {hparams.clip_seconds:g} s: raise "
                 f"optimizer_step_limit or clips_per_update, or lower codebook_size."
             )
-        seconds = sum(entry["duration"] for entry in manifests.train.values())
+        seconds = sum(Columns.of(manifests.train).durations.tolist())
         if entries > seconds * frame_rate:
             raise UserError(
                 f"codebook_size is {entries}, but the training part of "

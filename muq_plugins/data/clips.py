@@ -23,6 +23,7 @@ import torch
 from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler
 
 from muq_plugins.data.audio import AudioError, read_audio
+from muq_plugins.data.columns import Columns
 from muq_plugins.data.windows import spread_on_grid
 
 
@@ -122,13 +123,18 @@ class ClipDataset(Dataset):
         self.max_attempts = max_attempts
         self.grid = grid
         self.clip_samples = round(clip_seconds * sample_rate)
-        # Only what reading needs: workers get a copy of this, and a corpus of a
-        # million clips has a lot of labels.
-        self.ids = list(manifest)
-        self.paths = [entry["wav"] for entry in manifest.values()]
-        durations = np.array([entry["duration"] for entry in manifest.values()])
+        # Only what reading needs: workers get this, and a corpus of a million clips
+        # has a lot of labels.
+        self.clips = Columns.of(manifest)
+        self.ids = self.clips.ids
+        durations = self.clips.durations
         self._samples = np.round(durations * sample_rate).astype(np.int64)
-        self._windows = self._spread_windows(windows_per_clip) if fixed else None
+        # Rows of (clip index, number of the window in its file, begin in samples).
+        self._windows = (
+            spread_on_grid(self._samples, self.clip_samples, windows_per_clip, grid)
+            if fixed
+            else None
+        )
 
     def __len__(self) -> int:
         """Clips in training, windows in validation."""
@@ -140,9 +146,9 @@ class ClipDataset(Dataset):
         _, visit, index = item
         return self._crop(visit, index)
 
-    def crops_per_clip(self) -> list[int]:
+    def crops_per_clip(self) -> np.ndarray:
         """How many crops fit side by side in each file."""
-        return np.maximum(1, self._samples // self.clip_samples).tolist()
+        return np.maximum(1, self._samples // self.clip_samples)
 
     def _crop(self, visit: int, index: int) -> Clip:
         """The training clip of one visit, or of a substitute for it."""
@@ -178,7 +184,7 @@ class ClipDataset(Dataset):
         clip = Clip(self.ids[index], key, None, seconds, self.sample_rate)
         try:
             clip.wav = read_audio(
-                self.paths[index],
+                self.clips.wav(index),
                 seconds,
                 self.clip_samples / self.sample_rate,
                 self.sample_rate,
@@ -186,17 +192,6 @@ class ClipDataset(Dataset):
         except AudioError as error:
             clip.failures.append((error.path, error.reason))
         return clip
-
-    def _spread_windows(self, windows_per_clip: int) -> np.ndarray:
-        """Rows of (clip index, number of the window, start in samples)."""
-        rows = [
-            (index, window, start)
-            for index, samples in enumerate(self._samples)
-            for window, start in enumerate(
-                spread_on_grid(samples, self.clip_samples, windows_per_clip, self.grid)
-            )
-        ]
-        return np.array(rows, dtype=np.int64)
 
 
 class ClipSampler(Sampler):
@@ -307,6 +302,20 @@ def keyed_integer(below: int, *parts: object) -> int:
     return int.from_bytes(digest, "big") % below
 
 
+def keyed_shares(texts: Iterable[str], *parts: object) -> np.ndarray:
+    """Draws a number of 0..1 for each text: `keyed_integer` below 2**53, as a share."""
+    begin = "".join(f"{part}\0" for part in parts).encode()
+    start = hashlib.blake2b(begin, digest_size=16)
+    ends = []
+    for text in texts:
+        digest = start.copy()
+        digest.update(text.encode("utf-8", "surrogatepass"))
+        ends.append(digest.digest()[8:])
+    bits = 53  # of a float
+    low = np.frombuffer(b"".join(ends), ">u8") & np.uint64((1 << bits) - 1)
+    return low / float(1 << bits)
+
+
 def training_loader(
     manifest: dict,
     clip_seconds: float,
@@ -339,7 +348,8 @@ def evaluation_loader(
     """A loader of fixed windows with fixed keys, one process's share.
 
     The windows, and what is masked in them, depend neither on the seed of the
-    experiment nor on the number of processes, so that runs can be compared.
+    experiment nor on the number of processes, so that runs can be compared. One worker
+    at most: many processes with many workers for each loader fill a machine.
     """
     dataset = ClipDataset(
         manifest, clip_seconds, seed=0, fixed=True, windows_per_clip=windows_per_clip
@@ -348,7 +358,8 @@ def evaluation_loader(
     if max_windows is not None and len(windows) > max_windows:
         windows = [i * len(windows) // max_windows for i in range(max_windows)]
     batches = list(BatchSampler(windows, batch_size, drop_last=False))
-    return make_loader(dataset, batches[rank::world_size], num_workers, pin_memory)
+    share = batches[rank::world_size]
+    return make_loader(dataset, share, min(num_workers, 1), pin_memory)
 
 
 def make_loader(

@@ -5,52 +5,90 @@ that `speechbrain.dataio.dataset.DynamicItemDataset.from_json` reads:
 
     {"<clip id>": {"wav": "{data_root}/album/song.flac", "duration": 31.25, ...}}
 
-``midi`` is the file of the notes that are played, where they are known.
+``midi`` is the file of the notes that are played, where they are known. Large manifests
+have their `columns` beside them, which are made again whenever the manifest changes.
 """
 
 from __future__ import annotations
 
 import collections
+import contextlib
 import json
 import math
 from collections.abc import Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
-from speechbrain.dataio.dataio import load_data_json
+import numpy as np
 
 from muq_plugins.data.audio import AudioInfo
-from muq_plugins.data.clips import keyed_integer
+from muq_plugins.data.clips import keyed_integer, keyed_shares
+from muq_plugins.data.columns import (
+    Manifest,
+    entries_of,
+    fill_in,
+    read_columns,
+    write_columns,
+)
 from muq_plugins.errors import UserError
+from muq_plugins.files import replace_file
 
 PARTS = ("train", "valid", "test")
+# Entries that are read in less time than a file of columns is worth.
+SMALL = 10_000
 
 
-def load_manifest(path: str | Path, data_root: str | Path) -> dict[str, dict[str, Any]]:
+def load_manifest(path: str | Path, data_root: str | Path) -> Manifest:
     """Loads a manifest and checks what reading audio needs."""
-    path = Path(path)
+    path, data_root = Path(path), str(data_root)
+    if (columns := read_columns(path, data_root)) is not None:
+        return Manifest(columns)
     if not path.is_file():
         raise UserError(
             f"There is no manifest {path}. Write one with "
             "muq_plugins.data.scan.scan_folder, or check the path."
         )
     try:
-        manifest = load_data_json(path, {"data_root": str(data_root)})
-    except json.JSONDecodeError as error:
+        manifest = json.loads(path.read_bytes())
+    except ValueError as error:
         raise UserError(f"{path} is not valid JSON: {error}.") from error
-    except (KeyError, ValueError) as error:
-        raise UserError(
-            f"{path} holds a placeholder other than {{data_root}}: {error}. Write "
-            "braces that belong to a text twice: {{ and }}."
-        ) from error
     if not isinstance(manifest, dict) or not manifest:
         raise UserError(
             f"{path} holds no clips: a manifest is a JSON object from clip id to "
             'an entry with "wav" and "duration".'
         )
     for clip_id, entry in manifest.items():
+        try:
+            fill_in(entry, data_root)
+        except (KeyError, ValueError) as error:
+            raise UserError(
+                f"{path} holds a placeholder other than {{data_root}}: {error}. Write "
+                "braces that belong to a text twice: {{ and }}."
+            ) from error
         _check_entry(path, clip_id, entry)
-    return manifest
+    return _in_columns(path, manifest, data_root)
+
+
+def write_manifest(path: Path, manifest: dict[str, dict[str, Any]]) -> None:
+    """Writes a manifest, one line a clip."""
+    # ASCII, since file names that are not UTF-8 have no other way to be written.
+    entries = (
+        f" {json.dumps(name)}: {json.dumps(entry)}" for name, entry in manifest.items()
+    )
+    replace_file(path, "{{\n{}\n}}\n".format(",\n".join(entries)).encode())
+    _in_columns(path, manifest)
+
+
+def _in_columns(
+    path: Path, manifest: dict[str, dict[str, Any]], data_root: str | None = None
+) -> Manifest:
+    """Keeps a large manifest as columns beside it, where that can be written."""
+    if len(manifest) >= SMALL:
+        with contextlib.suppress(OSError):
+            write_columns(path, manifest)
+            if (columns := read_columns(path, data_root)) is not None:
+                return Manifest(columns)
+    return entries_of(manifest, data_root)
 
 
 def _check_entry(path: Path, clip_id: str, entry: Any) -> None:
@@ -100,10 +138,7 @@ def _escape(value: Any) -> Any:
 
 def clip_ids(relative_paths: Sequence[str]) -> list[str]:
     """Names clips after their files."""
-    names = [
-        str(PurePosixPath(path).with_suffix("")).replace("/", "__")
-        for path in relative_paths
-    ]
+    names = [_stem(path).replace("/", "__") for path in relative_paths]
     times = collections.Counter(names)
     return [
         name
@@ -111,6 +146,13 @@ def clip_ids(relative_paths: Sequence[str]) -> list[str]:
         else f"{name}-{keyed_integer(1 << 32, 'clip id', path):08x}"
         for name, path in zip(names, relative_paths, strict=True)
     ]
+
+
+def _stem(path: str) -> str:
+    """A path without its suffix, as `PurePosixPath` finds it, but ten times as fast."""
+    name = path[path.rfind("/") + 1 :]
+    dot = name.rfind(".")
+    return path[: dot - len(name)] if 0 < dot < len(name) - 1 else path
 
 
 def split_files(
@@ -125,24 +167,21 @@ def split_files(
     that a split would be empty, valid and then test get the files with the
     smallest hash (from 2 and 3 files on), and train always keeps one.
     """
-    resolution = 1 << 53
-
-    def share(path: str) -> float:
-        return keyed_integer(resolution, seed, "split", path) / resolution
-
-    shares = sorted((share(path), path) for path in relative_paths)
+    paths = sorted(relative_paths)
+    shares = keyed_shares(paths, seed, "split")
     held_out = valid_fraction + test_fraction
-    valid = sum(value < valid_fraction for value, _ in shares)
-    test = sum(value < held_out for value, _ in shares) - valid
+    valid = int((shares < valid_fraction).sum())
+    test = int((shares < held_out).sum()) - valid
     if valid_fraction > 0 and len(shares) >= 2:
         valid = max(valid, 1)
     if test_fraction > 0 and len(shares) >= 3:
         test = max(test, 1)
     valid = min(valid, max(0, len(shares) - 1))
     test = min(test, max(0, len(shares) - 1 - valid))
-    paths = [path for _, path in shares]
-    return {
-        "train": sorted(paths[valid + test :]),
-        "valid": sorted(paths[:valid]),
-        "test": sorted(paths[valid : valid + test]),
+    order = np.argsort(shares, kind="stable")
+    parts = {
+        "train": order[valid + test :],
+        "valid": order[:valid],
+        "test": order[valid : valid + test],
     }
+    return {name: [paths[i] for i in np.sort(part)] for name, part in parts.items()}

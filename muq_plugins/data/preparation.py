@@ -7,19 +7,29 @@ import dataclasses
 import functools
 import hashlib
 import os
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch.distributed as dist
 from speechbrain.utils.distributed import run_on_main
 from speechbrain.utils.logger import get_logger
 
+from muq_plugins.data.columns import Columns
 from muq_plugins.data.corpus import build_corpus, build_notes
 from muq_plugins.data.corpus.annotate import annotate_corpus
 from muq_plugins.data.corpus.pieces import check_collections
 from muq_plugins.data.manifest import PARTS, load_manifest
-from muq_plugins.data.scan import check_data_folder, check_fractions, scan_folder
+from muq_plugins.data.scan import (
+    check_data_folder,
+    check_fractions,
+    decode_share,
+    look_at,
+    manifests_of,
+    scan_folder,
+)
 from muq_plugins.data.shards.index import is_sharded, read_shards, shard_manifests
 from muq_plugins.data.sources import is_remote
 from muq_plugins.errors import UserError, shown
@@ -27,6 +37,7 @@ from muq_plugins.files import locked, read_json
 from muq_plugins.lobes.mulan.text_models import MOST_CHARACTERS
 
 logger = get_logger(__name__)
+MEET_SECONDS = 300.0
 
 
 @dataclass(frozen=True)
@@ -48,7 +59,7 @@ class Manifests:
 
     def heard(self) -> str:
         """What a model that is trained on it has heard, for those who use the model."""
-        hours = sum(entry["duration"] for entry in self.train.values()) / 3600
+        hours = sum(Columns.of(self.train).durations.tolist()) / 3600
         size = f"{hours:.1f} hours" if hours >= 1 else f"{60 * hours:.1f} minutes"
         files = f"{len(self.train):,} file{'s' * (len(self.train) != 1)}"
         return f"{self.source} ({files}, {size})"
@@ -60,9 +71,8 @@ class Manifests:
         """
         digest = hashlib.sha256()
         for name, part in self.parts.items():
-            for clip, entry in sorted(part.items()):
-                line = f"{name}\0{clip}\0{entry['duration']}\n"
-                digest.update(line.encode("utf-8", "surrogatepass"))
+            lines = Columns.of(part).lines()
+            digest.update(b"".join(b"%s\0%s" % (name.encode(), line) for line in lines))
         sizes = {name: len(part) for name, part in self.parts.items()}
         return {**sizes, "hash": digest.hexdigest()[:16]}
 
@@ -100,10 +110,11 @@ def prepare_manifests(
     """Makes the corpus ready: the embedded one, or a folder of recordings.
 
     With several processes the first one works and the others wait, also those of
-    other runs. Nothing is done twice: a corpus that is there is used, and a folder
-    is only scanned for what is new in it. ``valid_fraction`` and ``test_fraction`` are
-    shares of the files of a folder; the embedded corpus is divided by melody. Each pair
-    of shares has manifests of its own, so that runs do not divide each other's music.
+    other runs; the recordings of a folder are decoded by all. Nothing is done twice: a
+    corpus that is there is used, and a folder is only scanned for what is new in it.
+    ``valid_fraction`` and ``test_fraction`` are shares of the files of a folder; the
+    embedded corpus is divided by melody. Each pair of shares has manifests of its own,
+    so that runs do not divide each other's music.
     """
     check_data({"data_folder": data_folder, "collections": collections})
     settings = {"minutes": corpus_minutes, "seed": corpus_seed}
@@ -122,19 +133,19 @@ def prepare_manifests(
         remote = is_remote(data_folder)
         data_root = str(data_folder).rstrip("/") if remote else Path(data_folder)
         place = Path(data_folder) if remote else data_root.resolve()
-        digest = hashlib.blake2b(str(place).encode(), digest_size=4)
-        name = f"{place.name}-{digest.hexdigest()}"
-        top = Path(manifest_folder or Path(corpus_folder).parent / "manifests" / name)
+        top = manifests_of(place, Path(corpus_folder).parent)
+        top = Path(manifest_folder or top)
         folder, fractions = top, (valid_fraction, test_fraction)
         if fractions != (None, None):
             shares = ("usual" if share is None else share for share in fractions)
             folder = top / "valid-{}-test-{}".format(*shares)
+        scan = functools.partial(scan_folder, data_root, folder, *fractions)
         # What was decoded, and the lock, are those of all.
         if is_sharded(data_folder):
             _make_alone(top, shard_manifests, data_root, folder, *fractions)
-        else:
-            scan = functools.partial(scan_folder, cache_folder=top)
-            _make_alone(top, scan, data_root, folder, *fractions)
+        elif run_on_main(scan, kwargs={"look_only": True}) is None:
+            _decode_together(data_root, top)
+            _make_alone(top, scan, cache_folder=top)
         source = f"the folder {shown(place.name)}"
     train, valid, test = (folder / f"{part}.json" for part in PARTS)
     if _is_empty(valid):
@@ -221,6 +232,26 @@ def _make_alone(folder: Path, make: Callable, *args, **kwargs) -> None:
             make(*args, **kwargs)
 
     run_on_main(work)
+
+
+def _decode_together(data_folder: Path, cache_folder: Path) -> None:
+    """Every process decodes its share of a folder: the first one alone takes days.
+
+    They meet again and again, since a barrier that is waited at for hours ends a run.
+    """
+    if not (dist.is_available() and dist.is_initialized()):
+        return
+    world = dist.get_world_size()
+    share = decode_share(look_at(data_folder), cache_folder, dist.get_rank(), world)
+    done = [False]
+    while not all(done):
+        end, mine = time.monotonic() + MEET_SECONDS, True
+        for _ in share:
+            if time.monotonic() > end:
+                mine = False
+                break
+        done = [False] * world
+        dist.all_gather_object(done, mine)
 
 
 def _is_empty(manifest: Path) -> bool:

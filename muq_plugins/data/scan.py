@@ -2,14 +2,18 @@
 
 Every file is decoded once, in threads: libsndfile works outside Python's interpreter
 lock, so they scale like processes. What was found is cached. An interrupted scan goes
-on where it stopped, and other thresholds or fractions need no new decoding.
+on where it stopped, and other thresholds or fractions need no new decoding. Several
+processes, on one machine or many, decode a fixed share each. A folder in which nothing
+has changed is only looked at.
 """
 
 import collections
 import dataclasses
+import hashlib
 import math
 import os
-from collections.abc import Iterable
+import time
+from collections.abc import Iterable, Iterator
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from typing import NamedTuple
@@ -24,11 +28,22 @@ from muq_plugins.data.audio import (
     AudioError,
     check_audio,
 )
-from muq_plugins.data.manifest import clip_ids, manifest_entry, split_files
+from muq_plugins.data.clips import keyed_shares
+from muq_plugins.data.manifest import (
+    PARTS,
+    clip_ids,
+    manifest_entry,
+    split_files,
+    write_manifest,
+)
+from muq_plugins.data.shares import neighbours
 from muq_plugins.errors import UserError, shown
 from muq_plugins.files import (
+    POLL_SECONDS,
     append_json_line,
+    locked,
     open_json_lines,
+    read_json,
     read_json_lines,
     write_json,
 )
@@ -43,6 +58,11 @@ _TRANSIENT = ("missing", "unreadable")
 _CHECKS = 2
 # A file with another size or modification time is another file.
 _CACHE_KEY = ("path", "size", "mtime_ns")
+Key = tuple[str, int, int]
+CACHE = "scan_cache{}.jsonl"
+# Several at once: on a network drive each look at a file is a wait.
+_LOOKERS = 16
+_LOOKED_AT_ONCE = 1000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,6 +84,8 @@ class ScanReport:
     ignored: dict  # extension to number of files that are not audio by their name
     decoded: int  # files decoded by this scan; the others were in the cache
     settings: dict  # thresholds, fractions and seed of the scan
+    # hash of all that the above follows from; None if it may change by itself
+    seen: str | None = None
 
     def summary(self) -> str:
         """The report in a few lines of text."""
@@ -96,17 +118,21 @@ def scan_folder(
     seed: int = 1234,
     progress: bool = True,
     cache_folder: str | os.PathLike | None = None,
-) -> ScanReport:
+    look_only: bool = False,
+) -> ScanReport | None:
     """Writes the manifests of a folder tree of music.
 
     Any tree of wav, flac, ogg, opus, mp3, m4a, aiff and the like, at 4 to 768 kHz and
     any number of channels. Hidden files are skipped, symbolic links followed, each
     folder once. Files left out are listed with the reason in `quarantine.json`. A
     fraction that is None is `usual_fraction` of the files that can be used. What was
-    decoded is remembered in the folder of the manifests, or in `cache_folder`.
+    decoded is remembered in the folder of the manifests, or in `cache_folder`. With
+    `look_only` nothing is done, and None is given, unless all was done before.
     """
     check_fractions(valid_fraction or 0.0, test_fraction or 0.0)
-    found = find_audio(data_folder)
+    manifest_folder = Path(manifest_folder)
+    look = look_at(data_folder)
+    found = look.found
     if not found.paths and not found.unreadable:
         others = collections.Counter(found.ignored)
         others.update(os.path.splitext(path)[1].lower() for path in found.left_out)
@@ -115,12 +141,18 @@ def scan_folder(
             f"any depth. Other files there: {_listed(others) or 'none'}. Check "
             "data_folder, or convert them to flac."
         )
-    manifest_folder = Path(manifest_folder)
+    wanted = [min_duration, silence_dbfs, valid_fraction, test_fraction, seed]
+    seen = look.digest(wanted)
+    report = _report_of(manifest_folder, seen)
+    if report is not None:
+        report = dataclasses.replace(report, decoded=0, data_folder=str(data_folder))
+        logger.info(report.summary())
+    if report is not None or look_only:
+        return report
     try:
         manifest_folder.mkdir(parents=True, exist_ok=True)
-        cache = Path(cache_folder or manifest_folder) / "scan_cache.jsonl"
         checks, decoded = check_files(
-            Path(data_folder), found.paths, cache, workers, progress
+            look, Path(cache_folder or manifest_folder), workers, progress
         )
         usable, quarantine = {}, []
         for path, check in {**checks, **_not_read(found)}.items():
@@ -145,7 +177,7 @@ def scan_folder(
         splits = {}
         for name, paths in parts.items():
             entries = {ids[path]: manifest_entry(path, usable[path]) for path in paths}
-            write_json(manifest_folder / f"{name}.json", entries)
+            write_manifest(manifest_folder / f"{name}.json", entries)
             hours = _hours(usable[path] for path in paths)
             splits[name] = {"files": len(paths), "hours": hours}
         report = ScanReport(
@@ -168,6 +200,7 @@ def scan_folder(
                 "silence_dbfs": silence_dbfs,
                 "seed": seed,
             },
+            seen=None if reasons.keys() & set(_TRANSIENT) else seen,
         )
         write_json(manifest_folder / "scan.json", dataclasses.asdict(report))
     except OSError as error:
@@ -177,6 +210,12 @@ def scan_folder(
         ) from error
     logger.info(report.summary())
     return report
+
+
+def manifests_of(place: Path, results: str | os.PathLike) -> Path:
+    """Where training keeps the manifests of music, below the folder of results."""
+    digest = hashlib.blake2b(str(place).encode(), digest_size=4).hexdigest()
+    return Path(results, "manifests", f"{place.name}-{digest}")
 
 
 def usual_fraction(files: int) -> float:
@@ -243,15 +282,16 @@ def find_audio(data_folder: str | os.PathLike) -> Found:
             continue
         seen.add((status.st_dev, status.st_ino))
         subfolders[:] = sorted(name for name in subfolders if name[0] != ".")
+        place = Path(folder).relative_to(top).as_posix()
+        place = "" if place == "." else f"{place}/"
         for name in names:
             if name[0] == ".":
                 continue
             extension = os.path.splitext(name)[1].lower()
-            path = Path(folder, name).relative_to(top).as_posix()
             if extension in AUDIO_EXTENSIONS:
-                paths.append(path)
+                paths.append(place + name)
             elif extension in OTHER_EXTENSIONS:
-                left_out.append(path)
+                left_out.append(place + name)
             else:
                 ignored[extension] += 1
     return Found(sorted(paths), unreadable, sorted(left_out), dict(ignored))
@@ -263,62 +303,166 @@ def left_out_error(path: str | os.PathLike) -> AudioError:
     return AudioError(path, "other format", f"{extension} is not looked for in folders")
 
 
+class Look(NamedTuple):
+    """A folder at one moment, without a look into its files."""
+
+    folder: Path
+    found: Found
+    keys: list[Key]  # of the audio files that are there
+    missing: dict[str, AudioCheck]  # those that are listed, but are not there
+
+    def digest(self, settings: list) -> str:
+        """A hash of all this, and of what is to be made of it."""
+        found = self.found
+        others = [found.unreadable, found.left_out, sorted(found.ignored.items())]
+        content = [_CHECKS, settings, others, sorted(self.missing), self.keys]
+        return hashlib.sha256(repr(content).encode("utf-8", "replace")).hexdigest()
+
+    def share(self, rank: int, world: int) -> list[Key]:
+        """The files of one process; a file has its place whatever is beside it."""
+        places = keyed_shares((key[0] for key in self.keys), "scan") * world
+        return [
+            key
+            for key, place in zip(self.keys, places, strict=True)
+            if int(place) == rank
+        ]
+
+
+def look_at(data_folder: str | os.PathLike) -> Look:
+    """Finds the audio files of a folder tree, with their sizes and times."""
+    found, top = find_audio(data_folder), Path(data_folder)
+
+    def stat(first: int) -> list[Key | tuple[str, str]]:
+        keys = []
+        for path in found.paths[first : first + _LOOKED_AT_ONCE]:
+            try:
+                status = os.stat(f"{top}/{path}")
+                keys.append((path, status.st_size, status.st_mtime_ns))
+            except OSError as error:
+                keys.append((path, error.strerror))
+        return keys
+
+    keys, missing = [], {}
+    with ThreadPool(_LOOKERS) as pool:
+        for some in pool.map(stat, range(0, len(found.paths), _LOOKED_AT_ONCE)):
+            for key in some:
+                if len(key) == len(_CACHE_KEY):
+                    keys.append(key)
+                else:
+                    missing[key[0]] = AudioCheck(reason="missing", detail=key[1])
+    return Look(top, found, keys, missing)
+
+
 def check_files(
-    data_folder: str | os.PathLike,
-    paths: Iterable[str],
-    cache_path: str | os.PathLike,
-    workers: int | None = None,
-    progress: bool = True,
+    look: Look, cache_folder: Path, workers: int | None = None, progress: bool = True
 ) -> tuple[dict[str, AudioCheck], int]:
-    """Checks audio files, from the cache where it knows them."""
-    data_folder = Path(data_folder)
-    cache = _load_cache(cache_path)
-    checks, todo = {}, []
-    for path in paths:
-        try:
-            status = os.stat(data_folder / path)
-        except OSError as error:
-            checks[path] = AudioCheck(reason="missing", detail=error.strerror)
-            continue
-        key = (path, status.st_size, status.st_mtime_ns)
-        if key in cache:
-            checks[path] = cache[key]
+    """Checks audio files, from the cache where it knows them; how many it did not."""
+    known, checks, todo = _known(cache_folder), dict(look.missing), []
+    for key in look.keys:
+        if key in known:
+            checks[key[0]] = known[key]
         else:
             todo.append(key)
+    cache = cache_folder / CACHE.format("")
+    for key, check in _decode(look, todo, cache, workers, progress):
+        checks[key[0]] = check
+    return {path: checks[path] for path in look.found.paths}, len(todo)
 
-    def check(key: tuple[str, int, int]) -> tuple[tuple[str, int, int], AudioCheck]:
-        return key, check_audio(data_folder / key[0])
+
+def decode_share(
+    look: Look,
+    cache_folder: Path,
+    rank: int,
+    world: int,
+    workers: int | None = None,
+    progress: bool = True,
+) -> Iterator[None]:
+    """Decodes the share of one of several processes into the cache, file by file.
+
+    The next run of any number of processes knows what was decoded. Gives nothing, also
+    while another run decodes this share: whoever iterates has the time to do something
+    in between.
+    """
+    name = f"-{rank}-of-{world}"
+    while True:
+        with locked(cache_folder, f".scan{name}.lock", wait=False) as mine:
+            if mine:
+                share, known = look.share(rank, world), _known(cache_folder)
+                todo = [key for key in share if key not in known]
+                cache = cache_folder / CACHE.format(name)
+                for _ in _decode(look, todo, cache, workers, progress):
+                    yield
+                with open_json_lines(cache) as file:
+                    append_json_line(file, {"finished": _digest(share)})
+                return
+        time.sleep(POLL_SECONDS)
+        yield
+
+
+def shares_finished(look: Look, cache_folder: Path, world: int) -> bool:
+    """Whether all processes have decoded their shares of what is in a folder."""
+    return all(
+        any(
+            line.get("finished") == _digest(look.share(rank, world))
+            for line in read_json_lines(
+                cache_folder / CACHE.format(f"-{rank}-of-{world}")
+            )[-1:]
+        )
+        for rank in range(world)
+    )
+
+
+def _digest(keys: list[Key]) -> str:
+    return hashlib.sha256(repr(keys).encode("utf-8", "replace")).hexdigest()
+
+
+def _decode(
+    look: Look, todo: list[Key], cache: Path, workers: int | None, progress: bool
+) -> Iterator[tuple[Key, AudioCheck]]:
+    """Decodes files, and appends what was found to the cache."""
+
+    def check(key: Key) -> tuple[Key, AudioCheck]:
+        return key, check_audio(look.folder / key[0])
 
     with (
-        open_json_lines(cache_path) as cache_file,
-        ThreadPool(workers or available_cores()) as pool,
+        open_json_lines(cache) as cache_file,
+        ThreadPool(workers or max(1, available_cores() // neighbours())) as pool,
         tqdm(
-            total=len(paths),
-            initial=len(checks),
+            total=len(todo),
             desc="Scanning audio",
             unit="file",
-            disable=not progress,
+            disable=not (progress and todo),
         ) as bar,
     ):
         for key, result in pool.imap_unordered(check, todo):
-            checks[key[0]] = result
             if result.reason not in _TRANSIENT:
                 record = dict(zip(_CACHE_KEY, key, strict=True), checks=_CHECKS)
                 append_json_line(cache_file, record | dataclasses.asdict(result))
             bar.update()
-    return {path: checks[path] for path in paths}, len(todo)
+            yield key, result
 
 
-def _load_cache(
-    cache_path: str | os.PathLike,
-) -> dict[tuple[str, int, int], AudioCheck]:
-    """The results of earlier scans: (path, size, mtime_ns) to `AudioCheck`."""
+def _known(cache_folder: Path) -> dict[Key, AudioCheck]:
+    """The results of earlier scans, by any number of processes."""
     cache = {}
-    for record in read_json_lines(cache_path):
-        if record.pop("checks", None) == _CHECKS:
-            key = tuple(record.pop(name) for name in _CACHE_KEY)
-            cache[key] = AudioCheck(**record)
+    for path in sorted(cache_folder.glob(CACHE.format("*"))):
+        for record in read_json_lines(path):
+            if record.pop("checks", None) == _CHECKS:
+                key = tuple(record.pop(name) for name in _CACHE_KEY)
+                cache[key] = AudioCheck(**record)
     return cache
+
+
+def _report_of(manifest_folder: Path, seen: str) -> ScanReport | None:
+    """The report of the last scan, if a new one would find the same."""
+    path = manifest_folder / "scan.json"
+    parts = (manifest_folder / f"{part}.json" for part in PARTS)
+    if not path.is_file() or not all(part.is_file() for part in parts):
+        return None
+    report = read_json(path, "delete it, and the folder is scanned again")
+    if not isinstance(report, dict) or report.get("seen") != seen:
+        return None
+    return ScanReport(**{**report, "manifest_folder": str(manifest_folder)})
 
 
 def available_cores() -> int:
@@ -356,7 +500,7 @@ def judge(
 
 
 def check_fractions(valid_fraction: float, test_fraction: float) -> None:
-    """Raises ValueError for shares that leave no train split."""
+    """Raises UserError for shares that leave no train split."""
     if min(valid_fraction, test_fraction) < 0 or valid_fraction + test_fraction >= 1:
         raise UserError(
             "valid_fraction and test_fraction must be >= 0 and sum to less than 1, "

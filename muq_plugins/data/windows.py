@@ -34,17 +34,19 @@ def spread(length: float, size: float, most: int) -> list[float]:
     return [room / 2] if number == 1 else np.linspace(0, room, number).tolist()
 
 
-def spread_on_grid(length: int, size: int, most: int, grid: int) -> list[int]:
-    """Where up to `most` windows begin that share no sample, on multiples of `grid`.
+def spread_on_grid(lengths: np.ndarray, size: int, most: int, grid: int) -> np.ndarray:
+    """Rows (recording, window, begin) of windows that share no sample.
 
-    So a validation clip begins with a frame. Published losses depend on it.
+    Each recording has up to `most`, which begin on multiples of `grid`, so that a
+    validation clip begins with a frame. Published losses depend on it.
     """
     spacing = -(-size // grid) * grid
-    fitting = max(0, length - size) // spacing + 1
-    count = min(fitting, most)
-    return [
-        (2 * window + 1) * fitting // (2 * count) * spacing for window in range(count)
-    ]
+    fitting = np.maximum(0, np.asarray(lengths) - size) // spacing + 1
+    counts = np.minimum(fitting, most)
+    recordings = np.repeat(np.arange(len(counts)), counts)
+    windows = np.arange(len(recordings)) - np.repeat(np.cumsum(counts) - counts, counts)
+    places = (2 * windows + 1) * fitting[recordings] // (2 * counts[recordings])
+    return np.stack([recordings, windows, places * spacing], axis=1)
 
 
 def spans(length: int, size: int) -> list[tuple[int, int]]:

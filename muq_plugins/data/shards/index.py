@@ -13,7 +13,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from muq_plugins.data.audio import AudioInfo
-from muq_plugins.data.manifest import PARTS, manifest_entry, split_files
+from muq_plugins.data.manifest import (
+    PARTS,
+    manifest_entry,
+    split_files,
+    write_manifest,
+)
 from muq_plugins.data.scan import check_fractions, usual_fraction
 from muq_plugins.data.sources import (
     Part,
@@ -212,7 +217,7 @@ def shard_manifests(
             divided[clip.part].append(clip_id)
     for part, ids in divided.items():
         content = {clip_id: entries[clip_id][1] for clip_id in ids}
-        write_json(Path(manifest_folder, f"{part}.json"), content)
+        write_manifest(Path(manifest_folder, f"{part}.json"), content)
     write_json(known, asked)
 
 

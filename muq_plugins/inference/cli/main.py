@@ -22,6 +22,7 @@ from muq_plugins.inference.cli import (
     recipes,
     release,
     runs,
+    scan,
     shard,
     tag,
     tokenizer,
@@ -30,6 +31,7 @@ from muq_plugins.inference.cli.options import say
 
 NAME = "muq-plugins"
 COMMANDS = {
+    "scan": scan.scan,
     "embed": encoder.embed,
     "tokenize": tokenizer.tokenize,
     "tag": tag.tag,

@@ -347,8 +347,8 @@ def test_files_that_are_gone_are_replaced_counted_and_written_down(
     make_brain, loaders, manifest
 ):
     brain = make_brain()
+    manifest["3"]["wav"] += ".gone"
     train_loader, valid_loader = loaders(brain)
-    train_loader.dataset.paths[3] += ".gone"
     heard = []
     brain.on_fit_batch_start = lambda batch, should_step: heard.extend(batch.ids)
     brain.fit(train_loader, valid_loader)
@@ -358,10 +358,10 @@ def test_files_that_are_gone_are_replaced_counted_and_written_down(
     assert "3.wav.gone" in log and "missing" in log
 
 
-def test_too_many_bad_files_stop_the_run(make_brain, loaders):
+def test_too_many_bad_files_stop_the_run(make_brain, loaders, manifest):
     brain = make_brain()
-    train_loader, valid_loader = loaders(brain)
     for index in range(4):
-        train_loader.dataset.paths[index] += ".gone"
+        manifest[str(index)]["wav"] += ".gone"
+    train_loader, valid_loader = loaders(brain)
     with pytest.raises(UserError, match="of 12 training files could not be read"):
         brain.fit(train_loader, valid_loader)

@@ -12,6 +12,7 @@ from muq_plugins.data.audio import AudioCheck
 from muq_plugins.data.manifest import load_manifest
 from muq_plugins.data.scan import scan_folder
 from muq_plugins.errors import UserError
+from muq_plugins.inference.cli.main import main
 from tests.unit.data.recordings import write_noise
 
 
@@ -135,6 +136,7 @@ def test_a_cache_of_other_checks_is_not_believed(music, decoded):
         if line["path"] == "album/1.wav":
             del line["checks"]
     cache.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (music.parent / "out" / "scan.json").unlink()
     decoded.clear()
     assert scan(music).usable == 6
     assert decoded == ["1.wav"]
@@ -268,3 +270,56 @@ def test_manifests_that_cannot_be_written(music, monkeypatch):
 def test_bad_fractions(music, fractions):
     with pytest.raises(ValueError, match="sum to less than 1"):
         scan(music, valid_fraction=fractions[0], test_fraction=fractions[1])
+
+
+def scan_as(monkeypatch, music, rank, world):
+    """The command, as one of several processes."""
+    monkeypatch.setenv("RANK", str(rank))
+    monkeypatch.setenv("WORLD_SIZE", str(world))
+    assert main(["scan", str(music), "--out", str(music.parent / "out")]) == 0
+    return (music.parent / "out" / "scan.json").exists()
+
+
+def test_processes_share_a_scan(music, monkeypatch, decoded, capsys):
+    """A kill, then another number of them: nothing twice, nothing missing."""
+    scan_folder(music, music.parent / "alone", progress=False)
+    decoded.clear()
+    assert not scan_as(monkeypatch, music, 1, 3)
+    assert "Process 1 of 3 has done its share" in capsys.readouterr().err
+    assert 0 < len(decoded) < 6
+    look = scan_files.look_at(music)
+    killed = scan_files.decode_share(look, music.parent / "out", 2, 3)
+    next(killed)
+    killed.close()
+    assert not scan_as(monkeypatch, music, 1, 2)
+    assert scan_as(monkeypatch, music, 0, 2)
+    caches = (music.parent / "out").glob("scan_cache*.jsonl")
+    lines = [json.loads(line) for cache in caches for line in open(cache)]
+    written = sorted(line["path"] for line in lines if "path" in line)
+    assert written == look.found.paths
+    for name in ("train.json", "valid.json", "test.json", "quarantine.json"):
+        assert load(music, name) == json.loads(
+            (music.parent / "alone" / name).read_bytes()
+        )
+    decoded.clear()
+    assert scan_as(monkeypatch, music, 0, 2) and decoded == []
+
+
+def test_a_share_is_decoded_by_one_run_at_a_time(music, decoded):
+    look = scan_files.look_at(music)
+    first, second = (
+        scan_files.decode_share(look, music.parent / "out", 0, 1) for _ in range(2)
+    )
+    next(first)
+    next(second)
+    assert len(list(first)) == 5
+    assert list(second) == [] and len(decoded) == 6
+
+
+@pytest.mark.parametrize(("rank", "world"), [("2", "2"), ("-1", "2"), ("x", "2")])
+def test_a_process_without_a_number(music, monkeypatch, capsys, rank, world):
+    monkeypatch.setenv("RANK", rank)
+    monkeypatch.setenv("WORLD_SIZE", world)
+    assert main(["scan", str(music), "--out", str(music.parent / "out")]) == 2
+    assert f"RANK is {rank}".replace(" x", " 'x'") in capsys.readouterr().err
+    assert not (music.parent / "out").exists()

@@ -29,9 +29,9 @@ def test_windows_reach_from_one_end_to_the_other(length, most, starts):
 
 
 def test_windows_on_a_grid_share_no_sample():
-    assert spread_on_grid(100, 9, 3, grid=5) == [10, 50, 80]
-    assert spread_on_grid(100, 9, 99, grid=5) == list(range(0, 91, 10))
-    assert spread_on_grid(5, 9, 3, grid=5) == [0]
+    rows = spread_on_grid([100, 5], 9, 3, grid=5)
+    assert rows.tolist() == [[0, 0, 10], [0, 1, 50], [0, 2, 80], [1, 0, 0]]
+    assert spread_on_grid([100], 9, 99, grid=5)[:, 2].tolist() == list(range(0, 91, 10))
 
 
 def test_a_click_is_followed_by_silence(tmp_path):
