@@ -54,8 +54,8 @@ def words_of(error: UserError) -> str:
     _, _, traceback = str(error).partition(
         "\nOriginal Traceback (most recent call last)"
     )
-    last = re.search(r"^\S*Error: (.*)", traceback, re.DOTALL | re.MULTILINE)
-    return last[1].strip() if last else str(error)
+    *causes, words = re.split(r"^(?:\w+\.)*\w*Error: ", traceback, flags=re.MULTILINE)
+    return words.strip() if causes else str(error)
 
 
 def needs(what: str, extra: str, *packages: str) -> None:

@@ -24,8 +24,13 @@ from typing import Any, BinaryIO, TextIO
 from tqdm import tqdm
 
 from muq_plugins.data.downloads import Published, download
-from muq_plugins.data.manifest import PARTS, manifest_entry, split_files
-from muq_plugins.data.scan import check_files, judge, usual_fraction
+from muq_plugins.data.manifest import (
+    PARTS,
+    manifest_entry,
+    split_files,
+    write_manifest,
+)
+from muq_plugins.data.scan import check_files, judge, look_at, usual_fraction
 from muq_plugins.errors import UserError
 from muq_plugins.files import (
     append_json_line,
@@ -264,14 +269,16 @@ def prepare_corpus(
                 f"{name} has no recordings with the licences {', '.join(wanted)}; it "
                 f"has {_counted(counts)}."
             )
+        known = {track.path for track in tracks}
         for archive in corpus.archives(folder / "notes", mirror):
-            _unpack_once(archive, folder, asked, wanted, keep_archives, progress)
+            _unpack_once(archive, folder, known, asked, wanted, keep_archives, progress)
         return _write_manifests(name, folder, tracks, asked, workers, progress)
 
 
 def _unpack_once(
     archive: Published,
     folder: Path,
+    known: set[str],
     asked: dict[str, Track],
     wanted: set[str],
     keep: bool,
@@ -285,8 +292,9 @@ def _unpack_once(
         for record in read_json_lines(log)
     ):
         return
-    path = download(archive, folder, progress)
+    path, strange = download(archive, folder, progress), True
     for name, size, open_member in _members(path):
+        strange = strange and name not in known
         place = folder / name
         if name not in asked or (place.is_file() and place.stat().st_size == size):
             continue
@@ -296,6 +304,11 @@ def _unpack_once(
             open(partial, "wb") as out,
         ):
             shutil.copyfileobj(source, out)
+    if strange:
+        raise UserError(
+            f"{path} has none of the recordings that the tables in {folder / 'notes'} "
+            "list: it is laid out in another way than we know. It was kept."
+        )
     with open_json_lines(log) as file:
         append_json_line(file, done)
     if not keep:
@@ -327,8 +340,7 @@ def _write_manifests(
     progress: bool,
 ) -> dict[str, Any]:
     """Decodes every recording once, and divides those that can be used by artist."""
-    cache = folder / "scan_cache.jsonl"
-    checks, _ = check_files(folder, list(asked), cache, workers, progress)
+    checks, _ = check_files(look_at(folder).only(asked), folder, workers, progress)
     left_out = [
         {"path": track.path, "reason": "known to be broken", "detail": "by its authors"}
         for track in tracks
@@ -365,7 +377,7 @@ def _write_manifests(
         manifests[parts[track.artist_id]][clip] = entry
         hours[track.licence] += check.duration / 3600
     for part, entries in manifests.items():
-        write_json(folder / f"{part}.json", entries)
+        write_manifest(folder / f"{part}.json", entries)
     return {
         "parts": {part: len(entries) for part, entries in manifests.items()},
         "hours": dict(hours),

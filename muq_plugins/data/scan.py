@@ -311,6 +311,16 @@ class Look(NamedTuple):
     keys: list[Key]  # of the audio files that are there
     missing: dict[str, AudioCheck]  # those that are listed, but are not there
 
+    def only(self, paths: Iterable[str]) -> "Look":
+        """The same of some files; what is not there is missing."""
+        keys = {key[0]: key for key in self.keys}
+        gone = AudioCheck(reason="missing", detail="no such file")
+        return self._replace(
+            found=self.found._replace(paths=list(paths)),
+            keys=[keys[path] for path in paths if path in keys],
+            missing={path: gone for path in paths if path not in keys},
+        )
+
     def digest(self, settings: list) -> str:
         """A hash of all this, and of what is to be made of it."""
         found = self.found

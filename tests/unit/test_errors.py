@@ -46,7 +46,10 @@ def test_what_may_be_a_bug_is_none(error):
 
 def test_an_error_of_a_worker_is_told_without_its_traceback():
     try:
-        raise UserError("a.tar is missing: copy it.\nSecond line.")
+        try:
+            raise FileNotFoundError("no file")
+        except FileNotFoundError as cause:
+            raise UserError("a.tar is missing: copy it.\nSecond line.") from cause
     except UserError as error:
         assert words_of(error) == "a.tar is missing: copy it.\nSecond line."
         wrapped = ExceptionWrapper(where="in DataLoader worker process 0")

@@ -23,7 +23,7 @@ from tqdm import tqdm
 from muq_plugins.data.audio import AudioError, read_audio
 from muq_plugins.data.clips import keyed_integer
 from muq_plugins.data.manifest import PARTS, load_manifest
-from muq_plugins.data.scan import available_cores, scan_folder
+from muq_plugins.data.scan import available_cores, check_data_folder, scan_folder
 from muq_plugins.data.shards.index import (
     DONE,
     FORMAT,
@@ -37,6 +37,7 @@ from muq_plugins.data.shards.index import (
     recording,
     tar_name,
 )
+from muq_plugins.data.shares import neighbours, own_share
 from muq_plugins.data.sources import HEADER, is_remote, size_and_time
 from muq_plugins.data.windows import READ_SECONDS, read_blocks
 from muq_plugins.errors import UserError
@@ -44,7 +45,7 @@ from muq_plugins.files import atomic, locked, read_json, replace_file, sweep, wr
 
 Encoding = Literal["flac", "opus"]
 # About 1 GB of FLAC.
-HOURS = 8.0
+HOURS = 10.0
 # What a manifest says of the audio, which is another one in a shard, and the notes,
 # which are in no shard.
 _OF_AUDIO = ("wav", "duration", "sample_rate", "channels", "midi")
@@ -94,7 +95,9 @@ def key_of(clip_id: str) -> str:
 
 def jobs_of_folder(folder: str | Path, scan: str | Path, workers: int) -> list[Job]:
     """The recordings of a folder, after every one was decoded once."""
-    scan_folder(folder, scan, workers=workers)
+    check_data_folder(folder)
+    with locked(scan):  # one process of several decodes; the others find it done
+        scan_folder(folder, scan, workers=workers)
     jobs = []
     for part in PARTS:
         path = Path(scan, f"{part}.json")
@@ -155,27 +158,39 @@ def write_shards(
     hours: float = HOURS,
     workers: int | None = None,
     progress: bool = True,
-) -> tuple[dict[str, Any], list[dict[str, str]]]:
-    """Writes the shards that are not there; gives `shards.json` and what it lacks."""
+) -> tuple[dict[str, Any], list[dict[str, str]]] | None:
+    """Writes the shards that are not there; gives `shards.json` and what it lacks.
+
+    Of several processes each writes a fixed share, and the last one `shards.json`; the
+    others get None.
+    """
     if is_remote(folder):
         raise UserError(
             f"{folder}: shards are written to a disk of this machine. Copy them to the "
             "store then, all files as they are."
         )
-    folder = Path(folder)
+    folder, (rank, world) = Path(folder), own_share()
     plan = planned(jobs, hours)
+    share = list(enumerate(plan))[rank::world]
     (folder / "audio").mkdir(parents=True, exist_ok=True)
-    with locked(folder), ThreadPoolExecutor(workers or available_cores()) as pool:
-        sweep(folder / "audio")
-        hidden = not progress
-        with tqdm(total=len(jobs), desc="Shards", unit="clip", disable=hidden) as bar:
-            for number, shard in enumerate(plan):
+    threads = workers or max(1, available_cores() // neighbours())
+    lock = ".lock" if world == 1 else f".lock-{rank}-of-{world}"
+    with locked(folder, lock), ThreadPoolExecutor(threads) as pool:
+        if world == 1:  # what another one writes looks like what a killed one left
+            sweep(folder / "audio")
+        total, hidden = sum(len(shard) for _, shard in share), not progress or rank > 0
+        with tqdm(total=total, desc="Shards", unit="clip", disable=hidden) as bar:
+            for number, shard in share:
                 done = folder / DONE / f"{number:06d}.json"
                 if done.is_file():
                     _check_done(folder, number, shard, encoding, read_json(done))
                 else:
                     _write_shard(folder, number, shard, encoding, pool)
                 bar.update(len(shard))
+    names = (folder / DONE / f"{number:06d}.json" for number in range(len(plan)))
+    if not all(name.is_file() for name in names):
+        return None
+    with locked(folder):
         return finish(folder, len(plan), encoding)
 
 

@@ -42,9 +42,11 @@ def shard(
     hours: Annotated[
         float,
         typer.Option(
-            metavar="H", min=0.001, help="of music in a shard; 8 are about 1 GB of flac"
+            metavar="H",
+            min=0.001,
+            help="of music in a shard; 10 are about 1 GB of flac",
         ),
-    ] = 8.0,
+    ] = 10.0,
     workers: Annotated[
         int | None,
         typer.Option(metavar="N", min=1, help="threads (default: one a core)"),
@@ -67,7 +69,9 @@ def shard(
     """Writes music into shards of 24 kHz mono, to train from.
 
     Give the folder as --data_folder of any recipe then: it hears what it would hear of
-    the recordings. What was interrupted goes on where it stopped.
+    the recordings. What was interrupted goes on where it stopped. Several processes, on
+    any number of machines, write a fixed share each:
+    torchrun --nproc-per-node 8 -m muq_plugins shard MUSIC --out FOLDER
     """
     check_installation()
     if check:
@@ -103,6 +107,9 @@ def shard(
         else:
             jobs = jobs_of_folder(music[0], Path(out, "scan"), workers)
         written = write_shards(jobs, out, encoding, hours, workers)
+    if written is None:
+        say(f"This process has written its share; others still write to {out}.")
+        return 0
     content, left_out = written
     gigabytes = sum(shard["bytes"] for shard in content["shards"]) / 1e9
     say(

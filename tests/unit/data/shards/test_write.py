@@ -153,6 +153,21 @@ def test_what_was_killed_goes_on_with_the_rest(music, tmp_path, monkeypatch):
         assert (part / path).read_bytes() == (whole / path).read_bytes()
 
 
+def test_several_processes_write_what_one_writes(music, tmp_path, monkeypatch):
+    jobs = jobs_of_folder(music, tmp_path / "scan", 2)
+    write_shards(jobs, tmp_path / "one", hours=0.001, progress=False)
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    written = []
+    for rank in (2, 0, 1):
+        monkeypatch.setenv("RANK", str(rank))
+        written.append(write_shards(jobs, tmp_path / "three", hours=0.001))
+    assert written[:2] == [None, None] and written[2][0]["clips"] == 12
+    for path in (tmp_path / "one").rglob("*.*"):
+        if path.is_file() and path.name != ".lock":
+            other = tmp_path / "three" / path.relative_to(tmp_path / "one")
+            assert other.read_bytes() == path.read_bytes()
+
+
 def test_other_music_is_not_mixed_in(music, tmp_path):
     out = tmp_path / "shards"
     jobs = jobs_of_folder(music, tmp_path / "scan", 2)
