@@ -7,7 +7,6 @@ import dataclasses
 import functools
 import hashlib
 import os
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,13 +30,13 @@ from muq_plugins.data.scan import (
     scan_folder,
 )
 from muq_plugins.data.shards.index import is_sharded, read_shards, shard_manifests
+from muq_plugins.data.shares import work_together
 from muq_plugins.data.sources import is_remote
 from muq_plugins.errors import UserError, shown
 from muq_plugins.files import locked, read_json
 from muq_plugins.lobes.mulan.text_models import MOST_CHARACTERS
 
 logger = get_logger(__name__)
-MEET_SECONDS = 300.0
 
 
 @dataclass(frozen=True)
@@ -144,7 +143,10 @@ def prepare_manifests(
         if is_sharded(data_folder):
             _make_alone(top, shard_manifests, data_root, folder, *fractions)
         elif run_on_main(scan, kwargs={"look_only": True}) is None:
-            _decode_together(data_root, top)
+            if dist.is_available() and dist.is_initialized():
+                # The first one alone would take days.
+                share = dist.get_rank(), dist.get_world_size()
+                work_together(decode_share(look_at(data_root), top, *share))
             _make_alone(top, scan, cache_folder=top)
         source = f"the folder {shown(place.name)}"
     train, valid, test = (folder / f"{part}.json" for part in PARTS)
@@ -232,26 +234,6 @@ def _make_alone(folder: Path, make: Callable, *args, **kwargs) -> None:
             make(*args, **kwargs)
 
     run_on_main(work)
-
-
-def _decode_together(data_folder: Path, cache_folder: Path) -> None:
-    """Every process decodes its share of a folder: the first one alone takes days.
-
-    They meet again and again, since a barrier that is waited at for hours ends a run.
-    """
-    if not (dist.is_available() and dist.is_initialized()):
-        return
-    world = dist.get_world_size()
-    share = decode_share(look_at(data_folder), cache_folder, dist.get_rank(), world)
-    done = [False]
-    while not all(done):
-        end, mine = time.monotonic() + MEET_SECONDS, True
-        for _ in share:
-            if time.monotonic() > end:
-                mine = False
-                break
-        done = [False] * world
-        dist.all_gather_object(done, mine)
 
 
 def _is_empty(manifest: Path) -> bool:

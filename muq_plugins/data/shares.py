@@ -8,8 +8,14 @@ disk. So a job that is started again, with any number of processes, does what is
 from __future__ import annotations
 
 import os
+import time
+from collections.abc import Iterable
+
+import torch.distributed as dist
 
 from muq_plugins.errors import UserError
+
+MEET_SECONDS = 300.0
 
 
 def own_share() -> tuple[int, int]:
@@ -38,3 +44,21 @@ def _number(name: str, default: int) -> int:
             f"{name} is {text!r} in the environment, not a number: set it as torchrun "
             f"does, or unset it."
         ) from error
+
+
+def work_together(work: Iterable) -> None:
+    """Does this process's share; processes that train together wait for all of them.
+
+    They meet again and again, since a barrier that is waited at for hours ends a run.
+    """
+    share, together = iter(work), dist.is_available() and dist.is_initialized()
+    done = [False]
+    while not all(done):
+        end, done = time.monotonic() + MEET_SECONDS, [True]
+        for _ in share:
+            if together and time.monotonic() > end:
+                done = [False]
+                break
+        if together:
+            mine, done = done[0], [False] * dist.get_world_size()
+            dist.all_gather_object(done, mine)

@@ -8,9 +8,9 @@ must be trained:
     --target.features.source results/muq/1234 \
     --tokenizer_folder results/muq_latent/1234/tokenizer --labels.folder /shared/labels
 
-Start it as often as there are devices, on any machines that share the folder, at any
-time: by hand, by torchrun, or as an array of jobs. Each process takes what nobody has
-taken yet, or what a dead one has left, and all end when the labels are complete. The
+For many devices or machines, start it by torchrun, or as an array of jobs that sets
+RANK and WORLD_SIZE. Each process labels a fixed share, and the last one verifies the
+labels. The same command goes on where it was, with any number of processes. The
 training does the same by itself if nobody has done it before.
 """
 
@@ -19,13 +19,12 @@ import os
 # Before torch is imported: threads that wait for each other must not take the cores
 # of other programs.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-# Workers are no process group: each one does everything itself, if nobody has yet.
-os.environ["RANK"] = "0"
 
 from speechbrain.utils.distributed import infer_device
 
 from muq_plugins.data.mel_statistics import normalise
 from muq_plugins.data.preparation import check_data, prepare_manifests
+from muq_plugins.data.shares import own_share
 from muq_plugins.errors import UserError
 from muq_plugins.experiment import load_experiment, run_script
 from muq_plugins.files import locked
@@ -34,6 +33,9 @@ from muq_plugins.inference.tokenizer import load_tokenizer
 
 def main(argv):
     """Does a share of the extraction that the command line asks for."""
+    share = own_share()
+    # Processes are no group: each one prepares everything itself, if nobody has yet.
+    os.environ["RANK"] = "0"
     experiment = load_experiment(argv)
     hparams, labels = experiment.hparams, experiment.hparams.get("labels")
     if not hasattr(labels, "extract"):
@@ -58,8 +60,9 @@ def main(argv):
     if hparams["tokenizer_folder"] is not None:
         load_tokenizer(target, hparams["tokenizer_folder"])
     device = experiment.run_opts.device or infer_device()
-    done = labels.extract(target.to(device), manifests)
-    print(f"Labels complete in {labels.folder}. This worker ({device}): {done}.")
+    done = labels.extract(target.to(device), manifests, share)
+    words = "complete" if done.complete else "not complete: others have a share too,"
+    print(f"Labels {words} in {labels.folder}. This process ({device}): {done}.")
 
 
 if __name__ == "__main__":

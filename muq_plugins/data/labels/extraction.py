@@ -1,14 +1,14 @@
-"""Extraction: any number of workers that label a corpus together, and the final check.
+"""Extraction: processes that label a fixed share of a corpus each, and the final check.
 
-Whoever labels a shard holds its lock, which ends with its process.
+A shard is on the disk whole or not at all, so whoever is started again, among any
+number of processes, labels what is missing of its share.
 """
 
 from __future__ import annotations
 
 import hashlib
-import itertools
-import os
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,8 +29,9 @@ from muq_plugins.data.labels.shards import (
     writing,
 )
 from muq_plugins.data.labels.windows import LabelWindows, track_samples
+from muq_plugins.data.shares import own_share, work_together
 from muq_plugins.errors import UserError
-from muq_plugins.files import POLL_SECONDS, locked, sweep, write_json
+from muq_plugins.files import locked, sweep, write_json
 from muq_plugins.lobes.target import Target
 
 logger = get_logger(__name__)
@@ -43,17 +44,18 @@ AGREEMENT = 0.95
 
 @dataclass
 class Throughput:
-    """What one worker has done: shards that it finished, and how long it took."""
+    """What one process has done: shards that it finished, and how long it took."""
 
     shards: int = 0
     audio_seconds: float = 0.0
     seconds: float = 0.0
+    complete: bool = False  # whether there is nothing left to do for others either
 
     def __str__(self):
         speed = self.audio_seconds / max(self.seconds, 1e-9)
         return (
             f"{self.shards} shards, {self.audio_seconds / 3600:.1f} hours of audio in "
-            f"{self.seconds / 3600:.2f} h: {speed:.1f} hours per hour and worker"
+            f"{self.seconds / 3600:.2f} h: {speed:.1f} hours per hour and process"
         )
 
 
@@ -64,51 +66,52 @@ def extract_labels(
     shard_minutes: float = 30.0,
     latents: bool = False,
     max_bad_fraction: float = 0.01,
+    share: tuple[int, int] | None = None,
 ) -> Throughput:
-    """Labels what nobody has labelled yet, until everything is labelled and verified.
+    """Labels what is missing of a share, and verifies the labels once all are there.
 
-    Any number of processes, on any number of machines, may run this at the same time
-    with the same arguments; none of them needs to know of the others. It returns in all
-    of them when the labels are complete.
+    The share is a number and how many there are; None takes it from `own_share`.
+    Processes that train together wait for each other. Others end when their share is
+    done: the last one verifies.
     """
-    folder = Path(folder)
+    folder, (rank, world) = Path(folder), share or own_share()
     description = describe(windows, manifest, shard_minutes, latents)
     agree(folder, description, create=True)
-    shards = plan_shards(folder, manifest, shard_minutes)
-    done = Throughput()
-    # Workers begin at different places, so that they do not queue for the same shards.
-    begin = os.getpid() % max(1, len(shards))
-    while pending := [shard for shard in shards if not shard.index.is_file()]:
-        finished = done.shards
-        for shard in itertools.chain(pending[begin:], pending[:begin]):
-            with locked(folder, f".{shard.name}.lock", wait=False) as mine:
-                # Somebody may have finished it between the look and the lock.
-                if not mine or shard.index.is_file():
-                    continue
+    shards, done = plan_shards(folder, manifest, shard_minutes), Throughput()
+
+    def work() -> Iterator[None]:
+        for shard in shards[rank::world]:
+            if not shard.index.is_file():
                 started = time.monotonic()
-                _label_shard(shard, windows, manifest, latents)
+                yield from _label_shard(shard, windows, manifest, latents)
                 done.shards += 1
                 done.seconds += time.monotonic() - started
                 done.audio_seconds += sum(
                     manifest[clip]["duration"] for clip in shard.clips
                 )
-        if done.shards == finished:
-            time.sleep(POLL_SECONDS)
+
     if not (folder / VERIFIED_FILE).is_file():  # else the folder may be read-only
+        # Who was started twice does nothing twice.
+        with locked(folder, f".share-{rank}-of-{world}.lock", say=logger.warning):
+            work_together(work())
+        if any(not shard.index.is_file() for shard in shards):
+            return done
         with locked(folder):
             if not (folder / VERIFIED_FILE).is_file():
                 verify(folder, windows, manifest, description, max_bad_fraction)
+    done.complete = True
     return done
 
 
 def _label_shard(
     shard: Shard, windows: LabelWindows, manifest: dict, latents: bool
-) -> None:
-    """Labels the tracks of one shard."""
+) -> Iterator[None]:
+    """Labels the tracks of one shard, one after another."""
     target = windows.target
     size = target.features.output_size if latents else None
     with writing(shard, target.num_codebooks, size) as writer:
         for clip_id in shard.clips:
+            yield
             path = manifest[clip_id]["wav"]
             samples = track_samples(manifest[clip_id], windows.sample_rate)
             spans = windows.spans(samples)
@@ -163,7 +166,7 @@ def verify(
         shard, row = place[clip]
         _recompute(shard, row, number, windows, manifest[clip]["wav"])
     sweep(folder)
-    for path in folder.glob(".shard-*.lock"):  # no shard is left to be locked
+    for path in folder.glob(".share-*.lock"):
         path.unlink(missing_ok=True)
     write_json(
         folder / VERIFIED_FILE,

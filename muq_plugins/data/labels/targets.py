@@ -155,18 +155,23 @@ class StoredLabels:
     shard_minutes: float = 30.0  # audio in a shard, the unit of work of an extraction
     latents: bool = False  # whether an extraction stores what was quantized as well
     max_bad_fraction: float = 0.01  # share of files that may turn out unreadable
-    # of earlier versions, and ignored: a dead worker's shard is free at once
+    # of earlier versions, and ignored: nobody waits for a worker that is gone
     stale_seconds: InitVar[float | None] = None
 
     def __post_init__(self, stale_seconds: float | None):
         if stale_seconds is not None:
             logger.warning(
-                "labels.stale_seconds is ignored: the shard of a worker that is gone "
-                "is free at once. Take it out of the experiment file."
+                "labels.stale_seconds is ignored: processes have fixed shares. Take it "
+                "out of the experiment file."
             )
 
-    def extract(self, target: Target, manifests: Manifests) -> Throughput:
-        """Does a share of the extraction, and returns when it is complete."""
+    def extract(
+        self,
+        target: Target,
+        manifests: Manifests,
+        share: tuple[int, int] | None = None,
+    ) -> Throughput:
+        """Does a share of the extraction, see `extract_labels`."""
         return extract_labels(
             self.folder,
             self._windows(target),
@@ -174,6 +179,7 @@ class StoredLabels:
             self.shard_minutes,
             self.latents,
             self.max_bad_fraction,
+            share,
         )
 
     def target_for(self, target: Target, manifests: Manifests) -> StoredTarget:

@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from muq_plugins.data.audio import AudioError, duration_for, read_audio
 from muq_plugins.data.loudness import at_loudness
+from muq_plugins.data.shares import own_share
 from muq_plugins.data.windows import read_blocks
 from muq_plugins.errors import UserError, shown
 from muq_plugins.inference.cli.inputs import AudioInput, find_inputs
@@ -75,10 +76,13 @@ def run_work(
 ) -> int:
     """Makes one output for each input that has none yet; 1 if there were problems.
 
-    What is slow, such as loading a model, is in `prepare`.
+    What is slow, such as loading a model, is in `prepare`. Several processes make every
+    so many each, see `own_share`.
     """
     check_format(format)
+    rank, world = own_share()
     inputs, problems = find_inputs(sources)
+    inputs, problems = inputs[rank::world], problems if rank == 0 else []
     work = prepare()
     begin = time.monotonic()
     todo, done = [], []
@@ -94,7 +98,7 @@ def run_work(
         unit=" s",
         bar_format="{l_bar}{bar}| {n:.0f} of {total:.0f} s of audio "
         "[{elapsed}<{remaining}, {rate_noinv_fmt}]",
-        disable=None,  # no bar where nobody sees it move
+        disable=True if rank else None,  # no bar where nobody sees it move
     )
 
     def refuse(job: Job, error: AudioError) -> None:

@@ -12,7 +12,7 @@ import soundfile
 import torch
 import torch.distributed as dist
 
-from muq_plugins.data import preparation, scan
+from muq_plugins.data import preparation, scan, shares
 from muq_plugins.data.clips import evaluation_loader, training_loader
 from muq_plugins.data.corpus import build_notes
 from muq_plugins.data.manifest import split_files
@@ -267,7 +267,7 @@ def scan_in_one_of_two(rank, music, corpus):
     os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2")
     method = f"file://{corpus.parent / 'rendezvous'}"
     dist.init_process_group("gloo", method, world_size=2, rank=rank)
-    preparation.MEET_SECONDS = 0.0
+    shares.MEET_SECONDS = 0.0
     names, check_audio = [], scan.check_audio
     scan.check_audio = lambda path: names.append(path.name) or check_audio(path)
     try:

@@ -1,8 +1,9 @@
-"""Workers that share a folder: nothing is done twice, nothing is left undone."""
+"""Processes that share a folder: nothing is done twice, nothing is left undone."""
 
 import json
 import multiprocessing
 import random
+import signal
 import time
 from pathlib import Path
 
@@ -13,7 +14,6 @@ import torch
 from muq_plugins.data.labels import LabelSet, LabelWindows, extract_labels
 from muq_plugins.data.labels.description import describe
 from muq_plugins.data.labels.shards import plan_shards
-from muq_plugins.files import locked
 from tests.unit.data.labels.conftest import make_target
 
 
@@ -26,24 +26,24 @@ def contents(folder):
     }
 
 
-def start(folder, manifest, shard_minutes, done):
-    """Starts a worker with the target of the other tests.
+def start(folder, manifest, shard_minutes, done, share):
+    """Starts a process of a job with the target of the other tests.
 
     Forked, since a new interpreter would need seconds to begin.
     """
     context = multiprocessing.get_context("fork")
-    arguments = (folder, manifest, shard_minutes, done)
+    arguments = (folder, manifest, shard_minutes, done, share)
     process = context.Process(target=work, args=arguments)
     process.start()
     return process
 
 
-def work(folder, manifest, shard_minutes, done):
+def work(folder, manifest, shard_minutes, done, share):
     # The threads of the parent do not exist here: nobody must wait for them.
     torch.set_num_threads(1)
     target = make_target()
     windows = LabelWindows.in_seconds(target, window=0.8, context=0.2)
-    result = extract_labels(folder, windows, manifest, shard_minutes)
+    result = extract_labels(folder, windows, manifest, shard_minutes, share=share)
     with done.get_lock():
         done.value += result.shards
 
@@ -63,30 +63,55 @@ def test_an_extraction_that_is_complete_is_not_done_again(extract, tmp_path):
     assert not list((tmp_path / "a").glob(".shard*"))
 
 
-def test_the_shard_of_a_killed_worker_is_free_at_once(extract, tmp_path, manifest):
+def test_a_killed_job_goes_on_with_another_number_of_processes(
+    extract, tmp_path, manifest
+):
+    """SIGKILL in the middle of a shard: nothing is done twice, nothing is missing."""
     folder, done = tmp_path / "labels", multiprocessing.Value("i", 0)
-    slow = {f"{copy}": manifest["track0"] for copy in range(200)}  # one shard of 11 min
-    worker = start(folder, slow, 60, done)
-    described = folder / "labels.json"
-    while not described.exists() or not list(folder.glob(".*.partial")):
+    clips = {f"{n}": manifest["track0"] for n in range(24)}
+    alone = start(tmp_path / "alone", clips, 0.1, done, (0, 1))
+    alone.join(timeout=120)
+    shards, done.value = done.value, 0
+    worker = start(folder, clips, 0.1, done, (0, 2))
+    while not (made := list(folder.glob("shard-*.json"))):
         time.sleep(0.002)
-    with locked(folder, ".shard-00000.lock", wait=False) as free:
-        assert not free
+    while not list(folder.glob(".*.partial")) and worker.is_alive():
+        time.sleep(0.001)
     worker.kill()
     worker.join()
-    with locked(folder, ".shard-00000.lock", wait=False) as free:
-        assert free and not (folder / "shard-00000.json").exists()
+    assert worker.exitcode == -signal.SIGKILL
+    before = {path: path.stat().st_mtime_ns for path in folder.glob("shard-*.json")}
+    assert before.keys() >= set(made)
+    for rank in (2, 0, 1):
+        assert not (folder / "verified.json").exists()
+        work(folder, clips, 0.1, done, (rank, 3))
+    assert done.value + len(before) == shards > len(before)
+    assert before == {path: path.stat().st_mtime_ns for path in before}
+    assert contents(folder) == contents(tmp_path / "alone")
+    assert not [path for path in folder.iterdir() if path.suffix == ".partial"]
 
 
-def test_two_workers_make_the_files_of_one(extract, tmp_path, manifest):
+def test_two_processes_make_the_files_of_one(extract, tmp_path, manifest):
     done = multiprocessing.Value("i", 0)
-    workers = [start(tmp_path / "two", manifest, 2.5 / 60, done) for _ in range(2)]
+    workers = [
+        start(tmp_path / "two", manifest, 2.5 / 60, done, (rank, 2)) for rank in (0, 1)
+    ]
     for worker in workers:
         worker.join(timeout=120)
     assert [worker.exitcode for worker in workers] == [0, 0]
-    assert done.value == 3  # no item was done twice
+    assert done.value == 3  # no shard was made twice
     extract(tmp_path / "one")
     assert contents(tmp_path / "two") == contents(tmp_path / "one")
+
+
+def test_a_process_that_was_started_twice_does_nothing_twice(tmp_path, manifest):
+    done = multiprocessing.Value("i", 0)
+    workers = [
+        start(tmp_path / "two", manifest, 2.5 / 60, done, (0, 1)) for _ in range(2)
+    ]
+    for worker in workers:
+        worker.join(timeout=120)
+    assert [worker.exitcode for worker in workers] == [0, 0] and done.value == 3
 
 
 @pytest.mark.slow
@@ -98,7 +123,7 @@ def test_ten_kills_at_random_moments(manifest, target, windows, tmp_path):
     }
     folder, chance = tmp_path / "labels", random.Random(0)
     arguments = (folder, clips, 1 / 60, multiprocessing.Value("i", 0))
-    workers = [start(*arguments) for _ in range(2)]
+    workers = [start(*arguments, (rank, 2)) for rank in (0, 1)]
     for _ in range(10):
         # Not before there is work under way, else only the start would be tested.
         while not list(folder.glob(".*.partial")) and workers[0].is_alive():
@@ -111,11 +136,12 @@ def test_ten_kills_at_random_moments(manifest, target, windows, tmp_path):
             (folder / "verified.json").unlink()  # too fast: half of it once more
             for index in list(folder.glob("shard-*.json"))[::2]:
                 index.unlink()
-        workers[victim] = start(*arguments)
-    # The last word: whoever ended early must not have left anything undone.
-    last = start(*arguments)
-    for worker in [*workers, last]:
+        workers[victim] = start(*arguments, (victim, 2))
+    for worker in workers:
         worker.join(timeout=120)
+    # The last word, of another number of processes.
+    last = start(*arguments, (0, 1))
+    last.join(timeout=120)
     assert last.exitcode == 0
     description = describe(windows, clips, 1 / 60, latents=False)
     labels = LabelSet(folder, clips, description)

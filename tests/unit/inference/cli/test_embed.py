@@ -70,6 +70,20 @@ def test_mean_embeddings_of_a_folder(embed, out, music, model_folder):
     )
 
 
+def test_processes_make_a_share_of_the_outputs_each(embed, out, monkeypatch):
+    """As torchrun starts them; a restart with another number of them makes the rest."""
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    monkeypatch.setenv("RANK", "1")
+    assert embed() == 0
+    (first,) = out.rglob("*.npz")
+    made = first.stat().st_mtime_ns
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for rank in "10":
+        monkeypatch.setenv("RANK", rank)
+        assert embed() == 0
+    assert len(list(out.rglob("*.npz"))) == 3 and first.stat().st_mtime_ns == made
+
+
 @pytest.mark.parametrize("name", TINY)
 def test_all_layers_and_frames_of_every_encoder(name, embed, out, music, tmp_path):
     folder = str(save_muq(tmp_path / "model", tiny_encoder(name)))
