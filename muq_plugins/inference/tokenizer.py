@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from muq_plugins.errors import UserError
 from muq_plugins.inference.folders import (
@@ -24,7 +24,9 @@ from muq_plugins.inference.folders import (
     save_folder,
 )
 from muq_plugins.inference.models import pick_device
+from muq_plugins.inference.muq import teacher_features
 from muq_plugins.lobes import LogMel, ResidualVQ, StackedFrames, Target
+from muq_plugins.lobes.features import TeacherFeatures
 from muq_plugins.lobes.lengths import lengths_on
 from muq_plugins.lobes.parts import build, describe
 from muq_plugins.lobes.target import Crops, mark_trained
@@ -183,11 +185,47 @@ def load_tokenizer(target: Target, source: str | Path) -> None:
     mark_trained(target.quantizer)
 
 
-def any_tokenizer(source: str | Path, device: str | torch.device = "cpu") -> Target:
+class AbsentTeacher(nn.Module):
+    """In the place of the latents of a teacher that was not given: it cannot hear."""
+
+    def __init__(self, config: dict[str, Any], quantizer: nn.Module):
+        super().__init__()
+        self.config = config["features_config"]
+        self.teacher, self.layer = self.config["teacher"], self.config["layer"]
+        self.sample_rate = config["sample_rate"]
+        self.frame_rate = config["frame_rate"]
+        self.output_size = quantizer.input_size
+
+    def refuse(self, source: str | Path) -> UserError:
+        """The error for one who wants codes of audio."""
+        return UserError(
+            f"{source} quantizes layer {self.layer} of a teacher, the model "
+            f"{self.teacher}: give it with --teacher, as the training that "
+            f"made the tokenizer was given it."
+        )
+
+    def replaced(self, source: str | Path, teacher: str | Path) -> TeacherFeatures:
+        """The latents themselves, of the teacher; another one is refused."""
+        features = teacher_features(teacher, self.layer)
+        if features.config != self.config:
+            raise UserError(
+                f"{source} was trained on the latents of the model {self.teacher}, and "
+                f"--teacher {teacher} is {features.config['teacher']}: codes of "
+                f"another model mean nothing."
+            )
+        return features
+
+
+def any_tokenizer(
+    source: str | Path,
+    device: str | torch.device = "cpu",
+    teacher: str | Path | None = None,
+) -> Target:
     """Loads a trained tokenizer of any kind; nothing that comes with it is executed.
 
     The source is the folder of a tokenizer run, its inference folder, or the tokenizer
-    file that the authors of MuQ publish. The result is a `MelRVQ` if it is one.
+    file that the authors of MuQ publish. The result is a `MelRVQ` if it is one. One of
+    the latents of a teacher can decode without it, but hears nothing.
     """
     path = Path(source)
     if path.suffix in WEIGHT_FILES and not path.is_dir():
@@ -200,13 +238,20 @@ def any_tokenizer(source: str | Path, device: str | torch.device = "cpu") -> Tar
     tensors = read_tensors(folder / WEIGHTS)
     try:
         parts = config.get("parts") or _parts_of_before(config, tensors)
-        features, quantizer = map(build, parts)
+        first, second = parts
+        quantizer = build(second)
+        if first["class"] == TeacherFeatures.__name__:
+            features = AbsentTeacher(config, quantizer)
+        else:
+            features = build(first)
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(
             f"{folder} holds a tokenizer with features {config.get('features')} and "
             f"quantizer {config.get('quantizer')}, which cannot be built from its "
             f"folder alone: {error}"
         ) from error
+    if isinstance(features, AbsentTeacher) and teacher is not None:
+        features = features.replaced(source, teacher)
     is_mel_rvq = isinstance(features, StackedFrames) and type(quantizer) is ResidualVQ
     target = (MelRVQ if is_mel_rvq else Target)(features, quantizer)
     load_strictly(target, tensors, folder / WEIGHTS)

@@ -67,14 +67,17 @@ class LabelWindows:
         """The windows of a track, in frames."""
         return spans(samples // self.frame_samples, self.window_frames)
 
+    def heard(self, samples: int, span: tuple[int, int]) -> tuple[int, int]:
+        """What a window is computed from, in samples."""
+        begin = max(0, span[0] - self.context_frames) * self.frame_samples
+        end = min(samples, (span[1] + self.context_frames) * self.frame_samples)
+        return begin, samples if span[1] == samples // self.frame_samples else end
+
     def read(
         self, path: str, samples: int, span: tuple[int, int]
     ) -> tuple[Tensor, int]:
         """Reads the audio of one window, and how many frames of context come first."""
-        begin = max(0, span[0] - self.context_frames) * self.frame_samples
-        end = min(samples, (span[1] + self.context_frames) * self.frame_samples)
-        if span[1] == samples // self.frame_samples:
-            end = samples
+        begin, end = self.heard(samples, span)
         rate = self.sample_rate
         wav = read_audio(path, begin / rate, (end - begin) / rate, rate)
         # A manifest's seconds are rounded: they may promise one sample too many.
@@ -93,15 +96,20 @@ class LabelWindows:
         A window is computed alone, so that no digit depends on what stands beside it
         in a batch.
         """
-        features, quantizer = self.target.features, self.target.quantizer
         if span[0] == span[1]:  # a track that is shorter than a frame
             codes = torch.zeros(0, self.target.num_codebooks, dtype=torch.int64)
-            return codes, torch.zeros(0, features.output_size)
+            return codes, torch.zeros(0, self.target.features.output_size)
         wav, offset = self.read(path, samples, span)
+        return self.compute(wav, offset, span[1] - span[0])
+
+    @torch.no_grad()
+    def compute(self, wav: Tensor, offset: int, frames: int) -> tuple[Tensor, Tensor]:
+        """Codes and latents of frames of the audio of one window."""
+        features, quantizer = self.target.features, self.target.quantizer
         device = next(iter(quantizer.state_dict().values())).device
         with torch.autocast(device.type, enabled=False):
             feats, _ = features(wav[None].to(device))
-            feats = feats[0, offset : offset + span[1] - span[0]]
+            feats = feats[0, offset : offset + frames]
             codes = quantizer.encode(feats)
         return codes.cpu(), feats.cpu()
 

@@ -34,6 +34,7 @@ COMMANDS = {
     "scan": scan.scan,
     "embed": encoder.embed,
     "tokenize": tokenizer.tokenize,
+    "detokenize": tokenizer.detokenize,
     "tag": tag.tag,
     "index": index.index,
     "search": index.search,

@@ -16,7 +16,7 @@ from zipfile import BadZipFile
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file, save_file
 
 from muq_plugins.errors import UserError, needs
 from muq_plugins.files import atomic
@@ -75,6 +75,23 @@ def read_facts(path: Path) -> dict[str, Any]:
         raise UserError(f"{path} is damaged ({error}).") from error
 
 
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """The codes or tokens that an output file holds."""
+    kind = path.suffix[1:]
+    if kind == "safetensors":
+        return load_file(path)
+    if kind == "npz":
+        with np.load(path, allow_pickle=False) as file:
+            return {name: file[name] for name in file.files if name != FACTS}
+    import pyarrow.parquet as pq
+
+    # As a single file: below folders named key=value, these would become columns.
+    name = "tokens" if "tokens" in pq.read_schema(path).names else "codes"
+    column = pq.ParquetFile(path).read([name])[name].combine_chunks()
+    values = column.flatten().to_numpy()
+    return {name: values if name == "tokens" else values.reshape(len(column), -1)}
+
+
 def find_records(folder: str | Path) -> Iterator[Path]:
     """The files of a tree that have the extension of a format, hidden ones left out."""
     for top, _, names in os.walk(folder):
@@ -103,7 +120,7 @@ def _safetensors_facts(path: Path) -> str:
 
 
 def _write_parquet(path: Path, facts: str, arrays: dict[str, np.ndarray]) -> None:
-    """One row for each layer, frame of a layer, or frame of codes.
+    """One row for each layer, frame of a layer or of codes; or for a file of tokens.
 
     A folder of them reads as one table, so every row repeats the path of its audio.
     """
@@ -111,7 +128,9 @@ def _write_parquet(path: Path, facts: str, arrays: dict[str, np.ndarray]) -> Non
     import pyarrow.parquet as pq
 
     columns: dict[str, pa.Array] = {}
-    if "codes" in arrays:
+    if "tokens" in arrays:
+        columns["tokens"] = pa.array([arrays["tokens"]], pa.list_(pa.int32()))
+    elif "codes" in arrays:
         columns["frame"] = pa.array(np.arange(len(arrays["codes"]), dtype=np.int32))
         columns["codes"] = _vectors_column(arrays["codes"])
     else:

@@ -1,8 +1,9 @@
-"""``muq-plugins tokenize`` and ``inspect-tokenizer``: codes of audio files."""
+"""``muq-plugins tokenize``, ``detokenize``, ``inspect-tokenizer``: codes of audio."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from math import log2
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,7 +11,13 @@ import typer
 
 from muq_plugins.errors import UserError, given_by_user
 from muq_plugins.inference.cli import options
-from muq_plugins.inference.cli.options import load, pick_device, report_problems
+from muq_plugins.inference.cli.options import (
+    count_files,
+    load,
+    pick_device,
+    report_problems,
+    say,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -28,6 +35,34 @@ def tokenize(
     model: options.Tokenizer,
     inputs: options.Inputs,
     out: options.Out,
+    teacher: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODEL",
+            help="of a tokenizer of latents: the model that gives them, "
+            f"{options.MUQ_MODELS}",
+        ),
+    ] = None,
+    window: Annotated[
+        float,
+        typer.Option(
+            metavar="S", help="with --teacher: seconds that are labelled at once"
+        ),
+    ] = 30.0,
+    context: Annotated[
+        float,
+        typer.Option(
+            metavar="S",
+            help="with --teacher: seconds heard beside it",
+        ),
+    ] = 1.0,
+    flatten: Annotated[
+        bool,
+        typer.Option(
+            "--flatten",
+            help="one sequence of tokens of one vocabulary, for a language model",
+        ),
+    ] = False,
     format: options.Format = "npz",
     batch_seconds: options.BatchSeconds = 60.0,
     device: options.Device = None,
@@ -36,20 +71,100 @@ def tokenize(
     """Codes of audio files.
 
     One output file each below --out, in the same tree, named <file name>.<format>. It
-    holds "codes" (frames, codebooks), and "facts", a JSON object with the path,
-    frame_rate, num_codebooks, codebook_size and more. Codes are computed in float32;
-    those of long files, which are read in pieces, are the codes of the whole file. The
-    same command goes on where it was; what is done is not done again.
+    holds "codes" (frames, codebooks), or with --flatten "tokens": the codes of each
+    frame one after another, those of each codebook raised by its offset. "facts", a
+    JSON object, says the path, frame_rate, num_codebooks, codebook_size, offsets,
+    vocabulary_size, tokens and bits per second, and more. Codes are computed in
+    float32; those of long files, which are read in pieces, are the codes of the whole
+    file. What a teacher says depends on what it hears: its windows are part of the
+    facts. The same command goes on where it was; what is done is not done again.
     """
     device = pick_device(device)
     from muq_plugins.inference.cli.work import run_work
-    from muq_plugins.inference.tokenizer import any_tokenizer
+    from muq_plugins.inference.tokenizer import AbsentTeacher, any_tokenizer
 
     def prepare() -> Tokenizing:
-        tokenizer = load(any_tokenizer, model, device)
-        return Tokenizing(tokenizer, model, device, batch_seconds)
+        with given_by_user():
+            tokenizer = any_tokenizer(model, device, teacher)
+        if isinstance(tokenizer.features, AbsentTeacher):
+            raise tokenizer.features.refuse(model)
+        seconds = (window, context)
+        return Tokenizing(tokenizer, model, device, batch_seconds, seconds, flatten)
 
     return run_work(prepare, inputs, out, format, batch_seconds, overwrite)
+
+
+def detokenize(
+    model: options.Tokenizer,
+    inputs: Annotated[
+        list[str],
+        typer.Argument(metavar="CODES", help="outputs of tokenize, or their folder"),
+    ],
+    out: options.Out,
+    codebooks: Annotated[
+        int | None,
+        typer.Option(metavar="N", min=1, help="decode the first N only (default: all)"),
+    ] = None,
+    device: options.Device = None,
+) -> int:
+    """What codes stand for: latents, or log-mel frames.
+
+    For each output of tokenize, one of the same name below --out with "latents"
+    (frames, size): what the quantizer makes of the codes. Of a tokenizer of latents
+    these are the latents of its teacher's layer, as far as the codes keep them; the
+    teacher is not needed. Codes of another tokenizer are refused.
+    """
+    device = pick_device(device)
+    import torch
+
+    from muq_plugins.inference.cli.outputs import (
+        find_records,
+        read_arrays,
+        read_facts,
+        write_record,
+    )
+    from muq_plugins.inference.tokenizer import any_tokenizer
+
+    files: list[tuple[Path, Path]] = []
+    for name in inputs:
+        top = Path(name)
+        found = list(find_records(top)) if top.is_dir() else [top]
+        if not found or not found[0].is_file():
+            raise UserError(f"{name}: there are no outputs of `muq-plugins tokenize`.")
+        files += [
+            (path, path.relative_to(top if top.is_dir() else top.parent))
+            for path in found
+        ]
+    tokenizer = load(any_tokenizer, model, device)
+    own, levels = fingerprint_of(tokenizer), tokenizer.num_codebooks
+    if codebooks is not None and codebooks > levels:
+        raise UserError(f"--codebooks {codebooks}: {model} has {levels}.")
+    known = [read_facts(path) for path, _ in files]
+    for (path, _), facts in zip(files, known, strict=True):
+        if facts.get("command") != "tokenize":
+            raise UserError(f"{path} is no output of `muq-plugins tokenize`.")
+        if facts["fingerprint"] != own:
+            raise UserError(
+                f"{path} has codes of {facts['model']} ({facts['fingerprint']}), and "
+                f"{model} is {own}: give the tokenizer that made them."
+            )
+    for (path, place), facts in zip(files, known, strict=True):
+        arrays = read_arrays(path)
+        if "tokens" in arrays:
+            tokens = arrays["tokens"].astype("int64").reshape(-1, levels)
+            codes = torch.from_numpy(tokens) - torch.tensor(facts["offsets"])
+        else:
+            codes = torch.from_numpy(arrays["codes"].astype("int64"))
+        codes = codes[None, :, :codebooks].to(device)
+        with torch.no_grad():
+            latents = tokenizer.quantizer.decode(codes)[0].float().cpu().numpy()
+        about = {"command": "detokenize", "codebooks": codes.shape[-1]}
+        target = Path(out, place)
+        if target.suffix == ".parquet":
+            target = target.with_suffix(".npz")
+        write_record(target, {**facts, **about}, {"latents": latents})
+    say(f"{out}: {count_files(len(files))}.")
+    return 0
 
 
 def inspect(
@@ -103,47 +218,73 @@ def inspect(
 class Tokenizing:
     """The work of ``tokenize``, see `Work`; any tokenizer of one spectrogram."""
 
-    def __init__(self, tokenizer: Target, name: str, device: str, batch_seconds: float):
-        from muq_plugins.lobes.parts import fingerprint
+    def __init__(
+        self,
+        tokenizer: Target,
+        name: str,
+        device: str,
+        batch_seconds: float,
+        windows: tuple[float, float] = (30.0, 1.0),
+        flatten: bool = False,
+    ):
+        from muq_plugins.data.labels.windows import LabelWindows
+        from muq_plugins.lobes.features import TeacherFeatures
 
+        self.flatten = flatten
         self.tokenizer = tokenizer
         self.device = device
         self.longest, self.loudness = batch_seconds, None
         self.sample_rate = tokenizer.sample_rate
         self.frame_samples = round(tokenizer.sample_rate / tokenizer.frame_rate)
+        self.windows = None
         mel = getattr(tokenizer.features, "features", None)
-        if not hasattr(mel, "n_fft"):
+        if isinstance(tokenizer.features, TeacherFeatures):
+            # Each window alone, as labels are: no digit depends on a batch.
+            self.longest = 0.0
+            self.windows = LabelWindows.in_seconds(tokenizer, *windows)
+            self.min_samples = self.frame_samples
+        elif hasattr(mel, "n_fft"):
+            # The reach of a frame to either side, which decides its code.
+            reach = mel.n_fft // 2 + DELTA_FRAMES * mel.hop_length
+            self.context = -(-reach // self.frame_samples)
+            self.min_samples = max(mel.n_fft // 2 + 1, self.frame_samples)
+        else:
             raise UserError(
                 f"{name}: its codes are made of {type(tokenizer.features).__name__}. "
-                f"Give a tokenizer of log-mel or MFCC frames."
+                f"Give a tokenizer of log-mel or MFCC frames, or of latents."
             )
-        # The reach of a frame to either side, which decides its code.
-        reach = mel.n_fft // 2 + DELTA_FRAMES * mel.hop_length
-        self.context = -(-reach // self.frame_samples)
-        self.min_samples = max(mel.n_fft // 2 + 1, self.frame_samples)
         self.piece = round(batch_seconds * tokenizer.frame_rate)
-        config = {**tokenizer.features.config, **tokenizer.quantizer.config}
-        self.fingerprint = fingerprint(tokenizer, config)
+        self.fingerprint = fingerprint_of(tokenizer)
+        levels, size = tokenizer.num_codebooks, tokenizer.codebook_size
+        rate = levels * tokenizer.frame_rate
         self.about = {
             "model": name,
             "sample_rate": self.sample_rate,
             "frame_rate": tokenizer.frame_rate,
-            "num_codebooks": tokenizer.num_codebooks,
-            "codebook_size": tokenizer.codebook_size,
+            "num_codebooks": levels,
+            "codebook_size": size,
+            "offsets": [level * size for level in range(levels)],
+            "vocabulary_size": levels * size,
+            "tokens_per_second": rate,
+            "bits_per_second": round(rate * log2(size), 3),
         }
 
     def settings(self, duration: float) -> dict[str, Any]:
         """Pieces have the codes of the whole, so the duration changes nothing."""
-        return {"command": "tokenize", "fingerprint": self.fingerprint}
+        settings: dict[str, Any] = {"command": "tokenize"}
+        settings["fingerprint"] = self.fingerprint
+        # None, as in outputs from before there was a choice.
+        settings["flattened"] = self.flatten or None
+        for name in ("window_frames", "context_frames"):
+            settings[name] = getattr(self.windows, name, None)
+        return settings
 
     def batch(self, wavs: Tensor, wav_lens: Tensor) -> list[dict[str, np.ndarray]]:
         """Tokenizes a padded batch."""
         from muq_plugins.lobes.target import PADDING_CODE
 
         codes = self._codes(wavs, wav_lens)
-        return [
-            {"codes": self._small(clip[clip[:, 0] != PADDING_CODE])} for clip in codes
-        ]
+        return [self._arrays(clip[clip[:, 0] != PADDING_CODE]) for clip in codes]
 
     def stream(self, blocks: Iterable[Tensor]) -> dict[str, np.ndarray]:
         """Tokenizes audio in pieces, with the same codes as those of the whole.
@@ -154,11 +295,25 @@ class Tokenizing:
 
         from muq_plugins.data.windows import stream
 
+        if self.windows is not None:
+            return self._arrays(self._labels(torch.cat(list(blocks))))
         size, codes = self.piece, []
         for cut in stream(blocks, self.frame_samples, size, size, self.context):
             due = self._codes(cut.audio[None], None)[0, cut.due - cut.begin :]
             codes.append(due if cut.is_last else due[:size])
-        return {"codes": self._small(torch.cat(codes))}
+        return self._arrays(torch.cat(codes))
+
+    def _labels(self, wav: Tensor) -> Tensor:
+        """The codes of a whole recording, as a training that stores labels has them."""
+        import torch
+
+        found = []
+        for span in self.windows.spans(len(wav)):
+            begin, end = self.windows.heard(len(wav), span)
+            offset = span[0] - begin // self.frame_samples
+            frames = span[1] - span[0]
+            found.append(self.windows.compute(wav[begin:end], offset, frames)[0])
+        return torch.cat(found)
 
     def _codes(self, wavs: Tensor, wav_lens: Tensor | None) -> Tensor:
         from muq_plugins.lobes.lengths import lengths_on
@@ -166,9 +321,22 @@ class Tokenizing:
         wav_lens = lengths_on(wav_lens, self.device)
         return self.tokenizer(wavs.to(self.device), wav_lens).cpu()
 
-    def _small(self, codes: Tensor) -> np.ndarray:
+    def _arrays(self, codes: Tensor) -> dict[str, np.ndarray]:
+        import torch
+
+        if self.flatten:
+            tokens = codes + torch.tensor(self.about["offsets"])
+            return {"tokens": tokens.flatten().numpy().astype("int32")}
         fits = self.tokenizer.codebook_size <= INT16_LIMIT
-        return codes.numpy().astype("int16" if fits else "int32")
+        return {"codes": codes.numpy().astype("int16" if fits else "int32")}
+
+
+def fingerprint_of(tokenizer: Target) -> str:
+    """A hash of what decides codes, but for the windows that a teacher hears."""
+    from muq_plugins.lobes.parts import fingerprint
+
+    config = {**tokenizer.features.config, **tokenizer.quantizer.config}
+    return fingerprint(tokenizer, config)
 
 
 def find_clips(sources: list[str], most: int) -> tuple[list[Clip], list[str]]:
