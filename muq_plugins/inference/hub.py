@@ -109,7 +109,9 @@ def save_transformers(
         (unfinished / EXTRACTOR).write_text(json.dumps(extractor, indent=2) + "\n")
         if remote_code:
             (unfinished / f"{REMOTE}.py").write_text(REMOTE_CODE)
-        card = _card(unfinished, encoder, heard, license, words, name or f"{folder}")
+        card = _card(
+            unfinished, encoder, heard, license, words, name or Path(folder).name
+        )
         (unfinished / CARD).write_text(f"{card}\n{more}", encoding="utf-8")
 
     tensors = encoder.state_dict() if tensors is None else tensors
@@ -166,7 +168,7 @@ def _card(
         digest = hashlib.sha256(content).hexdigest()
         place = path.relative_to(folder).as_posix()
         files.append(f"| `{place}` | {len(content):,} | `{digest}` |")
-    title = words.rstrip() or f"# {Path(name).name}"
+    title = words.rstrip() or f"# {name.rpartition('/')[2]}"
     use = USE.format(name=name, width=encoder.width, frame_rate=encoder.frame_rate)
     parts = ["---", *front, "---", "", title, "", *lines, "", use, "## Files", ""]
     return "\n".join([*parts, *files, ""])

@@ -229,6 +229,8 @@ def any_tokenizer(
     """
     path = Path(source)
     if path.suffix in WEIGHT_FILES and not path.is_dir():
+        if teacher is not None:
+            raise _without_teacher(source, StackedFrames, teacher)
         return _read_file(path).to(device)
     _refuse_model(path)
     folder = _find_tokenizer(source)
@@ -250,12 +252,24 @@ def any_tokenizer(
             f"quantizer {config.get('quantizer')}, which cannot be built from its "
             f"folder alone: {error}"
         ) from error
-    if isinstance(features, AbsentTeacher) and teacher is not None:
+    if teacher is not None:
+        if not isinstance(features, AbsentTeacher):
+            raise _without_teacher(source, type(features), teacher)
         features = features.replaced(source, teacher)
     is_mel_rvq = isinstance(features, StackedFrames) and type(quantizer) is ResidualVQ
     target = (MelRVQ if is_mel_rvq else Target)(features, quantizer)
     load_strictly(target, tensors, folder / WEIGHTS)
     return target.to(device)
+
+
+def _without_teacher(
+    source: str | Path, features: type, teacher: str | Path
+) -> UserError:
+    """The error for a teacher that nobody needs."""
+    return UserError(
+        f"{source} makes codes of {features.__name__}, not of the latents of a "
+        f"teacher: leave --teacher {teacher} out."
+    )
 
 
 def _identity(target: Target) -> dict[str, Any]:

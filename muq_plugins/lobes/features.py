@@ -277,6 +277,7 @@ class TeacherFeatures(nn.Module):
         self.sample_rate = encoder.sample_rate
         self.frame_rate = encoder.frame_rate
         self.output_size = encoder.width
+        self.min_samples = encoder.min_samples
 
     def _apply(self, fn: Callable, recurse: bool = True) -> TeacherFeatures:
         """Lets the teacher follow to another device."""

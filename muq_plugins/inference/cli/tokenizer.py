@@ -118,6 +118,7 @@ def detokenize(
     import torch
 
     from muq_plugins.inference.cli.outputs import (
+        FORMATS,
         find_records,
         read_arrays,
         read_facts,
@@ -129,7 +130,8 @@ def detokenize(
     for name in inputs:
         top = Path(name)
         found = list(find_records(top)) if top.is_dir() else [top]
-        if not found or not found[0].is_file():
+        known_format = top.is_dir() or top.suffix[1:] in FORMATS
+        if not found or not found[0].is_file() or not known_format:
             raise UserError(f"{name}: there are no outputs of `muq-plugins tokenize`.")
         files += [
             (path, path.relative_to(top if top.is_dir() else top.parent))
@@ -140,6 +142,9 @@ def detokenize(
     if codebooks is not None and codebooks > levels:
         raise UserError(f"--codebooks {codebooks}: {model} has {levels}.")
     known = [read_facts(path) for path, _ in files]
+    targets = [_beside(Path(out, place)) for _, place in files]
+    if same := {path.resolve() for path in targets} & {x.resolve() for x, _ in files}:
+        raise UserError(f"{min(same)} would be lost: give another --out.")
     for (path, _), facts in zip(files, known, strict=True):
         if facts.get("command") != "tokenize":
             raise UserError(f"{path} is no output of `muq-plugins tokenize`.")
@@ -148,7 +153,7 @@ def detokenize(
                 f"{path} has codes of {facts['model']} ({facts['fingerprint']}), and "
                 f"{model} is {own}: give the tokenizer that made them."
             )
-    for (path, place), facts in zip(files, known, strict=True):
+    for (path, _), facts, target in zip(files, known, targets, strict=True):
         arrays = read_arrays(path)
         if "tokens" in arrays:
             tokens = arrays["tokens"].astype("int64").reshape(-1, levels)
@@ -156,15 +161,17 @@ def detokenize(
         else:
             codes = torch.from_numpy(arrays["codes"].astype("int64"))
         codes = codes[None, :, :codebooks].to(device)
-        with torch.no_grad():
+        with torch.no_grad(), given_by_user():
             latents = tokenizer.quantizer.decode(codes)[0].float().cpu().numpy()
         about = {"command": "detokenize", "codebooks": codes.shape[-1]}
-        target = Path(out, place)
-        if target.suffix == ".parquet":
-            target = target.with_suffix(".npz")
         write_record(target, {**facts, **about}, {"latents": latents})
     say(f"{out}: {count_files(len(files))}.")
     return 0
+
+
+def _beside(output: Path) -> Path:
+    """Where latents go: parquet has no form for them here."""
+    return output.with_suffix(".npz") if output.suffix == ".parquet" else output
 
 
 def inspect(
@@ -242,7 +249,8 @@ class Tokenizing:
             # Each window alone, as labels are: no digit depends on a batch.
             self.longest = 0.0
             self.windows = LabelWindows.in_seconds(tokenizer, *windows)
-            self.min_samples = self.frame_samples
+            least = tokenizer.features.min_samples
+            self.min_samples = max(self.frame_samples, least)
         elif hasattr(mel, "n_fft"):
             # The reach of a frame to either side, which decides its code.
             reach = mel.n_fft // 2 + DELTA_FRAMES * mel.hop_length

@@ -91,6 +91,15 @@ def test_latents_come_back_without_the_teacher(
     assert "give the tokenizer that made them" in capsys.readouterr().err
     assert main(["detokenize", folder, str(plain), "--codebooks", "4", *rest]) == 2
     assert "--codebooks 4" in capsys.readouterr().err
+    whole = plain.read_bytes()
+    assert main(["detokenize", folder, str(plain), "--out", str(plain.parent)]) == 2
+    assert "a.wav.npz would be lost" in capsys.readouterr().err
+    assert plain.read_bytes() == whole
+    assert main(["detokenize", folder, str(music / "a.wav"), *rest]) == 2
+    assert "no outputs of `muq-plugins tokenize`" in capsys.readouterr().err
+    given = ["tokenize", "small", str(music), "--teacher", model_folder]
+    assert main([*given, *rest]) == 2
+    assert "leave --teacher" in capsys.readouterr().err
     assert not (tmp_path / "x").exists()
 
 
