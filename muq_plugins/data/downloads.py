@@ -14,7 +14,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from muq_plugins.errors import UserError
+from muq_plugins.errors import UserError, refusal
 from muq_plugins.files import flush
 
 BLOCK = 1 << 20
@@ -45,6 +45,8 @@ def download(file: Published, folder: str | Path, progress: bool = True) -> Path
     """
     path = Path(folder, file.name)
     if path.is_file():
+        if words := _difference(path, file):
+            raise UserError(f"{path} {words}. Remove it, and it is downloaded again.")
         return path
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.part")
@@ -63,6 +65,8 @@ def download(file: Published, folder: str | Path, progress: bool = True) -> Path
                     ) from error
                 last: Exception = error
             except (OSError, HTTPException) as error:
+                if refusal(error) is not None:  # of the disk, not of the net
+                    raise
                 last = error
             # As long as bytes arrive, a bad line is no reason to give up.
             failures = 1 if _size(partial) > before else failures + 1
@@ -72,12 +76,11 @@ def download(file: Published, folder: str | Path, progress: bool = True) -> Path
                     f"tried {TRIES} times). The same command goes on from there."
                 ) from last
             time.sleep(PAUSE * 2 ** (failures - 1))
-    if (found := checksum(partial, file.kind)) != file.checksum:
+    if words := _difference(partial, file):
         partial.unlink()
         raise UserError(
-            f"{file.url} is not what its authors published: {file.kind} {found} "
-            f"instead of {file.checksum}. It was removed; run the same command again, "
-            "or give --mirror."
+            f"{file.url} {words}. It was removed; run the same command again, or give "
+            "--mirror."
         )
     flush(partial)
     os.replace(partial, path)
@@ -110,6 +113,17 @@ def _continue(url: str, partial: Path, bar: Any) -> None:
                 bar.update(len(block))
         if total is not None and _size(partial) < total:
             raise OSError("the connection was closed")
+
+
+def _difference(path: Path, file: Published) -> str:
+    """Words about a file that is not the published one."""
+    found = checksum(path, file.kind)
+    if found == file.checksum:
+        return ""
+    return (
+        f"is not what its authors published: {file.kind} {found} instead of "
+        f"{file.checksum}"
+    )
 
 
 def _size(path: Path) -> int:

@@ -37,6 +37,7 @@ from muq_plugins.files import (
     atomic,
     locked,
     open_json_lines,
+    read_json,
     read_json_lines,
     write_json,
 )
@@ -261,6 +262,7 @@ def prepare_corpus(
     mirror = mirror and mirror.rstrip("/")
     folder.mkdir(parents=True, exist_ok=True)
     with locked(folder):
+        _keep_apart(name, folder)
         tracks = corpus.notes(folder / "notes", mirror, progress)
         asked = {t.path: t for t in tracks if t.licence in wanted and not t.broken}
         if not asked:
@@ -273,6 +275,20 @@ def prepare_corpus(
         for archive in corpus.archives(folder / "notes", mirror):
             _unpack_once(archive, folder, known, asked, wanted, keep_archives, progress)
         return _write_manifests(name, folder, tracks, asked, workers, progress)
+
+
+def _keep_apart(name: str, folder: Path) -> None:
+    """Refuses a folder that has another corpus, whose manifests would be lost."""
+    mark = folder / "corpus.json"
+    if mark.is_file():
+        before = read_json(mark).get("name")
+    elif any((folder / f"{part}.json").exists() for part in PARTS):
+        before = "manifests of other music"
+    else:
+        write_json(mark, {"name": name})
+        return
+    if before != name:
+        raise UserError(f"{folder} has {before}: give another folder for {name}.")
 
 
 def _unpack_once(

@@ -185,7 +185,8 @@ def shard_manifests(
     shards = read_shards(data_folder)
     known = Path(manifest_folder, "shards.json")
     asked = {"shards": shards, "fractions": [valid_fraction, test_fraction]}
-    if known.is_file() and read_json(known) == asked:
+    made = [Path(manifest_folder, f"{part}.json") for part in PARTS]
+    if known.is_file() and read_json(known) == asked and all(map(Path.is_file, made)):
         return
     entries: dict[str, tuple[ShardedClip, dict]] = {}
     for shard in shards:

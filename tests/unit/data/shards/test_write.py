@@ -66,6 +66,8 @@ def test_shards_are_their_recordings(music, tmp_path, capsys):
                 for window in ((), (0.2, 0.5), (0.5,)):
                     one = read_audio(entry["wav"], *window)
                     assert torch.equal(read_audio(other["wav"], *window), one)
+    (shards.folder / "valid.json").unlink()
+    assert prepare(out, tmp_path, **shares) == shards
     assert main(["shard", "--check", str(out)]) == 0
     assert "clips, all as they were written" in capsys.readouterr().err
 
