@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from muq_plugins.errors import UserError, needs
 from muq_plugins.inference.cli import options
 from muq_plugins.inference.cli.options import load, pick_device, say
 
@@ -35,6 +36,15 @@ def embed(
     format: options.Format = "npz",
     batch_seconds: options.BatchSeconds = 60.0,
     dtype: options.Dtype = "auto",
+    dataset: Annotated[
+        str | None,
+        typer.Option(
+            metavar="COLUMN",
+            help="the inputs are tables (parquet, arrow, a folder of save_to_disk) "
+            "with audio in this column; each is written again as parquet, with vectors "
+            "of tracks in its place",
+        ),
+    ] = None,
     device: options.Device = None,
     overwrite: options.Overwrite = False,
 ) -> int:
@@ -53,6 +63,16 @@ def embed(
 
     layers = options.parse_layers(layer)
     check_loudness(loudness)
+    if dataset is not None:
+        needs("--dataset", "parquet", "pyarrow")
+        if pool != "track" or layers == options.ALL_LAYERS or len(layers) > 1:
+            raise UserError(
+                "--dataset gives one vector of a track for each row: leave --pool out "
+                "and give one --layer."
+            )
+        return _embed_dataset(
+            model, inputs, dataset, layers[0], loudness, out, device, overwrite
+        )
 
     def prepare() -> Embedding:
         encoder = load(MuQ.from_pretrained, model, device)
@@ -89,6 +109,40 @@ def export(
     files = [file for file in (path, Path(f"{path}.data")) if file.exists()]
     size = sum(file.stat().st_size for file in files) / 1e6
     say(f"{' and '.join(map(str, files))}: {size:.1f} MB")
+
+
+def _embed_dataset(
+    source: str,
+    inputs: list[str],
+    column: str,
+    layer: int,
+    loudness: float | None,
+    out: str,
+    device: str,
+    overwrite: bool,
+) -> int:
+    """Vectors of the audio in a column of tables."""
+    from muq_plugins.inference.cli.dataset import embed_tables, find_tables
+    from muq_plugins.inference.muq import MuQ
+
+    tables = find_tables(inputs, column, out)
+    model = load(MuQ.from_pretrained, source, device)
+    [number] = model.find_layers([layer])
+    facts = {
+        "command": "embed",
+        "model": source,
+        "fingerprint": model.fingerprint,
+        "space": model.space(number, loudness).name,
+        "layers": [number],
+        "pool": "track",
+        "loudness": loudness,
+    }
+
+    def embed(path: str) -> np.ndarray:
+        return model.embed_track(path, number, loudness).numpy()
+
+    width = model.mods.encoder.width
+    return embed_tables(tables, column, embed, width, facts, overwrite)
 
 
 class Embedding:

@@ -1,0 +1,70 @@
+"""Audio in columns, as `datasets` keeps it: bytes or paths in, vectors out."""
+
+import numpy as np
+import pytest
+
+from muq_plugins import MuQ
+from muq_plugins.inference.cli.main import main
+from muq_plugins.inference.cli.outputs import read_facts
+
+pa = pytest.importorskip("pyarrow")
+pq = pytest.importorskip("pyarrow.parquet")
+
+
+@pytest.fixture
+def tables(music, tmp_path):
+    """A parquet file with bytes, and an arrow stream with paths; one row is bad."""
+    files = [music / "a.wav", music / "deep" / "b.flac", music / "deep" / "c.wav"]
+    audio = [{"bytes": file.read_bytes(), "path": file.name} for file in files]
+    audio.append({"bytes": b"no audio", "path": "bad.wav"})
+    table = pa.table({"audio": audio, "genre": ["x", "y", "z", "x"]})
+    folder = tmp_path / "tables"
+    folder.mkdir()
+    pq.write_table(table, folder / "train.parquet")
+    paths = pa.table({"audio": [{"bytes": None, "path": str(files[0])}], "n": [7]})
+    with pa.ipc.new_stream(str(folder / "data-00000.arrow"), paths.schema) as writer:
+        writer.write_table(paths)
+    return folder, files
+
+
+def test_vectors_take_the_place_of_the_audio(tables, model_folder, tmp_path, capsys):
+    folder, files = tables
+    command = ["embed", model_folder, str(folder), "--dataset", "audio", "--layer", "1"]
+    command += ["--out", str(tmp_path / "out")]
+    assert main(command) == 1
+    assert "train.parquet, row 3: " in capsys.readouterr().err
+    model = MuQ.from_pretrained(model_folder)
+    found = pq.read_table(tmp_path / "out" / "train.parquet")
+    assert found.column_names == ["genre", "embedding"]
+    assert found["genre"].to_pylist() == ["x", "y", "z", "x"]
+    *vectors, none = found["embedding"].to_pylist()
+    assert none is None
+    for file, vector in zip(files, vectors, strict=True):
+        expected = model.embed_track(file, 1).numpy()
+        assert np.abs(np.float32(vector) - expected).max() < 1e-6
+    other = pq.read_table(tmp_path / "out" / "data-00000.parquet").to_pylist()
+    assert other == [{"n": 7, "embedding": vectors[0]}]
+    facts = read_facts(tmp_path / "out" / "train.parquet")
+    assert facts["space"] == model.space(1).name
+    assert main(command) == 0
+    assert capsys.readouterr().err.count("was there already") == 2
+    assert main([*command, "--loudness", "-20"]) == 2
+    assert "was made otherwise" in capsys.readouterr().err
+
+
+def test_what_is_no_column_or_table_is_refused(tables, model_folder, tmp_path, capsys):
+    folder, files = tables
+    rest = ["--out", str(tmp_path / "out")]
+    for inputs, options, words in (
+        (folder, ["--dataset", "sound"], "has no column sound, but audio, "),
+        (files[0], ["--dataset", "audio"], "holds no tables"),
+        (folder, ["--dataset", "audio", "--pool", "mean"], "leave --pool out"),
+    ):
+        assert main(["embed", model_folder, str(inputs), *options, *rest]) == 2
+        assert words in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+    before = (folder / "train.parquet").read_bytes()
+    command = ["embed", model_folder, str(folder / "train.parquet"), "--overwrite"]
+    assert main([*command, "--dataset", "audio", "--out", str(folder)]) == 2
+    assert "or of the table itself" in capsys.readouterr().err
+    assert (folder / "train.parquet").read_bytes() == before
