@@ -19,6 +19,7 @@ import numpy as np
 
 from muq_plugins.inference.index.search import MusicIndex
 from muq_plugins.inference.index.store import Store, create
+from muq_plugins.inference.space import latent_space
 
 WIDTH = 512  # of the latents of MuQ-MuLan
 QUERIES = 50
@@ -44,7 +45,7 @@ def measure(count: int) -> dict[str, float]:
     random = np.random.default_rng(0)
     times: dict[str, list[float]] = {name: [] for name in COLUMNS}
     with tempfile.TemporaryDirectory(dir=MEMORY) as folder:
-        create(folder, "random", "0000", WIDTH, layer=None)
+        create(folder, "random", latent_space("0000"), WIDTH)
         store = Store(folder)
         for number in range(count):
             vector = random.standard_normal(WIDTH, dtype=np.float32)

@@ -56,7 +56,7 @@ def test_tags_are_the_similarities_of_the_model(folder, model, tmp_path, capsys)
 
 def test_the_index_holds_the_latents_of_the_model(index, model):
     opened = MusicIndex(index)
-    assert opened.store.fingerprint == model.fingerprint
+    assert opened.store.space == model.space()
     for entry in opened.store.entries():
         latent = model.embed_file(entry.path).numpy()
         assert np.array_equal(opened.vector(entry), latent)
