@@ -18,6 +18,7 @@ import gpu  # noqa: E402
 import halves as halves_of  # noqa: E402
 import in_the_loop  # noqa: E402
 import index  # noqa: E402
+import manifests  # noqa: E402
 import side  # noqa: E402
 
 from muq_plugins.evaluation.marble.task import open_task  # noqa: E402
@@ -278,3 +279,16 @@ def test_a_probe_in_the_loop_sees_what_is_kept(tmp_path):
     found = in_the_loop.both_ways(opened, extractor, 1, 2, tmp_path / "kept")
     looped, kept, score, same = found
     assert looped > 0 and kept > 0 and score == same
+
+
+def test_manifests_are_made_and_measured(tmp_path):
+    manifests.make(tmp_path / "made", 40)
+    manifests.make_files(tmp_path / "made", 40)
+    found = {}
+    for what in ("start", "ids and split", "scan again"):
+        found |= manifests.measure(tmp_path / "made", what)
+    assert found.keys() == {"start", "first batch", "resume", "trainer"} | {
+        "ids and split",
+        "scan again",
+    }
+    assert found.keys() <= manifests.ROWS.keys()
