@@ -61,7 +61,8 @@ class Columns:
     """Ids, paths and durations of the clips of a manifest, in its order.
 
     ``data_root`` takes the place of ``{data_root}`` in paths; None leaves texts as they
-    are. What came from a file is sent to other processes by its path.
+    are. Workers get an open file to map, not a copy, and keep it when a later scan has
+    put another in its place.
     """
 
     def __init__(
@@ -159,21 +160,22 @@ def read_columns(path: Path, data_root: str) -> Columns | None:
     try:
         file = open(_beside(path), "rb")
         arrays, about = _mapped(file)
-        fresh = about == _about(path)
+        fresh = about == stamp(path)
     except (OSError, SafetensorError):  # damaged: the manifest itself is there
         return None
     return Columns(arrays, data_root, file) if fresh else None
 
 
-def write_columns(path: Path, manifest: Mapping[str, Mapping[str, Any]]) -> None:
-    """Writes the columns of a manifest that was written before."""
+def write_columns(
+    path: Path, manifest: Mapping[str, Mapping[str, Any]], about: dict[str, str]
+) -> None:
+    """Writes the columns of a manifest, of which `stamp` told what it is."""
     texts = Texts.of(json.dumps(entry) for entry in manifest.values())
     arrays = {
         **_arrays_of(manifest),
         "entries": texts.data,
         "entries end": texts.ends,
     }
-    about = _about(path)
     with atomic(_beside(path)) as partial:
         save_file(arrays, partial, about)
 
@@ -210,7 +212,7 @@ def _beside(path: Path) -> Path:
     return path.with_suffix(".columns")
 
 
-def _about(path: Path) -> dict[str, str]:
-    """What tells that columns are of a manifest as it is now."""
+def stamp(path: Path) -> dict[str, str]:
+    """What tells that columns are of a manifest as it is; ask before it is read."""
     status = os.stat(path)
     return {"format": FORMAT, "manifest": f"{status.st_size} {status.st_mtime_ns}"}

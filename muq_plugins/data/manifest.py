@@ -28,6 +28,7 @@ from muq_plugins.data.columns import (
     entries_of,
     fill_in,
     read_columns,
+    stamp,
     write_columns,
 )
 from muq_plugins.errors import UserError
@@ -48,6 +49,7 @@ def load_manifest(path: str | Path, data_root: str | Path) -> Manifest:
             f"There is no manifest {path}. Write one with "
             "muq_plugins.data.scan.scan_folder, or check the path."
         )
+    about = stamp(path)
     try:
         manifest = json.loads(path.read_bytes())
     except ValueError as error:
@@ -66,7 +68,7 @@ def load_manifest(path: str | Path, data_root: str | Path) -> Manifest:
                 "braces that belong to a text twice: {{ and }}."
             ) from error
         _check_entry(path, clip_id, entry)
-    return _in_columns(path, manifest, data_root)
+    return _in_columns(path, manifest, about, data_root)
 
 
 def write_manifest(path: Path, manifest: dict[str, dict[str, Any]]) -> None:
@@ -76,16 +78,19 @@ def write_manifest(path: Path, manifest: dict[str, dict[str, Any]]) -> None:
         f" {json.dumps(name)}: {json.dumps(entry)}" for name, entry in manifest.items()
     )
     replace_file(path, "{{\n{}\n}}\n".format(",\n".join(entries)).encode())
-    _in_columns(path, manifest)
+    _in_columns(path, manifest, stamp(path))
 
 
 def _in_columns(
-    path: Path, manifest: dict[str, dict[str, Any]], data_root: str | None = None
+    path: Path,
+    manifest: dict[str, dict[str, Any]],
+    about: dict[str, str],
+    data_root: str | None = None,
 ) -> Manifest:
     """Keeps a large manifest as columns beside it, where that can be written."""
     if len(manifest) >= SMALL:
         with contextlib.suppress(OSError):
-            write_columns(path, manifest)
+            write_columns(path, manifest, about)
             if (columns := read_columns(path, data_root)) is not None:
                 return Manifest(columns)
     return entries_of(manifest, data_root)

@@ -30,7 +30,7 @@ from muq_plugins.data.scan import (
     scan_folder,
 )
 from muq_plugins.data.shards.index import is_sharded, read_shards, shard_manifests
-from muq_plugins.data.shares import work_together
+from muq_plugins.data.shares import are_together, work_together
 from muq_plugins.data.sources import is_remote
 from muq_plugins.errors import UserError, shown
 from muq_plugins.files import locked, read_json
@@ -143,7 +143,7 @@ def prepare_manifests(
         if is_sharded(data_folder):
             _make_alone(top, shard_manifests, data_root, folder, *fractions)
         elif run_on_main(scan, kwargs={"look_only": True}) is None:
-            if dist.is_available() and dist.is_initialized():
+            if are_together():
                 # The first one alone would take days.
                 share = dist.get_rank(), dist.get_world_size()
                 work_together(decode_share(look_at(data_root), top, *share))

@@ -46,19 +46,23 @@ def _number(name: str, default: int) -> int:
         ) from error
 
 
+def are_together() -> bool:
+    """Whether this is one of several processes that train together."""
+    return dist.is_available() and dist.is_initialized()
+
+
 def work_together(work: Iterable) -> None:
     """Does this process's share; processes that train together wait for all of them.
 
     They meet again and again, since a barrier that is waited at for hours ends a run.
     """
-    share, together = iter(work), dist.is_available() and dist.is_initialized()
-    done = [False]
+    share, done = iter(work), [False]
     while not all(done):
         end, done = time.monotonic() + MEET_SECONDS, [True]
         for _ in share:
-            if together and time.monotonic() > end:
+            if are_together() and time.monotonic() > end:
                 done = [False]
                 break
-        if together:
+        if are_together():
             mine, done = done[0], [False] * dist.get_world_size()
             dist.all_gather_object(done, mine)

@@ -29,9 +29,9 @@ from muq_plugins.data.labels.shards import (
     writing,
 )
 from muq_plugins.data.labels.windows import LabelWindows, track_samples
-from muq_plugins.data.shares import own_share, work_together
+from muq_plugins.data.shares import are_together, own_share, work_together
 from muq_plugins.errors import UserError
-from muq_plugins.files import locked, sweep, write_json
+from muq_plugins.files import POLL_SECONDS, locked, sweep, write_json
 from muq_plugins.lobes.target import Target
 
 logger = get_logger(__name__)
@@ -94,8 +94,10 @@ def extract_labels(
         # Who was started twice does nothing twice.
         with locked(folder, f".share-{rank}-of-{world}.lock", say=logger.warning):
             work_together(work())
-        if any(not shard.index.is_file() for shard in shards):
-            return done
+        while any(not shard.index.is_file() for shard in shards):
+            if not are_together():
+                return done
+            time.sleep(POLL_SECONDS)  # a shared disk shows new files late
         with locked(folder):
             if not (folder / VERIFIED_FILE).is_file():
                 verify(folder, windows, manifest, description, max_bad_fraction)
