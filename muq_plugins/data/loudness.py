@@ -8,7 +8,7 @@ from fractions import Fraction
 import torch
 from torch import Tensor
 
-from muq_plugins.errors import UserError
+from muq_plugins.errors import NotInstalled, UserError
 
 # What a gate leaves out: a recording that is nowhere louder has no loudness.
 SILENT = -70.0
@@ -18,9 +18,23 @@ LOWEST, HIGHEST = -40.0, -5.0
 MOST_GAIN = 30.0
 
 
+def can_measure() -> bool:
+    """Whether the PyAV that is installed passes on what FFmpeg's meter says."""
+    import av
+
+    return hasattr(av.AudioFrame, "metadata")
+
+
 def check_loudness(loudness: float | None) -> None:
     """Refuses a level in LUFS that no music should be brought to."""
-    if loudness is not None and not LOWEST <= loudness <= HIGHEST:
+    if loudness is None:
+        return
+    if not can_measure():
+        raise NotInstalled(
+            "To bring files to one loudness needs PyAV 18.1 or newer, which needs "
+            "Python 3.11: run `pip install 'av>=18.1'`."
+        )
+    if not LOWEST <= loudness <= HIGHEST:
         raise UserError(
             f"The loudness must be a level in LUFS between {LOWEST:g} and {HIGHEST:g}, "
             f"such as -16, got {loudness:g}."

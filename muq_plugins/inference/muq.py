@@ -420,7 +420,7 @@ class MuQ(FrozenModel):
         >>> import soundfile
         >>> path = str(getfixture("tmp_path") / "noise.wav")
         >>> soundfile.write(path, torch.randn(24000).numpy() / 9, 24000)
-        >>> vector = MuQ.from_pretrained("small").embed_track(path, loudness=-16.0)
+        >>> vector = MuQ.from_pretrained("small").embed_track(path)
         >>> vector.shape, round(float(vector.norm()), 4)
         (torch.Size([256]), 1.0)
         """

@@ -165,7 +165,7 @@ class PretrainedMuQ(nn.Module):
             )
         # An empty save_path is the wrappers' way to say that there is none.
         self.encoder = MuQ.from_pretrained(
-            source, "cpu", cache_dir=save_path or None, **loading
+            source, device="cpu", cache_dir=save_path or None, **loading
         ).mods.encoder
         if not isinstance(self.encoder, MuQEncoder):
             raise UserError(

@@ -18,7 +18,7 @@ from muq_plugins.data.corpus.pieces import find_pieces
 from muq_plugins.data.corpus.rendered import AUDIO
 from muq_plugins.data.corpus.schedule import Visit
 from muq_plugins.data.corpus.takes import make_clips
-from muq_plugins.data.loudness import at_loudness
+from muq_plugins.data.loudness import at_loudness, can_measure
 from muq_plugins.inference.space import WINDOW_SECONDS
 from muq_plugins.lobes.mulan import AudioModel
 
@@ -55,6 +55,11 @@ class Row:
     cosines: list[float]
 
 
+def levels() -> list[float | None]:
+    """As it is, and what music is brought to, where that can be measured."""
+    return [level for level in LEVELS if level is None or can_measure()]
+
+
 def measure_stability(
     model: BatchModel, path: str | Path, other: str | Path, folder: Path
 ) -> list[Row]:
@@ -72,10 +77,10 @@ def measure_stability(
     names["other music, for scale"] = _write_wav(folder / "other.wav", stranger)
     columns = [
         {change: _vector(model, name, level) for change, name in names.items()}
-        for level in LEVELS
+        for level in levels()
     ]
     others = names["other music, for scale"]
-    batches = [_in_batches(model, names[""], others, level) for level in LEVELS]
+    batches = [_in_batches(model, names[""], others, level) for level in levels()]
     rows = []
     for change in names:
         if change:

@@ -6,10 +6,12 @@ from pathlib import Path
 import pytest
 
 from tests.unit.inference.tones import write_tone
+from tests.unit.meter import needs_meter
 
 PAGE = Path(__file__).parents[2] / "docs" / "start.md"
 
 
+@needs_meter
 def test_the_python_of_the_page_runs(tmp_path, monkeypatch, capsys, pixels):
     for name, pitch in (("song.mp3", 220), ("near.wav", 225), ("far.flac", 3000)):
         write_tone(tmp_path / "music" / name, pitch, seconds=1)

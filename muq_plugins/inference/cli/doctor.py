@@ -116,8 +116,8 @@ def _report_stability(
     from muq_plugins.data.audio import audio_info
     from muq_plugins.inference.cli.index import load_audio_model
     from muq_plugins.inference.stability import (
-        LEVELS,
         MOST_SECONDS,
+        levels,
         measure_stability,
         two_pieces,
     )
@@ -136,7 +136,7 @@ def _report_stability(
         f"{source}, space {model.space().name}: cosine to the vector of the same music,"
         f"\nunchanged; {seconds:.0f} s of {heard}\n"
     )
-    heads = ["as it is" if x is None else f"at {x:g} LUFS" for x in LEVELS]
+    heads = ["as it is" if x is None else f"at {x:g} LUFS" for x in levels()]
     width = max(len(row.change) for row in rows)
     print(" ".join([" " * width, *(f"{head:>12}" for head in heads)]))
     for row in rows:

@@ -5,9 +5,17 @@ import math
 import pytest
 import torch
 
-from muq_plugins.data.loudness import SILENT, at_loudness, measure_loudness
+from muq_plugins.data.loudness import (
+    SILENT,
+    at_loudness,
+    check_loudness,
+    measure_loudness,
+)
+from muq_plugins.errors import NotInstalled
+from tests.unit.meter import needs_meter
 
 RATE = 24000
+pytestmark = needs_meter
 
 
 def tone(amplitude, seconds=8):
@@ -32,3 +40,10 @@ def test_what_has_no_loudness_stays():
         assert torch.equal(at_loudness(wav, RATE, -16.0), wav)
     wav = at_loudness(tone(1e-3), RATE, -10.0)  # 53 dB would be no music any more
     assert measure_loudness([wav], RATE) == pytest.approx(-63 + 30, abs=0.1)
+
+
+def test_an_older_pyav_is_named_with_its_remedy(monkeypatch):
+    monkeypatch.setattr("muq_plugins.data.loudness.can_measure", lambda: False)
+    check_loudness(None)
+    with pytest.raises(NotInstalled, match="PyAV 18.1 or newer"):
+        check_loudness(-16.0)

@@ -257,6 +257,7 @@ def test_downloads_go_to_the_save_path(tmp_path, source, monkeypatch):
     PretrainedMuQ("OpenMuQ/MuQ-large-msd-iter", str(tmp_path))
     assert asked == {
         "source": "OpenMuQ/MuQ-large-msd-iter",
+        "device": "cpu",  # it goes where the recipe moves it
         "cache_dir": str(tmp_path),
     }
 

@@ -13,6 +13,7 @@ from muq_plugins.inference import stability
 from muq_plugins.inference.cli import doctor
 from muq_plugins.inference.cli.main import main
 from muq_plugins.lobes import MuQEncoder
+from tests.unit.meter import needs_meter
 
 
 def run_with_broken(package, tmp_path, *arguments):
@@ -36,6 +37,7 @@ def test_a_working_installation(capsys):
     assert report.endswith("Everything works.\n")
 
 
+@needs_meter
 def test_what_moves_a_vector(model_folder, write_wav, tmp_path, capsys, monkeypatch):
     """One table: level moves it, and does not where files have one loudness."""
     other = write_wav(tmp_path / "other.wav", 1.0, pitch=2000.0)

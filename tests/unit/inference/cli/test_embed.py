@@ -18,6 +18,7 @@ from muq_plugins.inference.cli.outputs import read_facts
 from muq_plugins.inference.muq import save_muq
 from tests.unit.inference.cli.records import read_record
 from tests.unit.inference.edits import edit_config
+from tests.unit.meter import needs_meter
 from tests.unit.tiny_encoders import TINY, tiny_encoder
 
 
@@ -119,6 +120,7 @@ def test_a_vector_of_a_track_does_not_depend_on_the_batch(
         assert first.facts["space"] not in (model.space(1).name, model.space(2).name)
 
 
+@needs_meter
 def test_loudness_takes_the_level_away(embed, out, music, model_folder, tmp_path):
     wav, rate = soundfile.read(music / "a.wav")
     soundfile.write(music / "quiet.wav", wav / 10, rate, "FLOAT")
@@ -248,7 +250,11 @@ def test_outputs_of_changed_audio_are_made_again(embed, out, music, write_wav, c
         (["--layer", "0"], "layers is [2] there, [0] now"),
         (["--pool", "frames"], "pool is mean there, frames now"),
         (["--dtype", "bfloat16"], "dtype is float32 there, bfloat16 now"),
-        (["--loudness", "-20"], "loudness is None there, -20.0 now"),
+        pytest.param(
+            ["--loudness", "-20"],
+            "loudness is None there, -20.0 now",
+            marks=needs_meter,
+        ),
         (
             ["--batch-seconds", "1"],
             "context is the whole file there, windows of 1 s, edges dropped now",
@@ -387,7 +393,11 @@ def test_memory_that_is_too_small_is_explained(embed, out, monkeypatch, capsys):
         (["--batch-seconds", "0.5"], "at least 1, got '0.5'"),
         (["--batch-seconds", "inf"], "at least 1, got 'inf'"),
         (["--batch-seconds", "nan"], "at least 1, got 'nan'"),
-        (["--loudness", "3"], "in LUFS between -40 and -5, such as -16, got 3"),
+        pytest.param(
+            ["--loudness", "3"],
+            "in LUFS between -40 and -5, such as -16, got 3",
+            marks=needs_meter,
+        ),
         (["--format", "csv"], "'csv' is not one of"),
         (["--modell", "x"], "--modell"),
     ],

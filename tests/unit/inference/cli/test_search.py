@@ -10,6 +10,7 @@ import soundfile
 from muq_plugins import MuQ
 from muq_plugins.inference.cli.main import main
 from tests.unit.inference.tones import make_model, use_tones, write_tone
+from tests.unit.meter import needs_meter
 
 
 @pytest.fixture
@@ -193,6 +194,7 @@ def test_an_index_of_an_encoder_keeps_its_layer(timbre, music, model_folder, cap
     assert sorted(Path(timbre).iterdir()) == before
 
 
+@needs_meter
 def test_an_index_keeps_its_loudness(music, model_folder, tmp_path, capsys):
     index = str(tmp_path / "even")
     command = ["index", str(music), "--out", index]

@@ -9,6 +9,7 @@ import pytest
 import soundfile
 import torch
 
+from muq_plugins.data.loudness import can_measure
 from muq_plugins.data.scan import Found
 from muq_plugins.errors import UserError
 from muq_plugins.files import locked
@@ -211,8 +212,9 @@ def test_another_layer_is_refused(tmp_path, music, model):
     before = (tmp_path / "index" / "music.sqlite").read_bytes()
     with pytest.raises(UserError, match=r"3 there, 6 here\): give --layer 3, or"):
         update(tmp_path, music, other)
-    with pytest.raises(UserError, match=r"as it is there, -16\.0 here\): leave"):
-        update(tmp_path, music, ToneModel(layer=3), loudness=-16.0)
+    if can_measure():
+        with pytest.raises(UserError, match=r"as it is there, -16\.0 here\): leave"):
+            update(tmp_path, music, ToneModel(layer=3), loudness=-16.0)
     assert (tmp_path / "index" / "music.sqlite").read_bytes() == before
 
 
