@@ -13,6 +13,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Iterable
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from muq_plugins.errors import UserError, shown
+from muq_plugins.errors import UserError, nearest, shown
 from muq_plugins.files import atomic_folder, read_json
 from muq_plugins.lobes.finite import check_weights
 
@@ -105,7 +106,22 @@ def find_folder(
     raise NoModel(
         f"No trained {what} in {source}: neither it nor {source / 'inference'} holds "
         f"{CONFIG} and {' or '.join(weights)}. Give the folder of {remedy}, or {also}."
+        f"{_perhaps(name, what)}"
     )
+
+
+def _perhaps(name: str, what: str) -> str:
+    """The model here whose name is most like a wrong one, as a question."""
+    *above, _ = Path(name).parts or [""]
+    known = {path.parent.name for path in PACKAGED.glob(f"*/{CONFIG}")}
+    for depth in range(min(len(above), 2) + 1):  # the seed, or the experiment, is wrong
+        place = Path(*above[: len(above) - depth])
+        runs = islice(place.glob("*/" * (depth + 1) + f"inference/{CONFIG}"), 1000)
+        known |= {run.parents[1].as_posix() for run in runs}
+    if what != "tokenizer":  # that of a run is none of what else there is
+        known = {run for run in known if Path(run).name != "tokenizer"}
+    close = nearest(name, known, cutoff=0.75)
+    return f" Do you mean {close}?" if close and close != name else ""
 
 
 def packaged(source: str | Path) -> Path:
@@ -168,6 +184,7 @@ def download(
             f"{hub_id} is no folder here and could not be downloaded from the Hugging "
             f"Face hub ({error}). Check the name, or download what it has of "
             f"{', '.join(files)} on a machine with a network and give the folder."
+            f"{_perhaps(hub_id, 'model')}"
         ) from error
 
 

@@ -55,6 +55,22 @@ def test_a_tokenizer_is_not_a_model(tmp_path):
         MuQ.from_pretrained(tmp_path)
 
 
+def test_the_nearest_run_is_named(encoder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    save_muq("results/muq/1234/inference", encoder)
+    target = Target(StackedFrames(LogMel()), ResidualVQ(512, 2, 8))
+    save_tokenizer("results/muq/1234/tokenizer/inference", target, "")
+    for wrong in ("results/muq/1243", "results/mug/1234", "resluts/muq/1234"):
+        with pytest.raises(UserError, match="Do you mean results/muq/1234\\?$"):
+            MuQ.from_pretrained(wrong)
+    with pytest.raises(UserError, match="Do you mean small\\?$"):
+        MuQ.from_pretrained("smal")
+    for unlike in ("nothing", "results/muq/1234/tokenizers"):
+        with pytest.raises(UserError) as error:
+            MuQ.from_pretrained(unlike)
+        assert "tokenizer?" not in str(error.value)
+
+
 def test_all_weights_that_do_not_fit_are_named_at_once(encoder, tmp_path):
     folder = save_muq(tmp_path / "inference", encoder)
 
