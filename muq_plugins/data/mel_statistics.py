@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from pathlib import Path
+from typing import Any
 
 import torch
 from speechbrain.utils.distributed import run_on_main
@@ -31,12 +33,22 @@ def normalise(
     of one setting: a window of another length has other decibels.
     """
     parts = [part for part in features.modules() if isinstance(part, Standardised)]
-    if statistics:
+    if statistics is not None:
+        _refuse_other_than_numbers(statistics)
         _refuse_differences([p for p in parts if isinstance(p, LogMel)], statistics)
     for part in parts:
         given = statistics if isinstance(part, LogMel) else None
         mean, std = given or mel_statistics(part, manifests.train, manifests.folder)
         part.set_statistics(mean, std)
+
+
+def _refuse_other_than_numbers(given: Any) -> None:
+    pair = given if isinstance(given, list | tuple) and len(given) == 2 else ["", ""]
+    if not all(isinstance(x, int | float) for x in pair) or not pair[1] > 0:
+        raise UserError(
+            f"mel_statistics is {given!r}, but must be [mean, std] in dB, with a "
+            "deviation above 0, or null, which measures them."
+        )
 
 
 def _refuse_differences(spectrograms: list[LogMel], statistics: list[float]) -> None:
@@ -62,7 +74,7 @@ def mel_statistics(
     only one.
     """
     path = Path(folder) / "mel_statistics.json"
-    clips = hashlib.sha256("\n".join(sorted(manifest)).encode()).hexdigest()[:16]
+    clips = hashlib.sha256(os.fsencode("\n".join(sorted(manifest)))).hexdigest()[:16]
     key = {"settings": features.config, "clips": clips}
     if not isinstance(features, LogMel):  # nobody else was measured at first
         key["class"] = type(features).__name__

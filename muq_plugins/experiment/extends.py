@@ -2,7 +2,9 @@
 merged into one text that stands alone.
 """
 
+import contextlib
 import io
+import math
 import os
 import pickle
 import re
@@ -399,6 +401,7 @@ def _combine(old: Any, new: Any, source: str, location: Location) -> Any:
     if is_argument_free(new) and same_tag:
         return old
     if not isinstance(new, dict) or not same_tag:
+        _check_kind(old, new, source, location)
         return new
     if is_argument_free(old):
         call = CommentedMap(new)
@@ -414,6 +417,22 @@ def _combine(old: Any, new: Any, source: str, location: Location) -> Any:
         return new
     _merge(old, new, source, location)
     return old
+
+
+def _check_kind(old: Any, new: Any, source: str, location: Location) -> None:
+    """Refuses words where there was a number or a choice: "no" would count as true."""
+    if tag_of(new) or not isinstance(new, str):
+        return
+    expected = {bool: "True or False", int: "a number", float: "a number"}
+    words = next((w for kind, w in expected.items() if isinstance(old, kind)), "")
+    with contextlib.suppress(ValueError):
+        if words == "a number" and math.isfinite(float(new)):
+            words = ""
+    if words:
+        raise UserError(
+            f"{source}: '{spell(location)}' is {new!r}, but must be {words}, as it is "
+            f"in the file that this changes ({old})."
+        )
 
 
 def _override(tree: dict, key: str, value: Any) -> None:

@@ -7,6 +7,7 @@ and stopped by the validation part.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -176,7 +177,7 @@ def probe_folder(
     path = Path(encoder)
     whole = str(path.resolve() if path.exists() else path)
     name = "-".join(Path(whole).parts[-2:]).strip("/")
-    return str(Path(parent) / f"{name}-{digest(whole.encode())[:8]}")
+    return str(Path(parent) / f"{name}-{digest(os.fsencode(whole))[:8]}")
 
 
 def probe_tasks(

@@ -160,3 +160,15 @@ def test_given_values_are_refused_for_several_settings():
     assert {float(p.std) for p in same.modules() if isinstance(p, LogMel)} == {2.0}
     with pytest.raises(ValueError, match=r"is \[1.0, 2.0\].*2048.*512.*Set.* to null"):
         normalise(views(2048, 512), manifests, [1.0, 2.0])
+
+
+@pytest.mark.parametrize("given", ["data", [], [1.0], [1.0, 0.0], [1.0, "2"], 3.0])
+def test_values_that_are_no_statistics_are_refused(given):
+    with pytest.raises(ValueError, match=r"must be \[mean, std\] in dB.* or null"):
+        normalise(LogMel(n_fft=512), Manifests(None, {}, {}, {}), given)
+
+
+def test_names_that_are_not_utf8(manifest, tmp_path):
+    named = {f"caf\udce9 {name}": entry for name, entry in manifest.items()}
+    normalise(LogMel(n_fft=512), Manifests(tmp_path, named, {}, {}), None)
+    assert (tmp_path / "mel_statistics.json").is_file()

@@ -189,11 +189,19 @@ def test_references_in_a_circle(tmp_path, text):
         ("encoder: {bias: !remove }", "unknown key 'encoder.bias'"),
         ("device: cpu", "the key 'device' is a run.* give --device on the command"),
         ("listed: {bias: False}", "'listed' takes its arguments by position"),
+        ("seed: one", "'seed' is 'one', but must be a number, .* \\(1\\)"),
+        ("loader: {sampler: {fraction: half}}", "'half', but must be a number"),
     ],
 )
 def test_faults_of_differences_name_the_file_and_the_nearest_key(child, text, message):
     with pytest.raises(UserError, match=f"child.yaml: .*{message}"):
         child(text)
+
+
+def test_no_is_no_choice(child):
+    """YAML 1.2 reads it as a word, which counts as true."""
+    with pytest.raises(UserError, match="bias' is 'no', but must be True or False"):
+        child("encoder: {bias: False}", {"encoder.bias": "no"})
 
 
 def test_a_removed_key_is_unknown_from_then_on(child):
@@ -339,7 +347,7 @@ class TestOverrides:
             ({"act__approximate": "tanh"}, {"act.approximate": "tanh"}),
             ({"act": {"approximate": "tanh"}}, {"act.approximate": "tanh"}),
             # Texts are meant literally.
-            ({"seed": "a: b # c", "width": "5"}, {"seed": "a: b # c", "width": "5"}),
+            ({"long": "a: b # c", "width": "5"}, {"long": "a: b # c", "width": "5"}),
             ({"data_folder": Path("music")}, {"data_folder": "music"}),
         ],
     )

@@ -11,7 +11,7 @@ def folder(tmp_path, monkeypatch):
     """A folder of experiments, in which the study is started."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "muq.yaml").write_text(
-        "output_folder: here\nseed: 0\nsteps: 9\nlr: 0.1\nnested: {a: 1}\n"
+        "output_folder: here\nseed: 0\nsteps: 9\nlr: 0.1\nnested: {a: null}\n"
         "tokenizer: {experiment: rvq.yaml}\n"
     )
     (tmp_path / "rvq.yaml").write_text("depth: 1\n")
