@@ -11,8 +11,9 @@ HERE = Path(__file__).parent
 FRONT_DOOR = (HERE / "muq_plugins/__init__.py").read_text(encoding="utf-8")
 
 EXTRAS = {
-    # The site of the documentation, with its API (both MIT and ISC).
-    "docs": ["zensical>=0.1.3,<0.2", "mkdocstrings-python>=2,<3"],
+    # The site of the documentation, with its API (MIT and ISC). Zensical 0.1 asks for a
+    # package that not every index has.
+    "docs": ["zensical>=0.0.73,<0.1", "mkdocstrings-python>=2,<3"],
     "export": ["onnx>=1.19,<2", "onnxscript>=0.7,<1"],
     "lora": ["peft>=0.18"],
     # Scores of beats, chords and sections (MIT), and the decoder of beats of MARBLE's
