@@ -3,6 +3,7 @@
 The letters are those of the traps that were found by running SpeechBrain 1.1.2.
 """
 
+import copy
 import signal
 from pathlib import Path
 
@@ -15,6 +16,12 @@ from muq_plugins.errors import UserError
 from muq_plugins.evaluation.run_files import read_metrics
 
 ROOT = Path(__file__).resolve().parents[3]
+
+
+@pytest.fixture
+def manifest(manifest):
+    """A copy for each test: some of them take files away."""
+    return copy.deepcopy(manifest)
 
 
 def weights(brain):

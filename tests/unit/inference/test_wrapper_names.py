@@ -61,7 +61,7 @@ def test_a_revision_is_honoured(source, monkeypatch):
     found = MuQ.from_pretrained(source)
     monkeypatch.setattr(MuQ, "from_pretrained", from_pretrained)
     PretrainedMuQ("OpenMuQ/MuQ-large-msd-iter", revision="v1")
-    assert asked == {"cache_dir": None, "revision": "v1"}
+    assert asked == {"cache_dir": None, "revision": "v1", "device": "cpu"}
 
 
 @pytest.mark.parametrize(
