@@ -54,6 +54,7 @@ from muq_plugins.experiment import (
     run_script,
     save_experiment,
 )
+from muq_plugins.inference.cli.options import pick_device
 from muq_plugins.inference.encoders import load_encoder
 
 PLAIN = {"log_mel": LogMelFrames, "chroma": ChromaFrames}
@@ -106,20 +107,35 @@ def open_tasks(hparams, protocol):
     return opened
 
 
-def make_extractors(source, hparams, device, recordings):
+def find_devices(hparams, run_opts):
+    """Where encoders run: side by side on all of `devices`, or on that of --device."""
+    names = hparams["devices"]
+    if names is None:
+        return [run_opts.device or infer_device()]
+    if run_opts.device is not None:
+        raise UserError("Give --device, or --devices for several, not both.")
+    if not names or not isinstance(names, list):
+        raise UserError(
+            f"devices must be a list such as [cuda:0, cuda:1], or null, got {names!r}."
+        )
+    return [pick_device(str(name)) for name in names]
+
+
+def make_extractors(source, hparams, devices, recordings):
     """What a name in `encoder` or `beside` reads: several if it has initialisations."""
+    device, *others = devices
     if source in PLAIN:
         return [PLAIN[source]()]
     name = source.removeprefix(UNTRAINED)
     if name == source:
-        return [HiddenStates(load_encoder(name, device))]
+        return [HiddenStates(load_encoder(name, device), others)]
     if name.endswith((".yaml", ".yml")):
         encoder = load_part(name, "encoder").to(device)
     else:
         encoder = load_encoder(name, device, trained=False)
     seeds, features = hparams["untrained_seeds"], hparams["features"]
     untrained = untrained_like(encoder, seeds, recordings, features)
-    return [HiddenStates(one) for one in untrained]
+    return [HiddenStates(one, others) for one in untrained]
 
 
 def describe(name, extractors):
@@ -136,12 +152,12 @@ def main(argv):
     experiment = load_experiment(argv)
     hparams, run_opts = experiment.hparams, experiment.run_opts
     protocol, folder = find_protocol(hparams["protocol"]), hparams["output_folder"]
+    devices = find_devices(hparams, run_opts)
     opened = open_tasks(hparams, protocol)
     recordings = [one for task in opened for one in task.recordings]
-    device = run_opts.device or infer_device()
     names = dict.fromkeys([str(hparams["encoder"]), *hparams["beside"]])
     encoders = {
-        name: make_extractors(name, hparams, device, recordings) for name in names
+        name: make_extractors(name, hparams, devices, recordings) for name in names
     }
     print("\n".join(describe(*one) for one in encoders.items()))
     save_experiment(experiment, folder)

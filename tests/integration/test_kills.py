@@ -211,7 +211,7 @@ def rows(index):
 
 
 def test_marble(tmp_path):
-    """Its features, probes and scores."""
+    """Its features, probes and scores, of two devices as of one."""
     encoder = MuQEncoder(16, num_layers=1, num_heads=2, ffn_width=16, conv_channels=2)
     save_muq(tmp_path / "encoder", encoder)
     arguments = ["--data_folder", write_gtzan(tmp_path / "GTZAN"), "--beside", "[]"]
@@ -223,7 +223,8 @@ def test_marble(tmp_path):
         for f in folders
     )
     script = ROOT / "recipes" / "MARBLE" / "probe.py"
-    given = recipe_options([experiment_file("gtzan_genre"), *killed])
+    given = [experiment_file("gtzan_genre"), *killed, "--devices", "[cpu, cpu]"]
+    given = [*map(str, given), "--noprogressbar"]
     kill(folders[0], script, given, 1, 3)
     marble("gtzan_genre", *whole)
     same(*folders, "scores.json", "layer00.f16", "gtzan_genre.npz")

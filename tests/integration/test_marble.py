@@ -33,14 +33,15 @@ encoder: !new:muq_plugins.lobes.MuQEncoder
 """
 
 
-def marble(experiment, *options):
+def marble(experiment, *options, device="cpu"):
     """Runs the recipe in this process."""
     path = ROOT / "recipes" / "MARBLE" / "probe.py"
     spec = importlib.util.spec_from_file_location("marble_probe", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     experiment = ROOT / "hparams" / "marble" / f"{experiment}.yaml"
-    options = [experiment, *options, "--device", "cpu", "--noprogressbar"]
+    options = [experiment, *options, "--noprogressbar"]
+    options += ["--device", device] if device else []
     module.main([str(option) for option in options])
 
 
@@ -190,4 +191,14 @@ def test_what_is_missing_is_said_before_anything_is_computed(gtzan, run, tmp_pat
         marble("gtzan_genre", *arguments)
     assert "train_filtered.txt does not exist" in str(error.value)
     assert "kaggle.com" in str(error.value) and "no licence" in str(error.value)
+    more = *arguments, "--devices"
+    with pytest.raises(UserError, match="Give --device, or --devices for several"):
+        marble("gtzan_genre", *more, "[cpu, cpu]")
+    for wrong in ("cpu", "[]"):
+        with pytest.raises(
+            UserError, match=r"list such as \[cuda:0, cuda:1\], or null"
+        ):
+            marble("gtzan_genre", *more, wrong, device=None)
+    with pytest.raises(UserError, match="cuda:99: there is no such device here"):
+        marble("gtzan_genre", *more, "[cpu, 'cuda:99']", device=None)
     assert not (run / "missing").exists()

@@ -13,6 +13,7 @@ nothing has to be deleted by hand.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -154,6 +155,7 @@ class Extractor(Protocol):
     fingerprint: str
     frame_rate: float  # of `frames`, in Hz
     layers: int  # how many are read
+    others: Sequence[Extractor]  # the same on other devices, which work beside it
 
     def states(
         self, wavs: Tensor, wav_lens: Tensor
@@ -171,8 +173,9 @@ class Extractor(Protocol):
 class HiddenStates:
     """Every hidden state, 0 being the front end."""
 
-    def __init__(self, encoder: nn.Module):
+    def __init__(self, encoder: nn.Module, other_devices: Sequence[str] = ()):
         self.encoder = encoder.eval()
+        self.others = [HiddenStates(deepcopy(encoder).to(d)) for d in other_devices]
         self.sample_rate = encoder.sample_rate
         self.frame_rate = encoder.frame_rate
         self.layers = encoder.num_layers + 1
@@ -198,6 +201,7 @@ class LogMelFrames:
     """The log-mel spectrogram: what needs no encoder."""
 
     layers = 1
+    others = ()
 
     def __init__(self, encoder: nn.Module | None = None):
         """Beside an encoder; without one, as MuQ hears it."""
@@ -239,6 +243,7 @@ class ChromaFrames:
     """
 
     layers = 1
+    others = ()
 
     def __init__(self):
         self.features = ConstantQ(num_bins=84, bins_per_octave=12)

@@ -6,17 +6,21 @@ that is in them: who reads one layer reads one file from its start to its end. W
 asks for recordings gets what is there and computes the rest: tasks and protocols on the
 same audio share it, and what was stopped goes on with the next recordings. A recording
 is found by its file, size, time and length: one that has changed is another one.
+Several devices compute portions side by side; what is kept is in the order of one.
 """
 
 from __future__ import annotations
 
 import json
 import os
+from collections import deque
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from queue import SimpleQueue
 from typing import NamedTuple
 
 import numpy as np
@@ -269,8 +273,7 @@ def stored_features(
         with tqdm(
             total=len(missing), desc=name, disable=not (progress and missing)
         ) as bar:
-            for some in _few(missing):
-                rows = cutting.rows(extractor, list(some.values()), batch_size)
+            for some, rows in _computed(cutting, extractor, missing, batch_size):
                 _add(place, some, rows, known)
                 bar.update(len(some))
     shape = next((found["shape"] for found in known.values() if found["rows"]), None)
@@ -284,6 +287,37 @@ def stored_features(
     whose = np.repeat(np.arange(len(found)), [len(some) for some in rows])
     key, rate = digest([about, stamps]), cutting.rate(extractor)
     return Stored(layers, np.concatenate(rows), key, rate), whose
+
+
+def _computed(
+    cutting: Cutting | Framing,
+    extractor: Extractor,
+    missing: dict[str, Clip],
+    batch_size: int,
+) -> Iterator[tuple[dict[str, Clip], list[list[np.ndarray]]]]:
+    """Portions and their rows, in their order; a device that is free takes the next."""
+    free: SimpleQueue[Extractor] = SimpleQueue()
+    for one in (extractor, *extractor.others):
+        free.put(one)
+
+    def compute(some: dict[str, Clip]):
+        mine = free.get()
+        try:
+            return some, cutting.rows(mine, list(some.values()), batch_size)
+        finally:
+            free.put(mine)
+
+    if not extractor.others:  # nor a thread that Ctrl-C would have to wait for
+        yield from map(compute, _few(missing))
+        return
+    count, waiting = free.qsize(), deque()
+    with ThreadPoolExecutor(count) as pool:
+        for some in _few(missing):
+            waiting.append(pool.submit(compute, some))
+            if len(waiting) > count:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
 
 
 def _few(missing: dict[str, Clip]) -> Iterator[dict[str, Clip]]:

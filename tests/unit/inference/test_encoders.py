@@ -70,6 +70,8 @@ def test_ours_speech_models_and_others(tmp_path):
     speech = load_encoder(str(hubert))
     assert (speech.sample_rate, speech.training) == (16000, False)
     assert not speech(torch.randn(1, 16000)).last_hidden_state.requires_grad
+    (copy,) = HiddenStates(speech, ["cpu"]).others
+    assert copy.fingerprint == HiddenStates(speech).fingerprint
 
     change(hubert, model_type="dasheng", auto_map={"AutoModel": "code.Model"})
     (hubert / "code.py").write_text("raise SystemExit('code of the folder was run')")
@@ -108,6 +110,8 @@ def test_a_model_of_transformers_hears_each_clip_at_its_length(tmp_path):
     again = untrained_like(fresh, [1], [], FeatureSettings(None))
     prints = [HiddenStates(one).fingerprint for one in (*made, *again)]
     assert prints[0] == prints[2] != prints[1]
+    (copy,) = HiddenStates(fresh, ["cpu"]).others
+    assert copy.fingerprint == HiddenStates(fresh).fingerprint
 
 
 def test_models_that_are_not_read_frame_by_frame_are_refused(tmp_path):
@@ -148,6 +152,8 @@ def test_the_audio_tower_of_clap(tmp_path, truncation):
         pooled = model.audio_model(mel, is_longer=longer).pooler_output
     torch.testing.assert_close(states[:, :32].mean(1), pooled)
     torch.testing.assert_close(encoder(wavs)[0], states)  # nothing is drawn
+    (copy,) = HiddenStates(encoder, ["cpu"]).others
+    assert copy.fingerprint == HiddenStates(encoder).fingerprint
 
 
 def test_mert_is_a_hubert_and_no_code_of_its_folder_is_run(tmp_path):
@@ -185,7 +191,9 @@ def test_the_vectors_of_a_model_of_music_and_text(tmp_path):
     assert out.last_hidden_state.shape == (2, 3, 16)
     torch.testing.assert_close(out[0][:1].mean(1), mulan.embed_audio(wavs[:1]))
     torch.testing.assert_close(out[0][1:, 0], mulan.embed_audio(wavs[1:, :7200]))
-    assert len(HiddenStates(encoder).fingerprint) == 16
+    (copy,) = HiddenStates(encoder, ["cpu"]).others
+    assert copy.fingerprint == HiddenStates(encoder).fingerprint
+    assert torch.equal(copy.encoder(wavs)[0], encoder(wavs)[0])
     with pytest.raises(UserError, match="takes an encoder, not a MuQ-MuLan"):
         untrained_like(encoder, [1], [], FeatureSettings(None))
 

@@ -24,6 +24,7 @@ class Told:
     """Hears which of a few levels a recording has: a feature that is the label."""
 
     sample_rate, frame_rate, layers, fingerprint = 4000, 4000.0, 1, "told"
+    others = ()
 
     def states(self, wavs, wav_lens):
         level = (wavs.abs() * 10).round().long().clamp(0, LEVELS)

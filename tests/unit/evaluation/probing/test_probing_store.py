@@ -1,23 +1,29 @@
 """Means of clips: what they are, kept once for all who ask, whole after a kill."""
 
+import threading
+
 import numpy as np
 import pytest
 import soundfile
 import torch
 
+from muq_plugins.evaluation.probing import store
 from muq_plugins.evaluation.probing.clips import Clip, ProbeError
+from muq_plugins.evaluation.probing.features import HiddenStates
 from muq_plugins.evaluation.probing.store import (
     INDEX,
     Cutting,
     Framing,
     stored_features,
 )
+from tests.unit.tiny_encoders import tiny_encoder
 
 
 class Levels:
     """The mean square of the samples, in two layers; counts what it is asked."""
 
     sample_rate, frame_rate, fingerprint = 8000, 8000.0, "levels"
+    others = ()
 
     def __init__(self):
         self.asked = 0
@@ -188,3 +194,62 @@ def test_an_encoder_whose_frame_rate_is_wrong_is_named(tmp_path):
     ramp.loses, ramp.fingerprint = 2, "two less"
     with pytest.raises(ProbeError, match="ramp0.wav: the encoder gives 98 frames"):
         stored_features(ramp, some, Framing(1.0, 0.2), tmp_path)
+
+
+def kept_files(folder):
+    """The content of all that is kept, by name."""
+    return {path.name: path.read_bytes() for path in folder.glob("*/[lr]*")}
+
+
+@pytest.mark.parametrize("cutting", [Cutting(0.5), Framing(1.0, 0.2)])
+def test_two_devices_keep_what_one_keeps_bit_for_bit(tmp_path, monkeypatch, cutting):
+    monkeypatch.setattr(store, "AT_RISK", 2.0)
+    some = clips(tmp_path, 1.5, 0.7, 2.2, 0.4, 1.1, 0.9, 1.3)
+    encoder = tiny_encoder("MuQEncoder")
+    stored_features(HiddenStates(encoder), some, cutting, tmp_path / "one")
+    both = HiddenStates(encoder, ["cpu"])
+    (other,) = both.others
+    assert other.fingerprint == both.fingerprint and other.encoder is not encoder
+    worked, waits = set(), threading.Event()
+
+    def late(wavs, wav_lens, states=both.states):
+        """The first portion ends after the second one has."""
+        worked.add("this")
+        assert waits.wait(60)
+        return states(wavs, wav_lens)
+
+    def early(wavs, wav_lens, states=other.states):
+        worked.add("other")
+        found = states(wavs, wav_lens)
+        waits.set()
+        return found
+
+    both.states, other.states = late, early
+    stored_features(both, some, cutting, tmp_path / "two")
+    assert worked == {"this", "other"}
+    one, two = kept_files(tmp_path / "one"), kept_files(tmp_path / "two")
+    assert len(one) >= 3 and one == two
+
+
+def test_what_two_devices_have_not_finished_is_computed_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(store, "AT_RISK", 1.0)
+    some = clips(tmp_path, *[1.0] * 6)
+    stored_features(Levels(), some, Cutting(1.0), tmp_path / "one")
+
+    class Broken(Levels):
+        def states(self, wavs, wav_lens):
+            if wavs.abs().mean() > 0.35:  # the fourth recording, and those behind it
+                raise RuntimeError("out of memory")
+            return super().states(wavs, wav_lens)
+
+    broken = Broken()
+    broken.others = [Broken()]
+    # Names of classes tell extractors apart.
+    Broken.__name__ = Levels.__name__
+    with pytest.raises(RuntimeError, match="out of memory"):
+        stored_features(broken, some, Cutting(1.0), tmp_path / "two")
+    levels = Levels()
+    levels.others = [Levels()]
+    stored_features(levels, some, Cutting(1.0), tmp_path / "two")
+    assert levels.asked + levels.others[0].asked == 3
+    assert kept_files(tmp_path / "one") == kept_files(tmp_path / "two")
