@@ -36,6 +36,12 @@ from muq_plugins.lobes.objectives.base import (
     StageOutput,
 )
 from muq_plugins.lobes.objectives.codes import CodePrediction, MultiCodebookHead
+from muq_plugins.lobes.objectives.distillation import (
+    Distillation,
+    TowerDistillation,
+    TowerFeatures,
+    TowerHead,
+)
 from muq_plugins.lobes.objectives.latents import LatentRegression
 from muq_plugins.lobes.objectives.vectors import VectorHead, VectorRegression
 from muq_plugins.lobes.objectives.views import ContrastiveViews
@@ -64,6 +70,7 @@ __all__ = [
     "ContrastiveTraining",
     "ContrastiveViews",
     "DecoupledContrastive",
+    "Distillation",
     "EncodecFeatures",
     "EncodecQuantizer",
     "EncoderOutput",
@@ -106,6 +113,9 @@ __all__ = [
     "TeacherFeatures",
     "TextTower",
     "TokenizerTraining",
+    "TowerDistillation",
+    "TowerFeatures",
+    "TowerHead",
     "VectorHead",
     "VectorRegression",
     "VirtualCodes",

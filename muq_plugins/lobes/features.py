@@ -7,7 +7,7 @@ attributes ``sample_rate``, ``frame_rate`` and ``output_size``.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -223,6 +223,8 @@ class KeptFrames(nn.Module):
 class TeacherFeatures(nn.Module):
     """The output of one block of a frozen encoder (MuQ_iter, arXiv 2501.01108).
 
+    Or the mean of the outputs of several blocks.
+
     Follows the Features contract. The teacher is used, not owned: it is no submodule,
     so that its weights are neither trained, nor saved again with each tokenizer and
     checkpoint, nor given other log-mel statistics. Instead the ``config`` names it by
@@ -241,8 +243,8 @@ class TeacherFeatures(nn.Module):
     encoder : nn.Module
         The teacher: any module that follows the Encoder contract. It is frozen and
         put in evaluation mode.
-    layer : int
-        Block whose output is used, from 1.
+    layer : int or sequence of int
+        Block whose output is used, from 1; of several, the mean.
     fingerprint : str
         What tells this teacher from others, for ``config``.
 
@@ -262,14 +264,21 @@ class TeacherFeatures(nn.Module):
     (torch.Size([1, 25, 32]), {'teacher': 'a1b2', 'layer': 1}, [])
     """
 
-    def __init__(self, encoder: nn.Module, layer: int, fingerprint: str):
+    def __init__(
+        self, encoder: nn.Module, layer: int | Sequence[int], fingerprint: str
+    ):
         super().__init__()
         blocks = encoder.num_layers
-        if not 1 <= layer <= blocks:
-            raise ValueError(
-                f"There is no layer {layer}: the teacher has the blocks 1 to {blocks}. "
-                f"Blocks are counted from 1, as in the paper; the front end is none."
-            )
+        self.layers = [layer] if isinstance(layer, int) else list(layer)
+        if not self.layers:
+            raise ValueError(f"No layer is named: give blocks from 1 to {blocks}.")
+        for one in self.layers:
+            if not 1 <= one <= blocks:
+                raise ValueError(
+                    f"There is no layer {one}: the teacher has the blocks 1 to "
+                    f"{blocks}. Blocks are counted from 1, as in the paper; the front "
+                    f"end is none."
+                )
         # In a tuple, where nn.Module does not look for submodules.
         self._teacher = (encoder.eval().requires_grad_(False),)
         self.layer = layer
@@ -306,4 +315,5 @@ class TeacherFeatures(nn.Module):
         """
         with torch.autocast(wavs.device.type, enabled=False):
             out = self._teacher[0](wavs, wav_lens)
-        return out.hidden_states[self.layer], out.lens
+        states = [out.hidden_states[layer] for layer in self.layers]
+        return sum(states[1:], states[0]) / len(states), out.lens

@@ -40,6 +40,7 @@ from muq_plugins.experiment import (
 )
 from muq_plugins.inference.folders import find_model
 from muq_plugins.inference.muq import save_muq
+from muq_plugins.inference.teachers import credits_of
 
 
 def train(experiment):
@@ -78,7 +79,8 @@ def train(experiment):
 
     def finish():
         folder = Path(hparams["output_folder"])
-        save_muq(folder / "inference", stage.encoder, manifests.heard())
+        heard = "; ".join([manifests.heard(), *credits_of(stage)])
+        save_muq(folder / "inference", stage.encoder, heard)
         save_diagnostics(folder, **statistics.totals)
         if hparams["final_probe"]:
             probe_run(folder, stage.encoder, manifests.train, manifests.test)

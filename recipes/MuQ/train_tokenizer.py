@@ -99,6 +99,10 @@ def prepare(experiment, module):
         for part in wanted["target"].modules():
             if teacher := getattr(part, "config", {}).get("teacher"):
                 models["_".join(filter(None, ["teacher", name]))] = teacher
+    for part in module.modules():  # of objectives that have no target
+        teacher = getattr(part, "config", {}).get("teacher")
+        if teacher is not None and teacher not in models.values():
+            models["teacher"] = teacher
     run_on_main(note_inputs, args=[folder, manifests.facts(), models])
     return manifests
 

@@ -72,6 +72,9 @@ def overrides(name: str) -> dict:
     """What has to be given for an experiment to be built offline and small."""
     if "_latent" in name and "ema" not in name:
         return {"target.features.source": TEACHER, "target.features.layer": 1}
+    if name.startswith("distil"):
+        mulan = {"teacher": str(DATA / "mulan"), "clip_seconds": 0.2}
+        return mulan if name == "distil_mulan" else {"teacher": TEACHER}
     if name == "mt4ssl":
         place = "targets.clusters.target.features"
         return {f"{place}.source": TEACHER, f"{place}.layer": 1}

@@ -8,7 +8,7 @@ and stopped by the validation part.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -122,9 +122,25 @@ def probe_run(
     train_manifest: dict,
     test_manifest: dict,
 ) -> bool:
-    """At the end of a training: what has an encoder learned, where labels allow it?
+    """At the end of a training: what has an encoder learned, where labels allow it?"""
 
-    Which notes sound when, or the family of instruments where notes are not known.
+    def extractors(clips, features):
+        untrained = untrained_like(trained, UNTRAINED_SEEDS, clips, features)
+        return extractors_of(trained, untrained)
+
+    folder = Path(run_folder) / FINAL_FOLDER
+    return probe_at_end(folder, extractors, train_manifest, test_manifest) is not None
+
+
+def probe_at_end(
+    folder: str | Path,
+    extractors: Callable[[list[Clip], FeatureSettings], Mapping],
+    train_manifest: dict,
+    test_manifest: dict,
+) -> TaskResult | None:
+    """Which notes sound when, or the family of instruments where notes are not known.
+
+    ``extractors(clips, features)`` gives what is read; None without labels.
     """
     clips = [
         Clip(name, entry["wav"], entry["duration"], part, {"piece": name, **entry})
@@ -145,14 +161,13 @@ def probe_run(
             f"No probe: not both the training and the test part have notes ({MIDI!r}) "
             f"or the label {FINAL_LABEL!r}."
         )
-        return False
+        return None
     seconds = FINAL_SECONDS[tasks[0].kind]
     features = FeatureSettings(None, seconds, max_windows=1, batch_size=16)
     try:
-        untrained = untrained_like(trained, UNTRAINED_SEEDS, clips, features)
-        probe(
-            Path(run_folder) / FINAL_FOLDER,
-            extractors_of(trained, untrained),
+        (result,) = probe(
+            folder,
+            extractors(clips, features),
             [clips],
             tasks[:1],
             features,
@@ -162,8 +177,8 @@ def probe_run(
         )
     except ProbeError as error:  # a tiny corpus may have too few pieces or classes
         logger.warning(f"No probe: {error}")
-        return False
-    return True
+        return None
+    return result
 
 
 def probe_folder(

@@ -33,6 +33,7 @@ SCRIPTS = {
     "train": Script("MuQ/train.py", "Pre-train MuQ, its tokenizer first."),
     "train-tokenizer": Script("MuQ/train_tokenizer.py", "Train a tokenizer alone."),
     "train-mulan": Script("MuQ/train_mulan.py", "Train MuQ-MuLan: music and text."),
+    "distil": Script("MuQ/distil.py", "Make a small student of a large encoder."),
     "extract-labels": Script("MuQ/extract_labels.py", "Store labels of a corpus."),
     "measure-statistics": Script(
         "MuQ/measure_statistics.py", "Mean and deviation of log-mels."

@@ -16,6 +16,7 @@ from muq_plugins.lobes import (
     CodePrediction,
     ConstantQ,
     ContrastiveViews,
+    Distillation,
     LatentRegression,
     LogMel,
     MultiCodebookHead,
@@ -23,6 +24,7 @@ from muq_plugins.lobes import (
     RandomProjection,
     StackedFrames,
     Target,
+    TeacherFeatures,
     VectorHead,
     VectorRegression,
     WaveformTransformer,
@@ -48,6 +50,15 @@ def vectors(student):
     return Pretraining(BlockMasking(0.5, 0.04), student, {"vectors": asked})
 
 
+def distillation(student):
+    torch.manual_seed(1)
+    teacher = WaveformTransformer(
+        16, 1, 4, 32, conv_channels=8, position_groups=4, dropout=0.0
+    )
+    asked = Distillation(TeacherFeatures(teacher, 1, "a1b2"), VectorHead(32, 16))
+    return Pretraining(None, student, {"distillation": asked})
+
+
 def codes(student):
     asked = {}
     for name, codebooks, entries in (("coarse", 1, 8), ("fine", 3, 32)):
@@ -65,6 +76,7 @@ KINDS = {
     "views": (views, 4, 2),
     "latents": (latents, 2, 2),
     "vectors": (vectors, 2, 2),
+    "distillation": (distillation, 2, 2),
     "codes": (codes, 2, 2),
 }
 

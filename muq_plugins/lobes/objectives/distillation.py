@@ -1,0 +1,389 @@
+"""What a teacher makes of the same music: frames of an encoder, vectors of a tower."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from muq_plugins.lobes.finite import check_computed
+from muq_plugins.lobes.lengths import absolute_lengths, length_mask, most_precise
+from muq_plugins.lobes.linear import Linear
+from muq_plugins.lobes.masking import Masking
+from muq_plugins.lobes.mulan.towers import AudioTower, LatentProjection
+from muq_plugins.lobes.objectives.base import (
+    Hearing,
+    Measure,
+    Reference,
+    StageOutput,
+    check_equal,
+)
+from muq_plugins.lobes.objectives.vectors import VectorRegression
+
+# What a vector's square is at least: silence may be nothing but zeros.
+SMALLEST = 1e-8
+
+
+def frames_of(states: Tensor, lens: Tensor | None) -> Tensor | None:
+    """Marks the frames (batch, frames) that belong to a clip; None if all do."""
+    batch, frames, _ = states.shape
+    return length_mask(absolute_lengths(lens, frames, batch), frames, states.device)
+
+
+class Distillation(VectorRegression):
+    """What does the teacher make of each frame?
+
+    Nothing is masked: the student hears what the teacher hears. The loss of a frame is
+    the squared distance to the teacher's vector, as a share of that vector's square.
+    The head is for the training alone; without it the student has states of its own
+    width, off which the teacher's can be read by a linear map.
+
+    Vectors of a teacher have much in common, so that always answering with their mean
+    may already have a high cosine. Both measures are told beside what that reaches.
+
+    Arguments
+    ---------
+    features : nn.Module
+        The teacher: any module that follows the Features contract, such as
+        `TeacherFeatures`, at the frame rate of the encoder. It is frozen.
+    head : nn.Module
+        Vectors (..., size) from hidden states (..., width).
+
+    Raises
+    ------
+    ValueError
+        If features and head do not fit.
+
+    Example
+    -------
+    >>> from muq_plugins.lobes import (
+    ...     MuQEncoder, Pretraining, TeacherFeatures, VectorHead
+    ... )
+    >>> teacher = MuQEncoder(64, 1, num_heads=4, ffn_width=64, conv_channels=4)
+    >>> student = MuQEncoder(32, 1, num_heads=4, ffn_width=64, conv_channels=4)
+    >>> asked = Distillation(TeacherFeatures(teacher, 1, "a1b2"), VectorHead(32, 64))
+    >>> stage = Pretraining(None, student, {"states": asked})
+    >>> sorted(stage(torch.randn(2, 24000)).sums)
+    ['cosine', 'error', 'loss']
+    """
+
+    measures = {
+        "relative_error": Measure(
+            "Error beside the teacher, share of the variance",
+            "share",
+            references={
+                "constant": Reference("a constant model", "a constant\nmodel: {:.0%}")
+            },
+            margin=0.1,
+            learned="hears some of what its teacher hears",
+            about="The student says what its teacher makes of the music, which both "
+            "hear whole. The squared error of a model that always answers with the "
+            "mean of the teacher's vectors is 100 %.",
+        ),
+        "cosine": Measure(
+            "Cosine to the teacher, mean",
+            better=+1,
+            references={
+                "constant_cosine": Reference(
+                    "a constant model", "a constant\nmodel: {:.3f}"
+                )
+            },
+        ),
+        "error": Measure("Squared error, mean over values"),
+    }
+    listens_to_masked = False
+
+    def __init__(self, features: nn.Module, head: nn.Module):
+        super().__init__(features, head)
+
+    def check(self, encoder: nn.Module, masking: Masking | None) -> None:
+        """Refuses parts of other rates or widths; see `Objective.check`.
+
+        Arguments
+        ---------
+        encoder : nn.Module
+            Any module that follows the Encoder contract.
+        masking : Masking or None
+            Unused: nothing is masked.
+
+        Raises
+        ------
+        ValueError
+            Names both parts and what differs.
+        """
+        check_equal("sample_rate", "Hz", self.features, encoder)
+        check_equal("frame_rate", "Hz", self.features, encoder)
+        check_equal("width", "values", encoder, self.head)
+
+    def say(self, hidden: Tensor, mask: Tensor | None = None) -> Tensor:
+        """The student's answer.
+
+        Arguments
+        ---------
+        hidden : Tensor
+            Its last hidden states (batch, frames, width).
+        mask : Tensor or None
+            Boolean (batch, frames): the frames of the clips; None for all.
+
+        Returns
+        -------
+        Tensor
+            (batch, frames, size).
+        """
+        return self.head(hidden)
+
+    def forward(self, hearing: Hearing) -> StageOutput:
+        """Compares what the student says with what the teacher makes of a batch.
+
+        Arguments
+        ---------
+        hearing : Hearing
+            The batch.
+
+        Returns
+        -------
+        StageOutput
+            Loss and statistics over frames inside the clips.
+        """
+        with torch.no_grad():
+            vectors, lens = self.features(hearing.wavs, hearing.wav_lens)
+        check_computed(vectors, self.features)
+        out = hearing.encoder(hearing.wavs, hearing.wav_lens)
+        hidden = out.last_hidden_state
+        said = self.say(hidden, frames_of(hidden, out.lens)).float()
+        # A clip may end inside its last frame, which not all parts round alike.
+        frames = min(vectors.shape[1], said.shape[1])
+        own = torch.ones_like(vectors[:, :frames, 0])
+        if (inside := frames_of(vectors, lens)) is not None:
+            own = own * inside[:, :frames]
+        said, vectors = said[:, :frames], vectors[:, :frames].float()
+        errors = (said - vectors).square().mean(2)
+        sizes = vectors.square().mean(2).clamp(min=SMALLEST)
+        cosines = F.cosine_similarity(said.detach(), vectors, dim=2)
+        weight = own.sum()
+        loss = (errors / sizes * own).sum()
+        sums = {
+            "loss": loss.detach(),
+            "error": (errors.detach() * own).sum(),
+            "cosine": (cosines * own).sum(),
+        }
+        totals = {}
+        if not self.training:  # checkpoints are made in training, and stay small
+            precise = vectors[own.bool()].to(most_precise(vectors.device))
+            totals = {
+                "frames": weight,
+                "vector_sum": precise.sum(0),
+                "vector_squares": precise.square().sum(0),
+                "unit_sum": F.normalize(precise, dim=1).sum(0),
+            }
+        weights = dict.fromkeys(sums, weight)
+        return StageOutput(loss / weight.clamp(min=1), sums, weights, totals)
+
+    def summary(self, means: dict, totals: dict[str, Tensor]) -> dict:
+        """What a constant model reaches, and how much of its error is left.
+
+        Arguments
+        ---------
+        means : dict
+            ``error`` among them.
+        totals : dict
+            ``frames``, and sums over frames: ``vector_sum``, ``vector_squares`` and, of
+            unit vectors, ``unit_sum``.
+
+        Returns
+        -------
+        dict
+            As of `VectorRegression`, and ``constant_cosine``.
+        """
+        found = super().summary(means, totals)
+        if totals.get("frames"):
+            mean = totals["unit_sum"] / totals["frames"]
+            found["constant_cosine"] = float(mean.norm())
+        return found
+
+
+class TowerFeatures(nn.Module):
+    """The vectors of a frozen audio tower, one for each clip.
+
+    Follows the Features contract, but for the frames: there is one, the clip. As in
+    `TeacherFeatures`, the tower is used, not owned, and hears audio in float32.
+
+    Arguments
+    ---------
+    tower : AudioTower
+        The teacher. It is frozen and put in evaluation mode.
+    fingerprint : str
+        What tells this teacher from others, for ``config``.
+
+    Example
+    -------
+    >>> from muq_plugins.lobes import AudioTower, MuQEncoder
+    >>> encoder = MuQEncoder(32, 1, num_heads=4, ffn_width=64, conv_channels=4)
+    >>> features = TowerFeatures(AudioTower(encoder, latent_width=16), "a1b2")
+    >>> features(torch.randn(2, 24000))[0].shape, list(features.state_dict())
+    (torch.Size([2, 1, 16]), [])
+    """
+
+    def __init__(self, tower: AudioTower, fingerprint: str):
+        super().__init__()
+        # In a tuple, where nn.Module does not look for submodules.
+        self._teacher = (tower.eval().requires_grad_(False),)
+        self.config = {"teacher": fingerprint}
+        self.sample_rate = tower.sample_rate
+        self.output_size = tower.latent_width
+
+    def _apply(self, fn: Callable, recurse: bool = True) -> TowerFeatures:
+        """Lets the teacher follow to another device."""
+        self._teacher[0]._apply(fn, recurse)
+        return super()._apply(fn, recurse)
+
+    @torch.no_grad()
+    def forward(
+        self, wavs: Tensor, wav_lens: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Computes the vectors.
+
+        Arguments
+        ---------
+        wavs : Tensor
+            Waveforms (batch, samples) at `sample_rate`, -1..1.
+        wav_lens : Tensor or None
+            Relative lengths (batch,); None when nothing is padded.
+
+        Returns
+        -------
+        feats : Tensor
+            Unit vectors (batch, 1, latent_width).
+        lens : Tensor
+            Ones (batch,): the one vector is of the whole clip.
+        """
+        with torch.autocast(wavs.device.type, enabled=False):
+            vectors = self._teacher[0](wavs, wav_lens)
+        return vectors[:, None], torch.ones(len(wavs))
+
+
+class TowerHead(nn.Module):
+    """What an `AudioTower` has above its encoder: unit vectors from hidden states.
+
+    Arguments
+    ---------
+    width : int
+        Size of the hidden states.
+    output_size : int
+        Size of the vectors.
+
+    Example
+    -------
+    >>> TowerHead(32, output_size=16)(torch.randn(2, 25, 32)).shape
+    torch.Size([2, 16])
+    """
+
+    def __init__(self, width: int, output_size: int):
+        super().__init__()
+        self.width = width
+        self.output_size = output_size
+        self.projection = Linear(width, width)
+        self.to_latents = LatentProjection(width, output_size)
+
+    def forward(self, hidden: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Averages and projects.
+
+        Arguments
+        ---------
+        hidden : Tensor
+            (batch, frames, width).
+        mask : Tensor or None
+            Boolean (batch, frames): the frames of the clips; None for all.
+
+        Returns
+        -------
+        Tensor
+            Unit vectors (batch, output_size).
+        """
+        return self.to_latents(self.projection(hidden), mask)
+
+    def tower(self, encoder: nn.Module) -> AudioTower:
+        """Puts it on an encoder.
+
+        Arguments
+        ---------
+        encoder : nn.Module
+            The one that it was trained with.
+
+        Returns
+        -------
+        AudioTower
+            In evaluation mode.
+        """
+        tower = AudioTower(encoder, self.output_size)
+        tower.projection, tower.to_latents = self.projection, self.to_latents
+        return tower.eval()
+
+
+class TowerDistillation(Distillation):
+    """Which vector does the teacher give to the clip?
+
+    As `Distillation`, with one vector a clip: a small audio tower learns to put music
+    where a large one puts it, beside the texts. Here the head is a part of what is
+    wanted.
+
+    Arguments
+    ---------
+    features : nn.Module
+        The teacher, with one vector for each clip, such as `TowerFeatures`.
+    head : TowerHead
+        Vectors (batch, size) from hidden states and a mask of frames.
+
+    Raises
+    ------
+    ValueError
+        If features and head do not fit.
+
+    Example
+    -------
+    >>> from muq_plugins.lobes import AudioTower, MuQEncoder, Pretraining
+    >>> teacher = MuQEncoder(64, 1, num_heads=4, ffn_width=64, conv_channels=4)
+    >>> student = MuQEncoder(32, 1, num_heads=4, ffn_width=64, conv_channels=4)
+    >>> features = TowerFeatures(AudioTower(teacher, latent_width=16), "a1b2")
+    >>> asked = TowerDistillation(features, TowerHead(32, 16))
+    >>> stage = Pretraining(None, student, {"vectors": asked})
+    >>> sorted(stage(torch.randn(2, 24000)).sums)
+    ['cosine', 'error', 'loss']
+    """
+
+    def check(self, encoder: nn.Module, masking: Masking | None) -> None:
+        """Refuses parts of other rates or widths; see `Objective.check`.
+
+        Arguments
+        ---------
+        encoder : nn.Module
+            Any module that follows the Encoder contract.
+        masking : Masking or None
+            Unused: nothing is masked.
+
+        Raises
+        ------
+        ValueError
+            Names both parts and what differs.
+        """
+        check_equal("sample_rate", "Hz", self.features, encoder)
+        check_equal("width", "values", encoder, self.head)
+
+    def say(self, hidden: Tensor, mask: Tensor | None = None) -> Tensor:
+        """The student's answer; see `Distillation.say`.
+
+        Arguments
+        ---------
+        hidden : Tensor
+            Its last hidden states (batch, frames, width).
+        mask : Tensor or None
+            Boolean (batch, frames): the frames of the clips; None for all.
+
+        Returns
+        -------
+        Tensor
+            (batch, 1, size).
+        """
+        return self.head(hidden, mask)[:, None]

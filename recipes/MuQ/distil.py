@@ -1,0 +1,118 @@
+#!/usr/bin/env python3
+r"""Makes a small, fast student of a large encoder, or of a MuQ-MuLan's audio tower.
+
+It ends with a table of teacher, student, and the student as ONNX files: cosine to the
+teacher, probe, size and speed. On the embedded corpus, or on any folder of recordings:
+
+> python recipes/MuQ/distil.py hparams/distil.yaml
+> python recipes/MuQ/distil.py hparams/distil.yaml --teacher results/muq/1234
+> python recipes/MuQ/distil.py hparams/distil.yaml --data_folder /my/music \
+    --teacher OpenMuQ/MuQ-large-msd-iter
+> python recipes/MuQ/distil.py hparams/distil_mulan.yaml \
+    --teacher results/muq_mulan/1234
+"""
+
+import os
+from pathlib import Path
+
+# Before torch is imported: threads that wait for each other must not take the cores
+# of other programs. On two busy cores this makes training about ten times faster.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+import speechbrain as sb
+import torch
+from speechbrain.utils.distributed import run_on_main
+from train import train
+
+from muq_plugins.data.preparation import prepare_manifests
+from muq_plugins.errors import UserError
+from muq_plugins.evaluation.distillation import FOLDER, Model, compare
+from muq_plugins.experiment import load_experiment, run_script
+from muq_plugins.inference.export import export_onnx
+from muq_plugins.inference.muq import MuQ
+
+
+def teacher_model(features):
+    """The teacher, as it is listened to in training."""
+    return Model(
+        "teacher",
+        lambda wav: features(wav[None])[0][0],
+        lambda states: states,
+        features.sample_rate,
+        getattr(features, "frame_rate", 0.0),  # of vectors of clips there is none
+        features.weights,
+        4 * features.weights,
+    )
+
+
+def student_model(name, encoder, states, objective, file):
+    """The student, in one of its forms."""
+    return Model(
+        name,
+        states,
+        lambda states: objective.say(states[None])[0],
+        encoder.sample_rate,
+        encoder.frame_rate,
+        sum(parameter.numel() for parameter in encoder.parameters()),
+        file.stat().st_size,
+    )
+
+
+def onnx_states(path):
+    """The last states of an exported file, computed by onnxruntime on one core."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = onnxruntime.InferenceSession(
+        path, options, providers=["CPUExecutionProvider"]
+    )
+
+    def states(wav):
+        (found,) = session.run(None, {"wavs": wav[None].numpy()})
+        return torch.from_numpy(found[0])
+
+    return states
+
+
+def compare_forms(experiment):
+    """Exports the student of a finished run; compares all forms with its teacher."""
+    hparams = experiment.hparams
+    folder = Path(hparams["output_folder"])
+    objective = hparams["modules"]["pretrain"].objectives["distillation"].cpu().eval()
+    model = MuQ.from_pretrained(folder, "cpu")
+    encoder = model.mods.encoder
+    if hparams["save_vectors"] is not None:
+        hparams["save_vectors"](
+            folder / "mulan", encoder, objective.head, heard=model.trained_on
+        )
+
+    def torch_states(wav):
+        return encoder(wav[None]).last_hidden_state[0]
+
+    weights, notes = folder / "inference" / "model.safetensors", []
+    forms = {"student": (torch_states, weights)}
+    try:
+        path = export_onnx(model, folder / FOLDER / "student.onnx")
+        forms["student, ONNX"] = onnx_states(path), path
+    except UserError as error:
+        notes.append(f"There is no ONNX file. {error}")
+    models = [teacher_model(objective.features)]
+    for name, (states, file) in forms.items():
+        models.append(student_model(name, encoder, states, objective, file))
+    manifests = prepare_manifests(**hparams["data"])
+    page = compare(folder / FOLDER, models, manifests, hparams["clip_seconds"], notes)
+    print(f"Teacher and student: {page}")
+
+
+def main(argv):
+    """Trains the student that the command line asks for, and compares."""
+    experiment = load_experiment(argv)
+    sb.utils.distributed.ddp_init_group(experiment.run_opts)
+    train(experiment)
+    with torch.no_grad():
+        run_on_main(compare_forms, args=[experiment])
+
+
+if __name__ == "__main__":
+    run_script(main)
