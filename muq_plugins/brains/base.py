@@ -137,6 +137,9 @@ class StageBrain(sb.Brain):
         processes cannot share the clips of an update in whole micro-batches.
     """
 
+    # Whether it is validated at a tenth of the updates, too.
+    looks_early = False
+
     def __init__(
         self,
         modules: dict[str, nn.Module],
@@ -296,8 +299,9 @@ class StageBrain(sb.Brain):
                 if done or step % self.hparams.log_interval == 0:
                     self._log_train(files)
                     bar.set_postfix(self.progress(self.logbook.row))
+                early = self.looks_early and step == limit // 10
                 if valid_loader is not None and (
-                    done or step % self.hparams.valid_interval == 0
+                    done or early or step % self.hparams.valid_interval == 0
                 ):
                     self.validate(valid_loader)
                 minutes = (time.monotonic() - last_checkpoint) / 60

@@ -21,7 +21,8 @@ from muq_plugins.data.clips import ClipBatch, keyed_integer
 from muq_plugins.data.columns import Columns
 from muq_plugins.data.preparation import Manifests
 from muq_plugins.errors import UserError
-from muq_plugins.lobes.objectives.base import StageOutput, is_at_chance
+from muq_plugins.lobes.lengths import absolute_lengths, length_mask, most_precise
+from muq_plugins.lobes.objectives.base import StageOutput, directions, is_at_chance
 from muq_plugins.lobes.quantizers.base import nearest_centres
 
 logger = get_logger(__name__)
@@ -220,10 +221,94 @@ def fit_centres(
 
 
 class PretrainBrain(StageBrain):
-    """Trains masked prediction; its validation rows say what guessing would give.
+    """Trains an encoder; its validation rows say what guessing would give.
+
+    They also have ``encoder_rank``, over how many directions the frames of clean music
+    spread that come out of the encoder (RankMe, a share of its width). A model that
+    knows no more than one that looks at nothing is called out in the log, once a tenth
+    of the updates is done.
 
     Arguments and errors are those of `StageBrain`.
     """
+
+    looks_early = True  # what learns nothing need not be waited for
+    called_out = False
+
+    def compute_forward(self, batch: ClipBatch, stage: sb.Stage) -> StageOutput:
+        """Calls the stage's module, and outside training listens to the clean clips.
+
+        Arguments
+        ---------
+        batch : ClipBatch
+            Clips on the right device.
+        stage : sb.Stage
+            As for `StageBrain`.
+
+        Returns
+        -------
+        StageOutput
+            Loss and statistics.
+        """
+        output = super().compute_forward(batch, stage)
+        if stage is not sb.Stage.TRAIN:
+            out = self.module.encoder(batch.wavs, batch.wav_lens)
+            hidden = out.last_hidden_state
+            lengths = absolute_lengths(out.lens, hidden.shape[1], len(hidden))
+            inside = length_mask(lengths, hidden.shape[1], hidden.device)
+            frames = hidden.flatten(0, 1) if inside is None else hidden[inside]
+            frames = frames.to(most_precise(frames.device))
+            output.totals |= {
+                "heard_frames": torch.tensor(len(frames)),
+                "heard_sum": frames.sum(0),
+                "heard_products": frames.T @ frames,
+            }
+        return output
+
+    def describe(self, statistics: RunningStatistics, stage: sb.Stage) -> dict:
+        """Adds the rank, and calls out a training that has learned nothing, once.
+
+        Arguments
+        ---------
+        statistics : RunningStatistics
+            Sums over batches and processes.
+        stage : sb.Stage
+            What they were gathered in.
+
+        Returns
+        -------
+        dict
+            Name to number, list of numbers or text.
+        """
+        heard = [
+            statistics.totals.pop(f"heard_{name}", None)
+            for name in ("frames", "sum", "products")
+        ]
+        row = super().describe(statistics, stage)
+        if heard[0] is not None:
+            row["encoder_rank"] = directions(*heard)
+        late = self.optimizer_step >= self.optimizer_step_limit // 10
+        if stage is sb.Stage.VALID and late and not self.called_out:
+            self.called_out = self._call_out(row)
+        return row
+
+    def _call_out(self, row: dict) -> bool:
+        """Warns of what is no better than what a model that looks at nothing reaches."""
+        found = False
+        for name, measure in self.module.measures.items():
+            held = [key for key in measure.references if row.get(key) is not None]
+            if measure.margin is None or name not in row or not held:
+                continue
+            known = measure.references[held[-1]]
+            if measure.better * (row[name] - row[held[-1]]) <= 0:
+                found = True
+                logger.warning(
+                    f"Step {self.optimizer_step} of {self.optimizer_step_limit}: "
+                    f"{measure.title.partition(',')[0]} is {row[name]:.3f} in "
+                    f"validation, {known.name} has {row[held[-1]]:.3f}. Nothing has "
+                    "been learned so far: check the learning rate and its warm-up, the "
+                    "target, and that the clips are not silent."
+                )
+        return found
 
 
 class MuLanBrain(StageBrain):

@@ -125,6 +125,21 @@ def is_at_chance(loss: float, chance: float) -> bool:
     return loss >= (1 - CHANCE_MARGIN) * chance
 
 
+def directions(frames: Tensor, total: Tensor, products: Tensor) -> float:
+    """Over how many directions frames spread, as a share of their width.
+
+    RankMe (arXiv 2210.02885), the exponential entropy of singular values, here of the
+    centred frames: from their number, their sum (width,), and the sum of their outer
+    products (width, width).
+    """
+    frames = frames.clamp(min=1)
+    mean = total / frames
+    covariance = products / frames - mean.outer(mean)
+    singular = torch.linalg.eigvalsh(covariance).clamp(min=0).sqrt()
+    shares = singular / singular.sum().clamp(min=torch.finfo(singular.dtype).tiny)
+    return float(torch.special.entr(shares).sum().exp()) / len(shares)
+
+
 @dataclass
 class Hearing:
     """A batch, and what the encoder makes of it: once for all objectives that ask.

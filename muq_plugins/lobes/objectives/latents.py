@@ -19,6 +19,7 @@ from muq_plugins.lobes.objectives.base import (
     Reference,
     StageOutput,
     check_equal,
+    directions,
     frames_that_count,
     weighted_loss,
 )
@@ -41,8 +42,7 @@ class LatentRegression(Objective):
 
     Nothing in the loss keeps all targets from becoming the same. So it is measured:
     how far targets and predictions spread, and over how many directions (RankMe,
-    arXiv 2210.02885: the exponential entropy of singular values, here of the centred
-    targets).
+    arXiv 2210.02885).
 
     Arguments
     ---------
@@ -296,16 +296,15 @@ class LatentRegression(Objective):
             ``rank``, the number of directions as a share of the width.
         """
         frames = totals["frames"].clamp(min=1)
-        mean = totals["target_sum"] / frames
-        covariance = totals["target_products"] / frames - mean.outer(mean)
-        squares = totals["prediction_squares"] / frames
-        variance = squares - (totals["prediction_sum"] / frames).square()
-        singular = torch.linalg.eigvalsh(covariance).clamp(min=0).sqrt()
-        shares = singular / singular.sum().clamp(min=torch.finfo(singular.dtype).tiny)
+        asked = totals["target_products"].diagonal() / frames
+        said = totals["prediction_squares"] / frames
+        spread = (totals["frames"], totals["target_sum"], totals["target_products"])
         return {
-            "target_spread": _spread(covariance.diagonal()),
-            "prediction_spread": _spread(variance),
-            "rank": float(torch.special.entr(shares).sum().exp()) / len(shares),
+            "target_spread": _spread(asked - (totals["target_sum"] / frames).square()),
+            "prediction_spread": _spread(
+                said - (totals["prediction_sum"] / frames).square()
+            ),
+            "rank": directions(*spread),
         }
 
     def decay(self) -> float:

@@ -81,17 +81,16 @@ KINDS = {
 }
 
 
-def train(folder, manifest, kind, size, updates=UPDATES, run_opts=None, spoiled=None):
-    """Trains; the gradient of update `spoiled` is not a number."""
+def make_brain(folder, kind, size, updates=UPDATES, run_opts=None, lr=0.1):
     torch.manual_seed(0)
     # Nothing in it depends on what else is in a batch.
     student = WaveformTransformer(
         32, 1, 4, 64, conv_channels=8, position_groups=4, dropout=0.0
     )
-    brain = PretrainBrain(
+    return PretrainBrain(
         modules={"pretrain": KINDS[kind][0](student)},
         # Adam would blow up rounding where a gradient is 0.
-        opt_class=lambda parameters: torch.optim.SGD(parameters, 0.1, momentum=0.5),
+        opt_class=lambda parameters: torch.optim.SGD(parameters, lr, momentum=0.5),
         hparams={
             **HPARAMS,
             "output_folder": str(folder),
@@ -102,6 +101,16 @@ def train(folder, manifest, kind, size, updates=UPDATES, run_opts=None, spoiled=
         run_opts={"device": "cpu", **(run_opts or {})},
         checkpointer=AtomicCheckpointer(folder / "save"),
     )
+
+
+def make_loaders(brain, manifest):
+    parts = dict.fromkeys(("train", "valid", "test"), manifest)
+    return brain.make_loaders(SimpleNamespace(**parts))
+
+
+def train(folder, manifest, kind, size, updates=UPDATES, run_opts=None, spoiled=None):
+    """Trains; the gradient of update `spoiled` is not a number."""
+    brain = make_brain(folder, kind, size, updates, run_opts)
     score = brain.compute_objectives
 
     def compute_objectives(predictions, batch, stage):
@@ -109,8 +118,7 @@ def train(folder, manifest, kind, size, updates=UPDATES, run_opts=None, spoiled=
         return loss * float("nan") if brain.optimizer_step == spoiled else loss
 
     brain.compute_objectives = compute_objectives
-    parts = dict.fromkeys(("train", "valid", "test"), manifest)
-    brain.fit(*brain.make_loaders(SimpleNamespace(**parts))[:2])
+    brain.fit(*make_loaders(brain, manifest)[:2])
     return brain.module.state_dict()
 
 
@@ -130,6 +138,50 @@ def test_resuming_is_exact(kind, manifest, tmp_path):
     rows = [read_metrics(tmp_path / x / "metrics.jsonl") for x in ("whole", "parts")]
     losses = [[row["loss"] for row in select(run, kind="train")] for run in rows]
     assert len(losses[0]) == UPDATES and losses[0] == losses[1]
+
+
+def test_validation_tells_over_how_many_directions_the_encoder_spreads(
+    manifest, tmp_path
+):
+    brain = make_brain(tmp_path, "views", 4)
+    valid = make_loaders(brain, manifest)[1]
+    brain.validate(valid)
+    brain.modules.eval()
+    with torch.no_grad():
+        heard = [brain.module.encoder(x.wavs, x.wav_lens) for x in valid]
+    frames = torch.cat([x.last_hidden_state.flatten(0, 1) for x in heard]).double()
+    singular = torch.linalg.svdvals(frames - frames.mean(0))
+    shares = singular / singular.sum()
+    rank = torch.exp(-(shares * shares.log()).sum()) / frames.shape[1]
+    (row,) = read_metrics(tmp_path / "metrics.jsonl")
+    assert row["encoder_rank"] == pytest.approx(float(rank), rel=1e-4)
+
+
+@pytest.mark.parametrize(("better", "warnings"), [(-0.1, 0), (0.1, 1)])
+def test_who_learns_nothing_is_called_out_at_a_tenth_and_once(
+    better, warnings, manifest, tmp_path, caplog
+):
+    brain = make_brain(tmp_path, "codes", 4, updates=20, lr=0.0)
+    stage = brain.module
+    looks, summary = [], stage.summary
+
+    def measured(means, totals):
+        """As if the coarse codes were predicted, or were not."""
+        row = summary(means, totals)
+        looks.append(brain.optimizer_step)
+        for name in ("coarse", "fine"):
+            means[f"{name}/cross_entropy"] = row[f"{name}/code_entropy"] - 0.1
+        means["coarse/cross_entropy"] += 0.1 + better
+        return row
+
+    stage.summary = measured
+    brain.fit(*make_loaders(brain, manifest)[:2])
+    assert looks[:3] == [2, 3, 6]
+    said = [x.message for x in caplog.records if "Nothing has been" in x.message]
+    assert len(said) == warnings
+    if said:
+        assert said[0].startswith("Step 2 of 20: Masked cross-entropy is ")
+        assert "a counting model has" in said[0]
 
 
 def test_an_update_that_is_left_out_does_not_move_the_teacher(manifest, tmp_path):
