@@ -34,6 +34,7 @@ from muq_plugins.inference.index.search import (
     MusicIndex,
     embed_query,
     find_example,
+    find_folder,
     query_text,
 )
 from muq_plugins.inference.index.store import Entry
@@ -53,7 +54,7 @@ MEDIA_TYPES = {
     ".webm": "audio/webm",
 }
 OTHER_TYPE = "audio/aiff"
-# Names that the box for a file of the index suggests.
+# Files whose names, and whose folders, the boxes of the page suggest.
 SUGGESTED = 1000
 # A host name that resolves to this machine must not open the page to other sites.
 LOCAL_HOSTS = ["127.0.0.1", "localhost", "[::1]"]
@@ -83,9 +84,12 @@ def make_app(
 
     @app.get("/", response_class=HTMLResponse)
     def show(
-        q: str | None = None, file: str | None = None, like: Number | None = None
+        q: str | None = None,
+        file: str | None = None,
+        like: Number | None = None,
+        folder: str = "",
     ) -> Response:
-        return page.show(q, file, like)
+        return page.show(q, file, like, folder)
 
     @app.api_route("/audio/{id}", methods=["GET", "HEAD"])
     def play(id: Annotated[int, Path(ge=1, lt=1 << 63)]) -> Response:
@@ -114,26 +118,39 @@ class _Page:
         environment.globals["plays"] = _plays
         self.template = environment.get_template("search.html.j2")
 
-    def show(self, text: str | None, file: str | None, like: int | None) -> Response:
+    def show(
+        self, text: str | None, file: str | None, like: int | None, folder: str
+    ) -> Response:
         """The page, with the answers to a query if there is one."""
         answer: dict[str, Any] = {"found": None, "example": None, "notices": []}
         error, status = "", 200
         try:
+            below = find_folder(self.index, folder) if folder.strip() else None
             if like is not None or file is not None:
                 example = answer["example"] = self._example(file, like)
                 vector = self.index.vector(example)
-                answer["found"] = self.index.search(vector, self.top, without=example)
+                answer["found"] = self.index.search(vector, self.top, example, below)
             elif text is not None:
                 words = query_text(self.index, text)
                 with self.lock, _warnings() as answer["notices"]:
                     vector = embed_query(self.model, words)
-                answer["found"] = self.index.search(vector, self.top)
-                if self.index.stands_out(vector) is False:
+                answer["found"] = self.index.search(vector, self.top, below=below)
+                if self.index.stands_out(vector, below) is False:
                     answer["notices"].append(NOTHING_CLEAR)
         except ValueError as problem:
             error = str(problem)
             status = 400 if isinstance(problem, UserError) else 500
-        return self._render(status, error=error, text=text, file=file, **answer)
+        asked = {"q": text, "file": file, "like": like}
+        asked = {name: value for name, value in asked.items() if value is not None}
+        return self._render(
+            status,
+            error=error,
+            text=text,
+            file=file,
+            asked=asked,
+            folder=folder.strip(),
+            **answer,
+        )
 
     def play(self, id: int) -> Response:
         """The audio of an indexed file; browsers ask for it in parts."""
@@ -171,6 +188,8 @@ class _Page:
             """Where a file is, below the folder that all are in."""
             return shown(os.path.relpath(entry.path, top))
 
+        names = [place(entry) for entry in store.entries(SUGGESTED)]
+        folders = {str(above) for name in names for above in PurePath(name).parents}
         html = self.template.render(
             content,
             nonce=nonce,
@@ -181,7 +200,8 @@ class _Page:
             trained_on=getattr(self.model, "trained_on", UNKNOWN),
             model="/".join(PurePath(store.model).parts[-2:]),
             space=store.space.name,
-            names=[place(entry) for entry in store.entries(SUGGESTED)],
+            names=names,
+            folders=sorted(folders - {"."}),
             place=place,
         )
         policy = (

@@ -49,9 +49,9 @@ def browser():
 
 @pytest.fixture(scope="module")
 def index(tmp_path_factory):
-    """An index of six files, one of them with a long name."""
+    """An index of six files in two folders, one of them with a long name."""
     folder = tmp_path_factory.mktemp("index")
-    for number, name in enumerate([*"abcde", LONG_NAME]):
+    for number, name in enumerate([*"abc", "low/d", "low/e10", f"low/{LONG_NAME}"]):
         write_chord(folder / "music" / f"{name}.flac", number)
     command = ["index", str(folder / "music"), "--model", make_mulan(folder)]
     assert main([*command, "--out", str(folder / "index")]) == 0
@@ -154,6 +154,46 @@ def test_a_file_of_the_index(page):
     assert "c.flac" not in names(page)
 
 
+def test_only_a_folder(page):
+    search(page, "choir")
+    everything = names(page)
+    page.get_by_label("Only in folder").fill("low")
+    page.keyboard.press("Enter")
+    page.wait_for_url("**folder=low")
+    below = [x for x in everything if x not in ("a.flac", "b.flac", "c.flac")]
+    assert names(page) == below and len(below) == 3
+    # It is kept, by a new query and by what is like a result.
+    search_box = page.get_by_role("searchbox")
+    search_box.fill("organ")
+    search_box.press("Enter")
+    page.wait_for_url("**q=organ*")
+    assert sorted(names(page)) == sorted(below)
+    page.get_by_role("link", name=f"More like {below[0]}").click()
+    page.wait_for_url("**like=*")
+    assert sorted(names(page)) == sorted(below[1:])
+    page.get_by_label("Only in folder").fill("")
+    page.get_by_role("button", name="Filter").click()
+    page.wait_for_url("**folder=")
+    assert len(names(page)) == 5
+    page.goto(f"{page.url.split('?')[0]}?q=choir&folder=lows")
+    assert "No indexed file is in a folder called lows" in (
+        page.get_by_role("alert").inner_text()
+    )
+
+
+def test_sorting(page):
+    search(page, "choir")
+    found = names(page)
+    sort = page.get_by_label("Sort by")
+    sort.select_option("name")
+    assert [x[:1] for x in names(page)] == [*"abcade"]
+    sort.select_option("score")
+    assert names(page) == found
+    sort.focus()
+    page.keyboard.press("End")  # without a mouse
+    assert sort.input_value() == "duration"
+
+
 def test_mistakes_are_announced(page):
     page.get_by_role("button", name="Search").click()
     assert "The query is empty" in page.get_by_role("alert").inner_text()
@@ -164,9 +204,9 @@ def test_mistakes_are_announced(page):
     # To correct it at once.
     playwright.expect(page.get_by_label("Name of the file")).to_be_focused()
     page.keyboard.press("Control+A")
-    page.keyboard.type("d.flac")
+    page.keyboard.type("b.flac")
     page.keyboard.press("Enter")
-    page.wait_for_url("**/?file=d.flac")
+    page.wait_for_url("**/?file=b.flac")
     assert len(names(page)) == 5
 
 

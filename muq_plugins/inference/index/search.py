@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from muq_plugins.errors import UserError, given_by_user
+from muq_plugins.errors import UserError, given_by_user, shown
 from muq_plugins.files import atomic
 from muq_plugins.inference.index.store import CHUNK, Entry, Store, as_vector, is_damaged
 from muq_plugins.lobes.mulan import TextModel
@@ -74,11 +74,16 @@ class MusicIndex:
         return self.store.layer is None
 
     def search(
-        self, vector: np.ndarray, top: int = 10, without: Entry | None = None
+        self,
+        vector: np.ndarray,
+        top: int = 10,
+        without: Entry | None = None,
+        below: str | None = None,
     ) -> list[Match]:
         """The files whose vectors are closest to one, the best first.
 
-        `without` is left out, such as the query itself.
+        `without` is left out, such as the query itself; `below` is the absolute path of
+        a folder whose files alone count.
         """
         query = np.asarray(vector, dtype=np.float32)
         if query.shape != (self.store.width,) or not np.isfinite(query).all():
@@ -91,7 +96,7 @@ class MusicIndex:
             ids, vectors = self._ids, self._vectors
             scores = vectors @ query
             scores[np.isnan(scores)] = np.inf  # damaged, which shall be noticed
-            scores[ids < 0] = -np.inf
+            scores[~self._counted(below)] = -np.inf
             if without is not None:
                 scores[ids == without.id] = -np.inf
             if top < len(scores):
@@ -111,12 +116,12 @@ class MusicIndex:
                 if (entry := self._entry(int(found[place]))) is not None
             ]
 
-    def stands_out(self, vector: np.ndarray) -> bool | None:
+    def stands_out(self, vector: np.ndarray, below: str | None = None) -> bool | None:
         """Whether any file stands out from the others; see `stands_out`."""
         with self._lock:
             self._refresh()
             scores = self._vectors @ np.asarray(vector, dtype=np.float32)
-            return stands_out(scores[self._ids >= 0])
+            return stands_out(scores[self._counted(below)])
 
     def vector(self, entry: Entry) -> np.ndarray:
         """The vector (width,) of a file of the index, for a search by example."""
@@ -141,6 +146,12 @@ class MusicIndex:
                 if some:
                     entries, places = zip(*some, strict=True)
                     yield list(entries), self._vectors[list(places)]
+
+    def _counted(self, below: str | None) -> np.ndarray:
+        """Which rows are files, and in a folder if there is one."""
+        if below is None:
+            return self._ids >= 0
+        return np.isin(self._ids, self.store.below(below))
 
     def _entry(self, row: int) -> Entry | None:
         """The file of a row, if it is there still; its vector must be what it was."""
@@ -248,6 +259,21 @@ def find_example(index: MusicIndex, name: str) -> Entry:
     close = difflib.get_close_matches(name, names, n=LISTED)
     near = f" Close to it: {', '.join(close)}." if close else ""
     raise UserError(f"No indexed file is called {name}.{near}")
+
+
+def find_folder(index: MusicIndex, name: str) -> str:
+    """The absolute path of a folder with files of an index.
+
+    It is given by its path, also below the folder that all files are in.
+    """
+    top = index.store.common_folder()
+    folder = os.path.normpath(os.path.join(top, name.strip()))
+    if not len(index.store.below(folder)):
+        raise UserError(
+            f"No indexed file is in a folder called {name.strip()}: give its path below "
+            f"{shown(top)}, or leave it empty for all files."
+        )
+    return folder
 
 
 def find_itself(index: MusicIndex, path: str) -> Entry | None:

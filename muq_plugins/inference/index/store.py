@@ -178,6 +178,14 @@ class Store:
         """The file at an absolute path; None if it is not in the index."""
         return next(iter(self._entries("WHERE path = ?", os.fsencode(path))), None)
 
+    def below(self, folder: str) -> np.ndarray:
+        """The numbers of the files in a folder, given by its absolute path, or deeper."""
+        start = os.fsencode(os.path.join(folder, ""))
+        query = "SELECT id FROM files WHERE path >= ? AND path < ?"
+        # What comes after all that begin so: the last byte is "/".
+        rows = self._read(query, (start, start[:-1] + b"0"))
+        return np.array(rows, dtype=np.int64).reshape(-1)
+
     def problems(self) -> dict[str, str]:
         """The files that could not be read, and why."""
         rows = self._read("SELECT path, reason FROM problems ORDER BY path")
