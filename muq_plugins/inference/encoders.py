@@ -1,4 +1,4 @@
-"""Any encoder by its name: ours, the official ones, MERT, those of transformers."""
+"""Any encoder by its name: ours, official, MusicFM, MERT, those of transformers."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from muq_plugins.inference.folders import (
 from muq_plugins.inference.mulan import MuQMuLan
 from muq_plugins.inference.mulan_parts import KIND
 from muq_plugins.inference.muq import MuQ
+from muq_plugins.inference.musicfm import SUFFIX, load_musicfm
 from muq_plugins.inference.official_mulan import is_official_mulan
 from muq_plugins.inference.transformers_models import (
     EXTRACTOR,
@@ -85,10 +86,14 @@ def load_encoder(
 ) -> nn.Module:
     """A frozen encoder, of what `MuQ.from_pretrained` takes or of other audio models.
 
-    Those are MERT, CLAP's audio tower, a MuQ-MuLan, and models of transformers that
-    turn audio into hidden states frame by frame. No code that comes with a model is
-    run. Not trained, a model of transformers needs nothing but its files of settings.
+    Those are MusicFM (its file of weights), MERT, CLAP's audio tower, a MuQ-MuLan, and
+    models of transformers that turn audio into hidden states frame by frame. No code
+    that comes with a model is run. Not trained, a model of transformers needs nothing
+    but its files of settings.
     """
+    if Path(source).suffix == SUFFIX:
+        encoder = load_musicfm(source, trained)
+        return encoder.requires_grad_(False).eval().to(device)
     if is_mulan(source):
         return MuLanVectors(MuQMuLan.from_pretrained(source, device))
     place = download(str(source), [CONFIG]) if is_hub_id(source) else Path(source)

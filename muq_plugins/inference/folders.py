@@ -215,10 +215,11 @@ def find_weights(folder: str | Path) -> Path:
     return path if path.is_file() else path.with_name(PICKLE)
 
 
-def read_tensors(path: str | Path) -> dict[str, Tensor]:
+def read_tensors(path: str | Path, key: str | None = None) -> dict[str, Tensor]:
     """Reads a file of tensors, on the CPU; a pickle can hold nothing but tensors.
 
-    Raises UserError if it is damaged, holds something else, or would execute code.
+    They may be under a key, beside numbers. Raises UserError if it is damaged, holds
+    something else, or would execute code.
     """
     path = Path(path)
     try:
@@ -233,8 +234,11 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
             f"{path} is not a readable file of tensors ({error}): download it again. "
             "Files that would execute code are refused."
         ) from error
+    if key is not None and isinstance(state, dict):
+        state = state.get(key)
     if not isinstance(state, dict) or not all(map(torch.is_tensor, state.values())):
-        raise UserError(f"{path} must hold named tensors and nothing else.")
+        under = f" under {key!r}" if key else ""
+        raise UserError(f"{path} must hold named tensors{under} and nothing else.")
     return {one_spelling(name): tensor for name, tensor in state.items()}
 
 
