@@ -15,17 +15,18 @@ import numpy as np
 
 from muq_plugins.evaluation.intervals import Estimate, draws, interval
 
-RECALL_AT = (1, 5, 10)
+RECALL_AT = (1, 5, 10, 100)
 DEPTH = 10
 
 
 class RetrievalScores(NamedTuple):
     """Scores of one direction of retrieval."""
 
-    # share of the queries with a relevant item among the first 1, 5 and 10
+    # share of the queries with a relevant item among the first 1, 5, 10 and 100
     recall_at_1: Estimate
     recall_at_5: Estimate
     recall_at_10: Estimate
+    recall_at_100: Estimate
     # mean average precision of the first 10 items; a query counts 1 if they are all
     # relevant, or all that are relevant come first
     map_at_10: Estimate
@@ -41,6 +42,10 @@ class RetrievalScores(NamedTuple):
     per_query: dict[str, list]
 
 
+# Of these, in the order in which `query_scores` gives them.
+NAMES = RetrievalScores._fields[: len(RECALL_AT) + 3]
+
+
 def retrieval_scores(
     similarities: np.ndarray,
     relevant: np.ndarray,
@@ -48,7 +53,7 @@ def retrieval_scores(
     samples: int = 1000,
     seed: int = 0,
 ) -> RetrievalScores:
-    """Recall at 1, 5 and 10, median rank and mean average precision, with intervals."""
+    """Recall, median rank and mean average precision, with intervals over groups."""
     near, relevant = np.asarray(similarities, float), np.asarray(relevant, bool)
     bad = ~np.isfinite(near).all(axis=1)
     if bad.any():
@@ -67,22 +72,61 @@ def retrieval_scores(
     same = np.zeros(near.shape[1])
     chance = np.array([query_scores(same, relevant[row]) for row in rows])
     groups = np.arange(len(near)) if groups is None else np.asarray(groups)
-    weights = draws(groups[rows], samples, seed)
-    means = weights @ found / weights.sum(axis=1, keepdims=True)
-    *names, rank = RetrievalScores._fields[: found.shape[1]]
-    ranks, by_query = found[:, -1], found.round(6).T.tolist()
-    return RetrievalScores(
-        *(interval(found[:, i].mean(), means[:, i]) for i in range(len(names))),
-        interval(np.median(ranks), _weighted_median(ranks, weights)),
+    *names, rank = NAMES
+    return _scores(
+        found,
         {
             **{name: float(chance[:, i].mean()) for i, name in enumerate(names)},
             rank: float(np.median(chance[:, -1])),
         },
-        len(rows),
-        near.shape[1],
-        np.flatnonzero(~answerable).tolist(),
+        *(groups[rows], near.shape[1], np.flatnonzero(~answerable).tolist()),
+        *(samples, seed),
+    )
+
+
+def pooled(
+    several: Sequence[RetrievalScores], samples: int = 1000, seed: int = 0
+) -> RetrievalScores:
+    """The queries of several at once: the mean of all, if they have as many each.
+
+    Queries of one group are drawn together, whichever of the several they are in.
+    """
+    if len(several) == 1:
+        return several[0]
+    queries = [one.queries for one in several]
+    by_query = [list(one.per_query.values()) for one in several]
+    group, *found = (np.concatenate(column) for column in zip(*by_query, strict=True))
+    chance = {
+        name: float(np.average([one.chance[name] for one in several], weights=queries))
+        for name in NAMES
+    }
+    items = max(one.items for one in several)
+    return _scores(np.stack(found, axis=1), chance, group, items, [], samples, seed)
+
+
+def _scores(
+    found: np.ndarray,
+    chance: dict[str, float],
+    groups: np.ndarray,
+    items: int,
+    without_answer: list[int],
+    samples: int,
+    seed: int,
+) -> RetrievalScores:
+    """Means and intervals of what `query_scores` says of each query."""
+    weights = draws(groups, samples, seed)
+    means = weights @ found / weights.sum(axis=1, keepdims=True)
+    names, ranks = NAMES[:-1], found[:, -1]
+    by_query = found.round(6).T.tolist()
+    return RetrievalScores(
+        *(interval(found[:, i].mean(), means[:, i]) for i in range(len(names))),
+        interval(np.median(ranks), _weighted_median(ranks, weights)),
+        chance,
+        len(found),
+        items,
+        without_answer,
         {
-            "group": groups[rows].tolist(),
+            "group": groups.tolist(),
             **dict(zip([*names, "rank"], by_query, strict=True)),
         },
     )

@@ -22,6 +22,7 @@ from pathlib import Path
 # of other programs.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+import numpy as np
 import speechbrain as sb
 import torch
 from speechbrain.utils.distributed import infer_device
@@ -35,6 +36,7 @@ from muq_plugins.evaluation.zero_shot.scores import (
     class_accuracy,
     distinct_captions,
     least_similarity,
+    retrieval_of,
     tag_scores,
 )
 from muq_plugins.experiment import (
@@ -79,13 +81,15 @@ def evaluate(model, clips, prompts, latents_folder, progress):
         scores["texts_alike"] = least_similarity(texts)
         scores["tagging"] = plain(tag_scores(clips, audio, texts), "draws")
         scores["accuracy"] = class_accuracy(clips, audio, texts)
-    if clips.captions:
-        captions = distinct_captions(clips)
-        texts = text_latents(model, captions)
-        scores["texts_alike"] = least_similarity(texts)
-        found = caption_scores(clips, audio, captions, texts)
-        ways = {name: plain(one, "per_query") for name, one in found.items()}
-        scores["retrieval"] = ways
+    if clips.texts:
+        by_kind, latents = {}, []
+        for kind, captions in clips.texts.items():
+            one = dataclasses.replace(clips, captions=captions)
+            captions = distinct_captions(one)
+            latents.append(text_latents(model, captions))
+            by_kind[kind] = caption_scores(one, audio, captions, latents[-1])
+        scores["texts_alike"] = least_similarity(np.concatenate(latents))
+        scores |= retrieval_of(by_kind)
     return scores
 
 

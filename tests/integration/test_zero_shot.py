@@ -140,6 +140,41 @@ def test_own_manifests_with_captions_and_kept_latents(model, gtzan, tmp_path):
     assert other["tagging"]["roc_auc"] != scores["tagging"]["roc_auc"]
 
 
+def test_several_kinds_of_text_one_by_one_and_together(model, gtzan, tmp_path):
+    lines = []
+    for number, path in enumerate(sorted((gtzan / "genres").glob("*/*.wav"))[:3]):
+        (tmp_path / f"a1B2c3D4e5{number}.wav").symlink_to(path)
+        song = {"audio": f"https://youtu.be/a1B2c3D4e5{number}"}
+        lines.append(
+            json.dumps({**song, "scene": f"{number}", "analysis": "x" * number})
+        )
+    (tmp_path / "wikimt-x-public.jsonl").write_text("\n".join(lines))
+    options = [HPARAMS / "zero_shot_wikimt_x.yaml", "--model", model]
+    options += ["--annotation_folder", tmp_path, "--audio_folder", tmp_path]
+    options += ["--clips.prepare.manifest_folder", tmp_path / "manifests"]
+    options += ["--latents_folder", tmp_path / "latents"]
+    kinds = "--clips.caption_key", "[scene, analysis]"
+    with pytest.raises(UserError, match="'a1B2c3D4e50' has None under 'analysis'"):
+        recipe_here("zero_shot.py", *options, *kinds, "--output_folder", tmp_path / "x")
+    path = tmp_path / "wikimt-x-public.jsonl"
+    path.write_text(path.read_text().replace('"analysis": ""', '"analysis": "y"'))
+    recipe_here("zero_shot.py", *options, *kinds, "--output_folder", tmp_path / "both")
+    scores = json.loads((tmp_path / "both" / "zero_shot.json").read_text())
+    by_text, both = scores["retrieval_by_text"], scores["retrieval"]
+    assert list(by_text) == ["scene", "analysis"]
+    for way, found in both.items():
+        ranks = [by_text[kind][way]["mean_average_precision"] for kind in by_text]
+        mean = (ranks[0]["value"] + ranks[1]["value"]) / 2
+        assert found["queries"] == 6
+        assert found["mean_average_precision"]["value"] == pytest.approx(mean, abs=1e-5)
+    text = (tmp_path / "both" / "report.md").read_text()
+    assert "| scene, text to music |" in text and "R@100 |" in text
+    alone = "--clips.caption_key", "scene", "--output_folder", tmp_path / "one"
+    recipe_here("zero_shot.py", *options, *alone)
+    one = json.loads((tmp_path / "one" / "zero_shot.json").read_text())
+    assert one["retrieval"] == by_text["scene"] and "retrieval_by_text" not in one
+
+
 def test_prompts_are_found_from_any_folder(model, gtzan, tmp_path, monkeypatch):
     def run(experiment, *options):
         out = tmp_path / str(len(list(tmp_path.iterdir())))

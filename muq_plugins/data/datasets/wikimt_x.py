@@ -15,7 +15,6 @@ from pathlib import Path
 from muq_plugins.data.datasets.tagged import (
     TaggedClip,
     TaggedData,
-    check_choice,
     damaged,
     read_text,
     write_manifests,
@@ -32,11 +31,9 @@ def prepare_wikimt_x(
     annotation_folder: str | Path,
     audio_folder: str | Path,
     manifest_folder: str | Path,
-    text: str = "background",
     leave_out_missing: bool = False,
 ) -> TaggedData:
-    """Write the manifest of all recordings with one kind of text as their caption."""
-    check_choice("text", text, TEXTS)
+    """Write the manifest of all recordings with their texts, each under its kind."""
     path = Path(annotation_folder) / FILE
     clips: dict[str, TaggedClip] = {}
     for number, line in enumerate(read_text(path, SOURCE).splitlines(), start=1):
@@ -45,19 +42,20 @@ def prepare_wikimt_x(
         place = f"{path}, line {number}"
         try:
             about = json.loads(line)
-            caption = about[text].strip()
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise damaged(place, f"it holds no song with {text!r}", SOURCE) from error
+            texts = {kind: str(about.get(kind) or "").strip() for kind in TEXTS}
+        except (ValueError, AttributeError) as error:
+            raise damaged(place, "it holds no song", SOURCE) from error
+        texts = {kind: text for kind, text in texts.items() if text}
         link = LINK.search(" ".join(map(str, about.values())))
-        if link is None or not caption:
-            lacks = "link to a recording" if link is None else f"text of {text!r}"
+        if link is None or not texts:
+            lacks = "link to a recording" if link is None else "text"
             raise damaged(place, f"it has no {lacks}", SOURCE)
         name = f"{link[1]}.mp3"
         if name in clips:
             raise damaged(place, f"the recording {link[1]} is there twice", SOURCE)
-        clips[name] = TaggedClip(name, "test", [], {"caption": caption})
+        clips[name] = TaggedClip(name, "test", [], texts)
     return write_manifests(
-        f"WikiMT-X {text}",
+        "WikiMT-X",
         manifest_folder,
         audio_folder,
         clips.values(),

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -86,6 +86,7 @@ class LabelledClips:
     tags: Sequence[str] = ()  # all tags, each once
     truth: np.ndarray | None = None  # bool (clips, tags): which clip has which tag
     captions: Sequence[str] = ()  # of every clip
+    texts: Mapping[str, list[str]] = field(default_factory=dict)  # captions by kind
 
     @property
     def spoken(self) -> list[str]:
@@ -113,10 +114,10 @@ def labelled_clips(
     prepare: Callable[[], TaggedData | Manifests],
     part: str = "test",
     tag_key: str | None = "tags",
-    caption_key: str | None = None,
+    caption_key: str | Sequence[str] | None = None,
     group_key: str | None = None,
 ) -> LabelledClips:
-    """The clips of one part of a data set."""
+    """The clips of one part of a data set, with captions of one kind or of several."""
     if part not in PARTS:
         raise UserError(f"part must be one of {', '.join(PARTS)}, got {part!r}.")
     data = prepare()
@@ -138,7 +139,8 @@ def labelled_clips(
             for clip_id, entry in entries.items()
         }
     tags = _values(entries, tag_key, list)
-    captions = _values(entries, caption_key, str)
+    kinds = [caption_key] if isinstance(caption_key, str) else caption_key or []
+    texts = {kind: _values(entries, kind, str) for kind in kinds}
     groups = _values(entries, group_key, str) or list(entries)
     tag_names = known or sorted({tag for some in tags for tag in some})
     if tag_key is None:
@@ -152,7 +154,8 @@ def labelled_clips(
         files=[entry["wav"] for entry in entries.values()],
         tags=tag_names,
         truth=np.array(truth, dtype=bool).reshape(len(entries), len(tag_names)),
-        captions=captions,
+        captions=next(iter(texts.values()), []),
+        texts=texts,
         groups=groups,
     )
 

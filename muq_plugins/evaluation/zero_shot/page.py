@@ -20,10 +20,12 @@ from muq_plugins.files import read_json, write_json
 SCORES_FILE = "zero_shot.json"
 # Of the texts that are least alike; above it a model does not tell any apart.
 ALIKE = 0.99
+MEDIAN = "median_rank"
 NAMES = {
     "recall_at_1": "R@1",
     "recall_at_5": "R@5",
     "recall_at_10": "R@10",
+    "recall_at_100": "R@100",
     "median_rank": "median rank",
     "map_at_10": "mAP@10",
     "mean_average_precision": "mAP",
@@ -106,11 +108,24 @@ def _tags_table(tagging: dict) -> Table:
 def _way_table(way: dict) -> Table:
     rows = []
     for key, words in NAMES.items():
-        form = number if key == "median_rank" else "{:.3f}".format
+        # Older scores lack one; and of few items all are among the first.
+        if way["chance"].get(key) in (None, 1):
+            continue
+        form = number if key == MEDIAN else "{:.3f}".format
         low, high = form(way[key]["low"]), form(way[key]["high"])
         value, by_chance = form(way[key]["value"]), form(way["chance"][key])
         rows.append([words, value, f"{low} to {high}", by_chance])
     return Table(["score", "value", "95 % interval", "chance"], rows)
+
+
+def _kinds_table(by_text: dict) -> Table:
+    rows = []
+    for kind, ways in by_text.items():
+        for name, way in ways.items():
+            cells = [f"{way[key]['value']:.3f}" for key in NAMES if key != MEDIAN]
+            rows.append([f"{kind}, {name}", *cells, number(way[MEDIAN]["value"])])
+    names = [words for key, words in NAMES.items() if key != MEDIAN]
+    return Table(["text and direction", *names, NAMES[MEDIAN]], rows)
 
 
 def _tagged(scores: dict) -> list[dict]:
@@ -119,6 +134,10 @@ def _tagged(scores: dict) -> list[dict]:
 
 def _ways(scores: dict) -> list[dict]:
     return [{"name": x, **way} for x, way in scores.get("retrieval", {}).items()]
+
+
+def _by_text(scores: dict) -> list[dict]:
+    return list(filter(None, [scores.get("retrieval_by_text")]))
 
 
 PAGE = Page(
@@ -130,5 +149,6 @@ PAGE = Page(
         Part("about"),
         Part("tags", table=_tags_table, each=_tagged),
         Part("retrieval", table=_way_table, each=_ways),
+        Part("texts", table=_kinds_table, each=_by_text),
     ),
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,7 +18,11 @@ from muq_plugins.data.captions import (
 )
 from muq_plugins.errors import UserError
 from muq_plugins.evaluation.intervals import draws, interval, plain
-from muq_plugins.evaluation.retrieval import RetrievalScores, retrieval_scores
+from muq_plugins.evaluation.retrieval import (
+    RetrievalScores,
+    pooled,
+    retrieval_scores,
+)
 from muq_plugins.evaluation.scores import TaggingScores, tagging_scores
 from muq_plugins.evaluation.zero_shot.clips import (
     LabelledClips,
@@ -83,6 +88,22 @@ def caption_scores(
         TO_MUSIC: retrieval_scores(near, own, groups),
         TO_TEXT: retrieval_scores(near.T, own.T, clips.groups),
     }
+
+
+def retrieval_of(
+    by_kind: Mapping[str, Mapping[str, RetrievalScores]],
+) -> dict[str, dict]:
+    """What is kept of `caption_scores` of every kind of text, and of all together."""
+
+    def kept(ways: Mapping[str, RetrievalScores]) -> dict[str, dict]:
+        return {way: plain(one, "per_query") for way, one in ways.items()}
+
+    every = list(by_kind.values())
+    ways = {way: pooled([one[way] for one in every]) for way in every[0]}
+    found = {"retrieval": kept(ways)}
+    if len(every) > 1:
+        found["retrieval_by_text"] = {kind: kept(one) for kind, one in by_kind.items()}
+    return found
 
 
 def distinct_captions(clips: LabelledClips) -> list[str]:

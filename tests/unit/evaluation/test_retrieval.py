@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from muq_plugins.evaluation.intervals import plain
-from muq_plugins.evaluation.retrieval import query_scores, retrieval_scores
+from muq_plugins.evaluation.retrieval import pooled, query_scores, retrieval_scores
 
 
 def plain_scores(hits):
@@ -14,7 +14,7 @@ def plain_scores(hits):
     positions = np.flatnonzero(hits) + 1
     precision = np.arange(1, len(positions) + 1) / positions
     return [
-        *(float((positions <= k).any()) for k in (1, 5, 10)),
+        *(float((positions <= k).any()) for k in (1, 5, 10, 100)),
         precision[positions <= 10].sum() / min(len(positions), 10),
         precision.mean(),
         positions[0],
@@ -24,9 +24,10 @@ def plain_scores(hits):
 def test_scores_without_ties_follow_the_definitions():
     rng = np.random.default_rng(0)
     for _ in range(50):
-        near = rng.normal(size=30)
-        relevant = rng.random(30) < 0.2
-        relevant[rng.integers(30)] = True
+        size = rng.choice([30, 300])
+        near = rng.normal(size=size)
+        relevant = rng.random(size) < rng.choice([0.2, 0.01])
+        relevant[rng.integers(size)] = True
         expected = plain_scores(relevant[np.argsort(-near)])
         assert query_scores(near, relevant) == pytest.approx(expected)
 
@@ -116,3 +117,21 @@ def test_the_json_has_every_number():
 def test_input_that_cannot_be_scored_is_refused(near, relevant, message):
     with pytest.raises(ValueError, match=message):
         retrieval_scores(near, relevant.astype(bool))
+
+
+def test_several_kinds_of_queries_are_drawn_together():
+    rng, relevant = np.random.default_rng(2), np.eye(60, dtype=bool)
+    near = rng.normal(size=(2, 60, 60)) + [2 * relevant, relevant]
+    one, other = (retrieval_scores(table, relevant) for table in near)
+    assert pooled([one]) is one
+    both = pooled([one, other])
+    assert (both.queries, both.items) == (120, 60)
+    for name in ("recall_at_1", "recall_at_100", "mean_average_precision"):
+        mean = (getattr(one, name).value + getattr(other, name).value) / 2
+        assert getattr(both, name).value == pytest.approx(mean, abs=1e-5)
+        assert both.chance[name] == pytest.approx(one.chance[name])
+    ranks = one.per_query["rank"] + other.per_query["rank"]
+    assert both.median_rank.value == np.median(ranks)
+    # The same queries twice tell no more than once.
+    twice, once = pooled([one, one]).recall_at_10, one.recall_at_10
+    assert (twice.low, twice.high) == pytest.approx((once.low, once.high), abs=1e-5)

@@ -1,5 +1,6 @@
 """WikiMT-X: texts and the recordings that their links name."""
 
+import functools
 import json
 
 import pytest
@@ -30,34 +31,43 @@ def write(folder, *changes):
 def test_each_kind_of_text_is_a_test_of_its_own(tmp_path, sounds):
     audio = sounds("a1B2c3D4e5F.mp3", "z-9_y8x7w6V.wav")
     folders = write(tmp_path / "x"), audio, tmp_path / "manifests"
-    for text in ("background", "scene"):
-        clips = labelled_clips(
-            lambda text=text: prepare_wikimt_x(*folders, text),
-            tag_key=None,
-            caption_key="caption",
-        )
-        assert clips.captions == [f"{text} 0", f"{text} 1"]
-        assert clips.name == f"WikiMT-X {text}, test" and not clips.tags
-        assert [path.rpartition("/")[2] for path in clips.files] == [
-            *("a1B2c3D4e5F.mp3", "z-9_y8x7w6V.wav")
-        ]
-    with pytest.raises(UserError, match="text must be 'background' or 'analysis'"):
-        prepare_wikimt_x(*folders, "title")
+
+    def read(kinds):
+        prepare = functools.partial(prepare_wikimt_x, *folders)
+        return labelled_clips(prepare, tag_key=None, caption_key=kinds)
+
+    clips = read(["background", "scene"])
+    expected = {x: [f"{x} 0", f"{x} 1"] for x in ("background", "scene")}
+    assert clips.texts == expected and read("scene").captions == expected["scene"]
+    assert clips.name == "WikiMT-X, test" and not clips.tags
+    assert [path.rpartition("/")[2] for path in clips.files] == [
+        *("a1B2c3D4e5F.mp3", "z-9_y8x7w6V.wav")
+    ]
+    write(tmp_path / "x", ("scene", " "))  # which only who asks for scenes misses
+    assert read("background").captions == ["background 0", "background 1"]
+    with pytest.raises(UserError, match="has None under 'scene', expected a str"):
+        read(["background", "scene"])
 
 
 @pytest.mark.parametrize(
     ("change", "words"),
     [
         (("audio", "unknown"), "line 1: it has no link to a recording"),
-        (("analysis", " "), "line 1: it has no text of 'analysis'"),
-        (("analysis", None), "line 1: it holds no song with 'analysis'"),
         (("audio", LINKS[0]), "line 2: the recording a1B2c3D4e5F is there twice"),
     ],
 )
 def test_what_is_damaged_is_named(tmp_path, sounds, change, words):
-    folder = write(tmp_path / "x", change)
+    folder, audio = write(tmp_path / "x", change), sounds("a1B2c3D4e5F.mp3")
     with pytest.raises(UserError, match=words):
-        prepare_wikimt_x(folder, sounds("a1B2c3D4e5F.mp3"), tmp_path, "analysis")
+        prepare_wikimt_x(folder, audio, tmp_path)
+    for line, lacks in (("[]", "it holds no song"), ('{"audio": ""}', "has no link")):
+        (folder / "wikimt-x-public.jsonl").write_text(f"{line}\n")
+        with pytest.raises(UserError, match=lacks):
+            prepare_wikimt_x(folder, audio, tmp_path)
+    song = json.dumps({"audio": LINKS[0], "scene": " "})
+    (folder / "wikimt-x-public.jsonl").write_text(song)
+    with pytest.raises(UserError, match="line 1: it has no text"):
+        prepare_wikimt_x(folder, audio, tmp_path)
 
 
 def test_dead_links_stop_it_unless_they_may_be_left_out(tmp_path, sounds):
