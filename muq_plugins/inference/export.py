@@ -59,9 +59,10 @@ def export_onnx(
     ``sample_rate``, ``frame_rate``, ``layers`` and ``width``. Weights of more than a
     gigabyte lie in ``<name>.onnx.data`` beside the file and move with it.
 
-    The spectrum is a convolution with windowed cosines and sines: complex numbers and
-    FFTs are what runtimes support worst. For the empty bands of pure synthetic tones,
-    where an FFT gives nothing but its rounding errors, it gives others.
+    The spectrum is two real matrix products with a rotation between them (Cooley and
+    Tukey, 1965): complex numbers and FFTs are what runtimes support worst, and all
+    cosines and sines of a window would be 17 MB. For the empty bands of pure synthetic
+    tones, where an FFT gives nothing but its rounding errors, it gives others.
     """
     encoder = model.mods.encoder if isinstance(model, MuQ) else model
     path = Path(path)
@@ -98,7 +99,7 @@ class _Graph(nn.Module):
 
     def __init__(self, encoder: MuQEncoder, every_state: bool):
         super().__init__()
-        self.mel = _ConvolutionLogMel(encoder.features)
+        self.mel = _FactoredLogMel(encoder.features)
         self.conv = encoder.conv
         self.conformer = encoder.conformer
         self.every_state = every_state
@@ -117,32 +118,64 @@ class _Graph(nn.Module):
         return out if mask is None else torch.where(mask[..., None], out, 0.0)
 
 
-class _ConvolutionLogMel(nn.Module):
-    """`LogMel` as one strided convolution, all of the audio at once."""
+class _FactoredLogMel(nn.Module):
+    """`LogMel` by matrix products, all of the audio at once.
+
+    Of a window, sample ``columns * i + j`` is in row i and column j. What the columns
+    have at frequency p of ``rows`` ones is turned by ``p * j``; what that has, along j,
+    at frequency q of ``columns`` ones is the spectrum at ``p + rows * q``.
+    """
 
     def __init__(self, features: LogMel):
         super().__init__()
         self.n_fft = features.n_fft
         self.hop_length = features.hop_length
         self.floor = features.floor
+        self.register_buffer("window", features.window)
         self.register_buffer("filterbank", features.filterbank)
         self.register_buffer("mean", features.mean)
         self.register_buffer("std", features.std)
-        # Angles in whole turns before the sine: exact, however large the product.
-        samples = torch.arange(self.n_fft, device=features.window.device)
-        products = torch.outer(samples[: self.n_fft // 2 + 1], samples) % self.n_fft
-        angles = products.double() * (2 * math.pi / self.n_fft)
-        kernels = torch.cat([angles.cos(), angles.sin()]) * features.window
-        self.register_buffer("kernels", kernels[:, None].float())
+        half = range(1, math.isqrt(self.n_fft) + 1)
+        self.rows = max(size for size in half if self.n_fft % size == 0)
+        self.columns = self.n_fft // self.rows
+        device = features.window.device
+
+        def turns(first: int, second: int, size: int) -> Tensor:
+            """Cosine and minus sine of products, of whole turns of ``size``."""
+            ends = (torch.arange(end, device="cpu") for end in (first, second))
+            # Whole turns are taken off first: exact, however large the product.
+            angles = (torch.outer(*ends) % size).double() * (2 * math.pi / size)
+            return torch.stack([angles.cos(), -angles.sin()]).float()
+
+        self.register_buffer(
+            "first", turns(self.rows, self.rows, self.rows).flatten(0, 1)
+        )
+        self.register_buffer("turns", turns(self.rows, self.columns, self.n_fft))
+        real, imaginary = turns(self.columns, self.columns // 2 + 1, self.columns)
+        above, below = [real, imaginary], [-imaginary, real]
+        second = torch.cat([torch.cat(above, 1), torch.cat(below, 1)])
+        self.register_buffer("second", second)
+        self.to(device)
 
     def forward(self, wavs: Tensor, lengths: Tensor | None) -> Tensor:
         padded = _reflect(wavs, lengths, self.n_fft // 2)
-        spectrum = F.conv1d(padded[:, None], self.kernels, stride=self.hop_length)
-        spectrum = spectrum[..., : wavs.shape[1] // self.hop_length]
-        power = spectrum.square().unflatten(1, (2, -1)).sum(1)
-        mel = power.transpose(1, 2) @ self.filterbank
+        frames = wavs.shape[1] // self.hop_length
+        # Pieces that windows share are looked up whole: 16 samples of 240 and 2048.
+        piece = math.gcd(self.hop_length, self.n_fft)
+        used = padded[:, : (frames - 1) * self.hop_length + self.n_fft]
+        pieces = used.unflatten(1, (-1, piece))
+        starts = torch.arange(frames, device=wavs.device) * (self.hop_length // piece)
+        inside = torch.arange(self.n_fft // piece, device=wavs.device)
+        windows = pieces[:, starts[:, None] + inside].flatten(2) * self.window
+        windows = windows.unflatten(2, (self.rows, -1))
+        real, imaginary = (self.first @ windows).split(self.rows, dim=2)
+        cosine, sine = self.turns
+        turned = [real * cosine - imaginary * sine, real * sine + imaginary * cosine]
+        spectrum = torch.cat(turned, dim=3) @ self.second
+        power = spectrum.square().unflatten(3, (2, -1)).sum(3)
+        power = power.transpose(2, 3).flatten(2)[..., : self.n_fft // 2 + 1]
         decibels = AF.amplitude_to_DB(
-            mel, multiplier=10.0, amin=1e-10, db_multiplier=0.0
+            power @ self.filterbank, multiplier=10.0, amin=1e-10, db_multiplier=0.0
         )
         if self.floor is not None:
             decibels = decibels.clamp(min=self.floor)

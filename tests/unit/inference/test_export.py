@@ -85,7 +85,7 @@ def test_the_spectrogram_equals_the_features(floor):
     wavs = torch.sin(2 * torch.pi * 440 * time) * 0.5 + torch.randn(2, 48000) * 0.001
     expected, _ = features(wavs)
     assert floor is None or expected.min() == (floor - 2.0) / 9.0
-    found = export._ConvolutionLogMel(features)(wavs, None)
+    found = export._FactoredLogMel(features)(wavs, None)
     assert (found - expected).norm() <= 1e-4 * expected.norm()
 
 
@@ -98,7 +98,7 @@ def test_a_served_model_and_large_weights(tmp_path, monkeypatch):
     path = export_onnx(model, tmp_path / "new" / "muq.onnx")
     files = sorted(file.name for file in path.parent.iterdir())
     assert files == ["muq.onnx", "muq.onnx.data"]
-    assert path.stat().st_size < 1e6 < (tmp_path / "new/muq.onnx.data").stat().st_size
+    assert path.stat().st_size < 5e5 < (tmp_path / "new/muq.onnx.data").stat().st_size
     moved = shutil.move(path.parent, tmp_path / "moved") / path.name
     onnx.checker.check_model(moved)
     for shape in ((1, 12000), (2, 24077)):
