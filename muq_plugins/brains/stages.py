@@ -292,7 +292,7 @@ class PretrainBrain(StageBrain):
         return row
 
     def _call_out(self, row: dict) -> bool:
-        """Warns of what is no better than what a model that looks at nothing reaches."""
+        """Warns of what is no better than a model that looks at nothing."""
         found = False
         for name, measure in self.module.measures.items():
             held = [key for key in measure.references if row.get(key) is not None]

@@ -270,8 +270,8 @@ def find_folder(index: MusicIndex, name: str) -> str:
     folder = os.path.normpath(os.path.join(top, name.strip()))
     if not len(index.store.below(folder)):
         raise UserError(
-            f"No indexed file is in a folder called {name.strip()}: give its path below "
-            f"{shown(top)}, or leave it empty for all files."
+            f"No indexed file is in a folder called {name.strip()}: give its path "
+            f"below {shown(top)}, or leave it empty for all files."
         )
     return folder
 

@@ -179,7 +179,7 @@ class Store:
         return next(iter(self._entries("WHERE path = ?", os.fsencode(path))), None)
 
     def below(self, folder: str) -> np.ndarray:
-        """The numbers of the files in a folder, given by its absolute path, or deeper."""
+        """The numbers of the files in a folder, by its absolute path, or deeper."""
         start = os.fsencode(os.path.join(folder, ""))
         query = "SELECT id FROM files WHERE path >= ? AND path < ?"
         # What comes after all that begin so: the last byte is "/".
