@@ -63,7 +63,7 @@ BILLBOARD_SHEET = Sheet(
     "billboard-2.0-index.csv)",
     "annotations CC0; the recordings are yours to get",
     "McGill-Billboard/<id>/full.lab, billboard-2.0-index.csv and audio/<id>.wav (or "
-    ".flac, .mp3)",
+    ".flac, .mp3; or as mirdata has them, audio/1960s/<artist>/<title>/audio.flac)",
 )
 HARTE_SHEET = Sheet(
     "Harte",
@@ -164,27 +164,29 @@ def billboard(data_folder: str | Path) -> Labelled:
     index = folder / "billboard-2.0-index.csv"
     rows = list(csv.DictReader(io.StringIO(read_text(index, source))))
     labs = one_of(folder, ("McGill-Billboard", "annotations/LABs", "LABs", ""))
-    found = []
+    audio, found = one_of(folder, ("audio", "")), []
     try:
         for row in rows:
             # Some slots of the charts are not annotated, and some songs are twice.
-            number = f"{int(row['id']):04}"
+            number, song = f"{int(row['id']):04}", (row["artist"], row["title"])
             if row["title"] and (labs / number / "full.lab").is_file():
-                found.append((number, row["artist"], (row["artist"], row["title"])))
+                decade = f"{row['chart_date'][:3]}0s"
+                known = (audio / decade).is_dir()
+                file = "/".join([decade, *song, "audio"]) if known else number
+                found.append((number, *song, f"{file}.wav"))
     except (KeyError, TypeError, ValueError) as error:
         raise damaged(index, f"it is no index of it ({error!r})", source) from error
     if not found:
         raise UserError(f"There is no <id>/full.lab in {labs} for any id of {index}.")
-    parts = drawn_parts(artist for _, artist, _ in found)
+    parts = drawn_parts(artist for _, artist, *_ in found)
     songs, clips = set(), []
-    for number, artist, song in found:
-        if song not in songs:
-            songs.add(song)
+    for number, artist, title, file in found:
+        if (artist, title) not in songs:
+            songs.add((artist, title))
             path, about = labs / number / "full.lab", {"artist": artist}
-            name = f"{number}.wav"
-            clips.append(_clip(name, parts[artist], path, source, about))
+            clips.append(_clip(file, parts[artist], path, source, about))
     notes = [OWN_SPLIT.format("artists"), "Of a song that is there twice, the first."]
-    return _labelled("Billboard", one_of(folder, ("audio", "")), clips, notes)
+    return _labelled("Billboard", audio, clips, notes)
 
 
 def _ids(path: Path) -> list[str]:

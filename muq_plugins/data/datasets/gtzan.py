@@ -42,7 +42,10 @@ UNREADABLE = ("jazz/jazz.00054.wav",)
 SOURCE = "the folder gtzan of github.com/coreyker/dnn-mgr"
 SPLIT = "GTZAN, fault-filtered split"
 LISTS = ("", "gtzan", "GTZAN_split", "splits")
-AUDIO = ("genres_original", "genres", "Data/genres_original", "")
+AUDIO = (
+    *("genres_original", "genres", "Data/genres_original"),
+    *("gtzan_genre/genres", ""),  # as mirdata unpacks it
+)
 SHEET = Sheet(
     "GTZAN",
     "kaggle.com/datasets/andradaolteanu/gtzan-dataset-music-genre-classification (the "

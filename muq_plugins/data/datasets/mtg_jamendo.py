@@ -39,7 +39,7 @@ FILE_PARTS = {"train": "train", "valid": "validation", "test": "test"}
 SOURCE = "the folder data/splits of github.com/MTG/mtg-jamendo-dataset"
 ENDINGS = ("", ".low.mp3")
 LISTS = ("data/splits", "mtg-jamendo-dataset/data/splits", "splits")
-AUDIO = ("audio-low", "raw_30s/audio-low", "audio", "raw_30s/audio", "")
+AUDIO = ("audio-low", "raw_30s/audio-low", "audio", "raw_30s/audio", "audios", "")
 SHEET = Sheet(
     "MTG-Jamendo",
     "github.com/MTG/mtg-jamendo-dataset (scripts/download/download.py --dataset "

@@ -65,6 +65,11 @@ def test_gtzan_with_its_beats_and_tempi(tmp_path):
     assert rock.labels[BEATS] == [[0.25, 4], [0.75, 1]] and rock.labels[TEMPO] == 125.87
     assert jazz.labels[BEATS] == [[0.25, 0], [0.75, 0]]
     assert "Of 1 recordings bars" in opened.labelled.notes[0]
+    (tmp_path / "gtzan_genre").mkdir()  # as mirdata unpacks it
+    audio = (tmp_path / "genres_original").rename(tmp_path / "gtzan_genre/genres")
+    (audio / "blues").mkdir()
+    again = open_task(TASKS["gtzan_beat"], tmp_path)
+    assert again.recordings[0].wav == str(audio / "jazz/jazz.00003.wav")
     path = tmp_path / "gtzan_tempo_beat-main/tempo/gtzan_rock_00001.bpm"
     path.write_text("fast")
     with pytest.raises(UserError, match=r"rock_00001.bpm: 'fast' is no tempo.*GTZAN-R"):
@@ -149,6 +154,11 @@ def test_billboard_in_artists_each_song_once(tmp_path):
     artists = [one.labels["artist"] for one in opened.recordings]
     assert artists == ["A", "A", "B", "C,D"]
     assert opened.recordings[0].part == opened.recordings[1].part
+    for name in ("A/One", "A/Two", "B/Three", "C,D/Four"):  # as mirdata has them
+        write(tmp_path / "audio/1960s" / name, **{"audio.flac": ""})
+    opened = open_task(TASKS["billboard_chords"], tmp_path)
+    assert opened.recordings[3].name == "1960s/C,D/Four/audio.wav"
+    assert opened.recordings[3].wav.endswith("audio/1960s/C,D/Four/audio.flac")
     (tmp_path / "billboard-2.0-index.csv").write_text("a,b\n1,2\n")
     with pytest.raises(UserError, match=r"index.csv: it is no index of it.*CC0"):
         open_task(TASKS["billboard_chords"], tmp_path)

@@ -84,6 +84,15 @@ def test_giantsteps(tmp_path):
         open_task(TASKS["giantsteps_key"], tmp_path)
     with pytest.raises(UserError, match="No recording of the part 'test'"):
         open_task(TASKS["giantsteps_key"], tmp_path, leave_out_missing=True)
+    # As Zenodo calls them, in the folders of mirdata.
+    for name in ("giantsteps-mtg-key-dataset", "giantsteps-key-dataset"):
+        (tmp_path / name).rename(tmp_path / f"before {name}")
+    files = ["beatport_key/audio/1 A - X (Original Mix).mp3"]
+    files += ["beatport_key/audio/2 B - 3 Y.mp3", "beatport_key/audio/12 C - Z.mp3"]
+    files += ["giantsteps_key/audio/1 D - V.mp3"]
+    touch(*(tmp_path / name for name in files))
+    names = list(labels_of(open_task(TASKS["giantsteps_key"], tmp_path)))
+    assert names == [files[0], files[1], files[3]]
 
 
 def test_emo_is_standardised_by_training_and_validation(tmp_path):
@@ -213,6 +222,10 @@ def test_mtg_jamendo_in_the_order_of_first_appearance(tmp_path):
     assert [one.labels["artist"] for one in opened.recordings] == [
         *("artist_0", "artist_1", "artist_2")
     ]
+    (tmp_path / "raw_30s").rename(tmp_path / "before")
+    touch(*(tmp_path / f"audios/0{n}/{n}.mp3" for n in range(3)))  # as mirdata has it
+    opened = open_task(TASKS["mtg_genre"], tmp_path)
+    assert opened.recordings[2].wav == str(tmp_path / "audios/02/2.mp3")
 
 
 def test_magnatagatune_in_both_splits(tmp_path):
