@@ -1,6 +1,7 @@
 """Every notebook runs from top to bottom, and what it shows is so."""
 
 import json
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -29,11 +30,14 @@ def run(notes, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     shutil.copytree(notes, tmp_path / "notes")
 
-    def run(name):
+    def run(name, **changes):
         cells = json.loads((FOLDER / f"{name}.ipynb").read_text("utf-8"))["cells"]
         code = ["".join(x["source"]) for x in cells if x["cell_type"] == "code"]
         names = {"__name__": "__main__"}
         text = "\n\n".join(code).replace("step=6", "step=18")
+        for number, smaller in changes.items():
+            assert f"\n{number} = " in text
+            text = re.sub(rf"\n{number} = \d+", f"\n{number} = {smaller}", text)
         exec(compile(text, name, "exec"), names)
         return names
 
@@ -57,3 +61,16 @@ def test_what_mel_rvq_keeps(run):
 def test_muq_in_a_speechbrain_recipe(run):
     right = run("muq_in_a_speechbrain_recipe")["brain"].right
     assert sum(right) / len(right) > 0.4
+
+
+def test_pretrain_and_probe(run):
+    found = run("pretrain_and_probe", updates=70)
+    assert found["masked"] < found["counting"] - 0.05
+    assert len(found["scores"]["trained"]) == len(found["scores"]["untrained"]) == 3
+
+
+def test_music_and_text(run):
+    found = run("music_and_text", updates=40)["found"]
+    heights = [found[height] for height in ("low", "middle", "high")]
+    gains = [right - chance for right, chance in heights]
+    assert sum(gains) / len(gains) > 0.2

@@ -106,9 +106,11 @@ def _add(known: dict[str, dict], name: str, test: dict, path: str | Path) -> Non
 
 
 def _all_of(machines: list[dict]) -> dict[str, str]:
-    """What runs were made on: every value that occurs."""
-    keys = dict.fromkeys(key for machine in machines for key in machine)
-    found = {key: {str(it[key]) for it in machines if key in it} for key in keys}
+    """What runs were made on: every value that occurs, of several devices each."""
+    found: dict[str, set[str]] = {}
+    for machine in machines:
+        for key, value in machine.items():
+            found.setdefault(key, set()).update(str(value).split(", "))
     return {key: " or ".join(sorted(values)) for key, values in found.items()}
 
 

@@ -33,8 +33,8 @@ class EncoderOutput:
     Example
     -------
     >>> state = torch.zeros(2, 25, 32)
-    >>> EncoderOutput(state, (state, state), torch.ones(2)).last_hidden_state.shape
-    torch.Size([2, 25, 32])
+    >>> EncoderOutput(state, (state, state), torch.ones(2))
+    EncoderOutput(2 hidden states of (2, 25, 32))
     """
 
     last_hidden_state: Tensor
@@ -46,6 +46,11 @@ class EncoderOutput:
         if isinstance(key, str):
             return vars(self)[key]
         return (self.last_hidden_state, self.hidden_states)[key]
+
+    def __repr__(self) -> str:
+        """Shapes: a screen full of numbers says nothing."""
+        shape = tuple(self.last_hidden_state.shape)
+        return f"EncoderOutput({len(self.hidden_states)} hidden states of {shape})"
 
 
 @part
