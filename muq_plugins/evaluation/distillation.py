@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -30,7 +31,7 @@ from muq_plugins.files import write_json
 
 FOLDER = "distillation"  # in that of the run
 FILE = "distillation.json"
-# Of the test part, for cosines: the middle of each clip.
+# Of the test part, for cosines: the middle of each of some clips, evenly spread.
 MOST_CLIPS = 64
 SPEED_SECONDS, REPEATS = 10.0, 5
 
@@ -86,8 +87,9 @@ def compare(
     clips = [
         Clip(name, entry["wav"], entry["duration"], "test")
         for name, entry in sorted(manifests.test.items())
-    ][:MOST_CLIPS]
-    rows = cosines(models, clips, clip_seconds)
+    ]
+    evenly = clips[:: math.ceil(len(clips) / MOST_CLIPS)]
+    rows = cosines(models, evenly, clip_seconds)
     for row, model in zip(rows, models, strict=True):
         row |= {"weights": model.weights, "bytes": model.bytes, "speed": speed(model)}
     probe = None

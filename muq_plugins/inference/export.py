@@ -123,39 +123,40 @@ class _FactoredLogMel(nn.Module):
 
     Of a window, sample ``columns * i + j`` is in row i and column j. What the columns
     have at frequency p of ``rows`` ones is turned by ``p * j``; what that has, along j,
-    at frequency q of ``columns`` ones is the spectrum at ``p + rows * q``.
+    at frequency q of ``columns`` ones is the spectrum at ``p + rows * q``. Audio is
+    real: half of the p say all, and mel bands know which of p and q are theirs.
     """
 
     def __init__(self, features: LogMel):
         super().__init__()
-        self.n_fft = features.n_fft
+        size = self.n_fft = features.n_fft
         self.hop_length = features.hop_length
         self.floor = features.floor
         self.register_buffer("window", features.window)
-        self.register_buffer("filterbank", features.filterbank)
         self.register_buffer("mean", features.mean)
         self.register_buffer("std", features.std)
-        half = range(1, math.isqrt(self.n_fft) + 1)
-        self.rows = max(size for size in half if self.n_fft % size == 0)
-        self.columns = self.n_fft // self.rows
-        device = features.window.device
-
-        def turns(first: int, second: int, size: int) -> Tensor:
-            """Cosine and minus sine of products, of whole turns of ``size``."""
-            ends = (torch.arange(end, device="cpu") for end in (first, second))
+        half = range(1, math.isqrt(size) + 1)
+        self.rows = max(rows for rows in half if size % rows == 0)
+        columns = size // self.rows
+        kept, device = self.rows // 2 + 1, features.window.device
+        for name, first, second, whole in (
+            ("down", kept, self.rows, self.rows),
+            ("turn", kept, columns, size),
+            ("along", columns, columns, columns),
+        ):
+            products = torch.outer(torch.arange(first), torch.arange(second))
             # Whole turns are taken off first: exact, however large the product.
-            angles = (torch.outer(*ends) % size).double() * (2 * math.pi / size)
-            return torch.stack([angles.cos(), -angles.sin()]).float()
-
-        self.register_buffer(
-            "first", turns(self.rows, self.rows, self.rows).flatten(0, 1)
-        )
-        self.register_buffer("turns", turns(self.rows, self.columns, self.n_fft))
-        real, imaginary = turns(self.columns, self.columns // 2 + 1, self.columns)
-        above, below = [real, imaginary], [-imaginary, real]
-        second = torch.cat([torch.cat(above, 1), torch.cat(below, 1)])
-        self.register_buffer("second", second)
-        self.to(device)
+            angles = (products % whole).double() * (2 * math.pi / whole)
+            self.register_buffer(f"{name}_cos", angles.cos().float().to(device))
+            self.register_buffer(f"{name}_sin", angles.sin().float().to(device))
+        found = torch.arange(kept)[:, None] + self.rows * torch.arange(columns)
+        found = torch.minimum(found, size - found).flatten()
+        # Frequencies that are there twice count once.
+        places = {int(place): at for at, place in enumerate(found)}
+        bands = torch.zeros(len(found), features.filterbank.shape[1], device=device)
+        order = [places[place] for place in range(len(features.filterbank))]
+        bands[order] = features.filterbank
+        self.register_buffer("filterbank", bands)
 
     def forward(self, wavs: Tensor, lengths: Tensor | None) -> Tensor:
         padded = _reflect(wavs, lengths, self.n_fft // 2)
@@ -168,14 +169,17 @@ class _FactoredLogMel(nn.Module):
         inside = torch.arange(self.n_fft // piece, device=wavs.device)
         windows = pieces[:, starts[:, None] + inside].flatten(2) * self.window
         windows = windows.unflatten(2, (self.rows, -1))
-        real, imaginary = (self.first @ windows).split(self.rows, dim=2)
-        cosine, sine = self.turns
-        turned = [real * cosine - imaginary * sine, real * sine + imaginary * cosine]
-        spectrum = torch.cat(turned, dim=3) @ self.second
-        power = spectrum.square().unflatten(3, (2, -1)).sum(3)
-        power = power.transpose(2, 3).flatten(2)[..., : self.n_fft // 2 + 1]
+        cosine, sine = self.down_cos @ windows, self.down_sin @ windows
+        real = cosine * self.turn_cos - sine * self.turn_sin
+        minus = cosine * self.turn_sin + sine * self.turn_cos
+        cosine, sine = self.along_cos, self.along_sin
+        power = (real @ cosine - minus @ sine).square()
+        power = power + (real @ sine + minus @ cosine).square()
         decibels = AF.amplitude_to_DB(
-            power @ self.filterbank, multiplier=10.0, amin=1e-10, db_multiplier=0.0
+            power.flatten(2) @ self.filterbank,
+            multiplier=10.0,
+            amin=1e-10,
+            db_multiplier=0.0,
         )
         if self.floor is not None:
             decibels = decibels.clamp(min=self.floor)
