@@ -14,7 +14,8 @@ EXTRAS = {
     # The site of the documentation, with its API (MIT and ISC). Zensical 0.1 asks for a
     # package that not every index has.
     "docs": ["zensical>=0.0.73,<0.1", "mkdocstrings-python>=2,<3"],
-    "export": ["onnx>=1.19,<2", "onnxscript>=0.7,<1"],
+    # onnxruntime (MIT) rounds weights to 8 bits for --int8.
+    "export": ["onnx>=1.19,<2", "onnxscript>=0.7,<1", "onnxruntime>=1.23,<2"],
     "lora": ["peft>=0.18"],
     # Scores of beats, chords and sections (MIT), and the decoder of beats of MARBLE's
     # own protocols (BSD-2-Clause; numpy and scipy alone).
@@ -32,7 +33,6 @@ EXTRAS = {
 TEST = [
     "pytest>=8",
     "pytest-xdist>=3.5",
-    "onnxruntime>=1.23,<2",
     "httpx2>=2",
     "pillow>=10",
     "playwright>=1.40",

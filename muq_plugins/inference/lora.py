@@ -35,8 +35,8 @@ def add_lora(encoder: nn.Module, arguments: Mapping[str, Any]) -> None:
         for name, layer in encoder.named_modules()
         if isinstance(layer, LoraLayer)
     }
-    # The encoder uses weights of pointwise convolutions directly, which would leave
-    # their adapters out without a word.
+    # Adapters of convolutions expect their frames on the last axis, and pointwise ones
+    # have their channels there.
     refused = [
         name
         for name, layer in adapted.items()

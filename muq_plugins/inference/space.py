@@ -20,14 +20,17 @@ VERSION = 1
 # on, which fade into each other; the mean of all frames, as a unit vector.
 TRACK = "track"
 WINDOW_SECONDS, FADE_SECONDS = 30.0, 5.0
-# What a space is made of, in words. (The precision that a GPU computes in is not: its
-# errors are far below the differences of music.)
+# What it is computed in. float32 and bfloat16 are one: the errors of the latter are far
+# below the differences of music.
+FLOAT, INT8 = "float", "int8"
+# What a space is made of, in words.
 WORDS = {
     "weights": "weights and preprocessing",
     "layers": "layers",
     "pooling": "pooling",
     "context": "context",
     "loudness": "loudness",
+    "precision": "precision",
     "version": "version of the computation",
 }
 
@@ -48,6 +51,7 @@ class Space:
     context: str  # what is heard at once
     loudness: float | None = None  # in LUFS that recordings are brought to
     version: int = VERSION
+    precision: str = FLOAT
 
     def __post_init__(self):
         object.__setattr__(self, "layers", tuple(self.layers))
@@ -55,12 +59,15 @@ class Space:
     @property
     def name(self) -> str:
         """Twelve hexadecimal digits, equal for equal spaces alone."""
-        words = json.dumps(asdict(self), sort_keys=True).encode()
+        words = json.dumps(self.facts(), sort_keys=True).encode()
         return hashlib.sha256(words).hexdigest()[:12]
 
     def facts(self) -> dict[str, Any]:
         """What it is made of, as JSON holds it."""
-        return asdict(self)
+        facts = asdict(self)
+        if self.precision == FLOAT:  # names from before there was one stay equal
+            del facts["precision"]
+        return facts
 
 
 def windows(seconds: float, fade: float) -> str:
@@ -68,10 +75,15 @@ def windows(seconds: float, fade: float) -> str:
     return f"windows of {seconds:g} s that fade over {fade:g} s"
 
 
-def track_space(weights: str, layer: int, loudness: float | None = None) -> Space:
+def track_space(
+    weights: str,
+    layer: int,
+    loudness: float | None = None,
+    precision: str = FLOAT,
+) -> Space:
     """The space of the vectors of whole recordings, of one hidden state."""
     context = windows(WINDOW_SECONDS, FADE_SECONDS)
-    return Space(weights, (layer,), TRACK, context, loudness)
+    return Space(weights, (layer,), TRACK, context, loudness, precision=precision)
 
 
 def latent_space(weights: str, loudness: float | None = None) -> Space:
@@ -91,7 +103,7 @@ def check_space(held: Space, given: Space, holder: str, giver: str) -> None:
     """
     if held == given:
         return
-    here, there = given.facts(), held.facts()
+    here, there = asdict(given), asdict(held)
     different = [name for name in WORDS if here[name] != there[name]]
     differences = "; ".join(
         f"{WORDS[name]} {_said(there[name])} there, {_said(here[name])} here"
@@ -111,6 +123,9 @@ def check_space(held: Space, given: Space, holder: str, giver: str) -> None:
                 if held.loudness is None
                 else f"give --loudness {held.loudness:g}"
             )
+        if "precision" in different:
+            dtype = INT8 if held.precision == INT8 else "float32"
+            remedies.append(f"give --dtype {dtype}")
         remedy = " and ".join(remedies) + ", or make a new one"
     raise UserError(
         f"{holder} holds vectors of the space {held.name}, and {giver} gives the space "

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from muq_plugins.lobes.batch_norm import BatchNorm
 from muq_plugins.lobes.lengths import length_mask
-from muq_plugins.lobes.linear import Linear, linear
+from muq_plugins.lobes.linear import Linear, Pointwise
 from muq_plugins.lobes.recomputation import recompute_later
 
 ROTARY_BASE = 10000
@@ -109,7 +109,7 @@ class ConvolutionModule(nn.Module):
                 f"got {kernel_size}."
             )
         self.layer_norm = nn.LayerNorm(width)
-        self.pointwise_conv1 = nn.Conv1d(width, 2 * width, 1, bias=False)
+        self.pointwise_conv1 = Pointwise(width, 2 * width, 1, bias=False)
         self.depthwise_conv = nn.Conv1d(
             width,
             width,
@@ -119,20 +119,17 @@ class ConvolutionModule(nn.Module):
             bias=False,
         )
         self.batch_norm = BatchNorm(width)
-        self.pointwise_conv2 = nn.Conv1d(width, width, 1, bias=False)
+        self.pointwise_conv2 = Pointwise(width, width, 1, bias=False)
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, hidden: Tensor, mask: Tensor | None = None) -> Tensor:
         """Applies the module."""
-        # A pointwise convolution is a linear map of the last axis, which saves
-        # two transpositions; only the weights keep the convolution's shape.
-        hidden = linear(self.layer_norm(hidden), self.pointwise_conv1.weight[..., 0])
-        hidden = F.glu(hidden, dim=-1)
+        hidden = F.glu(self.pointwise_conv1(self.layer_norm(hidden)), dim=-1)
         if mask is not None:
             hidden = hidden * mask[..., None]
         hidden = self.depthwise_conv(hidden.transpose(1, 2))
         hidden = _swish(self.batch_norm(hidden)).transpose(1, 2)
-        return self.dropout(linear(hidden, self.pointwise_conv2.weight[..., 0]))
+        return self.dropout(self.pointwise_conv2(hidden))
 
 
 class ConformerLayer(nn.Module):

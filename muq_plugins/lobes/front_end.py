@@ -81,14 +81,14 @@ class FoldedBlock2d:
         """Applies the block; see `ResidualBlock2d.forward`."""
         fused = onednn_applies(images, self.first[0])
         if fused:
-            hidden = _onednn_convolution(images, *self.first, 2, "relu")
+            hidden = onednn_convolution(images, *self.first, 2, "relu")
         else:
             hidden = F.conv2d(images, *self.first, stride=2, padding=1).relu_()
         mask = length_mask(lengths, hidden.shape[-1], hidden.device)
         if mask is not None:
             hidden *= mask[:, None, None]
         if fused:
-            out = _onednn_convolution(images, *self.shortcut, 2, "none")
+            out = onednn_convolution(images, *self.shortcut, 2, "none")
             _onednn_add_convolution(out, hidden, *self.second)
         else:
             out = F.conv2d(hidden, *self.second, padding=1)
@@ -99,7 +99,7 @@ class FoldedBlock2d:
         return out
 
 
-def _onednn_convolution(
+def onednn_convolution(
     images: Tensor, weight: Tensor, bias: Tensor, stride: int, activation: str
 ) -> Tensor:
     """A 3x3 convolution whose activation is not a pass of its own."""
@@ -177,7 +177,7 @@ class ResidualFrontEnd(nn.Module):
         lengths : Tensor or None
             Own frames (batch,) of the output.
         """
-        mel = mel.to(self.linear.weight.dtype)  # the spectrogram is always float32
+        mel = mel.to(self.linear.bias.dtype)  # the spectrogram is always float32
         if self.training or torch.is_grad_enabled() or is_traced():
             return self._convolve(self.conv, mel, lengths)
         return self._in_pieces(mel, lengths)

@@ -31,6 +31,18 @@ class Linear(nn.Linear):
         return linear(vectors, self.weight, self.bias)
 
 
+class Pointwise(nn.Conv1d):
+    """A `torch.nn.Conv1d` of kernel 1 without bias, applied to the last axis.
+
+    It is a linear map, which saves two transpositions; only the weights keep the
+    convolution's shape.
+    """
+
+    def forward(self, vectors: Tensor) -> Tensor:
+        """Applies the layer."""
+        return linear(vectors, self.weight[..., 0])
+
+
 def onednn_applies(inputs: Tensor, weight: Tensor) -> bool:
     """Whether oneDNN's operators may take the place of torch's."""
     return (

@@ -60,6 +60,7 @@ def embed(
     from muq_plugins.data.loudness import check_loudness
     from muq_plugins.inference.cli.work import run_work
     from muq_plugins.inference.muq import MuQ
+    from muq_plugins.inference.space import INT8
 
     layers = options.parse_layers(layer)
     check_loudness(loudness)
@@ -70,12 +71,21 @@ def embed(
                 "--dataset gives one vector of a track for each row: leave --pool out "
                 "and give one --layer."
             )
+        if dtype == "bfloat16":
+            raise UserError(
+                "--dataset computes in float32 or int8: give --dtype int8 or leave it "
+                "out."
+            )
+    dtype = _pick_dtype(dtype, device)
+    if dataset is not None:
         return _embed_dataset(
-            model, inputs, dataset, layers[0], loudness, out, device, overwrite
+            model, inputs, dataset, layers[0], loudness, out, device, dtype, overwrite
         )
 
     def prepare() -> Embedding:
         encoder = load(MuQ.from_pretrained, model, device)
+        if dtype == INT8:
+            encoder.int8()
         return Embedding(encoder, model, layers, pool, dtype, batch_seconds, loudness)
 
     return run_work(prepare, inputs, out, format, batch_seconds, overwrite)
@@ -93,6 +103,12 @@ def export(
             "--wav-lens", help="a second input for relative lengths of padded clips"
         ),
     ] = False,
+    int8: Annotated[
+        bool,
+        typer.Option(
+            "--int8", help="linear maps in 8 bits: smaller, about one percent off"
+        ),
+    ] = False,
     opset: Annotated[int, typer.Option(help="version of the ONNX operators")] = 18,
 ) -> None:
     """A model as an ONNX file.
@@ -105,7 +121,7 @@ def export(
     from muq_plugins.inference.muq import MuQ
 
     encoder = load(MuQ.from_pretrained, model, device)
-    path = export_onnx(encoder, out, hidden_states, wav_lens, opset)
+    path = export_onnx(encoder, out, hidden_states, wav_lens, opset, int8)
     files = [file for file in (path, Path(f"{path}.data")) if file.exists()]
     size = sum(file.stat().st_size for file in files) / 1e6
     say(f"{' and '.join(map(str, files))}: {size:.1f} MB")
@@ -119,14 +135,18 @@ def _embed_dataset(
     loudness: float | None,
     out: str,
     device: str,
+    dtype: str,
     overwrite: bool,
 ) -> int:
     """Vectors of the audio in a column of tables."""
     from muq_plugins.inference.cli.dataset import embed_tables, find_tables
     from muq_plugins.inference.muq import MuQ
+    from muq_plugins.inference.space import INT8
 
     tables = find_tables(inputs, column, out)
     model = load(MuQ.from_pretrained, source, device)
+    if dtype == INT8:
+        model.int8()
     [number] = model.find_layers([layer])
     facts = {
         "command": "embed",
@@ -182,10 +202,15 @@ class Embedding:
         if pool != TRACK:
             context = f"files up to {batch_seconds:g} s whole, others in {context}"
         self.space = Space(
-            model.fingerprint, tuple(self.layers), pool, context, loudness
+            model.fingerprint,
+            tuple(self.layers),
+            pool,
+            context,
+            loudness,
+            precision=model.computes_in,
         )
         self.device = str(model.device)
-        self.dtype = _pick_dtype(dtype, self.device)
+        self.dtype = dtype
         self.sample_rate = encoder.sample_rate
         self.frame_rate = encoder.frame_rate
         self.min_samples = encoder.min_samples
@@ -263,9 +288,23 @@ class Embedding:
 
 
 def _pick_dtype(name: str, device: str) -> str:
-    """What --dtype auto is on a device."""
+    """What --dtype auto is on a device; int8 must suit it."""
     import torch
 
+    from muq_plugins.inference.space import INT8
+
+    if name == INT8:
+        from muq_plugins.lobes.int8 import check_int8
+
+        if device != "cpu":
+            raise UserError(
+                f"--dtype int8 is for the CPU, and the device is {device}: give "
+                f"--device cpu, or leave --dtype out."
+            )
+        try:
+            check_int8()
+        except ValueError as error:
+            raise UserError(f"--dtype {error}") from error
     if name != "auto":
         return name
     if not device.startswith("cuda"):

@@ -18,6 +18,7 @@ import gpu  # noqa: E402
 import halves as halves_of  # noqa: E402
 import in_the_loop  # noqa: E402
 import index  # noqa: E402
+import int8  # noqa: E402
 import manifests  # noqa: E402
 import side  # noqa: E402
 
@@ -25,6 +26,7 @@ from muq_plugins.evaluation.marble.task import open_task  # noqa: E402
 from muq_plugins.evaluation.marble.tasks import TASKS  # noqa: E402
 from muq_plugins.evaluation.probing.features import HiddenStates  # noqa: E402
 from tests.goldens.parts import write_wav  # noqa: E402
+from tests.unit.processor import needs_int8  # noqa: E402
 from tests.unit.tiny_encoders import tiny_encoder  # noqa: E402
 
 
@@ -279,6 +281,17 @@ def test_a_probe_in_the_loop_sees_what_is_kept(tmp_path):
     found = in_the_loop.both_ways(opened, extractor, 1, 2, tmp_path / "kept")
     looped, kept, score, same = found
     assert looped > 0 and kept > 0 and score == same
+
+
+@needs_int8
+def test_int8_is_measured(capsys):
+    sizes = {"width": 32, "num_layers": 1, "num_heads": 4, "ffn_width": 32}
+    model, rounded = (int8.random_model(sizes | {"conv_channels": 4}) for _ in range(2))
+    wav = int8.random_chords(1)[None]
+    int8.errors(model, rounded.int8(), wav)
+    assert capsys.readouterr().out.count("1 - cosine") == 2
+    calls = [lambda: sum(range(10**6)), lambda: sum(range(10**4))]
+    assert " times as fast (" in int8.ratio(calls, 3)
 
 
 def test_manifests_are_made_and_measured(tmp_path):

@@ -108,6 +108,35 @@ def test_a_served_model_and_large_weights(tmp_path, monkeypatch):
     assert (value.name, value.shape) == ("wavs", ["batch", "samples"])
 
 
+def test_int8(encoder, exported, tmp_path, monkeypatch):
+    """Smaller, near, in operators of the standard alone, and it says so."""
+    onnx = pytest.importorskip("onnx")
+    monkeypatch.setattr(export, "MAX_EMBEDDED_BYTES", 0)
+    path = export_onnx(encoder, tmp_path / "muq.onnx", "all", wav_lens=True, int8=True)
+    assert {file.name for file in tmp_path.iterdir()} == {"muq.onnx", "muq.onnx.data"}
+    onnx.checker.check_model(path, full_check=True)
+    session = onnxruntime.InferenceSession(path)
+    assert session.get_modelmeta().custom_metadata_map == {
+        "sample_rate": "24000",
+        "frame_rate": "25.0",
+        "layers": "2",
+        "width": "32",
+        "precision": "int8",
+    }
+    model = onnx.load(path)
+    assert {node.domain for node in model.graph.node} == {""}
+    counts = [node.op_type for node in model.graph.node].count
+    # In a layer: four in attention, four in feed-forward parts, two pointwise; and one
+    # behind the convolutions.
+    assert counts("MatMulInteger") == 2 * 10 + 1
+    whole = [node.op_type for node in onnx.load(exported).graph.node].count
+    assert counts("MatMul") == whole("MatMul") - counts("MatMulInteger")
+    wavs, lens = torch.randn(2, 24077) * 0.1, torch.tensor([1.0, 0.6])
+    expected, found = run(exported, wavs, lens), run(path, wavs, lens)
+    for one, other in zip(found, expected, strict=True):
+        assert 1e-4 < np.linalg.norm(one - other) < 0.04 * np.linalg.norm(other)
+
+
 def test_the_file_describes_itself(exported):
     onnx = pytest.importorskip("onnx")
     onnx.checker.check_model(exported, full_check=True)
@@ -144,4 +173,9 @@ def test_what_cannot_be_exported_is_refused(encoder, tmp_path, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ImportError, match="pip install onnx onnxscript"):
         export_onnx(encoder, path)
+    monkeypatch.setattr(
+        "importlib.util.find_spec", lambda name: name != "onnxruntime" or None
+    )
+    with pytest.raises(ImportError, match="pip install onnxruntime"):
+        export_onnx(encoder, path, int8=True)
     assert not list(tmp_path.iterdir())

@@ -12,6 +12,7 @@ import torch
 
 from muq_plugins import MuQ, MuQEncoder
 from muq_plugins.data.audio import read_audio
+from muq_plugins.inference.cli import encoder
 from muq_plugins.inference.cli.encoder import Embedding
 from muq_plugins.inference.cli.main import main
 from muq_plugins.inference.cli.outputs import read_facts
@@ -19,6 +20,7 @@ from muq_plugins.inference.muq import save_muq
 from tests.unit.inference.cli.records import read_record
 from tests.unit.inference.edits import edit_config
 from tests.unit.meter import needs_meter
+from tests.unit.processor import needs_int8
 from tests.unit.tiny_encoders import TINY, tiny_encoder
 
 
@@ -190,6 +192,35 @@ def test_bfloat16(embed, out, music, model_folder):
     assert record.facts["dtype"] == "bfloat16"
     assert record.arrays["embedding"].dtype == np.float32
     assert 1e-4 < difference < 0.05
+
+
+@needs_int8
+def test_int8(embed, out, model_folder):
+    """Near float32, and in a space that says so."""
+    assert embed("--device", "cpu", "--pool", "mean") == 0
+    before = read_record(out / "a.wav.npz")
+    again = ("--dtype", "int8", "--device", "cpu", "--pool", "mean", "--overwrite")
+    assert embed(*again) == 0
+    record = read_record(out / "a.wav.npz")
+    assert record.facts["dtype"] == "int8"
+    assert record.facts["fingerprint"] == before.facts["fingerprint"]
+    assert record.facts["space"] != before.facts["space"]
+    rounded, expected = record.arrays["embedding"], before.arrays["embedding"]
+    assert 1e-4 < np.linalg.norm(rounded - expected) < 0.05 * np.linalg.norm(expected)
+    model = MuQ.from_pretrained(model_folder, "cpu").int8()
+    assert embed("--dtype", "int8", "--device", "cpu", "--overwrite") == 0
+    assert read_facts(out / "a.wav.npz")["space"] == model.space().name
+    assert model.int8() is model
+
+
+def test_int8_is_for_the_cpu(embed, out, monkeypatch, capsys):
+    monkeypatch.setattr(encoder, "pick_device", lambda name: "cuda:0")
+    assert embed("--dtype", "int8") == 2
+    assert (
+        "--dtype int8 is for the CPU, and the device is cuda:0: give --device cpu"
+        in capsys.readouterr().err
+    )
+    assert not out.exists()
 
 
 def test_on_the_device_under_test(embed, out, music, write_wav, model_folder, device):

@@ -6,6 +6,7 @@ import pytest
 from muq_plugins import MuQ
 from muq_plugins.inference.cli.main import main
 from muq_plugins.inference.cli.outputs import read_facts
+from tests.unit.processor import needs_int8
 
 pa = pytest.importorskip("pyarrow")
 pq = pytest.importorskip("pyarrow.parquet")
@@ -53,6 +54,24 @@ def test_vectors_take_the_place_of_the_audio(tables, model_folder, tmp_path, cap
     assert "was made otherwise" in capsys.readouterr().err
 
 
+@needs_int8
+def test_int8(tables, model_folder, tmp_path, capsys):
+    """Its vectors are in a space of their own, and near."""
+    folder, (file, *_) = tables
+    command = ["embed", model_folder, str(folder / "data-00000.arrow"), "--dataset"]
+    command += ["audio", "--out", str(tmp_path), "--dtype", "int8", "--device", "cpu"]
+    assert main(command) == 0
+    model = MuQ.from_pretrained(model_folder, "cpu")
+    [row] = pq.read_table(tmp_path / "data-00000.parquet").to_pylist()
+    difference = np.float32(row["embedding"]) - model.embed_track(file).numpy()
+    assert 1e-4 < np.linalg.norm(difference) < 0.05
+    facts = read_facts(tmp_path / "data-00000.parquet")
+    assert facts["space"] == model.int8().space().name
+    command[command.index("int8")] = "float32"
+    assert main(command) == 2
+    assert "was made otherwise" in capsys.readouterr().err
+
+
 def test_what_is_no_column_or_table_is_refused(tables, model_folder, tmp_path, capsys):
     folder, files = tables
     rest = ["--out", str(tmp_path / "out")]
@@ -60,6 +79,7 @@ def test_what_is_no_column_or_table_is_refused(tables, model_folder, tmp_path, c
         (folder, ["--dataset", "sound"], "has no column sound, but audio, "),
         (files[0], ["--dataset", "audio"], "holds no tables"),
         (folder, ["--dataset", "audio", "--pool", "mean"], "leave --pool out"),
+        (folder, ["--dataset", "audio", "--dtype", "bfloat16"], "float32 or int8"),
     ):
         assert main(["embed", model_folder, str(inputs), *options, *rest]) == 2
         assert words in capsys.readouterr().err

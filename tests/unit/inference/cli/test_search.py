@@ -11,6 +11,7 @@ from muq_plugins import MuQ
 from muq_plugins.inference.cli.main import main
 from tests.unit.inference.tones import make_model, use_tones, write_tone
 from tests.unit.meter import needs_meter
+from tests.unit.processor import needs_int8
 
 
 @pytest.fixture
@@ -210,6 +211,26 @@ def test_an_index_keeps_its_loudness(music, model_folder, tmp_path, capsys):
     found = json.loads(capsys.readouterr().out)
     assert found["space"] == space
     best = found["matches"][0]
+    assert best["path"] == str(music / "d.wav")
+    assert best["score"] == pytest.approx(1, abs=1e-5)
+
+
+@needs_int8
+def test_an_index_keeps_its_precision(music, model_folder, tmp_path, capsys):
+    index = str(tmp_path / "fast")
+    command = ["index", str(music), "--out", index, "--device", "cpu"]
+    assert main([*command, "--model", model_folder, "--dtype", "int8"]) == 0
+    write_tone(music / "d.wav", 660)
+    assert main(command) == 0
+    space = MuQ.from_pretrained(model_folder, "cpu").int8().space().name
+    assert f"3 unchanged. Now 4 files in the space {space}." in capsys.readouterr().err
+    assert main([*command, "--dtype", "float32"]) == 2
+    words = "precision int8 there, float here): give --dtype int8, or make a new one"
+    assert words in capsys.readouterr().err
+    shutil.copy(music / "d.wav", tmp_path / "same.wav")
+    query = ["search", "--audio", str(tmp_path / "same.wav"), "--index", index]
+    assert main([*query, "--device", "cpu", "--json"]) == 0
+    best = json.loads(capsys.readouterr().out)["matches"][0]
     assert best["path"] == str(music / "d.wav")
     assert best["score"] == pytest.approx(1, abs=1e-5)
 
