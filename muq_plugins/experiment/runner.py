@@ -43,6 +43,7 @@ from muq_plugins.files import (
     replace_file,
     write_json,
 )
+from muq_plugins.shipped import PACKAGE, ROOT
 
 FINISHED_FILE = "finished.json"
 STUDY_LOCK = ".study.lock"
@@ -331,4 +332,6 @@ def refuse_run_options(experiment: Experiment) -> None:
 def study_command(script: str, argv: Sequence[str]) -> str:
     """The command that runs a study, also if this one only looks at it."""
     words = re.sub(r" --only_report[ =]\S+", "", shlex.join(argv))
+    if ROOT == PACKAGE:  # installed, without a checkout
+        return f"muq-plugins {Path(script).stem} {words}"
     return f"python recipes/MuQ/{script} {words}"

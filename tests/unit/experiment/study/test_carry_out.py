@@ -14,6 +14,7 @@ import time
 import pytest
 
 from muq_plugins.errors import UserError
+from muq_plugins.experiment import runner
 from muq_plugins.experiment.plan import Command, PlannedRun
 from muq_plugins.experiment.run_folder import LOCK
 from muq_plugins.experiment.runner import (
@@ -21,6 +22,7 @@ from muq_plugins.experiment.runner import (
     carry_out,
     is_finished,
     is_recorded,
+    study_command,
 )
 
 NOTE = """
@@ -291,3 +293,11 @@ def test_ctrl_c_stops_the_commands(recipes, monkeypatch):
     assert time.monotonic() - start < 30
     assert notes(recipes) == ["a-train cpu"]
     assert not is_finished(run, run.commands[0])
+
+
+def test_the_command_of_a_study_is_one_that_is_there(monkeypatch):
+    given = ["study.yaml", "--only_report", "True", "--seeds", "[1, 2]"]
+    words = "study.yaml --seeds '[1, 2]'"
+    assert study_command("ablate.py", given) == f"python recipes/MuQ/ablate.py {words}"
+    monkeypatch.setattr(runner, "ROOT", runner.PACKAGE)  # as in a wheel
+    assert study_command("ablate.py", given) == f"muq-plugins ablate {words}"
