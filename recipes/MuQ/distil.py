@@ -93,8 +93,10 @@ def compare_forms(experiment):
     weights, notes = folder / "inference" / "model.safetensors", []
     forms = {"student": (torch_states, weights)}
     try:
-        path = export_onnx(model, folder / FOLDER / "student.onnx")
-        forms["student, ONNX"] = onnx_states(path), path
+        for name, int8 in (("ONNX", False), ("ONNX in int8", True)):
+            file = f"student{'_int8' if int8 else ''}.onnx"
+            path = export_onnx(model, folder / FOLDER / file, int8=int8)
+            forms[f"student, {name}"] = onnx_states(path), path
     except UserError as error:
         notes.append(f"There is no ONNX file. {error}")
     models = [teacher_model(objective.features)]

@@ -52,15 +52,17 @@ def test_the_table_has_every_form_of_the_student(distilled):
     pytest.importorskip("onnxruntime")
     run, _ = distilled
     found = json.loads((run / "distillation" / "distillation.json").read_text())
-    teacher, student, onnx = found["models"][:3]
+    teacher, student, onnx, int8 = found["models"]
     assert teacher["frames"] == pytest.approx(1.0) and teacher["weights"] > 1e4
     assert student["weights"] < teacher["weights"]
     assert onnx["frames"] == pytest.approx(student["frames"], abs=1e-3)
     assert student["frames"] < student["clips"] < 1
+    assert int8["frames"] == pytest.approx(student["frames"], abs=0.05)
+    assert int8["frames"] != onnx["frames"]
     assert onnx["bytes"] == (run / "distillation" / "student.onnx").stat().st_size
     assert all(row["speed"] > 1 for row in found["models"])
     page = (run / "distillation" / "report.md").read_text()
-    assert "| student, ONNX |" in page and "What is left of the teacher?" in page
+    assert "| student, ONNX in int8 |" in page
 
 
 def test_the_student_is_a_model_like_any_other_and_names_its_teacher(distilled):
