@@ -53,6 +53,7 @@ class LastStates:
     """The states of a model, for a probe of frames or of clips."""
 
     layers = 1
+    others = ()
 
     def __init__(self, model: Model):
         self.model = model

@@ -96,15 +96,22 @@ def prepare(experiment, module):
         load_tokenizer(target, tokenizer_folder)
         models["_".join(filter(None, ["tokenizer", name]))] = fingerprint(target, {})
     for name, wanted in targets_of(hparams).items():
-        for part in wanted["target"].modules():
-            if teacher := getattr(part, "config", {}).get("teacher"):
-                models["_".join(filter(None, ["teacher", name]))] = teacher
-    for part in module.modules():  # of objectives that have no target
-        teacher = getattr(part, "config", {}).get("teacher")
-        if teacher is not None and teacher not in models.values():
+        for teacher in teachers_in(wanted["target"]):
+            models["_".join(filter(None, ["teacher", name]))] = teacher
+    for teacher in teachers_in(module):  # also of objectives that have no target
+        if teacher not in models.values():
             models["teacher"] = teacher
     run_on_main(note_inputs, args=[folder, manifests.facts(), models])
     return manifests
+
+
+def teachers_in(module):
+    """The fingerprints of the teachers that parts of a module listen to."""
+    for part in module.modules():
+        # Models of transformers have a configuration of another kind.
+        config = getattr(part, "config", None)
+        if isinstance(config, dict) and config.get("teacher"):
+            yield config["teacher"]
 
 
 def train_tokenizer(experiment, wanted, manifests, folder):

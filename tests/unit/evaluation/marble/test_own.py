@@ -133,6 +133,7 @@ class ToldFrames:
     """Hears a code in every frame, of which all that there is follows."""
 
     sample_rate, frame_rate, layers, fingerprint = 4000, 25.0, 1, "told"
+    others = ()
 
     def frames(self, wavs, wav_lens):
         code = wavs.unfold(1, 160, 160).abs().amax(-1).mul(20).round().long()

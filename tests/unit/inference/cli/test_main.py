@@ -138,9 +138,11 @@ def test_export(model_folder, tmp_path, exported, capsys):
     assert main(command) == 0
     assert capsys.readouterr().err.endswith("muq.onnx: 3.0 MB\n")
     assert main([*command, "--hidden-states", "all", "--wav-lens", "--opset=20"]) == 0
+    assert main([*command, "--int8"]) == 0
     assert exported == [
-        ("last", False, 18),
-        ("all", True, 20),
+        ("last", False, 18, False),
+        ("all", True, 20, False),
+        ("last", False, 18, True),
     ]
 
 
