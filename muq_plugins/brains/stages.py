@@ -21,8 +21,13 @@ from muq_plugins.data.clips import ClipBatch, keyed_integer
 from muq_plugins.data.columns import Columns
 from muq_plugins.data.preparation import Manifests
 from muq_plugins.errors import UserError
-from muq_plugins.lobes.lengths import absolute_lengths, length_mask, most_precise
-from muq_plugins.lobes.objectives.base import StageOutput, directions, is_at_chance
+from muq_plugins.lobes.lengths import frames_inside, most_precise
+from muq_plugins.lobes.objectives.base import (
+    StageOutput,
+    directions,
+    is_at_chance,
+    references_of,
+)
 from muq_plugins.lobes.quantizers.base import nearest_centres
 
 logger = get_logger(__name__)
@@ -253,8 +258,7 @@ class PretrainBrain(StageBrain):
         if stage is not sb.Stage.TRAIN:
             out = self.module.encoder(batch.wavs, batch.wav_lens)
             hidden = out.last_hidden_state
-            lengths = absolute_lengths(out.lens, hidden.shape[1], len(hidden))
-            inside = length_mask(lengths, hidden.shape[1], hidden.device)
+            inside = frames_inside(hidden, out.lens)
             frames = hidden.flatten(0, 1) if inside is None else hidden[inside]
             frames = frames.to(most_precise(frames.device))
             output.totals |= {
@@ -295,16 +299,16 @@ class PretrainBrain(StageBrain):
         """Warns of what is no better than a model that looks at nothing."""
         found = False
         for name, measure in self.module.measures.items():
-            held = [key for key in measure.references if row.get(key) is not None]
+            held = list(references_of(row, measure).items())
             if measure.margin is None or name not in row or not held:
                 continue
-            known = measure.references[held[-1]]
-            if measure.better * (row[name] - row[held[-1]]) <= 0:
+            strictest, reached = held[0]
+            if measure.better * (row[name] - reached) <= 0:
                 found = True
                 logger.warning(
                     f"Step {self.optimizer_step} of {self.optimizer_step_limit}: "
                     f"{measure.title.partition(',')[0]} is {row[name]:.3f} in "
-                    f"validation, {known.name} has {row[held[-1]]:.3f}. Nothing has "
+                    f"validation, {strictest} has {reached:.3f}. Nothing has "
                     "been learned so far: check the learning rate and its warm-up, the "
                     "target, and that the clips are not silent."
                 )

@@ -71,6 +71,12 @@ def length_mask(
     return torch.arange(size, device=device) < lengths[:, None]
 
 
+def frames_inside(states: Tensor, lens: Tensor | None) -> Tensor | None:
+    """Marks the frames (batch, frames) that belong to a clip; None if all do."""
+    batch, frames = states.shape[:2]
+    return length_mask(absolute_lengths(lens, frames, batch), frames, states.device)
+
+
 def normalize_clips(hidden: Tensor, lens: Tensor) -> Tensor:
     """Gives each clip mean 0 and variance 1 over its frames and dimensions.
 

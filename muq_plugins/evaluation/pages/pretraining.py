@@ -34,7 +34,6 @@ from muq_plugins.evaluation.pages.run import (
     name_codebooks,
     of_each,
     reading,
-    references_of,
     short_title,
     training_time,
 )
@@ -54,7 +53,7 @@ from muq_plugins.evaluation.probing.results import (
 )
 from muq_plugins.evaluation.run_files import select, series
 from muq_plugins.lobes import codes
-from muq_plugins.lobes.objectives.base import Measure, is_at_chance
+from muq_plugins.lobes.objectives.base import Measure, is_at_chance, references_of
 
 # A number this close to that of a model that looks at nothing, as a share of it, is
 # that of one.

@@ -33,7 +33,7 @@ from muq_plugins.evaluation.run_files import (
 )
 from muq_plugins.files import read_json_lines
 from muq_plugins.lobes import codes
-from muq_plugins.lobes.objectives.base import Measure
+from muq_plugins.lobes.objectives.base import Measure, references_of
 
 # Fewer recordings than this say little about others.
 FEWEST_FILES = 5
@@ -181,12 +181,6 @@ def reading(measure: Measure, value: float | None) -> str:
     if measure.unit == "share":
         return percent(value)
     return f"{number(value)} {measure.unit}".strip()
-
-
-def references_of(row: Mapping[str, Any], measure: Measure) -> dict[str, float]:
-    """What a measure is held against, the strictest first, as a row has it."""
-    found = {known.name: row.get(k) for k, known in measure.references.items()}
-    return {name: x for name, x in reversed(found.items()) if x is not None}
 
 
 def curves(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -114,6 +114,12 @@ class Measure(NamedTuple):
     limit: float | None = None
     beyond: str = ""
     about: str = ""
+
+
+def references_of(row: Mapping[str, Any], measure: Measure) -> dict[str, float]:
+    """What a measure is held against, the strictest first, as a row has it."""
+    found = {known.name: row.get(k) for k, known in measure.references.items()}
+    return {name: x for name, x in reversed(found.items()) if x is not None}
 
 
 # An untrained model is within 1 % of chance; twice that still is no learning.

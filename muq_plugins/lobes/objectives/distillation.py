@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from muq_plugins.lobes.finite import check_computed
-from muq_plugins.lobes.lengths import absolute_lengths, length_mask, most_precise
+from muq_plugins.lobes.lengths import frames_inside, most_precise
 from muq_plugins.lobes.linear import Linear
 from muq_plugins.lobes.masking import Masking
 from muq_plugins.lobes.mulan.towers import AudioTower, LatentProjection
@@ -24,12 +24,6 @@ from muq_plugins.lobes.objectives.vectors import VectorRegression
 
 # What a vector's square is at least: silence may be nothing but zeros.
 SMALLEST = 1e-8
-
-
-def frames_of(states: Tensor, lens: Tensor | None) -> Tensor | None:
-    """Marks the frames (batch, frames) that belong to a clip; None if all do."""
-    batch, frames, _ = states.shape
-    return length_mask(absolute_lengths(lens, frames, batch), frames, states.device)
 
 
 class Distillation(VectorRegression):
@@ -152,11 +146,11 @@ class Distillation(VectorRegression):
         check_computed(vectors, self.features)
         out = hearing.encoder(hearing.wavs, hearing.wav_lens)
         hidden = out.last_hidden_state
-        said = self.say(hidden, frames_of(hidden, out.lens)).float()
+        said = self.say(hidden, frames_inside(hidden, out.lens)).float()
         # A clip may end inside its last frame, which not all parts round alike.
         frames = min(vectors.shape[1], said.shape[1])
         own = torch.ones_like(vectors[:, :frames, 0])
-        if (inside := frames_of(vectors, lens)) is not None:
+        if (inside := frames_inside(vectors, lens)) is not None:
             own = own * inside[:, :frames]
         said, vectors = said[:, :frames], vectors[:, :frames].float()
         errors = (said - vectors).square().mean(2)

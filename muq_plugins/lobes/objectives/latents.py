@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from muq_plugins.lobes.lengths import absolute_lengths, length_mask, most_precise
+from muq_plugins.lobes.lengths import frames_inside, most_precise
 from muq_plugins.lobes.linear import Linear
 from muq_plugins.lobes.masking import Masking
 from muq_plugins.lobes.objectives.base import (
@@ -259,11 +259,9 @@ class LatentRegression(Objective):
             own.copy_(its)
         out = self.teacher(hearing.wavs, hearing.wav_lens)
         layers = torch.stack(out.hidden_states[-self.top_layers :]).float()
-        batch, frames = layers.shape[1:3]
-        lengths = absolute_lengths(out.lens, frames, batch)
-        inside = length_mask(lengths, frames, layers.device)
+        inside = frames_inside(layers[0], out.lens)
         if inside is None:
-            inside = torch.ones(batch, frames, dtype=torch.bool, device=layers.device)
+            inside = torch.ones_like(layers[0, ..., 0], dtype=torch.bool)
         share = inside / inside.sum(1, keepdim=True).clamp(min=1)
         share = share[..., None]
         centred = layers - (layers * share).sum(2, keepdim=True)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from muq_plugins.lobes.finite import check_computed
-from muq_plugins.lobes.lengths import absolute_lengths, length_mask, most_precise
+from muq_plugins.lobes.lengths import frames_inside, most_precise
 from muq_plugins.lobes.linear import Linear
 from muq_plugins.lobes.masking import Masking
 from muq_plugins.lobes.objectives.base import (
@@ -173,11 +173,9 @@ class VectorRegression(Objective):
         with torch.no_grad():
             vectors, lens = self.features(hearing.wavs, hearing.wav_lens)
         check_computed(vectors, self.features)
-        batch, frames, _ = vectors.shape
-        lengths = absolute_lengths(lens, frames, batch)
-        inside = length_mask(lengths, frames, vectors.device)
+        inside = frames_inside(vectors, lens)
         if inside is None:
-            inside = torch.ones(batch, frames, dtype=torch.bool, device=vectors.device)
+            inside = torch.ones_like(vectors[..., 0], dtype=torch.bool)
         hidden, vectors, kinds = frames_that_count(
             hearing, vectors.float(), inside, self.visible_weight
         )
