@@ -1,4 +1,4 @@
-"""MuQ as an ONNX file: waveforms in, hidden states out, at any length.
+"""MuQ as an ONNX file: waveforms in, hidden states or latents out, at any length.
 
 The log-mel spectrogram is part of the file, so that nothing has to be computed in the
 same way a second time in another language.
@@ -22,8 +22,9 @@ from torchaudio import functional as AF
 
 from muq_plugins.errors import UserError, needs
 from muq_plugins.files import atomic
+from muq_plugins.inference.mulan import MuQMuLan
 from muq_plugins.inference.muq import MuQ
-from muq_plugins.lobes.encoders.muq import MuQEncoder
+from muq_plugins.lobes import AudioTower, MuQEncoder
 from muq_plugins.lobes.lengths import length_mask
 from muq_plugins.lobes.mel import LogMel
 
@@ -32,6 +33,7 @@ OUTPUTS = {
     "last": ("last_hidden_state", ("batch", "frames", "width")),
     "all": ("hidden_states", ("states", "batch", "frames", "width")),
 }
+LATENTS = ("latents", ("batch", "latent_width"))
 
 # Up to 17 the exporter has to convert; from 23 on it writes Attention operators, whose
 # masks onnxruntime does not broadcast.
@@ -43,14 +45,14 @@ MAX_EMBEDDED_BYTES = 2**30
 
 
 def export_onnx(
-    model: MuQ | MuQEncoder,
+    model: MuQ | MuQMuLan | MuQEncoder,
     path: str | Path,
     hidden_states: str = "last",
     wav_lens: bool = False,
     opset: int = 18,
     int8: bool = False,
 ) -> Path:
-    """Writes a MuQ model with its log-mel spectrogram as an ONNX file.
+    """Writes a model of audio with its log-mel spectrogram as an ONNX file.
 
     The input is ``wavs`` (batch, samples), float32 at the model's sample rate; both
     axes are dynamic, and a clip needs more samples than half a window of the
@@ -59,6 +61,11 @@ def export_onnx(
     to the model's own within float32 rounding. The file's metadata tell
     ``sample_rate``, ``frame_rate``, ``layers`` and ``width``. Weights of more than a
     gigabyte lie in ``<name>.onnx.data`` beside the file and move with it.
+
+    Of a MuQ-MuLan it is the audio tower: the output is ``latents`` (batch,
+    latent_width), a unit vector for each clip. The metadata also tell ``latent_width``
+    and ``clip_seconds``: `MuQMuLan.embed_audio` cuts recordings into such clips, and
+    averages.
 
     ``int8`` stores the weights of the linear maps in 8 bits and multiplies them by
     inputs that are rounded as they come, with one scale for a batch: a smaller file,
@@ -70,13 +77,20 @@ def export_onnx(
     cosines and sines of a window would be 17 MB. For the empty bands of pure synthetic
     tones, where an FFT gives nothing but its rounding errors, it gives others.
     """
+    tower = model.mods.audio if isinstance(model, MuQMuLan) else None
     encoder = model.mods.encoder if isinstance(model, MuQ) else model
+    encoder = encoder if tower is None else tower.encoder
     path = Path(path)
     _check(encoder, path, hidden_states, opset)
+    if tower is not None and hidden_states != "last":
+        raise UserError(
+            f"hidden_states is {hidden_states!r}, but a MuQ-MuLan gives one vector to "
+            f"a clip: leave it out."
+        )
     if int8:
         needs("Exporting in int8", "export", "onnxruntime")
-    name, axes = OUTPUTS[hidden_states]
-    graph = _Graph(encoder, every_state=hidden_states == "all")
+    name, axes = OUTPUTS[hidden_states] if tower is None else LATENTS
+    graph = _Graph(encoder, hidden_states == "all", tower)
     batch = torch.export.Dim("batch")
     samples = torch.export.Dim("samples", min=encoder.features.n_fft // 2 + 1)
     device = next(encoder.parameters()).device
@@ -97,6 +111,10 @@ def export_onnx(
             verbose=False,
         )
     _describe(program.model, encoder, axes)
+    if tower is not None:
+        program.model.metadata_props.update(
+            latent_width=str(tower.latent_width), clip_seconds=str(model.clip_seconds)
+        )
     if int8:  # weights that a step takes from others would stay as they are
         from onnxscript.optimizer import fold_constants
 
@@ -108,14 +126,20 @@ def export_onnx(
 
 
 class _Graph(nn.Module):
-    """The computation of a MuQEncoder without anything that depends on values."""
+    """What a MuQEncoder or its tower computes, with nothing that depends on values."""
 
-    def __init__(self, encoder: MuQEncoder, every_state: bool):
+    def __init__(
+        self, encoder: MuQEncoder, every_state: bool, tower: AudioTower | None
+    ):
         super().__init__()
         self.mel = _FactoredLogMel(encoder.features)
         self.conv = encoder.conv
         self.conformer = encoder.conformer
         self.every_state = every_state
+        self.above = nn.ModuleList()
+        if tower is not None:
+            self.layer = tower.layer
+            self.above.extend([tower.projection, tower.transformer, tower.to_latents])
 
     def forward(self, wavs: Tensor, wav_lens: Tensor | None = None) -> Tensor:
         lengths = None
@@ -126,8 +150,11 @@ class _Graph(nn.Module):
             lengths = lengths // self.mel.hop_length
         hidden, lengths = self.conv(mel, lengths)
         states = self.conformer(hidden, lengths)
-        out = torch.stack(states) if self.every_state else states[-1]
         mask = length_mask(lengths, hidden.shape[1], hidden.device)
+        if self.above:
+            projection, transformer, to_latents = self.above
+            return to_latents(transformer(projection(states[self.layer]), mask), mask)
+        out = torch.stack(states) if self.every_state else states[-1]
         return out if mask is None else torch.where(mask[..., None], out, 0.0)
 
 

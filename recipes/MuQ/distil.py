@@ -29,37 +29,12 @@ from muq_plugins.errors import UserError
 from muq_plugins.evaluation.distillation import FOLDER, Model, compare
 from muq_plugins.experiment import load_experiment, run_script
 from muq_plugins.inference.export import export_onnx
+from muq_plugins.inference.mulan import MuQMuLan
 from muq_plugins.inference.muq import MuQ
 
 
-def teacher_model(features):
-    """The teacher, as it is listened to in training."""
-    return Model(
-        "teacher",
-        lambda wav: features(wav[None])[0][0],
-        lambda states: states,
-        features.sample_rate,
-        getattr(features, "frame_rate", 0.0),  # of vectors of clips there is none
-        features.weights,
-        4 * features.weights,
-    )
-
-
-def student_model(name, encoder, states, objective, file):
-    """The student, in one of its forms."""
-    return Model(
-        name,
-        states,
-        lambda states: objective.say(states[None])[0],
-        encoder.sample_rate,
-        encoder.frame_rate,
-        sum(parameter.numel() for parameter in encoder.parameters()),
-        file.stat().st_size,
-    )
-
-
 def onnx_states(path):
-    """The last states of an exported file, computed by onnxruntime on one core."""
+    """The states or the vector of an exported file, by onnxruntime on one core."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -70,7 +45,7 @@ def onnx_states(path):
 
     def states(wav):
         (found,) = session.run(None, {"wavs": wav[None].numpy()})
-        return torch.from_numpy(found[0])
+        return torch.from_numpy(found).flatten(0, -2)
 
     return states
 
@@ -80,28 +55,40 @@ def compare_forms(experiment):
     hparams = experiment.hparams
     folder = Path(hparams["output_folder"])
     objective = hparams["modules"]["pretrain"].objectives["distillation"].cpu().eval()
+    features = objective.features
     model = MuQ.from_pretrained(folder, "cpu")
-    encoder = model.mods.encoder
-    if hparams["save_vectors"] is not None:
-        hparams["save_vectors"](
-            folder / "mulan", encoder, objective.head, heard=model.trained_on
-        )
+    student = model.mods.encoder
 
     def torch_states(wav):
-        return encoder(wav[None]).last_hidden_state[0]
+        return student(wav[None]).last_hidden_state[0]
 
-    weights, notes = folder / "inference" / "model.safetensors", []
-    forms = {"student": (torch_states, weights)}
+    def say(states):
+        return objective.say(states[None])[0]
+
+    if hparams["save_vectors"] is not None:  # the head is a part of this student
+        vectors = hparams["save_vectors"](
+            folder / "mulan", student, objective.head, heard=model.trained_on
+        )
+        model = MuQMuLan.from_pretrained(vectors, "cpu")
+        student = model.mods.audio
+        torch_states, say = (lambda wav: student(wav[None])), (lambda vector: vector)
+
+    weights, notes = sum(p.numel() for p in student.parameters()), []
+    forms = {"student": (torch_states, 4 * weights)}
     try:
         for name, int8 in (("ONNX", False), ("ONNX in int8", True)):
             file = f"student{'_int8' if int8 else ''}.onnx"
             path = export_onnx(model, folder / FOLDER / file, int8=int8)
-            forms[f"student, {name}"] = onnx_states(path), path
+            forms[f"student, {name}"] = onnx_states(path), path.stat().st_size
     except UserError as error:
         notes.append(f"There is no ONNX file. {error}")
-    models = [teacher_model(objective.features)]
-    for name, (states, file) in forms.items():
-        models.append(student_model(name, encoder, states, objective, file))
+    # As it is listened to in training; of vectors of clips there is no frame rate.
+    rates = features.sample_rate, getattr(features, "frame_rate", 0.0)
+    teacher = (lambda wav: features(wav[None])[0][0]), (lambda states: states)
+    sizes = features.weights, 4 * features.weights
+    models = [Model("teacher", *teacher, *rates, *sizes)]
+    for name, (states, size) in forms.items():
+        models.append(Model(name, states, say, *rates, weights, size))
     manifests = prepare_manifests(**hparams["data"])
     page = compare(folder / FOLDER, models, manifests, hparams["clip_seconds"], notes)
     print(f"Teacher and student: {page}")

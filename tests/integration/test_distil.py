@@ -101,6 +101,10 @@ def test_a_small_tower_stands_beside_the_texts_of_a_large_one(data_options, tmp_
     assert "taught by" in little.trained_on
     found = json.loads((tmp_path / "run/distillation/distillation.json").read_text())
     assert found["models"][1]["frames"] == pytest.approx(found["models"][1]["clips"])
+    _, student, onnx, int8 = found["models"]
+    assert student["weights"] == sum(p.numel() for p in little.mods.audio.parameters())
+    assert onnx["clips"] == pytest.approx(student["clips"], abs=1e-5)
+    assert onnx["clips"] != int8["clips"] == pytest.approx(student["clips"], abs=0.05)
 
 
 @pytest.mark.parametrize(

@@ -113,15 +113,21 @@ def export(
 ) -> None:
     """A model as an ONNX file.
 
-    Waveforms in, hidden states out, at any length. The log-mel spectrogram is part of
-    it. --out is the file, *.onnx.
+    Waveforms in, hidden states out, at any length; of a MuQ-MuLan, the latents of
+    clips. The log-mel spectrogram is part of it. --out is the file, *.onnx.
     """
     device = pick_device("cpu")
+    from muq_plugins.inference.encoders import is_mulan
     from muq_plugins.inference.export import export_onnx
+    from muq_plugins.inference.mulan import MuQMuLan
     from muq_plugins.inference.muq import MuQ
 
-    encoder = load(MuQ.from_pretrained, model, device)
-    path = export_onnx(encoder, out, hidden_states, wav_lens, opset, int8)
+    def from_pretrained(source: str, device: str) -> MuQ | MuQMuLan:
+        kind = MuQMuLan if is_mulan(source) else MuQ
+        return kind.from_pretrained(source, device)
+
+    loaded = load(from_pretrained, model, device)
+    path = export_onnx(loaded, out, hidden_states, wav_lens, opset, int8)
     files = [file for file in (path, Path(f"{path}.data")) if file.exists()]
     size = sum(file.stat().st_size for file in files) / 1e6
     say(f"{' and '.join(map(str, files))}: {size:.1f} MB")

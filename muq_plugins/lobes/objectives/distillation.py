@@ -88,6 +88,7 @@ class Distillation(VectorRegression):
         "error": Measure("Squared error, mean over values"),
     }
     listens_to_masked = False
+    rates = ("sample_rate", "frame_rate")  # which teacher and student share
 
     def __init__(self, features: nn.Module, head: nn.Module):
         super().__init__(features, head)
@@ -107,8 +108,8 @@ class Distillation(VectorRegression):
         ValueError
             Names both parts and what differs.
         """
-        check_equal("sample_rate", "Hz", self.features, encoder)
-        check_equal("frame_rate", "Hz", self.features, encoder)
+        for rate in self.rates:
+            check_equal(rate, "Hz", self.features, encoder)
         check_equal("width", "values", encoder, self.head)
 
     def say(self, hidden: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -347,23 +348,7 @@ class TowerDistillation(Distillation):
     ['cosine', 'error', 'loss']
     """
 
-    def check(self, encoder: nn.Module, masking: Masking | None) -> None:
-        """Refuses parts of other rates or widths; see `Objective.check`.
-
-        Arguments
-        ---------
-        encoder : nn.Module
-            Any module that follows the Encoder contract.
-        masking : Masking or None
-            Unused: nothing is masked.
-
-        Raises
-        ------
-        ValueError
-            Names both parts and what differs.
-        """
-        check_equal("sample_rate", "Hz", self.features, encoder)
-        check_equal("width", "values", encoder, self.head)
+    rates = ("sample_rate",)  # there are no frames
 
     def say(self, hidden: Tensor, mask: Tensor | None = None) -> Tensor:
         """The student's answer; see `Distillation.say`.

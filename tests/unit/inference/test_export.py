@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from muq_plugins import LogMel, MuQ, MuQEncoder
+from muq_plugins import LogMel, MuQ, MuQEncoder, MuQMuLan
 from muq_plugins.inference import export
 from muq_plugins.inference.export import export_onnx
 from muq_plugins.inference.muq import save_muq
+from muq_plugins.lobes import AudioTower
+from tests.unit.inference.tiny_mulan import tiny_mulan
 
 onnxruntime = pytest.importorskip("onnxruntime")
 
@@ -135,6 +137,28 @@ def test_int8(encoder, exported, tmp_path, monkeypatch):
     expected, found = run(exported, wavs, lens), run(path, wavs, lens)
     for one, other in zip(found, expected, strict=True):
         assert 1e-4 < np.linalg.norm(one - other) < 0.04 * np.linalg.norm(other)
+
+
+@torch.no_grad()
+def test_a_tower_gives_latents_of_clips(tmp_path):
+    """Of any layer, with or without a transformer above it, whatever is padded."""
+    model = MuQMuLan.from_pretrained(tiny_mulan(tmp_path), "cpu")
+    model.mods.audio = AudioTower(make_encoder(2), 16, 24, 1, layer=1).eval()
+    files = [tmp_path / "tower.onnx", tmp_path / "int8.onnx"]
+    for path, int8 in zip(files, (False, True), strict=True):
+        export_onnx(model, path, wav_lens=True, int8=int8)
+    wavs, lens = torch.randn(3, 30011) * 0.1, torch.tensor([1.0, 0.71, 0.3])
+    expected = model.mods.audio(wavs, lens)
+    assert_close(run(files[0], wavs, lens), expected)
+    cosines = (torch.from_numpy(run(files[1], wavs, lens)) * expected).sum(1)
+    assert 0.99 < cosines.min() < cosines.max() < 1 - 1e-6
+    session = onnxruntime.InferenceSession(files[0])
+    facts = session.get_modelmeta().custom_metadata_map
+    assert (facts["latent_width"], facts["clip_seconds"]) == ("16", "1.0")
+    (output,) = session.get_outputs()
+    assert (output.name, output.shape) == ("latents", ["batch", 16])
+    with pytest.raises(ValueError, match="'all', but a MuQ-MuLan gives one vector"):
+        export_onnx(model, tmp_path / "all.onnx", "all")
 
 
 def test_the_file_describes_itself(exported):

@@ -30,9 +30,10 @@ def frames(teacher=None, student=None, layer=1):
     return Pretraining(None, student, {"distillation": asked})
 
 
-def vectors():
+def vectors(**settings):
     torch.manual_seed(0)
-    teacher, student = AudioTower(encoder(24), latent_width=8).eval(), encoder()
+    teacher = AudioTower(encoder(24, **settings), latent_width=8).eval()
+    student = encoder()
     asked = TowerDistillation(TowerFeatures(teacher, "a1b2"), TowerHead(16, 8))
     return Pretraining(None, student, {"distillation": asked})
 
@@ -140,6 +141,9 @@ def test_parts_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match="width differs: MuQEncoder has 16"):
         asked = Distillation(features, VectorHead(8, 24))
         Pretraining(None, encoder(), {"distillation": asked})
+    with pytest.raises(ValueError, match="sample_rate differs: TowerFeatures"):
+        vectors(sample_rate=16000, hop_length=160, n_fft=1024)
+    vectors(hop_length=120)  # a clip has one vector, whatever its frames
 
 
 def test_a_head_becomes_the_tower_of_its_encoder():

@@ -14,6 +14,7 @@ from muq_plugins.inference.cli import options
 from muq_plugins.inference.cli.main import main
 from tests.forks import Fork
 from tests.unit.inference.cli.records import read_record
+from tests.unit.inference.tiny_mulan import tiny_mulan
 
 
 @pytest.mark.parametrize("command", [[], ["embed"], ["index"], ["doctor"]])
@@ -125,7 +126,7 @@ def exported(monkeypatch):
     calls = []
 
     def export_onnx(model, path, *options):
-        calls.append(options)
+        calls.append((type(model).__name__, *options))
         Path(path).write_bytes(bytes(3 * 10**6))
         return Path(path)
 
@@ -140,10 +141,16 @@ def test_export(model_folder, tmp_path, exported, capsys):
     assert main([*command, "--hidden-states", "all", "--wav-lens", "--opset=20"]) == 0
     assert main([*command, "--int8"]) == 0
     assert exported == [
-        ("last", False, 18, False),
-        ("all", True, 20, False),
-        ("last", False, 18, True),
+        ("MuQ", "last", False, 18, False),
+        ("MuQ", "all", True, 20, False),
+        ("MuQ", "last", False, 18, True),
     ]
+
+
+def test_a_tower_is_exported_as_such(tmp_path, exported):
+    folder = str(tiny_mulan(tmp_path))
+    assert main(["export", folder, "--out", str(tmp_path / "tower.onnx")]) == 0
+    assert exported == [("MuQMuLan", "last", False, 18, False)]
 
 
 def test_mistakes_in_an_export_are_explained(model_folder, tmp_path, capsys):
