@@ -27,6 +27,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from muq_plugins.brains.checkpoints import RandomStates
+from muq_plugins.brains.fsdp import FSDP, WholeOptimizer, whole
 from muq_plugins.brains.logbook import Logbook, RunningStatistics
 from muq_plugins.brains.processes import (
     any_of,
@@ -124,7 +125,8 @@ class StageBrain(sb.Brain):
         gradients of as many micro-batches as that takes are accumulated),
         ``lr_schedule`` (called with the optimizer and the number of the update),
         ``log_interval`` and ``valid_interval`` (in updates), ``checkpoints_to_keep``
-        and ``max_bad_fraction``; may have ``loggers``, names of `LOGGERS`.
+        and ``max_bad_fraction``; may have ``loggers``, names of `LOGGERS`, and
+        ``fsdp``, whether each of several processes trains a share.
     run_opts : dict or RunOptions or None
         Options from the command line; they win over ``hparams``.
     checkpointer : AtomicCheckpointer or None
@@ -139,6 +141,8 @@ class StageBrain(sb.Brain):
 
     # Whether it is validated at a tenth of the updates, too.
     looks_early = False
+    # Whether ``fsdp`` is for it.
+    knows_fsdp = False
 
     def __init__(
         self,
@@ -166,6 +170,7 @@ class StageBrain(sb.Brain):
             )
         (self.stage_name,) = modules
         self.module: nn.Module = self.modules[self.stage_name]
+        self.shares: FSDP | None = None  # what is trained in its place
         self.micro_batches = 0  # that this process has seen in the whole run
         self.grad_norm = torch.zeros(())
         self.refusals = Refusals()
@@ -431,7 +436,7 @@ class StageBrain(sb.Brain):
             for parameter in group["params"]
         ]
         limit = self.max_grad_norm or math.inf
-        self.grad_norm = torch.nn.utils.clip_grad_norm_(parameters, limit)
+        self.grad_norm = whole(torch.nn.utils.clip_grad_norm_(parameters, limit))
         bad = self._is_not_finite()
         self.left_out.append(bad)
         after_update = getattr(self.module, "after_update", None)
@@ -440,6 +445,7 @@ class StageBrain(sb.Brain):
         self.optimizer_step += 1
         if (
             after_update is None
+            and self.shares is None
             and getattr(self.optimizer, "_step_supports_amp_scaling", False)
             and not self.scaler.is_enabled()
         ):
@@ -545,7 +551,7 @@ class StageBrain(sb.Brain):
         stage = sb.Stage.VALID if kind == "valid" else sb.Stage.TEST
         statistics, failures = RunningStatistics(), []
         with self.logbook.pause():
-            average_batch_norms(self.module)
+            self._bring_together()
             self.modules.eval()
             with torch.no_grad(), self.evaluation_ctx:
                 for batch in loader:
@@ -609,7 +615,8 @@ class StageBrain(sb.Brain):
         Differs from SpeechBrain, which hands frozen parameters to the optimizer as
         well, where weight decay may reach them.
         """
-        parameters = [p for p in self.module.parameters() if p.requires_grad]
+        trained = self.module if self.shares is None else self.shares.twin
+        parameters = [p for p in trained.parameters() if p.requires_grad]
         if not parameters:
             raise UserError(f"The {self.stage_name} module has no trainable parameter.")
         groups: Any = parameters
@@ -624,12 +631,19 @@ class StageBrain(sb.Brain):
         self.optimizer = self.opt_class(groups)
         self.optimizers_dict = {"optimizer": self.optimizer}
         if self.checkpointer is not None:
-            self.checkpointer.add_recoverable("optimizer", self.optimizer)
+            kept = (
+                self.optimizer
+                if self.shares is None
+                else WholeOptimizer(self.optimizer)
+            )
+            self.checkpointer.add_recoverable("optimizer", kept)
 
     def on_fit_start(self) -> None:
         """Compiles, wraps and resumes; metrics beyond the checkpoint are dropped."""
         self.nonfinite_count = 0
         super().on_fit_start()
+        if self.shares is not None:
+            self.shares.scatter()
         self.logbook.forget_after(self.optimizer_step)
         if self.optimizer_step > 0:
             logger.info(f"Going on from step {self.optimizer_step}.")
@@ -663,6 +677,9 @@ class StageBrain(sb.Brain):
         if not self.distributed_launch:
             return
         follow_all_batches(self.module)
+        if self.knows_fsdp and getattr(self.hparams, "fsdp", False):
+            self.modules[self.stage_name] = self.shares = FSDP(self.module)
+            return
         # Without device_ids, which would bring lengths and keys to the device as well.
         self.modules[self.stage_name] = DistributedDataParallel(
             self.modules[self.stage_name],
@@ -679,6 +696,12 @@ class StageBrain(sb.Brain):
             self.evaluation_ctx = self.training_ctx
 
     # Bookkeeping ------------------------------------------------------------
+
+    def _bring_together(self) -> None:
+        """Gives the module of each process what all of them have learned."""
+        average_batch_norms(self.module)
+        if self.shares is not None:
+            self.shares.gather()
 
     def _set_train_mode(self) -> None:
         """Training mode, except for parts whose parameters are all frozen.
@@ -706,7 +729,7 @@ class StageBrain(sb.Brain):
         """Saves a checkpoint and deletes all but the newest ones."""
         self.look_back()
         # What the main process writes stands for all of them.
-        average_batch_norms(self.module)
+        self._bring_together()
         self.logbook.agree()
         if self.checkpointer is None:
             return

@@ -237,6 +237,7 @@ class PretrainBrain(StageBrain):
     """
 
     looks_early = True  # what learns nothing need not be waited for
+    knows_fsdp = True
     called_out = False
 
     def compute_forward(self, batch: ClipBatch, stage: sb.Stage) -> StageOutput:

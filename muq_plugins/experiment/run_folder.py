@@ -56,6 +56,7 @@ MAY_CHANGE = frozenset(
         # Speed and memory
         "num_workers",
         "chunk_size",
+        "fsdp",
         "gradient_checkpointing",
         "encoder.gradient_checkpointing",
         "features.batch_size",

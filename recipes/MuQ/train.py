@@ -27,6 +27,7 @@ from speechbrain.utils.distributed import infer_device, run_on_main
 from train_tokenizer import prepare, targets_of, train_tokenizer
 
 from muq_plugins.brains import PretrainBrain
+from muq_plugins.brains.fsdp import check_fsdp
 from muq_plugins.errors import UserError
 from muq_plugins.evaluation.iterations import iterations_report
 from muq_plugins.evaluation.pages import headline, report
@@ -49,6 +50,7 @@ def train(experiment):
     if "modules" not in hparams:
         raise UserError(f"{experiment.path} has no student: use train_tokenizer.py.")
     stage = hparams["modules"]["pretrain"]
+    check_fsdp(stage, hparams, run_opts)
     manifests = prepare(experiment, stage)
 
     # The targets: with a tokenizer that is given, or trained first, or as it is made.
