@@ -243,6 +243,7 @@ def _update(
     """Brings an index up to date with a folder; 1 if a file could not be used."""
     from tqdm import tqdm
 
+    from muq_plugins.data.shares import own_share
     from muq_plugins.inference.index.store import FILE, Store
     from muq_plugins.inference.index.update import update_index
 
@@ -259,7 +260,8 @@ def _update(
     embedder = load_audio_model(model, layer, device, dtype)
     # What is loaded from a path is found from other folders too.
     name = os.path.abspath(model) if os.path.exists(model) else model
-    bar = functools.partial(tqdm, unit="file", disable=None)
+    # No bar of a process that nobody sees.
+    bar = functools.partial(tqdm, unit="file", disable=own_share()[0] > 0 or None)
     changes = update_index(out, folder, embedder, name, bar, say, loudness)
     say(
         f"{out}: {changes.added} new, {changes.changed} changed, {changes.moved} "

@@ -23,10 +23,11 @@ import numpy as np
 from torch import Tensor
 
 from muq_plugins.errors import UserError, shown
-from muq_plugins.files import atomic
+from muq_plugins.files import atomic, locked
 from muq_plugins.inference.space import Space, latent_space, read_space, track_space
 
 FILE = "music.sqlite"
+TURN = ".turn"  # held by the process that looks at all of it, or makes it anew
 # In the header of the file: tells ours from other SQLite files ("MuQi").
 APPLICATION = 0x4D755169
 FORMAT = 2
@@ -308,18 +309,23 @@ class Store:
 
         Those who have mapped the old ones keep them, and see another name.
         """
-        name, _, vectors, *_ = self.news("", -1)
-        rows = [row for [row] in self._read("SELECT row FROM files ORDER BY id")]
-        if 3 * (len(vectors) - len(rows)) > len(vectors):
-            chunks = (vectors[rows[i : i + CHUNK]] for i in range(0, len(rows), CHUNK))
-            with self._changing() as (connection, _):
-                name = _write_vectors(self.folder, (c.tobytes() for c in chunks))
-                connection.execute(_NUMBER_ROWS)
-                connection.execute("DELETE FROM gone")
-                _set(connection, vectors=name)
-        for path in self.folder.glob("vectors-*.f4"):
-            if path.name != name:  # of a compaction, perhaps one that was killed
-                path.unlink(missing_ok=True)
+        with locked(self.folder, TURN):
+            name, _, vectors, *_ = self.news("", -1)
+            if 3 * (len(vectors) - len(self)) > len(vectors):
+                with self._changing() as (connection, _):
+                    # Read now that nobody can append.
+                    query = "SELECT row FROM files ORDER BY id"
+                    rows = [row for [row] in connection.execute(query)]
+                    vectors = self._mapped(name)
+                    starts = range(0, len(rows), CHUNK)
+                    chunks = (vectors[rows[i : i + CHUNK]].tobytes() for i in starts)
+                    name = _write_vectors(self.folder, chunks)
+                    connection.execute(_NUMBER_ROWS)
+                    connection.execute("DELETE FROM gone")
+                    _set(connection, vectors=name)
+            for path in self.folder.glob("vectors-*.f4"):
+                if path.name != name:  # of a compaction, perhaps one that was killed
+                    path.unlink(missing_ok=True)
 
     def _append(self, data: bytes) -> int:
         """Writes a vector behind all others; its row."""

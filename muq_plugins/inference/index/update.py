@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Iterable
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,9 +18,17 @@ from torch.nn.functional import normalize
 from muq_plugins.data.audio import AudioError, audio_info
 from muq_plugins.data.loudness import check_loudness
 from muq_plugins.data.scan import Found, find_audio
+from muq_plugins.data.shares import own_share
 from muq_plugins.errors import UserError, shown
 from muq_plugins.files import locked
-from muq_plugins.inference.index.store import FILE, Entry, Store, as_vector, create
+from muq_plugins.inference.index.store import (
+    FILE,
+    TURN,
+    Entry,
+    Store,
+    as_vector,
+    create,
+)
 from muq_plugins.inference.space import Space, check_space
 from muq_plugins.lobes.lengths import absolute_lengths, length_mask
 from muq_plugins.lobes.mulan import AudioModel
@@ -86,7 +94,8 @@ def update_index(
 
     Files of other folders stay in it. Each file is on disk as soon as it is embedded:
     after a kill, the same call goes on. A file that has moved is known by its content.
-    Other processes that update the same index wait for their turn, which `say` is told.
+    Other updates of the same index wait for their turn, which `say` is told. Several
+    processes of one machine embed every so many files each, see `own_share`.
 
     `model` embeds the files, at a `loudness` if there is one. `name` is where it was
     loaded from, for those who search later. `progress` passes on the files that there
@@ -101,20 +110,24 @@ def update_index(
             f"its music has gone, run `muq-plugins index --prune --out {folder}`."
         )
     folder, space = Path(folder), model.space(loudness)
+    rank, world = own_share()
+    own = {os.path.join(root, path) for path in found.paths[rank::world]}
     _prepare(folder)
-    with locked(folder, say=say):
-        if not (folder / FILE).is_file():
-            create(folder, name, space, model.latent_width)
-        with closing(Store(folder)) as store:
+    # Whoever works alone waits for the first of several processes.
+    with locked(folder, f".lock{rank or ''}", say=say), ExitStack() as opened:
+        with locked(folder, TURN):
+            if not (folder / FILE).is_file():
+                create(folder, name, space, model.latent_width)
+            store = opened.enter_context(closing(Store(folder)))
             check_space(store.space, space, str(folder), name)
             damaged, changes = store.check(), Changes()
             store.put_origin(name, root)
-            todo = _compare(store, root, found, damaged, changes)
-            changes.problems += found.problems(root)
-            for path in progress(todo):
-                _embed(store, model, path, changes)
-            store.compact()
-            changes.files = len(store)
+            todo = _compare(store, root, found, damaged, own, changes)
+            changes.problems += [] if rank else found.problems(root)
+        for path in progress(todo):
+            _embed(store, model, path, changes)
+        store.compact()
+        changes.files = len(store)
     return changes
 
 
@@ -141,9 +154,14 @@ def _prepare(folder: Path) -> None:
 
 
 def _compare(
-    store: Store, root: str, found: Found, damaged: set[int], changes: Changes
+    store: Store,
+    root: str,
+    found: Found,
+    damaged: set[int],
+    own: set[str],
+    changes: Changes,
 ) -> list[str]:
-    """The files of a tree to embed; what has moved or gone is noted in the index."""
+    """The `own` files of a tree to embed; what has moved or gone is noted."""
     todo, paths = [], [os.path.join(root, name) for name in found.paths]
     known: dict[str, Entry] = {entry.path: entry for entry in store.entries()}
     by_size: dict[int, list[Entry]] = {}
@@ -154,10 +172,10 @@ def _compare(
     for path in paths:
         entry = known.get(path)
         if entry is not None and entry.is_current() and entry.id not in damaged:
-            changes.unchanged += 1
+            changes.unchanged += path in own
         elif entry is None and _has_moved(store, path, by_size, moved):
             changes.moved += 1
-        else:
+        elif path in own:
             todo.append(path)
     # What cannot be seen now is not known to be gone.
     hidden = [os.path.join(root, name) for name, _ in found.unreadable]

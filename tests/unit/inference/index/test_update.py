@@ -322,15 +322,16 @@ def test_an_index_of_an_encoder(tmp_path, music, encoder):
         query_text(index, "calm")
 
 
-def work(index, music, seconds, begun):
+def work(index, music, seconds, begun, share):
+    os.environ.update(share)
     begun.set()
     update_index(index, music, ToneModel(seconds=seconds), "tones")
 
 
-def start(index, music, seconds):
+def start(index, music, seconds, **share):
     """An update in another process, past its imports."""
     begun = FORKS.Event()
-    process = FORKS.Process(target=work, args=(index, music, seconds, begun))
+    process = FORKS.Process(target=work, args=(index, music, seconds, begun, share))
     process.start()
     assert begun.wait(120)
     return process
@@ -372,3 +373,39 @@ def test_updates_at_the_same_time_wait(tmp_path, music, model):
     process.join(60)
     assert process.exitcode == 0
     assert counts(update(tmp_path, music, model)) == (0, 0, 0, 4)
+
+
+def test_several_processes_embed_a_share_each(tmp_path, music, model, monkeypatch):
+    """At once; what a killed one left is done by others, in any number."""
+    for number in range(20):
+        write_tone(music / f"{number:02d}.wav", 200 + 100 * number)
+    ranks = [
+        start(tmp_path / "index", music, 0.1, RANK=rank, WORLD_SIZE="2")
+        for rank in "01"
+    ]
+    try:
+        done = 0
+        while done < 5:
+            time.sleep(0.02)
+            if (tmp_path / "index" / "music.sqlite").exists():
+                done = len(MusicIndex(tmp_path / "index"))
+        ranks[0].kill()
+        ranks[1].join(60)
+        assert ranks[1].exitcode == 0
+    finally:
+        ranks[0].kill()
+        ranks[1].kill()
+    done = len(MusicIndex(tmp_path / "index"))
+    assert 12 <= done < 24
+    added = 0
+    for rank in "201":
+        monkeypatch.setenv("WORLD_SIZE", "3")
+        monkeypatch.setenv("RANK", rank)
+        changes = update(tmp_path, music, model)
+        assert changes.added + changes.unchanged == 8
+        added += changes.added
+    assert added == 24 - done
+    monkeypatch.undo()
+    assert counts(update(tmp_path, music, model)) == (0, 0, 0, 24)
+    update_index(tmp_path / "fresh", music, model, "tones")
+    assert_same(tmp_path / "index", tmp_path / "fresh")
