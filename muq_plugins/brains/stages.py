@@ -231,7 +231,7 @@ class PretrainBrain(StageBrain):
     They also have ``encoder_rank``, over how many directions the frames of clean music
     spread that come out of the encoder (RankMe, a share of its width). A model that
     knows no more than one that looks at nothing is called out in the log, once a tenth
-    of the updates is done.
+    of the updates is done and the learning rate has warmed up.
 
     Arguments and errors are those of `StageBrain`.
     """
@@ -291,7 +291,8 @@ class PretrainBrain(StageBrain):
         row = super().describe(statistics, stage)
         if heard[0] is not None:
             row["encoder_rank"] = directions(*heard)
-        late = self.optimizer_step >= self.optimizer_step_limit // 10
+        warm = getattr(self.hparams.lr_schedule, "warmup", 0)
+        late = self.optimizer_step >= max(self.optimizer_step_limit // 10, warm)
         if stage is sb.Stage.VALID and late and not self.called_out:
             self.called_out = self._call_out(row)
         return row
