@@ -38,6 +38,7 @@ TOKENIZERS = {
     "random_projection": "others",  # that of SpeechBrain
     "encodec_from_wavs": "others",  # beside our Mel-RVQ
 }
+INT8_TASK = ("inference", "fp32")  # the precision of what it leaves in floats
 LONG_CLIP = 60  # seconds: no training beyond, and no batches
 CALL_SECONDS = 0.2  # a shorter call is repeated, so that the clock does not matter
 LONG_CALL = 20.0  # a longer one needs no more than three turns
@@ -227,6 +228,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add("--repeats", type=int, help="turns of each side [5, quick: 3]")
     add("--batch", type=int, help="clips at a time, but 1 beyond a minute [1, GPU: 8]")
     add("--compile", action="store_true", help="torch.compile as well; always on GPU")
+    add("--int8", action="store_true", help="inference in int8 as well, on a CPU")
     add("--official-python", help="interpreter that has the package; none: without it")
     add("--cache", type=Path, default=default_cache(), help="for the environment")
     add("--out", type=Path, default=Path("results/benchmark"), help="for the report")
@@ -243,7 +245,7 @@ def main(argv: list[str] | None = None) -> None:
     """Measures, and writes ``results.json`` and ``table.md`` after each task."""
     settings = parse(argv)
     settings.out.mkdir(parents=True, exist_ok=True)
-    own = dict.fromkeys(("others", "ours", "compiled"), sys.executable)
+    own = dict.fromkeys(("others", "ours", "compiled", "int8"), sys.executable)
     pythons = {"official": settings.official_python, **own}
     if not settings.official_python:
         pythons["official"] = official_python(settings.cache)
@@ -265,6 +267,8 @@ def main(argv: list[str] | None = None) -> None:
             names = [TOKENIZERS.get(task["kind"], "official"), "ours"]
             if settings.compile and task["kind"] not in TOKENIZERS:
                 names.append("compiled")
+            if settings.int8 and (task["kind"], task["precision"]) == INT8_TASK:
+                names.append("int8")
             if settings.official_python == "none":
                 names = [name for name in names if name != "official"]
             some = {name: pythons[name] for name in names}

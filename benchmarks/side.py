@@ -240,6 +240,14 @@ class Compiled(Ours):
         self.model.mods.encoder.conformer.compile()
 
 
+class Int8(Ours):
+    """Ours in integers of 8 bits, for inference on a CPU."""
+
+    def load(self) -> None:
+        super().load()
+        self.model.int8()
+
+
 class Others(Side):
     """SpeechBrain's random projection, and EnCodec with random weights."""
 
@@ -266,7 +274,13 @@ class Others(Side):
         )
 
 
-SIDES = {"official": Official, "ours": Ours, "compiled": Compiled, "others": Others}
+SIDES = {
+    "official": Official,
+    "ours": Ours,
+    "compiled": Compiled,
+    "int8": Int8,
+    "others": Others,
+}
 
 
 def peak(reset: bool = False) -> int:
