@@ -681,12 +681,13 @@ class StageBrain(sb.Brain):
             self.modules[self.stage_name] = self.shares = FSDP(self.module)
             return
         # Without device_ids, which would bring lengths and keys to the device as well.
-        self.modules[self.stage_name] = DistributedDataParallel(
-            self.modules[self.stage_name],
-            find_unused_parameters=self.find_unused_parameters,
-            # Running statistics are those of all processes, not of the first.
-            broadcast_buffers=False,
+        wrapped = DistributedDataParallel(
+            self.module, find_unused_parameters=self.find_unused_parameters
         )
+        # Running statistics are those of all processes, not of the first. (The argument
+        # of this name is deprecated since torch 2.14.)
+        wrapped.broadcast_buffers = False
+        self.modules[self.stage_name] = wrapped
 
     def _use_training_precision_for_evaluation(self, hparams, run_opts) -> None:
         """SpeechBrain validates in fp32 unless told otherwise; we do as in training."""
