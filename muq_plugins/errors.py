@@ -106,3 +106,12 @@ def shown(words: str | os.PathLike) -> str:
     """
     steering = r"[\0-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]"
     return re.sub(steering, "\ufffd", os.fspath(words))
+
+
+def duration(seconds: float) -> str:
+    """Such as "1 h 20 min", "20 min 5 s" and "5 s"."""
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {seconds} s" if minutes else f"{seconds} s"

@@ -45,11 +45,14 @@ from muq_plugins.data.clips import (
     training_loader,
 )
 from muq_plugins.data.preparation import Manifests
-from muq_plugins.errors import ENDING, Interrupted, UserError
+from muq_plugins.errors import ENDING, Interrupted, UserError, duration
 from muq_plugins.lobes.finite import Refusals, finite
 from muq_plugins.lobes.objectives.base import StageOutput
 
 logger = get_logger(__name__)
+
+# Updates after which it is known how long one takes.
+FIRST_STEPS = 10
 
 
 class TrainingInterrupted(Interrupted):
@@ -282,7 +285,8 @@ class StageBrain(sb.Brain):
         self._set_train_mode()
         self.zero_grad(set_to_none=True)
         self.logbook.start_clock()
-        last_checkpoint = time.monotonic()
+        started = last_checkpoint = time.monotonic()
+        first = self.optimizer_step
         with (
             Interrupts() as interrupts,
             tqdm(
@@ -305,10 +309,16 @@ class StageBrain(sb.Brain):
                     self._log_train(files)
                     bar.set_postfix(self.progress(self.logbook.row))
                 early = self.looks_early and step == limit // 10
-                if valid_loader is not None and (
-                    done or early or step % self.hparams.valid_interval == 0
-                ):
+                look = done or early or step % self.hparams.valid_interval == 0
+                if look and valid_loader is not None:
                     self.validate(valid_loader)
+                # What a bar shows all the time.
+                made = step - first
+                told = made == FIRST_STEPS or look and made > FIRST_STEPS
+                if told and not (show or done):
+                    pace = (time.monotonic() - started) / made
+                    left = duration((limit - step) * pace)
+                    logger.info(f"Step {step} of {limit}: about {left} left.")
                 minutes = (time.monotonic() - last_checkpoint) / 60
                 due = 0 < self.ckpt_interval_minutes < minutes
                 due |= (
@@ -645,8 +655,14 @@ class StageBrain(sb.Brain):
         if self.shares is not None:
             self.shares.scatter()
         self.logbook.forget_after(self.optimizer_step)
-        if self.optimizer_step > 0:
-            logger.info(f"Going on from step {self.optimizer_step}.")
+        step, limit = self.optimizer_step, self.optimizer_step_limit
+        if 0 < step < limit:
+            seconds = self.logbook.seconds + self.logbook.elapsed
+            left = duration((limit - step) * seconds / step)
+            logger.info(
+                f"Going on from step {step} of {limit}: {left} of training are left at "
+                f"its pace so far."
+            )
 
     def _compile(self) -> None:
         """Has the module compile what it can of itself.

@@ -64,12 +64,12 @@ class Logbook:
         self.statistics = RunningStatistics()
         self.audio_seconds = 0.0
         self.failures: list[tuple[str, str]] = []
-        self._elapsed = 0.0
+        self.elapsed = 0.0  # before the clock went on
         self._started = time.monotonic()
 
     def start_clock(self) -> None:
         """Goes on with the stretch that is there, from now on."""
-        self._started = time.monotonic() - self._elapsed
+        self._started = time.monotonic() - self.elapsed
 
     def agree(self) -> None:
         """Gives what all processes have counted to the first of them."""
@@ -103,7 +103,7 @@ class Logbook:
             return
         self.heard = state["audio_seconds"]
         if stretch := state.get("stretch"):
-            self._elapsed = stretch["seconds"]
+            self.elapsed = stretch["seconds"]
             self.audio_seconds = stretch["audio_seconds"]
             self.failures = [tuple(failure) for failure in stretch["failures"]]
             self.statistics.restore(stretch["statistics"])

@@ -16,6 +16,7 @@ from muq_plugins.experiment.experiment import (
     load_stage,
     run_script,
     save_experiment,
+    stages,
 )
 from muq_plugins.experiment.extends import resolve_experiment
 from muq_plugins.experiment.run_folder import note_inputs
@@ -32,4 +33,5 @@ __all__ = [
     "resolve_experiment",
     "run_script",
     "save_experiment",
+    "stages",
 ]

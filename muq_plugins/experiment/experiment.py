@@ -10,7 +10,8 @@ import os
 import shlex
 import signal
 import sys
-from collections.abc import Callable, Iterator, Mapping
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,12 +21,14 @@ import ruamel.yaml
 import torch.distributed as dist
 from hyperpyyaml import load_hyperpyyaml
 from ruamel.yaml.nodes import MappingNode
+from speechbrain.utils.logger import get_logger
 from speechbrain.utils.run_opts import HELP_TEXTS, RunOptions
 
 from muq_plugins.errors import (
     ENDING,
     Interrupted,
     UserError,
+    duration,
     refusal,
     shown,
     words_of,
@@ -48,6 +51,8 @@ from muq_plugins.experiment.extends import (
 from muq_plugins.experiment.run_folder import HYPERPARAMS, open_run
 from muq_plugins.files import replace_file
 from muq_plugins.shipped import find_experiment
+
+logger = get_logger(__name__)
 
 # Libraries that say every step they take, which nobody looks for in the log of a run.
 TALKATIVE = (
@@ -208,6 +213,16 @@ def load_part(path: str | os.PathLike, key: str) -> Any:
     kept = {name: value for name, value in tree.items() if name in wanted}
     with _named(Path(path)):
         return load_hparams(dump_yaml(kept))[key]
+
+
+def stages(names: Iterable[str], of: str = "") -> Iterator[None]:
+    """Tells, at each `next`, which stage of a run begins, on the main process."""
+    names, began = list(names), time.monotonic()
+    for number, name in enumerate(names, start=1):
+        taken = f", {duration(time.monotonic() - began)} so far" * (number > 1)
+        words = f"{of}stage {number} of {len(names)}: {name}{taken}"
+        logger.info(words[0].upper() + words[1:])
+        yield
 
 
 def each_model(experiment: Experiment) -> Iterator[Experiment]:

@@ -23,11 +23,12 @@ import speechbrain as sb
 import torch
 from speechbrain.utils.distributed import run_on_main
 from train import train
+from train_tokenizer import stages_of
 
 from muq_plugins.data.preparation import prepare_manifests
 from muq_plugins.errors import UserError
 from muq_plugins.evaluation.distillation import FOLDER, Model, compare
-from muq_plugins.experiment import load_experiment, run_script
+from muq_plugins.experiment import load_experiment, run_script, stages
 from muq_plugins.inference.export import export_onnx
 from muq_plugins.inference.mulan import MuQMuLan
 from muq_plugins.inference.muq import MuQ
@@ -98,7 +99,9 @@ def main(argv):
     """Trains the student that the command line asks for, and compares."""
     experiment = load_experiment(argv)
     sb.utils.distributed.ddp_init_group(experiment.run_opts)
-    train(experiment)
+    progress = stages([*stages_of(experiment.hparams), "comparison with the teacher"])
+    train(experiment, progress)
+    next(progress)
     with torch.no_grad():
         run_on_main(compare_forms, args=[experiment])
 

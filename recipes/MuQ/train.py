@@ -24,7 +24,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import speechbrain as sb
 from speechbrain.utils.distributed import infer_device, run_on_main
-from train_tokenizer import prepare, targets_of, train_tokenizer
+from train_tokenizer import prepare, stages_of, targets_of, train_tokenizer
 
 from muq_plugins.brains import PretrainBrain
 from muq_plugins.brains.fsdp import check_fsdp
@@ -38,20 +38,24 @@ from muq_plugins.experiment import (
     load_experiment,
     run_script,
     save_experiment,
+    stages,
 )
 from muq_plugins.inference.folders import find_model
 from muq_plugins.inference.muq import save_muq
 from muq_plugins.inference.teachers import credits_of
 
 
-def train(experiment):
-    """Trains the model of an experiment and returns its run folder."""
+def train(experiment, progress):
+    """Trains the model of an experiment and returns its run folder.
+
+    ``progress`` is made by `stages`.
+    """
     hparams, run_opts = experiment.hparams, experiment.run_opts
     if "modules" not in hparams:
         raise UserError(f"{experiment.path} has no student: use train_tokenizer.py.")
     stage = hparams["modules"]["pretrain"]
     check_fsdp(stage, hparams, run_opts)
-    manifests = prepare(experiment, stage)
+    manifests = prepare(experiment, stage, progress)
 
     # The targets: with a tokenizer that is given, or trained first, or as it is made.
     tokenizers = []
@@ -59,10 +63,12 @@ def train(experiment):
         folder = wanted["tokenizer_folder"]
         if folder is None and wanted["tokenizer"] is not None:
             folder = Path(hparams["output_folder"]) / f"tokenizer{name and '_' + name}"
+            next(progress)
             train_tokenizer(experiment, wanted, manifests, folder)
         if folder is not None:
             tokenizers.append(folder)
         if wanted["labels"] is not None:
+            next(progress)
             target = wanted["target"].to(run_opts.device or infer_device())
             labelled = wanted["labels"].target_for(target, manifests)
             stage.replace_target(target, labelled)
@@ -76,7 +82,9 @@ def train(experiment):
         checkpointer=hparams["checkpointer"],
     )
     train_loader, valid_loader, test_loader = brain.make_loaders(manifests)
+    next(progress)
     brain.fit(train_loader, valid_loader)
+    next(progress)
     statistics = brain.validate(test_loader, kind="test")
 
     def finish():
@@ -99,15 +107,17 @@ def main(argv):
     hparams = experiment.hparams
     sb.utils.distributed.ddp_init_group(experiment.run_opts)
     if "iterations" not in hparams:
-        train(experiment)
+        train(experiment, stages(stages_of(hparams)))
         return
     folder, models = hparams["output_folder"], each_model(experiment)
+    count = hparams["iterations"] + (hparams["teacher"] is None)
     runs = [run for run in [hparams["teacher"]] if run is not None]
     for run in runs:
         find_model(run)
     run_on_main(save_experiment, args=[experiment, folder])
-    for model in models:
-        runs.append(train(model))
+    for number, model in enumerate(models, start=1):
+        of = f"Model {number} of {count}, "
+        runs.append(train(model, stages(stages_of(model.hparams), of)))
         run_on_main(iterations_report, args=[folder, runs])
 
 

@@ -23,6 +23,7 @@ from speechbrain.utils.distributed import infer_device, run_on_main
 from speechbrain.utils.seed import seed_everything
 from train import train as pretrain
 from train_tokenizer import check as check_batches
+from train_tokenizer import stages_of
 
 from muq_plugins.brains import MuLanBrain
 from muq_plugins.brains.processes import share_pairs, world_size
@@ -44,6 +45,7 @@ from muq_plugins.experiment import (
     note_inputs,
     run_script,
     save_experiment,
+    stages,
 )
 from muq_plugins.inference.folders import find_model
 from muq_plugins.inference.mulan import MuQMuLan, save_mulan
@@ -99,7 +101,8 @@ def load_encoder(experiment, manifests):
         measure_batch_statistics(encoder, wavs)
         return encoder, manifests.heard()
     if source is None:
-        source = pretrain(load_stage(experiment, hparams["pretraining"]))
+        before = load_stage(experiment, hparams["pretraining"])
+        source = pretrain(before, stages(stages_of(before.hparams), "Encoder, "))
     with given_by_user():
         model = MuQ.from_pretrained(source, "cpu")
         return model.mods.encoder.requires_grad_(), model.trained_on
@@ -114,6 +117,11 @@ def train_mulan(experiment):
     """Trains the two towers of an experiment and returns its run folder."""
     hparams, run_opts = experiment.hparams, experiment.run_opts
     folder = Path(hparams["output_folder"])
+    names = ["music", f"training ({hparams['optimizer_step_limit']} updates)"]
+    if hparams["encoder"] is None:
+        names.insert(1, "encoder")
+    progress = stages([*names, "test, evaluation and report"])
+    next(progress)
     with given_by_user():
         manifests = prepare_manifests(**hparams["data"])
         if hparams["captions_file"] is not None:
@@ -123,6 +131,8 @@ def train_mulan(experiment):
         captions = hparams["captions"](
             {**manifests.train, **manifests.valid, **manifests.test}
         )
+    if hparams["encoder"] is None:
+        next(progress)
     encoder, heard = load_encoder(experiment, manifests)
     models = {}
     if hparams["encoder"] != "untrained":
@@ -153,7 +163,9 @@ def train_mulan(experiment):
             checkpointer=hparams["checkpointer"],
         )
         train_loader, valid_loader, test_loader = brain.make_loaders(manifests)
+    next(progress)
     brain.fit(train_loader, valid_loader)
+    next(progress)
     brain.validate(test_loader, kind="test")
 
     def finish():

@@ -9,6 +9,7 @@ On the embedded corpus, or on any folder of recordings; of any pre-training file
 """
 
 import os
+from itertools import islice
 from pathlib import Path
 
 # Before torch is imported: threads that wait for each other must not take the cores
@@ -32,6 +33,7 @@ from muq_plugins.experiment import (
     note_inputs,
     run_script,
     save_experiment,
+    stages,
 )
 from muq_plugins.inference.tokenizer import load_tokenizer, save_tokenizer
 from muq_plugins.lobes import TokenizerTraining
@@ -48,6 +50,19 @@ def targets_of(hparams):
     """
     own = {"": hparams} if "target" in hparams else {}
     return own | hparams.get("targets", {})
+
+
+def stages_of(hparams):
+    """What a training does, one after the other; its tokenizers come first."""
+    yield "music"
+    for name, wanted in targets_of(hparams).items():
+        if wanted["tokenizer_folder"] is None and wanted["tokenizer"] is not None:
+            updates = {**hparams, **wanted["tokenizer"]}["optimizer_step_limit"]
+            yield f"tokenizer{name and ' ' + name} ({updates} updates)"
+        if wanted["labels"] is not None:
+            yield "labels"
+    yield f"training ({hparams['optimizer_step_limit']} updates)"
+    yield "test, probe and report" if hparams["final_probe"] else "test and report"
 
 
 def check(values):
@@ -74,7 +89,7 @@ def check(values):
             share_clips(*sizes, world_size(), prefix)
 
 
-def prepare(experiment, module):
+def prepare(experiment, module, progress):
     """Opens the run folder, finds the music and what is given to learn from it."""
     hparams, folder = experiment.hparams, experiment.hparams["output_folder"]
     check(hparams)
@@ -88,6 +103,7 @@ def prepare(experiment, module):
         load_tokenizer(target, tokenizer_folder)
     run_on_main(save_experiment, args=[experiment, folder])
     sb.create_experiment_directory(folder)
+    next(progress)
     manifests = prepare_manifests(**hparams["data"])
     normalise(module, manifests, hparams["mel_statistics"])
     models = {}
@@ -119,6 +135,7 @@ def train_tokenizer(experiment, wanted, manifests, folder):
     target, folder = wanted["target"], Path(folder)
     if (folder / "inference").is_dir():  # made last, and only as a whole
         load_tokenizer(target, folder)
+        logger.info(f"It is finished, in {folder}.")
         return
     # What stage 1 does not say is as in stage 2; the command line means stage 2.
     hparams = {**experiment.hparams, **wanted["tokenizer"]}
@@ -170,7 +187,9 @@ def main(argv):
             f"--{name} is a setting of the student's training, which is not done here: "
             f"give --tokenizer.{name}."
         )
-    manifests = prepare(experiment, hparams["target"])
+    progress = stages(islice(stages_of(hparams), 2))
+    manifests = prepare(experiment, hparams["target"], progress)
+    next(progress)
     train_tokenizer(experiment, hparams, manifests, hparams["output_folder"])
 
 

@@ -46,6 +46,9 @@ def test_the_student_learns(distilled):
     test = select(rows, kind="test")[-1]
     assert 0 < test["constant_cosine"] < 1 and 0 < test["cosine"] < 1
     assert "Has it learned from the music?" in (run / "report.md").read_text()
+    told = (run / "log.txt").read_text()
+    assert "Stage 2 of 4: training (8 updates)" in told
+    assert "Stage 4 of 4: comparison with the teacher" in told
 
 
 def test_the_table_has_every_form_of_the_student(distilled):

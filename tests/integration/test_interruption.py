@@ -47,6 +47,7 @@ def test_two_processes_learn_what_one_learns(options, tmp_path):
     common += ["--distributed_backend", "gloo", "--output_folder", tmp_path / "two"]
     result = run_command(*torchrun, *recipe_options(common))
     assert "Report:" in result.stdout
+    assert result.stdout.count("Stage 2 of 3: training (20 updates)") == 1
     one, two = (
         read_metrics(tmp_path / name / "metrics.jsonl") for name in ("one", "two")
     )

@@ -77,6 +77,11 @@ def test_every_iteration_leaves_a_run_and_its_numbers(iterations):
         rows = read_metrics(run / "metrics.jsonl")
         assert [row["step"] for row in select(rows, kind="train")] == [1, 2]
         assert (run / "labels" / "verified.json").is_file() == (number > 0)
+        log, names = (run / "log.txt").read_text(), [" labels"] * (number > 0)
+        total = 4 + len(names)
+        for stage, name in enumerate([" music", " tokenizer", *names, " training"], 1):
+            words = f"Model {number + 1} of 3, stage {stage} of {total}:{name}"
+            assert words in log
     rows = json.loads((iterations / "iterations.json").read_text(encoding="utf-8"))
     assert [row["run"][-1] for row in rows] == ["0", "1", "2"]
     for row in rows:

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import re
 import shutil
 
 import pytest
@@ -47,6 +48,29 @@ def test_a_run_is_documented(started, tokenizer_run):
             assert (folder / name).stat().st_size > 0, name
 
 
+def stages_in(text):
+    """Which stages a run has told of, without the time that they took."""
+    found = re.findall(r"[Ss]tage \d of \d: .*", text)
+    return [re.sub(r", [^,]* so far$", "", words) for words in found]
+
+
+def test_it_tells_which_stage_begins_and_how_long_it_takes(started, pretrain_run):
+    folder, _, result = started
+    stages = [
+        "Stage 1 of 4: music",
+        "Stage 2 of 4: tokenizer (30 updates)",
+        "Stage 3 of 4: training (10 updates)",
+        "Stage 4 of 4: test, probe and report",
+    ]
+    assert stages_in(result.stdout) == stages
+    assert stages_in((folder / "log.txt").read_text()) == stages
+    assert re.search(r"Stage 4 .*, \d+ s so far", result.stdout)
+    assert re.search(r"Step 10 of 30: about \d+ s left", result.stdout)
+    # With a finished tokenizer there is nothing to train before.
+    given = stages_in((pretrain_run / "log.txt").read_text())
+    assert given[1] == "Stage 2 of 3: training (12 updates)"
+
+
 def test_a_tokenizer_is_trained_first_and_leaves_everything(started):
     folder, _, result = started
     folder = folder / "tokenizer"
@@ -87,6 +111,9 @@ def test_the_same_command_again_trains_nothing_again(started):
     again = recipe("train.py", *given)
     assert weights.stat().st_mtime_ns == before
     assert "Report:" in again.stdout
+    assert "Stage 2 of 4: tokenizer" in again.stdout
+    assert f"It is finished, in {folder / 'tokenizer'}." in again.stdout
+    assert " left." not in again.stdout
 
 
 def test_the_rows_are_the_golden_ones(tokenizer_run, pretrain_run):

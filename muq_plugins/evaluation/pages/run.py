@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from muq_plugins.errors import duration
 from muq_plugins.evaluation.figures.lines import (
     Level,
     Line,
@@ -324,7 +325,7 @@ def training_time(run: Run) -> Iterator[Fact]:
     rows = run.rows
     _, speed = series(select(rows, kind="train"), "audio_seconds_per_second")
     speed = speed[np.isfinite(speed)]
-    note = _duration(rows[-1]["time"])
+    note = duration(rows[-1]["time"])
     if speed.size:
         note += f", {speed.mean():,.0f} seconds of audio per second"
     yield Fact("Training", f"{rows[-1]['step']:,} steps", note)
@@ -383,11 +384,3 @@ def _span(values, form: str) -> str:
     """The smallest and the largest value, or one number if they read the same."""
     low, high = form.format(float(values.min())), form.format(float(values.max()))
     return low if low == high else f"{low}–{high}"
-
-
-def _duration(seconds: float) -> str:
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes} min"
-    return f"{minutes} min {seconds} s" if minutes else f"{seconds} s"

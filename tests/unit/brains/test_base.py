@@ -4,14 +4,16 @@ The letters are those of the traps that were found by running SpeechBrain 1.1.2.
 """
 
 import copy
+import logging
 import signal
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from speechbrain.utils.run_opts import RunOptions
 
-from muq_plugins.brains import TrainingInterrupted
+from muq_plugins.brains import TrainingInterrupted, base, logbook
 from muq_plugins.errors import UserError
 from muq_plugins.evaluation.run_files import read_metrics
 
@@ -144,6 +146,37 @@ def test_metrics_beyond_the_checkpoint_are_dropped(make_brain, loaders):
     ]
     assert [r["step"] for r in rows] == [1, 2, 3, 4]
     assert max(r["loss"] for r in rows) < 99
+
+
+def test_it_tells_how_long_the_rest_takes(make_brain, loaders, monkeypatch, caplog):
+    """By what updates have taken, 30 s here, also those before an interruption."""
+    clock = SimpleNamespace(now=0.0)
+    clock.monotonic = lambda: clock.now
+    monkeypatch.setattr(base, "time", clock)
+    monkeypatch.setattr(logbook, "time", clock)
+    monkeypatch.setattr(base, "FIRST_STEPS", 1)
+    caplog.set_level(logging.INFO)
+
+    def told(limit, **changes):
+        caplog.clear()
+        brain = make_brain(optimizer_step_limit=limit, log_interval=4, **changes)
+
+        def wait(*_):
+            clock.now += 30
+
+        brain.on_fit_batch_start = wait
+        brain.fit(*loaders(brain))
+        records = [record.getMessage() for record in caplog.records]
+        return [words for words in records if "left" in words or "Going on" in words]
+
+    assert told(2) == ["Step 1 of 2: about 30 s left."]
+    assert told(6) == [
+        "Going on from step 2 of 6: 2 min 0 s of training are left at its pace so far.",
+        "Step 3 of 6: about 1 min 30 s left.",
+    ]
+    assert told(6) == []
+    # A bar tells that itself.
+    assert told(3, noprogressbar=False, folder="with a bar") == []
 
 
 def test_accumulation_loses_nothing_at_the_end_of_an_epoch(make_brain, loaders):  # h
