@@ -54,7 +54,7 @@ class BeatAnswer(NamedTuple):
 
 
 def tempo_of(beats: np.ndarray) -> float:
-    """Beats in a minute, by the mean of what is between two; NaN of one beat.
+    """Beats in a minute, by the mean of what is between two; NaN if nothing tells it.
 
     Of all that is near the median, which alone is a whole number of frames: at 25 Hz,
     those nearest to 120 beats in a minute are 115 and 125.
@@ -63,7 +63,9 @@ def tempo_of(beats: np.ndarray) -> float:
         return float("nan")
     steps = np.diff(beats)
     median = np.median(steps)
-    return 60 / float(steps[np.abs(steps - median) <= median / 4].mean())
+    near = steps[np.abs(steps - median) <= median / 4]
+    # The median of two that differ is near neither.
+    return 60 / float(near.mean()) if len(near) else float("nan")
 
 
 def tempo_hits(tempo: float, truth: float) -> tuple[bool, bool]:

@@ -119,6 +119,7 @@ def test_a_tempo_is_right_within_four_percent_and_its_multiples_for_acc2():
     beats = np.floor(np.delete(np.arange(0.3, 15, 0.5), 7) * RATE) / RATE
     assert tempo_of(beats) == pytest.approx(120, rel=5e-3)
     assert np.isnan(tempo_of(beats[:1]))
+    assert np.isnan(tempo_of(np.array([0.0, 0.3, 2.0])))  # steps that tell nothing
 
 
 def test_chords_become_what_mir_eval_takes_for_the_same():
