@@ -66,6 +66,8 @@ TALKATIVE = (
     "huggingface_hub",
     "matplotlib",
     "numba",
+    "onnx_ir",
+    "onnxscript",
     "urllib3",
 )
 
