@@ -103,10 +103,14 @@ class WholeOptimizer:
 
         `AtomicCheckpointer` does, before the main process writes.
         """
-        state = tree_map(
-            lambda value: whole(value).cpu() if torch.is_tensor(value) else value,
-            self.optimizer.state_dict(),
-        )
+
+        def collect(value: Any) -> Any:
+            value = whole(value) if torch.is_tensor(value) else value
+            if rank():  # which keeps nothing, and need not have room for it
+                return None
+            return value.cpu() if torch.is_tensor(value) else value
+
+        state = tree_map(collect, self.optimizer.state_dict())
         self._whole = {} if rank() else state
         return self._whole
 
@@ -117,7 +121,8 @@ class WholeOptimizer:
 
     @mark_as_loader
     def _load(self, path: str | Path, end_of_epoch: bool) -> None:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        # Mapped, as each process reads all of it and keeps a share.
+        state = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
         parameters = [p for g in self.optimizer.param_groups for p in g["params"]]
         for number, values in state["state"].items():
             like = parameters[number]
