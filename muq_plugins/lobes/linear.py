@@ -43,6 +43,16 @@ class Pointwise(nn.Conv1d):
         return linear(vectors, self.weight[..., 0])
 
 
+def round_weights(module: nn.Module, dtype: torch.dtype) -> None:
+    """Rounds the weights of linear maps once, as autocast would at every call.
+
+    For inference under that autocast, where results stay the same, bit for bit.
+    """
+    for part in module.modules():
+        if isinstance(part, (Linear, Pointwise)):
+            part.to(dtype)
+
+
 def onednn_applies(inputs: Tensor, weight: Tensor) -> bool:
     """Whether oneDNN's operators may take the place of torch's."""
     return (

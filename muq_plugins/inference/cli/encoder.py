@@ -184,6 +184,8 @@ class Embedding:
         batch_seconds: float,
         loudness: float | None = None,
     ):
+        import torch
+
         from muq_plugins.inference.space import (
             FADE_SECONDS,
             TRACK,
@@ -191,6 +193,8 @@ class Embedding:
             Space,
             windows,
         )
+        from muq_plugins.lobes import MuQEncoder
+        from muq_plugins.lobes.linear import round_weights
 
         encoder = model.mods.encoder
         num_states = encoder.num_layers + 1
@@ -217,6 +221,8 @@ class Embedding:
         )
         self.device = str(model.device)
         self.dtype = dtype
+        if dtype == "bfloat16" and isinstance(encoder, MuQEncoder):
+            round_weights(encoder.conformer, torch.bfloat16)
         self.sample_rate = encoder.sample_rate
         self.frame_rate = encoder.frame_rate
         self.min_samples = encoder.min_samples

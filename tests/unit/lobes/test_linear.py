@@ -4,7 +4,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from muq_plugins.lobes.linear import Linear, linear
+from muq_plugins.lobes import MuQEncoder
+from muq_plugins.lobes.linear import Linear, linear, round_weights
 
 
 @pytest.mark.parametrize("shape", [(7,), (3, 5, 7), (2, 7), (0, 7)])
@@ -50,3 +51,19 @@ def test_exported_graphs_hold_common_operators_only():
     assert "mkldnn" not in str(program.graph)
     traced = torch.jit.trace(Linear(7, 4), torch.randn(3, 7))
     assert "mkldnn" not in str(traced.inlined_graph)
+
+
+@torch.no_grad()
+def test_weights_that_are_rounded_once_give_what_autocast_gives():
+    torch.manual_seed(0)
+    encoder = MuQEncoder(32, num_layers=2, num_heads=4, ffn_width=64, conv_channels=4)
+    encoder.eval()
+    wavs = torch.randn(2, 24000) / 10
+    with torch.autocast("cpu", torch.bfloat16):
+        expected = encoder(wavs, torch.tensor([1.0, 0.6])).hidden_states
+    round_weights(encoder.conformer, torch.bfloat16)
+    dtypes = [p.dtype for p in encoder.conformer.parameters() if p.dim() == 2]
+    assert set(dtypes) == {torch.bfloat16}
+    with torch.autocast("cpu", torch.bfloat16):
+        found = encoder(wavs, torch.tensor([1.0, 0.6])).hidden_states
+    assert all(map(torch.equal, found, expected))
