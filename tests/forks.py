@@ -89,3 +89,32 @@ def fork_ranks(script, *arguments, **environment):
         for rank in "01"
     ]
     return [rank.result() for rank in ranks]
+
+
+def in_two_processes(work, folder, *arguments):
+    """Has two processes that train together call ``work(rank, folder, ...)``."""
+    workers = [
+        FORKS.Process(target=_train_together, args=(rank, work, folder, *arguments))
+        for rank in (0, 1)
+    ]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(240)
+        worker.kill()
+    assert [worker.exitcode for worker in workers] == [0, 0]
+
+
+def _train_together(rank, work, folder, *arguments):
+    """Becomes one of the two, on one thread."""
+    import torch
+    import torch.distributed as dist
+
+    torch.set_num_threads(1)
+    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2")
+    method = f"file://{Path(folder, 'rendezvous')}"
+    dist.init_process_group("gloo", method, world_size=2, rank=rank)
+    try:
+        work(rank, folder, *arguments)
+    finally:
+        dist.destroy_process_group()

@@ -28,7 +28,7 @@ class FSDP(nn.Module):
 
     The twin is trained, with gradients and optimizer of the share alone. The module is
     what any process can validate or export without the others, after `gather`. Frozen
-    parts, random and running statistics are the same objects in both.
+    parts and running statistics are the same objects in both.
 
     Arguments
     ---------

@@ -1,6 +1,5 @@
 """Processes that hold a share each learn what processes learn that hold all."""
 
-import os
 from types import SimpleNamespace
 
 import pytest
@@ -21,7 +20,7 @@ from muq_plugins.lobes import (
     StackedFrames,
     Target,
 )
-from tests.forks import FORKS
+from tests.forks import in_two_processes
 from tests.unit.brains.conftest import HPARAMS
 from tests.unit.data.recordings import noise_manifest
 
@@ -85,17 +84,10 @@ def train(folder, manifest, fsdp, limit):
 
 def work(rank, folder, manifest):
     """One of two processes."""
-    torch.set_num_threads(1)
-    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2")
-    method = f"file://{folder / 'rendezvous'}"
-    dist.init_process_group("gloo", method, world_size=2, rank=rank)
-    try:
-        for name, commands in RUNS.items():
-            for fsdp, limit in commands:
-                result = train(folder / name, manifest, fsdp, limit)
-            torch.save(result, folder / f"{name}.{rank}")
-    finally:
-        dist.destroy_process_group()
+    for name, commands in RUNS.items():
+        for fsdp, limit in commands:
+            result = train(folder / name, manifest, fsdp, limit)
+        torch.save(result, folder / f"{name}.{rank}")
 
 
 @pytest.fixture(scope="module")
@@ -104,15 +96,7 @@ def runs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("fsdp")
     noise = noise_manifest(folder, [0.6] * 9, level=0.35, subtype="FLOAT")
     manifest = {str(index): entry for index, entry in enumerate(noise.values())}
-    workers = [
-        FORKS.Process(target=work, args=(rank, folder, manifest)) for rank in (0, 1)
-    ]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join(240)
-        worker.kill()
-    assert [worker.exitcode for worker in workers] == [0, 0]
+    in_two_processes(work, folder, manifest)
     return folder
 
 

@@ -1,12 +1,9 @@
 """Objectives in a Brain: resumed, left out, and on two processes."""
 
-import multiprocessing
-import os
 from types import SimpleNamespace
 
 import pytest
 import torch
-import torch.distributed as dist
 from speechbrain.nnet.schedulers import WarmCoolDecayLRSchedule
 
 from muq_plugins.brains import AtomicCheckpointer, PretrainBrain
@@ -30,6 +27,7 @@ from muq_plugins.lobes import (
     VectorRegression,
     WaveformTransformer,
 )
+from tests.forks import in_two_processes
 from tests.unit.brains.conftest import HPARAMS
 
 UPDATES = 4
@@ -199,32 +197,14 @@ def test_an_update_that_is_left_out_does_not_move_the_teacher(manifest, tmp_path
 
 def work(rank, folder, manifest):
     """One of two processes."""
-    torch.set_num_threads(1)
-    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2")
-    method = f"file://{folder / 'rendezvous'}"
-    dist.init_process_group("gloo", method, world_size=2, rank=rank)
-    try:
-        options = {"distributed_launch": True, "distributed_backend": "gloo"}
-        for kind, (_, _, size) in KINDS.items():
-            state = train(folder / f"two_{kind}", manifest, kind, size, 4, options)
-            torch.save(state, folder / f"{kind}.{rank}")
-    finally:
-        dist.destroy_process_group()
+    options = {"distributed_launch": True, "distributed_backend": "gloo"}
+    for kind, (_, _, size) in KINDS.items():
+        state = train(folder / f"two_{kind}", manifest, kind, size, 4, options)
+        torch.save(state, folder / f"{kind}.{rank}")
 
 
 def test_two_processes_learn_what_one_learns(manifest, tmp_path):
-    context = multiprocessing.get_context(
-        "spawn" if torch.cuda.is_initialized() else "fork"
-    )
-    workers = [
-        context.Process(target=work, args=(rank, tmp_path, manifest)) for rank in (0, 1)
-    ]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join(120)
-        worker.kill()
-    assert [worker.exitcode for worker in workers] == [0, 0]
+    in_two_processes(work, tmp_path, manifest)
     for kind, (_, size, _) in KINDS.items():
         alone = train(tmp_path / f"one_{kind}", manifest, kind, size)
         rows = [

@@ -1,16 +1,14 @@
 """What is learned does not follow from the number of processes."""
 
-import os
 from types import SimpleNamespace
 
 import pytest
 import torch
-import torch.distributed as dist
 
 from muq_plugins.brains import AtomicCheckpointer, StageBrain
 from muq_plugins.brains.processes import share_clips, share_pairs
 from muq_plugins.evaluation.run_files import read_metrics
-from tests.forks import FORKS
+from tests.forks import in_two_processes
 from tests.unit.brains.conftest import HPARAMS, ToyStage
 
 #: Updates, steps between rows, between validations, and between checkpoints
@@ -62,24 +60,15 @@ def train(folder, make_loaders, killed_after=None, run_opts=None, spoiled=None):
 
 def work(rank, folder, manifest):
     """One of two processes: from the beginning, and on from a run of one."""
-    torch.set_num_threads(1)
-    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2")
-    method = f"file://{folder / 'rendezvous'}"
-    dist.init_process_group("gloo", method, world_size=2, rank=rank)
-    try:
-        options = {"distributed_launch": True, "distributed_backend": "gloo"}
-        for run, ends in (("two", [None]), ("went_on", [None]), ("both", [7, None])):
-            for end in ends:
-                state = train(folder / run, share_of(manifest), end, options)
-        torch.save(state, folder / f"state.{rank}")
-        # Only the second process hears what is not finite.
-        spoiled = 0 if rank else None
-        state = train(
-            folder / "two_spoiled", share_of(manifest), None, options, spoiled
-        )
-        torch.save(state, folder / f"spoiled.{rank}")
-    finally:
-        dist.destroy_process_group()
+    options = {"distributed_launch": True, "distributed_backend": "gloo"}
+    for run, ends in (("two", [None]), ("went_on", [None]), ("both", [7, None])):
+        for end in ends:
+            state = train(folder / run, share_of(manifest), end, options)
+    torch.save(state, folder / f"state.{rank}")
+    # Only the second process hears what is not finite.
+    spoiled = 0 if rank else None
+    state = train(folder / "two_spoiled", share_of(manifest), None, options, spoiled)
+    torch.save(state, folder / f"spoiled.{rank}")
 
 
 def share_of(manifest):
@@ -102,15 +91,7 @@ def runs(tmp_path_factory, manifest):
     assert train(folder / "killed", share_of(manifest), 7) is None
     train(folder / "killed", share_of(manifest))
     assert train(folder / "went_on", share_of(manifest), 7) is None
-    workers = [
-        FORKS.Process(target=work, args=(rank, folder, manifest)) for rank in (0, 1)
-    ]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join(240)
-        worker.kill()
-    assert [worker.exitcode for worker in workers] == [0, 0]
+    in_two_processes(work, folder, manifest)
     return folder, state
 
 

@@ -2,7 +2,6 @@
 
 import json
 import multiprocessing
-import os
 import time
 from pathlib import Path
 
@@ -10,7 +9,6 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-import torch.distributed as dist
 
 from muq_plugins.data import preparation, scan, shares
 from muq_plugins.data.clips import evaluation_loader, training_loader
@@ -22,6 +20,7 @@ from muq_plugins.data.scan import usual_fraction
 from muq_plugins.experiment import load_experiment, run_script
 from muq_plugins.files import read_json, write_json
 from muq_plugins.lobes import LogMel, RandomProjection, StackedFrames
+from tests.forks import in_two_processes
 from tests.unit.data.recordings import noise_manifest
 
 
@@ -262,37 +261,20 @@ def split_of(files):
     return tuple(np.mean(sizes, axis=0))
 
 
-def scan_in_one_of_two(rank, music, corpus):
+def scan_in_one_of_two(rank, folder, music):
     """A process of a training: which files it decodes, and what it gets."""
-    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2")
-    method = f"file://{corpus.parent / 'rendezvous'}"
-    dist.init_process_group("gloo", method, world_size=2, rank=rank)
     shares.MEET_SECONDS = 0.0
     names, check_audio = [], scan.check_audio
     scan.check_audio = lambda path: names.append(path.name) or check_audio(path)
-    try:
-        manifests = prepare_manifests(music, corpus, 1.0, 1)
-        files = [list(part) for part in manifests.parts.values()]
-        write_json(corpus.parent / f"{rank}.json", [names, files])
-    finally:
-        dist.destroy_process_group()
+    manifests = prepare_manifests(music, folder / "corpus", 1.0, 1)
+    files = [list(part) for part in manifests.parts.values()]
+    write_json(folder / f"{rank}.json", [names, files])
 
 
 def test_processes_of_a_training_decode_a_share_each(tmp_path):
     """And meet in between: nobody waits for hours for the first of them."""
     music = write_music(tmp_path / "music", 8)
-    arguments = (music, tmp_path / "corpus")
-    fork = multiprocessing.get_context("fork")
-    workers = [
-        fork.Process(target=scan_in_one_of_two, args=(rank, *arguments))
-        for rank in (0, 1)
-    ]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join(120)
-        worker.kill()
-    assert [worker.exitcode for worker in workers] == [0, 0]
+    in_two_processes(scan_in_one_of_two, tmp_path, music)
     (first, mine), (second, other) = (
         read_json(tmp_path / f"{rank}.json") for rank in (0, 1)
     )

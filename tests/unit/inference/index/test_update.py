@@ -337,16 +337,21 @@ def start(index, music, seconds, **share):
     return process
 
 
+def wait_for(index, files):
+    """Until that many are done."""
+    done = 0
+    while done < files:
+        time.sleep(0.02)
+        if (index / "music.sqlite").exists():
+            done = len(MusicIndex(index))
+
+
 def test_a_kill_leaves_what_is_done(tmp_path, music, model):
     for number in range(20):
         write_tone(music / f"{number:02d}.wav", 200 + 100 * number)
     process = start(tmp_path / "index", music, 0.1)
     try:
-        done = 0
-        while done < 5:
-            time.sleep(0.02)
-            if (tmp_path / "index" / "music.sqlite").exists():
-                done = len(MusicIndex(tmp_path / "index"))
+        wait_for(tmp_path / "index", 5)
     finally:
         process.kill()
         process.join()
@@ -384,11 +389,7 @@ def test_several_processes_embed_a_share_each(tmp_path, music, model, monkeypatc
         for rank in "01"
     ]
     try:
-        done = 0
-        while done < 5:
-            time.sleep(0.02)
-            if (tmp_path / "index" / "music.sqlite").exists():
-                done = len(MusicIndex(tmp_path / "index"))
+        wait_for(tmp_path / "index", 5)
         ranks[0].kill()
         ranks[1].join(60)
         assert ranks[1].exitcode == 0

@@ -1,9 +1,6 @@
 """What one of several processes computes, for tests that compare it with one alone."""
 
-import multiprocessing
-
 import torch
-import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
 from muq_plugins.lobes import (
@@ -11,6 +8,7 @@ from muq_plugins.lobes import (
     SigmoidContrastive,
     gather_with_gradient,
 )
+from tests.forks import in_two_processes
 from tests.unit.lobes.mulan.parts import learned, tiny_batch, tiny_stage
 
 IDENTITIES = torch.tensor([[0, 0], [1, 1], [2, 2], [3, 3], [4, 3], [0, 5]])
@@ -63,30 +61,16 @@ def gathered(rank):
     }
 
 
-def run(rank, method, path):
+def run(rank, folder):
     """One process: computes all cases and leaves them in a file."""
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", method, world_size=2, rank=rank)
-    try:
-        found = {"gathered": gathered(rank)}
-        for case, (_, _, first) in CASES.items():
-            begin, end = (0, first) if rank == 0 else (first, 6)
-            found[case] = compute(case, begin, end, DistributedDataParallel)
-        torch.save(found, f"{path}.{rank}")
-    finally:
-        dist.destroy_process_group()
+    found = {"gathered": gathered(rank)}
+    for case, (_, _, first) in CASES.items():
+        begin, end = (0, first) if rank == 0 else (first, 6)
+        found[case] = compute(case, begin, end, DistributedDataParallel)
+    torch.save(found, folder / f"found.{rank}")
 
 
 def run_both(folder):
     """Two processes at the same time; what each of them found."""
-    # A new interpreter needs many seconds to begin, but CUDA allows nothing else.
-    start = "spawn" if torch.cuda.is_initialized() else "fork"
-    context = multiprocessing.get_context(start)
-    arguments = (f"file://{folder / 'rendezvous'}", str(folder / "found"))
-    workers = [context.Process(target=run, args=(r, *arguments)) for r in (0, 1)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join(120)
-        worker.kill()
+    in_two_processes(run, folder)
     return [torch.load(folder / f"found.{r}", weights_only=True) for r in (0, 1)]
