@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import time
+import zlib
 from collections.abc import Iterable
 
 import torch.distributed as dist
@@ -28,6 +29,15 @@ def own_share() -> tuple[int, int]:
             f"both."
         )
     return rank, world
+
+
+def is_own(name: str) -> bool:
+    """Whether a file is for this process, which its name alone decides.
+
+    So processes that list a folder while files come into it agree on all others.
+    """
+    rank, world = own_share()
+    return zlib.crc32(name.encode("utf-8", "surrogatepass")) % world == rank
 
 
 def neighbours() -> int:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from muq_plugins.data.audio import AudioError
+from muq_plugins.data.shares import is_own, own_share
 from muq_plugins.errors import UserError
 from muq_plugins.files import atomic
 from muq_plugins.inference.cli.options import report_problems, say
@@ -68,10 +69,13 @@ def embed_tables(
     """Writes each table again, with vectors in the place of its audio.
 
     What cannot be heard has none, and is listed; 1 if there is such audio. A table that
-    is there with the same facts is left alone.
+    is there with the same facts is left alone. Of several processes each writes its
+    share, see `is_own`.
     """
     problems: list[str] = []
     for target, path in tables.items():
+        if not is_own(target.name):
+            continue
         if target.exists() and not overwrite:
             if read_facts(target) != facts:
                 raise UserError(
@@ -82,7 +86,7 @@ def embed_tables(
             continue
         rows = _write(path, target, column, embed, width, facts, problems)
         say(f"{target}: {rows} rows.")
-    return report_problems("Could not be used:", problems)
+    return report_problems("Could not be used:", problems, own_share()[1])
 
 
 def _write(

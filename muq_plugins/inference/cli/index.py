@@ -268,7 +268,7 @@ def _update(
         f"moved, {changes.removed} removed, {changes.unchanged} unchanged. Now "
         f"{count_files(changes.files)} in the space {embedder.space(loudness).name}."
     )
-    return report_problems("Could not be used:", changes.problems)
+    return report_problems("Could not be used:", changes.problems, own_share()[1])
 
 
 def _open(folder: str) -> MusicIndex:
@@ -314,16 +314,13 @@ def load_audio_model(
     source: str, layer: int | None, device: str, dtype: str | None = None
 ) -> Any:
     """A MuQ-MuLan, or a layer of an encoder: whatever the model is."""
-    from muq_plugins.inference.folders import read_config
-    from muq_plugins.inference.mulan_parts import KIND, find_mulan
-    from muq_plugins.inference.official_mulan import is_official_mulan
+    from muq_plugins.inference.encoders import is_mulan
+    from muq_plugins.inference.mulan import MuQMuLan
     from muq_plugins.inference.space import INT8
 
     with given_by_user():
-        config = read_config(find_mulan(source))
-    if config.get("kind") == KIND or is_official_mulan(config):
-        from muq_plugins.inference.mulan import MuQMuLan
-
+        mulan = is_mulan(source)
+    if mulan:
         if layer is not None:
             raise UserError(
                 f"--layer {layer}: {source} is a MuQ-MuLan, which has one latent: "

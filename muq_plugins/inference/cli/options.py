@@ -174,11 +174,15 @@ def say(words: str) -> None:
     print(shown(words), file=sys.stderr)
 
 
-def report_problems(title: str, problems: list[str]) -> int:
-    """Lists what could not be used; the code that the command ends with."""
+def report_problems(title: str, problems: list[str], processes: int = 1) -> int:
+    """Lists what could not be used; the code that the command ends with.
+
+    Of several processes that may still be at work, torchrun ends all when one has
+    another code than 0.
+    """
     if problems:
         say("\n  ".join([title, *problems]))
-    return 1 if problems else 0
+    return 1 if problems and processes == 1 else 0
 
 
 def count_files(count: int) -> str:

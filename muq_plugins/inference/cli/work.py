@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from muq_plugins.data.audio import AudioError, duration_for, read_audio
 from muq_plugins.data.loudness import at_loudness
-from muq_plugins.data.shares import own_share
+from muq_plugins.data.shares import is_own, own_share
 from muq_plugins.data.windows import read_blocks
 from muq_plugins.errors import UserError, shown
 from muq_plugins.inference.cli.inputs import AudioInput, find_inputs
@@ -76,13 +76,14 @@ def run_work(
 ) -> int:
     """Makes one output for each input that has none yet; 1 if there were problems.
 
-    What is slow, such as loading a model, is in `prepare`. Several processes make every
-    so many each, see `own_share`.
+    What is slow, such as loading a model, is in `prepare`. Of several processes each
+    makes its share, see `is_own`.
     """
     check_format(format)
     rank, world = own_share()
     inputs, problems = find_inputs(sources)
-    inputs, problems = inputs[rank::world], problems if rank == 0 else []
+    inputs = [item for item in inputs if is_own(item.name)]
+    problems = problems if rank == 0 else []
     work = prepare()
     begin = time.monotonic()
     todo, done = [], []
@@ -152,7 +153,7 @@ def run_work(
             f"({_seconds(made):.0f} s of audio), {len(done)} were there already."
         )
         code = report_problems(
-            f"{count_files(len(problems))} could not be used:", problems
+            f"{count_files(len(problems))} could not be used:", problems, world
         )
     return code
 

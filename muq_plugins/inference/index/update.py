@@ -18,7 +18,7 @@ from torch.nn.functional import normalize
 from muq_plugins.data.audio import AudioError, audio_info
 from muq_plugins.data.loudness import check_loudness
 from muq_plugins.data.scan import Found, find_audio
-from muq_plugins.data.shares import own_share
+from muq_plugins.data.shares import is_own, own_share
 from muq_plugins.errors import UserError, shown
 from muq_plugins.files import locked
 from muq_plugins.inference.index.store import (
@@ -95,7 +95,7 @@ def update_index(
     Files of other folders stay in it. Each file is on disk as soon as it is embedded:
     after a kill, the same call goes on. A file that has moved is known by its content.
     Other updates of the same index wait for their turn, which `say` is told. Several
-    processes of one machine embed every so many files each, see `own_share`.
+    processes of one machine embed a share each, see `is_own`.
 
     `model` embeds the files, at a `loudness` if there is one. `name` is where it was
     loaded from, for those who search later. `progress` passes on the files that there
@@ -110,8 +110,8 @@ def update_index(
             f"its music has gone, run `muq-plugins index --prune --out {folder}`."
         )
     folder, space = Path(folder), model.space(loudness)
-    rank, world = own_share()
-    own = {os.path.join(root, path) for path in found.paths[rank::world]}
+    rank, _ = own_share()
+    own = {os.path.join(root, path) for path in found.paths if is_own(path)}
     _prepare(folder)
     # Whoever works alone waits for the first of several processes.
     with locked(folder, f".lock{rank or ''}", say=say), ExitStack() as opened:
@@ -139,6 +139,8 @@ def prune_index(
     with locked(folder, say=say), closing(Store(folder)) as store:
         gone = [entry.path for entry in store.entries() if _has_gone(entry.path)]
         store.remove([*gone, *filter(_has_gone, store.problems())])
+        with locked(folder, TURN):
+            store.check()  # mends a file of vectors that was cut
         store.compact()
     return gone
 
@@ -177,13 +179,16 @@ def _compare(
             changes.moved += 1
         elif path in own:
             todo.append(path)
-    # What cannot be seen now is not known to be gone.
+    # What cannot be seen now is not known to be gone, nor what has come since the
+    # folder was listed, perhaps hours ago.
     hidden = [os.path.join(root, name) for name, _ in found.unreadable]
     missing = {*known, *store.problems()} - {*paths, *moved}
     gone = [
         path
         for path in missing
-        if is_below(path, root) and not any(is_below(path, x) for x in hidden)
+        if is_below(path, root)
+        and not any(is_below(path, x) for x in hidden)
+        and not os.path.isfile(path)
     ]
     store.remove(gone)
     changes.removed += sum(path in known for path in gone)

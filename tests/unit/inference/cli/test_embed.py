@@ -76,15 +76,29 @@ def test_mean_embeddings_of_a_folder(embed, out, music, model_folder):
 def test_processes_make_a_share_of_the_outputs_each(embed, out, monkeypatch):
     """As torchrun starts them; a restart with another number of them makes the rest."""
     monkeypatch.setenv("WORLD_SIZE", "3")
-    monkeypatch.setenv("RANK", "1")
-    assert embed() == 0
-    (first,) = out.rglob("*.npz")
-    made = first.stat().st_mtime_ns
+    for rank in "21":
+        monkeypatch.setenv("RANK", rank)
+        assert embed() == 0
+    made = {path: path.stat().st_mtime_ns for path in out.rglob("*.npz")}
+    assert 0 < len(made) < 3
     monkeypatch.setenv("WORLD_SIZE", "2")
     for rank in "10":
         monkeypatch.setenv("RANK", rank)
         assert embed() == 0
-    assert len(list(out.rglob("*.npz"))) == 3 and first.stat().st_mtime_ns == made
+    assert len(list(out.rglob("*.npz"))) == 3
+    assert {path: path.stat().st_mtime_ns for path in made} == made
+
+
+def test_a_bad_file_does_not_end_the_other_processes(embed, music, monkeypatch, capsys):
+    """torchrun kills them all as soon as one ends with another code."""
+    (music / "bad.wav").write_text("no audio")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for rank in "01":
+        monkeypatch.setenv("RANK", rank)
+        assert embed() == 0
+    assert "1 file could not be used" in capsys.readouterr().err
+    monkeypatch.undo()
+    assert embed() == 1
 
 
 @pytest.mark.parametrize("name", TINY)

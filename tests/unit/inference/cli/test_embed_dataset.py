@@ -54,6 +54,20 @@ def test_vectors_take_the_place_of_the_audio(tables, model_folder, tmp_path, cap
     assert "was made otherwise" in capsys.readouterr().err
 
 
+def test_processes_write_a_share_of_the_tables_each(
+    tables, model_folder, tmp_path, monkeypatch
+):
+    command = ["embed", model_folder, str(tables[0]), "--dataset", "audio"]
+    command += ["--layer", "1", "--out", str(tmp_path / "out")]
+    written = []
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    for rank in "021":
+        monkeypatch.setenv("RANK", rank)
+        assert main(command) == 0  # also where there is a bad row
+        written.append(len(list((tmp_path / "out").glob("*.parquet"))))
+    assert written == [1, 2, 2]
+
+
 @needs_int8
 def test_int8(tables, model_folder, tmp_path, capsys):
     """Its vectors are in a space of their own, and near."""
