@@ -40,7 +40,7 @@ class Beats(NamedTuple):
     @classmethod
     def of(cls, rows: Sequence, where: str) -> Beats:
         """From rows of a manifest; `where` is what an error names."""
-        found = [_numbers(row, 2, where) for row in rows]
+        found = [numbers(row, 2, where) for row in rows]
         times = np.array([time for time, _ in found], dtype=float)
         positions = np.array([place for _, place in found])
         if len(times) and times[0] < 0:
@@ -89,7 +89,8 @@ class Intervals(NamedTuple):
     @classmethod
     def of(cls, rows: Sequence, where: str) -> Intervals:
         """From rows of a manifest; `where` is what an error names."""
-        times = np.array([_numbers(row[:2], 2, where) for row in rows], dtype=float)
+        stretches = [row[:2] if isinstance(row, Sequence) else row for row in rows]
+        times = np.array([numbers(row, 2, where) for row in stretches], dtype=float)
         times = times.reshape(-1, 2)
         labels = [str(row[2]) if len(row) == 3 else "" for row in rows]
         for (begin, end), label in zip(times, labels, strict=True):
@@ -126,7 +127,7 @@ class Intervals(NamedTuple):
         ]
 
 
-def _numbers(row: Sequence, count: int, where: str) -> list[float]:
+def numbers(row: Sequence, count: int, where: str) -> list[float]:
     """The numbers of a row that has no other."""
     try:
         found = [float(value) for value in row]

@@ -229,6 +229,8 @@ def _read(own: OwnTask, labels: Labels, frames_of: Mapping[str, int]) -> Labelle
         if own.kind == "frames":
             for part, most in frames_of.items():
                 parts[part] = evenly(parts[part], groups, most)
+            for at in (at for part in PARTS for at in parts[part]):
+                FRAMES[own.label].kind.truth(clips[at].labels, clips[at].name)
             classes = _frame_classes(own.label, [clips[at] for at in parts["train"]])
         else:
             values = _numbers(probe, clips, parts, notes)

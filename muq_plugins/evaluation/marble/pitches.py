@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
+from muq_plugins.data.datasets.annotations import numbers
+from muq_plugins.errors import UserError
 from muq_plugins.evaluation.marble.kinds import FrameKind, Scored, weighted_mean
 from muq_plugins.evaluation.probing.frame_labels import NOTES, sounding
 from muq_plugins.evaluation.scores import clip_precision
@@ -52,7 +54,14 @@ class Pitches(FrameKind):
 
     def truth(self, labels: Mapping[str, Any], where: str) -> Notes:
         """See `FrameKind`."""
-        return Notes(np.array(labels[NOTES], dtype=float).reshape(-1, 3))
+        rows = np.array([numbers(row, 3, where) for row in labels[NOTES]], dtype=float)
+        rows = rows.reshape(-1, 3)
+        if len(wrong := rows[(rows[:, 2] < 0) | (rows[:, 2] > 127)]):
+            raise UserError(
+                f"{where}: {wrong[0, 2]:g} is no MIDI pitch, which is 0 to 127. A note "
+                "is its begin and end in seconds, and its pitch."
+            )
+        return Notes(rows)
 
     def targets(self, truth: Notes, count: int, rate: float) -> Tensor:
         """See `FrameKind`."""

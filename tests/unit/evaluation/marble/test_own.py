@@ -2,6 +2,7 @@
 
 import csv
 import json
+from dataclasses import replace
 
 import numpy as np
 import pretty_midi
@@ -12,7 +13,7 @@ import torch
 from muq_plugins.data.datasets.keys import KEYS
 from muq_plugins.errors import UserError
 from muq_plugins.evaluation.intervals import interval, mean_draws
-from muq_plugins.evaluation.marble.own import file_labels, own_task
+from muq_plugins.evaluation.marble.own import Labels, file_labels, own_task
 from muq_plugins.evaluation.marble.protocols import CORRECTED, V2
 from muq_plugins.evaluation.marble.run import marble_task
 from muq_plugins.evaluation.marble.task import open_task
@@ -212,6 +213,32 @@ def test_of_so_many_recordings_some_are_enough(songs, tmp_path):
         4 * ["train"] + 3 * ["valid"] + 2 * ["test"]
     )
     assert found.labelled.classes == ["60", "67"]
+
+
+@pytest.mark.parametrize(
+    ("label", "rows", "words"),
+    [
+        ("notes", [["a", 1, 60]], "should be 3 numbers"),
+        ("notes", [[0, 1], [1, 2], [2, 3]], "should be 3 numbers"),
+        ("notes", [[0, 1, 440]], "440 is no MIDI pitch"),
+        ("sections", [0.0, 9.6], "should be 2 numbers"),
+        ("chords", [[9.0, 1.0, "C:maj"]], "is no stretch"),
+        ("beats", [0.5, 1.0], "should be 2 numbers"),
+    ],
+)
+def test_labels_of_frames_that_cannot_be_are_told_with_the_recording(
+    songs, label, rows, words
+):
+    clips = [
+        replace(clip, labels={**clip.labels, label: rows}) if at == 9 else clip
+        for at, clip in enumerate(file_labels(songs).clips)
+    ]
+    for clip in clips:
+        clip.labels.pop("midi")
+        clip.labels.setdefault("notes", [[0.0, 5.0, 60], [5.0, 9.0, 67]])
+    about, labels = {"label": label, "kind": "frames"}, Labels("songs", clips)
+    with pytest.raises(UserError, match=f"{clips[9].name}.*{words}"):
+        open_task(own_task(about, lambda: labels, 10.0, 1), "")
 
 
 @pytest.mark.parametrize(
