@@ -143,7 +143,7 @@ def check_fsdp(module: nn.Module, hparams: dict[str, Any], run_opts: Any) -> Non
             "fsdp is True, but an objective follows the encoder's weights after each "
             "update, and a process has a share of them only: leave fsdp out."
         )
-    if settings.get("precision") == "fp16":
+    if settings.get("precision") == "fp16" or settings.get("auto_mix_prec"):
         raise UserError(
             "fsdp is True and precision is fp16, for which each process would find a "
             "scale of its own: give --precision bf16 or fp32."

@@ -25,6 +25,7 @@ from muq_plugins.files import atomic
 from muq_plugins.inference.mulan import MuQMuLan
 from muq_plugins.inference.muq import MuQ
 from muq_plugins.lobes import AudioTower, MuQEncoder
+from muq_plugins.lobes.int8 import ONLY, is_int8
 from muq_plugins.lobes.lengths import length_mask
 from muq_plugins.lobes.mel import LogMel
 
@@ -258,6 +259,8 @@ def _check(encoder: nn.Module, path: Path, hidden_states: str, opset: int) -> No
             "The model is in training mode, which would put its dropout into the "
             "file: call eval() on it first."
         )
+    if is_int8(encoder):
+        raise UserError(ONLY)
     dtypes = {parameter.dtype for parameter in encoder.parameters()}
     if dtypes != {torch.float32}:
         raise UserError(

@@ -19,7 +19,7 @@ from muq_plugins.lobes.linear import Linear, Pointwise
 
 ONLY = (
     "This encoder computes in int8 on a CPU, and nothing else: load the model again to "
-    "train, move, convert or save it."
+    "train, move, convert, export or save it."
 )
 
 
@@ -94,6 +94,11 @@ def to_int8(encoder: nn.Module) -> nn.Module:
             elif isinstance(child, ResidualBlock2d):
                 setattr(parent, name, _Int8Block2d(child))
     return encoder
+
+
+def is_int8(encoder: nn.Module) -> bool:
+    """Whether an encoder went through `to_int8`."""
+    return any(isinstance(part, _Int8) for part in encoder.modules())
 
 
 class _Int8(nn.Module):

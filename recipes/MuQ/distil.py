@@ -26,7 +26,7 @@ from train import train
 from train_tokenizer import stages_of
 
 from muq_plugins.data.preparation import prepare_manifests
-from muq_plugins.errors import UserError
+from muq_plugins.errors import UserError, needs
 from muq_plugins.evaluation.distillation import FOLDER, Model, compare
 from muq_plugins.experiment import load_experiment, run_script, stages
 from muq_plugins.inference.export import export_onnx
@@ -77,6 +77,7 @@ def compare_forms(experiment):
     weights, notes = sum(p.numel() for p in student.parameters()), []
     forms = {"student": (torch_states, 4 * weights)}
     try:
+        needs("Comparing ONNX files", "export", "onnx", "onnxscript", "onnxruntime")
         for name, int8 in (("ONNX", False), ("ONNX in int8", True)):
             file = f"student{'_int8' if int8 else ''}.onnx"
             path = export_onnx(model, folder / FOLDER / file, int8=int8)

@@ -135,6 +135,8 @@ def test_what_shares_cannot_do_is_refused():
     check(precision="fp32")
     with pytest.raises(UserError, match="give --precision bf16 or fp32"):
         check(precision="fp16")
+    with pytest.raises(UserError, match="give --precision bf16 or fp32"):
+        check(auto_mix_prec=True)  # which SpeechBrain makes fp16 of
     with pytest.raises(UserError, match="compile is set"):
         check(compile=True)
     with pytest.raises(UserError, match="follows the encoder's weights"):

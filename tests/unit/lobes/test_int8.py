@@ -5,6 +5,8 @@ import copy
 import pytest
 import torch
 
+from muq_plugins.errors import UserError
+from muq_plugins.inference.export import export_onnx
 from muq_plugins.lobes import MuQEncoder
 from muq_plugins.lobes.int8 import _Int8Linear, _levels, to_int8
 from muq_plugins.lobes.linear import Linear, Pointwise
@@ -97,6 +99,8 @@ def test_nothing_but_inference(encoder, rounded):
             getattr(to_int8(copy.deepcopy(encoder)), forbidden)()
     with pytest.raises(ValueError, match=message):
         to_int8(copy.deepcopy(encoder)).to("meta")
+    with pytest.raises(UserError, match=message):
+        export_onnx(rounded, "muq.onnx")
     assert not any(p.requires_grad for p in rounded.parameters())
     for other, message in (
         (rounded.conformer, "Only a MuQEncoder computes in int8, not a Conformer"),
