@@ -126,7 +126,13 @@ def read_shards(
 ) -> list[dict[str, Any]]:
     """What `shards.json` says; the size of each shard is compared with it."""
     path = below(folder, SHARDS_FILE)
-    content = _json(path)
+    try:
+        content = _json(path)
+    except FileNotFoundError as error:
+        raise UserError(
+            f"{folder} holds no shards: {SHARDS_FILE} is missing there. `muq-plugins "
+            "shard` makes them of music."
+        ) from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise UserError(
             f"{path} is not of format {FORMAT}: it was made by another version of "

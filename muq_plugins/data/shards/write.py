@@ -231,13 +231,15 @@ def _check_done(
     """Refuses to go on with shards of other music."""
     compare_size(folder, done)
     before = {clip.id: clip for clip in read_index(folder, done)}
-    left_out = {clip["id"] for clip in done["left_out"]}
+    left_out = {clip["id"]: clip for clip in done["left_out"]}
     words = None
     for job in shard:
         clip = before.pop(job.id, None)
         if clip is None:
             if job.id not in left_out:
                 words = f"{job.file} was not in it"
+            elif (now := _stamp(job)) != left_out[job.id].get("source", now):
+                words = f"{job.file} was no recording to use then, and has changed"
         elif not clip.name.endswith(f".{encoding}"):
             words = f"{clip.name} is in it, and {encoding} was asked for"
         elif clip.source != _stamp(job):
@@ -276,7 +278,8 @@ def _write_shard(
         for job, made in _ahead(pool, lambda job: _encoded(job, encoding), shard):
             if isinstance(made, AudioError):
                 words = {"reason": made.reason, "detail": made.detail}
-                left_out.append({"id": job.id, "path": job.file, **words})
+                about = {"id": job.id, "path": job.file, "source": _stamp(job)}
+                left_out.append({**about, **words})
                 continue
             data, frames, source = made
             key = job.key

@@ -45,9 +45,16 @@ def scan(
         scan_folder,
         shares_finished,
     )
+    from muq_plugins.data.shards.index import is_sharded
     from muq_plugins.data.shares import own_share
+    from muq_plugins.errors import UserError
     from muq_plugins.files import locked
 
+    if is_sharded(folder):
+        raise UserError(
+            f"{folder} holds shards, which need no scan: train from them with "
+            f"--data_folder {folder}."
+        )
     rank, world = own_share()
     place = Path(out or manifests_of(Path(folder).resolve(), "results"))
     report = scan_folder(folder, place, look_only=True)

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 import typer
 
 from muq_plugins.errors import UserError
+from muq_plugins.files import read_json
 from muq_plugins.inference.cli.options import check_installation, report_problems, say
 
 
@@ -93,10 +94,17 @@ def shard(
     manifests = all(name.endswith(".json") for name in music)
     if not manifests and len(music) > 1:
         raise UserError(f"Give one folder of music, or manifests, not {len(music)}.")
+    place, source = os.path.realpath(out), os.path.realpath(music[0])
+    inside = os.path.isdir(source) and os.path.commonpath([place, source]) == source
+    if inside and not index_only:
+        raise UserError(
+            f"--out is {out}, in the folder of the music, where shards and recordings "
+            "would be taken for each other: give a folder beside it."
+        )
     cuts = music[0].endswith(CUTS)
     if data_root is not None and (index_only or not (manifests or cuts)):
         raise UserError("--data-root belongs to a manifest: leave it out.")
-    root = data_root or os.path.dirname(music[0]) or "."
+    root, unusable = data_root or os.path.dirname(music[0]) or ".", []
     if index_only:
         written = from_webdataset(music[0], out, workers=workers)
     else:
@@ -106,6 +114,8 @@ def shard(
             jobs = jobs_of_cuts(music[0], root)
         else:
             jobs = jobs_of_folder(music[0], Path(out, "scan"), workers)
+            # Which names files from the folder.
+            unusable = read_json(Path(out, "scan", "quarantine.json"))
         written = write_shards(jobs, out, encoding, hours, workers)
     if written is None:
         say(f"This process has written its share; others still write to {out}.")
@@ -118,6 +128,7 @@ def shard(
         f"--data_folder {out}"
     )
     problems = [
-        f"{clip['path']}: {clip['reason']} ({clip['detail']})" for clip in left_out
+        f"{clip['path']}: {clip['reason']} ({clip['detail']})"
+        for clip in [*unusable, *left_out]
     ]
     return report_problems("Could not be used:", problems)

@@ -199,6 +199,29 @@ def test_a_recording_that_fails_late_is_told_and_left_out(music, tmp_path, capsy
     assert {clip["reason"] for clip in left_out} == {"truncated", "missing"}
     again = write_shards(jobs, tmp_path / "out", progress=False)
     assert again == (content, left_out)
+    write_noise(music / jobs[5].path, 1.0, seed=5)
+    with pytest.raises(UserError, match="no recording to use then, and has changed"):
+        write_shards(jobs, tmp_path / "out", progress=False)
+
+
+def test_what_the_scan_leaves_out_is_told_too(music, tmp_path, capsys):
+    (music / "bad.wav").write_text("no audio")
+    assert shard(music, tmp_path / "out") == 1
+    told = capsys.readouterr().err
+    assert "12 clips" in told and "bad.wav: undecodable" in told
+
+
+def test_music_and_shards_are_not_mixed(music, tmp_path, capsys):
+    there = sorted(music.rglob("*"))
+    for out in (music, music / "shards"):
+        assert shard(music, out) == 2
+        assert "in the folder of the music" in capsys.readouterr().err
+    assert sorted(music.rglob("*")) == there
+    assert shard(music, tmp_path / "out") == 0
+    assert main(["scan", str(tmp_path / "out"), "--out", str(tmp_path / "scan")]) == 2
+    assert "holds shards, which need no scan" in capsys.readouterr().err
+    assert main(["shard", "--check", str(music)]) == 2
+    assert "holds no shards: shards.json is missing" in capsys.readouterr().err
 
 
 def test_manifests_keep_their_parts_and_labels(music, tmp_path, capsys):
