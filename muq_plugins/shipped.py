@@ -25,8 +25,10 @@ def experiment_files() -> dict[str, Path]:
 def find_experiment(name: str) -> Path:
     """The file of a path; if there is none, what comes along under that name."""
     path = Path(name)
-    if path.is_file() or path.is_absolute():
-        return path
+    return path if path.is_file() or path.is_absolute() else _coming_along(path)
+
+
+def _coming_along(path: Path) -> Path:
     found = experiment_files()
     place = path.as_posix().removeprefix("hparams/")
     alike = [one for one in found if one == place or one.endswith(f"/{place}")]
@@ -41,7 +43,7 @@ def nearest_experiment(name: str, cutoff: float = 0.0) -> str:
 
 def with_what_it_needs(name: str) -> Iterator[Path]:
     """An experiment file that comes along, and all files that it builds on."""
-    path = find_experiment(name)
+    path = _coming_along(Path(name))
     if not path.is_relative_to(HPARAMS):
         raise UserError(
             f"No experiment {name} comes along; the nearest is "

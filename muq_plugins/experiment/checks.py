@@ -15,6 +15,13 @@ from muq_plugins.experiment.extends import (
     walk,
 )
 
+# Of any stage of a training; what is no number is for others to judge.
+ABOVE_ZERO = {
+    *("clip_seconds", "windows_per_clip", "max_windows", "optimizer_step_limit"),
+    *("log_interval", "valid_interval"),
+}
+NOT_BELOW_ZERO = {"lr", "weight_decay", "warmup_steps", "num_workers"}
+
 
 def check_placeholders(tree: dict) -> None:
     """Refuse an experiment with values that the user still has to give."""
@@ -29,6 +36,18 @@ def check_placeholders(tree: dict) -> None:
             "The experiment needs values that only you know; add to the command: "
             + " ".join(dict.fromkeys(missing))
         )
+
+
+def check_numbers(tree: dict) -> None:
+    """Refuse lengths, counts and rates that nothing can be trained with."""
+    for location, value in walk(tree):
+        if not isinstance(value, (int, float)) or isinstance(value, bool):
+            continue
+        name = location[-1]
+        if name in ABOVE_ZERO and not value > 0:
+            raise UserError(f"{spell(location)} is {value}: give a number above 0.")
+        if name in NOT_BELOW_ZERO and not value >= 0:
+            raise UserError(f"{spell(location)} is {value}: give 0 or more.")
 
 
 def check_callables(tree: dict) -> None:

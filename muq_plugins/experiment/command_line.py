@@ -111,13 +111,15 @@ def _parse_run_options(path: str, options: dict[str, Any]) -> RunOptions:
             _, run_opts, _ = sb.parse_arguments(arguments)
         # SpeechBrain 1.1.2 leaves this one a string, which no number compares to.
         if run_opts.optimizer_step_limit is not None:
-            limit = int(run_opts.optimizer_step_limit)
-            run_opts = dataclasses.replace(run_opts, optimizer_step_limit=limit)
+            given = run_opts.optimizer_step_limit
+            run_opts = dataclasses.replace(run_opts, optimizer_step_limit=int(given))
     except SystemExit as error:
         complaint = messages.getvalue().rsplit("error: ", 1)[-1].strip()
         raise UserError(f"Run options: {complaint}") from error
     except ValueError as error:
-        raise UserError(f"--optimizer_step_limit: {error}") from error
+        raise UserError(
+            f"--optimizer_step_limit is {given}: give a whole number, such as 1000."
+        ) from error
     return run_opts
 
 

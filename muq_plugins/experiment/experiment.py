@@ -34,7 +34,11 @@ from muq_plugins.errors import (
     words_of,
 )
 from muq_plugins.experiment.budgets import OPTION, spend
-from muq_plugins.experiment.checks import check_callables, check_placeholders
+from muq_plugins.experiment.checks import (
+    check_callables,
+    check_numbers,
+    check_placeholders,
+)
 from muq_plugins.experiment.command_line import parse_arguments
 from muq_plugins.experiment.extends import (
     CALLABLE_TAGS,
@@ -126,6 +130,7 @@ def _check(text: str) -> dict[str, Any]:
     tree = parse_yaml(text, "the merged experiment")
     check_placeholders(tree)
     check_callables(tree)
+    check_numbers(tree)
     return tree
 
 

@@ -359,6 +359,8 @@ def _find_stages(tree: dict, folder: Path) -> None:
 
 
 def _describe_missing(path: Path) -> str:
+    if path.is_dir():
+        return f"{path} is a folder: give an experiment file in it"
     # Also where experiments of the same collection are: they may have moved.
     collection = next((p for p in path.parents if p.name == "hparams"), path.parent)
     if moved := sorted(map(str, collection.rglob(path.name))):

@@ -300,13 +300,17 @@ def run_study(
     """
     refuse_run_options(experiment)
     hparams = experiment.hparams
+    records = hparams["records_folder"]
+    if hparams["only_report"] and "records_folder" in experiment.overrides:
+        if not os.path.isdir(records):
+            raise UserError(f"There is no folder {records}, where records would be.")
     runs = plan_runs(
         hparams["experiments"],
         hparams["seeds"],
         hparams["budget"],
         hparams.get("probes"),
         hparams["runs_folder"],
-        hparams["records_folder"],
+        records,
     )
     for run in runs[: len(hparams["experiments"])]:  # seeds make no difference
         _check_commands(run, Path(recipes))

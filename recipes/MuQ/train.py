@@ -52,7 +52,11 @@ def train(experiment, progress):
     """
     hparams, run_opts = experiment.hparams, experiment.run_opts
     if "modules" not in hparams:
-        raise UserError(f"{experiment.path} has no student: use train_tokenizer.py.")
+        others = {"experiments": "ablate.py", "text_model": "train_mulan.py"}
+        script = next((others[key] for key in others if key in hparams), None)
+        raise UserError(
+            f"{experiment.path} has no student: use {script or 'train_tokenizer.py'}."
+        )
     stage = hparams["modules"]["pretrain"]
     check_fsdp(stage, hparams, run_opts)
     manifests = prepare(experiment, stage, progress)

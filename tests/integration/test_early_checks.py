@@ -68,6 +68,11 @@ def files(folder):
         (["--data_folder", "FOLDER/nowhere"], "data folder .*nowhere does not exist"),
         (["--collections", "[polkas]"], "collections is"),
         (["--clips_per_update", "3"], "batch_size is 2"),
+        (["--lr", "-1"], "lr is -1: give 0 or more"),
+        (["--clip_seconds", "0"], "clip_seconds is 0: give a number above 0"),
+        (["--valid_interval", "0"], "valid_interval is 0: give a number above 0"),
+        (["--optimizer_step_limit", "0"], "optimizer_step_limit is 0: give a number"),
+        (["--tokenizer.log_interval", "0"], "tokenizer.log_interval is 0"),
         # Of the first stage, which is trained first
         (["--tokenizer.batch_size", "3"], "Choose --tokenizer.batch_size 2 or 4"),
     ],
@@ -176,6 +181,13 @@ def test_zero_shot(tmp_path):
             r"groups\[0\].experiments",
         ),
         (["--base", "frist"], "base must be one of"),
+        (["--devices", "cpu"], "devices must be a list, got 'cpu'"),
+        (["--seeds", "1"], "seeds must be a list, got 1"),
+        (["--budget.lr", "-1"], "lr is -1: give 0 or more"),
+        (
+            ["--only_report", "True", "--records_folder", "FOLDER/rusn"],
+            "no folder .*rusn, where records would be",
+        ),
         (["--experiments.second.label", "First"], "different labels"),
         (["--experiments.second.script", "trian.py"], "there is no recipe .*trian.py"),
         (

@@ -381,7 +381,12 @@ def check_study(
     """
     probe = {"experiment": TEXT, "overrides?": MAPPING}
     experiments = {"*": {"label": TEXT, **probe}}
-    rules = {**ASKED, "experiments": experiments}
+    rules = {
+        **ASKED,
+        "experiments": experiments,
+        "seeds?": [NUMBER],
+        "devices?": [TEXT],
+    }
     if tasks_of:
         rules["probes?"] = {"*": probe}
     for fault in _misfits(hparams, rules):

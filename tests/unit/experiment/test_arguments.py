@@ -109,7 +109,7 @@ def test_training_settings_are_also_overrides_with_their_type():
 
 def test_the_optimizer_step_limit_is_a_number():
     assert parse("--optimizer_step_limit", "5").run_opts.optimizer_step_limit == 5
-    with pytest.raises(UserError, match="--optimizer_step_limit: .*'5.5'"):
+    with pytest.raises(UserError, match="--optimizer_step_limit is 5.5: give a whole"):
         parse("--optimizer_step_limit", "5.5")
 
 

@@ -63,12 +63,15 @@ def test_a_copy_has_all_that_it_builds_on(tmp_path, capsys):
     assert {"muq.yaml", "targets/mt4ssl.yaml"} <= names and len(names) < 10
 
 
-def test_nothing_is_written_over(tmp_path, capsys):
+def test_nothing_is_written_over(tmp_path, capsys, monkeypatch):
     (tmp_path / "muq.yaml").write_text("lr: 1")
     assert main(["recipes", "copy", "targets/mert.yaml", str(tmp_path)]) == 2
     assert "muq.yaml is there and differs" in capsys.readouterr().err
     assert yaml.safe_load((tmp_path / "muq.yaml").read_text()) == {"lr": 1}
     assert [path.name for path in tmp_path.iterdir()] == ["muq.yaml"]
+    monkeypatch.chdir(tmp_path)
+    assert main(["recipes", "copy", "muq.yaml"]) == 2
+    assert "muq.yaml is there and differs" in capsys.readouterr().err
 
 
 def test_a_wrong_name_is_told_the_nearest(tmp_path, capsys):
