@@ -36,7 +36,8 @@ OTHER_EXTENSIONS = (
 
 # Every reason for which a file or a window is refused, and what to do about it.
 REMEDIES = {
-    "missing": "Check the path and data_root, or scan the folder again.",
+    "missing": "Check the path; if a manifest names it, also data_root.",
+    "a folder": "Give files in it, or a command that takes folders.",
     "unreadable": "Check the permissions and the disk.",
     "undecodable": "Re-encode it as wav or flac, or remove it.",
     "other format": "Convert it to flac, or give this file by its name.",
@@ -46,8 +47,8 @@ REMEDIES = {
     "implausible": "Its header is wrong: export it again, or remove it.",
     "non-finite": "Export it again: it holds NaN or infinite samples.",
     "out of range": "Scale it to -1..1: what was 16-bit integers, divide by 32768.",
-    "too short": "Remove it, lower min_duration, or scan the folder again.",
-    "silent": "Remove it or lower silence_dbfs.",
+    "too short": "Remove it.",
+    "silent": "Remove it.",
     "cancelling": "Invert one channel, or keep only one.",
 }
 

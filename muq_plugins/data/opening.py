@@ -107,6 +107,8 @@ def _source(path: str | os.PathLike) -> bytes | str | Part:
         return Part(path)
     if not os.path.exists(path):
         raise DecodingError("no such file", reason="missing")
+    if os.path.isdir(path):
+        raise DecodingError("this takes a file", reason="a folder")
     if not os.path.isfile(path):
         raise DecodingError("not a regular file")
     # Bytes on POSIX: soundfile cannot encode file names that are not UTF-8.

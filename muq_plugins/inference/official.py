@@ -292,7 +292,8 @@ def official_tensors(
     ]
     if differences:
         raise UserError(
-            f"The official layout cannot hold this encoder: {'; '.join(differences)}."
+            f"The official layout cannot hold this encoder: {'; '.join(differences)}. "
+            f'layout="transformers" can.'
         )
     if checkpoint is None:
         checkpoint = Checkpoint(_official_config(encoder))
