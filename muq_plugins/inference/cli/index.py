@@ -92,6 +92,8 @@ def index(
         raise UserError("Give a folder with music, or --prune, or --export.")
     if export is not None:
         needs("--export", "parquet", "pyarrow")
+        if not export.endswith(".parquet"):
+            raise UserError(f"--export is {export}: a table ends in .parquet.")
     code = 0
     if folder is not None:
         device = pick_device(device)

@@ -78,7 +78,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _terminate(*received: object) -> None:
     """As an exception, so that what is half done is cleared away."""
-    say("Ended: the same command goes on.")
+    say("Ended: the same command does what is left.")
     sys.exit(TERMINATED)
 
 
@@ -112,7 +112,7 @@ def _ending(name: str, command: Callable[..., int | None]) -> Callable[..., None
             code = command(*args, **options)
             sys.stdout.flush()
         except KeyboardInterrupt:
-            say("Interrupted: the same command goes on.")
+            say("Interrupted: the same command does what is left.")
             code = INTERRUPTED
         except BrokenPipeError:
             # Whoever reads has enough. What is left must not fail at the end again.

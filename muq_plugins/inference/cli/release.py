@@ -88,7 +88,10 @@ def release(
         tokenizer = find_folder(tokenizer, "tokenizer")
     for path in (Path(card), report, folder / METRICS_FILE):
         if not path.is_file():
-            raise UserError(f"There is no {path}, which goes into the folder.")
+            raise UserError(
+                f"There is no {path}, which goes into the folder: give the folder of a "
+                f"finished run, and the file of its card."
+            )
     model = load(MuQ.from_pretrained, run, "cpu")
     encoder = model.mods.encoder
     tensors = halved(encoder.state_dict())

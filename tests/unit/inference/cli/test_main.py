@@ -62,7 +62,7 @@ def test_an_interruption_is_no_traceback(monkeypatch, capsys, tmp_path):
 
     monkeypatch.setattr(options, "check_installation", interrupt)
     assert main(["embed", "model", "a.wav", "--out", str(tmp_path)]) == 130
-    assert "the same command goes on" in capsys.readouterr().err
+    assert "the same command does what is left" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -81,7 +81,7 @@ def test_signals_end_it(model_folder, write_wav, tmp_path, received, code):
     os.kill(fork.process.pid, received)
     result = fork.result()
     assert result.returncode == code
-    assert "the same command goes on" in result.stderr
+    assert "the same command does what is left" in result.stderr
     assert "Traceback" not in result.stderr
     assert not list(out.rglob(".*.partial"))
     assert main([*map(str, command), "--batch-seconds", "1"]) == 0

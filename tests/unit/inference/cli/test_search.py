@@ -239,6 +239,8 @@ def test_pruned_and_exported(index, music, tmp_path, capsys):
     parquet = pytest.importorskip("pyarrow.parquet")
     (music / "a.wav").unlink()
     table = str(tmp_path / "music.parquet")
+    assert main(["index", "--out", index, "--prune", "--export", f"{table}.csv"]) == 2
+    assert "a table ends in .parquet" in capsys.readouterr().err
     assert main(["index", "--out", index, "--prune", "--export", table]) == 0
     words = capsys.readouterr().err
     assert f"  {music / 'a.wav'}\n{index}: 1 file taken out." in words
