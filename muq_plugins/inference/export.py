@@ -70,7 +70,8 @@ def export_onnx(
 
     ``int8`` stores the weights of the linear maps in 8 bits and multiplies them by
     inputs that are rounded as they come, with one scale for a batch: a smaller file,
-    and hidden states that differ by about one percent. The metadata say ``int8`` as
+    and hidden states that differ by about one percent (far more on an x86 processor
+    without VNNI, where sums overflow in onnxruntime). The metadata say ``int8`` as
     ``precision``. Convolutions stay as they are: in 8 bits onnxruntime is slower.
 
     The spectrum is two real matrix products with a rotation between them (Cooley and

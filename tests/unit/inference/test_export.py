@@ -13,6 +13,7 @@ from muq_plugins.inference.export import export_onnx
 from muq_plugins.inference.muq import save_muq
 from muq_plugins.lobes import AudioTower
 from tests.unit.inference.tiny_mulan import tiny_mulan
+from tests.unit.processor import needs_int8
 
 onnxruntime = pytest.importorskip("onnxruntime")
 
@@ -110,6 +111,7 @@ def test_a_served_model_and_large_weights(tmp_path, monkeypatch):
     assert (value.name, value.shape) == ("wavs", ["batch", "samples"])
 
 
+@needs_int8
 def test_int8(encoder, exported, tmp_path, monkeypatch):
     """Smaller, near, in operators of the standard alone, and it says so."""
     onnx = pytest.importorskip("onnx")
@@ -140,6 +142,7 @@ def test_int8(encoder, exported, tmp_path, monkeypatch):
 
 
 @torch.no_grad()
+@needs_int8
 def test_a_tower_gives_latents_of_clips(tmp_path):
     """Of any layer, with or without a transformer above it, whatever is padded."""
     model = MuQMuLan.from_pretrained(tiny_mulan(tmp_path), "cpu")
