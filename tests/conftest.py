@@ -28,6 +28,7 @@ import torch  # noqa: E402
 from matplotlib.figure import Figure  # noqa: E402
 
 from tests import cheaper  # noqa: E402
+from tests.unit.processor import needs_int8  # noqa: E402
 
 torch.set_num_threads(THREADS)
 cheaper.make_cheaper()
@@ -39,6 +40,13 @@ def pytest_addoption(parser):
     parser.addoption(
         "--device", default="cpu", help="The device of the tests, for example cuda:0"
     )
+
+
+def pytest_collection_modifyitems(items):
+    """Leaves out the examples in 8 bits where the processor has none."""
+    for item in items:
+        if isinstance(item, pytest.DoctestItem) and item.name.endswith("int8"):
+            item.add_marker(needs_int8)
 
 
 @pytest.fixture
