@@ -20,10 +20,9 @@ from muq_plugins.inference.folders import (
     read_config,
 )
 from muq_plugins.inference.mulan import MuQMuLan
-from muq_plugins.inference.mulan_parts import KIND
 from muq_plugins.inference.muq import MuQ
 from muq_plugins.inference.musicfm import SUFFIX, load_musicfm
-from muq_plugins.inference.official_mulan import is_official_mulan
+from muq_plugins.inference.official_mulan import is_mulan
 from muq_plugins.inference.transformers_models import (
     EXTRACTOR,
     MERT,
@@ -71,14 +70,6 @@ class MuLanVectors(nn.Module):
             wavs = torch.cat([wavs, wavs[:, :lacking]], dim=1)
         clips = [self.model.embed_audio(clip) for clip in wavs.split(self.size, dim=1)]
         return [torch.stack(clips, dim=1)]
-
-
-def is_mulan(source: str | Path) -> bool:
-    """Whether a run, a folder or a hub id holds a model of music and text."""
-    place = download(str(source), [CONFIG]) if is_hub_id(source) else Path(source)
-    inside = place if (place / CONFIG).is_file() else place / "inference"
-    config = read_config(inside) if (inside / CONFIG).is_file() else {}
-    return config.get("kind") == KIND or is_official_mulan(config)
 
 
 def load_encoder(

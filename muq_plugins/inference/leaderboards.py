@@ -20,8 +20,9 @@ from torch.utils.data import DataLoader
 
 from muq_plugins.data.windows import SHORTEST_SECONDS
 from muq_plugins.errors import UserError, needs
-from muq_plugins.inference.encoders import is_mulan, load_encoder
+from muq_plugins.inference.encoders import load_encoder
 from muq_plugins.inference.mulan import MuQMuLan
+from muq_plugins.inference.official_mulan import is_mulan
 from muq_plugins.lobes.lengths import resample_clips
 from muq_plugins.lobes.parts import encoder_fingerprint
 

@@ -20,13 +20,16 @@ from muq_plugins.errors import UserError
 from muq_plugins.files import read_json, write_json
 from muq_plugins.inference.folders import (
     CONFIG,
+    download,
     find_weights,
+    is_hub_id,
     load_strictly,
     read_config,
     read_tensors,
     save_folder,
 )
 from muq_plugins.inference.mulan_parts import (
+    KIND,
     MUQ_PART,
     TEXT_PART,
     MuLanParts,
@@ -114,6 +117,14 @@ NEW_TOKENIZERS = ("TokenizersBackend",)
 def is_official_mulan(config: dict[str, Any]) -> bool:
     """Whether a ``config.json`` is one of the official MuQ-MuLan."""
     return all(isinstance(config.get(section), dict) for section in NEEDED)
+
+
+def is_mulan(source: str | Path) -> bool:
+    """Whether a run, a folder or a hub id holds a model of music and text."""
+    place = download(str(source), [CONFIG]) if is_hub_id(source) else Path(source)
+    inside = place if (place / CONFIG).is_file() else place / "inference"
+    config = read_config(inside) if (inside / CONFIG).is_file() else {}
+    return config.get("kind") == KIND or is_official_mulan(config)
 
 
 def read_official_mulan(

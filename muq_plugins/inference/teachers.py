@@ -9,7 +9,7 @@ from pathlib import Path
 from torch import nn
 
 from muq_plugins.errors import UserError, shown
-from muq_plugins.inference.encoders import is_mulan, load_encoder
+from muq_plugins.inference.encoders import load_encoder
 from muq_plugins.inference.folders import (
     CONFIG,
     PACKAGED,
@@ -21,6 +21,7 @@ from muq_plugins.inference.folders import (
     trained_on,
 )
 from muq_plugins.inference.mulan import MuQMuLan, save_mulan
+from muq_plugins.inference.official_mulan import is_mulan
 from muq_plugins.lobes import (
     ResampledEncoder,
     TeacherFeatures,

@@ -10,6 +10,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -229,7 +230,7 @@ def _read(own: OwnTask, labels: Labels, frames_of: Mapping[str, int]) -> Labelle
         if own.kind == "frames":
             for part, most in frames_of.items():
                 parts[part] = evenly(parts[part], groups, most)
-            for at in (at for part in PARTS for at in parts[part]):
+            for at in chain(*parts.values()):
                 FRAMES[own.label].kind.truth(clips[at].labels, clips[at].name)
             classes = _frame_classes(own.label, [clips[at] for at in parts["train"]])
         else:

@@ -117,10 +117,10 @@ def export(
     clips. The log-mel spectrogram is part of it. --out is the file, *.onnx.
     """
     device = pick_device("cpu")
-    from muq_plugins.inference.encoders import is_mulan
     from muq_plugins.inference.export import export_onnx
     from muq_plugins.inference.mulan import MuQMuLan
     from muq_plugins.inference.muq import MuQ
+    from muq_plugins.inference.official_mulan import is_mulan
 
     def from_pretrained(source: str, device: str) -> MuQ | MuQMuLan:
         kind = MuQMuLan if is_mulan(source) else MuQ

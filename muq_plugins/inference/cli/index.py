@@ -316,13 +316,14 @@ def load_audio_model(
     source: str, layer: int | None, device: str, dtype: str | None = None
 ) -> Any:
     """A MuQ-MuLan, or a layer of an encoder: whatever the model is."""
-    from muq_plugins.inference.encoders import is_mulan
-    from muq_plugins.inference.mulan import MuQMuLan
+    from muq_plugins.inference.official_mulan import is_mulan
     from muq_plugins.inference.space import INT8
 
     with given_by_user():
         mulan = is_mulan(source)
     if mulan:
+        from muq_plugins.inference.mulan import MuQMuLan
+
         if layer is not None:
             raise UserError(
                 f"--layer {layer}: {source} is a MuQ-MuLan, which has one latent: "

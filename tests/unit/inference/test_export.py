@@ -142,26 +142,33 @@ def test_int8(encoder, exported, tmp_path, monkeypatch):
 
 
 @torch.no_grad()
-@needs_int8
 def test_a_tower_gives_latents_of_clips(tmp_path):
     """Of any layer, with or without a transformer above it, whatever is padded."""
     model = MuQMuLan.from_pretrained(tiny_mulan(tmp_path), "cpu")
     model.mods.audio = AudioTower(make_encoder(2), 16, 24, 1, layer=1).eval()
-    files = [tmp_path / "tower.onnx", tmp_path / "int8.onnx"]
-    for path, int8 in zip(files, (False, True), strict=True):
-        export_onnx(model, path, wav_lens=True, int8=int8)
+    path = export_onnx(model, tmp_path / "tower.onnx", wav_lens=True)
     wavs, lens = torch.randn(3, 30011) * 0.1, torch.tensor([1.0, 0.71, 0.3])
     expected = model.mods.audio(wavs, lens)
-    assert_close(run(files[0], wavs, lens), expected)
-    cosines = (torch.from_numpy(run(files[1], wavs, lens)) * expected).sum(1)
-    assert 0.99 < cosines.min() < cosines.max() < 1 - 1e-6
-    session = onnxruntime.InferenceSession(files[0])
+    assert_close(run(path, wavs, lens), expected)
+    session = onnxruntime.InferenceSession(path)
     facts = session.get_modelmeta().custom_metadata_map
     assert (facts["latent_width"], facts["clip_seconds"]) == ("16", "1.0")
     (output,) = session.get_outputs()
     assert (output.name, output.shape) == ("latents", ["batch", 16])
     with pytest.raises(ValueError, match="'all', but a MuQ-MuLan gives one vector"):
         export_onnx(model, tmp_path / "all.onnx", "all")
+
+
+@torch.no_grad()
+@needs_int8
+def test_a_tower_in_int8_is_near(tmp_path):
+    model = MuQMuLan.from_pretrained(tiny_mulan(tmp_path), "cpu")
+    model.mods.audio = AudioTower(make_encoder(2), 16, 24, 1, layer=1).eval()
+    path = export_onnx(model, tmp_path / "int8.onnx", wav_lens=True, int8=True)
+    wavs, lens = torch.randn(3, 30011) * 0.1, torch.tensor([1.0, 0.71, 0.3])
+    expected = model.mods.audio(wavs, lens)
+    cosines = (torch.from_numpy(run(path, wavs, lens)) * expected).sum(1)
+    assert 0.99 < cosines.min() < cosines.max() < 1 - 1e-6
 
 
 def test_the_file_describes_itself(exported):
