@@ -5,7 +5,7 @@ import pydoc
 from collections.abc import Callable
 from typing import Any
 
-from muq_plugins.errors import UserError
+from muq_plugins.errors import UserError, nearest
 from muq_plugins.experiment.extends import (
     CALLABLE_TAGS,
     Location,
@@ -60,11 +60,20 @@ def check_callables(tree: dict) -> None:
         target = pydoc.locate(name)
         if target is None:
             raise UserError(
-                f"{spell(location)}: there is no class or function {name}; check its "
-                "spelling, and that its package is installed."
+                f"{spell(location)}: there is no class or function {name}"
+                f"{_likely(name)}; check its spelling, and that its package is "
+                f"installed."
             )
         if callable(target):
             _check_arguments(location, name, target, node, partial=kind == "!name")
+
+
+def _likely(name: str) -> str:
+    """What a name most likely means whose last part alone is wrong."""
+    module, _, last = name.rpartition(".")
+    known = pydoc.locate(module) if module else None
+    close = "" if known is None else nearest(last, dir(known), 0.6)
+    return f", but {module}.{close}" if close else ""
 
 
 def _check_arguments(

@@ -481,9 +481,12 @@ def _check_option(tree: dict, node: dict, key: str, depth: int) -> None:
                 + "?"
             )
         known |= COMMAND_LINE_OPTIONS
+    also = ""
+    if node is tree and "experiments" in tree:
+        also = f". A setting of all runs of a study is --budget.{key}"
     raise UserError(
         f"--{key} is neither a key of the experiment nor a run option"
-        f"{elsewhere(part, tree) or hint(part, known, tuple(parents))}."
+        f"{elsewhere(part, tree) or hint(part, known, tuple(parents))}{also}."
     )
 
 

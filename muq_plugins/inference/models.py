@@ -12,7 +12,13 @@ from speechbrain.utils.distributed import infer_device
 from speechbrain.utils.fetching import LocalStrategy, fetch
 
 from muq_plugins.errors import UserError
-from muq_plugins.inference.folders import CONFIG, UNKNOWN, read_config, trained_on
+from muq_plugins.inference.folders import (
+    CONFIG,
+    UNKNOWN,
+    packaged,
+    read_config,
+    trained_on,
+)
 from muq_plugins.lobes.parts import PARTS
 
 # What the YAML of a folder may call: what `save_muq` writes, and any other part.
@@ -78,7 +84,8 @@ class FrozenModel(Pretrained):
         Arguments
         ---------
         source : str or Path
-            A folder, or the id of a model on the Hugging Face hub.
+            A run folder or its inference folder, or the id of a model on the Hugging
+            Face hub.
         hparams_file : str
             Name of its YAML file.
         trust_source : bool
@@ -96,6 +103,9 @@ class FrozenModel(Pretrained):
         ValueError
             If the YAML calls anything else.
         """
+        inference = packaged(source) / "inference"
+        if (inference / hparams_file).is_file():  # a run folder, whose own YAML trains
+            source = inference
         if not trust_source:
             names = ("savedir", "local_strategy", "fetch_config")
             where = {name: kwargs[name] for name in names if name in kwargs}

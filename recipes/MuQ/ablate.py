@@ -27,6 +27,7 @@ from muq_plugins.evaluation.study import (
     check_study,
     collect_study,
     describe_study,
+    refuse_loss,
     run_record,
     study_headline,
     study_report,
@@ -60,6 +61,8 @@ def main(argv):
 
     runs, failures = run_study(experiment, Path(__file__).parent, found)
     recorded = [run for run in runs if is_recorded(run)]
+    if hparams["only_report"]:
+        refuse_loss(folder, [(run.experiment, run.seed) for run in recorded])
     collect_study(
         folder,
         describe_study(hparams, study_command("ablate.py", argv)),

@@ -184,6 +184,7 @@ def test_zero_shot(tmp_path):
         (["--devices", "cpu"], "devices must be a list, got 'cpu'"),
         (["--seeds", "1"], "seeds must be a list, got 1"),
         (["--budget.lr", "-1"], "lr is -1: give 0 or more"),
+        (["--lr", "0.1"], "--lr is neither .* all runs of a study is --budget.lr"),
         (
             ["--only_report", "True", "--records_folder", "FOLDER/rusn"],
             "no folder .*rusn, where records would be",

@@ -127,8 +127,11 @@ def test_the_trained_model_can_be_used(pretrain_run, music):
     for model in (
         muq_plugins.MuQ.from_pretrained(folder),
         muq_plugins.MuQ.from_pretrained(folder / "inference"),
-        muq_plugins.MuQ.from_hparams(
-            str(folder / "inference"), savedir=str(folder / "sb_cache")
+        *(
+            muq_plugins.MuQ.from_hparams(
+                str(source), savedir=str(folder / f"sb_cache_{source.name}")
+            )
+            for source in (folder, folder / "inference")
         ),
     ):
         out = model(wavs, torch.tensor([1.0]))

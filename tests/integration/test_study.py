@@ -137,6 +137,12 @@ def test_a_killed_study_goes_on_and_ends_with_the_same_numbers(study):
     later = json.loads((study / "study" / "study.json").read_text())
     assert later["runs"] == content["runs"]
 
+    # Looked at from where the records are not: nothing is lost.
+    result = ablate(*options(study), "--only_report", "True", check=False)
+    assert result.returncode == 2
+    assert "study.json tells of one with seed 1, two with seed 1" in result.stderr
+    assert later == json.loads((study / "study" / "study.json").read_text())
+
 
 def test_a_study_of_nothing_is_one_message(study):
     result = ablate(*options(study), "--seeds", "[]", check=False)

@@ -3,6 +3,7 @@
 from muq_plugins.evaluation.study.collect import (
     collect_study,
     describe_study,
+    refuse_loss,
     run_record,
 )
 from muq_plugins.evaluation.study.numbers import check_study
@@ -12,6 +13,7 @@ __all__ = [
     "check_study",
     "collect_study",
     "describe_study",
+    "refuse_loss",
     "run_record",
     "study_headline",
     "study_report",

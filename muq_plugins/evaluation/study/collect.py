@@ -96,6 +96,21 @@ def collect_study(
     return path
 
 
+def refuse_loss(folder: str | Path, found: Iterable[tuple[str, int]]) -> None:
+    """Refuses to replace a report by one that lacks runs which it tells of."""
+    path = Path(folder) / STUDY_FILE
+    if not path.is_file():
+        return
+    remedy = "delete it, and it is written from the records that are there"
+    told = [(run["experiment"], run["seed"]) for run in read_json(path, remedy)["runs"]]
+    if lost := sorted(set(told) - set(found)):
+        named = ", ".join(f"{name} with seed {seed}" for name, seed in lost)
+        raise UserError(
+            f"{path} tells of {named}, and there is no record of that: give "
+            f"records_folder where it is, or leave --only_report out to run it again."
+        )
+
+
 def _add(known: dict[str, dict], name: str, test: dict, path: str | Path) -> None:
     """Takes down what runs were tested with, which must be the same for all."""
     if known.setdefault(name, test) != test:

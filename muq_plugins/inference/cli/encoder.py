@@ -11,7 +11,7 @@ import typer
 
 from muq_plugins.errors import UserError, needs
 from muq_plugins.inference.cli import options
-from muq_plugins.inference.cli.options import load, pick_device, say
+from muq_plugins.inference.cli.options import load, load_encoder, pick_device, say
 
 if TYPE_CHECKING:
     import numpy as np
@@ -59,8 +59,6 @@ def embed(
     device = pick_device(device)
     from muq_plugins.data.loudness import check_loudness
     from muq_plugins.inference.cli.work import run_work
-    from muq_plugins.inference.muq import MuQ
-    from muq_plugins.inference.space import INT8
 
     layers = options.parse_layers(layer)
     check_loudness(loudness)
@@ -83,9 +81,7 @@ def embed(
         )
 
     def prepare() -> Embedding:
-        encoder = load(MuQ.from_pretrained, model, device)
-        if dtype == INT8:
-            encoder.int8()
+        encoder = load_encoder(model, device, dtype)
         return Embedding(encoder, model, layers, pool, dtype, batch_seconds, loudness)
 
     return run_work(prepare, inputs, out, format, batch_seconds, overwrite)
@@ -127,6 +123,7 @@ def export(
         return kind.from_pretrained(source, device)
 
     loaded = load(from_pretrained, model, device)
+    say(f"Exporting {model} ...")
     path = export_onnx(loaded, out, hidden_states, wav_lens, opset, int8)
     files = [file for file in (path, Path(f"{path}.data")) if file.exists()]
     size = sum(file.stat().st_size for file in files) / 1e6
@@ -146,13 +143,9 @@ def _embed_dataset(
 ) -> int:
     """Vectors of the audio in a column of tables."""
     from muq_plugins.inference.cli.dataset import embed_tables, find_tables
-    from muq_plugins.inference.muq import MuQ
-    from muq_plugins.inference.space import INT8
 
     tables = find_tables(inputs, column, out)
-    model = load(MuQ.from_pretrained, source, device)
-    if dtype == INT8:
-        model.int8()
+    model = load_encoder(source, device, dtype)
     [number] = model.find_layers([layer])
     facts = {
         "command": "embed",

@@ -15,6 +15,7 @@ from muq_plugins.inference.cli import options
 from muq_plugins.inference.cli.options import (
     count_files,
     load,
+    load_encoder,
     pick_device,
     report_problems,
     say,
@@ -336,11 +337,8 @@ def load_audio_model(
             )
         return load(MuQMuLan.from_pretrained, source, device)
     from muq_plugins.inference.index.update import EncoderLayer
-    from muq_plugins.inference.muq import MuQ
 
-    model = load(MuQ.from_pretrained, source, device)
-    if dtype == INT8:
-        model.int8()
+    model = load_encoder(source, device, dtype)
     [number] = model.find_layers([-1 if layer is None else layer])
     return EncoderLayer(model, number)
 

@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import sys
 from importlib import import_module
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from muq_plugins.errors import UserError, given_by_user, shown
+
+if TYPE_CHECKING:
+    from muq_plugins.inference.muq import MuQ
 
 ALL_LAYERS = "all"
 MUQ_MODELS = (
@@ -167,6 +170,15 @@ def load(from_pretrained: Any, source: str, device: str) -> Any:
     """Loads what a command uses: the one place where a wrong folder is a user's."""
     with given_by_user():
         return from_pretrained(source, device)
+
+
+def load_encoder(source: str, device: str, dtype: str | None) -> MuQ:
+    """An encoder, with its linear maps in 8 bits if a command was asked for that."""
+    from muq_plugins.inference.muq import MuQ
+    from muq_plugins.inference.space import INT8
+
+    model = load(MuQ.from_pretrained, source, device)
+    return model.int8() if dtype == INT8 else model
 
 
 def say(words: str) -> None:

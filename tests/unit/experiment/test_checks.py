@@ -21,9 +21,9 @@ def test_all_placeholders_are_reported_at_once():
     [
         (
             "a: !new:torch.nn.Liner [1, 2]",
-            "a: there is no class .* torch.nn.Liner",
+            "a: there is no class .* torch.nn.Liner, but torch.nn.Linear; check",
         ),
-        ("a: !name:nope.nope", "a: there is no class or function nope.nope"),
+        ("a: !name:nope.nope", "a: there is no class or function nope.nope; check"),
         (
             "a: {b: !new:torch.nn.ReLU {inplac: 1}}",
             "a.b: torch.nn.ReLU has no arg",
