@@ -70,14 +70,7 @@ def scores_by_experiment(
     with new_figure(path, width=8, height=1.5 + 0.46 * len(scores)) as figure:
         left, right = figure.subplots(1, 2, sharey=True, width_ratios=(3, 2))
         _name_rows(left, [dots.label for dots in scores])
-        for line, (dots, difference) in enumerate(
-            zip(scores, differences, strict=True)
-        ):
-            _draw_dots(left, dots, line, horizontal=True)
-            if difference is None:
-                write(right, "base", (0, line), (6, 0), va="center")
-            else:
-                _draw_dots(right, difference, line, horizontal=True)
+        _draw_rows(left, right, range(len(scores)), scores, differences, True)
         _draw_references(left.axvline, references)
         right.axvline(0, color=INK, linewidth=1, zorder=1)
         for axes, name in zip((left, right), names, strict=True):
@@ -85,36 +78,39 @@ def scores_by_experiment(
             axes.tick_params(axis="y", length=0, labelsize=9.5)
             axes.xaxis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 2.5, 5, 10]))
             axes.margins(x=0.08)
-        _legend(figure, references)
+        _legend(figure, references, "|")
 
 
 def scores_by_number(
     x: list[float],
     scores: list[Dots],
+    differences: list[Dots | None],
     references: dict[str, float],
-    names: tuple[str, str],
+    names: tuple[str, str, str],
     path: str | Path,
 ) -> None:
-    """Draw the scores of experiments against the number that they differ in."""
+    """Draw both against the number that the experiments differ in."""
     with new_figure(path, width=8, height=3.9) as figure:
-        axes = figure.add_subplot()
+        left, right = figure.subplots(1, 2, sharex=True)
         if min(x) > 0:
-            axes.set_xscale("log", base=2)
-            axes.set_xlim(min(x) / 2**0.35, max(x) * 2**0.35)
+            left.set_xscale("log", base=2)
+            left.set_xlim(min(x) / 2**0.35, max(x) * 2**0.35)
         else:  # a number like "none of it" has no place among doublings
-            axes.margins(x=0.08)
+            left.margins(x=0.08)
+            right.margins(x=0.08)
         means = [np.mean(dots.values) for dots in scores]
-        axes.plot(x, means, color=VALID, linewidth=1.2, zorder=2)
-        for place, dots in zip(x, scores, strict=True):
-            _draw_dots(axes, dots, place, horizontal=False)
-        _draw_references(axes.axhline, references)
-        axes.set_xticks(sorted(set(x)))
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        axes.xaxis.set_minor_locator(NullLocator())
-        axes.set_xlabel(names[0])
-        axes.set_ylabel(names[1])
-        axes.margins(y=0.1)
-        _legend(figure, references)
+        left.plot(x, means, color=VALID, linewidth=1.2, zorder=2)
+        _draw_rows(left, right, x, scores, differences, False)
+        _draw_references(left.axhline, references)
+        right.axhline(0, color=INK, linewidth=1, zorder=1)
+        left.set_xticks(sorted(set(x)))
+        left.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        left.xaxis.set_minor_locator(NullLocator())
+        for axes, name in zip((left, right), names[1:], strict=True):
+            axes.set_xlabel(names[0])
+            axes.set_ylabel(fill(name, 44))
+            axes.margins(y=0.1)
+        _legend(figure, references, "_")
 
 
 def code_use(
@@ -195,6 +191,18 @@ def _draw_references(draw: Callable, references: dict[str, float]) -> None:
         draw(level, linewidth=1.3, zorder=1, **style)
 
 
+def _draw_rows(left, right, places, scores, differences, horizontal: bool) -> None:
+    """Each experiment at its place; the base has no difference to itself."""
+    for place, ours, difference in zip(places, scores, differences, strict=True):
+        _draw_dots(left, ours, place, horizontal)
+        if difference is not None:
+            _draw_dots(right, difference, place, horizontal)
+        elif horizontal:
+            write(right, "base", (0, place), (6, 0), va="center")
+        else:
+            write(right, "base", (place, 0), (0, 6), ha="center")
+
+
 def _draw_dots(axes: Axes, dots: Dots, place: float, horizontal: bool) -> None:
     """Seeds as rings, their mean as a bar, the interval as a line."""
 
@@ -209,10 +217,10 @@ def _draw_dots(axes: Axes, dots: Dots, place: float, horizontal: bool) -> None:
     draw([np.mean(dots.values)], bar, color=INK, markersize=13, mew=2.4, zorder=2.7)
 
 
-def _legend(figure: Figure, references: dict[str, float]) -> None:
+def _legend(figure: Figure, references: dict[str, float], mean: str) -> None:
     handles = [
         _mark("o", VALID, "one seed", fillstyle="none"),
-        _mark("|", INK, "mean", mew=2.4),
+        _mark(mean, INK, "mean", mew=2.4),
         Line2D([], [], color=INK, linewidth=1.5, label="95% interval"),
     ]
     for name, style in zip(references, REFERENCES, strict=False):

@@ -559,14 +559,17 @@ def _scores_figure(group: Group, path: Path) -> None:
 
     scores = [dots(name, {name: 1.0}) for name in names]
     levels = {name: scale * level for name, level in study.levels.items()}
-    if group.x:
-        x = [group.members[name] for name in names]
-        axes = group.x, measure.column
-        return scores_by_number(x, scores, levels, axes, path)
     differences = [
         None if name == base else dots(name, {name: 1.0, base: -1.0}) for name in names
     ]
-    axes = measure.column, f"minus {study.label(base)}" + (f" ({unit})" if unit else "")
+    minus = f"minus {study.label(base)}" + (f" ({unit})" if unit else "")
+    if group.x:
+        x, axes = (
+            [group.members[name] for name in names],
+            (group.x, measure.column, minus),
+        )
+        return scores_by_number(x, scores, differences, levels, axes, path)
+    axes = measure.column, minus
     return scores_by_experiment(scores, differences, levels, axes, path)
 
 

@@ -143,7 +143,9 @@ def test_intervals_and_shares(tmp_path, drawn):
 @pytest.mark.parametrize("x", [[1, 2, 16], [0, 0.5, 1]])
 def test_numbers_of_experiments_have_places_apart(tmp_path, drawn, x):
     dots = [Dots(str(number), [50.0, 51.0], (49.0, 52.0)) for number in x]
-    scores_by_number(x, dots, {}, ("number", "score"), tmp_path / "a.png")
+    names, differences = ("number", "score", "minus first"), [None, *dots[1:]]
+    scores_by_number(x, dots, differences, {}, names, tmp_path / "a.png")
+    assert "base" in texts_of(drawn[0])
     axes = drawn[0].axes[0]
     places = axes.transAxes.inverted().transform(
         axes.transData.transform([(number, 50) for number in x])
