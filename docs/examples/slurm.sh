@@ -3,7 +3,8 @@
 #
 #   sbatch docs/examples/slurm.sh -m muq_plugins scan /shared/music
 #   sbatch docs/examples/slurm.sh recipes/MuQ/train.py hparams/large/muq_large.yaml \
-#       --data_folder /shared/music --output_folder /shared/results/large --compile
+#       --data_folder /shared/music --output_folder /shared/results/large \
+#       --tokenizer.batch_size 1 --compile
 #
 # Submit from a folder that all machines share: manifests are in results/ of it. A job
 # that was killed goes on when it is submitted again, also with other numbers of machines.

@@ -215,7 +215,8 @@ def label_draws(
     weights = draws(groups, RANKED_DRAWS)
     result = _macro(weighted_average_precision, targets, scores, weights)
     # Copies of a drawn clip share a rank, which raises the average precision.
-    return result - result.mean() + label_scores(targets, scores)["average_precision"]
+    result += label_scores(targets, scores)["average_precision"] - result.mean()
+    return result.clip(0, 1)
 
 
 def _macro(score: Callable, truth, scores, weights: np.ndarray) -> np.ndarray:

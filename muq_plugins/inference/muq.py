@@ -484,7 +484,7 @@ class MuQ(FrozenModel):
         layer 0 of a MuQ is the same everywhere (0.4 s of audio beside each window are
         heard and dropped), but the layers above attend to their window and to no more.
         With random weights of 12 layers they differ from one pass by a median of 2 %
-        on random chords; up to 16 % were measured on other audio and models.
+        on random chords.
         ``benchmarks/fidelity.py`` measures it for a model and a file.
 
         Arguments

@@ -1,5 +1,6 @@
 """The commands, links and pictures of the documents are real."""
 
+import math
 import re
 import shlex
 from pathlib import Path
@@ -10,6 +11,7 @@ from hyperpyyaml import load_hyperpyyaml
 from typer.main import get_command
 
 import muq_plugins
+from muq_plugins.brains.processes import share_clips
 from muq_plugins.experiment import resolve_experiment, save_experiment
 from muq_plugins.experiment.command_line import parse_arguments
 from muq_plugins.experiment.extends import dump_yaml, parse_yaml
@@ -24,6 +26,7 @@ DOCUMENTS = sorted(
 
 TEST_COMMAND = re.compile(r"^<!-- test-command -->\n```\w*\n(.*?)\n```$", re.M | re.S)
 RUN = re.compile(r"(?:python3?|torchrun)\s[^\n`|&;]*?(recipes/\S+\.py)([^\n`|&;>#]*)")
+TRAINING = re.compile(r"torchrun ([^\n`|&;]*?)recipes/MuQ/train\.py([^\n`|&;>#]*)")
 CONSOLE = re.compile(r"^muq-plugins ([^\n#]+)", re.M)
 LINK = re.compile(r"\[[^\]]*\]\(\s*<?([^)\s>]+)|<img[^>]*\ssrc=[\"']([^\"']+)")
 
@@ -81,6 +84,23 @@ def test_commands_of(path):
             check_command(script, argv)
         except (AssertionError, ValueError) as error:
             pytest.fail(f"{path}: {script} {shlex.join(argv)}: {error}")
+
+
+def test_processes_can_share_the_batches():
+    """Each training by torchrun has as many processes as all of its stages can take."""
+    seen = set()
+    for path in DOCUMENTS:
+        text = re.sub(r"\\\n\s*", "", path.read_text(encoding="utf-8"))
+        for options, rest in TRAINING.findall(text):
+            counts = re.findall(r"--(?:nnodes|nproc_per_node)=(\d+)", options)
+            processes = math.prod(map(int, counts))
+            command = parse_arguments(shlex.split(rest))
+            merged = resolve_experiment(ROOT / command.path, command.overrides)
+            tree = parse_yaml(merged, path)
+            for stage in (tree, {**tree, **(tree.get("tokenizer") or {})}):
+                share_clips(stage["clips_per_update"], stage["batch_size"], processes)
+            seen.add(processes)
+    assert seen >= {2, 8, 32}
 
 
 def output_folder(text: str) -> str:
