@@ -45,7 +45,13 @@ from muq_plugins.data.clips import (
     training_loader,
 )
 from muq_plugins.data.preparation import Manifests
-from muq_plugins.errors import ENDING, Interrupted, UserError, duration
+from muq_plugins.errors import (
+    ENDING,
+    Interrupted,
+    UserError,
+    duration,
+    given_by_user,
+)
 from muq_plugins.lobes.finite import Refusals, finite
 from muq_plugins.lobes.objectives.base import StageOutput
 
@@ -219,7 +225,8 @@ class StageBrain(sb.Brain):
         """
         row = {name: mean.tolist() for name, mean in statistics.means().items()}
         if stage is not sb.Stage.TRAIN and hasattr(self.module, "summary"):
-            row |= self.module.summary(row, statistics.totals)
+            with given_by_user():  # such as music of which nothing was masked
+                row |= self.module.summary(row, statistics.totals)
         return row
 
     def progress(self, row: dict[str, Any]) -> dict[str, str]:
@@ -507,12 +514,12 @@ class StageBrain(sb.Brain):
 
         Raises
         ------
-        ValueError
-            If audio, or what a frozen part computes of it, is not finite.
         UserError
-            After more than ``nonfinite_patience`` updates in a row that were left out.
+            If audio, or what a frozen part computes of it, is not finite, or after more
+            than ``nonfinite_patience`` updates in a row that were left out.
         """
-        self.refusals.tell()
+        with given_by_user():
+            self.refusals.tell()
         self._count_left_out()
 
     def _count_left_out(self) -> None:
@@ -596,8 +603,11 @@ class StageBrain(sb.Brain):
             ``windows_per_clip`` and ``max_windows``.
         """
         hparams = self.hparams
+        parts = manifests.train, manifests.valid, manifests.test
+        self.logbook.files = sum(map(len, parts))
         share = {
             "clip_seconds": hparams.clip_seconds,
+            "sample_rate": getattr(self.module, "sample_rate", 24000),
             "rank": rank(),
             "world_size": world_size(),
             "num_workers": hparams.num_workers,

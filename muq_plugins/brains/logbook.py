@@ -52,6 +52,7 @@ class Logbook:
         self.loggers: list[TensorBoard | Tracker] = []  # from the first row on
         self.seconds = 0.0  # of training, over all restarts
         self.heard = 0.0  # seconds of audio, likewise
+        self.files = 0  # of all parts, where they are known
         self.row: dict[str, Any] = {}  # the newest, for the progress bar
         if if_main_process():
             self.metrics_log = MetricsLog(Path(folder) / "metrics.jsonl")
@@ -164,7 +165,8 @@ class Logbook:
         """Counts files that could not be read, of all processes."""
         failures = [failure for share in gather(failures) for failure in share]
         if if_main_process():
-            self.quarantine.record(failures, files)
+            # What is listed was bad in any part.
+            self.quarantine.record(failures, max(self.files, files))
 
     def forget_after(self, step: int) -> None:
         """Drops the rows beyond the checkpoint from which a run goes on."""
@@ -288,7 +290,7 @@ class QuarantineLog:
                 for path, reason in list(self._reasons.items())[:5]
             )
             raise UserError(
-                f"{len(self)} of {total_files} training files could not be read "
+                f"{len(self)} of {total_files} files could not be read "
                 f"({len(self) / total_files:.1%}, max_bad_fraction is "
                 f"{self.max_bad_fraction:.1%}). The first ones:\n{first}\n"
                 f"All are listed in {self.path}. Repair them or scan the data folder "

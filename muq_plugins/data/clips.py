@@ -25,6 +25,7 @@ from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler
 from muq_plugins.data.audio import AudioError, read_audio
 from muq_plugins.data.columns import Columns
 from muq_plugins.data.windows import spread_on_grid
+from muq_plugins.errors import UserError
 
 
 @dataclasses.dataclass
@@ -102,9 +103,10 @@ class ClipDataset(Dataset):
         seed: int = 1234,
         fixed: bool = False,
         max_attempts: int = 8,
-        grid: int = 960,
+        grid: int | None = None,
         windows_per_clip: int = 1,
     ):
+        grid = round(0.04 * sample_rate) if grid is None else grid
         if not manifest:
             raise ValueError("ClipDataset: the manifest holds no clip.")
         numbers = {
@@ -168,7 +170,7 @@ class ClipDataset(Dataset):
                 clip.failures = failures
                 return clip
         listed = "\n".join(f"  {path}: {reason}" for path, reason in failures)
-        raise RuntimeError(
+        raise UserError(
             f"{self.max_attempts} files in a row could not be read:\n{listed}\n"
             "Check that the data folder is still there, then scan it again."
         )
@@ -325,9 +327,10 @@ def training_loader(
     world_size: int = 1,
     num_workers: int = 0,
     pin_memory: bool = False,
+    sample_rate: int = 24000,
 ) -> DataLoader:
     """An endless loader of random crops, one process's share."""
-    dataset = ClipDataset(manifest, clip_seconds, seed=seed)
+    dataset = ClipDataset(manifest, clip_seconds, sample_rate, seed)
     sampler = ClipSampler(
         len(dataset), batch_size, seed, rank, world_size, dataset.crops_per_clip()
     )
@@ -344,6 +347,7 @@ def evaluation_loader(
     world_size: int = 1,
     num_workers: int = 0,
     pin_memory: bool = False,
+    sample_rate: int = 24000,
 ) -> DataLoader:
     """A loader of fixed windows with fixed keys, one process's share.
 
@@ -352,7 +356,12 @@ def evaluation_loader(
     at most: many processes with many workers for each loader fill a machine.
     """
     dataset = ClipDataset(
-        manifest, clip_seconds, seed=0, fixed=True, windows_per_clip=windows_per_clip
+        manifest,
+        clip_seconds,
+        sample_rate,
+        seed=0,
+        fixed=True,
+        windows_per_clip=windows_per_clip,
     )
     windows = range(len(dataset))
     if max_windows is not None and len(windows) > max_windows:

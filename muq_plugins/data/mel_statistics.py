@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from muq_plugins.data.clips import evaluation_loader
 from muq_plugins.data.preparation import Manifests
+from muq_plugins.data.scan import seen_by_scan
 from muq_plugins.errors import UserError
 from muq_plugins.files import locked, read_json, write_json
 from muq_plugins.lobes.features import Standardised
@@ -76,6 +77,8 @@ def mel_statistics(
     path = Path(folder) / "mel_statistics.json"
     clips = hashlib.sha256(os.fsencode("\n".join(sorted(manifest)))).hexdigest()[:16]
     key = {"settings": features.config, "clips": clips}
+    if seen := seen_by_scan(folder):  # other files may have the same names
+        key["seen"] = seen
     if not isinstance(features, LogMel):  # nobody else was measured at first
         key["class"] = type(features).__name__
     # On every process, measured or not: those that wait must all wait.
@@ -123,6 +126,7 @@ def _statistics(
         BATCH_SIZE,
         windows_per_clip=1,
         max_windows=MAX_WINDOWS,
+        sample_rate=round(features.sample_rate),
     )
     total = squares = frames = torch.zeros((), dtype=torch.float64)
     bar = tqdm(loader, desc="statistics", disable=not progress)

@@ -463,6 +463,15 @@ def _known(cache_folder: Path) -> dict[Key, AudioCheck]:
     return cache
 
 
+def seen_by_scan(manifest_folder: str | Path) -> str | None:
+    """A digest of the files that the last scan saw, with their sizes and times."""
+    path = Path(manifest_folder) / "scan.json"
+    if not path.is_file():
+        return None
+    report = read_json(path, "delete it, and the folder is scanned again")
+    return report.get("seen") if isinstance(report, dict) else None
+
+
 def _report_of(manifest_folder: Path, seen: str) -> ScanReport | None:
     """The report of the last scan, if a new one would find the same."""
     path = manifest_folder / "scan.json"

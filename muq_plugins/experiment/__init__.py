@@ -19,12 +19,13 @@ from muq_plugins.experiment.experiment import (
     stages,
 )
 from muq_plugins.experiment.extends import resolve_experiment
-from muq_plugins.experiment.run_folder import note_inputs
+from muq_plugins.experiment.run_folder import has_results, note_inputs
 
 __all__ = [
     "Experiment",
     "check_stage",
     "each_model",
+    "has_results",
     "load_experiment",
     "load_hparams",
     "load_part",

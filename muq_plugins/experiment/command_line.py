@@ -6,7 +6,9 @@ abbreviations (``--test 3`` skips the training) and loses "=" inside values.
 
 import contextlib
 import dataclasses
+import datetime
 import io
+import re
 from typing import Any
 
 import speechbrain as sb
@@ -19,7 +21,11 @@ from muq_plugins.experiment.extends import (
     LIST_OPTIONS,
     TRAINING_SETTINGS,
     parse_yaml,
+    refuse_useless,
 )
+
+# Options whose values are paths or names, whatever YAML would make of "2024" or "on".
+NAMES = re.compile(r"(.*_)?(folder|file|csv)$|teacher$|source$|model$|encoder$")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,6 +53,11 @@ def parse_arguments(argv: list[str]) -> CommandLine:
     for name in run_options:
         if name in TRAINING_SETTINGS:
             overrides[name] = run_opts[name]
+    # SpeechBrain takes one of the two: that which is given, not that of the file.
+    times = {"ckpt_interval_minutes", "ckpt_interval_steps"}
+    given = times & overrides.keys()
+    if len(given) == 1 and overrides[next(iter(given))] > 0:
+        overrides |= dict.fromkeys(times - given, 0)
     return CommandLine(path, run_opts, overrides)
 
 
@@ -64,6 +75,7 @@ def _split(argv: list[str]) -> tuple[str, dict[str, Any]]:
             raise UserError(f"Cannot read {token!r}; options are --key value.")
         if name in options:
             raise UserError(f"--{name} is given twice; keep one of them.")
+        refuse_useless(name, f"--{name}")
         if name in FLAG_OPTIONS:
             if equals:
                 raise UserError(
@@ -132,5 +144,7 @@ def _parse_value(name: str, text: str) -> Any:
         ) from error
     # An unquoted text is meant literally: YAML would cut a comment off "/music #1".
     is_plain_text = type(value) is str
+    is_name = NAMES.match(name.rpartition(".")[2]) is not None
+    is_name &= isinstance(value, bool | int | float | datetime.date)
     is_only_comment = value is None and text not in ("null", "Null", "NULL", "~")
-    return text if is_plain_text or is_only_comment else value
+    return text if is_plain_text or is_name or is_only_comment else value

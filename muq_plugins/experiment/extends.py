@@ -29,10 +29,29 @@ from muq_plugins.shipped import nearest_experiment
 RUN_OPTIONS = frozenset(field.name for field in fields(RunOptions))
 
 #: Run options that take any number of values.
-LIST_OPTIONS = frozenset({"jit_module_keys", "compile_module_keys"})
+LIST_OPTIONS = frozenset({"compile_module_keys"})
+
+_SHORT = "give --budget tiny, and another --output_folder"
+_COMPILE = "give --compile"
+_PROFILE = "run it under py-spy or torch.profiler"
+#: Run options that nothing here follows, and what to do instead. With ``debug``,
+#: SpeechBrain keeps checkpoints where they are lost; with ``test_only`` it loads none.
+USELESS_OPTIONS = {
+    "test_only": "the same command on a finished run trains nothing and tests it again",
+    **dict.fromkeys(
+        ("debug", "debug_batches", "debug_epochs", "debug_persistently"), _SHORT
+    ),
+    **dict.fromkeys(("jit", "jit_module_keys"), _COMPILE),
+    **dict.fromkeys(("profile_training", "profile_steps", "profile_warmup"), _PROFILE),
+    "data_parallel_backend": "start several processes with torchrun",
+    "grad_accumulation_factor": "it follows from clips_per_update, batch_size and the "
+    "number of processes",
+}
 
 #: Run options that exist on the command line (the others SpeechBrain finds out).
-COMMAND_LINE_OPTIONS = (RUN_OPTIONS & HELP_TEXTS.keys()) | LIST_OPTIONS
+COMMAND_LINE_OPTIONS = (
+    (RUN_OPTIONS & HELP_TEXTS.keys()) | LIST_OPTIONS
+) - USELESS_OPTIONS.keys()
 
 #: Run options without a value: giving one switches it on.
 FLAG_OPTIONS = frozenset(
@@ -51,7 +70,6 @@ TRAINING_SETTINGS = frozenset(
     {
         "precision",
         "eval_precision",
-        "grad_accumulation_factor",
         "max_grad_norm",
         "optimizer_step_limit",
         "nonfinite_patience",
@@ -337,6 +355,7 @@ def _read(path: Path) -> dict:
         )
     _find_stages(tree, path.parent)
     for key in tree:
+        refuse_useless(key, f"{path}: {key}")
         if key in RUN_OPTIONS - TRAINING_SETTINGS:
             raise UserError(
                 f"{path}: the key '{key}' is a run option of SpeechBrain, which "
@@ -344,6 +363,15 @@ def _read(path: Path) -> dict:
                 f"give --{key} on the command line."
             )
     return tree
+
+
+def refuse_useless(key: str, named: str) -> None:
+    """Refuses a run option that would do nothing, or harm."""
+    if key in USELESS_OPTIONS:
+        raise UserError(
+            f"{named} is an option of SpeechBrain's that has no place here: "
+            f"{USELESS_OPTIONS[key]}."
+        )
 
 
 def _find_stages(tree: dict, folder: Path) -> None:

@@ -151,12 +151,14 @@ def carry_out(
             try:
                 where = recipes, device, environment
                 failure = _carry_out_run(run, *where, found, stop, say)
-            # Such as a full disk: the others may still go on.
-            except (OSError, UserError) as error:
-                say(f"{run.experiment}, seed {run.seed} FAILED: {error}")
+            # Such as a full disk or a damaged file: the others may still go on.
+            except Exception as error:
+                words = f"{type(error).__name__}: {error}"
+                say(f"{run.experiment}, seed {run.seed} FAILED: {words}")
                 failure = Failure(run, run.commands[0], run.folder)
-            with choice:
-                working.remove(run)
+            finally:
+                with choice:
+                    working.remove(run)
             if failure is not None:
                 failures.append(failure)
 

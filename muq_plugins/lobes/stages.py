@@ -54,6 +54,11 @@ class TokenizerTraining(nn.Module):
         self.features = features
         self.quantizer = quantizer
 
+    @property
+    def sample_rate(self) -> int:
+        """Of the waveforms that it takes, in Hz."""
+        return self.features.sample_rate
+
     def summary(self, means: dict, totals: dict[str, Tensor]) -> dict:
         """How each codebook is used.
 
@@ -247,6 +252,11 @@ class Pretraining(nn.Module):
         self.encoder = encoder
         self.objectives = nn.ModuleDict(objectives)
         self.weights = {name: (weights or {}).get(name, 1.0) for name in objectives}
+
+    @property
+    def sample_rate(self) -> int:
+        """Of the waveforms that it takes, in Hz."""
+        return self.encoder.sample_rate
 
     def _prefixes(self) -> dict[str, Objective]:
         """The objectives, by what stands before the names of their numbers."""

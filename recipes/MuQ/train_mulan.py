@@ -40,6 +40,7 @@ from muq_plugins.evaluation.pages import headline, report
 from muq_plugins.evaluation.zero_shot.scores import evaluate_mulan, save_scores
 from muq_plugins.experiment import (
     check_stage,
+    has_results,
     load_experiment,
     load_stage,
     note_inputs,
@@ -95,7 +96,11 @@ def load_encoder(experiment, manifests):
         # The tower keeps the running statistics of batch normalisation as they are,
         # so those of an encoder that has heard nothing would stay meaningless.
         loader = training_loader(
-            manifests.train, hparams["clip_seconds"], CLIPS_AT_ONCE, hparams["seed"]
+            manifests.train,
+            hparams["clip_seconds"],
+            CLIPS_AT_ONCE,
+            hparams["seed"],
+            sample_rate=encoder.sample_rate,
         )
         wavs = (batch.wavs for batch in islice(loader, BATCHES))
         measure_batch_statistics(encoder, wavs)
@@ -145,6 +150,8 @@ def train_mulan(experiment):
         source, given = hparams["text_model"], hparams["text_model"] is not None
         if not given:
             source = folder / "text_model"
+        # What was learned belongs to the pieces of the tokenizer of then.
+        if not given and not (source.is_dir() and has_results(folder)):
             texts = captions.captions(manifests.train, hparams["tokenizer_captions"])
             run_on_main(hparams["new_text_model"], args=[source, texts])
 

@@ -198,7 +198,9 @@ def test_wrong_commands_are_noticed(tmp_path, monkeypatch):
     monkeypatch.setattr(f"{__name__}.ROOT", tmp_path)
     (tmp_path / "train.py").touch()
     (tmp_path / "a.yaml").write_text("seed: 1\ndata_folder: !PLACEHOLDER\n")
-    check_command("train.py", ["a.yaml", "--seed=3", "--data_folder", "...", "--debug"])
+    check_command(
+        "train.py", ["a.yaml", "--seed=3", "--data_folder", "...", "--compile"]
+    )
     with pytest.raises(AssertionError, match="tran.py does not exist"):
         check_command("tran.py", ["a.yaml"])
     with pytest.raises(ValueError, match="b.yaml does not exist"):

@@ -62,6 +62,23 @@ def files(folder):
 
 
 @pytest.mark.parametrize(
+    ("script", "command", "message"),
+    [
+        ("distil.py", "muq", "muq.yaml has no teacher .*use train.py"),
+        (
+            "train.py",
+            "recognition --source small",
+            "no student: use recipes/Recognition/train.py",
+        ),
+        ("train.py", "probe_notes --encoder small", "no student: use probe.py"),
+    ],
+)
+def test_files_of_other_recipes(tmp_path, script, command, message):
+    file, *options = command.split()
+    refused(tmp_path, script, experiment_file(file), *options, message=message)
+
+
+@pytest.mark.parametrize(
     ("options", "message"),
     [
         (["--tokenizer_folder", "FOLDER/nowhere"], "No trained tokenizer in"),

@@ -79,10 +79,16 @@ def read_run(folder: Path, tokenizers: Sequence[str | Path] = ()) -> tuple[Page,
             f"{', '.join(PAGES)}"
         )
     page, measures = PAGES[known[-1]]
+    # Of a pre-training it is the first stage that counts.
+    folders = [
+        next(path for path in (Path(given) / "tokenizer", Path(given)) if path.is_dir())
+        for given in tokenizers
+        if Path(given).is_dir()
+    ]
     earlier = tuple(
-        Run(Path(tokenizer), "tokenizer", TokenizerTraining.measures)
-        for tokenizer in tokenizers
-        if (Path(tokenizer) / METRICS_FILE).is_file()
+        Run(tokenizer, "tokenizer", TokenizerTraining.measures)
+        for tokenizer in folders
+        if (tokenizer / METRICS_FILE).is_file()
     )
     measures = load_measures(folder) or measures
     return page, Run(folder, known[-1], measures, earlier)

@@ -291,7 +291,8 @@ def answer(study: Study, question: dict) -> Answer:
 
     Supported if the whole 95 % interval lies on the side that the question asks about,
     refuted if it lies on the other side, else undecided. An interval that leaves the
-    test pieces out is too narrow to decide.
+    test pieces out is too narrow to decide where pieces are scored; what a loss says,
+    of which none are kept, says that it leaves them out.
     """
     kind = next(kind for kind in KINDS if kind in question)
     text, x = question["question"], question.get("rises", {})
@@ -341,7 +342,8 @@ def answer(study: Study, question: dict) -> Answer:
             said, p = "undecided", math.nan
             words += " only, without the choice of test pieces"
         else:
-            words += f", {_chance(p)}"
+            seeds_alone = math.isnan(found.from_groups)
+            words += " alone" * seeds_alone + f", {_chance(p)}"
     return Answer(text, said, words, *about, found, p)
 
 

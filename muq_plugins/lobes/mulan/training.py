@@ -97,6 +97,11 @@ class ContrastiveTraining(nn.Module):
         self.loss = loss
         self.chunk_size = chunk_size
 
+    @property
+    def sample_rate(self) -> int:
+        """Of the waveforms that it takes, in Hz."""
+        return self.audio_tower.sample_rate
+
     def forward(
         self,
         wavs: Tensor,

@@ -256,7 +256,12 @@ class CodePrediction(Objective):
             Name to number or list of numbers; ``random_target`` to the names of its
             untrained parts, if there are any.
         """
-        counts = totals["code_counts"]
+        counts = totals.get("code_counts")
+        if counts is None or not counts.any():
+            raise ValueError(
+                "No frame of this part of the music was masked, so nothing was asked "
+                "about: it needs more music, or clips that are longer."
+            )
         entropy = statistics.entropy(counts)
         random = untrained_parts(self.target)
         named = {"random_target": ", ".join(random)} if random else {}

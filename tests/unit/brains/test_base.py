@@ -14,6 +14,7 @@ import torch
 from speechbrain.utils.run_opts import RunOptions
 
 from muq_plugins.brains import TrainingInterrupted, base, logbook
+from muq_plugins.data.preparation import Manifests
 from muq_plugins.errors import UserError
 from muq_plugins.evaluation.run_files import read_metrics
 
@@ -398,10 +399,27 @@ def test_files_that_are_gone_are_replaced_counted_and_written_down(
     assert "3.wav.gone" in log and "missing" in log
 
 
+def test_clips_are_read_at_the_rate_of_the_stage(make_brain, manifest, tmp_path):
+    brain = make_brain()
+    brain.module.sample_rate = 12000
+    for loader in brain.make_loaders(Manifests(tmp_path, *[manifest] * 3)):
+        assert next(iter(loader)).wavs.shape[1] == 1200
+
+
+def test_bad_files_are_a_share_of_all_parts(make_brain, manifest, tmp_path):
+    """One of a small part for validation does not stop a long training."""
+    brain = make_brain(max_bad_fraction=0.1)
+    few = dict(list(manifest.items())[:5])
+    few["0"] = {**few["0"], "wav": few["0"]["wav"] + ".gone"}
+    _, loader, _ = brain.make_loaders(Manifests(tmp_path, manifest, few, few))
+    brain.validate(loader)
+    assert len(brain.logbook.quarantine) == 1
+
+
 def test_too_many_bad_files_stop_the_run(make_brain, loaders, manifest):
     brain = make_brain()
     for index in range(4):
         manifest[str(index)]["wav"] += ".gone"
     train_loader, valid_loader = loaders(brain)
-    with pytest.raises(UserError, match="of 12 training files could not be read"):
+    with pytest.raises(UserError, match="of 12 files could not be read"):
         brain.fit(train_loader, valid_loader)

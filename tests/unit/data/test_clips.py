@@ -16,6 +16,7 @@ from muq_plugins.data.clips import (
     keyed_integer,
     make_loader,
 )
+from muq_plugins.errors import UserError
 from tests.unit.data.recordings import noise_manifest
 
 
@@ -114,7 +115,7 @@ def test_everything_is_gone(manifest, tmp_path):
         path.unlink()
     dataset = ClipDataset(manifest, clip_seconds=1.0, max_attempts=3)
     message = r"(?s)3 files in a row.*2.wav: missing.*data folder is still there"
-    with pytest.raises(RuntimeError, match=message) as error:
+    with pytest.raises(UserError, match=message) as error:
         dataset[(0, 0, 2)]
     assert str(error.value).count(": missing") == 3
 

@@ -88,6 +88,15 @@ def test_other_clips_in_the_same_folder_are_measured_again(
     assert measured_again == [2048, 2048]
 
 
+def test_other_files_with_the_same_names_are_measured_again(
+    manifest, tmp_path, measured_again
+):
+    for seen in ("one", "one", "two"):
+        (tmp_path / "scan.json").write_text(json.dumps({"seen": seen}))
+        measure(2048, manifest, tmp_path)
+    assert measured_again == [2048, 2048]
+
+
 @pytest.mark.parametrize("is_list", [True, False])
 def test_what_does_not_say_which_clips_it_is_of_is_measured_again(
     manifest, tmp_path, measured_again, is_list

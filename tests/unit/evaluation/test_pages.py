@@ -190,6 +190,16 @@ def test_a_pretraining_has_all_parts(pretrain_folder, tokenizer_folder, pixels):
     assert all((pretrain_folder / link).exists() for link in links)
 
 
+def test_the_tokenizer_of_another_pretraining(pretrain_folder, tokenizer_folder):
+    """Its folder holds the rows of the student that was trained with it."""
+    path = report(pretrain_folder, [tokenizer_folder])
+    expected = path.read_bytes()
+    other = tokenizer_folder.parent / "other"
+    shutil.copytree(tokenizer_folder, other / "tokenizer")
+    shutil.copy(pretrain_folder / "metrics.jsonl", other)
+    assert report(pretrain_folder, [other]).read_bytes() == expected
+
+
 def test_tokenizer_report_is_made_from_the_files_alone(
     tokenizer_folder, tmp_path, pixels
 ):

@@ -263,7 +263,7 @@ class TestStage:
         monkeypatch.chdir(tmp_path)
         (tmp_path / "whole.yaml").write_text("seed: 1\nprecision: fp32\n")
         (tmp_path / "stage.yaml").write_text("seed: 2\nmax_grad_norm: 3.0\nlr: 1\n")
-        argv = ["--device=cpu", "--debug", "--max_grad_norm=9", "--precision=bf16"]
+        argv = ["--device=cpu", "--compile", "--max_grad_norm=9", "--precision=bf16"]
         return load_experiment([str(tmp_path / "whole.yaml"), *argv])
 
     def test_overrides_and_run_options_but_no_training_settings(self, whole):
@@ -274,7 +274,7 @@ class TestStage:
         linear = {"linear": torch.nn.Linear(1, 1)}
         brain = sb.Brain(linear, hparams=stage.hparams, run_opts=stage.run_opts)
         assert (brain.max_grad_norm, brain.precision) == (3.0, "fp32")
-        assert brain.debug
+        assert brain.compile
 
     def test_mistakes(self, whole):
         with pytest.raises(UserError, match="nearest known key is 'seed'"):

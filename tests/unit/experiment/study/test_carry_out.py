@@ -105,6 +105,18 @@ def test_a_failure_leaves_its_later_commands_out_and_no_others(recipes):
     assert not is_finished(bad, bad.commands[0])
 
 
+def test_what_cannot_be_recorded_is_a_failure_and_others_go_on(recipes):
+    def damaged(run):
+        if run.experiment == "a":
+            raise KeyError("cross_entropy")
+        return found(run)
+
+    runs, said = [make_run(recipes, name) for name in "ab"], []
+    [failure] = carry_out(runs, recipes, ["cpu"], damaged, said.append)
+    assert failure.run.experiment == "a" and is_recorded(runs[1])
+    assert "a, seed 1 FAILED: KeyError: 'cross_entropy'" in said
+
+
 def with_inputs(run, *inputs):
     """The run, to be carried out after others."""
     return dataclasses.replace(run, inputs=inputs)

@@ -19,7 +19,7 @@ def test_every_recipe_has_a_command(capsys):
 def test_a_recipe_gets_what_follows(monkeypatch):
     ran = []
     monkeypatch.setattr(recipes, "run_script", lambda *given: ran.append(given))
-    arguments = ["muq.yaml", "--lr", "0.1", "--help", "--tasks", "[a, b]", "--debug"]
+    arguments = ["muq.yaml", "--lr", "0.1", "--help", "--tasks", "[a, b]", "--compile"]
     assert main(["train", *arguments]) == 0
     assert ran == [("train", arguments)]
 
