@@ -6,6 +6,7 @@ import json
 import os
 import tempfile
 from collections.abc import Callable, Iterator
+from itertools import repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ from muq_plugins.data.shares import is_own, own_share
 from muq_plugins.errors import UserError
 from muq_plugins.files import atomic
 from muq_plugins.inference.cli.options import report_problems, say
-from muq_plugins.inference.cli.outputs import FACTS, read_facts
+from muq_plugins.inference.cli.outputs import FACTS, is_current, read_facts, source_of
 
 if TYPE_CHECKING:  # pyarrow is optional
     import pyarrow as pa
@@ -47,11 +48,17 @@ def find_tables(sources: list[str], column: str, out: str) -> dict[Path, Path]:
                     f"or of the table itself: give another --out."
                 )
     for path in found.values():
-        names = _schema(path).names
+        schema = _schema(path)
+        names = schema.names
         if column not in names:
             raise UserError(
                 f"{path} has no column {column}, but {', '.join(names)}: give one of "
                 f"them with --dataset."
+            )
+        if not _may_be_audio(kind := schema.field(column).type):
+            raise UserError(
+                f"The column {column} of {path} is {kind}, which is no audio: give one "
+                f"of paths or bytes, or of a struct of both, with --dataset."
             )
         if VECTORS in names:
             raise UserError(f"{path} has a column {VECTORS} already: rename it.")
@@ -68,23 +75,30 @@ def embed_tables(
 ) -> int:
     """Writes each table again, with vectors in the place of its audio.
 
-    What cannot be heard has none, and is listed; 1 if there is such audio. A table that
-    is there with the same facts is left alone. Of several processes each writes its
-    share, see `is_own`.
+    What cannot be heard has none, and is listed; 1 if there is such audio. Of a table
+    that is there with the same facts, only that is tried again, unless the table has
+    changed. Of several processes each writes its share, see `is_own`.
     """
     problems: list[str] = []
+    facts = {**facts, "column": column}
     for target, path in tables.items():
         if not is_own(target.name):
             continue
+        known: Iterator[list[float] | None] = repeat(None)
         if target.exists() and not overwrite:
-            if read_facts(target) != facts:
+            there = read_facts(target)
+            if {**there, "source": None} != {**facts, "source": None}:
                 raise UserError(
                     f"{target} was made otherwise. Give another --out, or --overwrite "
                     f"to make it again."
                 )
-            say(f"{target}: was there already.")
-            continue
-        rows = _write(path, target, column, embed, width, facts, problems)
+            if is_current(target, there, path):
+                if None not in _vectors(target):
+                    say(f"{target}: was there already.")
+                    continue
+                known = _vectors(target)
+        own = {**facts, "source": source_of(path)}
+        rows = _write(path, target, column, embed, width, own, known, problems)
         say(f"{target}: {rows} rows.")
     return report_problems("Could not be used:", problems, own_share()[1])
 
@@ -96,6 +110,7 @@ def _write(
     embed: Callable[[str], np.ndarray],
     width: int,
     facts: dict[str, Any],
+    known: Iterator[list[float] | None],
     problems: list[str],
 ) -> int:
     import pyarrow as pa
@@ -111,7 +126,10 @@ def _write(
             vectors = []
             for value in batch.column(column).to_pylist():
                 try:
-                    vectors.append(_embed_value(value, embed, path.parent).tolist())
+                    vectors.append(
+                        next(known, None)
+                        or _embed_value(value, embed, path.parent).tolist()
+                    )
                 except AudioError as error:
                     vectors.append(None)
                     problems.append(f"{path}, row {rows + len(vectors) - 1}: {error}")
@@ -138,6 +156,27 @@ def _embed_value(
         file = Path(place, Path(name).name or "audio")
         file.write_bytes(content)
         return embed(str(file))
+
+
+def _vectors(table: Path) -> Iterator[list[float] | None]:
+    """The vectors that have been written; None of what could not be heard."""
+    import pyarrow.parquet as pq
+
+    for batch in pq.ParquetFile(table).iter_batches(ROWS_AT_ONCE, columns=[VECTORS]):
+        yield from batch.column(0).to_pylist()
+
+
+def _may_be_audio(kind: pa.DataType) -> bool:
+    """Whether a column of this type can hold paths, bytes, or both."""
+    from pyarrow import types
+
+    if types.is_dictionary(kind):
+        kind = kind.value_type
+    if types.is_struct(kind):
+        return not {"bytes", "path"}.isdisjoint(field.name for field in kind)
+    texts = types.is_string, types.is_large_string, types.is_string_view
+    content = types.is_binary, types.is_large_binary, types.is_binary_view
+    return any(is_one(kind) for is_one in (*texts, *content))
 
 
 def _schema(path: Path) -> pa.Schema:

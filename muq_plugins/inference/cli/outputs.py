@@ -18,7 +18,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file, save_file
 
-from muq_plugins.errors import UserError, needs
+from muq_plugins.errors import UserError, needs, shown
 from muq_plugins.files import atomic
 
 if TYPE_CHECKING:  # pyarrow is optional
@@ -73,6 +73,35 @@ def read_facts(path: Path) -> dict[str, Any]:
         return json.loads(FORMATS[path.suffix[1:]][1](path) or "{}")
     except (OSError, ValueError, EOFError, BadZipFile, SafetensorError) as error:
         raise UserError(f"{path} is damaged ({error}).") from error
+
+
+def source_of(path: str | Path) -> dict[str, Any]:
+    """What tells a changed input from the one of before, and from another one."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return {}
+    # Whole seconds: copies and archives lose the rest.
+    known = {"bytes": status.st_size, "modified": int(status.st_mtime)}
+    return {"path": os.path.abspath(path), **known}
+
+
+def is_current(output: Path, facts: dict[str, Any], path: str | Path) -> bool:
+    """Whether an output was made of an input as it is now, which may have moved.
+
+    Refused is an output of another input that is still there: outputs are named by
+    the place of their input below what a command was given, which many inputs share.
+    """
+    there, now = dict(facts["source"]), source_of(path)
+    before = there.pop("path", None) or facts.get("path")  # versions of before
+    if before and now and os.path.exists(before) and not os.path.samefile(before, path):
+        raise UserError(
+            f"{shown(output)} was made of {shown(before)}, and the output of "
+            f"{shown(path)} would take its place: give the folder above both, so that "
+            f"outputs keep its tree, or another --out (or --overwrite to replace it)."
+        )
+    now.pop("path", None)
+    return there == now
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -25,8 +24,10 @@ from muq_plugins.inference.cli.options import count_files, report_problems, say
 from muq_plugins.inference.cli.outputs import (
     check_format,
     find_records,
+    is_current,
     output_path,
     read_facts,
+    source_of,
     write_record,
 )
 
@@ -141,7 +142,7 @@ def run_work(
                     about = {
                         "path": job.input.path,
                         "duration": job.duration,
-                        "source": _source(job.input),
+                        "source": source_of(job.input.path),
                     }
                     facts = {**work.settings(job.duration), **work.about, **about}
                     write_record(job.output, facts, arrays)
@@ -165,7 +166,8 @@ def plan_work(
 
     An output is done if it can be read, was made with the same settings, and its audio
     file has the size and the time of change that it had then. Other settings, also of
-    outputs for other files, are refused: a folder holds one kind of output.
+    outputs for other files, are refused: a folder holds one kind of output. So are
+    outputs of other files under the same name, see `is_current`.
     """
     outputs = [output_path(out, item.name, format) for item in inputs]
 
@@ -177,7 +179,7 @@ def plan_work(
                     f"{shown(output)} {difference}. Give another --out, or "
                     f"--overwrite to make it again."
                 )
-            if facts["source"] == _source(item):
+            if is_current(output, facts, item.path):
                 return Job(item, output, float(facts["duration"]), done=True)
         try:
             least = work.min_samples / work.sample_rate
@@ -292,13 +294,3 @@ def _difference(
     if not differences:
         return ""
     return f"was made with other settings: {'; '.join(differences)}"
-
-
-def _source(item: AudioInput) -> dict[str, int]:
-    """What tells a changed audio file from the one of before."""
-    try:
-        status = os.stat(item.path)
-    except OSError:
-        return {}
-    # Whole seconds: copies and archives lose the rest.
-    return {"bytes": status.st_size, "modified": int(status.st_mtime)}

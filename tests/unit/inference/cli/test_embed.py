@@ -289,6 +289,33 @@ def test_outputs_of_changed_audio_are_made_again(embed, out, music, write_wav, c
     assert capsys.readouterr().err.count("1 file made") == 2
 
 
+def test_outputs_of_another_folder_are_not_replaced(
+    embed, out, music, tmp_path, capsys
+):
+    """Names and times may be the same; those of a collection that has moved stay."""
+    assert embed() == 0
+    shutil.copytree(music, tmp_path / "copy")  # with the times
+    before = (out / "a.wav.npz").read_bytes()
+    inputs = [str(tmp_path / "copy")]
+    assert embed(inputs=inputs) == 2
+    assert "was made of" in (words := capsys.readouterr().err)
+    assert "give the folder above both" in words
+    assert (out / "a.wav.npz").read_bytes() == before
+    shutil.rmtree(music)
+    assert embed(inputs=inputs) == 0
+    assert "3 were there already" in capsys.readouterr().err
+
+
+def test_relative_paths_are_of_the_folder_that_they_were_given_in(
+    embed, music, write_wav, tmp_path, monkeypatch, capsys
+):
+    write_wav(tmp_path / "other" / "a.wav", 1.5)
+    for folder, code in ((music, 0), (tmp_path / "other", 2)):
+        monkeypatch.chdir(folder)
+        assert embed(inputs=["a.wav"]) == code
+    assert "a.wav would take its place" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("options", "difference"),
     [

@@ -1,5 +1,8 @@
 """Audio in columns, as `datasets` keeps it: bytes or paths in, vectors out."""
 
+import os
+import shutil
+
 import numpy as np
 import pytest
 
@@ -47,11 +50,58 @@ def test_vectors_take_the_place_of_the_audio(tables, model_folder, tmp_path, cap
     assert other == [{"n": 7, "embedding": vectors[0]}]
     facts = read_facts(tmp_path / "out" / "train.parquet")
     assert facts["space"] == model.space(1).name
-    assert main(command) == 0
-    assert capsys.readouterr().err.count("was there already") == 2
+    assert main(command) == 1
+    words = capsys.readouterr().err
+    assert words.count("was there already") == 1 and "train.parquet, row 3: " in words
+    assert pq.read_table(tmp_path / "out" / "train.parquet").equals(found)
     command[command.index("--layer") + 1] = "2"
     assert main(command) == 2
     assert "was made otherwise" in capsys.readouterr().err
+
+
+def test_what_failed_is_tried_again_and_only_that(
+    tables, model_folder, tmp_path, monkeypatch
+):
+    folder, (file, *_) = tables
+    paths = [str(file), str(tmp_path / "late.wav")]
+    pq.write_table(pa.table({"audio": paths}), folder / "train.parquet")
+    command = ["embed", model_folder, str(folder / "train.parquet"), "--dataset"]
+    command += ["audio", "--out", str(tmp_path / "out")]
+    assert main(command) == 1
+    shutil.copy(file, tmp_path / "late.wav")
+    heard, embed = [], MuQ.embed_track
+    monkeypatch.setattr(
+        MuQ, "embed_track", lambda *args: heard.append(args[1]) or embed(*args)
+    )
+    assert main(command) == main(command) == 0
+    assert heard == paths[1:]
+    first, second = pq.read_table(tmp_path / "out" / "train.parquet")["embedding"]
+    assert first == second
+
+
+def test_vectors_of_another_column_or_table_do_not_stay(
+    tables, model_folder, tmp_path, capsys
+):
+    folder, (first, second, _) = tables
+    table, out = folder / "paths.parquet", tmp_path / "out" / "paths.parquet"
+    command = ["embed", model_folder, str(table), "--out", str(out.parent), "--dataset"]
+    row = {"one": str(first), "two": str(second)}
+    pq.write_table(pa.Table.from_pylist([row]), table)
+    assert main([*command, "one"]) == 0
+    assert main([*command, "two"]) == 2
+    assert "was made otherwise" in capsys.readouterr().err
+    pq.write_table(pa.Table.from_pylist([row] * 2), table)
+    os.utime(table, (1, 1))  # another second
+    assert main([*command, "one"]) == 0
+    assert len(pq.read_table(out)) == 2
+    other = shutil.copy(table, tmp_path / "paths.parquet")
+    command[2] = str(other)
+    assert main([*command, "one"]) == 2
+    assert f"was made of {table}, and the output of" in capsys.readouterr().err
+    table.unlink()
+    os.utime(other, (1, 1))
+    assert main([*command, "one"]) == 0
+    assert f"{out}: was there already" in capsys.readouterr().err  # it has moved
 
 
 def test_processes_write_a_share_of_the_tables_each(
@@ -91,6 +141,11 @@ def test_what_is_no_column_or_table_is_refused(tables, model_folder, tmp_path, c
     rest = ["--out", str(tmp_path / "out")]
     for inputs, options, words in (
         (folder, ["--dataset", "sound"], "has no column sound, but audio, "),
+        (
+            folder / "data-00000.arrow",
+            ["--dataset", "n"],
+            "is int64, which is no audio",
+        ),
         (files[0], ["--dataset", "audio"], "holds no tables"),
         (folder, ["--dataset", "audio", "--pool", "mean"], "leave --pool out"),
         (folder, ["--dataset", "audio", "--dtype", "bfloat16"], "float32 or int8"),
