@@ -293,11 +293,11 @@ def _parts(
     one = dict.fromkeys(labelled(probe, clips), [probe.label])
     if not one:
         raise UserError(f"No recording has the label {probe.label!r}.")
-    part_of, groups = clip_parts(probe, clips, one, 0)
+    notes: list[str] = []
+    part_of, groups = clip_parts(probe, clips, one, 0, notes)
     parts = {part: [at for at in one if part_of[at] == part] for part in PARTS}
-    notes = []
     if not parts["valid"]:
-        parts["train"], parts["valid"] = stopping_clips(parts["train"], one)
+        parts["train"], parts["valid"] = stopping_clips(parts["train"], one, groups)
         notes.append("There is no validation part: every fifth training clip is it.")
     return parts, groups, notes
 

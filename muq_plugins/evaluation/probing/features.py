@@ -89,17 +89,21 @@ def cached_features(
     starts = range(0, len(clips), CHUNK)
     for start in tqdm(starts, desc=name, unit="chunk", disable=not progress):
         some, path = clips[start : start + CHUNK], None
+        found: list[np.ndarray | None] = [None] * len(some)
         if settings.folder is not None:
             keys.append(_key(extractor, some, settings))
             file = f"{name.replace(' ', '_')}-{keys[-1]}.npz"
             path = Path(settings.folder) / file
-        if path is not None and path.is_file():
-            rows += list(load_arrays(path)["values"])
-            continue
-        found = _compute(extractor, some, settings)
-        if path is not None and any(row is not None for row in found):
+            if path.is_file():
+                found = list(load_arrays(path)["values"])
+        # What could not be read is tried again: a drive may have been away.
+        lost = [at for at, row in enumerate(found) if not _is_there(row)]
+        again = _compute(extractor, [some[at] for at in lost], settings) if lost else []
+        for at, row in zip(lost, again, strict=True):
+            found[at] = row
+        if path is not None and any(map(_is_there, again)):
             save_arrays(path, values=_stack(found))
-        rows += found  # not kept if none could be read: the next attempt may
+        rows += found
     if all(row is None for row in rows):
         raise ProbeError(f"None of the {len(clips)} clips could be read; see the log.")
     values = _stack(rows)
@@ -139,6 +143,10 @@ def _compute(
                 "or the recording is."
             )
     return rows
+
+
+def _is_there(row: np.ndarray | None) -> bool:
+    return row is not None and bool(np.isfinite(row).all())
 
 
 def _stack(rows: list[np.ndarray | None]) -> np.ndarray:

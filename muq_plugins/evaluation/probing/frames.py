@@ -31,7 +31,13 @@ from muq_plugins.evaluation.probing.results import (
     mean_of_initialisations,
     resampled,
 )
-from muq_plugins.evaluation.probing.tasks import FEWEST, ProbeTask, clip_parts, labelled
+from muq_plugins.evaluation.probing.tasks import (
+    FEWEST,
+    ProbeTask,
+    clip_parts,
+    labelled,
+    unread,
+)
 from muq_plugins.evaluation.scores import PRIMARY, clip_precision, macro_precision
 
 # Raised whenever a change of the code changes what is read.
@@ -64,7 +70,9 @@ def frame_data(
     """Sort out the clips of a task, and read what there is in their windows when."""
     about = FRAME_LABELS[task.label]
     files = labelled(task, clips)
-    parts, of_clip = clip_parts(task, clips, dict.fromkeys(files, [about.key]), seed)
+    notes = [f"One window of each clip, read {TIMES:g} times a second."]
+    named = dict.fromkeys(files, [about.key])
+    parts, of_clip = clip_parts(task, clips, named, seed, notes)
     chosen = {
         part: evenly([i for i in parts if parts[i] == part], of_clip, most)
         for part, most in MOST.items()
@@ -89,7 +97,6 @@ def frame_data(
             f"Add clips with {about.key!r}."
         )
     every = np.concatenate(targets["test"])
-    notes = [f"One window of each clip, read {TIMES:g} times a second."]
     if lost := every[:, ~known].sum():
         notes.append(
             f"Left out, since fewer than {FEWEST} pieces of the training part have "
@@ -142,12 +149,15 @@ def evenly(places: Sequence[int], group_of: Mapping[int, str], most: int) -> lis
 
 
 def read_frames(
-    extractor: Extractor, clips: Sequence[Clip], settings: FeatureSettings
+    extractor: Extractor,
+    clips: Sequence[Clip],
+    settings: FeatureSettings,
+    skipped: list[str],
 ) -> list[np.ndarray | None]:
     """Frames (times, layers, size) of each clip; None if it could not be read."""
     found: list[np.ndarray | None] = [None] * len(clips)
-    windows = settings.window_seconds, 1, extractor.sample_rate
-    for places, wavs, lens in window_batches(clips, *windows, settings.batch_size, []):
+    windows = settings.window_seconds, 1, extractor.sample_rate, settings.batch_size
+    for places, wavs, lens in window_batches(clips, *windows, skipped):
         layers, _ = extractor.frames(wavs, lens)
         samples = (lens * wavs.shape[1]).round().int().tolist()
         for row, place in enumerate(places):
@@ -167,16 +177,20 @@ def probe_frames(
     """Read a task off every layer of everything that has frames."""
     rows: list[Row] = []
     predictions = {"groups": np.array(data.groups["test"])}
+    skipped: list[str] = []
     for name, several in extractors.items():
         found = mean_of_initialisations(
-            [FrameReading(data, one, name, settings).found() for one in several]
+            [FrameReading(data, one, name, settings).found(skipped) for one in several]
         )
         best = int(np.argmax([row.validation for row, _ in found]))
         for index, (row, scores) in enumerate(found):
             rows.append(replace(row, chosen=index == best))
             predictions[row.key] = scores
-    # Clips that could not be read, which is the same for all.
-    heard = np.isfinite(predictions[rows[0].key]).all(axis=0)
+    # Without those that could not be read, even if only for one row.
+    each = np.concatenate([predictions[row.key] for row in rows])
+    heard, notes = np.isfinite(each).all(axis=0), list(data.notes)
+    if lost := len(set(skipped)):
+        notes.append(unread(lost, sum(map(len, data.clips.values()))))
     predictions = {key: array[..., heard] for key, array in predictions.items()}
     task, groups = data.task, set(predictions["groups"].tolist())
     return resampled(
@@ -188,7 +202,7 @@ def probe_frames(
             {"train": len(data.clips["train"]), "valid": 0, "test": int(heard.sum())},
             len(groups),
             rows,
-            notes=data.notes,
+            notes=notes,
             predictions=predictions,
         )
     )
@@ -203,13 +217,14 @@ class FrameReading:
     name: str  # of the features
     settings: FeatureSettings
 
-    def found(self) -> Found:
+    def found(self, skipped: list[str]) -> Found:
         """A row and the score of every test clip (1, clips) of each layer.
 
         Kept in the folder of the features; frames themselves are not, they are many.
+        What says why a clip could not be read is added to ``skipped``.
         """
         if self.settings.folder is None:
-            return self._read()
+            return self._read(skipped)
         data, settings = self.data, self.settings
         content = {
             "format": FORMAT,
@@ -226,12 +241,15 @@ class FrameReading:
                 for part, found in data.targets.items()
             },
         }
-        return kept_in(settings.folder, content, self._read)
+        lost: list[str] = []
+        found = kept_in(settings.folder, content, lambda: self._read(lost), lost)
+        skipped += lost
+        return found
 
-    def _read(self) -> Found:
+    def _read(self, skipped: list[str]) -> Found:
         data = self.data
         frames = {
-            part: read_frames(self.extractor, clips, self.settings)
+            part: read_frames(self.extractor, clips, self.settings, skipped)
             for part, clips in data.clips.items()
         }
         there = {

@@ -214,14 +214,24 @@ class TaskResult:
 Found = list[tuple[Row, np.ndarray]]  # a row and its predictions
 
 
-def kept_in(folder: str | Path, about: dict, read: Callable[[], Found]) -> Found:
-    """What was read before of the same, or is read now and kept for the next time."""
+def kept_in(
+    folder: str | Path,
+    about: dict,
+    read: Callable[[], Found],
+    skipped: Sequence[str] = (),
+) -> Found:
+    """What was read before of the same, or is read now and kept for the next time.
+
+    Unless something was ``skipped`` meanwhile, which may be read the next time.
+    """
     path = Path(folder) / f"reading-{digest(about)}.npz"
     if path.is_file():
         arrays = load_arrays(path)
         rows = [Row(**row) for row in json.loads(str(arrays["rows"]))]
         return [(row, arrays[f"scores_{i}"]) for i, row in enumerate(rows)]
     found = read()
+    if skipped:
+        return found
     arrays = {f"scores_{i}": scores for i, (_, scores) in enumerate(found)}
     rows = json.dumps([asdict(row) for row, _ in found])
     save_arrays(path, rows=np.array(rows), **arrays)

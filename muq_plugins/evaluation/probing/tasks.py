@@ -40,7 +40,8 @@ class ProbeTask:
     # says what file it is read from
     kind: Literal["single", "multi", "frames"] = "single"
     # key or column of what must not be in two parts: the piece, the sample library, the
-    # singer. None if every clip stands for itself
+    # singer. Parts that clips come with are kept, and told if they have it in several.
+    # None if every clip stands for itself
     group: str | None = None
     ignore: Sequence[str] = ()  # values that are no class
     # "acoustic" if the sound tells the label, "semantic" if only the music does; used
@@ -110,13 +111,15 @@ def task_data(
     """Sort out which clips a task trains and tests on.
 
     Clips that come with a part keep it. Otherwise whole groups are dealt out. Where
-    there is no validation part worth the name, every fifth training clip of each class
-    takes its place: it decides when to stop and which layer, never a score. Logistic
+    there is no validation part worth the name, `stopping_clips` of the training part
+    take its place: they decide when to stop and which layer, never a score. Logistic
     regressions of one class a clip do without, if `hold_out` says so.
     """
     notes: list[str] = []
     labels = _labels(task, clips)
     if usable is not None:
+        if lost := sum(not usable[index] for index in labels):
+            notes.append(unread(lost, len(labels)))
         labels = {index: names for index, names in labels.items() if usable[index]}
     found = sorted({name for names in labels.values() for name in names})
     if len(found) < 2 and task.kind == "single":
@@ -126,7 +129,7 @@ def task_data(
             if found
             else f"No usable clip has the label {task.label!r}."
         )
-    part_of, groups = clip_parts(task, clips, labels, seed)
+    part_of, groups = clip_parts(task, clips, labels, seed, notes)
     parts = {
         part: [index for index in labels if part_of[index] == part] for part in PARTS
     }
@@ -139,7 +142,7 @@ def task_data(
         }
     validated = {name for i in parts["valid"] for name in labels[i]} & set(classes)
     if hold_out and len(validated) < 2:
-        parts["train"], parts["valid"] = stopping_clips(parts["train"], labels)
+        parts["train"], parts["valid"] = stopping_clips(parts["train"], labels, groups)
         notes.append(
             "There is no validation part with two classes: every fifth training clip "
             "of each class decides when to stop."
@@ -155,14 +158,38 @@ def task_data(
 
 
 def clip_parts(
-    task: ProbeTask, clips: Sequence[Clip], labels: dict[int, list[str]], seed: int
+    task: ProbeTask,
+    clips: Sequence[Clip],
+    labels: dict[int, list[str]],
+    seed: int,
+    notes: list[str],
 ) -> tuple[dict[int, str], dict[int, str]]:
-    """The part and the group of every clip that has the label."""
+    """The part and the group of every clip that has the label.
+
+    Parts that are given may be an official split: they are kept, and `notes` says which
+    groups they share.
+    """
     groups = _groups(task, clips, labels)
     part_of = {index: clips[index].part for index in labels}
     if None in part_of.values():
         part_of = split_groups(labels, groups, task.group, seed)
+    found: dict[str, set[str]] = {}
+    for index, group in groups.items() if task.group is not None else ():
+        found.setdefault(group, set()).add(part_of[index])
+    if shared := sorted(group for group, parts in found.items() if len(parts) > 1):
+        places = " and ".join(part for part in PARTS if part in found[shared[0]])
+        notes.append(
+            f"Not apart: {len(shared)} of {len(found)} values of {task.group!r} are in "
+            f"several of the parts that are given, {shared[0]!r} in {places}: scores "
+            "may be too high."
+        )
+        logger.warning(f"Probe for {task.label}: {notes[-1]}")
     return part_of, groups
+
+
+def unread(lost: int, every: int) -> str:
+    """The note about clips that are left out."""
+    return f"Left out: {lost} of {every} clips could not be read; see the log."
 
 
 def labelled(task: ProbeTask, clips: Sequence[Clip]) -> dict[int, Any]:
@@ -293,20 +320,28 @@ def split_groups(
     return dict(zip(labels, parts, strict=True))
 
 
-def stopping_clips(train: list[int], labels: dict) -> tuple[list[int], list[int]]:
-    """Hold out training clips to decide when a training stops."""
-    seen: dict[tuple[str, ...], int] = {}
-    kept, held_out = [], []
-    for index in train:
-        key = tuple(labels[index])
-        seen[key] = seen.get(key, 0) + 1
-        is_turn = seen[key] % STOPPING_STEP == 0
-        (held_out if is_turn else kept).append(index)
-    if not held_out:
-        # So few of each: any of them, which is better than none.
-        kept, held_out = train[: -(len(train) // STOPPING_STEP) or None], []
-        held_out = train[len(kept) :] or train
-    return kept, held_out
+def stopping_clips(
+    train: list[int], labels: dict, groups: dict[int, str]
+) -> tuple[list[int], list[int]]:
+    """Hold out training clips to decide when a training stops.
+
+    That is every fifth group of each class, or where no class has five, every fifth
+    clip: one group is then in both, but never in the test part.
+    """
+    for of_clip in (groups, {index: index for index in train}):
+        seen: dict[tuple[str, ...], int] = {}
+        is_turn: dict[str | int, bool] = {}
+        for index in train:
+            if of_clip[index] not in is_turn:
+                key = tuple(labels[index])
+                seen[key] = seen.get(key, 0) + 1
+                is_turn[of_clip[index]] = seen[key] % STOPPING_STEP == 0
+        held_out = [index for index in train if is_turn[of_clip[index]]]
+        if held_out:
+            return [index for index in train if not is_turn[of_clip[index]]], held_out
+    # So few of each: any of them, which is better than none.
+    kept = train[: -(len(train) // STOPPING_STEP) or None]
+    return kept, train[len(kept) :] or train
 
 
 def _deal(rng, sizes: np.ndarray, validates: bool) -> np.ndarray:

@@ -143,6 +143,25 @@ def test_damaged_files_are_left_out_and_missing_ones_an_error(clips, settings, c
         cached_features(HiddenStates(make_encoder()), clips, settings)
 
 
+def test_what_could_not_be_read_is_tried_again(clips, settings, monkeypatch):
+    """A drive may have been away; nothing else is computed again."""
+    window_batches, reads = module.window_batches, []
+
+    def batches(some, *options):
+        reads.append([clip.name for clip in some])
+        left = [clip for clip in some if clip.name != "1" or len(reads) > 1]
+        for places, *audio in window_batches(left, *options):
+            yield [some.index(left[place]) for place in places], *audio
+
+    monkeypatch.setattr(module, "window_batches", batches)
+    extractor = HiddenStates(make_encoder())
+    first, again, last = (cached_features(extractor, clips, settings) for _ in "abc")
+    assert first.usable.tolist() == [True, False, True, True]
+    assert again.usable.all() and reads == [list("0123"), ["1"]]
+    np.testing.assert_array_equal(last.values, again.values)
+    np.testing.assert_array_equal(first.values[2:], again.values[2:])
+
+
 def test_nothing_readable_is_an_error(clips, settings):
     for clip in clips:
         with open(clip.wav, "wb") as file:

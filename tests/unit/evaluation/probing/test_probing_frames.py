@@ -9,8 +9,10 @@ import torch
 from sklearn.linear_model import Ridge
 from sklearn.metrics import average_precision_score
 
+from muq_plugins.data.audio import AudioError
 from muq_plugins.data.preparation import prepare_manifests
 from muq_plugins.errors import UserError
+from muq_plugins.evaluation.probing import clips as clips_module
 from muq_plugins.evaluation.probing import frames as module
 from muq_plugins.evaluation.probing.clips import (
     Clip,
@@ -153,10 +155,10 @@ def test_parts_that_nobody_has_decided_share_no_piece(songs):
 def test_frames_are_those_of_their_time(songs):
     settings = FeatureSettings(None, SECONDS, batch_size=3)
     model = encoder().eval()
-    read = read_frames(HiddenStates(model), songs[:4], settings)
+    read = read_frames(HiddenStates(model), songs[:4], settings, [])
     assert read[0].shape == (SECONDS * TIMES, 2, 16)
     log_mel = LogMelFrames(model)
-    (mel, *_) = read_frames(log_mel, songs[:1], settings)
+    (mel, *_) = read_frames(log_mel, songs[:1], settings, [])
     assert mel.shape == (SECONDS * TIMES, 1, 4 * 128)  # the four within a frame
     wav = next(module.window_batches(songs[:1], SECONDS, 1, 24000, 1, []))[1]
     with torch.no_grad():
@@ -201,15 +203,12 @@ def test_precisions_are_those_of_scikit_learn():
     assert macro_precision(truth, scores) == pytest.approx(expected)
 
 
-def test_a_probe_of_notes_from_audio_to_report(songs, tmp_path, monkeypatch, caplog):
-    (tmp_path / "broken.wav").write_bytes(b"no audio")
-    broken = Clip("b", str(tmp_path / "broken.wav"), 3.0, "test", songs[-1].labels)
-    clips = [*songs, broken]
+def test_a_probe_of_notes_from_audio_to_report(songs, tmp_path, monkeypatch):
+    clips = [clip for clip in songs if clip.part != "valid"]
     settings = FeatureSettings(tmp_path / "features", SECONDS)
     extractors = extractors_of(encoder(), [encoder(1), encoder(2)])
     given = [clips], [TASK], settings, LINEAR_ALONE, [0]
     (result,) = probe(tmp_path, extractors, *given)
-    assert "broken.wav" in caplog.text
     assert result.clips == {"train": 10, "valid": 0, "test": 7}
     assert (result.kind, result.test_groups) == ("frames", 7)
     log_mel, trained = result.row(LOG_MEL, "linear"), result.curve(TRAINED, "linear")
@@ -237,16 +236,40 @@ def test_a_probe_of_notes_from_audio_to_report(songs, tmp_path, monkeypatch, cap
     assert "log-mel frames" in text and "log-mel statistics" not in text
 
 
+def test_what_could_not_be_read_is_said_and_read_the_next_time(
+    songs, tmp_path, monkeypatch, caplog
+):
+    settings = FeatureSettings(tmp_path / "features", SECONDS)
+    given = [songs], [TASK], settings, LINEAR_ALONE, [0]
+    read, away = clips_module.spread_windows, {songs[0].wav, songs[-1].wav}
+
+    def read_some(path, *window):
+        if path in away:
+            raise AudioError(path, "unreadable", "the drive is away")
+        return read(path, *window)
+
+    extractors = {LOG_MEL: [LogMelFrames(encoder())]}
+    with monkeypatch.context() as patch:
+        patch.setattr(module.window_batches, "__defaults__", (read_some,))
+        (result,) = probe(tmp_path, extractors, *given)
+    assert "song0.wav: unreadable (the drive is away)" in caplog.text
+    assert "2 of 17 clips could not be read" in result.notes[-1]
+    assert result.clips["test"] == 6 and not list(tmp_path.glob("features/reading*"))
+    (result,) = probe(tmp_path, extractors, *given)
+    assert result.clips["test"] == 7 and "could not" not in "".join(result.notes)
+    assert len(list(tmp_path.glob("features/reading*"))) == 1
+
+
 def test_another_extractor_or_other_notes_are_read_again(songs, tmp_path):
     settings = FeatureSettings(tmp_path, SECONDS)
     data = frame_data(TASK, songs, SECONDS)
     reading = module.FrameReading(data, HiddenStates(encoder()), "x", settings)
-    assert reading.found()[0][0] == reading.found()[0][0]
+    assert reading.found([])[0][0] == reading.found([])[0][0]
     assert len(list(tmp_path.iterdir())) == 1
     other = module.FrameReading(data, HiddenStates(encoder(1)), "x", settings)
-    other.found()
+    other.found([])
     data.targets["test"][0][:] = True
-    reading.found()
+    reading.found([])
     assert len(list(tmp_path.iterdir())) == 3
 
 

@@ -54,6 +54,7 @@ def test_clips_without_features_are_left_out():
     usable[7] = False
     data = task_data(ProbeTask("x"), clips, usable)
     assert 7 not in np.concatenate(list(data.parts.values()))
+    assert data.notes == ["Left out: 1 of 40 clips could not be read; see the log."]
 
 
 def test_several_labels_become_zeros_and_ones():
@@ -81,6 +82,31 @@ def test_no_group_is_in_two_parts(groups):
         assert not found["train"] & found["valid"]
     else:
         assert "every fifth" in data.notes[-1] and len(data.parts["valid"])
+
+
+def test_groups_in_several_given_parts_are_told(caplog):
+    groups = list("pppqqqpqrsst")
+    data = task_data(
+        ProbeTask("x", group="g"), make_clips(list("ab") * 6, groups, PARTS)
+    )
+    assert data.parts["valid"].tolist() == [6, 7, 8]  # which are kept
+    (note,) = data.notes
+    assert "2 of 5 values of 'g' are in several of the parts that are given" in note
+    assert "'p' in train and valid" in note and note in caplog.text
+    assert not task_data(
+        ProbeTask("x"), make_clips(list("ab") * 6, groups, PARTS)
+    ).notes
+
+
+def test_whole_groups_decide_when_to_stop():
+    """As far as there are five of a class."""
+    labels, groups = list("aabb") * 12, [str(index // 4) for index in range(48)]
+    parts = ["train"] * 40 + ["test"] * 8
+    for by_class in (False, True):
+        of = [g + x * by_class for g, x in zip(groups, labels, strict=True)]
+        data = task_data(ProbeTask("x", group="g"), make_clips(labels, of, parts))
+        assert not set(data.groups["train"]) & set(data.groups["valid"])
+        assert set(data.targets["valid"]) == {0, 1} and len(data.parts["valid"]) == 8
 
 
 def test_a_split_by_group_keeps_what_can_be_learned_and_tested():
