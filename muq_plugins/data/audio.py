@@ -185,6 +185,9 @@ def read_audio(
         )
     if rate_in != rate_out:
         wav = _resampler(rate_in, rate_out)(wav)
+        if (peak := _peak(wav.numpy())) > MAX_AMPLITUDE:  # it overshoots
+            words = f"a sample of {peak:g} once resampled, beyond {MAX_AMPLITUDE:g}"
+            raise AudioError(path, "out of range", words)
     return wav[first - period * rate_out : last - period * rate_out]
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from fractions import Fraction
 
 import torch
 from torch import Tensor
 
+from muq_plugins.data.audio import MAX_AMPLITUDE
 from muq_plugins.errors import NotInstalled, UserError
 
 # What a gate leaves out: a recording that is nowhere louder has no loudness.
@@ -88,11 +89,24 @@ def measure_loudness(blocks: Iterable[Tensor], sample_rate: int) -> float:
 
 
 def gain_to(loudness: float, blocks: Iterable[Tensor], sample_rate: int) -> float:
-    """What a recording is multiplied by to have a loudness; 1 if it is silent."""
-    found = measure_loudness(blocks, sample_rate)
+    """What a recording is multiplied by to have a loudness; 1 if it is silent.
+
+    Less where its loudest sample would leave the range that models take: a click.
+    """
+    peak = 0.0
+
+    def heard() -> Iterator[Tensor]:
+        nonlocal peak
+        for block in blocks:
+            if len(block):
+                peak = max(peak, float(block.abs().max()))
+            yield block
+
+    found = measure_loudness(heard(), sample_rate)
     if found <= SILENT:
         return 1.0
-    return 10 ** (min(loudness - found, MOST_GAIN) / 20)
+    gain = 10 ** (min(loudness - found, MOST_GAIN) / 20)
+    return gain if gain * peak <= MAX_AMPLITUDE else 0.999 * MAX_AMPLITUDE / peak
 
 
 def at_loudness(wav: Tensor, sample_rate: int, loudness: float | None) -> Tensor:

@@ -241,6 +241,15 @@ def test_amplitudes(tmp_path, rate, scale, seconds, reason, detail):
         assert len(read_audio(path, start=3.0)) == 24000
 
 
+def test_resampling_does_not_leave_the_range(tmp_path):
+    """No model would take it, and none could say which file it was."""
+    square = np.repeat([31.9, -31.9] * 200, 50)  # its edges overshoot
+    soundfile.write(tmp_path / "a.wav", square, 44100, subtype="FLOAT")
+    assert len(read_audio(tmp_path / "a.wav", sample_rate=44100)) == 20000
+    with pytest.raises(AudioError, match=r"a.wav: out of range .* once resampled"):
+        read_audio(tmp_path / "a.wav")
+
+
 def test_peak_is_of_the_downmix(tmp_path):
     wav = tone(24000, 0.5)
     nearly = np.concatenate([wav, -0.9 * wav], axis=1)

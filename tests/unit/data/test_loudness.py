@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from muq_plugins.data.audio import MAX_AMPLITUDE
 from muq_plugins.data.loudness import (
     SILENT,
     at_loudness,
@@ -12,6 +13,7 @@ from muq_plugins.data.loudness import (
     measure_loudness,
 )
 from muq_plugins.errors import NotInstalled
+from muq_plugins.lobes.finite import check_wavs
 from tests.unit.meter import needs_meter
 
 RATE = 24000
@@ -40,6 +42,17 @@ def test_what_has_no_loudness_stays():
         assert torch.equal(at_loudness(wav, RATE, -16.0), wav)
     wav = at_loudness(tone(1e-3), RATE, -10.0)  # 53 dB would be no music any more
     assert measure_loudness([wav], RATE) == pytest.approx(-63 + 30, abs=0.1)
+
+
+def test_a_click_in_quiet_music_stays_in_the_range_of_models():
+    wav = tone(0.005, 20)  # 30 dB would be within bounds for all but this:
+    wav[7] = 1.03
+    loud = at_loudness(wav, RATE, -16.0)
+    assert 30 < loud.max() < MAX_AMPLITUDE
+    check_wavs(loud[None])
+    wav[7] = 1.0  # at 30 dB it is below, and nothing changes
+    expected = wav * torch.tensor(10 ** (30 / 20))
+    assert torch.equal(at_loudness(wav, RATE, -16.0), expected)
 
 
 def test_an_older_pyav_is_named_with_its_remedy(monkeypatch):
