@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import quote
 
+from muq_plugins.errors import UserError
 from muq_plugins.evaluation.page import (
     HTML_FILE,
     MARKDOWN_FILE,
@@ -80,6 +81,16 @@ def find_runs(folder: str | Path) -> tuple[list[FoundRun], list[str]]:
             changed = Path(place, file).stat().st_mtime
             found.append(FoundRun(Path(place), kind, state, changed, facts[:FACTS]))
     return sorted(found, key=lambda run: -run.changed), problems
+
+
+def check_no_run(folder: str | Path, what: str) -> None:
+    """Refuses a folder whose own report a command would replace by another one."""
+    for file in READERS:
+        if Path(folder, file).is_file():
+            raise UserError(
+                f"{what} {folder} is the folder of a run, with {file}: its own report "
+                f"would be replaced. Give another folder."
+            )
 
 
 def runs_report(folder: str | Path, runs: Sequence[FoundRun]) -> Path:

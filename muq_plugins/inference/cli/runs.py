@@ -28,10 +28,17 @@ def runs(
     One line each: its folder, its kind, whether it is finished, and the numbers that
     its report begins with. The exit code is 1 if there are folders that cannot be read.
     """
-    from muq_plugins.evaluation.runs import READERS, find_runs, runs_report
+    from muq_plugins.evaluation.runs import (
+        READERS,
+        check_no_run,
+        find_runs,
+        runs_report,
+    )
 
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder. Name the one that holds your runs.")
+    if index:
+        check_no_run(folder, "--index:")
     found, problems = find_runs(folder)
     if not found and not problems:
         raise UserError(

@@ -30,19 +30,21 @@ INT16_LIMIT = 2**15
 # How far deltas of deltas of MFCC reach. Of log-mel, more context changes nothing.
 DELTA_FRAMES = 4
 
+Teacher = Annotated[
+    str | None,
+    typer.Option(
+        metavar="MODEL",
+        help="of a tokenizer of latents: the model that gives them, "
+        f"{options.MUQ_MODELS}",
+    ),
+]
+
 
 def tokenize(
     model: options.Tokenizer,
     inputs: options.Inputs,
     out: options.Out,
-    teacher: Annotated[
-        str | None,
-        typer.Option(
-            metavar="MODEL",
-            help="of a tokenizer of latents: the model that gives them, "
-            f"{options.MUQ_MODELS}",
-        ),
-    ] = None,
+    teacher: Teacher = None,
     window: Annotated[
         float,
         typer.Option(
@@ -81,17 +83,24 @@ def tokenize(
     """
     device = pick_device(device)
     from muq_plugins.inference.cli.work import run_work
-    from muq_plugins.inference.tokenizer import AbsentTeacher, any_tokenizer
 
     def prepare() -> Tokenizing:
-        with given_by_user():
-            tokenizer = any_tokenizer(model, device, teacher)
-        if isinstance(tokenizer.features, AbsentTeacher):
-            raise tokenizer.features.refuse(model)
+        tokenizer = _hearing(model, device, teacher)
         seconds = (window, context)
         return Tokenizing(tokenizer, model, device, batch_seconds, seconds, flatten)
 
     return run_work(prepare, inputs, out, format, batch_seconds, overwrite)
+
+
+def _hearing(model: str, device: str, teacher: str | None) -> Target:
+    """A tokenizer that can make codes of audio."""
+    from muq_plugins.inference.tokenizer import AbsentTeacher, any_tokenizer
+
+    with given_by_user():
+        tokenizer = any_tokenizer(model, device, teacher)
+    if isinstance(tokenizer.features, AbsentTeacher):
+        raise tokenizer.features.refuse(model)
+    return tokenizer
 
 
 def detokenize(
@@ -185,6 +194,7 @@ def inspect(
         ),
     ],
     out: options.Out,
+    teacher: Teacher = None,
     max_files: Annotated[
         int,
         typer.Option(
@@ -206,17 +216,19 @@ def inspect(
         inspection_facts,
         inspection_report,
     )
-    from muq_plugins.inference.tokenizer import any_tokenizer
+    from muq_plugins.evaluation.runs import check_no_run
 
+    check_no_run(out, "--out")
     clips, problems = find_clips(inputs, max_files)
-    target = load(any_tokenizer, model, device)
+    target = _hearing(model, device, teacher)
     with given_by_user():
         found = inspect_tokenizer(target, clips, out)
         report = inspection_report(
             out,
             f"{model} on {', '.join(inputs)}",
             own_errors(model),
-            target.features.features.frame_rate,
+            # That of the spectrogram, of which several frames have one code.
+            getattr(target.features, "features", target).frame_rate,
         )
     print("\n".join([*map(str, inspection_facts(found)), f"Report: {report}"]))
     return report_problems("Left out:", problems + found["skipped"])

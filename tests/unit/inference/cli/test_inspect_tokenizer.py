@@ -5,6 +5,9 @@ import json
 import pytest
 
 from muq_plugins.inference.cli.main import main
+from muq_plugins.inference.muq import teacher_features
+from muq_plugins.inference.tokenizer import save_tokenizer
+from muq_plugins.lobes import ResidualVQ, Target
 
 
 @pytest.fixture
@@ -60,6 +63,25 @@ def test_mistakes(inspect, music, inputs, message, capsys):
     inputs = [music if name == "MUSIC" else name for name in inputs]
     assert inspect(*inputs) == (2, None)
     assert message in capsys.readouterr().err
+
+
+def test_a_run_keeps_its_own_report(inspect, music, tmp_path, capsys):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "metrics.jsonl").touch()
+    assert inspect(music) == (2, None)
+    assert "its own report would be replaced" in capsys.readouterr().err
+    assert not (tmp_path / "out" / "diagnostics.npz").exists()
+
+
+def test_a_tokenizer_of_latents_needs_its_teacher(
+    inspect, music, model_folder, tmp_path, capsys
+):
+    target = Target(teacher_features(model_folder, 1), ResidualVQ(32, 3, 16))
+    folder = str(save_tokenizer(tmp_path / "latents", target, ""))
+    assert inspect(music, model=folder) == (2, None)
+    assert "give it with --teacher" in capsys.readouterr().err
+    code, found = inspect(music, "--teacher", model_folder, model=folder)
+    assert (code, found["clips"], found["num_codebooks"]) == (0, 3, 3)
 
 
 def test_a_model_is_no_tokenizer(inspect, music, model_folder, capsys):

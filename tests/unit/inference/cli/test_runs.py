@@ -48,6 +48,16 @@ def test_runs_of_all_kinds(results, capsys):
     assert main(["runs", str(results)]) == 0  # the page itself is not a run
 
 
+@pytest.mark.parametrize("place", ["muq/1", "probe", "study"])
+def test_a_run_keeps_its_own_report(results, place, capsys):
+    report = results / place / "report.html"
+    report.write_text("its own")
+    assert main(["runs", str(report.parent), "--index"]) == 2
+    assert "its own report would be replaced" in capsys.readouterr().err
+    assert report.read_text() == "its own"
+    assert main(["runs", str(report.parent)]) == 0
+
+
 def test_what_cannot_be_read_is_named_beside_the_rest(results, capsys):
     (results / "study" / "study.json").write_text("{")
     assert main(["runs", str(results)]) == 1
