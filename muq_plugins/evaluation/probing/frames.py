@@ -203,6 +203,10 @@ def probe_frames(
             len(groups),
             rows,
             notes=notes,
+            about={
+                "windows": [settings.window_seconds, 1],
+                "annotations": digest(np.concatenate(data.targets["test"]).tobytes()),
+            },
             predictions=predictions,
         )
     )

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from muq_plugins.errors import UserError
 from muq_plugins.evaluation.intervals import Estimate, ends, interval, mean_draws
 from muq_plugins.evaluation.kept import digest, load_arrays, save_arrays
 from muq_plugins.evaluation.scores import DRAWS, metric_draws
@@ -28,6 +29,14 @@ TASKS_FOLDER = "tasks"
 FINAL_FOLDER = "probe"  # of the probe that ends a training, in its run folder
 FINAL_LABEL = "family"
 FILE_OF_BEFORE = "probe.json"  # in place of that folder
+
+# What decides a score beside the encoder, as `TaskResult.about` has it. The first two
+# are of a benchmark; the others were not always noted.
+PLACE = ("protocol", "split")
+SETTINGS = (
+    *("cutting", "aggregate", "learning_rates", "seeds"),
+    *("windows", "reader", "annotations"),
+)
 
 
 @dataclass(frozen=True)
@@ -102,7 +111,7 @@ class TaskResult:
     # part in which the linear probe is best there
     best_layers: list[float] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)  # what was left out or decided
-    about: dict = field(default_factory=dict)  # of a benchmark: all that it rests on
+    about: dict = field(default_factory=dict)  # what it rests on, see `SETTINGS`
     # "targets" and "groups" of the test part, and scores (seeds, clips, ...) by the key
     # of their row; they have a file of their own. Of the kind "frames", there is the
     # primary metric of each clip in their place, or with what it counts, (..., 2)
@@ -187,10 +196,16 @@ class TaskResult:
         for name in ("kind", "metric", "classes"):
             if getattr(self, name) != getattr(other, name):
                 return f"the {name} differ"
-        for name in ("protocol", "split"):
+        known = [
+            name for name in SETTINGS if name in self.about and name in other.about
+        ]
+        for name in (*PLACE, *known):
             values = [one.about.get(name) for one in (self, other)]
             if values[0] != values[1]:
                 return f"{name} {values[0]} is not {values[1]}"
+        readers = [one.headline.reader for one in (self, other)]
+        if readers[0] != readers[1]:
+            return f"one is read by a {readers[0]} probe, one by a {readers[1]} probe"
         for key in ("targets", "groups"):
             pair = (probe.predictions.get(key) for probe in (self, other))
             if not np.array_equal(*pair):
@@ -316,7 +331,13 @@ def load_results(folder: str | Path) -> list[TaskResult]:
 
 def load_predictions(folder: str | Path, label: str) -> dict[str, np.ndarray]:
     """The predictions of a finished task."""
-    return load_arrays(_predictions(folder, label))
+    path = _predictions(folder, label)
+    if not path.is_file():
+        raise UserError(
+            f"There is no {path}: {SCORES_FILE} alone has no predictions, which are in "
+            f"the folder {TASKS_FOLDER} beside it. Copy the whole folder of the probe."
+        )
+    return load_arrays(path)
 
 
 def _predictions(folder: str | Path, label: str) -> Path:

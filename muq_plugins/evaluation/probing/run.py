@@ -93,6 +93,10 @@ def probe(
     for label, data in framed.items():
         results[label] = probe_frames(data, extractors, features)
         logger.info(f"Probe for {label}: finished.")
+    # What else is read beside a score does not decide about it.
+    trained = {**asdict(reader), "readers": None, "mixture": None}
+    windows = [features.window_seconds, features.max_windows]
+    about = {"windows": windows, "reader": trained, "seeds": list(seeds)}
     for place, corpus in enumerate(corpora):
         here = [
             task
@@ -110,7 +114,7 @@ def probe(
         }
         options = reader, seeds, hold_out, features.folder
         for result in probe_tasks(here, corpus, read, *options):
-            results[result.label] = result
+            results[result.label] = replace(result, about=about)
     results = [results[task.label] for task in tasks]
     save_results(folder, results)
     return results

@@ -22,8 +22,9 @@ def compare(ours: Annotated[Path, RESULT], theirs: Annotated[Path, RESULT]) -> i
 
     Takes two results of `recipes/MARBLE/probe.py` or of `recipes/MuQ/probe.py`, each
     with its first encoder at the layer that validation has chosen. The interval is that
-    of the difference, by a paired bootstrap. Results under different protocols, or on
-    other recordings, are not compared; the exit code is 1 if there are any.
+    of the difference, by a paired bootstrap. Results under different protocols or
+    settings, or on other recordings, are not compared; the exit code is 1 if there are
+    any.
     """
     from muq_plugins.evaluation.intervals import ends
 

@@ -1,5 +1,6 @@
 """Tasks of frames: what sounds when, read off single frames."""
 
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -227,6 +228,11 @@ def test_a_probe_of_notes_from_audio_to_report(songs, tmp_path, monkeypatch):
         trained[0].value - result.curve(UNTRAINED, "linear")[0].value
     )
     assert gain.low <= gain.value <= gain.high
+
+    assert result.about.keys() == {"windows", "annotations"}
+    assert result.differs(result) is None
+    other = replace(result, about={**result.about, "annotations": "of before"})
+    assert "is not of before" in result.differs(other)
 
     monkeypatch.setattr(module, "read_frames", None)  # nothing is read again
     assert probe(tmp_path, extractors, *given) == [result]

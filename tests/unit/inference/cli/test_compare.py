@@ -1,5 +1,6 @@
 """Two results side by side: paired where they may be, refused where they may not."""
 
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -9,7 +10,7 @@ from muq_plugins.evaluation.probing.results import Row, TaskResult, save_results
 from muq_plugins.inference.cli.main import main
 
 
-def write(folder, share, protocol="corrected", label="gtzan_genre"):
+def write(folder, share, protocol="corrected", label="gtzan_genre", **settings):
     """A result in which a share of the test recordings is right."""
     targets = np.arange(200) % 2
     wrong = np.random.default_rng(0).random(200) >= share
@@ -20,6 +21,7 @@ def write(folder, share, protocol="corrected", label="gtzan_genre"):
         row.key: np.where(wrong, 1 - targets, targets)[None],
     }
     about = {"protocol": protocol, "split": "a", "encoders": {"mine": ["x"]}}
+    about |= settings
     known = label, "single", None, None, "accuracy", 0.5, ["a", "b"], {}, 100, [row]
     result = TaskResult(*known, about=about, predictions=predictions)
     other = replace(result, label="emo" if label == "gtzan_genre" else "other")
@@ -41,6 +43,22 @@ def test_differences_are_paired(both, capsys):
     )
     assert main(["compare", str(good), str(good)]) == 0
     assert "+0.0 points, 95% interval +0.0 to +0.0" in capsys.readouterr().out
+
+
+def test_what_was_made_otherwise_is_not_compared(both, tmp_path, capsys):
+    first = write(tmp_path / "a", 0.9, cutting={"seconds": 10.0}, seeds=[0])
+    other = write(tmp_path / "b", 0.9, cutting={"seconds": 5.0}, seeds=[0])
+    assert main(["compare", str(first), str(other)]) == 1
+    words = "gtzan_genre: cutting {'seconds': 10.0} is not {'seconds': 5.0}"
+    assert words in capsys.readouterr().err
+    assert main(["compare", str(first), str(both[0])]) == 0  # which does not say
+
+
+def test_predictions_are_needed(both, capsys):
+    shutil.rmtree(both[0] / "tasks")
+    assert main(["compare", *map(str, both)]) == 2
+    words = "scores.json alone has no predictions, which are in the folder tasks"
+    assert words in capsys.readouterr().err
 
 
 def test_what_is_not_to_be_compared(both, tmp_path, capsys):
