@@ -130,6 +130,14 @@ def test_manifests_are_a_data_set_too_and_groups_are_kept_apart(table, tmp_path)
     assert sum(map(len, artists.values())) == len(set().union(*artists.values()))
 
 
+@pytest.mark.parametrize("kind", ["single", "numbers"])
+def test_groups_that_given_parts_share_are_noted(table, kind):
+    about = {"label": "loudness", "kind": kind}
+    assert "Not apart" not in "".join(opened(table, about).labelled.notes)
+    notes = opened(table, about, group="level").labelled.notes
+    assert "Not apart: 4 of 4 values of 'level'" in notes[0]
+
+
 class ToldFrames:
     """Hears a code in every frame, of which all that there is follows."""
 
