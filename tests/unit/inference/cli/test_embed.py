@@ -160,6 +160,18 @@ def test_loudness_takes_the_level_away(embed, out, music, model_folder, tmp_path
         assert record.facts["space"] == model.space(loudness=-20.0).name
 
 
+@needs_meter
+@pytest.mark.parametrize("seconds", [20, 40])  # in a batch, and streamed
+def test_a_click_in_quiet_music_can_be_brought_to_a_loudness(
+    embed, out, music, seconds
+):
+    wav = 0.005 * np.sin(np.arange(seconds * 24000) / 4)
+    wav[24000] = 1.03
+    soundfile.write(music / "click.wav", wav, 24000, "FLOAT")
+    assert embed("--loudness", "-16") == 0
+    assert (out / "click.wav.npz").exists()
+
+
 def test_an_output_opens_without_this_package(embed, out):
     embed()
     with np.load(out / "a.wav.npz") as file:
