@@ -108,6 +108,7 @@ def load_encoder(experiment, manifests):
     if source is None:
         before = load_stage(experiment, hparams["pretraining"])
         source = pretrain(before, stages(stages_of(before.hparams), "Encoder, "))
+        sb.create_experiment_directory(hparams["output_folder"])  # its log goes on
     with given_by_user():
         model = MuQ.from_pretrained(source, "cpu")
         return model.mods.encoder.requires_grad_(), model.trained_on
