@@ -344,6 +344,14 @@ def _reduced_rates(rate_in: int, rate_out: int) -> tuple[int, int]:
         limit //= 2
 
 
+def may_lack(samples: int) -> int:
+    """How many samples may lack where so many follow from seconds, which are rounded.
+
+    Where the ratio of two rates is rounded as well, more do the longer a file is.
+    """
+    return 1 + samples // 20_000
+
+
 def _ceil_div(numerator: int, denominator: int) -> int:
     """Integer division rounded up."""
     return -(-numerator // denominator)

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from safetensors import SafetensorError
 
 from muq_plugins.data.audio import AudioInfo
 from muq_plugins.data.clips import keyed_integer, keyed_shares
@@ -89,7 +90,7 @@ def _in_columns(
 ) -> Manifest:
     """Keeps a large manifest as columns beside it, where that can be written."""
     if len(manifest) >= SMALL:
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, SafetensorError):  # such as a full disk
             write_columns(path, manifest, about)
             if (columns := read_columns(path, data_root)) is not None:
                 return Manifest(columns)
@@ -133,11 +134,13 @@ def manifest_entry(
 
 
 def _escape(value: Any) -> Any:
-    """Doubles the braces of texts, at any depth of lists."""
+    """Doubles the braces of texts, at any depth."""
     if isinstance(value, str):
         return value.replace("{", "{{").replace("}", "}}")
     if isinstance(value, (list, tuple)):
         return [_escape(item) for item in value]
+    if isinstance(value, dict):
+        return {name: _escape(item) for name, item in value.items()}
     return value
 
 
@@ -168,9 +171,9 @@ def split_files(
 ) -> dict[str, list[str]]:
     """Splits files by a hash of seed and path.
 
-    A file keeps its split when others are added or removed. In a folder so small
-    that a split would be empty, valid and then test get the files with the
-    smallest hash (from 2 and 3 files on), and train always keeps one.
+    With the same fractions, a file keeps its split when others are added or removed.
+    In a folder so small that a split would be empty, valid and then test get the files
+    with the smallest hash (from 2 and 3 files on), and train always keeps one.
     """
     paths = sorted(relative_paths)
     shares = keyed_shares(paths, seed, "split")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,6 @@ from tqdm import tqdm
 
 from muq_plugins.data.clips import evaluation_loader
 from muq_plugins.data.preparation import Manifests
-from muq_plugins.data.scan import seen_by_scan
 from muq_plugins.errors import UserError
 from muq_plugins.files import locked, read_json, write_json
 from muq_plugins.lobes.features import Standardised
@@ -77,7 +77,7 @@ def mel_statistics(
     path = Path(folder) / "mel_statistics.json"
     clips = hashlib.sha256(os.fsencode("\n".join(sorted(manifest)))).hexdigest()[:16]
     key = {"settings": features.config, "clips": clips}
-    if seen := seen_by_scan(folder):  # other files may have the same names
+    if seen := _seen_in(Path(folder)):  # other files may have the same names
         key["seen"] = seen
     if not isinstance(features, LogMel):  # nobody else was measured at first
         key["class"] = type(features).__name__
@@ -85,6 +85,17 @@ def mel_statistics(
     run_on_main(_measure, args=[type(features), key, manifest, path, progress])
     measured = _find(path, key)
     return measured["mean"], measured["std"]
+
+
+def _seen_in(folder: Path) -> str | None:
+    """What tells the files of a scan, or the shards, from those of another time."""
+    paths = (folder / name for name in ("scan.json", "shards.json"))
+    for path in filter(Path.is_file, paths):
+        found = read_json(path, "delete it, and the music is looked through again")
+        if isinstance(found, dict):
+            seen = found.get("seen") or found  # by a scan; of shards it is their hashes
+            return hashlib.sha256(json.dumps(seen).encode()).hexdigest()[:16]
+    return None
 
 
 def _find(path: Path, key: dict) -> dict | None:

@@ -92,6 +92,11 @@ def check_data(data: Mapping[str, Any]) -> None:
             read_shards(data_folder, compare=not is_remote(data_folder))
         else:
             check_data_folder(data_folder)
+    if data.get("valid_fraction") == 0:
+        raise UserError(
+            "valid_fraction is 0, and training needs files to validate on: give more, "
+            "such as 0.05, or null for the usual share."
+        )
     fractions = (data.get(f"{part}_fraction") for part in ("valid", "test"))
     check_fractions(*(fraction or 0.0 for fraction in fractions))
 

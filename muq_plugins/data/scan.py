@@ -123,8 +123,8 @@ def scan_folder(
     """Writes the manifests of a folder tree of music.
 
     Any tree of wav, flac, ogg, opus, mp3, m4a, aiff and the like, at 4 to 768 kHz and
-    any number of channels. Hidden files are skipped, symbolic links followed, each
-    folder once. Files left out are listed with the reason in `quarantine.json`. A
+    any number of channels. Hidden files are skipped, links followed, each folder
+    and file once. Files left out are listed with the reason in `quarantine.json`. A
     fraction that is None is `usual_fraction` of the files that can be used. What was
     decoded is remembered in the folder of the manifests, or in `cache_folder`. With
     `look_only` nothing is done, and None is given, unless all was done before.
@@ -172,6 +172,7 @@ def scan_folder(
         usual = usual_fraction(len(usable))
         valid_fraction = usual if valid_fraction is None else valid_fraction
         test_fraction = usual if test_fraction is None else test_fraction
+        _tell_moved(manifest_folder, valid_fraction, test_fraction)
         ids = dict(zip(usable, clip_ids(list(usable)), strict=True))
         parts = split_files(list(usable), seed, valid_fraction, test_fraction)
         splits = {}
@@ -342,24 +343,30 @@ def look_at(data_folder: str | os.PathLike) -> Look:
     """Finds the audio files of a folder tree, with their sizes and times."""
     found, top = find_audio(data_folder), Path(data_folder)
 
-    def stat(first: int) -> list[Key | tuple[str, str]]:
-        keys = []
+    def stat(first: int) -> list[tuple[tuple, Key | tuple[str, str]]]:
+        keys = []  # behind what tells a file from others, whatever it is called
         for path in found.paths[first : first + _LOOKED_AT_ONCE]:
             try:
                 status = os.stat(f"{top}/{path}")
-                keys.append((path, status.st_size, status.st_mtime_ns))
+                identity = (status.st_dev, status.st_ino or path)
+                keys.append((identity, (path, status.st_size, status.st_mtime_ns)))
             except OSError as error:
-                keys.append((path, error.strerror))
+                keys.append(((path,), (path, error.strerror)))
         return keys
 
-    keys, missing = [], {}
+    keys, missing, seen = [], {}, {}
     with ThreadPool(_LOOKERS) as pool:
         for some in pool.map(stat, range(0, len(found.paths), _LOOKED_AT_ONCE)):
-            for key in some:
+            for identity, key in some:
+                if seen.setdefault(identity, key[0]) != key[0]:
+                    continue  # a link to music that was found already
                 if len(key) == len(_CACHE_KEY):
                     keys.append(key)
                 else:
                     missing[key[0]] = AudioCheck(reason="missing", detail=key[1])
+    if links := len(found.paths) - len(seen):
+        logger.info(f"{top}: {links} files are links to others, which count once.")
+        found = found._replace(paths=sorted(seen.values()))
     return Look(top, found, keys, missing)
 
 
@@ -463,13 +470,20 @@ def _known(cache_folder: Path) -> dict[Key, AudioCheck]:
     return cache
 
 
-def seen_by_scan(manifest_folder: str | Path) -> str | None:
-    """A digest of the files that the last scan saw, with their sizes and times."""
-    path = Path(manifest_folder) / "scan.json"
-    if not path.is_file():
-        return None
-    report = read_json(path, "delete it, and the folder is scanned again")
-    return report.get("seen") if isinstance(report, dict) else None
+def _tell_moved(manifest_folder: Path, valid: float, test: float) -> None:
+    """Says that files change their parts, as a small folder has grown or shrunk."""
+    path = manifest_folder / "scan.json"
+    report = read_json(path, "delete it") if path.is_file() else None
+    before = report.get("settings", {}) if isinstance(report, dict) else {}
+    shares = [before.get(f"{part}_fraction") for part in ("valid", "test")]
+    if None not in shares and shares != [valid, test]:
+        logger.warning(
+            f"{manifest_folder}: of so many files {valid:.0%} are validated and "
+            f"{test:.0%} tested on, before {shares[0]:.0%} and {shares[1]:.0%}. Files "
+            f"change their parts: a model of before may have learned from what is "
+            f"tested on now. --data.valid_fraction {shares[0]:g} --data.test_fraction "
+            f"{shares[1]:g} keeps them where they were."
+        )
 
 
 def _report_of(manifest_folder: Path, seen: str) -> ScanReport | None:

@@ -9,18 +9,27 @@ The recipes do the same before training unless ``mel_statistics`` is set:
 
 from muq_plugins.data.mel_statistics import normalise
 from muq_plugins.data.preparation import prepare_manifests
+from muq_plugins.errors import UserError
 from muq_plugins.experiment import load_experiment, run_script
 from muq_plugins.lobes import LogMel
 
 
 def main(argv):
     """Measures on the corpus of the experiment that the command line asks for."""
-    hparams = load_experiment(argv).hparams
-    module = hparams.get("target", hparams.get("encoder"))
+    experiment = load_experiment(argv)
+    hparams = experiment.hparams
+    # All that a training normalises, or the tokenizer alone.
+    module = hparams.get("modules", {}).get("pretrain", hparams.get("target"))
+    parts = [] if module is None else module.modules()
+    spectra = [part for part in parts if isinstance(part, LogMel)]
+    if not spectra:
+        raise UserError(
+            f"{experiment.path} has no log-mel spectrogram to be measured for: give a "
+            f"file of train.py or train_tokenizer.py, such as hparams/muq.yaml."
+        )
     normalise(module, prepare_manifests(**hparams["data"]), None)
-    for part in module.modules():
-        if isinstance(part, LogMel):
-            print(f"mel_statistics: [{float(part.mean)}, {float(part.std)}]")
+    lines = [f"mel_statistics: [{float(s.mean)}, {float(s.std)}]" for s in spectra]
+    print("\n".join(dict.fromkeys(lines)))
 
 
 if __name__ == "__main__":

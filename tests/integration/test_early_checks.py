@@ -71,6 +71,7 @@ def files(folder):
             "no student: use recipes/Recognition/train.py",
         ),
         ("train.py", "probe_notes --encoder small", "no student: use probe.py"),
+        ("measure_statistics.py", "muq_mulan", "has no log-mel spectrogram to be"),
     ],
 )
 def test_files_of_other_recipes(tmp_path, script, command, message):
@@ -85,6 +86,10 @@ def test_files_of_other_recipes(tmp_path, script, command, message):
         (["--data_folder", "FOLDER/nowhere"], "data folder .*nowhere does not exist"),
         (["--collections", "[polkas]"], "collections is"),
         (["--clips_per_update", "3"], "batch_size is 2"),
+        (
+            ["--data.valid_fraction", "0"],
+            "valid_fraction is 0, and training needs files",
+        ),
         (["--lr", "-1"], "lr is -1: give 0 or more"),
         (["--clip_seconds", "0"], "clip_seconds is 0: give a number above 0"),
         (["--valid_interval", "0"], "valid_interval is 0: give a number above 0"),

@@ -15,7 +15,7 @@ from muq_plugins.lobes.parts import fingerprint
 from muq_plugins.lobes.target import Target
 
 DESCRIPTION_FILE = "labels.json"
-FORMAT = 1
+FORMAT = 2  # in 1, shards followed the order of the manifest
 MAX_ENTRIES = 1 << 16  # codes are stored in 16 bits
 READ_BYTES = 1 << 20
 

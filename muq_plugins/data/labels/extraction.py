@@ -90,7 +90,10 @@ def extract_labels(
                     manifest[clip]["duration"] for clip in shard.clips
                 )
 
-    if not (folder / VERIFIED_FILE).is_file():  # else the folder may be read-only
+    verified = folder / VERIFIED_FILE
+    if verified.is_file() and not all(shard.index.is_file() for shard in shards):
+        verified.unlink()  # a damaged shard was deleted, as its error says
+    if not verified.is_file():  # else the folder may be read-only
         # Who was started twice does nothing twice.
         with locked(folder, f".share-{rank}-of-{world}.lock", say=logger.warning):
             work_together(work())
@@ -99,7 +102,7 @@ def extract_labels(
                 return done
             time.sleep(POLL_SECONDS)  # a shared disk shows new files late
         with locked(folder):
-            if not (folder / VERIFIED_FILE).is_file():
+            if not verified.is_file():
                 verify(folder, windows, manifest, description, max_bad_fraction)
     done.complete = True
     return done

@@ -88,18 +88,20 @@ def damaged(path: Path, words: str) -> UserError:
 
 
 def plan_shards(folder: Path, manifest: dict, shard_minutes: float) -> list[Shard]:
-    """Deals whole tracks out to shards, in the order of the manifest.
+    """Deals whole tracks out to shards, in the order of their ids.
 
-    >>> manifest = {name: {"duration": 40.0} for name in "abcde"}
+    That of a manifest depends on which part a track is in.
+
+    >>> manifest = {name: {"duration": 40.0} for name in "edcba"}
     >>> [shard.clips for shard in plan_shards(Path("x"), manifest, 1)]
     [['a', 'b'], ['c', 'd'], ['e']]
     """
     if shard_minutes <= 0:
         raise UserError(f"shard_minutes is {shard_minutes}, but must be above 0.")
     shards, clips, seconds = [], [], 0.0
-    for clip_id, entry in manifest.items():
+    for clip_id in sorted(manifest):
         clips.append(clip_id)
-        seconds += entry["duration"]
+        seconds += manifest[clip_id]["duration"]
         if seconds >= 60 * shard_minutes:
             shards.append(Shard(folder, len(shards), clips))
             clips, seconds = [], 0.0
@@ -172,9 +174,10 @@ def writing(
 
 
 class LabelSet:
-    """A complete set of labels, mapped into memory.
+    """A complete set of labels.
 
-    Only what is asked for is read from the disk. The audio of a clip is compared with
+    Only what is asked for is read from the disk, and no file stays open: there are
+    thousands. The audio of a clip is compared with
     the audio that was labelled when the clip is first asked for.
     """
 
@@ -183,18 +186,13 @@ class LabelSet:
         self.width = description["num_codebooks"]
         agree(self.folder, description, create=False)
         self._paths = {clip: entry["wav"] for clip, entry in manifest.items()}
-        self._places: dict[str, tuple[np.ndarray, int, int]] = {}
+        self._places: dict[str, tuple[Path, int, int]] = {}
         self._stamps: dict[str, AudioStamp] = {}
         self._failures: set[str] = set()
         for shard in plan_shards(self.folder, manifest, description["shard_minutes"]):
             index = shard.load(self.width)
-            # An empty file cannot be mapped.
-            codes = np.zeros((0, self.width), CODES)
-            if index["frames"]:
-                shape = (index["frames"], self.width)
-                codes = np.memmap(shard.codes, CODES, "r", shape=shape)
             for clip, row in index["clips"].items():
-                self._places[clip] = (codes, row["first"], row["frames"])
+                self._places[clip] = (shard.codes, row["first"], row["frames"])
                 self._stamps[clip] = AudioStamp(**row["audio"])
             self._failures.update(index["failures"])
         if not (self.folder / VERIFIED_FILE).is_file():
@@ -223,6 +221,9 @@ class LabelSet:
                 "folder."
             )
         self._stamps.pop(clip_id, None)  # once is enough
-        codes, begin, frames = self._places[clip_id]
+        path, begin, frames = self._places[clip_id]
         last = min(first + count, frames)
-        return codes[begin + min(first, last) : begin + last]
+        first = min(first, last)
+        place = (begin + first) * self.width * CODES.itemsize
+        found = np.fromfile(path, CODES, (last - first) * self.width, offset=place)
+        return found.reshape(last - first, self.width)

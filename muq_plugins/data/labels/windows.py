@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from muq_plugins.data.audio import AudioError, read_audio
+from muq_plugins.data.audio import AudioError, may_lack, read_audio
 from muq_plugins.data.windows import spans
 from muq_plugins.errors import UserError
 from muq_plugins.lobes.target import Target
@@ -80,11 +80,13 @@ class LabelWindows:
         begin, end = self.heard(samples, span)
         rate = self.sample_rate
         wav = read_audio(path, begin / rate, (end - begin) / rate, rate)
-        # A manifest's seconds are rounded: they may promise one sample too many.
-        if len(wav) < end - begin - 1:
+        lacking = end - begin - len(wav)
+        if lacking > may_lack(end):
             found = (begin + len(wav)) / rate
             detail = f"the manifest says {samples / rate:.3f} s, found {found:.3f} s"
             raise AudioError(path, "truncated", detail)
+        if lacking > 1:  # of the last window alone
+            wav = torch.nn.functional.pad(wav, (0, lacking))
         return wav, span[0] - begin // self.frame_samples
 
     @torch.no_grad()

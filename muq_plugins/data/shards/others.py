@@ -157,6 +157,8 @@ def _samples(tar: str) -> Iterator[_Sample]:
                     if not found.isfile():
                         continue
                     folder, _, name = found.name.rpartition("/")
+                    if name.startswith("."):  # what macOS puts beside each file
+                        continue
                     stem, _, extension = name.partition(".")
                     key = f"{folder}/{stem}" if folder else stem
                     extension = f".{extension.lower()}"

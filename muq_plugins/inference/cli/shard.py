@@ -90,6 +90,7 @@ def shard(
         jobs_of_manifests,
         write_shards,
     )
+    from muq_plugins.data.shares import own_share
 
     manifests = all(name.endswith(".json") for name in music)
     if not manifests and len(music) > 1:
@@ -131,4 +132,4 @@ def shard(
         f"{clip['path']}: {clip['reason']} ({clip['detail']})"
         for clip in [*unusable, *left_out]
     ]
-    return report_problems("Could not be used:", problems)
+    return report_problems("Could not be used:", problems, own_share()[1])

@@ -97,6 +97,16 @@ def test_other_files_with_the_same_names_are_measured_again(
     assert measured_again == [2048, 2048]
 
 
+def test_other_shards_with_the_same_names_are_measured_again(
+    manifest, tmp_path, measured_again
+):
+    for digest in ("one", "one", "two"):
+        shards = {"shards": [{"index_sha256": digest}]}
+        (tmp_path / "shards.json").write_text(json.dumps(shards))
+        measure(2048, manifest, tmp_path)
+    assert measured_again == [2048, 2048]
+
+
 @pytest.mark.parametrize("is_list", [True, False])
 def test_what_does_not_say_which_clips_it_is_of_is_measured_again(
     manifest, tmp_path, measured_again, is_list

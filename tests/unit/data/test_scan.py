@@ -214,6 +214,24 @@ def test_hidden_files_links_and_loops(music, tmp_path):
     assert report.files == 7
 
 
+def test_links_to_files_of_the_folder_count_once(music):
+    (music / "playlist").mkdir()
+    for number in range(3):
+        target = music / "album" / f"{number}.wav"
+        (music / "playlist" / f"{number}.wav").symlink_to(target)
+    os.link(music / "album" / "3.wav", music / "again.wav")
+    assert scan(music).files == 6
+
+
+def test_files_that_change_their_parts_are_told(music, caplog):
+    scan(music)
+    write(music / "new.wav")
+    scan(music)
+    assert "change their parts" not in caplog.text
+    scan(music, valid_fraction=0.2, test_fraction=0.2)
+    assert "--data.valid_fraction 0.15 --data.test_fraction 0.15 keeps" in caplog.text
+
+
 def test_names_with_braces_and_without_utf8(music):
     write(music / "a {b}.wav")
     names = {"a {b}.wav"}

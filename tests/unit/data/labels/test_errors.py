@@ -121,6 +121,16 @@ def test_a_clip_without_labels(open_labels):
         open_labels().codes("another", 0, 5)
 
 
+def test_a_shard_that_was_deleted_as_told_is_made_again(open_labels, folder, extract):
+    before = open_labels().codes("track0", 0, 100)
+    (folder / "shard-00000.codes").write_bytes(b"")
+    with pytest.raises(UserError, match="Delete shard-00000.json beside it and run"):
+        open_labels()
+    (folder / "shard-00000.json").unlink()
+    extract(folder)
+    np.testing.assert_array_equal(open_labels().codes("track0", 0, 100), before)
+
+
 # The final check --------------------------------------------------------------
 
 

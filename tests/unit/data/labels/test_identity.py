@@ -1,9 +1,14 @@
 """Labels that are stored and labels that are computed are the same."""
 
+import os
+from pathlib import Path
+
 import numpy as np
 import pytest
+import soundfile
 import torch
 
+from muq_plugins.data.audio import AudioError
 from muq_plugins.data.clips import ClipDataset, collate_clips
 from muq_plugins.data.labels import (
     ComputedLabels,
@@ -141,7 +146,35 @@ def test_only_what_is_asked_for_is_in_memory(
     extract(tmp_path / "labels")
     description = describe(windows, manifest, 2.5 / 60, latents=False)
     labels = LabelSet(tmp_path / "labels", manifest, description)
-    assert isinstance(labels.codes("track0", 3, 2).base, np.memmap)
+    assert labels.codes("track0", 3, 2).shape == (2, 2)
+    opened = [os.path.realpath(path) for path in Path("/proc/self/fd").glob("*")]
+    assert not [path for path in opened if path.endswith(".codes")]
+
+
+def test_the_order_of_a_manifest_changes_nothing(extract, windows, manifest, tmp_path):
+    """It follows from what is tested on."""
+    extract(tmp_path / "labels")
+    other = dict(reversed(manifest.items()))
+    description = describe(windows, other, 2.5 / 60, latents=False)
+    first, second = (
+        LabelSet(tmp_path / "labels", m, description) for m in (manifest, other)
+    )
+    for clip in manifest:
+        found = [labels.codes(clip, 0, 100) for labels in (first, second)]
+        np.testing.assert_array_equal(*found)
+
+
+def test_files_of_odd_rates_have_labels(windows, tmp_path):
+    """The ratio of the rates is rounded, so that they are a little shorter."""
+    path, rate, seconds = tmp_path / "odd.wav", 11024, 200.0
+    wav = np.random.default_rng(0).normal(0, 0.1, round(seconds * rate))
+    soundfile.write(path, wav, rate)
+    samples = round(seconds * windows.sample_rate)
+    span = windows.spans(samples)[-1]
+    assert len(windows.labels(str(path), samples, span)[0]) == span[1] - span[0]
+    soundfile.write(path, wav[: -rate // 2], rate)
+    with pytest.raises(AudioError, match="truncated"):
+        windows.labels(str(path), samples, span)
 
 
 def test_a_setting_of_earlier_versions_is_ignored_with_a_word(tmp_path, caplog):

@@ -51,6 +51,8 @@ def write_tars(tmp_path):
                 # Long enough for a header before the header.
                 key = f"{'Ü' * 60}/{place:06d}"
                 known = {"genre": "{jazz}", "duration": 3, "wav": "else"}
+                known["more"] = {"words": ["{curly}"]}
+                add(tar, f"{'Ü' * 60}/._{place:06d}{suffix}", b"of macOS")
                 add(tar, f"{key}.json", json.dumps(known).encode())
                 add(tar, f"{key}{suffix}", path.read_bytes())
                 add(tar, f"{key}.txt", b"A song.\n")
@@ -72,6 +74,7 @@ def test_webdataset_tars_are_heard_where_they_are(tmp_path, capsys):
     for key, path in files.items():
         entry = entries[key]
         assert (entry["genre"], entry["caption"]) == ("{jazz}", "A song.")
+        assert entry["more"] == {"words": ["{curly}"]}
         assert entry["wav"].startswith(str(tmp_path / "tars" / "music-"))
         assert entry["duration"] == pytest.approx(2.0, abs=0.1)
         for window in ((), (0.5, 0.7)):

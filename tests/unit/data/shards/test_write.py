@@ -204,8 +204,15 @@ def test_a_recording_that_fails_late_is_told_and_left_out(music, tmp_path, capsy
         write_shards(jobs, tmp_path / "out", progress=False)
 
 
-def test_what_the_scan_leaves_out_is_told_too(music, tmp_path, capsys):
+def test_what_the_scan_leaves_out_is_told_too(music, tmp_path, capsys, monkeypatch):
     (music / "bad.wav").write_text("no audio")
+    with monkeypatch.context() as patch:  # else torchrun would end the others
+        for name, value in (("WORLD_SIZE", "2"), ("RANK", "1")):
+            patch.setenv(name, value)
+        assert shard(music, tmp_path / "out") == 0
+        patch.setenv("RANK", "0")
+        assert shard(music, tmp_path / "out") == 0
+    capsys.readouterr()
     assert shard(music, tmp_path / "out") == 1
     told = capsys.readouterr().err
     assert "12 clips" in told and "bad.wav: undecodable" in told
@@ -250,6 +257,9 @@ def test_manifests_keep_their_parts_and_labels(music, tmp_path, capsys):
     assert captioned.train["train3"]["caption"] == "noise"
     with pytest.raises(UserError, match="leave out valid_fraction"):
         prepare(out, tmp_path, valid_fraction=0.1)
+    write_json(tmp_path / "empty" / "test.json", {})  # of a small corpus
+    with_empty = [*given, str(tmp_path / "empty" / "test.json")]
+    assert len(jobs_of_manifests(with_empty, music)) == 12
     some = jobs_of_manifests([given[1], str(tmp_path / "test.json")], music)
     write_shards(some, tmp_path / "some", progress=False)
     with pytest.raises(UserError, match="only the part .*make them of train.json and"):
