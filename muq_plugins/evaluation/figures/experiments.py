@@ -74,7 +74,7 @@ def scores_by_experiment(
         _draw_references(left.axvline, references)
         right.axvline(0, color=INK, linewidth=1, zorder=1)
         for axes, name in zip((left, right), names, strict=True):
-            axes.set_xlabel(name)
+            axes.set_xlabel(fill(name, 36))
             axes.tick_params(axis="y", length=0, labelsize=9.5)
             axes.xaxis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 2.5, 5, 10]))
             axes.margins(x=0.08)
