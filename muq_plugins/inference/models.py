@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
+from speechbrain.dataio.preprocess import AudioNormalizer
 from speechbrain.inference.interfaces import Pretrained
 from speechbrain.utils.distributed import infer_device
 from speechbrain.utils.fetching import LocalStrategy, fetch
@@ -44,6 +47,10 @@ class FrozenModel(Pretrained):
     def __init__(self, modules=None, hparams=None, run_opts=None, **kwargs: Any):
         if isinstance(run_opts, dict) and run_opts.get("device") is not None:
             run_opts = {**run_opts, "device": str(run_opts["device"])}
+        if hparams is not None and "sample_rate" in hparams:
+            # SpeechBrain's own default brings audio to 16 kHz, whatever a model hears.
+            normalizer = AudioNormalizer(hparams["sample_rate"])
+            hparams = {"audio_normalizer": normalizer, **hparams}
         super().__init__(modules, hparams, run_opts, **kwargs)
         self._asked_for = None  # from now on, the device is where the weights are
         self.train(False)
@@ -115,6 +122,24 @@ class FrozenModel(Pretrained):
         if (Path(source) / CONFIG).is_file():
             model.trained_on = trained_on(read_config(source))
         return model
+
+
+def at_inference(compute: Callable) -> Callable:
+    """Without gradients and in evaluation mode, even if a part is trained elsewhere."""
+
+    @wraps(compute)
+    def computed(self, *args, **kwargs):
+        training = [part for part in self.modules() if part.training]
+        for part in training:
+            part.training = False
+        try:
+            with torch.no_grad():
+                return compute(self, *args, **kwargs)
+        finally:
+            for part in training:
+                part.training = True
+
+    return computed
 
 
 def pick_device(device: str | torch.device | None) -> str | torch.device:

@@ -14,7 +14,7 @@ from muq_plugins.data.loudness import check_loudness
 from muq_plugins.data.windows import read_blocks, stream
 from muq_plugins.errors import UserError
 from muq_plugins.inference.folders import read_config, trained_on
-from muq_plugins.inference.models import FrozenModel, pick_device
+from muq_plugins.inference.models import FrozenModel, at_inference, pick_device
 from muq_plugins.inference.mulan_parts import (
     MuLanParts,
     find_mulan,
@@ -54,7 +54,8 @@ class MuQMuLan(FrozenModel):
         ``audio``: an `AudioTower`; ``text``: a `TextTower`; and, if its temperature is
         known, ``loss``.
     hparams : dict
-        ``sample_rate``, ``clip_seconds`` and ``audio_normalizer``.
+        ``sample_rate``, ``clip_seconds``, and an ``audio_normalizer`` of another kind
+        than usual.
     **kwargs : dict
         Further arguments of SpeechBrain's ``Pretrained``, such as ``run_opts``.
 
@@ -268,7 +269,7 @@ class MuQMuLan(FrozenModel):
             return self.embed_text(texts)
         return self.embed_audio(wavs, wav_lens)
 
-    @torch.no_grad()
+    @at_inference
     def embed_audio(self, wavs: Tensor, wav_lens: Tensor | None = None) -> Tensor:
         """Computes the latents of audio of any length.
 
@@ -307,7 +308,7 @@ class MuQMuLan(FrozenModel):
             raise ValueError("There is no audio: wavs has a batch of 0.")
         return self._average([wav] for wav in tracks)
 
-    @torch.no_grad()
+    @at_inference
     def embed_file(self, path: str | Path, loudness: float | None = None) -> Tensor:
         """Computes the latent of a file of any length in constant memory.
 
@@ -334,7 +335,7 @@ class MuQMuLan(FrozenModel):
         check_loudness(loudness)
         return self._average([read_blocks(path, self.sample_rate, loudness)])[0]
 
-    @torch.no_grad()
+    @at_inference
     def embed_text(self, texts: Sequence[str]) -> Tensor:
         """Computes the latents of texts.
 

@@ -32,7 +32,7 @@ from muq_plugins.inference.folders import (
     save_folder,
     trained_on,
 )
-from muq_plugins.inference.models import FrozenModel, pick_device
+from muq_plugins.inference.models import FrozenModel, at_inference, pick_device
 from muq_plugins.inference.official import (
     Checkpoint,
     build_encoder,
@@ -86,7 +86,7 @@ class MuQ(FrozenModel):
     modules : dict
         ``encoder``: any module that follows the Encoder contract.
     hparams : dict
-        ``sample_rate`` and ``audio_normalizer``.
+        ``sample_rate``, and an ``audio_normalizer`` of another kind than usual.
     **kwargs : dict
         Further arguments of SpeechBrain's ``Pretrained``, such as ``run_opts``.
 
@@ -355,7 +355,7 @@ class MuQ(FrozenModel):
             )
             return push_folder(folder, repo_id, private, token)
 
-    @torch.no_grad()
+    @at_inference
     def forward(
         self,
         wavs: Tensor,

@@ -196,8 +196,8 @@ class Pretraining(nn.Module):
     Raises
     ------
     ValueError
-        If there is no objective, parts do not fit together, or a weight is negative,
-        not finite, or of no objective.
+        If there is no objective, the encoder is frozen, parts do not fit together, or
+        a weight is negative, not finite, or of no objective.
 
     Example
     -------
@@ -226,6 +226,13 @@ class Pretraining(nn.Module):
         super().__init__()
         if not objectives:
             raise ValueError("A pre-training needs at least one objective.")
+        learning = [parameter.requires_grad for parameter in encoder.parameters()]
+        if learning and not any(learning):
+            raise ValueError(
+                f"The {type(encoder).__name__} is frozen, so that nothing but heads "
+                f"would learn: call its requires_grad_() first. (MuQ.from_pretrained "
+                f"gives encoders frozen.)"
+            )
         if masking is not None:
             masking.check(encoder)
         for name, objective in objectives.items():
@@ -421,8 +428,8 @@ class MaskedPrediction(Pretraining):
     Raises
     ------
     ValueError
-        If rates or sizes of the parts do not fit, both parts are named; if a weight
-        is negative or not finite.
+        If rates or sizes of the parts do not fit, both parts are named; if the encoder
+        is frozen, or a weight is negative or not finite.
 
     Example
     -------

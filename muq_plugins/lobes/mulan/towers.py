@@ -65,8 +65,8 @@ class AudioTower(nn.Module):
         ``--find_unused_parameters`` with several processes if it is another one, as
         the layers above have no gradient.
     trainable : bool
-        False freezes the encoder: evaluation mode, and no gradient. What is on top
-        of it always learns.
+        False freezes the encoder: evaluation mode, and no gradient. True trains what
+        of it is not frozen, or all of it if all is. What is on top of it always learns.
 
     Raises
     ------
@@ -119,6 +119,8 @@ class AudioTower(nn.Module):
         self.latent_width = latent_width
         if not trainable:
             encoder.requires_grad_(False)
+        elif not any(p.requires_grad for p in encoder.parameters()):
+            encoder.requires_grad_()  # `MuQ.from_pretrained` gives it frozen
         self.train(self.training)
 
     def train(self, mode: bool = True) -> AudioTower:

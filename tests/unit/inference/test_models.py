@@ -7,6 +7,7 @@ import soundfile
 import torch
 
 from muq_plugins import MuQ, MuQMuLan
+from muq_plugins.data.audio import read_audio
 from muq_plugins.inference.mulan import save_mulan
 from muq_plugins.inference.muq import save_muq
 from muq_plugins.lobes.parts import encoder_fingerprint
@@ -92,6 +93,36 @@ def test_a_model_says_what_it_is(folder, tmp_path):
     for layer in (-1, 0):
         found = model.embed_file(tmp_path / "a.wav", layer)
         torch.testing.assert_close(found, expected.hidden_states[layer][0])
+
+
+@pytest.mark.parametrize("rate", [24000, 48000])
+def test_audio_is_loaded_as_the_model_hears_it(rate, folder, mulan, tmp_path):
+    """SpeechBrain's own loading; by default it brings everything to 16 kHz."""
+    path = tmp_path / "a.wav"
+    time = torch.arange(rate) / rate
+    soundfile.write(path, 0.5 * torch.sin(880 * torch.pi * time).numpy(), rate)
+    expected = read_audio(path, sample_rate=24000)
+    for model in (MuQ.from_pretrained(folder), MuQ.from_hparams(folder), mulan):
+        found = model.load_audio(str(path)).cpu()
+        inner = slice(100, -100)  # each resampler has its own edges
+        torch.testing.assert_close(found[inner], expected[inner], rtol=0, atol=1e-3)
+        assert len(found) == len(expected) == 24000
+
+
+def test_a_part_that_is_trained_elsewhere_computes_as_it_is(folder, mulan):
+    """What trains it stays in training mode."""
+    model = MuQ.from_pretrained(folder)
+    for part, compute in (
+        (model.mods.encoder, lambda: model(WAVS).last_hidden_state),
+        (mulan.mods.audio, lambda: mulan.embed_audio(WAVS)),
+        (mulan.mods.text, lambda: mulan.embed_text(["a slow piano"])),
+    ):
+        expected = compute()
+        part.train()
+        modes = [inner.training for inner in part.modules()]
+        assert torch.equal(compute(), expected) and any(modes)
+        assert [inner.training for inner in part.modules()] == modes
+        part.eval()
 
 
 HARMFUL = {

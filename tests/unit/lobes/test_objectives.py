@@ -139,6 +139,7 @@ def test_weights_of_before_are_found():
         ({"weights": {"c": 1.0}}, "weights has 'c', but the objectives are a"),
         ({"weights": {"a": -1.0}}, "weight of a is -1.0"),
         ({"objectives": {"a": codes(width=48)}}, "width.*32.*48"),
+        ({"encoder": encoder().requires_grad_(False)}, "frozen.*requires_grad_()"),
     ],
 )
 def test_what_does_not_fit_is_refused(changes, words):

@@ -83,6 +83,18 @@ def test_everything_learns_by_default():
     assert all(grad is not None for grad in learned(tower).values())
 
 
+def test_an_encoder_that_comes_frozen_learns_unless_it_should_not():
+    """`MuQ.from_pretrained` gives encoders so."""
+    for trainable in (True, False):
+        encoder = tiny_audio_tower().encoder.requires_grad_(False)
+        tower = AudioTower(encoder, latent_width=16, trainable=trainable)
+        assert all(p.requires_grad == trainable for p in encoder.parameters())
+    encoder.conformer.requires_grad_()
+    AudioTower(encoder, latent_width=16)  # what is frozen in part stays so
+    assert not any(p.requires_grad for p in encoder.conv.parameters())
+    assert all(p.requires_grad for p in tower.projection.parameters())
+
+
 @pytest.mark.parametrize("name", ["WaveformTransformer", "interpolated", "HuBERT"])
 def test_other_encoders_fit(name):
     tower = AudioTower(tiny_encoder(name), latent_width=8).eval()
