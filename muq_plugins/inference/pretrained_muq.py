@@ -208,6 +208,11 @@ class PretrainedMuQ(nn.Module):
             part.requires_grad_(False)
         if lora is not None:
             add_lora(self.encoder, lora)
+        self.encoder.to(dtype=place.pop("dtype", None))
+        if lora is not None:
+            # In half precision, small updates of what is learned would be lost.
+            for adapter in lora_modules(self.encoder):
+                adapter.float()
         self.train()
         self.to(**place)
 

@@ -51,6 +51,27 @@ def test_a_device_and_a_type_are_honoured(source):
     assert weight.dtype is torch.float32
 
 
+@pytest.mark.parametrize("kind", [PretrainedMuQ, WeightedMuQ])
+def test_what_is_learned_beside_the_encoder_stays_in_single_precision(source, kind):
+    """In half precision, the small updates of an optimizer are rounded away."""
+    options = {} if kind is WeightedMuQ else {"output_weighted_sum": True}
+    lobe = kind(source, dtype="bfloat16", lora={"r": 2}, **options)
+    learned = {n: p for n, p in lobe.named_parameters() if p.requires_grad}
+    assert {p.dtype for p in learned.values()} == {torch.float32} and len(learned) > 8
+    others = {p.dtype for n, p in lobe.named_parameters() if n not in learned}
+    assert others == {torch.bfloat16}
+    lobe.layer_weights.data += 1
+    before = lobe.layer_weights.detach().clone()
+    optimizer = torch.optim.Adam(learned.values(), lr=1e-3)
+    out = lobe(torch.randn(1, 12000))
+    assert out.dtype is torch.bfloat16
+    out.float()[..., 0].square().mean().backward()
+    optimizer.step()
+    assert (lobe.layer_weights != before).all()
+    merge_lora(lobe.encoder)
+    assert {p.dtype for p in lobe.encoder.parameters()} == {torch.bfloat16}
+
+
 def test_a_revision_is_honoured(source, monkeypatch):
     asked = {}
 
