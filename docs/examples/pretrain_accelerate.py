@@ -20,7 +20,7 @@ manifests = prepare_manifests(**experiment["data"])
 stage = experiment["modules"]["pretrain"]
 normalise(stage, manifests, experiment["mel_statistics"])
 optimizer = experiment["opt_class"](p for p in stage.parameters() if p.requires_grad)
-stage, optimizer = accelerator.prepare(stage, optimizer)
+model, optimizer = accelerator.prepare(stage, optimizer)
 # A loader of each process's share, which has no end: nothing to prepare.
 settings = [experiment[key] for key in ("clip_seconds", "batch_size", "seed")]
 share = accelerator.process_index, accelerator.num_processes
@@ -29,10 +29,11 @@ loader = iter(training_loader(manifests.train, *settings, *share))
 for step in range(1, experiment["optimizer_step_limit"] + 1):
     batch = next(loader).to(accelerator.device)
     experiment["lr_schedule"](optimizer, step)
-    loss = stage(batch.wavs, batch.wav_lens, batch.clip_keys).loss
+    loss = model(batch.wavs, batch.wav_lens, batch.clip_keys).loss
     accelerator.backward(loss)
-    accelerator.clip_grad_norm_(stage.parameters(), experiment["max_grad_norm"])
+    accelerator.clip_grad_norm_(model.parameters(), experiment["max_grad_norm"])
     optimizer.step()
+    stage.after_update()  # some objectives have a slower copy of the encoder
     optimizer.zero_grad()
     if step % experiment["log_interval"] == 0:
         mean = accelerator.reduce(loss.detach(), "mean")

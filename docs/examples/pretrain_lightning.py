@@ -34,6 +34,10 @@ class Pretraining(pl.LightningModule):
         self.log("loss", loss, prog_bar=True)
         return loss
 
+    def optimizer_step(self, *arguments, **options):
+        super().optimizer_step(*arguments, **options)
+        self.stage.after_update()  # some objectives have a slower copy of the encoder
+
 
 module = Pretraining()
 manifests = prepare_manifests(**experiment["data"])
@@ -48,4 +52,5 @@ trainer = pl.Trainer(
 settings = [experiment[key] for key in ("clip_seconds", "batch_size", "seed")]
 share = trainer.global_rank, trainer.world_size
 trainer.fit(module, training_loader(manifests.train, *settings, *share))
-save_muq(f"{experiment['output_folder']}/inference", module.stage.encoder)
+if trainer.is_global_zero:
+    save_muq(f"{experiment['output_folder']}/inference", module.stage.encoder)

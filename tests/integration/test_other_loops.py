@@ -2,11 +2,20 @@
 
 import csv
 import re
+import runpy
+import sys
 
 import pytest
 
 from muq_plugins import MuQ
-from tests.integration.commands import HERE, ROOT, Fork, checked, fork_ranks
+from tests.integration.commands import (
+    HERE,
+    ROOT,
+    Fork,
+    checked,
+    experiment_file,
+    fork_ranks,
+)
 
 TRAINING = (
     "--optimizer_step_limit 40 --target.quantizer.codebook_size 8 --log_interval 4 "
@@ -54,3 +63,29 @@ def test_accelerate_on_two_processes(accelerated, data_options, tmp_path):
     # While they exit, after all is done, torch may abort one of them.
     losses = losses_of("pretrain_accelerate.py", data_options, tmp_path, fork_ranks)
     assert losses != pytest.approx(accelerated, abs=0.01)  # they hear twice as much
+
+
+SMALL = (
+    "--encoder.width 16 --encoder.num_layers 2 --encoder.ffn_width 16 "
+    "--encoder.conv_channels 2 --optimizer_step_limit 3 --clip_seconds 1 "
+    "--batch_size 2 --clips_per_update 2"
+).split()
+
+
+@pytest.mark.parametrize(
+    ("name", "library"),
+    [("lightning", "pytorch_lightning"), ("accelerate", "accelerate")],
+)
+def test_objectives_hear_of_each_update(
+    name, library, data_options, tmp_path, monkeypatch
+):
+    """The slower copy that ema_latents compares with would stand still otherwise."""
+    pytest.importorskip(library)
+    script = str(ROOT / "docs" / "examples" / f"pretrain_{name}.py")
+    options = [experiment_file("ema_latents"), *data_options, *SMALL]
+    options += ["--output_folder", tmp_path]
+    monkeypatch.setattr(sys, "argv", [script, *map(str, options)])
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+    experiment = runpy.run_path(script)["experiment"]
+    latents = experiment["modules"]["pretrain"].objectives["latents"]
+    assert latents.updates == 3
