@@ -8,6 +8,13 @@ from typing import Any
 from transformers.configuration_utils import PreTrainedConfig
 
 MODEL_TYPE = "muq_plugins"
+# Settings that an encoder has decided, and what it calls them.
+SIZES = {
+    "hidden_size": "width",
+    "num_hidden_layers": "num_layers",
+    "sampling_rate": "sample_rate",
+    "frame_rate": "frame_rate",
+}
 
 
 class MuQPluginsConfig(PreTrainedConfig):

@@ -13,12 +13,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import HfApi
+from huggingface_hub import HfApi, ModelCard
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from torch import Tensor, nn
 
 from muq_plugins.errors import UserError
-from muq_plugins.inference.auto_config import MODEL_TYPE
+from muq_plugins.inference.auto_config import MODEL_TYPE, SIZES
 from muq_plugins.inference.folders import TRAINED_ON, UNKNOWN, WEIGHTS, save_folder
 from muq_plugins.inference.space import track_space
 from muq_plugins.lobes.parts import describe, encoder_fingerprint
@@ -40,6 +40,7 @@ except ImportError as error:
 
 __all__ = ["MuQPluginsConfig", "MuQPluginsFeatureExtractor", "MuQPluginsModel"]
 '''
+FACTS = ("| | |", "|---|---|")  # the table that follows what a person says
 USE = """\
 ```python
 from muq_plugins import MuQ
@@ -83,10 +84,7 @@ def save_transformers(
         "architectures": [MODEL],
         "kind": "encoder",
         "encoder": describe(encoder),
-        "hidden_size": encoder.width,
-        "num_hidden_layers": encoder.num_layers,
-        "sampling_rate": encoder.sample_rate,
-        "frame_rate": encoder.frame_rate,
+        **{name: getattr(encoder, own) for name, own in SIZES.items()},
     }
     extractor: dict[str, Any] = {
         "feature_extractor_type": EXTRACTOR_CLASS,
@@ -134,6 +132,15 @@ def push_folder(
     return str(address)
 
 
+def said_in_card(folder: Path) -> tuple[str | None, str]:
+    """The licence of a folder's model card, and what a person says in it."""
+    path = folder / CARD
+    if not path.is_file():
+        return None, ""
+    card = ModelCard(path.read_text(encoding="utf-8"), ignore_metadata_errors=True)
+    return card.data.license, card.text.partition("\n".join(FACTS))[0].strip()
+
+
 def _card(
     folder: Path,
     encoder: nn.Module,
@@ -161,7 +168,7 @@ def _card(
         "licence": stated,
         "embedding space of the last layer": f"`{space}`",
     }
-    lines = ["| | |", "|---|---|", *(f"| {k} | {v} |" for k, v in facts.items())]
+    lines = [*FACTS, *(f"| {k} | {v} |" for k, v in facts.items())]
     files = ["| file | bytes | SHA-256 |", "|---|---:|---|"]
     for path in sorted(folder.rglob(WEIGHTS)):
         content = path.read_bytes()

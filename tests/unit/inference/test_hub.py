@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import huggingface_hub
+import numpy as np
 import pytest
 import soundfile
 import torch
@@ -68,6 +69,8 @@ def test_a_pipeline_takes_files(tmp_path, song):
     expected = ours(wav[None]).last_hidden_state[0]
     assert torch.allclose(torch.tensor(found), expected, atol=1e-6)
     assert len(pipe([song, song])) == 2
+    with pytest.raises(UserError, match="cannot batch music.* leave batch_size out"):
+        pipe([song, song], batch_size=2)
 
 
 def test_waveforms_of_another_rate_and_options_are_refused(tmp_path):
@@ -79,6 +82,80 @@ def test_waveforms_of_another_rate_and_options_are_refused(tmp_path):
         AutoModel.from_pretrained(folder, quantization_config={"load_in_8bit": True})
     with pytest.raises(UserError, match="no place for card"):
         MuQ.from_pretrained("small").save_pretrained(tmp_path / "x", remote_code=True)
+
+
+def test_what_a_folder_says_and_can_is_saved_again(tmp_path):
+    ours, folder = saved(
+        tmp_path, card="# Bells\n\nOf Kyiv.", license="cc0-1.0", remote_code=True
+    )
+    model = AutoModel.from_pretrained(folder)
+    again = tmp_path / "again"
+    model.save_pretrained(again, is_main_process=False)
+    assert not again.exists()
+    with pytest.raises(UserError, match="push_to_hub=True.* its push_to_hub"):
+        model.save_pretrained(again, push_to_hub=True)
+    model.save_pretrained(again, safe_serialization=True)
+    for name in ("README.md", "config.json", "modeling_muq_plugins.py"):
+        assert (again / name).read_text() == (folder / name).read_text().replace(
+            '"out"', '"again"'
+        )
+    other = {name: tensor + 1 for name, tensor in model.state_dict().items()}
+    model.save_pretrained(again, state_dict=other)
+    found = MuQ.from_pretrained(again).mods.encoder.conv.linear.bias
+    assert torch.equal(found, ours.mods.encoder.conv.linear.bias + 1)
+
+
+def test_what_a_config_asks_for_is_done_or_refused(tmp_path):
+    _, folder = saved(tmp_path)
+    wavs = torch.randn(1, 24000)
+    assert AutoModel.from_pretrained(folder)(wavs).hidden_states is None
+    model = AutoModel.from_pretrained(folder, output_hidden_states=True)
+    assert len(model(wavs).hidden_states) == 3
+    assert model(wavs, output_hidden_states=False).hidden_states is None
+    model = AutoModel.from_pretrained(folder, return_dict=False)
+    assert isinstance(model(wavs), tuple) and not isinstance(
+        model(wavs, return_dict=True), tuple
+    )
+    for name, value in {"num_hidden_layers": 1, "sampling_rate": 16000}.items():
+        with pytest.raises(UserError, match=f"{name}={value}, but the encoder"):
+            AutoModel.from_pretrained(folder, **{name: value})
+
+
+def test_masks_are_ones_and_then_zeros(tmp_path):
+    ours, folder = saved(tmp_path)
+    model, wavs = AutoModel.from_pretrained(folder), torch.randn(2, 24000)
+    mask = (torch.arange(24000) < torch.tensor([[24000], [12000]])).long()
+    expected = ours(wavs, torch.tensor([1.0, 0.5])).last_hidden_state
+    for dtype in (torch.long, torch.bool, torch.float32):
+        found = model(wavs, mask.to(dtype)).last_hidden_state
+        torch.testing.assert_close(found, expected)
+    for wrong in (mask.flip(1), 2 * mask):
+        with pytest.raises(UserError, match="pad at the right"):
+            model(wavs, wrong)
+
+
+def test_clips_in_all_forms(tmp_path, song, caplog):
+    _, folder = saved(tmp_path)
+    extractor = AutoFeatureExtractor.from_pretrained(folder)
+    wav = read_audio(song, sample_rate=24000).numpy()
+    row = {"array": wav, "sampling_rate": 24000, "path": None}
+    for clips in (song, row, [song, row], (wav, row), wav[None], wav.tolist()):
+        found = extractor(clips, sampling_rate=24000)["input_values"]
+        assert all(np.array_equal(each, wav) for each in found)
+    extractor([song, row])
+    assert not caplog.records
+    extractor(wav)
+    assert "taken to be at 24000 Hz" in caplog.text
+    for clips, words in (
+        ([], "no audio"),
+        ([wav, wav[:0]], "not empty, got .0,."),
+        ([np.stack([wav, wav])], "mono and not empty, got .2, 30000.*channels"),
+        ((wav * 32767).astype(np.int16), "got int16: divide"),
+        ({**row, "sampling_rate": 16000}, "hears 24000 Hz, got waveforms at 16000"),
+        ({"path": song}, "keys path: it needs array"),
+    ):
+        with pytest.raises(UserError, match=words):
+            extractor(clips, sampling_rate=24000)
 
 
 REMOTE = """
