@@ -154,16 +154,21 @@ def search(
     clear = opened.stands_out(vector) if audio is None else None
     if min_score is not None:
         found = [match for match in found if match.score >= min_score]
+    current = [entry.is_current() for entry, _ in found]
     if as_json:
         query = {"text": text} if audio is None else {"audio": shown(audio)}
-        matches = [{"path": entry.shown, "score": score} for entry, score in found]
+        matches = [
+            {"path": entry.shown, "score": score, "current": as_indexed}
+            for (entry, score), as_indexed in zip(found, current, strict=True)
+        ]
         said = {"stands_out": clear, "trained_on": trained_on} if audio is None else {}
         said["space"] = opened.store.space.name
         print(json.dumps({"query": query, **said, "matches": matches}, indent=1))
     elif found:
         print("rank    score  path")
         for place, (entry, score) in enumerate(found, start=1):
-            print(f"{place:4d}  {score:7.4f}  {entry.shown}")
+            mark = "" if current[place - 1] else "  (changed or gone)"
+            print(f"{place:4d}  {score:7.4f}  {entry.shown}{mark}")
     elif min_score is not None:
         print(
             f"No matches: none of the {len(opened)} files has a score of "
@@ -171,6 +176,11 @@ def search(
         )
     else:
         print("No matches: the example is the only file of the index.")
+    if stale := current.count(False):
+        say(
+            f"Of these, {count_files(stale)} changed or went since indexed: run "
+            f"`muq-plugins index` again."
+        )
     if audio is None and not as_json:
         say(f"The model was trained on: {trained_on}.")
         if clear is False:

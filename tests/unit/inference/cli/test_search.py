@@ -102,6 +102,31 @@ def test_an_indexed_file_that_has_changed_since(index, music, capsys):
     assert rows(capsys, "--audio", music / "a.wav", "--index", index)[0] == "c.wav"
 
 
+def test_files_that_are_not_what_was_indexed_are_marked(index, music, capsys):
+    (music / "b.wav").unlink()
+    write_tone(music / "c.wav", 110, seconds=0.5)
+    capsys.readouterr()
+    assert main(["search", "440 Hz", "--index", index]) == 0
+    out, err = capsys.readouterr()
+    marked = {line.split()[2].rpartition("/")[2] for line in out.splitlines()[1:]}
+    stale = [line for line in out.splitlines() if line.endswith("  (changed or gone)")]
+    assert len(marked) == 3 and len(stale) == 2 and not any("a.wav" in x for x in stale)
+    assert "Of these, 2 files changed or went" in err and "`muq-plugins index`" in err
+    assert main(["search", "440 Hz", "--index", index, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)["matches"]
+    assert {row["path"][-5:]: row["current"] for row in found} == {
+        "a.wav": True,
+        "b.wav": False,
+        "c.wav": False,
+    }
+    write_tone(music / "c.wav", 110)
+    assert main(["index", str(music), "--out", index]) == 0
+    capsys.readouterr()
+    assert main(["search", "440 Hz", "--index", index]) == 0
+    out, err = capsys.readouterr()
+    assert "gone" not in out + err
+
+
 def test_no_matches(index, music, capsys):
     capsys.readouterr()
     assert main(["search", "440", "--index", index, "--min-score", "1.1"]) == 0
