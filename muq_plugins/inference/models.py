@@ -43,6 +43,8 @@ class FrozenModel(Pretrained):
 
     # What it has heard in training, in words, as far as its folder says.
     trained_on: str = UNKNOWN
+    # Of the weights as they are when it is first needed, or before they are converted.
+    fingerprint: str
 
     def __init__(self, modules=None, hparams=None, run_opts=None, **kwargs: Any):
         if isinstance(run_opts, dict) and run_opts.get("device") is not None:
@@ -66,6 +68,13 @@ class FrozenModel(Pretrained):
     @device.setter
     def device(self, device: str | None) -> None:
         self._asked_for = device
+
+    def _apply(self, fn, recurse=True):
+        """Names its space before weights are converted, whatever was asked first."""
+        weight = next((p for p in self.parameters() if p.is_floating_point()), None)
+        if weight is not None and fn(weight.new_empty(0)).dtype != weight.dtype:
+            self.fingerprint  # noqa: B018  (cached)
+        return super()._apply(fn, recurse)
 
     def extra_repr(self) -> str:
         """What it has heard comes first when a model is printed."""

@@ -216,8 +216,9 @@ class MuQMuLan(FrozenModel):
     def fingerprint(self) -> str:
         """16 hexadecimal digits that tell this model from all others.
 
-        Equal for copies of it in either layout; computed once, when first read, from
-        all weights and settings that a latent depends on, and the vocabulary.
+        Equal for copies of it in either layout; computed once, when first read or
+        before the weights are converted to another precision, from all weights and
+        settings that a latent depends on, and the vocabulary.
         """
         return mulan_fingerprint(self.mods.audio, self.mods.text, self.clip_seconds)
 

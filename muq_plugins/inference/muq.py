@@ -183,7 +183,8 @@ class MuQ(FrozenModel):
     def fingerprint(self) -> str:
         """16 hexadecimal digits of all weights and of what comes before them.
 
-        Equal for copies of the model in either layout; computed once.
+        Equal for copies of the model in either layout; computed once, when first read
+        or before the weights are converted to another precision.
         """
         return encoder_fingerprint(self.mods.encoder)
 

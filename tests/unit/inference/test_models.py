@@ -57,6 +57,19 @@ def test_half_precision(name, dtype, tmp_path):
         assert (found.float() - expected).norm() < 0.04 * expected.norm()
 
 
+def test_the_name_of_a_space_does_not_depend_on_what_was_asked_first(tmp_path):
+    folder = save_muq(tmp_path / "x", tiny_encoder("MuQEncoder"))
+    tiny_mulan(tmp_path)
+    for load in (
+        lambda: MuQ.from_pretrained(folder),
+        lambda: MuQMuLan.from_pretrained(tmp_path / "inference"),
+    ):
+        name = load().space().name
+        for convert in ("half", "bfloat16", "double"):
+            assert getattr(load(), convert)().space().name == name
+        assert load().to("meta", torch.bfloat16).space().name == name
+
+
 def test_half_precision_of_mulan(tmp_path):
     model = MuQMuLan.from_pretrained(tiny_mulan(tmp_path))
     audio, text = model.embed_audio(WAVS), model.embed_text(["a slow piano", "drums"])
