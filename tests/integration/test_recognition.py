@@ -137,6 +137,11 @@ def test_what_was_trained_is_used_by_speechbrain(sounds, run, tmp_path):
             file = sounds / "sounds" / kind / "0.wav"
             *_, names = classifier.classify_file(str(file))
             assert names == [kind]
+    # Each of a padded batch as if it were alone, whatever is in the padding.
+    wavs, lens = 0.1 * torch.randn(2, 24000), torch.tensor([1.0, 0.4])
+    scores = classifier.classify_batch(wavs, lens)[0]
+    alone = classifier.classify_batch(wavs[1:, :9600])[0]
+    torch.testing.assert_close(scores[1:], alone, rtol=0, atol=1e-3)
 
 
 @pytest.mark.parametrize(
