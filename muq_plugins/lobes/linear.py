@@ -58,6 +58,8 @@ def onednn_applies(inputs: Tensor, weight: Tensor) -> bool:
     return (
         # Compilers and exporters know common operators, not these.
         not is_traced()
+        # torch.func transforms operators that it knows the derivatives of.
+        and not torch._C._are_functorch_transforms_active()
         and inputs.device.type == "cpu"
         and inputs.dtype is torch.float32
         and weight.dtype is torch.float32
@@ -74,7 +76,10 @@ def _product(vectors: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 
 class _OneDNNLinear(torch.autograd.Function):
-    """Gives oneDNN's product its gradient, two more such products."""
+    """Gives oneDNN's product its gradient, two more such products.
+
+    Those have gradients as well, for a backward pass with ``create_graph``.
+    """
 
     @staticmethod
     def forward(ctx, vectors, weight, bias):
@@ -83,16 +88,16 @@ class _OneDNNLinear(torch.autograd.Function):
         return _product(vectors, weight, bias)
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx, gradient):
+        product = _OneDNNLinear.apply if torch.is_grad_enabled() else _product
         vectors, weight = ctx.saved_tensors
         rows = gradient.reshape(-1, gradient.shape[-1])
         to_vectors = to_weight = to_bias = None
         if ctx.needs_input_grad[0]:
-            to_vectors = _product(gradient, weight.t(), None)
+            to_vectors = product(gradient, weight.t(), None)
         if ctx.needs_input_grad[1]:
             inputs = vectors.reshape(-1, vectors.shape[-1])
-            to_weight = _product(rows.t(), inputs.t(), None)
+            to_weight = product(rows.t(), inputs.t(), None)
         if ctx.has_bias and ctx.needs_input_grad[2]:
             to_bias = rows.sum(0)
         return to_vectors, to_weight, to_bias

@@ -39,6 +39,43 @@ def test_frozen_weights_get_no_gradient():
     assert torch.allclose(vectors.grad, layer.weight.sum(0).expand(3, 7), atol=1e-6)
 
 
+@pytest.mark.parametrize("bias", [True, False])
+def test_gradients_have_gradients(bias):
+    """As penalties of gradients and second-order meta-learning ask for."""
+    inputs = [torch.randn(3, 5, 7), torch.randn(4, 7)] + [torch.randn(4)] * bias
+    for part in inputs:
+        part.requires_grad_()
+    seconds = []
+    for product in (linear, F.linear):
+        firsts = torch.autograd.grad(
+            product(*inputs).sin().sum(), inputs, create_graph=True
+        )
+        penalty = sum(first.square().sum() for first in firsts)
+        seconds.append(torch.autograd.grad(penalty, inputs))
+    for one, other in zip(*seconds, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
+
+
+def test_transforms_of_torch_func():
+    torch.manual_seed(0)
+    encoder = MuQEncoder(32, 1, 4, 64, conv_channels=4).eval()
+    wavs, weights = torch.randn(1, 12000) / 10, dict(encoder.named_parameters())
+
+    def loss(weights):
+        out = torch.func.functional_call(encoder, weights, (wavs,))
+        return out.last_hidden_state.square().mean()
+
+    expected = torch.autograd.grad(loss(weights), [*weights.values()])
+    found = torch.func.grad(loss)(weights)
+    for one, other in zip(found.values(), expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-5)
+    vectors, weight = torch.randn(3, 7), torch.randn(4, 7)
+    jacobian = torch.func.jacrev(linear)(vectors[0], weight)
+    torch.testing.assert_close(jacobian, weight)
+    rows = torch.func.vmap(linear, (0, None))(vectors, weight)
+    torch.testing.assert_close(rows, vectors @ weight.t())
+
+
 def test_other_precisions_take_the_ordinary_way():
     layer = Linear(7, 4)
     with torch.autocast("cpu", torch.bfloat16):
