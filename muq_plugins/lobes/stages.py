@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,6 +17,8 @@ from muq_plugins.lobes.objectives.base import Hearing, Measure, Objective, Stage
 from muq_plugins.lobes.objectives.codes import CodePrediction
 from muq_plugins.lobes.quantizers.base import Quantizer
 from muq_plugins.lobes.target import Crops
+
+logger = logging.getLogger(__name__)
 
 # Keys of clips that have none are drawn below it: seeds of generators are int64.
 LARGEST_KEY = 2**62
@@ -196,8 +199,8 @@ class Pretraining(nn.Module):
     Raises
     ------
     ValueError
-        If there is no objective, the encoder is frozen, parts do not fit together, or
-        a weight is negative, not finite, or of no objective.
+        If there is no objective, parts do not fit together, or a weight is negative,
+        not finite, or of no objective.
 
     Example
     -------
@@ -228,10 +231,10 @@ class Pretraining(nn.Module):
             raise ValueError("A pre-training needs at least one objective.")
         learning = [parameter.requires_grad for parameter in encoder.parameters()]
         if learning and not any(learning):
-            raise ValueError(
-                f"The {type(encoder).__name__} is frozen, so that nothing but heads "
-                f"would learn: call its requires_grad_() first. (MuQ.from_pretrained "
-                f"gives encoders frozen.)"
+            logger.warning(
+                f"The {type(encoder).__name__} is frozen, so that in a training "
+                f"nothing but heads would learn: call its requires_grad_(). "
+                f"MuQ.from_pretrained gives encoders frozen."
             )
         if masking is not None:
             masking.check(encoder)
@@ -428,8 +431,8 @@ class MaskedPrediction(Pretraining):
     Raises
     ------
     ValueError
-        If rates or sizes of the parts do not fit, both parts are named; if the encoder
-        is frozen, or a weight is negative or not finite.
+        If rates or sizes of the parts do not fit, both parts are named; if a weight
+        is negative or not finite.
 
     Example
     -------

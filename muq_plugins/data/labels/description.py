@@ -74,8 +74,11 @@ def hash_manifest(manifest: dict, sample_rate: int) -> str:
     return digest.hexdigest()[:16]
 
 
-def agree(folder: Path, expected: dict[str, Any], create: bool) -> None:
-    """Makes sure that a folder is for these labels and no others; can begin one."""
+def agree(folder: Path, expected: dict[str, Any], create: bool) -> dict[str, Any]:
+    """Makes sure that a folder is for these labels and no others; can begin one.
+
+    Gives what the folder says, which may be of a format of before.
+    """
     path = folder / DESCRIPTION_FILE
     if create and not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
@@ -88,15 +91,18 @@ def agree(folder: Path, expected: dict[str, Any], create: bool) -> None:
     found = read_object(path, "format")
     differences = [
         f"{key} is {found.get(key)} there, {value} here"
-        for key, value in expected.items()
+        for key, value in {**expected, "format": found["format"]}.items()
         if found.get(key) != value
     ]
+    if not 1 <= found["format"] <= FORMAT:
+        differences.append(f"format is {found['format']} there, {FORMAT} here")
     if differences:
         raise UserError(
             f"The labels described in {path} are not those of this experiment: "
             f"{'; '.join(differences)}. Extract labels into another folder, or give "
             "the folder of the right ones."
         )
+    return found
 
 
 def read_object(path: Path, *keys: str) -> dict[str, Any]:

@@ -76,8 +76,8 @@ def extract_labels(
     """
     folder, (rank, world) = Path(folder), share or own_share()
     description = describe(windows, manifest, shard_minutes, latents)
-    agree(folder, description, create=True)
-    shards, done = plan_shards(folder, manifest, shard_minutes), Throughput()
+    description = agree(folder, description, create=True)
+    shards, done = plan_shards(folder, manifest, description), Throughput()
 
     def work() -> Iterator[None]:
         for shard in shards[rank::world]:
@@ -145,7 +145,7 @@ def verify(
     codes are below the size of the codebooks; and windows that are computed again, from
     clips all over the corpus, have the labels that are stored at their times.
     """
-    shards = plan_shards(folder, manifest, description["shard_minutes"])
+    shards = plan_shards(folder, manifest, description)
     place: dict[str, tuple[Shard, dict]] = {}
     failures: dict[str, str] = {}
     frames = 0

@@ -87,19 +87,21 @@ def damaged(path: Path, words: str) -> UserError:
     return UserError(f"{path} {words}. Delete {which} and run extract_labels.py again.")
 
 
-def plan_shards(folder: Path, manifest: dict, shard_minutes: float) -> list[Shard]:
+def plan_shards(folder: Path, manifest: dict, description: dict) -> list[Shard]:
     """Deals whole tracks out to shards, in the order of their ids.
 
-    That of a manifest depends on which part a track is in.
+    That of the manifest, as in format 1, depends on which part a track is in.
 
     >>> manifest = {name: {"duration": 40.0} for name in "edcba"}
-    >>> [shard.clips for shard in plan_shards(Path("x"), manifest, 1)]
+    >>> description = {"format": 2, "shard_minutes": 1}
+    >>> [shard.clips for shard in plan_shards(Path("x"), manifest, description)]
     [['a', 'b'], ['c', 'd'], ['e']]
     """
+    shard_minutes = description["shard_minutes"]
     if shard_minutes <= 0:
         raise UserError(f"shard_minutes is {shard_minutes}, but must be above 0.")
     shards, clips, seconds = [], [], 0.0
-    for clip_id in sorted(manifest):
+    for clip_id in manifest if description["format"] == 1 else sorted(manifest):
         clips.append(clip_id)
         seconds += manifest[clip_id]["duration"]
         if seconds >= 60 * shard_minutes:
@@ -184,12 +186,12 @@ class LabelSet:
     def __init__(self, folder: str | Path, manifest: dict, description: dict[str, Any]):
         self.folder = Path(folder)
         self.width = description["num_codebooks"]
-        agree(self.folder, description, create=False)
+        description = agree(self.folder, description, create=False)
         self._paths = {clip: entry["wav"] for clip, entry in manifest.items()}
         self._places: dict[str, tuple[Path, int, int]] = {}
         self._stamps: dict[str, AudioStamp] = {}
         self._failures: set[str] = set()
-        for shard in plan_shards(self.folder, manifest, description["shard_minutes"]):
+        for shard in plan_shards(self.folder, manifest, description):
             index = shard.load(self.width)
             for clip, row in index["clips"].items():
                 self._places[clip] = (shard.codes, row["first"], row["frames"])

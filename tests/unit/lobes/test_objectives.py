@@ -139,7 +139,6 @@ def test_weights_of_before_are_found():
         ({"weights": {"c": 1.0}}, "weights has 'c', but the objectives are a"),
         ({"weights": {"a": -1.0}}, "weight of a is -1.0"),
         ({"objectives": {"a": codes(width=48)}}, "width.*32.*48"),
-        ({"encoder": encoder().requires_grad_(False)}, "frozen.*requires_grad_()"),
     ],
 )
 def test_what_does_not_fit_is_refused(changes, words):
@@ -147,6 +146,14 @@ def test_what_does_not_fit_is_refused(changes, words):
     given |= {"objectives": {"a": codes()}, "weights": None}
     with pytest.raises(ValueError, match=words):
         Pretraining(**{**given, **changes})
+
+
+def test_a_frozen_encoder_is_told(caplog):
+    """It may be meant, to measure a loss."""
+    Pretraining(BlockMasking(), encoder(), {"a": codes()})
+    assert not caplog.text
+    Pretraining(BlockMasking(), encoder().requires_grad_(False), {"a": codes()})
+    assert "frozen, so that in a training nothing but heads would learn" in caplog.text
 
 
 @pytest.mark.parametrize("weights", [[1.0], [0.0, 0.0], [1.0, -1.0], [1.0, math.nan]])

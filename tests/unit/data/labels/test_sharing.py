@@ -49,7 +49,7 @@ def work(folder, manifest, shard_minutes, done, share):
 
 
 def test_shards_hold_every_clip_once_in_order(manifest):
-    shards = plan_shards(Path("x"), manifest, 2.5 / 60)
+    shards = plan_shards(Path("x"), manifest, {"format": 2, "shard_minutes": 2.5 / 60})
     assert [clip for shard in shards for clip in shard.clips] == list(manifest)
     assert len(shards) == 3
 
