@@ -470,11 +470,18 @@ def _known(cache_folder: Path) -> dict[Key, AudioCheck]:
     return cache
 
 
+def _last_report(manifest_folder: Path) -> dict:
+    """What the last scan has written; nothing before the first."""
+    path = manifest_folder / "scan.json"
+    if not path.is_file():
+        return {}
+    report = read_json(path, "delete it, and the folder is scanned again")
+    return report if isinstance(report, dict) else {}
+
+
 def _tell_moved(manifest_folder: Path, valid: float, test: float) -> None:
     """Says that files change their parts, as a small folder has grown or shrunk."""
-    path = manifest_folder / "scan.json"
-    report = read_json(path, "delete it") if path.is_file() else None
-    before = report.get("settings", {}) if isinstance(report, dict) else {}
+    before = _last_report(manifest_folder).get("settings", {})
     shares = [before.get(f"{part}_fraction") for part in ("valid", "test")]
     if None not in shares and shares != [valid, test]:
         logger.warning(
@@ -488,12 +495,9 @@ def _tell_moved(manifest_folder: Path, valid: float, test: float) -> None:
 
 def _report_of(manifest_folder: Path, seen: str) -> ScanReport | None:
     """The report of the last scan, if a new one would find the same."""
-    path = manifest_folder / "scan.json"
     parts = (manifest_folder / f"{part}.json" for part in PARTS)
-    if not path.is_file() or not all(part.is_file() for part in parts):
-        return None
-    report = read_json(path, "delete it, and the folder is scanned again")
-    if not isinstance(report, dict) or report.get("seen") != seen:
+    report = _last_report(manifest_folder)
+    if report.get("seen") != seen or not all(part.is_file() for part in parts):
         return None
     return ScanReport(**{**report, "manifest_folder": str(manifest_folder)})
 

@@ -25,7 +25,7 @@ from muq_plugins.experiment.extends import (
 )
 
 # Options whose values are paths or names, whatever YAML would make of "2024" or "on".
-NAMES = re.compile(r"(.*_)?(folder|file|csv)$|teacher$|source$|model$|encoder$")
+NAMES = re.compile(r"(.*_)?(folder|file|csv)|teacher|source|model|encoder")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -144,7 +144,7 @@ def _parse_value(name: str, text: str) -> Any:
         ) from error
     # An unquoted text is meant literally: YAML would cut a comment off "/music #1".
     is_plain_text = type(value) is str
-    is_name = NAMES.match(name.rpartition(".")[2]) is not None
+    is_name = NAMES.fullmatch(name.rpartition(".")[2]) is not None
     is_name &= isinstance(value, bool | int | float | datetime.date)
     is_only_comment = value is None and text not in ("null", "Null", "NULL", "~")
     return text if is_plain_text or is_name or is_only_comment else value

@@ -179,8 +179,8 @@ class LabelSet:
     """A complete set of labels.
 
     Only what is asked for is read from the disk, and no file stays open: there are
-    thousands. The audio of a clip is compared with
-    the audio that was labelled when the clip is first asked for.
+    thousands. The audio of a clip is compared with the audio that was labelled when
+    the clip is first asked for.
     """
 
     def __init__(self, folder: str | Path, manifest: dict, description: dict[str, Any]):

@@ -79,16 +79,11 @@ def read_run(folder: Path, tokenizers: Sequence[str | Path] = ()) -> tuple[Page,
             f"{', '.join(PAGES)}"
         )
     page, measures = PAGES[known[-1]]
-    # Of a pre-training it is the first stage that counts.
-    folders = [
-        next(path for path in (Path(given) / "tokenizer", Path(given)) if path.is_dir())
-        for given in tokenizers
-        if Path(given).is_dir()
-    ]
-    earlier = tuple(
-        Run(tokenizer, "tokenizer", TokenizerTraining.measures)
-        for tokenizer in folders
-        if (tokenizer / METRICS_FILE).is_file()
-    )
+    earlier = []
+    for given in map(Path, tokenizers):
+        stage = given / "tokenizer"  # the first of a pre-training
+        tokenizer = stage if stage.is_dir() else given
+        if (tokenizer / METRICS_FILE).is_file():
+            earlier.append(Run(tokenizer, "tokenizer", TokenizerTraining.measures))
     measures = load_measures(folder) or measures
-    return page, Run(folder, known[-1], measures, earlier)
+    return page, Run(folder, known[-1], measures, tuple(earlier))

@@ -566,10 +566,8 @@ def _scores_figure(group: Group, path: Path) -> None:
     ]
     minus = f"minus {study.label(base)}" + (f" ({unit})" if unit else "")
     if group.x:
-        x, axes = (
-            [group.members[name] for name in names],
-            (group.x, measure.column, minus),
-        )
+        x = [group.members[name] for name in names]
+        axes = group.x, measure.column, minus
         return scores_by_number(x, scores, differences, levels, axes, path)
     axes = measure.column, minus
     return scores_by_experiment(scores, differences, levels, axes, path)
