@@ -33,10 +33,15 @@ class BatchNorm(nn.Module):
         self.register_buffer("running_var", torch.ones(channels))
         self.register_buffer("num_batches_tracked", torch.tensor(0, dtype=torch.long))
 
-    def forward(self, inputs: Tensor) -> Tensor:
-        """Normalises each channel: by the batch in training, else by what it was."""
+    def forward(self, inputs: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Normalises each channel: by the batch in training, else by what it was.
+
+        The batch is what a mask (batch, last axis) marks; all of it without one.
+        """
         if self.training and self.num_batches_tracked is not None:
             self.num_batches_tracked.add_(1)
+        if self.training and mask is not None:
+            return self._normalize_marked(inputs, mask)
         return F.batch_norm(
             inputs,
             self.running_mean,
@@ -47,6 +52,23 @@ class BatchNorm(nn.Module):
             self.momentum,
             self.eps,
         )
+
+    def _normalize_marked(self, inputs: Tensor, mask: Tensor) -> Tensor:
+        values = inputs.float()
+        channel = (1, -1) + (1,) * (values.dim() - 2)
+        axes = [0, *range(2, values.dim())]
+        marked = mask.view(len(mask), *(1,) * (values.dim() - 2), -1)
+        count = mask.sum() * (values[0, 0].numel() // mask.shape[1])
+        mean = torch.where(marked, values, 0).sum(axes) / count
+        centred = values - mean.view(channel)
+        variance = torch.where(marked, centred, 0).square().sum(axes) / count
+        with torch.no_grad():
+            unbiased = variance * (count / (count - 1).clamp(min=1))
+            self.running_mean.lerp_(mean.to(self.running_mean), self.momentum)
+            self.running_var.lerp_(unbiased.to(self.running_var), self.momentum)
+        scale = self.weight * torch.rsqrt(variance + self.eps)
+        out = centred * scale.view(channel) + self.bias.view(channel)
+        return out.to(inputs.dtype)
 
     def extra_repr(self) -> str:
         """What ``print`` shows."""

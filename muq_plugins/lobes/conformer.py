@@ -128,7 +128,7 @@ class ConvolutionModule(nn.Module):
         if mask is not None:
             hidden = hidden * mask[..., None]
         hidden = self.depthwise_conv(hidden.transpose(1, 2))
-        hidden = _swish(self.batch_norm(hidden)).transpose(1, 2)
+        hidden = _swish(self.batch_norm(hidden, mask)).transpose(1, 2)
         return self.dropout(self.pointwise_conv2(hidden))
 
 

@@ -41,11 +41,13 @@ class ResidualBlock2d(nn.Module):
 
     def forward(self, images: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Applies the block."""
-        hidden = torch.relu(self.bn1(self.conv1(images)))
+        hidden = self.conv1(images)
         mask = length_mask(lengths, hidden.shape[-1], hidden.device)
+        hidden = torch.relu(self.bn1(hidden, mask))
         if mask is not None:
             hidden = hidden * mask[:, None, None]
-        out = torch.relu(self.bn2(self.conv2(hidden)) + self.bn3(self.conv3(images)))
+        shortcut = self.bn3(self.conv3(images), mask)
+        out = torch.relu(self.bn2(self.conv2(hidden), mask) + shortcut)
         return out if mask is None else out * mask[:, None, None]
 
     def folded(self, dtype: torch.dtype) -> FoldedBlock2d:

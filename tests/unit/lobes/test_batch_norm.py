@@ -40,6 +40,31 @@ def test_it_computes_what_torch_does(kind, shape, dtype, device):
     assert found["num_batches_tracked"] == 2
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_what_is_not_marked_is_not_heard(dtype, device):
+    """A batch of which a part is padding is the batch of the other part."""
+    torch.manual_seed(0)
+    norms = BatchNorm(4).to(device), BatchNorm(4).to(device)
+    inputs = (3 * torch.randn(3, 4, 5, 7, device=device) + 1).to(dtype)
+    mask = (torch.arange(7) < torch.tensor([7, 3, 1])[:, None]).to(device)
+    inputs.movedim(3, 1)[~mask] = 1000.0
+    own = inputs.movedim(3, 1)[mask]  # (own frames, channels, 5)
+    leaves = [inputs.requires_grad_(), own.detach().clone().requires_grad_()]
+    outputs = [norms[0](leaves[0], mask).movedim(3, 1)[mask], norms[1](leaves[1])]
+    weights = torch.randn(own.shape, device=device)
+    for out in outputs:
+        (out.float() * weights).sum().backward()
+    assert not leaves[0].grad.movedim(3, 1)[~mask].any()
+    close = {"rtol": 1e-4, "atol": 1e-4 if dtype == torch.float32 else 0.05}
+    torch.testing.assert_close(*outputs, **close)
+    grads = [leaves[0].grad.movedim(3, 1)[mask], leaves[1].grad]
+    torch.testing.assert_close(*grads, **close)
+    for found, expected in zip(*(norm.parameters() for norm in norms), strict=True):
+        torch.testing.assert_close(found.grad, expected.grad, rtol=0.01, atol=0.1)
+    for found, expected in zip(*(norm.buffers() for norm in norms), strict=True):
+        torch.testing.assert_close(found, expected, **close)
+
+
 def test_nothing_in_our_encoders_is_converted():
     encoder = MuQEncoder(32, num_layers=1, num_heads=4, ffn_width=64, conv_channels=4)
     others = nn.Sequential(encoder, nn.BatchNorm1d(4))

@@ -1,7 +1,10 @@
 """The Encoder contract, for every encoder: shapes, padding, modes, gradients."""
 
+import copy
+
 import pytest
 import torch
+import torch.nn.functional as F
 
 from muq_plugins.lobes.lengths import absolute_lengths
 from muq_plugins.lobes.parts import build, describe
@@ -89,6 +92,26 @@ def test_a_parameter_that_is_trained_gets_a_gradient(name):
     assert trained
     assert [n for n, p in trained if p.grad is None] == []
     assert all(torch.isfinite(p.grad).all() for _, p in trained)
+
+
+def test_padding_does_not_matter_in_training_either(name):
+    """What is learned of clips is the same, however far the batch is padded."""
+    encoder, wavs, learned = tiny_encoder(name).train(), torch.randn(2, 24000), []
+    for part in encoder.modules():
+        if hasattr(part, "p"):
+            part.p = 0.0
+        if hasattr(part, "dropout") and not callable(part.dropout):
+            part.dropout = 0.0
+    for samples in (24000, 40000):
+        again = copy.deepcopy(encoder)
+        batch = F.pad(wavs, (0, samples - 24000))
+        out = again(batch, torch.tensor([24000, 12000]) / samples)
+        states = [state[:, :24] for state in out.hidden_states]
+        sum(state.square().sum() for state in states).backward()
+        grads = [p.grad for p in again.parameters() if p.grad is not None]
+        learned.append([*states, *grads, *again.buffers()])
+    for found, expected in zip(*learned, strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3)
 
 
 def test_training_and_evaluation(name):
