@@ -70,10 +70,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("files", type=int, nargs="+", help="sizes of the index")
     threads = os.environ.get("OMP_NUM_THREADS", "all")
+    counts = parser.parse_args().files
     print(f"numpy {np.__version__}, {threads} threads; milliseconds")
     print(f"| files | {' | '.join(COLUMNS.values())} |")
     print("|---" * (1 + len(COLUMNS)) + "|")
-    for count in parser.parse_args().files:
+    for count in counts:
         row = [f"{count:,}", *(f"{value:.1f}" for value in measure(count).values())]
         print(f"| {' | '.join(row)} |", flush=True)
 

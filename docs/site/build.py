@@ -35,7 +35,12 @@ API = {
 
 def main(out: Path) -> int:
     """Puts the pages together and builds them; a broken link is an error."""
-    pages = out / "pages"
+    pages, ours = out / "pages", {"pages", "site", "sections.py", "mkdocs.yml"}
+    if others := sorted({x.name for x in out.glob("*")} - ours - {".cache"}):
+        raise SystemExit(
+            f"error: {out} holds what is not of a site: {', '.join(others[:5])}. "
+            "Name a new folder, or that of a site."
+        )
     shutil.rmtree(out, ignore_errors=True)
     ignored = shutil.ignore_patterns("site", "runs", "__pycache__")
     shutil.copytree(ROOT / "docs", pages / "docs", ignore=ignored)

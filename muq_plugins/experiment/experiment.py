@@ -33,7 +33,7 @@ from muq_plugins.errors import (
     shown,
     words_of,
 )
-from muq_plugins.experiment.budgets import OPTION, spend
+from muq_plugins.experiment.budgets import BUDGETS, OPTION, spend
 from muq_plugins.experiment.checks import (
     check_callables,
     check_numbers,
@@ -168,6 +168,10 @@ def _print_help(argv: list[str]) -> None:
     for path in [argument for argument in argv if argument.endswith(".yaml")][:1]:
         print(f"\nKeys of {path} (nested ones are given with dots):\n")
         print(resolve_experiment(find_experiment(path)))
+    names = "|".join(BUDGETS)
+    print(
+        f"\n  --{OPTION} {names}\n      Shortens all stages together, for a first look."
+    )
     print("\nRun options of SpeechBrain:\n")
     for option in sorted(COMMAND_LINE_OPTIONS):
         print(f"  --{option}\n      {HELP_TEXTS.get(option, 'A list of module keys.')}")

@@ -17,6 +17,13 @@ def build(script, out):
     )
 
 
+def test_a_folder_of_yours_is_not_emptied(tmp_path):
+    (tmp_path / "thesis.txt").write_text("precious")
+    done = build(ROOT / "docs" / "site" / "build.py", tmp_path)
+    assert done.returncode == 1 and "thesis.txt" in done.stderr
+    assert (tmp_path / "thesis.txt").read_text() == "precious"
+
+
 def test_the_site_is_whole(tmp_path):
     done = build(ROOT / "docs" / "site" / "build.py", tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr

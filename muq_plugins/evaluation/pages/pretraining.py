@@ -256,7 +256,11 @@ def guessed(run: Run) -> Iterator[Verdict]:
             f"code alone. Over all codebooks {numbers}.",
         )
     else:
-        yield Verdict("good", f"every codebook is predicted: {numbers}")
+        yield Verdict(
+            "good",
+            "every codebook is guessed better than by its most frequent code: "
+            f"{numbers}",
+        )
 
 
 def use_of_target(run: Run) -> Iterator[Verdict]:

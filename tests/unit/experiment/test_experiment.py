@@ -251,7 +251,7 @@ def test_help_shows_the_keys_of_the_file_and_the_run_options(path, capsys):
     assert stop.value.code == 0
     output = capsys.readouterr().out
     assert "width: 2" in output
-    assert "--device\n" in output
+    assert "--device\n" in output and "--budget tiny|small|full\n" in output
 
 
 class TestStage:
