@@ -44,16 +44,6 @@ class TokenizerBrain(StageBrain):
     ) -> tuple[DataLoader, DataLoader, DataLoader]:
         """Makes the loaders, if there is enough for the codebooks to learn from.
 
-        Arguments
-        ---------
-        manifests : Manifests
-            The parts of the corpus.
-
-        Returns
-        -------
-        tuple of DataLoader
-            Training (endless), validation and test.
-
         Raises
         ------
         ValueError
@@ -108,14 +98,7 @@ class FittingBrain(TokenizerBrain):
     ) -> None:
         """Collects frames, fits, and writes one training and one validation row.
 
-        Arguments
-        ---------
-        train_loader : DataLoader
-            Endless, of this process's share.
-        valid_loader : DataLoader or None
-            This process's share of the validation batches.
-        progressbar : bool or None
-            Unused: reading is fast.
+        There is no progress bar: reading is fast.
         """
         self.logbook.forget_after(0)
         self.logbook.start_stretch()
@@ -241,20 +224,7 @@ class PretrainBrain(StageBrain):
     called_out = False
 
     def compute_forward(self, batch: ClipBatch, stage: sb.Stage) -> StageOutput:
-        """Calls the stage's module, and outside training listens to the clean clips.
-
-        Arguments
-        ---------
-        batch : ClipBatch
-            Clips on the right device.
-        stage : sb.Stage
-            As for `StageBrain`.
-
-        Returns
-        -------
-        StageOutput
-            Loss and statistics.
-        """
+        """Calls the stage's module, and outside training listens to the clean clips."""
         output = super().compute_forward(batch, stage)
         if stage is not sb.Stage.TRAIN:
             out = self.module.encoder(batch.wavs, batch.wav_lens)
@@ -270,20 +240,7 @@ class PretrainBrain(StageBrain):
         return output
 
     def describe(self, statistics: RunningStatistics, stage: sb.Stage) -> dict:
-        """Adds the rank, and calls out a training that has learned nothing, once.
-
-        Arguments
-        ---------
-        statistics : RunningStatistics
-            Sums over batches and processes.
-        stage : sb.Stage
-            What they were gathered in.
-
-        Returns
-        -------
-        dict
-            Name to number, list of numbers or text.
-        """
+        """Adds the rank, and calls out a training that has learned nothing, once."""
         heard = [
             statistics.totals.pop(f"heard_{name}", None)
             for name in ("frames", "sum", "products")
@@ -351,20 +308,7 @@ class MuLanBrain(StageBrain):
         self.called_out = False
 
     def compute_forward(self, batch: ClipBatch, stage: sb.Stage) -> StageOutput:
-        """Calls the stage's module with the captions of a batch.
-
-        Arguments
-        ---------
-        batch : ClipBatch
-            Clips on the right device.
-        stage : sb.Stage
-            As for `StageBrain`.
-
-        Returns
-        -------
-        StageOutput
-            Loss and statistics.
-        """
+        """Calls the stage's module with the captions of a batch."""
         training = stage is sb.Stage.TRAIN
         module = self.modules[self.stage_name] if training else self.module
         write = self.captions.caption if training else self.captions.full_caption
@@ -374,20 +318,7 @@ class MuLanBrain(StageBrain):
         return module(batch.wavs, batch.wav_lens, texts, identities)
 
     def describe(self, statistics: RunningStatistics, stage: sb.Stage) -> dict:
-        """Calls out a training that has learned nothing, once.
-
-        Arguments
-        ---------
-        statistics : RunningStatistics
-            Sums over batches and processes.
-        stage : sb.Stage
-            What they were gathered in.
-
-        Returns
-        -------
-        dict
-            Name to number.
-        """
+        """Calls out a training that has learned nothing, once."""
         row = super().describe(statistics, stage)
         late = self.optimizer_step >= self.hparams.chance_patience
         if stage is sb.Stage.TRAIN and late and not self.called_out:

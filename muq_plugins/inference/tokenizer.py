@@ -104,22 +104,7 @@ class MelRVQ(Target):
         wav_lens: Tensor | None = None,
         crops: Crops | None = None,
     ) -> Tensor:
-        """Computes the codes.
-
-        Arguments
-        ---------
-        wavs : Tensor
-            Waveforms (batch, samples) at `sample_rate`, -1..1.
-        wav_lens : Tensor or None
-            Relative lengths (batch,); None when nothing is padded.
-        crops : Crops or None
-            Which crops these are; unused.
-
-        Returns
-        -------
-        Tensor
-            Codes (batch, frames, N) int64, on the tokenizer's device.
-        """
+        """Computes the codes (batch, frames, N), on the tokenizer's device."""
         device = next(self.quantizer.parameters()).device
         return super().forward(wavs.to(device), lengths_on(wav_lens, device), crops)
 

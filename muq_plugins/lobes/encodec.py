@@ -137,17 +137,9 @@ class EncodecQuantizer(Quantizer):
         self.register_buffer("codebooks", torch.stack(codebooks).float())
 
     def encode(self, feats: Tensor) -> Tensor:
-        """Chooses the codes, in float32 whatever the precision around it.
+        """Chooses the codes of what the codec's encoder gives.
 
-        Arguments
-        ---------
-        feats : Tensor
-            Output of the codec's encoder (..., input_size).
-
-        Returns
-        -------
-        Tensor
-            Codes (..., N) int64.
+        In float32 whatever the precision around it.
         """
         residual, codes = feats.float(), []
         for codebook in self.codebooks:

@@ -288,11 +288,6 @@ class SpanMasking(Masking):
     def check(self, encoder: nn.Module) -> None:
         """Refuses an encoder without the spectrogram that this masking is made for.
 
-        Arguments
-        ---------
-        encoder : nn.Module
-            Any module that follows the Encoder contract.
-
         Raises
         ------
         ValueError
@@ -327,26 +322,7 @@ class SpanMasking(Masking):
         wav_lens: Tensor | None,
         clip_keys: Tensor,
     ) -> tuple[EncoderOutput, Tensor]:
-        """Has the encoder listen to a masked spectrogram; see `Masking.encode`.
-
-        Arguments
-        ---------
-        encoder : nn.Module
-            Offers ``features`` and ``encode``.
-        wavs : Tensor
-            (batch, samples).
-        wav_lens : Tensor or None
-            Relative lengths (batch,); None when nothing is padded.
-        clip_keys : Tensor
-            One key (batch,) int64 per clip: equal keys, equal masks.
-
-        Returns
-        -------
-        out : EncoderOutput
-            What the encoder makes of it.
-        mask : Tensor
-            Boolean (batch, frames) on the CPU, True where a frame was masked.
-        """
+        """Has the encoder listen to a masked spectrogram; see `Masking.encode`."""
         feats, lens = encoder.features(wavs, wav_lens)
         masked, mask = self(feats, clip_keys)
         return encoder.encode(masked, lens), mask

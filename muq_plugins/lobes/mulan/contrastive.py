@@ -200,35 +200,11 @@ class InfoNCE(ContrastiveLoss):
     """
 
     def compare(self, logits: Tensor, negatives: Tensor) -> Tensor:
-        """Computes the loss from similarities; see `ContrastiveLoss.compare`.
-
-        Arguments
-        ---------
-        logits : Tensor
-            (pairs, pairs).
-        negatives : Tensor
-            Boolean (pairs, pairs).
-
-        Returns
-        -------
-        Tensor
-            Scalar.
-        """
+        """Computes the loss from similarities; see `ContrastiveLoss.compare`."""
         return softmax_losses(logits, negatives | own_pairs(logits)).mean()
 
     def chance_per_pair(self, negatives: Tensor) -> Tensor:
-        """One among the negatives and itself.
-
-        Arguments
-        ---------
-        negatives : Tensor
-            How many negatives each pair has (n,) float64.
-
-        Returns
-        -------
-        Tensor
-            (n,) float64.
-        """
+        """One among the negatives and itself."""
         return (negatives + 1).log()
 
 
@@ -254,20 +230,7 @@ class DecoupledContrastive(ContrastiveLoss):
     """
 
     def compare(self, logits: Tensor, negatives: Tensor) -> Tensor:
-        """Computes the loss from similarities; see `ContrastiveLoss.compare`.
-
-        Arguments
-        ---------
-        logits : Tensor
-            (pairs, pairs).
-        negatives : Tensor
-            Boolean (pairs, pairs).
-
-        Returns
-        -------
-        Tensor
-            Scalar.
-        """
+        """Computes the loss from similarities; see `ContrastiveLoss.compare`."""
         counted = self.counts(negatives.sum(1))
         # An empty sum has no logarithm: such a pair is compared with itself, which
         # gives a loss and a gradient of zero.
@@ -276,33 +239,11 @@ class DecoupledContrastive(ContrastiveLoss):
         return losses.sum() / counted.sum().clamp(min=1)
 
     def chance_per_pair(self, negatives: Tensor) -> Tensor:
-        """One against the negatives.
-
-        Arguments
-        ---------
-        negatives : Tensor
-            How many negatives each pair has (n,) float64.
-
-        Returns
-        -------
-        Tensor
-            (n,) float64.
-        """
+        """One against the negatives."""
         return negatives.log()
 
     def counts(self, negatives: Tensor) -> Tensor:
-        """Those that have negatives.
-
-        Arguments
-        ---------
-        negatives : Tensor
-            How many negatives each pair has (n,).
-
-        Returns
-        -------
-        Tensor
-            Boolean (n,).
-        """
+        """Those that have negatives."""
         return negatives > 0
 
 
@@ -337,38 +278,14 @@ class SigmoidContrastive(ContrastiveLoss):
         self.bias = nn.Parameter(torch.tensor(float(bias)))
 
     def compare(self, logits: Tensor, negatives: Tensor) -> Tensor:
-        """Computes the loss from similarities; see `ContrastiveLoss.compare`.
-
-        Arguments
-        ---------
-        logits : Tensor
-            (pairs, pairs).
-        negatives : Tensor
-            Boolean (pairs, pairs).
-
-        Returns
-        -------
-        Tensor
-            Scalar: the sum over clips and texts, per pair.
-        """
+        """The sum over clips and texts, per pair; see `ContrastiveLoss.compare`."""
         own = own_pairs(logits)
         logits = logits + precise(self.bias)
         losses = -F.logsigmoid(torch.where(own, logits, -logits))
         return torch.where(own | negatives, losses, 0).sum() / len(logits)
 
     def chance_per_pair(self, negatives: Tensor) -> Tensor:
-        """All logits are the same, and the bias is at its best for the batch.
-
-        Arguments
-        ---------
-        negatives : Tensor
-            How many negatives each pair has (n,) float64.
-
-        Returns
-        -------
-        Tensor
-            (n,) float64.
-        """
+        """All logits are the same, and the bias is at its best for the batch."""
         mean = negatives.mean()
         # Of 1 + mean decisions a pair, one is a yes: the entropy of that share.
         return (1 + mean).log() + negatives * torch.log1p(1 / mean.clamp(min=1e-300))

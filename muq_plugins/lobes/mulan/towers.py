@@ -124,18 +124,7 @@ class AudioTower(nn.Module):
         self.train(self.training)
 
     def train(self, mode: bool = True) -> AudioTower:
-        """Sets the mode of all that may change its mode.
-
-        Arguments
-        ---------
-        mode : bool
-            Training or evaluation.
-
-        Returns
-        -------
-        AudioTower
-            This tower.
-        """
+        """Leaves a frozen encoder and all batch normalisations in evaluation mode."""
         super().train(mode)
         if not self.trainable:
             self.encoder.eval()
@@ -287,18 +276,7 @@ class TextTower(nn.Module):
         return cls(model, tokenizer, **settings).train()
 
     def train(self, mode: bool = True) -> TextTower:
-        """Sets the mode of all that is not frozen.
-
-        Arguments
-        ---------
-        mode : bool
-            Training or evaluation.
-
-        Returns
-        -------
-        TextTower
-            This tower.
-        """
+        """Leaves frozen parts in evaluation mode whatever is asked."""
         super().train(mode)
         for part in self._frozen:
             part.eval()

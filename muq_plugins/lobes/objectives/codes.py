@@ -171,13 +171,6 @@ class CodePrediction(Objective):
     def check(self, encoder: nn.Module, masking: Masking | None) -> None:
         """Refuses parts of other rates or widths; see `Objective.check`.
 
-        Arguments
-        ---------
-        encoder : nn.Module
-            Any module that follows the Encoder contract.
-        masking : Masking or None
-            What the encoder does not get to hear.
-
         Raises
         ------
         ValueError
@@ -188,18 +181,7 @@ class CodePrediction(Objective):
         check_equal("width", "values", encoder, self.head)
 
     def forward(self, hearing: Hearing) -> StageOutput:
-        """Predicts the codes of masked frames, and of visible ones if they count.
-
-        Arguments
-        ---------
-        hearing : Hearing
-            The batch.
-
-        Returns
-        -------
-        StageOutput
-            Loss and statistics over frames inside the clips.
-        """
+        """Predicts the codes of masked frames, and of visible ones if they count."""
         codes = self.target(hearing.wavs, hearing.wav_lens, hearing.crops)
         inside = codes[..., 0] != PADDING_CODE
         hidden, codes, kinds = frames_that_count(
@@ -239,22 +221,10 @@ class CodePrediction(Objective):
     def summary(self, means: dict, totals: dict[str, Tensor]) -> dict:
         """What counts of codes say: the losses of models that learn nothing.
 
-        The entropy of the codes' own frequencies is the cross-entropy of a model that
-        has only counted; the logarithm of the codebook size is that of one that has
-        not even done that. A target with random weights is named.
-
-        Arguments
-        ---------
-        means : dict
-            Unused.
-        totals : dict
-            ``code_counts``: how often each entry was chosen (N, V).
-
-        Returns
-        -------
-        dict
-            Name to number or list of numbers; ``random_target`` to the names of its
-            untrained parts, if there are any.
+        The entropy of the codes' own frequencies (``code_counts``) is the cross-entropy
+        of a model that has only counted; the logarithm of the codebook size is that of
+        one that has not even done that. ``random_target`` names parts of the target
+        with random weights, if there are any.
         """
         counts = totals.get("code_counts")
         if counts is None or not counts.any():

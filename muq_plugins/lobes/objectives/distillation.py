@@ -96,13 +96,6 @@ class Distillation(VectorRegression):
     def check(self, encoder: nn.Module, masking: Masking | None) -> None:
         """Refuses parts of other rates or widths; see `Objective.check`.
 
-        Arguments
-        ---------
-        encoder : nn.Module
-            Any module that follows the Encoder contract.
-        masking : Masking or None
-            Unused: nothing is masked.
-
         Raises
         ------
         ValueError
@@ -130,18 +123,7 @@ class Distillation(VectorRegression):
         return self.head(hidden)
 
     def forward(self, hearing: Hearing) -> StageOutput:
-        """Compares what the student says with what the teacher makes of a batch.
-
-        Arguments
-        ---------
-        hearing : Hearing
-            The batch.
-
-        Returns
-        -------
-        StageOutput
-            Loss and statistics over frames inside the clips.
-        """
+        """Compares what student and teacher make of the frames inside the clips."""
         with torch.no_grad():
             vectors, lens = self.features(hearing.wavs, hearing.wav_lens)
         check_computed(vectors, self.features)
@@ -179,18 +161,7 @@ class Distillation(VectorRegression):
     def summary(self, means: dict, totals: dict[str, Tensor]) -> dict:
         """What a constant model reaches, and how much of its error is left.
 
-        Arguments
-        ---------
-        means : dict
-            ``error`` among them.
-        totals : dict
-            ``frames``, and sums over frames: ``vector_sum``, ``vector_squares`` and, of
-            unit vectors, ``unit_sum``.
-
-        Returns
-        -------
-        dict
-            As of `VectorRegression`, and ``constant_cosine``.
+        As `VectorRegression.summary`, and ``constant_cosine``: the cosine it reaches.
         """
         found = super().summary(means, totals)
         if totals.get("frames"):
@@ -351,18 +322,5 @@ class TowerDistillation(Distillation):
     rates = ("sample_rate",)  # there are no frames
 
     def say(self, hidden: Tensor, mask: Tensor | None = None) -> Tensor:
-        """The student's answer; see `Distillation.say`.
-
-        Arguments
-        ---------
-        hidden : Tensor
-            Its last hidden states (batch, frames, width).
-        mask : Tensor or None
-            Boolean (batch, frames): the frames of the clips; None for all.
-
-        Returns
-        -------
-        Tensor
-            (batch, 1, size).
-        """
+        """The student's answer (batch, 1, size); see `Distillation.say`."""
         return self.head(hidden, mask)[:, None]

@@ -151,31 +151,13 @@ class LatentRegression(Objective):
         self.beta = beta
 
     def train(self, mode: bool = True) -> LatentRegression:
-        """Never the teacher, which stays in evaluation mode.
-
-        Arguments
-        ---------
-        mode : bool
-            Of the rest.
-
-        Returns
-        -------
-        LatentRegression
-            This module.
-        """
+        """Never the teacher, which stays in evaluation mode."""
         super().train(mode)
         self.teacher.eval()
         return self
 
     def check(self, encoder: nn.Module, masking: Masking | None) -> None:
         """Refuses an encoder that the teacher is no copy of; see `Objective.check`.
-
-        Arguments
-        ---------
-        encoder : nn.Module
-            Any module that follows the Encoder contract.
-        masking : Masking or None
-            What the encoder does not get to hear.
 
         Raises
         ------
@@ -197,18 +179,7 @@ class LatentRegression(Objective):
             )
 
     def forward(self, hearing: Hearing) -> StageOutput:
-        """Predicts the latents of masked frames, and of visible ones if they count.
-
-        Arguments
-        ---------
-        hearing : Hearing
-            The batch.
-
-        Returns
-        -------
-        StageOutput
-            Loss and statistics over frames inside the clips.
-        """
+        """Predicts the latents of masked frames, and of visible ones if they count."""
         hidden, targets, kinds = frames_that_count(
             hearing, *self.targets(hearing), self.visible_weight
         )
@@ -280,18 +251,8 @@ class LatentRegression(Objective):
     def summary(self, means: dict, totals: dict[str, Tensor]) -> dict:
         """How far targets and predictions spread, and over how many directions.
 
-        Arguments
-        ---------
-        means : dict
-            Unused.
-        totals : dict
-            Sums, products and squares over frames.
-
-        Returns
-        -------
-        dict
-            ``target_spread`` and ``prediction_spread``, standard deviations, and
-            ``rank``, the number of directions as a share of the width.
+        ``target_spread`` and ``prediction_spread`` are standard deviations, ``rank`` is
+        the number of directions as a share of the width.
         """
         frames = totals["frames"].clamp(min=1)
         asked = totals["target_products"].diagonal() / frames
@@ -319,13 +280,7 @@ class LatentRegression(Objective):
 
     @torch.no_grad()
     def after_update(self, encoder: nn.Module) -> None:
-        """Moves the teacher towards the encoder.
-
-        Arguments
-        ---------
-        encoder : nn.Module
-            As it is now.
-        """
+        """Moves the teacher towards the encoder."""
         self.updates += 1
         own, its = list(self.teacher.parameters()), list(encoder.parameters())
         torch._foreach_lerp_(own, its, 1 - self.decay())

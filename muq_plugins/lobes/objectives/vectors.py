@@ -122,31 +122,13 @@ class VectorRegression(Objective):
         self.visible_weight = visible_weight
 
     def train(self, mode: bool = True) -> VectorRegression:
-        """Leaves the features in evaluation mode whatever is asked.
-
-        Arguments
-        ---------
-        mode : bool
-            For the head.
-
-        Returns
-        -------
-        VectorRegression
-            This module.
-        """
+        """Leaves the features in evaluation mode whatever is asked."""
         super().train(mode)
         self.features.eval()
         return self
 
     def check(self, encoder: nn.Module, masking: Masking | None) -> None:
         """Refuses parts of other rates or widths; see `Objective.check`.
-
-        Arguments
-        ---------
-        encoder : nn.Module
-            Any module that follows the Encoder contract.
-        masking : Masking or None
-            What the encoder does not get to hear.
 
         Raises
         ------
@@ -158,18 +140,7 @@ class VectorRegression(Objective):
         check_equal("width", "values", encoder, self.head)
 
     def forward(self, hearing: Hearing) -> StageOutput:
-        """Predicts the vectors of masked frames, and of visible ones if they count.
-
-        Arguments
-        ---------
-        hearing : Hearing
-            The batch.
-
-        Returns
-        -------
-        StageOutput
-            Loss and statistics over frames inside the clips.
-        """
+        """Predicts the vectors of masked frames, and of visible ones if they count."""
         with torch.no_grad():
             vectors, lens = self.features(hearing.wavs, hearing.wav_lens)
         check_computed(vectors, self.features)
@@ -195,21 +166,9 @@ class VectorRegression(Objective):
     def summary(self, means: dict, totals: dict[str, Tensor]) -> dict:
         """What a constant model reaches, and how much of its error is left.
 
-        Arguments
-        ---------
-        means : dict
-            ``error``, and ``visible_error`` where it counts.
-        totals : dict
-            ``frames``, ``vector_sum`` and ``vector_squares`` of the masked frames, and
-            of the visible ones.
-
-        Returns
-        -------
-        dict
-            ``variance``, the squared error of a constant model, and ``relative_error``,
-            the share of it that is left, of both kinds of frames; neither if all
-            vectors are the same. ``random_target`` to the names of untrained parts of
-            the features, if there are any.
+        ``variance`` is its squared error, ``relative_error`` the share of that which is
+        left, of both kinds of frames; neither is there if all vectors are the same.
+        ``random_target`` names untrained parts of the features, if there are any.
         """
         random = untrained_parts(self.features)
         found = {"random_target": ", ".join(random)} if random else {}

@@ -150,13 +150,6 @@ class ContrastiveViews(Objective):
     def check(self, encoder: nn.Module, masking: Masking | None) -> None:
         """Refuses parts of other rates or widths; see `Objective.check`.
 
-        Arguments
-        ---------
-        encoder : nn.Module
-            Any module that follows the Encoder contract.
-        masking : Masking or None
-            Unused: views are not masked.
-
         Raises
         ------
         ValueError
@@ -172,18 +165,7 @@ class ContrastiveViews(Objective):
             )
 
     def forward(self, hearing: Hearing) -> StageOutput:
-        """Compares two views of each clip.
-
-        Arguments
-        ---------
-        hearing : Hearing
-            The batch.
-
-        Returns
-        -------
-        StageOutput
-            Loss and statistics: of the clips of all processes in training.
-        """
+        """Compares two views of each clip: in training with those of all processes."""
         wavs, lens = self.views(hearing.wavs, hearing.wav_lens, hearing.clip_keys)
         # Both at once: what a batch normalisation does to them is the same.
         out = hearing.encoder(wavs.transpose(0, 1).flatten(0, 1), lens.repeat(2))

@@ -147,18 +147,7 @@ class VirtualCodes(Quantizer):
         self.quantizer = quantizer
 
     def encode(self, feats: Tensor) -> Tensor:
-        """Lets the quantizer choose the codes.
-
-        Arguments
-        ---------
-        feats : Tensor
-            Feature vectors (..., input_size).
-
-        Returns
-        -------
-        Tensor
-            Codes (..., N) int64.
-        """
+        """Lets the quantizer choose the codes."""
         return self.quantizer.encode(feats)
 
     def forward(self, feats: Tensor) -> QuantizerOutput:

@@ -98,18 +98,7 @@ class FiniteScalarQuantization(Quantizer):
         return (digits - half).float() / half
 
     def encode(self, feats: Tensor) -> Tensor:
-        """Chooses the codes, in float32 whatever the precision around it.
-
-        Arguments
-        ---------
-        feats : Tensor
-            Feature vectors (..., input_size).
-
-        Returns
-        -------
-        Tensor
-            Codes (..., N) int64.
-        """
+        """Chooses the codes, in float32 whatever the precision around it."""
         with torch.autocast(feats.device.type, enabled=False):
             return self._index(self._bounded(feats.float()).round())
 

@@ -77,16 +77,6 @@ class KMeans(Quantizer):
     def encode(self, feats: Tensor) -> Tensor:
         """Chooses the closest centres, in float32 whatever the precision around them.
 
-        Arguments
-        ---------
-        feats : Tensor
-            Feature vectors (..., input_size).
-
-        Returns
-        -------
-        Tensor
-            Codes (..., N) int64.
-
         Raises
         ------
         ValueError

@@ -67,18 +67,7 @@ class RandomProjection(Quantizer):
         self.register_buffer("codebooks", torch.stack(codebooks))
 
     def encode(self, feats: Tensor) -> Tensor:
-        """Chooses the codes.
-
-        Arguments
-        ---------
-        feats : Tensor
-            Feature vectors (..., input_size).
-
-        Returns
-        -------
-        Tensor
-            Codes (..., N) int64.
-        """
+        """Chooses the codes."""
         with torch.autocast(feats.device.type, enabled=False):
             projected = feats.float() @ self.projections.flatten(0, 1).t()
         projected = projected.unflatten(-1, (self.num_codebooks, -1))

@@ -91,18 +91,7 @@ class ResidualVQ(Quantizer):
             )
 
     def encode(self, feats: Tensor) -> Tensor:
-        """Chooses the codes, in float32 whatever the precision around it.
-
-        Arguments
-        ---------
-        feats : Tensor
-            Feature vectors (..., input_size).
-
-        Returns
-        -------
-        Tensor
-            Codes (..., N) int64.
-        """
+        """Chooses the codes, in float32 whatever the precision around it."""
         with torch.autocast(feats.device.type, enabled=False):
             residual = feats.float()
             codes = []
