@@ -14,6 +14,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from muq_plugins.data.sources import hash_file
 from muq_plugins.errors import UserError, refusal
 from muq_plugins.files import flush
 
@@ -135,7 +136,4 @@ def checksum(path: str | Path, kind: str) -> str:
     digest = hashlib.new("sha1" if kind == "blob" else kind)
     if kind == "blob":
         digest.update(f"blob {os.path.getsize(path)}\0".encode())
-    with open(path, "rb") as file:
-        while block := file.read(BLOCK):
-            digest.update(block)
-    return digest.hexdigest()
+    return hash_file(path, digest)

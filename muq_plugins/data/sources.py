@@ -125,6 +125,14 @@ class Part:
         self.close()
 
 
+def hash_file(path: str | os.PathLike, digest: Any) -> str:
+    """What a file holds, by a hash of `hashlib`."""
+    with Part(path) as file:
+        while block := file.read(BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
+
+
 def check_member(place: Place, header: bytes) -> None:
     """Refuses a member that is not where its index says."""
     words = "there is no member"

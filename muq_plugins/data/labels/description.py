@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from muq_plugins.data.labels.windows import LabelWindows, track_samples
-from muq_plugins.data.sources import Part, size_and_time
+from muq_plugins.data.sources import hash_file, size_and_time
 from muq_plugins.errors import UserError
 from muq_plugins.files import read_json, write_json
 from muq_plugins.lobes.parts import fingerprint
@@ -18,7 +18,6 @@ DESCRIPTION_FILE = "labels.json"
 FORMAT = 2
 READ = (1, FORMAT)  # in 1, shards follow the order of the manifest
 MAX_ENTRIES = 1 << 16  # codes are stored in 16 bits
-READ_BYTES = 1 << 20
 
 
 def describe(
@@ -136,11 +135,3 @@ class AudioStamp:
 
 def _audio_hash(path: str | Path) -> str:
     return hash_file(path, hashlib.blake2b(digest_size=16))
-
-
-def hash_file(path: str | Path, digest: Any) -> str:
-    """What a file holds, by a hash of `hashlib`."""
-    with Part(path) as file:
-        while block := file.read(READ_BYTES):
-            digest.update(block)
-    return digest.hexdigest()

@@ -17,7 +17,7 @@ import numpy as np
 from speechbrain.utils.logger import get_logger
 
 from muq_plugins.data.audio import AudioError
-from muq_plugins.data.labels.description import agree, describe, hash_file
+from muq_plugins.data.labels.description import agree, describe
 from muq_plugins.data.labels.shards import (
     CODES,
     LATENTS,
@@ -30,6 +30,7 @@ from muq_plugins.data.labels.shards import (
 )
 from muq_plugins.data.labels.windows import LabelWindows, track_samples
 from muq_plugins.data.shares import are_together, own_share, work_together
+from muq_plugins.data.sources import hash_file
 from muq_plugins.errors import UserError
 from muq_plugins.files import POLL_SECONDS, locked, sweep, write_json
 from muq_plugins.lobes.target import Target

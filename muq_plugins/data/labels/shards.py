@@ -17,12 +17,8 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from muq_plugins.data.labels.description import (
-    AudioStamp,
-    agree,
-    hash_file,
-    read_object,
-)
+from muq_plugins.data.labels.description import AudioStamp, agree, read_object
+from muq_plugins.data.sources import hash_file
 from muq_plugins.errors import UserError
 from muq_plugins.files import atomic, write_json
 

@@ -19,6 +19,7 @@ from muq_plugins.data.audio import AudioError, audio_info
 from muq_plugins.data.loudness import check_loudness
 from muq_plugins.data.scan import Found, find_audio
 from muq_plugins.data.shares import is_own, own_share
+from muq_plugins.data.sources import hash_file
 from muq_plugins.errors import UserError, shown
 from muq_plugins.files import locked
 from muq_plugins.inference.index.store import (
@@ -35,8 +36,6 @@ from muq_plugins.lobes.mulan import AudioModel
 
 if TYPE_CHECKING:
     from muq_plugins.inference.muq import MuQ
-
-BLOCK = 1 << 20
 
 
 class EncoderLayer:
@@ -243,11 +242,7 @@ def _embed(store: Store, model: AudioModel, path: str, changes: Changes) -> None
 
 def _content(path: str) -> bytes:
     """A hash of all bytes of a file."""
-    digest = hashlib.blake2b(digest_size=16)
-    with open(path, "rb") as file:
-        while block := file.read(BLOCK):
-            digest.update(block)
-    return digest.digest()
+    return bytes.fromhex(hash_file(path, hashlib.blake2b(digest_size=16)))
 
 
 def _has_gone(path: str) -> bool:
