@@ -163,30 +163,8 @@ class AtomicCheckpointer(Checkpointer):
         complete = [checkpoint for checkpoint in found if is_complete(checkpoint.path)]
         return complete[:max_num_checkpoints]
 
-    def recover_if_possible(
-        self,
-        importance_key=None,
-        max_key=None,
-        min_key=None,
-        ckpt_predicate=None,
-    ) -> Checkpoint | None:
-        """Loads the most important complete checkpoint.
-
-        Arguments
-        ---------
-        importance_key : callable or None
-            As for SpeechBrain's Checkpointer; that of the highest step by default.
-        max_key : str or None
-            Take the highest value of this metadata key.
-        min_key : str or None
-            Take the lowest value of this metadata key.
-        ckpt_predicate : callable or None
-            Consider only checkpoints for which this is true.
-
-        Returns
-        -------
-        Checkpoint or None
-            What was loaded; None if there is no checkpoint at all.
+    def recover_if_possible(self, *args, **kwargs) -> Checkpoint | None:
+        """Loads the first of `find_checkpoints` that can be; None if there are none.
 
         Raises
         ------
@@ -202,11 +180,8 @@ class AtomicCheckpointer(Checkpointer):
         ]
         for path in damaged:
             logger.warning(f"Ignoring the damaged checkpoint {path}")
-        candidates = self.find_checkpoints(
-            importance_key, max_key, min_key, ckpt_predicate
-        )
         reason = ""
-        for checkpoint in candidates:
+        for checkpoint in self.find_checkpoints(*args, **kwargs):
             try:
                 self.load_checkpoint(checkpoint)
                 if bad := self._not_finite():
