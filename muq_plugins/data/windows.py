@@ -63,12 +63,7 @@ def spread_windows(
     path: str | Path, duration: float, seconds: float, most: int, sample_rate: int
 ) -> list[Tensor]:
     """Reads windows of a recording, evenly spread over it."""
-    windows = []
-    for start in spread(duration, seconds, most):
-        wav = read_audio(path, start, seconds, sample_rate)
-        lacking = round(SHORTEST_SECONDS * sample_rate) - len(wav)
-        windows.append(nn.functional.pad(wav, (0, max(0, lacking))))
-    return windows
+    return _windows(path, spread(duration, seconds, most), seconds, sample_rate)
 
 
 def successive_windows(
@@ -79,9 +74,16 @@ def successive_windows(
     The last one has to be half filled, unless it is the only one.
     """
     count = min(most, max(1, int(duration / seconds + 0.5)))
+    starts = [number * seconds for number in range(count)]
+    return _windows(path, starts, seconds, sample_rate)
+
+
+def _windows(
+    path: str | Path, starts: list[float], seconds: float, sample_rate: int
+) -> list[Tensor]:
     windows = []
-    for number in range(count):
-        wav = read_audio(path, number * seconds, seconds, sample_rate)
+    for start in starts:
+        wav = read_audio(path, start, seconds, sample_rate)
         lacking = round(SHORTEST_SECONDS * sample_rate) - len(wav)
         windows.append(nn.functional.pad(wav, (0, max(0, lacking))))
     return windows

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from math import ceil, nan
+from math import nan
 from pathlib import Path
 
-from muq_plugins.evaluation.figures.lines import Level, Line, Panel, line_charts
+from muq_plugins.evaluation.figures.lines import Level, Line, Panel
 from muq_plugins.evaluation.figures.radar import radar
 from muq_plugins.evaluation.figures.style import (
     CHANCE,
@@ -27,6 +27,8 @@ from muq_plugins.evaluation.page import (
     write_page,
 )
 from muq_plugins.evaluation.probing.page import (
+    layer_ticks,
+    layers_figure,
     mixture_figure,
     task_table,
     with_interval,
@@ -135,8 +137,6 @@ def _panel(result: TaskResult) -> Panel:
         lines.append(Line(x, y, name, color, "o", band))
         if mixture := result.row(name, HIDDEN, MIXTURE):
             lines.append(Line([depth], [mixture.value], "", color, "D"))
-    places = list(range(0, depth, max(1, ceil(depth / 7))))
-    names = [str(place) for place in places]
     return Panel(
         result.about["title"],
         lines,
@@ -144,7 +144,7 @@ def _panel(result: TaskResult) -> Panel:
         xlabel="layer",
         ylabel=METRIC_NAMES[result.metric],
         write=percent_tick,
-        ticks=([*places, depth], [*names, "mix"]),
+        ticks=layer_ticks(depth, mixed=True),
     )
 
 
@@ -198,11 +198,7 @@ def _with_layers(results: list[TaskResult]) -> list[list[TaskResult]]:
 
 
 def _layers_figure(results: list[TaskResult], path: Path) -> None:
-    columns = min(3, len(results))
-    height = 0.6 + 2.5 * ceil(len(results) / columns)
-    panels = [_panel(result) for result in results]
-    width = 8 if columns > 1 else 4.5
-    line_charts(panels, path, height=height, width=width, columns=columns, key=True)
+    layers_figure([_panel(result) for result in results], path)
 
 
 def _mixed(results: list[TaskResult]) -> list[dict[str, list[float]]]:

@@ -213,6 +213,11 @@ def _readings(results: list[TaskResult]) -> list[Reading]:
 
 def _layers_figure(reading: Reading, path: Path) -> None:
     panels = [layers_panel(result, reading.reader) for result in reading.results]
+    layers_figure(panels, path)
+
+
+def layers_figure(panels: list[Panel], path: Path) -> None:
+    """Panels of curves over the layers, beside and below each other."""
     columns = min(COLUMNS, len(panels))
     line_charts(
         panels,
@@ -245,10 +250,7 @@ def layers_panel(result: TaskResult, reader: str = LINEAR, numbers: str = "") ->
     if log_mel := result.row(LOG_MEL, reader):
         name = result.called(LOG_MEL)
         levels.insert(0, Level(log_mel.value, name, COUNTING, dashes="--"))
-    places = list(range(0, depth, max(1, ceil(depth / 7))))
-    names = [str(place) for place in places]
-    if any(row.layer == MIXTURE for row in result.rows if row.reader == reader):
-        places, names = [*places, depth], [*names, "mix"]
+    mixed = any(row.layer == MIXTURE for row in result.rows if row.reader == reader)
     return Panel(
         result.label.replace("_", " "),
         lines,
@@ -256,8 +258,14 @@ def layers_panel(result: TaskResult, reader: str = LINEAR, numbers: str = "") ->
         xlabel="layer",
         ylabel=METRIC_NAMES[result.metric].lower(),
         write=percent_tick,
-        ticks=(places, names),
+        ticks=layer_ticks(depth, mixed),
     )
+
+
+def layer_ticks(depth: int, mixed: bool) -> tuple[list[int], list[str]]:
+    """Places and names of some of the layers, and of a mixture behind them."""
+    places = list(range(0, depth, max(1, ceil(depth / 7))))
+    return [*places, *[depth] * mixed], [*map(str, places), *["mix"] * mixed]
 
 
 def _mixed(results: list[TaskResult]) -> list[dict[str, list[float]]]:
