@@ -364,7 +364,7 @@ def _write_manifests(
     ]
     usable = {}
     for path, check in checks.items():
-        reason, detail = judge(check, 1.0, -60.0)
+        reason, detail = judge(check)
         if reason is None:
             usable[path] = check
         else:

@@ -522,7 +522,7 @@ def _not_read(found: Found) -> dict[str, AudioCheck]:
 
 
 def judge(
-    check: AudioCheck, min_duration: float, silence_dbfs: float
+    check: AudioCheck, min_duration: float = 1.0, silence_dbfs: float = -60.0
 ) -> tuple[str | None, str]:
     """The reason for leaving a file out and its detail; None for a good file."""
     if check.reason is not None:

@@ -65,17 +65,17 @@ def ends(low: float, high: float) -> str:
     return f"95% interval {100 * low:+.1f} to {100 * high:+.1f}"
 
 
-def draws(groups: Sequence, samples: int = 1000, seed: int = 0) -> np.ndarray:
+def draws(groups: Sequence, samples: int = 1000) -> np.ndarray:
     """How often each row counts when groups are drawn: float (samples, rows)."""
     names, group = np.unique(np.asarray(groups), return_inverse=True)
-    return drawn_groups(len(names), samples, seed)[:, group]
+    return drawn_groups(len(names), samples)[:, group]
 
 
 @lru_cache(maxsize=8)
-def drawn_groups(groups: int, samples: int, seed: int = 0) -> np.ndarray:
+def drawn_groups(groups: int, samples: int) -> np.ndarray:
     """How often each group is drawn (samples, groups); fewer samples are the first."""
     chances = np.full(groups, 1 / groups)
-    counts = np.random.default_rng(seed).multinomial(groups, chances, size=samples)
+    counts = np.random.default_rng(0).multinomial(groups, chances, size=samples)
     counts = counts.astype(float)
     counts.setflags(write=False)  # everybody gets the same array
     return counts
@@ -180,16 +180,16 @@ def p_value(found: Paired) -> float:
     return 2 * math.exp(optimize.brentq(gap, smallest, largest))
 
 
-def seeds_for(found: Paired, half: float, most: int = 1000) -> int | None:
+def seeds_for(found: Paired, half: float) -> int | None:
     """How many seeds would make half of the interval so small, with these test groups.
 
     By the deviation that these seeds have; None if the groups alone make it wider, or
-    if more than ``most`` seeds would not do.
+    if more than a thousand would not do.
     """
     count = len(found.per_seed)
     spread = found.from_seeds * math.sqrt(count) / stats.t.ppf(ENDS[1], count - 1)
     groups = 0.0 if math.isnan(found.from_groups) else found.from_groups
-    for seeds in range(2, most + 1):
+    for seeds in range(2, 1001):
         from_seeds = stats.t.ppf(ENDS[1], seeds - 1) * spread / math.sqrt(seeds)
         if math.hypot(from_seeds, groups) <= half:
             return seeds

@@ -50,8 +50,6 @@ def retrieval_scores(
     similarities: np.ndarray,
     relevant: np.ndarray,
     groups: Sequence | None = None,
-    samples: int = 1000,
-    seed: int = 0,
 ) -> RetrievalScores:
     """Recall, median rank and mean average precision, with intervals over groups."""
     near, relevant = np.asarray(similarities, float), np.asarray(relevant, bool)
@@ -80,13 +78,10 @@ def retrieval_scores(
             rank: float(np.median(chance[:, -1])),
         },
         *(groups[rows], near.shape[1], np.flatnonzero(~answerable).tolist()),
-        *(samples, seed),
     )
 
 
-def pooled(
-    several: Sequence[RetrievalScores], samples: int = 1000, seed: int = 0
-) -> RetrievalScores:
+def pooled(several: Sequence[RetrievalScores]) -> RetrievalScores:
     """The queries of several at once: the mean of all, if they have as many each.
 
     Queries of one group are drawn together, whichever of the several they are in.
@@ -101,7 +96,7 @@ def pooled(
         for name in NAMES
     }
     items = max(one.items for one in several)
-    return _scores(np.stack(found, axis=1), chance, group, items, [], samples, seed)
+    return _scores(np.stack(found, axis=1), chance, group, items, [])
 
 
 def _scores(
@@ -110,11 +105,9 @@ def _scores(
     groups: np.ndarray,
     items: int,
     without_answer: list[int],
-    samples: int,
-    seed: int,
 ) -> RetrievalScores:
     """Means and intervals of what `query_scores` says of each query."""
-    weights = draws(groups, samples, seed)
+    weights = draws(groups)
     means = weights @ found / weights.sum(axis=1, keepdims=True)
     names, ranks = NAMES[:-1], found[:, -1]
     by_query = found.round(6).T.tolist()

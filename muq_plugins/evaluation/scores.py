@@ -303,7 +303,6 @@ def tagging_scores(
     tags: Sequence[str],
     groups: Sequence | None = None,
     samples: int = 500,
-    seed: int = 0,
 ) -> TaggingScores:
     """Macro ROC-AUC and average precision, per tag and with intervals."""
     scores, truth = np.asarray(scores, dtype=float), np.asarray(truth, dtype=bool)
@@ -328,7 +327,7 @@ def tagging_scores(
             found = float(roc_auc_score(*pair)), float(average_precision_score(*pair))
         each.append(TagScore(tag, positives, len(truth) - positives, *found))
     areas, precisions = np.array([tag[3:] for tag in each], dtype=float)[scored].T
-    weights = draws(np.arange(len(truth)) if groups is None else groups, samples, seed)
+    weights = draws(np.arange(len(truth)) if groups is None else groups, samples)
     drawn = truth[:, scored], scores[:, scored], weights
     roc_auc = _macro(weighted_roc_auc, *drawn)
     precision = _macro(weighted_average_precision, *drawn)

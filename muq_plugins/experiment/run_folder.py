@@ -49,7 +49,6 @@ MAY_CHANGE = frozenset(
         # When to give up or to complain, and what is measured at the end
         "max_bad_fraction",
         "labels.max_bad_fraction",
-        "labels.stale_seconds",
         "nonfinite_patience",
         "chance_patience",
         "final_probe",

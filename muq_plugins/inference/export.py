@@ -36,9 +36,9 @@ OUTPUTS = {
 }
 LATENTS = ("latents", ("batch", "latent_width"))
 
-# Up to 17 the exporter has to convert; from 23 on it writes Attention operators, whose
-# masks onnxruntime does not broadcast.
-OPSETS = range(18, 23)
+# Any from 18 to 22 does: up to 17 the exporter has to convert, and from 23 on it writes
+# Attention operators, whose masks onnxruntime does not broadcast.
+OPSET = 18
 
 # Weights beyond this size get a file of their own: one ONNX file cannot exceed 2 GB,
 # and readers need room for the graph beside the weights.
@@ -50,7 +50,6 @@ def export_onnx(
     path: str | Path,
     hidden_states: str = "last",
     wav_lens: bool = False,
-    opset: int = 18,
     int8: bool = False,
 ) -> Path:
     """Writes a model of audio with its log-mel spectrogram as an ONNX file.
@@ -83,7 +82,7 @@ def export_onnx(
     encoder = model.mods.encoder if isinstance(model, MuQ) else model
     encoder = encoder if tower is None else tower.encoder
     path = Path(path)
-    _check(encoder, path, hidden_states, opset)
+    _check(encoder, path, hidden_states)
     if tower is not None and hidden_states != "last":
         raise UserError(
             f"hidden_states is {hidden_states!r}, but a MuQ-MuLan gives one vector to "
@@ -108,7 +107,7 @@ def export_onnx(
             input_names=list(inputs),
             output_names=[name],
             dynamic_shapes=shapes,
-            opset_version=opset,
+            opset_version=OPSET,
             dynamo=True,
             verbose=False,
         )
@@ -238,7 +237,7 @@ def _reflect(wavs: Tensor, lengths: Tensor | None, pad: int) -> Tensor:
     return wavs.gather(1, (last - (last - positions.abs()).abs()).clamp(min=0))
 
 
-def _check(encoder: nn.Module, path: Path, hidden_states: str, opset: int) -> None:
+def _check(encoder: nn.Module, path: Path, hidden_states: str) -> None:
     """Refuses what cannot be exported, before anything takes time."""
     needs("Exporting to ONNX", "export", "onnx", "onnxscript")
     if not isinstance(encoder, MuQEncoder):
@@ -250,10 +249,6 @@ def _check(encoder: nn.Module, path: Path, hidden_states: str, opset: int) -> No
     if hidden_states not in OUTPUTS:
         raise UserError(
             f"hidden_states must be one of {', '.join(OUTPUTS)}, got {hidden_states!r}."
-        )
-    if opset not in OPSETS:
-        raise UserError(
-            f"opset must be between {OPSETS[0]} and {OPSETS[-1]}, got {opset}."
         )
     if any(module.training for module in encoder.modules()):
         raise UserError(

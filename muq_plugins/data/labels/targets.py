@@ -6,7 +6,7 @@ follow the Target contract and give the same codes for every crop.
 
 from __future__ import annotations
 
-from dataclasses import InitVar, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -155,15 +155,6 @@ class StoredLabels:
     shard_minutes: float = 30.0  # audio in a shard, the unit of work of an extraction
     latents: bool = False  # whether an extraction stores what was quantized as well
     max_bad_fraction: float = 0.01  # share of files that may turn out unreadable
-    # of earlier versions, and ignored: nobody waits for a worker that is gone
-    stale_seconds: InitVar[float | None] = None
-
-    def __post_init__(self, stale_seconds: float | None):
-        if stale_seconds is not None:
-            logger.warning(
-                "labels.stale_seconds is ignored: processes have fixed shares. Take it "
-                "out of the experiment file."
-            )
 
     def extract(
         self,

@@ -46,8 +46,6 @@ class _Sample(NamedTuple):
 def from_webdataset(
     source: str | Path,
     folder: str | Path,
-    min_duration: float = 1.0,
-    silence_dbfs: float = -60.0,
     workers: int | None = None,
     progress: bool = True,
 ) -> tuple[dict[str, Any], list[dict[str, str]]]:
@@ -66,7 +64,7 @@ def from_webdataset(
         for number, tar in enumerate(tars):
             done = folder / DONE / f"{number:06d}.json"
             if not done.is_file():
-                clips, left_out = _judged(tar, pool, min_duration, silence_dbfs)
+                clips, left_out = _judged(tar, pool)
                 record_shard(folder, number, tar, clips, left_out)
             elif not _is_index_of(read_json(done), tar):
                 raise UserError(
@@ -82,7 +80,7 @@ def _is_index_of(done: dict[str, Any], tar: str) -> bool:
 
 
 def _judged(
-    tar: str, pool: ThreadPool, min_duration: float, silence_dbfs: float
+    tar: str, pool: ThreadPool
 ) -> tuple[list[ShardedClip], list[dict[str, str]]]:
     """The samples of a tar that can be used, and those that cannot."""
 
@@ -96,7 +94,7 @@ def _judged(
     source = list(size_and_time(tar))
     for sample, found, digest in pool.imap(check, _samples(tar)):
         path = f"{PurePosixPath(tar).name}/{sample.key}"
-        reason, detail = judge(found, min_duration, silence_dbfs)
+        reason, detail = judge(found)
         if reason is not None:
             words = {"path": f"{tar}: {sample.name}", "detail": detail}
             left_out.append({"id": path, "reason": reason, **words})

@@ -105,7 +105,6 @@ def export(
             "--int8", help="linear maps in 8 bits: smaller, about one percent off"
         ),
     ] = False,
-    opset: Annotated[int, typer.Option(help="version of the ONNX operators")] = 18,
 ) -> None:
     """A model as an ONNX file.
 
@@ -124,7 +123,7 @@ def export(
 
     loaded = load(from_pretrained, model, device)
     say(f"Exporting {model} ...")
-    path = export_onnx(loaded, out, hidden_states, wav_lens, opset, int8)
+    path = export_onnx(loaded, out, hidden_states, wav_lens, int8)
     files = [file for file in (path, Path(f"{path}.data")) if file.exists()]
     size = sum(file.stat().st_size for file in files) / 1e6
     say(f"{' and '.join(map(str, files))}: {size:.1f} MB")

@@ -151,15 +151,5 @@ _recipes.command("copy")(_ending("recipes copy", recipes.copy))
 app.add_typer(_recipes, name="recipes")
 
 
-@app.command(hidden=True, context_settings={"ignore_unknown_options": True})
-def similar(rest: Annotated[list[str] | None, typer.Argument()] = None) -> None:
-    """Gone: `index` and `search --audio` do this."""
-    say(
-        f"{NAME} similar is gone: make an index with `{NAME} index FOLDER --model "
-        f"MODEL --out INDEX`, then `{NAME} search --audio FILE --index INDEX`."
-    )
-    raise typer.Exit(2)
-
-
 if __name__ == "__main__":
     sys.exit(main())

@@ -94,10 +94,6 @@ class LatentTransformer(nn.Module):
         Attention heads of each layer.
     head_width : int
         Size of each head.
-    ffn_factor : float
-        The feed-forward modules are two thirds of this times as wide as the vectors:
-        a gate is a third matrix, and with it a layer has as many weights as a plain
-        one of this factor.
 
     Example
     -------
@@ -108,15 +104,12 @@ class LatentTransformer(nn.Module):
     """
 
     def __init__(
-        self,
-        width: int,
-        num_layers: int,
-        num_heads: int = 8,
-        head_width: int = 64,
-        ffn_factor: float = 4,
+        self, width: int, num_layers: int, num_heads: int = 8, head_width: int = 64
     ):
         super().__init__()
-        inner = int(width * ffn_factor * 2 / 3)
+        # A gate is a third matrix: with it a layer has as many weights as a plain one
+        # that is four times as wide inside.
+        inner = int(width * 4 * 2 / 3)
         self.layers = nn.ModuleList(
             LatentLayer(width, num_heads, head_width, inner) for _ in range(num_layers)
         )

@@ -197,7 +197,6 @@ def test_what_cannot_be_exported_is_refused(encoder, tmp_path, monkeypatch):
     for arguments, message in (
         ((encoder, tmp_path / "muq.pt"), "must end in .onnx"),
         ((encoder, path, "first"), "one of last, all, got 'first'"),
-        ((encoder, path, "last", False, 17), "between 18 and 22, got 17"),
         ((torch.nn.Linear(1, 1), path), "not a Linear"),
         ((small, path), "training mode"),
         ((copy.deepcopy(encoder).bfloat16(), path), "must be float32, but has torch.b"),

@@ -175,11 +175,3 @@ def test_files_of_odd_rates_have_labels(windows, tmp_path):
     soundfile.write(path, wav[: -rate // 2], rate)
     with pytest.raises(AudioError, match="truncated"):
         windows.labels(str(path), samples, span)
-
-
-def test_a_setting_of_earlier_versions_is_ignored_with_a_word(tmp_path, caplog):
-    StoredLabels(tmp_path, 0.8, 0.2, stale_seconds=60)
-    assert "stale_seconds is ignored" in caplog.text
-    caplog.clear()
-    StoredLabels(tmp_path, 0.8, 0.2)
-    assert not caplog.text
