@@ -1,10 +1,10 @@
-"""Log-mel features against the torchaudio chain, and against padding."""
+"""Log-mel features against the torchaudio chain; padding and precision of MFCCs too."""
 
 import pytest
 import torch
 import torchaudio
 
-from muq_plugins.lobes import LogMel, StackedFrames
+from muq_plugins.lobes import LogMel, Mfcc, StackedFrames
 from muq_plugins.lobes.mel import MSD_MEAN, MSD_STD
 
 
@@ -29,22 +29,24 @@ def test_log_mel_equals_the_torchaudio_chain(samples, floor):
     assert lens.tolist() == [1.0, 1.0]
 
 
-def test_padding_does_not_change_the_frames_of_a_clip():
+@pytest.mark.parametrize(("features", "tolerance"), [(LogMel, 1e-5), (Mfcc, 1e-4)])
+def test_padding_does_not_change_the_frames_of_a_clip(features, tolerance):
     short, long = torch.randn(30000), torch.randn(48000)
-    batch = torch.zeros(2, 48000)
+    batch = torch.randn(2, 48000)
     batch[0, :30000], batch[1] = short, long
-    feats, lens = LogMel()(batch, torch.tensor([30000 / 48000, 1.0]))
-    alone, _ = LogMel()(short[None])
+    feats, lens = features()(batch, torch.tensor([30000 / 48000, 1.0]))
+    alone, _ = features()(short[None])
     assert lens.tolist() == [125 / 200, 1.0]
-    torch.testing.assert_close(feats[0, :125], alone[0], rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(feats[0, :125], alone[0], rtol=tolerance, atol=tolerance)
 
 
-def test_autocast_does_not_lower_the_precision():
+@pytest.mark.parametrize("features", [LogMel, Mfcc])
+def test_autocast_does_not_lower_the_precision(features):
     wavs = torch.randn(1, 24000)
     with torch.autocast("cpu", torch.bfloat16):
-        feats, _ = LogMel()(wavs)
+        feats, _ = features()(wavs)
     assert feats.dtype == torch.float32
-    assert torch.equal(feats, LogMel()(wavs)[0])
+    assert torch.equal(feats, features()(wavs)[0])
 
 
 def test_stacking_order_is_frame_major():
