@@ -90,9 +90,19 @@ class Sndfile:
         except (soundfile.LibsndfileError, RuntimeError) as error:
             words = getattr(error, "error_string", str(error))
             raise DecodingError(words, at, "truncated") from error
+        finally:
+            _raise_failure(self.file.name)
 
     def close(self) -> None:
         close_sound(self.file)
+
+
+def open_sound(source: bytes | str | Part, **raw: Any) -> soundfile.SoundFile:
+    """Opens a file with libsndfile; the format of one without a header is given."""
+    try:
+        return soundfile.SoundFile(source, **raw)
+    finally:
+        _raise_failure(source)
 
 
 def close_sound(file: soundfile.SoundFile) -> None:
@@ -102,11 +112,16 @@ def close_sound(file: soundfile.SoundFile) -> None:
         file.name.close()
 
 
+def _raise_failure(source: bytes | str | Part) -> None:
+    if isinstance(source, Part):
+        source.raise_failure()
+
+
 class HeaderlessWav(Sndfile):
     """A wav whose header states too little audio, heard to the end of the file."""
 
     def __init__(self, file: soundfile.SoundFile, path: str | os.PathLike, begin: int):
-        raw = soundfile.SoundFile(
+        raw = open_sound(
             Part(path, begin),
             samplerate=file.samplerate,
             channels=file.channels,

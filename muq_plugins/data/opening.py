@@ -20,6 +20,7 @@ from muq_plugins.data.decoders import (
     HeaderlessWav,
     NoFfmpeg,
     Sndfile,
+    open_sound,
 )
 from muq_plugins.data.sources import Part, Place, size_and_time
 
@@ -72,7 +73,7 @@ def _decoder(path: str | os.PathLike) -> Sndfile | Ffmpeg:
     """The decoder of a file: libsndfile wherever it hears all of it."""
     source = _source(path)
     try:
-        file = soundfile.SoundFile(source)
+        file = open_sound(source)
     except soundfile.LibsndfileError as error:
         if isinstance(source, Part):
             source.close()

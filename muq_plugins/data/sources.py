@@ -91,6 +91,7 @@ class Part:
         self._begin = place.begin + begin
         self._size = self._bytes.end - self._begin
         self._at = 0
+        self._failure: BaseException | None = None
 
     def seek(self, offset: int, whence: int = 0) -> int:
         at = offset + (0, self._at, self._size)[whence]
@@ -111,9 +112,22 @@ class Part:
         return data
 
     def readinto(self, buffer: memoryview) -> int:
-        data = self.read(len(buffer))
+        """As libsndfile reads, where an exception would be printed and forgotten."""
+        if self._failure is not None:
+            return 0
+        try:
+            data = self.read(len(buffer))
+        except BaseException as error:
+            self._failure = error
+            return 0
         buffer[: len(data)] = data
         return len(data)
+
+    def raise_failure(self) -> None:
+        """Raises what libsndfile took for the end of the file, if anything."""
+        if self._failure is not None:
+            self.close()
+            raise self._failure
 
     def close(self) -> None:
         self._bytes.close()

@@ -10,10 +10,11 @@ import pytest
 import torch
 
 from muq_plugins.data import sources
-from muq_plugins.data.audio import read_audio
+from muq_plugins.data.audio import check_audio, read_audio
 from muq_plugins.data.clips import training_loader
 from muq_plugins.data.preparation import check_data, prepare_manifests
 from muq_plugins.data.shards.write import jobs_of_folder, write_shards
+from muq_plugins.data.sources import Place
 from muq_plugins.errors import UserError
 from tests.unit.data.recordings import write_noise
 
@@ -128,6 +129,26 @@ def test_a_store_that_fails_now_and_then_is_asked_again(store, tmp_path):
     words = str(caught.value)
     assert f"{address}/audio/recording.0" in words and "503" in words
     assert f"tried {sources.TRIES} times" in words and "same command again" in words
+
+
+def test_a_store_that_stops_inside_a_clip(store, tmp_path, monkeypatch, capfd):
+    """libsndfile would take it for the end of the file."""
+    address, server = store
+    wav = next(iter(prepare(address, tmp_path).train.values()))["wav"]
+    monkeypatch.setattr(sources, "BLOCK", 10_000)
+    for good in range(1, 4):
+
+        def failing(url, begin, end, good=good, read=sources.read_object):
+            server.failures = 1000 * (begin >= Place.of(wav).begin + 10_000 * good)
+            return read(url, begin, end)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(sources, "read_object", failing)
+            for read in (read_audio, check_audio):
+                with pytest.raises(UserError, match=r"recording.*cannot be read"):
+                    read(wav)
+        server.failures = 0
+    assert "Traceback" not in capfd.readouterr().err
 
 
 def test_training_stops_where_a_store_stops(store, tmp_path):
