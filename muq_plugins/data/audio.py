@@ -39,6 +39,8 @@ REMEDIES = {
     "missing": "Check the path; if a manifest names it, also data_root.",
     "a folder": "Give files in it, or a command that takes folders.",
     "unreadable": "Check the permissions and the disk.",
+    "too large": "Free memory, or leave it out: its header may be wrong, too.",
+    "needs FFmpeg": "Run `pip install av`, or re-encode it as wav or flac.",
     "undecodable": "Re-encode it as wav or flac, or remove it.",
     "other format": "Convert it to flac, or give this file by its name.",
     "empty": "Replace it or remove it.",
@@ -51,6 +53,15 @@ REMEDIES = {
     "silent": "Remove it.",
     "cancelling": "Invert one channel, or keep only one.",
 }
+
+
+def may_pass(reason: str | None) -> bool:
+    """Whether a file that is refused may be good without being changed.
+
+    Nobody remembers such a reason, nor goes on for good without the file.
+    """
+    return reason in ("missing", "unreadable", "too large", "needs FFmpeg")
+
 
 # 30 dB above full scale, as in `lobes.finite`: mixes in floating point go beyond 1, but
 # not that far. Samples of 16-bit integers do, unless the music is below -60 dBFS, which
@@ -235,8 +246,7 @@ def _opened(path: str | os.PathLike) -> Iterator[Sndfile | Ffmpeg]:
         words = error.strerror or str(error)
         raise AudioError(path, "unreadable", words) from error
     except MemoryError as error:
-        words = "its header claims more than fits into the memory"
-        raise AudioError(path, "implausible", words) from error
+        raise AudioError(path, "too large", "more than fits into the memory") from error
 
 
 def _read_mono(

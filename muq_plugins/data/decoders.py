@@ -37,6 +37,7 @@ _FRAME = 1152
 _BLOCK = 57 * _FRAME
 # Values of all channels at once: a header may claim any length, and 1024 channels.
 _MOST_VALUES = 1 << 28
+_SYSTEM_ERROR = 2  # libsndfile's number for a disk that fails
 
 
 class DecodingError(Exception):
@@ -89,7 +90,9 @@ class Sndfile:
                     yield block
         except (soundfile.LibsndfileError, RuntimeError) as error:
             words = getattr(error, "error_string", str(error))
-            raise DecodingError(words, at, "truncated") from error
+            system = getattr(error, "code", None) == _SYSTEM_ERROR
+            reason = "unreadable" if system else "truncated"
+            raise DecodingError(words, at, reason) from error
         finally:
             _raise_failure(self.file.name)
 
@@ -355,7 +358,5 @@ def _pyav() -> Any:
         import av
         import av.error
     except ImportError as error:
-        raise NoFfmpeg(
-            "libsndfile does not know this format; FFmpeg may: `pip install av`"
-        ) from error
+        raise NoFfmpeg("libsndfile does not know this format") from error
     return av

@@ -88,8 +88,8 @@ def _decoder(path: str | os.PathLike) -> Sndfile | Ffmpeg:
                 raise
             words, kind = error.error_string, _looks_like(path)
             if isinstance(other, NoFfmpeg) and (not kind or "MPEG-4" in kind):
-                words = other.words
-            elif kind:
+                raise DecodingError(other.words, reason="needs FFmpeg") from other
+            if kind:
                 words = f"it is {kind}"
             elif "possibly a pipe" in words:  # said of any content that is unknown
                 words = "unknown format"

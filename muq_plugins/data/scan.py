@@ -27,6 +27,7 @@ from muq_plugins.data.audio import (
     AudioCheck,
     AudioError,
     check_audio,
+    may_pass,
 )
 from muq_plugins.data.clips import keyed_shares
 from muq_plugins.data.manifest import (
@@ -52,10 +53,8 @@ logger = get_logger(__name__)
 
 # Shares of a folder to validate and to test on, and how many files they should make.
 SMALLEST_FRACTION, LARGEST_FRACTION, ENOUGH_FILES = 0.05, 0.15, 10
-# What can change without a change of the file is never cached.
-_TRANSIENT = ("missing", "unreadable")
 # Counts how often what is refused has changed; older results are not believed.
-_CHECKS = 2
+_CHECKS = 3
 # A file with another size or modification time is another file.
 _CACHE_KEY = ("path", "size", "mtime_ns")
 Key = tuple[str, int, int]
@@ -201,7 +200,7 @@ def scan_folder(
                 "silence_dbfs": silence_dbfs,
                 "seed": seed,
             },
-            seen=None if reasons.keys() & set(_TRANSIENT) else seen,
+            seen=None if any(map(may_pass, reasons)) else seen,
         )
         write_json(manifest_folder / "scan.json", dataclasses.asdict(report))
     except OSError as error:
@@ -452,7 +451,7 @@ def _decode(
         ) as bar,
     ):
         for key, result in pool.imap_unordered(check, todo):
-            if result.reason not in _TRANSIENT:
+            if not may_pass(result.reason):
                 record = dict(zip(_CACHE_KEY, key, strict=True), checks=_CHECKS)
                 append_json_line(cache_file, record | dataclasses.asdict(result))
             bar.update()

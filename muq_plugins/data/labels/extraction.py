@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from speechbrain.utils.logger import get_logger
 
-from muq_plugins.data.audio import AudioError
+from muq_plugins.data.audio import AudioError, may_pass
 from muq_plugins.data.labels.description import agree, describe
 from muq_plugins.data.labels.shards import (
     CODES,
@@ -126,6 +126,11 @@ def _label_shard(
                     codes, feats = windows.labels(path, samples, span)
                     writer.add(codes.numpy(), feats.numpy())
             except AudioError as error:
+                if may_pass(error.reason):
+                    raise UserError(
+                        f"{error} Then run the same command again: it keeps what is "
+                        "labelled."
+                    ) from error
                 logger.warning(f"No labels: {error}")
                 writer.fail_clip(clip_id, error.reason)
                 continue

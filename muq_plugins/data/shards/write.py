@@ -20,7 +20,7 @@ import soundfile
 import torch
 from tqdm import tqdm
 
-from muq_plugins.data.audio import AudioError, may_lack, read_audio
+from muq_plugins.data.audio import AudioError, may_lack, may_pass, read_audio
 from muq_plugins.data.clips import keyed_integer
 from muq_plugins.data.manifest import PARTS, load_manifest
 from muq_plugins.data.scan import available_cores, check_data_folder, scan_folder
@@ -186,8 +186,11 @@ def write_shards(
             for number, shard in share:
                 done = folder / DONE / f"{number:06d}.json"
                 if done.is_file():
-                    _check_done(folder, number, shard, encoding, read_json(done))
-                else:
+                    found = read_json(done)
+                    _check_done(folder, number, shard, encoding, found)
+                    if _can_be_more(shard, found, encoding):
+                        done.unlink()
+                if not done.is_file():
                     _write_shard(folder, number, shard, encoding, pool)
                 bar.update(len(shard))
     names = (folder / DONE / f"{number:06d}.json" for number in range(len(plan)))
@@ -241,6 +244,8 @@ def _check_done(
         if clip is None:
             if job.id not in left_out:
                 words = f"{job.file} was not in it"
+            elif may_pass(left_out[job.id]["reason"]):
+                continue
             elif (now := _stamp(job)) != left_out[job.id].get("source", now):
                 words = f"{job.file} was no recording to use then, and has changed"
         elif not clip.name.endswith(f".{encoding}"):
@@ -258,6 +263,16 @@ def _check_done(
             f"{folder / tar_name(number)} was made of other music or with other "
             f"settings: {words}. Give another --out, or an empty one."
         )
+
+
+def _can_be_more(shard: list[Job], done: dict, encoding: str) -> bool:
+    """Whether a recording that could not be read then can be read now."""
+    passing = {clip["id"] for clip in done["left_out"] if may_pass(clip["reason"])}
+    return any(
+        not isinstance(_encoded(job, encoding), AudioError)
+        for job in shard
+        if job.id in passing
+    )
 
 
 def _stamp(job: Job) -> list[int] | None:

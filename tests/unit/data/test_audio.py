@@ -15,6 +15,7 @@ from muq_plugins.data.audio import (
     AudioError,
     audio_info,
     check_audio,
+    may_pass,
     read_audio,
 )
 from muq_plugins.data.windows import read_blocks
@@ -286,6 +287,24 @@ def test_file_name_that_is_not_utf8(tmp_path):
     except OSError:
         pytest.skip("this file system takes UTF-8 names only")
     assert read_audio(path).shape == (12000,)
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [(soundfile.LibsndfileError(2), "unreadable"), (MemoryError(), "too large")],
+)
+def test_a_disk_or_memory_that_fails_is_no_fault_of_the_file(
+    tmp_path, monkeypatch, error, reason
+):
+    path = write(tmp_path / "a.wav", 24000, 0.5)
+
+    def fail(*args, **kwargs):
+        raise error
+
+    monkeypatch.setattr(soundfile.SoundFile, "read", fail)
+    assert check_audio(path).reason == reason and may_pass(reason)
+    with pytest.raises(AudioError, match=f"a.wav: {reason}"):
+        read_audio(path)
 
 
 def test_error_survives_pickling():

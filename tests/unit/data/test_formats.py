@@ -119,7 +119,7 @@ def test_a_playlist_is_not_followed(tmp_path):
 def test_without_pyav_the_message_says_what_to_install(tmp_path, monkeypatch):
     path = recordings.encode(tmp_path / "a.m4a", music(1), RATE, "ipod", "aac")
     monkeypatch.setitem(__import__("sys").modules, "av", None)
-    with pytest.raises(AudioError, match="a.m4a: undecodable .*pip install av"):
+    with pytest.raises(AudioError, match="a.m4a: needs FFmpeg .*pip install av"):
         audio_info(path)
 
 

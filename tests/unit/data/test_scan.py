@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from muq_plugins.data.manifest import load_manifest
 from muq_plugins.data.scan import scan_folder
 from muq_plugins.errors import UserError
 from muq_plugins.inference.cli.main import main
-from tests.unit.data.recordings import write_noise
+from tests.unit.data.recordings import encode, write_noise
 
 
 def write(path, seconds=2.0, level=0.5, **kinds):
@@ -191,6 +192,12 @@ def test_what_may_heal_is_not_remembered(music, monkeypatch):
         failing = AudioCheck(reason="unreadable", detail="System error.")
         patch.setattr(scan_files, "check_audio", lambda path: failing)
         assert scan(music).quarantined == {"unreadable": 1}
+    assert scan(music).quarantined == {}
+    tone = np.sin(np.arange(48000)[:, None] / 9)
+    encode(music / "a.m4a", 0.1 * tone, 24000, "ipod", "aac")
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "av", None)
+        assert scan(music).quarantined == {"needs FFmpeg": 1}
     assert scan(music).quarantined == {}
 
 

@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -190,6 +191,17 @@ def test_unreadable_audio_is_reported_and_limited(extract, tmp_path, manifest, t
     verified = json.loads((tmp_path / "b" / "verified.json").read_text("utf-8"))
     assert verified["failures"] == {"track1": "truncated"}
     assert verified["clips"] == 4
+
+
+def test_audio_that_is_gone_for_now_is_labelled_later(extract, tmp_path, manifest):
+    path = Path(manifest["track1"]["wav"])
+    path.rename(tmp_path / "elsewhere")
+    with pytest.raises(UserError, match=f"{path}: missing .*run the same command"):
+        extract(tmp_path / "a", max_bad_fraction=0.2)
+    (tmp_path / "elsewhere").rename(path)
+    extract(tmp_path / "a")
+    verified = json.loads((tmp_path / "a" / "verified.json").read_text("utf-8"))
+    assert verified["failures"] == {} and verified["clips"] == 5
 
 
 def test_audio_that_is_shorter_than_the_manifest_says(extract, tmp_path, manifest):

@@ -199,7 +199,11 @@ def test_a_recording_that_fails_late_is_told_and_left_out(music, tmp_path, capsy
     assert {clip["reason"] for clip in left_out} == {"truncated", "missing"}
     again = write_shards(jobs, tmp_path / "out", progress=False)
     assert again == (content, left_out)
-    write_noise(music / jobs[5].path, 1.0, seed=5)
+    write_noise(music / jobs[5].path, 1.0, seed=5)  # its disk is there again
+    content, left_out = write_shards(jobs, tmp_path / "out", progress=False)
+    assert content["clips"] == 11 and [c["reason"] for c in left_out] == ["truncated"]
+    assert list(check_shards(tmp_path / "out"))
+    write_noise(path, 1.0, seed=3)
     with pytest.raises(UserError, match="no recording to use then, and has changed"):
         write_shards(jobs, tmp_path / "out", progress=False)
 
