@@ -3,6 +3,7 @@
 import math
 import pickle
 import re
+import struct
 
 import numpy as np
 import pytest
@@ -179,15 +180,35 @@ def test_truncation_that_libsndfile_hides(tmp_path, extension):
         audio_info(path)
 
 
-def test_streamed_wav_is_not_truncated(tmp_path):
-    # A program that writes to a pipe cannot know the size: it writes the largest.
-    path = write(tmp_path / "a.wav", 24000, 1.0)
+@pytest.mark.parametrize(
+    ("extension", "place", "skipped", "form", "stated", "reason"),
+    [
+        # A program that writes to a pipe cannot know the size: it writes the largest.
+        ("wav", b"data", 4, "<I", 0xFFFFFFFF, None),
+        ("wav", b"data", 4, "<I", 0xFFFFFFFF - 44, None),
+        ("wav", b"data", 4, "<I", 0x7FFFF000 - 36, None),
+        ("wav", b"data", 4, "<I", 0x80000000, None),
+        ("aiff", b"SSND", 4, ">I", 0x7F000008, None),
+        ("w64", b"riff", 16, "<q", -1, None),
+        # Hours of which the rest was lost.
+        ("wav", b"data", 4, "<I", 3_000_000_000, "truncated"),
+        ("wav", b"data", 4, "<I", 4_200_000_000, "truncated"),
+        ("aiff", b"SSND", 4, ">I", 3_000_000_000, "truncated"),
+        ("w64", b"riff", 16, "<q", 3_000_000_000, "truncated"),
+        ("w64", b"riff", 16, "<q", 20_000_000_000, "truncated"),
+        ("rf64", b"ds64", 24, "<Q", 20_000_000_000, "truncated"),
+    ],
+)
+def test_sizes_that_no_file_has(
+    tmp_path, extension, place, skipped, form, stated, reason
+):
+    path = write(tmp_path / f"a.{extension}", 24000, 1.0)
     content = bytearray(path.read_bytes())
-    at = content.index(b"data") + 4
-    content[at : at + 4] = b"\xff\xff\xff\xff"
+    struct.pack_into(form, content, content.index(place) + skipped, stated)
     path.write_bytes(content)
-    assert check_audio(path).reason is None
-    assert read_audio(path).shape == (24000,)
+    assert check_audio(path).reason == reason
+    if reason is None:
+        assert read_audio(path).shape == (24000,)
 
 
 def test_flac_without_length(tmp_path):
