@@ -11,6 +11,7 @@ import os
 import re
 import tarfile
 import time
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -30,6 +31,9 @@ _BLOCKS = 4  # that are kept
 TRIES = 5
 PAUSE = 0.5
 TIMEOUT = 60.0  # seconds that one answer may take
+# What stores call a digest or the time of an object.
+_MARKS = ("ETag", "etag", "Content-MD5", "md5Hash", "blob_id", "Last-Modified")
+_MARKS += ("LastModified", "last_modified", "mtime", "created")
 _FINAL = (FileNotFoundError, PermissionError, IsADirectoryError, NotImplementedError)
 
 _Answer = TypeVar("_Answer")
@@ -70,11 +74,18 @@ def is_remote(path: str | os.PathLike) -> bool:
 
 
 def size_and_time(path: str | os.PathLike) -> tuple[int, int]:
-    """How many bytes there are, and when they changed (ns), where that is known."""
+    """How many bytes there are, and what changes with them, where that is known.
+
+    It is a time (ns); of an object a number of its own, and 0 for a part of one, as it
+    would cost a request.
+    """
     place = Place.of(path)
     if is_remote(place.file):
-        size = place.end if place.end is not None else object_size(place.file)
-        return size - place.begin, 0
+        if place.end is not None:
+            return place.end - place.begin, 0
+        about = _about(place.file)
+        mark = next((about[name] for name in _MARKS if about.get(name)), None)
+        return about["size"], 0 if mark is None else zlib.crc32(str(mark).encode())
     status = os.stat(place.file)
     end = place.end if place.end is not None else status.st_size
     return end - place.begin, status.st_mtime_ns
@@ -245,7 +256,18 @@ def read_object(url: str, begin: int | None = None, end: int | None = None) -> b
 
 def object_size(url: str) -> int:
     """How many bytes an object has."""
-    return _persistently(url, lambda store, path: _answer(store, "info", path))["size"]
+    return _about(url)["size"]
+
+
+def _about(url: str) -> dict[str, Any]:
+    """What a store knows of an object."""
+    about = _persistently(url, lambda store, path: _answer(store, "info", path))
+    if about.get("size") is None:
+        raise UserError(
+            f"{url}: the server does not say how many bytes it has (Content-Length). "
+            "Copy it to a disk, or to another server."
+        )
+    return about
 
 
 def list_objects(url: str) -> list[str]:

@@ -45,8 +45,12 @@ class Store(http.server.SimpleHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     failures = 0  # answers that are 503 from now on
     ranges = True
+    lengths = True
     delay = 0.0
     asked: list = []
+
+    def do_HEAD(self):
+        super().do_HEAD() if self.lengths else self.send_error(405)
 
     def do_GET(self):
         type(self).asked.append(self.path)
@@ -66,7 +70,10 @@ class Store(http.server.SimpleHTTPRequestHandler):
             content, status = content[int(wanted[1]) : int(wanted[2]) + 1], 206
         self.send_response(status)
         self.send_header("Accept-Ranges", "bytes")
-        self.send_header("Content-Length", str(len(content)))
+        if self.lengths:
+            self.send_header("Content-Length", str(len(content)))
+        else:
+            self.send_header("Connection", "close")
         self.end_headers()
         self.wfile.write(content)
 
@@ -178,6 +185,10 @@ def test_what_a_store_cannot_do_is_told(store, shards, tmp_path, monkeypatch):
     monkeypatch.setattr(sources, "TRIES", 2)
     refused(r"recording.*cannot be read \(FSTimeoutError; tried 2 times\)")
     server.delay = 0.0
+    server.lengths = False
+    with pytest.raises(UserError, match="0.tar: .*does not say how many bytes it has"):
+        sources.object_size(f"{address}/audio/recording.000000.tar")
+    server.lengths = True
     refused("x.tar does not exist: check", wav.replace("recording.000000", "x"))
     with pytest.raises(
         UserError, match="shards.json does not exist: check the address"
