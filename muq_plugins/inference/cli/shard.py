@@ -13,7 +13,17 @@ from muq_plugins.files import read_json
 from muq_plugins.inference.cli.options import check_installation, report_problems, say
 
 
+def _refuse_options(context: typer.Context, mode: str, taken: set[str]) -> None:
+    """Refuses the options that would do nothing beside another."""
+    for name in context.params:
+        given = context.get_parameter_source(name).name == "COMMANDLINE"
+        if given and name not in {"music", mode, *taken}:
+            option, other = (f"--{x.replace('_', '-')}" for x in (mode, name))
+            raise UserError(f"{option} takes no {other}: leave it out.")
+
+
 def shard(
+    context: typer.Context,
     music: Annotated[
         list[str],
         typer.Argument(
@@ -76,6 +86,7 @@ def shard(
     """
     check_installation()
     if check:
+        _refuse_options(context, "check", set())
         from muq_plugins.data.shards.index import check_shards
 
         for folder in music:
@@ -92,6 +103,10 @@ def shard(
     )
     from muq_plugins.data.shares import own_share
 
+    if index_only:
+        _refuse_options(context, "index_only", {"out", "workers"})
+        if len(music) > 1:
+            raise UserError(f"--index-only takes one MUSIC, not {len(music)}.")
     manifests = all(name.endswith(".json") for name in music)
     if not manifests and len(music) > 1:
         raise UserError(f"Give one folder of music, or manifests, not {len(music)}.")
@@ -103,7 +118,7 @@ def shard(
             "would be taken for each other: give a folder beside it."
         )
     cuts = music[0].endswith(CUTS)
-    if data_root is not None and (index_only or not (manifests or cuts)):
+    if data_root is not None and not (manifests or cuts):
         raise UserError("--data-root belongs to a manifest: leave it out.")
     root, unusable = data_root or os.path.dirname(music[0]) or ".", []
     if index_only:
