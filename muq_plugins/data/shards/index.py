@@ -203,6 +203,12 @@ def shard_manifests(
             entry = manifest_entry(path, audio, **labels)
             if is_remote(shard["tar"]) or os.path.isabs(shard["tar"]):
                 entry["wav"] = entry["wav"].removeprefix("{data_root}/")
+            if clip.id in entries:
+                other = entries[clip.id][0].path
+                raise UserError(
+                    f"{data_folder}: {other} and {clip.path} have the id {clip.id}: "
+                    "make the shards again, in another folder."
+                )
             entries[clip.id] = clip, entry
     parts = {clip.part for clip, _ in entries.values()}
     if parts == {None}:

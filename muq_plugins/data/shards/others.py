@@ -14,9 +14,15 @@ from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
-from muq_plugins.data.audio import AUDIO_EXTENSIONS, AudioCheck, check_audio
+from muq_plugins.data.audio import (
+    AUDIO_EXTENSIONS,
+    AudioCheck,
+    check_audio,
+    may_pass,
+)
+from muq_plugins.data.manifest import clip_ids
 from muq_plugins.data.scan import available_cores, judge
-from muq_plugins.data.shards.index import DONE, ShardedClip, below
+from muq_plugins.data.shards.index import DONE, ShardedClip, below, read_index
 from muq_plugins.data.shards.write import Job, finish, key_of, record_shard
 from muq_plugins.data.sources import (
     Part,
@@ -63,20 +69,28 @@ def from_webdataset(
     ):
         for number, tar in enumerate(tars):
             done = folder / DONE / f"{number:06d}.json"
-            if not done.is_file():
-                clips, left_out = _judged(tar, pool)
-                record_shard(folder, number, tar, clips, left_out)
-            elif not _is_index_of(read_json(done), tar):
+            before = read_json(done) if done.is_file() else None
+            if before is not None and not _is_index_of(folder, before, tar):
                 raise UserError(
                     f"{folder} is the index of other tars, or {tar} has changed: give "
                     "another --out, or an empty one."
                 )
+            if before is None or any(
+                may_pass(one["reason"]) for one in before["left_out"]
+            ):
+                clips, left_out = _judged(tar, pool)
+                record_shard(folder, number, tar, clips, left_out)
             bar.update()
         return finish(folder, len(tars), "as it was")
 
 
-def _is_index_of(done: dict[str, Any], tar: str) -> bool:
-    return (done["tar"], done["bytes"]) == (tar, size_and_time(tar)[0])
+def _is_index_of(folder: Path, done: dict[str, Any], tar: str) -> bool:
+    size, changed = size_and_time(tar)
+    sources = [clip.source for clip in read_index(folder, done)]
+    sources += [clip.get("source", [size, 0]) for clip in done["left_out"]]
+    # Once nobody asked a store when something had changed, nor what was left out.
+    same = all(source in ([size, changed], [size, 0]) for source in sources)
+    return same and (done["tar"], done["bytes"]) == (tar, size)
 
 
 def _judged(
@@ -92,17 +106,19 @@ def _judged(
 
     clips, left_out = [], []
     source = list(size_and_time(tar))
-    for sample, found, digest in pool.imap(check, _samples(tar)):
-        path = f"{PurePosixPath(tar).name}/{sample.key}"
+    samples = list(_samples(tar))
+    paths = [f"{PurePosixPath(tar).name}/{sample.key}" for sample in samples]
+    checked = zip(paths, clip_ids(paths), pool.imap(check, samples), strict=True)
+    for path, clip_id, (sample, found, digest) in checked:
         reason, detail = judge(found)
         if reason is not None:
             words = {"path": f"{tar}: {sample.name}", "detail": detail}
-            left_out.append({"id": path, "reason": reason, **words})
+            left_out.append({"id": path, "reason": reason, "source": source, **words})
             continue
         clips.append(
             ShardedClip(
                 key=key_of(path),
-                id=path.replace("/", "__"),
+                id=clip_id,
                 path=path,
                 part=None,
                 name=sample.name,
@@ -146,7 +162,7 @@ def _exists(path: str) -> bool:
 
 def _samples(tar: str) -> Iterator[_Sample]:
     """The samples of a tar: members that have the same name up to the first dot."""
-    labels: dict[str, dict[str, Any]] = {}
+    texts: dict[str, dict[str, bytes]] = {}
     audio: dict[str, tuple[str, int, int]] = {}
     with Part(tar) as file:
         try:
@@ -168,23 +184,30 @@ def _samples(tar: str) -> Iterator[_Sample]:
                             )
                         begin = found.offset_data
                         audio[key] = found.name, begin, begin + found.size
-                    elif extension in (".json", ".txt"):
+                    elif extension.endswith((".json", ".txt")):
                         content = members.extractfile(found).read()
-                        known = _known(f"{tar}: {found.name}", extension, content)
-                        labels.setdefault(key, {}).update(known)
+                        texts.setdefault(_stem(found.name), {})[found.name] = content
         except tarfile.TarError as error:
             raise UserError(
                 f"{tar} is no complete uncompressed tar ({error}): copy it again, or "
                 "unpack it and give the folder."
             ) from error
     for key, (name, begin, end) in audio.items():
-        yield _Sample(key, name, begin, end, labels.get(key, {}))
+        labels = {}
+        for stem in {key: None, _stem(name): None}:
+            for text, content in texts.get(stem, {}).items():
+                labels.update(_known(f"{tar}: {text}", content))
+        yield _Sample(key, name, begin, end, labels)
 
 
-def _known(place: str, extension: str, content: bytes) -> dict[str, Any]:
+def _stem(name: str) -> str:
+    return name.rpartition(".")[0]
+
+
+def _known(place: str, content: bytes) -> dict[str, Any]:
     """What a text beside the audio says."""
     try:
-        if extension == ".txt":
+        if place.lower().endswith(".txt"):
             return {"caption": content.decode().strip()}
         known = json.loads(content)
     except ValueError as error:

@@ -3,6 +3,7 @@
 import gzip
 import io
 import json
+import os
 import shutil
 import tarfile
 
@@ -10,8 +11,9 @@ import fsspec
 import pytest
 import torch
 
-from muq_plugins.data.audio import read_audio
+from muq_plugins.data.audio import AudioCheck, read_audio
 from muq_plugins.data.preparation import prepare_manifests
+from muq_plugins.data.shards import others
 from muq_plugins.data.shards.others import from_webdataset, jobs_of_cuts
 from muq_plugins.errors import UserError
 from muq_plugins.inference.cli.main import main
@@ -85,6 +87,10 @@ def test_webdataset_tars_are_heard_where_they_are(tmp_path, capsys):
     assert main(given) == 0 and main(["shard", "--check", str(out)]) == 0
     assert (out / "done/000000.json").stat().st_mtime_ns in before.values()
     tar = tmp_path / "tars" / "music-1.tar"
+    changed = tar.stat().st_mtime_ns + 1  # other music: tars are padded to a length
+    os.utime(tar, ns=(changed, changed))
+    assert main(given) == 2
+    assert f"{tar} has changed" in capsys.readouterr().err
     tar.write_bytes(tar.read_bytes() + bytes(512))
     with pytest.raises(UserError, match=r"music-1.tar has [\d,]+ bytes, .*.json sa"):
         prepare(out, tmp_path)
@@ -101,6 +107,68 @@ def test_webdataset_tars_of_a_store(tmp_path):
     for entry in manifests.train.values():
         assert entry["wav"].startswith("memory:///wds/music-")
         assert torch.equal(read_audio(entry["wav"]), read_audio(files[entry["path"]]))
+    from_webdataset("memory://wds", tmp_path / "index", progress=False)
+    memory.pipe("/wds/music-1.tar", memory.cat("/wds/music-1.tar"))
+    with pytest.raises(UserError, match="music-1.tar has changed"):
+        from_webdataset("memory://wds", tmp_path / "index", progress=False)
+
+
+def test_samples_whose_names_are_alike(tmp_path):
+    """Each has an id and the labels of its own name."""
+    sound = write_noise(tmp_path / "a.flac", 1.5).read_bytes()
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        for name in ("rock/a0", "rock__a0", "track.v2"):
+            add(tar, f"{name}.flac", sound)
+            add(tar, f"{name}.json", json.dumps({"name": name}).encode())
+        add(tar, "track.lyrics.txt", b"Not what it sounds like.")
+    from_webdataset(tmp_path / "a.tar", tmp_path / "index", progress=False)
+    parts = prepare(tmp_path / "index", tmp_path).parts.values()
+    entries = [entry for part in parts for entry in part.values()]
+    assert {e["name"] for e in entries} == {"rock/a0", "rock__a0", "track.v2"}
+    assert not any("caption" in entry for entry in entries)
+
+
+def test_an_index_with_an_id_twice_is_refused(tmp_path, monkeypatch):
+    write_tars(tmp_path)
+    monkeypatch.setattr(others, "clip_ids", lambda paths: ["one"] * len(paths))
+    from_webdataset(tmp_path / "tars", tmp_path / "index", progress=False)
+    with pytest.raises(UserError, match="music-0.tar/.* have the id one: .*another"):
+        prepare(tmp_path / "index", tmp_path)
+
+
+def test_what_could_not_be_heard_for_now_is_tried_again(tmp_path, monkeypatch):
+    write_tars(tmp_path)
+    given = tmp_path / "tars", tmp_path / "index"
+    with monkeypatch.context() as patch:
+        failing = AudioCheck(reason="unreadable", detail="System error.")
+        check = others.check_audio
+        patch.setattr(
+            others,
+            "check_audio",
+            lambda path: failing if "000003" in path else check(path),
+        )
+        content, left_out = from_webdataset(*given, progress=False)
+        assert content["clips"] == 8 and len(left_out) == 2
+    content, left_out = from_webdataset(*given, progress=False)
+    assert content["clips"] == 10 and not left_out
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (["--index-only", "--hours", "10"], "--index-only takes no --hours"),
+        (["--index-only", "--encoding", "flac"], "--index-only takes no --encoding"),
+        (["--index-only", "--data-root", "."], "--index-only takes no --data-root"),
+        (["--index-only", "a.json"], "--index-only takes one MUSIC, not 2"),
+        (["--check", "--out", "o"], "--check takes no --out"),
+        (["--check", "--index-only"], "--check takes no --index-only"),
+        (["--check", "--workers", "2"], "--check takes no --workers"),
+    ],
+)
+def test_options_that_would_do_nothing_are_refused(tmp_path, capsys, given, words):
+    out = [] if "--check" in given else ["--out", str(tmp_path / "index")]
+    assert main(["shard", "train.json", *given, *out]) == 2
+    assert words in capsys.readouterr().err
 
 
 def test_tars_that_are_none(tmp_path):
