@@ -4,8 +4,8 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -47,10 +47,17 @@ def replace_file(path: str | os.PathLike, content: bytes) -> None:
         partial.write_bytes(content)
 
 
-def sweep(folder: str | os.PathLike) -> None:
-    """Removes what writers that were killed have left; call it when there are none."""
-    for path in Path(folder).glob(".*.partial"):
-        path.unlink(missing_ok=True)
+def sweep(folder: str | os.PathLike, locks: Iterable[Path] = ()) -> None:
+    """Removes what writers that were killed have left.
+
+    Call it when there are none; nothing is done if one of theirs is held.
+    """
+    with ExitStack() as stack:
+        for lock in locks:
+            if not stack.enter_context(locked(lock.parent, lock.name, wait=False)):
+                return
+        for path in Path(folder).glob(".*.partial"):
+            path.unlink(missing_ok=True)
 
 
 def flush(path: str | os.PathLike) -> None:

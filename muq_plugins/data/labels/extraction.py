@@ -176,8 +176,9 @@ def verify(
         clip = clips[number * len(clips) // min(RECOMPUTED, len(clips))]
         shard, row = place[clip]
         _recompute(shard, row, number, windows, manifest[clip]["wav"])
-    sweep(folder)
-    for path in folder.glob(".share-*.lock"):
+    locks = list(folder.glob(".share-*.lock"))
+    sweep(folder, locks)  # other numbers of processes may do the same work
+    for path in locks:
         path.unlink(missing_ok=True)
     write_json(
         folder / VERIFIED_FILE,

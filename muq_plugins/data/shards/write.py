@@ -180,7 +180,7 @@ def write_shards(
     lock = ".lock" if world == 1 else f".lock-{rank}-of-{world}"
     with locked(folder, lock), ThreadPoolExecutor(threads) as pool:
         if world == 1:  # what another one writes looks like what a killed one left
-            sweep(folder / "audio")
+            sweep(folder / "audio", folder.glob(".lock-*"))
         total, hidden = sum(len(shard) for _, shard in share), not progress or rank > 0
         with tqdm(total=total, desc="Shards", unit="clip", disable=hidden) as bar:
             for number, shard in share:

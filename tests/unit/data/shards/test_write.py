@@ -24,7 +24,7 @@ from muq_plugins.data.shards.write import (
 )
 from muq_plugins.data.sources import Place, member
 from muq_plugins.errors import UserError
-from muq_plugins.files import write_json
+from muq_plugins.files import locked, write_json
 from muq_plugins.inference.cli.main import main
 from tests.unit.data.recordings import encode, write_noise
 
@@ -168,6 +168,18 @@ def test_several_processes_write_what_one_writes(music, tmp_path, monkeypatch):
         if path.is_file() and path.name != ".lock":
             other = tmp_path / "three" / path.relative_to(tmp_path / "one")
             assert other.read_bytes() == path.read_bytes()
+
+
+def test_one_process_beside_several_leaves_what_they_write(music, tmp_path):
+    jobs = jobs_of_folder(music, tmp_path / "scan", 2)
+    theirs = tmp_path / "out" / "audio" / ".theirs.partial"
+    theirs.parent.mkdir(parents=True)
+    theirs.touch()
+    with locked(tmp_path / "out", ".lock-1-of-2"):
+        write_shards(jobs, tmp_path / "out", progress=False)
+        assert theirs.exists()
+    write_shards(jobs, tmp_path / "out", progress=False)
+    assert not theirs.exists()
 
 
 def test_other_music_is_not_mixed_in(music, tmp_path):
