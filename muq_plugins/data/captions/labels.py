@@ -102,7 +102,7 @@ def has_labels(entry: dict[str, Any]) -> bool:
 
 def has_texts(entry: dict[str, Any]) -> bool:
     """Tells whether captions are taken from an entry instead of written from labels."""
-    return entry.get("instruments") is None and any(
+    return not entry.get("instruments") and any(
         entry.get(name) is not None for name in _TEXTS
     )
 

@@ -128,6 +128,7 @@ def test_tags_of_other_manifests_become_lists():
     assert found == {"jazz", "piano", "jazz, piano", "piano, jazz"}
     chinese = set(captions(60, {"tags": ["爵士", "钢琴"]}))
     assert {"爵士，钢琴", "钢琴、爵士"} <= chinese
+    assert set(captions(9, {"instruments": [], "tags": ["jazz"]})) == {"jazz"}
     both = captions(200, {"tags": ["jazz"], "caption": "A jazz song."}, plain_tags=0.5)
     assert 60 < both.count("jazz") < 140
 
