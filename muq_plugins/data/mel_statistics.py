@@ -68,9 +68,9 @@ def mel_statistics(
 ) -> tuple[float, float]:
     """Measures the statistics on a corpus once, and remembers them.
 
-    Up to 256 windows of 5 s are used, spread over the corpus. The results, one for
-    each setting of the spectrogram and each choice of clips, are kept in
-    ``mel_statistics.json`` in the folder; measuring again means deleting it. With
+    Up to 256 windows of 5 s are used, spread over the corpus, of few files several. The
+    results, one for each setting of the spectrogram and each choice of clips, are kept
+    in ``mel_statistics.json`` in the folder; measuring again means deleting it. With
     several processes the first one measures, and of several runs at the same time
     only one.
     """
@@ -135,7 +135,7 @@ def _statistics(
         manifest,
         WINDOW_SECONDS,
         BATCH_SIZE,
-        windows_per_clip=1,
+        windows_per_clip=-(-MAX_WINDOWS // len(manifest)),
         max_windows=MAX_WINDOWS,
         sample_rate=round(features.sample_rate),
     )

@@ -58,6 +58,21 @@ def test_every_setting_is_measured_once(manifest, tmp_path, measured_again):
     assert [entry["settings"]["n_fft"] for entry in read(tmp_path)] == [2048, 512]
 
 
+def test_a_long_file_is_measured_at_many_places(tmp_path):
+    """Not in its middle alone, which may be its loudest."""
+    wav = 0.3 * torch.randn(60 * 24000, generator=torch.Generator().manual_seed(0))
+    wav[: 27 * 24000] *= 0.001
+    wav[33 * 24000 :] *= 0.001
+    soundfile.write(tmp_path / "a.wav", wav.numpy(), 24000, subtype="FLOAT")
+    manifest = {"a": {"wav": str(tmp_path / "a.wav"), "duration": 60.0}}
+    mean, std = measure(2048, manifest, tmp_path)
+    features = LogMel(n_fft=2048)
+    features.set_statistics(0.0, 1.0)
+    whole = features(wav[None])[0]
+    assert mean == pytest.approx(float(whole.mean()), abs=1)
+    assert std == pytest.approx(float(whole.std()), rel=0.05)
+
+
 def test_other_spectrograms_have_their_own(manifest, tmp_path):
     """Also where those of log-mel spectrograms are given."""
     parts = nn.ModuleList([LogMel(), ConstantQ(num_bins=24, bins_per_octave=12)])
