@@ -93,6 +93,15 @@ def given_by_user() -> Iterator[None]:
         raise UserError(str(error)) from error
 
 
+@contextmanager
+def given_at(key: str) -> Iterator[None]:
+    """What is refused in this block stands at a key of a person's file."""
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{key}: {error}") from error
+
+
 def nearest(name: str, known: Iterable[str], cutoff: float = 0.0) -> str:
     """The known name that is most like a wrong one; empty if there is none."""
     close = difflib.get_close_matches(str(name), sorted(known), n=1, cutoff=cutoff)

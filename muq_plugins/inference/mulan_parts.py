@@ -63,6 +63,19 @@ class Towers(nn.ModuleDict):
     """All parts with weights, under the names they are saved by."""
 
 
+def check_towers(audio: type, text: type) -> None:
+    """Refuses towers that a folder could not name, which would be others once loaded.
+
+    What one of them inherits is no help: the class above it computes something else.
+    """
+    if audio is not AudioTower or text is not TextTower:
+        raise UserError(
+            f"A MuQ-MuLan needs an AudioTower and a TextTower, got {audio.__name__} "
+            f"and {text.__name__}: a folder holds no other towers. Put what is your "
+            f"own into the encoder, or train ContrastiveTraining in a loop of your own."
+        )
+
+
 @dataclass
 class MuLanParts:
     """What a MuQ-MuLan consists of; both towers must fit together."""
@@ -73,13 +86,7 @@ class MuLanParts:
     loss: ContrastiveLoss | None = None
 
     def __post_init__(self):
-        if not isinstance(self.audio, AudioTower) or not isinstance(
-            self.text, TextTower
-        ):
-            raise UserError(
-                f"A MuQ-MuLan needs an AudioTower and a TextTower, got "
-                f"{type(self.audio).__name__} and {type(self.text).__name__}."
-            )
+        check_towers(type(self.audio), type(self.text))
         if self.audio.latent_width != self.text.latent_width:
             raise UserError(
                 f"The audio tower has latents of {self.audio.latent_width}, the text "
@@ -92,6 +99,22 @@ class MuLanParts:
                 f"clip_seconds is {self.clip_seconds}: the encoder needs at least "
                 f"{least / self.audio.sample_rate:.3f} seconds."
             )
+
+    def describe(self) -> dict[str, Any]:
+        """What is needed to build them again, apart from weights and text model.
+
+        Raises TypeError if the encoder or the loss is no part.
+        """
+        return {
+            "kind": KIND,
+            "clip_seconds": self.clip_seconds,
+            "audio": {
+                "encoder": describe(self.audio.encoder),
+                "tower": self.audio.config,
+            },
+            "text": self.text.config,
+            "loss": None if self.loss is None else describe(self.loss),
+        }
 
     def module(self) -> Towers:
         """``audio``, ``text`` and, where there is one, ``loss``."""
@@ -115,21 +138,7 @@ def save_mulan(
     encoder or the loss is no part, which nobody could build again.
     """
     parts = MuLanParts(audio_tower, text_tower, clip_seconds, loss)
-    config = {
-        "kind": KIND,
-        "clip_seconds": clip_seconds,
-        "audio": {
-            "encoder": describe(audio_tower.encoder),
-            "tower": audio_tower.config,
-        },
-        "text": text_tower.config,
-        "loss": None,
-    }
-    if loss is not None:  # its parameters are among the weights
-        config["loss"] = {
-            "class": describe(loss)["class"],
-            "max_temperature": round(math.exp(loss.max_log_temperature), 6),
-        }
+    config = parts.describe()
     if heard:
         config[TRAINED_ON] = heard
     tensors = {
@@ -173,9 +182,11 @@ def load_mulan(
         text_tower = TextTower.from_folder(texts, pretrained=False, **config["text"])
         loss = None
         if (kept := config["loss"]) is not None:
-            limit = kept["max_temperature"]  # the temperature is among the weights
-            arguments = {"temperature": min(10.0, limit), "max_temperature": limit}
-            loss = build({"class": kept["class"], "arguments": arguments})
+            if "arguments" not in kept:  # before folders described all of them
+                limit = kept["max_temperature"]  # the temperature is among the weights
+                arguments = {"temperature": min(10.0, limit), "max_temperature": limit}
+                kept = {"class": kept["class"], "arguments": arguments}
+            loss = build(kept)
         parts = MuLanParts(audio_tower, text_tower, config["clip_seconds"], loss)
     except (KeyError, TypeError) as error:
         raise UserError(

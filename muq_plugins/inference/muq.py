@@ -54,7 +54,12 @@ from muq_plugins.lobes.features import TeacherFeatures
 from muq_plugins.lobes.finite import check_computed
 from muq_plugins.lobes.int8 import to_int8
 from muq_plugins.lobes.lengths import lengths_on
-from muq_plugins.lobes.parts import build, describe, encoder_fingerprint
+from muq_plugins.lobes.parts import (
+    attribute,
+    build,
+    describe,
+    encoder_fingerprint,
+)
 
 # MuQ's own encoder, whose folders hold its arguments only; any other names its class.
 MUQ_ENCODER = "muq_encoder"
@@ -598,6 +603,16 @@ def save_muq(folder: str | Path, encoder: nn.Module, heard: str = "") -> Path:
     return save_folder(
         folder, encoder.state_dict(), config, hyperparameters, loadable="encoder"
     )
+
+
+def check_encoder(encoder: nn.Module) -> None:
+    """Refuses an encoder that could not be saved or probed once it is trained.
+
+    Raises TypeError if it is no part, ValueError if it lacks what its contract names.
+    """
+    for name in ("num_layers", "min_samples", "features", "config"):
+        attribute(encoder, name)
+    describe(encoder)
 
 
 def _load_encoder(folder: Path, config: dict[str, Any]) -> nn.Module:

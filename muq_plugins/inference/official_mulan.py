@@ -249,7 +249,9 @@ def _loss(
         shown_as=lambda name: f"mulan.contrast.{CONTRAST.get(name, name)}",
     )
     found = loss.log_temperature.item()
-    loss.max_log_temperature = max(loss.max_log_temperature, found)
+    if found > loss.max_log_temperature:
+        loss.max_log_temperature = found
+        loss.arguments["max_temperature"] = math.exp(found)  # as it is built again
     return loss
 
 

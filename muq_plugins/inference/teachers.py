@@ -110,6 +110,16 @@ def credits_of(stage: nn.Module) -> Iterator[str]:
     yield from dict.fromkeys(filter(None, found))
 
 
+def check_head(head: nn.Module) -> None:
+    """Refuses a head that `save_vectors` could not make an audio tower of."""
+    if type(head) is not TowerHead:
+        raise UserError(
+            f"modules.pretrain.objectives.distillation.head is a "
+            f"{type(head).__name__}, but an audio tower can be made of a TowerHead "
+            f"alone: take that, or set save_vectors to null."
+        )
+
+
 def save_vectors(
     folder: str | Path,
     encoder: nn.Module,

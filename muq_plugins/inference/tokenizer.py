@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from muq_plugins.inference.muq import teacher_features
 from muq_plugins.lobes import LogMel, ResidualVQ, StackedFrames, Target
 from muq_plugins.lobes.features import TeacherFeatures
 from muq_plugins.lobes.lengths import lengths_on
-from muq_plugins.lobes.parts import build, describe
+from muq_plugins.lobes.parts import attribute, build, describe
 from muq_plugins.lobes.target import Crops, mark_trained
 
 KIND = "tokenizer"
@@ -135,6 +136,21 @@ def save_tokenizer(folder: str | Path, target: Target, hyperparameters: str) -> 
     return save_folder(folder, target.state_dict(), config, hyperparameters)
 
 
+def check_tokenizer(target: nn.Module) -> None:
+    """Refuses a target whose quantizer could not be trained apart from it, or saved.
+
+    Raises UserError if it has several views: which of them a tokenizer belongs to,
+    nobody says. ValueError if its parts do not say what codes depend on.
+    """
+    if not isinstance(target, Target):
+        raise UserError(
+            f"A {type(target).__name__} takes no trained tokenizer: its quantizers are "
+            f"used as they are made. Set tokenizer and tokenizer_folder to null, or "
+            f"choose a target of one view."
+        )
+    json.dumps(_identity(target))
+
+
 def _find_tokenizer(source: str | Path) -> Path:
     """The inference folder of a tokenizer's run, or of a pre-training's first stage."""
     stage = packaged(source) / "tokenizer"
@@ -145,15 +161,9 @@ def load_tokenizer(target: Target, source: str | Path) -> None:
     """Loads a trained tokenizer into a target, strictly.
 
     Raises NoModel if there is none, UserError if it does not fit, with the settings
-    that differ, or if the target has several views: which of them a tokenizer belongs
-    to, nobody says.
+    that differ, and what `check_tokenizer` does.
     """
-    if not isinstance(target, Target):
-        raise UserError(
-            f"A {type(target).__name__} takes no trained tokenizer: its quantizers are "
-            f"used as they are made. Set tokenizer and tokenizer_folder to null, or "
-            f"choose a target of one view."
-        )
+    check_tokenizer(target)
     folder = _find_tokenizer(source)
     found, expected = read_config(folder), _identity(target)
     differences = [
@@ -262,13 +272,13 @@ def _identity(target: Target) -> dict[str, Any]:
     return {
         "kind": KIND,
         "features": type(target.features).__name__,
-        "features_config": target.features.config,
+        "features_config": attribute(target.features, "config"),
         "quantizer": type(target.quantizer).__name__,
         "sample_rate": target.sample_rate,
         "frame_rate": target.frame_rate,
         "num_codebooks": target.num_codebooks,
         "codebook_size": target.codebook_size,
-        **target.quantizer.config,
+        **attribute(target.quantizer, "config"),
     }
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from muq_plugins.lobes.lengths import absolute_lengths, relative_lengths
-from muq_plugins.lobes.parts import part
+from muq_plugins.lobes.parts import attribute, part
 
 
 class Standardised(nn.Module):
@@ -95,10 +95,13 @@ class StackedFrames(nn.Module):
         super().__init__()
         self.features = features
         self.num_frames = num_frames
-        self.config = {"num_frames": num_frames, "features": features.config}
-        self.sample_rate = features.sample_rate
-        self.frame_rate = features.frame_rate / num_frames
-        self.output_size = features.output_size * num_frames
+        self.config = {
+            "num_frames": num_frames,
+            "features": attribute(features, "config"),
+        }
+        self.sample_rate = attribute(features, "sample_rate")
+        self.frame_rate = attribute(features, "frame_rate") / num_frames
+        self.output_size = attribute(features, "output_size") * num_frames
 
     def forward(
         self, wavs: Tensor, wav_lens: Tensor | None = None
@@ -186,10 +189,10 @@ class KeptFrames(nn.Module):
             raise ValueError(f"every must be at least 1 frame, got {every}.")
         self.features = features
         self.every = every
-        self.config = {"every": every, "features": features.config}
-        self.sample_rate = features.sample_rate
-        self.frame_rate = features.frame_rate / every
-        self.output_size = features.output_size
+        self.config = {"every": every, "features": attribute(features, "config")}
+        self.sample_rate = attribute(features, "sample_rate")
+        self.frame_rate = attribute(features, "frame_rate") / every
+        self.output_size = attribute(features, "output_size")
 
     def forward(
         self, wavs: Tensor, wav_lens: Tensor | None = None

@@ -12,6 +12,7 @@ import hashlib
 import inspect
 import json
 from collections.abc import Callable, Mapping
+from types import NoneType
 from typing import Any, TypeVar
 
 import torch
@@ -98,27 +99,46 @@ def part(
 def describe(module: nn.Module) -> dict[str, Any]:
     """What is needed to build a part again, apart from its weights, as JSON holds it.
 
-    Raises TypeError if it, or a part inside it, is none.
+    Raises TypeError if it, or a part inside it, is none, or if it was made with what
+    JSON does not hold.
     """
     name = type(module).__name__
     if PARTS.get(name) is not type(module):
         raise TypeError(
-            f"A {name} cannot be saved: only parts can, which are made by "
-            f"muq_plugins.lobes.part. Those known are {', '.join(sorted(PARTS))}."
+            f"A {name} cannot be saved: only parts can. Write @part (from "
+            f"muq_plugins.lobes) above its class."
         )
-    arguments = {key: _plain(value) for key, value in module.arguments.items()}
+    arguments = {
+        key: _plain(value, f"{key} of {name}")
+        for key, value in module.arguments.items()
+    }
     return {"class": name, "arguments": arguments}
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: Any, what: str) -> Any:
     """An argument as JSON holds it."""
     if isinstance(value, nn.Module):
         return describe(value)
     if isinstance(value, Mapping):
-        return {str(key): _plain(inner) for key, inner in value.items()}
+        return {str(key): _plain(inner, what) for key, inner in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(inner) for inner in value]
+        return [_plain(inner, what) for inner in value]
+    if not isinstance(value, (str, int, float, NoneType)):
+        raise TypeError(
+            f"The argument {what} is a {type(value).__name__}, which cannot be saved: "
+            f"make it of numbers, words, lists and other parts."
+        )
     return value
+
+
+def attribute(module: nn.Module, name: str) -> Any:
+    """What a part must say of itself by its contract; ValueError if it does not."""
+    if not hasattr(module, name):
+        raise ValueError(
+            f"{type(module).__name__} has no attribute {name}, which its contract "
+            f"asks for: set self.{name} where it is made."
+        )
+    return getattr(module, name)
 
 
 def build(description: Mapping[str, Any], **given: Any) -> nn.Module:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from muq_plugins.lobes.finite import check_computed
 from muq_plugins.lobes.lengths import absolute_lengths, length_mask
+from muq_plugins.lobes.parts import attribute
 from muq_plugins.lobes.quantizers.base import Quantizer
 
 PADDING_CODE = -1  # stands in the place of codes beyond the end of a clip
@@ -60,16 +61,17 @@ class Target(Frozen):
 
     def __init__(self, features: nn.Module, quantizer: Quantizer):
         super().__init__()
-        if features.output_size != quantizer.input_size:
+        given, wanted = attribute(features, "output_size"), quantizer.input_size
+        if given != wanted:
             raise ValueError(
-                f"{type(features).__name__} gives vectors of {features.output_size} "
-                f"values, but {type(quantizer).__name__} quantizes vectors of "
-                f"{quantizer.input_size}: set input_size to {features.output_size}."
+                f"{type(features).__name__} gives vectors of {given} values, but "
+                f"{type(quantizer).__name__} quantizes vectors of {wanted}: set "
+                f"input_size to {given}."
             )
         self.features = features
         self.quantizer = quantizer
-        self.sample_rate = features.sample_rate
-        self.frame_rate = features.frame_rate
+        self.sample_rate = attribute(features, "sample_rate")
+        self.frame_rate = attribute(features, "frame_rate")
         self.num_codebooks = quantizer.num_codebooks
         self.codebook_size = quantizer.codebook_size
         self.requires_grad_(False)

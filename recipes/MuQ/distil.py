@@ -32,6 +32,7 @@ from muq_plugins.experiment import load_experiment, run_script, stages
 from muq_plugins.inference.export import export_onnx
 from muq_plugins.inference.mulan import MuQMuLan
 from muq_plugins.inference.muq import MuQ
+from muq_plugins.inference.teachers import check_head
 
 
 def onnx_states(path):
@@ -87,8 +88,11 @@ def compare_forms(experiment):
     # As it is listened to in training; of vectors of clips there is no frame rate.
     rates = features.sample_rate, getattr(features, "frame_rate", 0.0)
     teacher = (lambda wav: features(wav[None])[0][0]), (lambda states: states)
-    sizes = features.weights, 4 * features.weights
-    models = [Model("teacher", *teacher, *rates, *sizes)]
+    # Of features of one's own nobody has counted those of their teacher.
+    counted = getattr(
+        features, "weights", sum(p.numel() for p in features.parameters())
+    )
+    models = [Model("teacher", *teacher, *rates, counted, 4 * counted)]
     for name, (states, size) in forms.items():
         models.append(Model(name, states, say, *rates, weights, size))
     manifests = prepare_manifests(**hparams["data"])
@@ -106,6 +110,8 @@ def main(argv):
             f"{experiment.path} has no teacher whose states are to be said again: use "
             f"train.py, or a file that extends hparams/distil.yaml."
         )
+    if experiment.hparams["save_vectors"] is not None:
+        check_head(pretrain.objectives["distillation"].head)
     progress = stages([*stages_of(experiment.hparams), "comparison with the teacher"])
     train(experiment, progress)
     next(progress)

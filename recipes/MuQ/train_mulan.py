@@ -35,7 +35,7 @@ from muq_plugins.data.preparation import (
     prepare_manifests,
     read_captions,
 )
-from muq_plugins.errors import UserError, given_by_user
+from muq_plugins.errors import UserError, given_at, given_by_user
 from muq_plugins.evaluation.pages import headline, report
 from muq_plugins.evaluation.zero_shot.scores import evaluate_mulan, save_scores
 from muq_plugins.experiment import (
@@ -50,10 +50,11 @@ from muq_plugins.experiment import (
 )
 from muq_plugins.inference.folders import find_model
 from muq_plugins.inference.mulan import MuQMuLan, save_mulan
-from muq_plugins.inference.muq import MuQ
+from muq_plugins.inference.mulan_parts import MuLanParts, check_towers
+from muq_plugins.inference.muq import MuQ, check_encoder
 from muq_plugins.lobes.batch_norm import measure_batch_statistics
 from muq_plugins.lobes.mulan.text_models import check_text_model
-from muq_plugins.lobes.parts import encoder_fingerprint
+from muq_plugins.lobes.parts import describe, encoder_fingerprint
 
 # What the batch normalisation of an untrained encoder is measured on.
 BATCHES, CLIPS_AT_ONCE = 20, 16
@@ -79,6 +80,12 @@ def check(experiment):
                 f"captions_file is {hparams['captions_file']!r}, but data_folder is "
                 "null: give the folder of the recordings that they are of."
             )
+    towers = [hparams[name].func for name in ("audio_tower", "text_tower")]
+    towers = [getattr(tower, "__self__", tower) for tower in towers]  # of from_folder
+    if all(isinstance(tower, type) for tower in towers):  # what else makes them, later
+        check_towers(*towers)
+    with given_at("loss"):
+        describe(hparams["loss"])
     check_data(hparams["data"])
 
 
@@ -92,6 +99,8 @@ def load_encoder(experiment, manifests):
     if source == "untrained":
         stage = load_stage(experiment, hparams["pretraining"]).hparams
         encoder = stage["encoder"]
+        with given_at("pretraining: encoder"):
+            check_encoder(encoder)
         normalise(encoder, manifests, stage["mel_statistics"])
         # The tower keeps the running statistics of batch normalisation as they are,
         # so those of an encoder that has heard nothing would stay meaningless.
@@ -162,6 +171,10 @@ def train_mulan(experiment):
             audio_tower=hparams["audio_tower"](encoder),
             text_tower=hparams["text_tower"](source, pretrained=given),
         )
+        with given_at("stage"):  # as it is saved at the end
+            MuLanParts(
+                stage.audio_tower, stage.text_tower, hparams["clip_seconds"], stage.loss
+            ).describe()
         brain = MuLanBrain(
             captions=captions,
             modules={"mulan": stage},

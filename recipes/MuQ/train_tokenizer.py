@@ -24,7 +24,7 @@ from muq_plugins.brains import AtomicCheckpointer
 from muq_plugins.brains.processes import share_clips, world_size
 from muq_plugins.data.mel_statistics import normalise
 from muq_plugins.data.preparation import check_data, prepare_manifests
-from muq_plugins.errors import UserError
+from muq_plugins.errors import UserError, given_at
 from muq_plugins.evaluation.inspection import reconstruction_examples
 from muq_plugins.evaluation.pages import headline, report
 from muq_plugins.evaluation.run_files import save_diagnostics
@@ -35,7 +35,12 @@ from muq_plugins.experiment import (
     save_experiment,
     stages,
 )
-from muq_plugins.inference.tokenizer import load_tokenizer, save_tokenizer
+from muq_plugins.inference.muq import check_encoder
+from muq_plugins.inference.tokenizer import (
+    check_tokenizer,
+    load_tokenizer,
+    save_tokenizer,
+)
 from muq_plugins.lobes import TokenizerTraining
 from muq_plugins.lobes.parts import fingerprint
 from muq_plugins.lobes.target import mark_trained
@@ -89,11 +94,23 @@ def check(values):
             share_clips(*sizes, world_size(), prefix)
 
 
+def check_parts(hparams, module):
+    """Refuses parts that could not be saved once they are trained."""
+    if hasattr(module, "encoder"):
+        with given_at("encoder"):
+            check_encoder(module.encoder)
+    for name, wanted in targets_of(hparams).items():
+        if wanted["tokenizer_folder"] is not None or wanted["tokenizer"] is not None:
+            with given_at(f"targets.{name}.target" if name else "target"):
+                check_tokenizer(wanted["target"])
+
+
 def prepare(experiment, module, progress):
     """Opens the run folder, finds the music and what is given to learn from it."""
     hparams, folder = experiment.hparams, experiment.hparams["output_folder"]
     check(hparams)
     check_data(hparams["data"])
+    check_parts(hparams, module)
     given = [
         (wanted["target"], wanted["tokenizer_folder"], name)
         for name, wanted in targets_of(hparams).items()

@@ -21,6 +21,23 @@ labels: !new:muq_plugins.data.labels.StoredLabels
     context_seconds: 1.0
     folder: FOLDER/labels
 """
+OWN_PARTS = """
+from muq_plugins.lobes import AudioTower, InfoNCE, LogMel, MuQEncoder
+
+class Encoder(MuQEncoder):
+    pass
+
+class Spectrum(LogMel):
+    def __init__(self):
+        super().__init__(hop_length=960)
+        del self.config
+
+class Tower(AudioTower):
+    pass
+
+class Loss(InfoNCE):
+    pass
+"""
 STUDY = f"""
 extends: {experiment_file("study")}
 study: early
@@ -102,6 +119,43 @@ def test_files_of_other_recipes(tmp_path, script, command, message):
 def test_training(tmp_path, options, message):
     corpus = ["--data.corpus_folder", "FOLDER/corpus"]
     refused(tmp_path, "train.py", TINY, *corpus, *options, message=message)
+
+
+@pytest.mark.parametrize(
+    ("script", "text", "message"),
+    [
+        (
+            "train.py",
+            "encoder: !new:own_parts.Encoder {width: 32, num_layers: 1}",
+            r"^encoder: A Encoder cannot be saved.* @part",
+        ),
+        (
+            "train_tokenizer.py",
+            "target: {features: !new:own_parts.Spectrum {}}",
+            "^target: Spectrum has no attribute config",
+        ),
+        (
+            "train_mulan.py",
+            "audio_tower: !name:own_parts.Tower {latent_width: 16}",
+            "needs an AudioTower and a TextTower, got Tower",
+        ),
+        (
+            "train_mulan.py",
+            "loss: !new:own_parts.Loss {}",
+            "^loss: A Loss cannot be saved.* @part",
+        ),
+    ],
+)
+def test_parts_of_ones_own(tmp_path, monkeypatch, script, text, message):
+    """What could not be saved at the end."""
+    (tmp_path / "own_parts.py").write_text(OWN_PARTS)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "own_parts", raising=False)
+    base = TINY_MULAN if script == "train_mulan.py" else TINY
+    (tmp_path / "own.yaml").write_text(f"extends: {base}\n{text}\n")
+    options = [tmp_path / "own.yaml", "--data.corpus_folder", "FOLDER/corpus"]
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    refused(tmp_path, script, *options, message=message)
 
 
 @pytest.mark.parametrize(

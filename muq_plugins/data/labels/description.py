@@ -9,9 +9,9 @@ from typing import Any
 
 from muq_plugins.data.labels.windows import LabelWindows, track_samples
 from muq_plugins.data.sources import hash_file, size_and_time
-from muq_plugins.errors import UserError
+from muq_plugins.errors import UserError, given_by_user
 from muq_plugins.files import read_json, write_json
-from muq_plugins.lobes.parts import fingerprint
+from muq_plugins.lobes.parts import attribute, fingerprint
 from muq_plugins.lobes.target import Target
 
 DESCRIPTION_FILE = "labels.json"
@@ -39,13 +39,15 @@ def describe(
             f"Codebooks of {target.codebook_size} entries cannot be stored: labels "
             f"have 16 bits, which is enough for {MAX_ENTRIES}."
         )
+    with given_by_user():
+        config = attribute(target.features, "config")
+        quantizer_config = attribute(target.quantizer, "config")
     features = {
         "features": type(target.features).__name__,
-        "features_config": target.features.config,
+        "features_config": config,
         "quantizer": type(target.quantizer).__name__,
-        "quantizer_config": target.quantizer.config,
+        "quantizer_config": quantizer_config,
     }
-    config = getattr(target.features, "config", {})
     return {
         "format": FORMAT,
         "tokenizer": fingerprint(target, features),

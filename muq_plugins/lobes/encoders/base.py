@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from muq_plugins.lobes.lengths import absolute_lengths, length_mask, relative_lengths
-from muq_plugins.lobes.parts import part
+from muq_plugins.lobes.parts import attribute, part
 
 
 @dataclass
@@ -90,7 +90,10 @@ class ResampledEncoder(nn.Module):
         self.encoder = encoder
         # Everything needed to build the same encoder again, the one inside by its name.
         self.config: dict[str, Any] = {
-            "encoder": {"class": type(encoder).__name__, "arguments": encoder.config},
+            "encoder": {
+                "class": type(encoder).__name__,
+                "arguments": attribute(encoder, "config"),
+            },
             "frame_rate": float(frame_rate),
         }
         # New frames for each old one. Both rates are fractions of small numbers, which

@@ -86,7 +86,8 @@ class ContrastiveTraining(nn.Module):
             )
         if chunk_size is not None and chunk_size < 1:
             raise ValueError(f"chunk_size is {chunk_size}: give 1 or more, or null.")
-        if chunk_size is not None and text_tower.average_padding:
+        averages = getattr(text_tower, "average_padding", False)
+        if chunk_size is not None and averages:
             raise ValueError(
                 "With average_padding a latent depends on the other texts, so chunks "
                 "cannot equal the whole batch: switch off average_padding, or set "

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from muq_plugins.lobes.encoders.base import EncoderOutput
 from muq_plugins.lobes.masking import Masking
+from muq_plugins.lobes.parts import attribute
 from muq_plugins.lobes.target import Crops
 
 
@@ -327,14 +328,14 @@ def weighted_loss(
     return loss, {"loss": total.detach()}, {"loss": weight}
 
 
-def check_equal(attribute: str, unit: str, *parts: nn.Module) -> None:
-    """Refuses parts that do not fit together."""
-    first = parts[0]
+def check_equal(name: str, unit: str, *parts: nn.Module) -> None:
+    """Refuses parts that do not fit together, or do not say it."""
+    first, expected = parts[0], attribute(parts[0], name)
     for other in parts[1:]:
-        expected, found = getattr(first, attribute), getattr(other, attribute)
+        found = attribute(other, name)
         if expected != found:
             raise ValueError(
-                f"{attribute} differs: {type(first).__name__} has {expected:g} {unit}, "
+                f"{name} differs: {type(first).__name__} has {expected:g} {unit}, "
                 f"{type(other).__name__} has {found:g} {unit}. Change one of the two "
                 f"in the YAML, or resample explicitly between them."
             )

@@ -15,7 +15,8 @@ from muq_plugins.data.audio import AudioError, read_audio
 from muq_plugins.inference import folders
 from muq_plugins.inference.mulan import CLIPS_AT_ONCE, TEXTS_AT_ONCE, MuQMuLan
 from muq_plugins.inference.mulan_parts import save_mulan
-from muq_plugins.lobes import AudioTower, InfoNCE, SigmoidContrastive
+from muq_plugins.lobes import AudioTower, InfoNCE, SigmoidContrastive, part
+from muq_plugins.lobes.parts import PARTS
 from tests.unit.inference.edits import edit_config
 from tests.unit.inference.tiny_mulan import (
     roberta_with_pooler,
@@ -237,6 +238,28 @@ def test_towers_settings_and_loss_come_back(tmp_path, loss):
         assert abs(limit - loss.max_log_temperature) < 1e-6
 
 
+def test_a_loss_of_ones_own_comes_back(tmp_path):
+    @part
+    class Margin(InfoNCE):
+        def __init__(self, margin):
+            super().__init__(max_temperature=20.0)
+            self.margin = margin
+
+    try:
+        towers = AudioTower(tiny_encoder(), 16), tiny_text(tmp_path / "texts")
+        folder = save_mulan(tmp_path / "x", *towers, 1.5, Margin(0.3))
+        assert MuQMuLan.from_pretrained(folder).loss.margin == 0.3
+    finally:
+        del PARTS["Margin"]
+    edit_config(folder, {"loss": {"class": "InfoNCE", "max_temperature": 20.0}})
+    loss = MuQMuLan.from_pretrained(folder).loss  # of folders of before
+    assert loss.max_log_temperature == pytest.approx(np.log(20.0))
+
+
+class Tower(AudioTower):
+    """Computes something else than the class that a folder names."""
+
+
 def test_the_fingerprint_tells_models_apart(model, copied):
     assert MuQMuLan.from_pretrained(copied).fingerprint == model.fingerprint
     edit_config(copied, {"audio.encoder.arguments.dropout": 0.3})  # of training alone
@@ -329,6 +352,8 @@ def test_parts_that_do_not_fit_are_not_saved(
     towers = AudioTower(tiny_encoder(), latent_width), tiny_text(tmp_path / "texts")
     with pytest.raises((ValueError, TypeError), match=message):
         save_mulan(tmp_path / "x", *towers[:: -1 if swapped else 1], seconds, loss)
+    with pytest.raises(ValueError, match="a TextTower, got Tower and TextTower"):
+        save_mulan(tmp_path / "x", Tower(tiny_encoder(), 16), towers[1], 1)
     assert not (tmp_path / "x").exists()
 
 

@@ -7,8 +7,13 @@ import torch
 
 from muq_plugins.errors import UserError
 from muq_plugins.inference.muq import save_muq
-from muq_plugins.inference.teachers import credit, teacher_states, teacher_vectors
-from muq_plugins.lobes import MuQEncoder
+from muq_plugins.inference.teachers import (
+    check_head,
+    credit,
+    teacher_states,
+    teacher_vectors,
+)
+from muq_plugins.lobes import MuQEncoder, TowerHead
 from tests.unit.inference.tiny_mulan import tiny_encoder, tiny_mulan
 
 
@@ -29,6 +34,15 @@ def test_a_run_teaches_its_last_layer_or_a_mean_of_several(run):
     pairs = last(wavs)[0][:, :24].unflatten(1, (12, 2)).mean(2)
     torch.testing.assert_close(halved(wavs)[0], pairs)
     assert halved.config["teacher"] == last.config["teacher"]
+
+
+def test_a_head_that_makes_no_tower_is_refused():
+    class Head(TowerHead):
+        """What it computes, an AudioTower does not."""
+
+    check_head(TowerHead(32, 16))
+    with pytest.raises(UserError, match="distillation.head is a Head"):
+        check_head(Head(32, 16))
 
 
 def test_the_package_teaches_too():

@@ -8,6 +8,7 @@ import torch
 from muq_plugins.lobes import (
     BlockMasking,
     CodePrediction,
+    KeptFrames,
     LogMel,
     MaskedPrediction,
     MultiCodebookHead,
@@ -146,6 +147,34 @@ def test_what_does_not_fit_is_refused(changes, words):
     given |= {"objectives": {"a": codes()}, "weights": None}
     with pytest.raises(ValueError, match=words):
         Pretraining(**{**given, **changes})
+
+
+class Silent(BlockMasking):
+    def __init__(self):
+        super().__init__()
+        del self.frame_rate
+
+
+class Spectrum(LogMel):
+    def __init__(self):
+        super().__init__()
+        del self.config
+
+
+class Headless(MultiCodebookHead):
+    def __init__(self):
+        super().__init__(32, 2, 16)
+        del self.num_codebooks
+
+
+def test_what_a_part_of_ones_own_does_not_say_is_named():
+    with pytest.raises(ValueError, match="Silent has no attribute frame_rate"):
+        Pretraining(Silent(), encoder(), {"a": codes()})
+    for wrapper in (StackedFrames, KeptFrames):
+        with pytest.raises(ValueError, match="Spectrum has no attribute config"):
+            wrapper(Spectrum(), 4)
+    with pytest.raises(ValueError, match="Headless has no attribute num_codebooks"):
+        CodePrediction(codes().target, Headless())
 
 
 def test_a_frozen_encoder_is_told(caplog):

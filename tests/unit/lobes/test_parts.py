@@ -3,6 +3,7 @@
 import copy
 import inspect
 import json
+from pathlib import PosixPath
 
 import pytest
 import torch
@@ -89,6 +90,8 @@ def test_of_a_family_each_class_speaks_for_itself():
             describe(Nobody(2.0))
         with pytest.raises(TypeError, match="A Nobody cannot be saved"):
             describe(StackedFrames(Nobody(2.0)))
+        with pytest.raises(TypeError, match="gain of Louder is a PosixPath"):
+            describe(Louder(PosixPath("x")))
     finally:
         del PARTS["Louder"]
 

@@ -181,3 +181,5 @@ def test_parts_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match="average_padding.*chunk_size to null"):
         type(stage)(stage.audio_tower, padding, InfoNCE(), 2)
     assert type(stage)(stage.audio_tower, padding, InfoNCE()).chunk_size is None
+    del padding.average_padding  # a tower of one's own may not know of it
+    assert type(stage)(stage.audio_tower, padding, InfoNCE(), 2).chunk_size == 2
