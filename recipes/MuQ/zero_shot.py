@@ -72,6 +72,7 @@ def evaluate(model, clips, prompts, latents_folder, progress):
         "fingerprint": model.fingerprint,
         "data": clips.name,
         "clips": len(clips.files),
+        "groups": len(set(clips.groups)),
         "clip_seconds": model.clip_seconds,
     }
     audio = audio_latents(model, clips.files, latents_folder, progress)

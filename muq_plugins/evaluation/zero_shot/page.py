@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from muq_plugins.evaluation.intervals import FEWEST_GROUPS
 from muq_plugins.evaluation.page import (
     Fact,
     Page,
@@ -83,10 +84,20 @@ def _verdicts(scores: dict) -> Iterator[Verdict]:
             f"{alike:.4f}. Its text tower, or a file of it, is broken or untrained, "
             "and no score here means anything",
         )
+    clips = scores["clips"]
+    groups = scores.get("groups", clips)  # not known of older scores
     for _, name, found, chance in _summary(scores):
-        if name and found["low"] > chance:
+        if not name:
+            continue
+        if groups < FEWEST_GROUPS or chance >= 1:
+            yield Verdict(
+                "undecided",
+                f"{clips} clips, in {groups} groups, are too few to say whether {name} "
+                "is above chance",
+            )
+        elif found["low"] > chance:
             yield Verdict("good", f"{name} is above chance")
-        elif name:
+        else:
             yield Verdict(
                 "warning",
                 f"{name} is not above chance: its interval starts at "

@@ -13,7 +13,7 @@ from muq_plugins.evaluation.zero_shot.scores import (
 )
 
 
-def test_the_report_shows_every_number_beside_chance(folder, tmp_path, load):
+def test_the_report_shows_every_number_beside_chance(folder, tmp_path, load, caplog):
     clips = load()
     audio = np.array([[1.0, 0, 0], [0.6, 0, 0.8], [-1, 0, 0]])
     retrieval = caption_scores(clips, audio, ["loud", "calm"], np.eye(3)[[0, 2]])
@@ -21,7 +21,8 @@ def test_the_report_shows_every_number_beside_chance(folder, tmp_path, load):
         "model": "mine",
         "fingerprint": "1ec3",
         "data": clips.name,
-        "clips": 3,
+        "clips": 30,
+        "groups": 5,
         "clip_seconds": 10.0,
         "prompts": ["{tag} music"],
         "tagging": plain(tag_scores(clips, audio, np.eye(3))),
@@ -45,6 +46,18 @@ def test_the_report_shows_every_number_beside_chance(folder, tmp_path, load):
     dead = np.array([[1.0, 0.02], [1.0, 0.0], [2.0, 0.01]])
     assert least_similarity(dead) > 0.99 and least_similarity(dead[:1]) is None
     assert least_similarity(np.eye(2)) == 0
+    # Of so few nothing is known, be the number 1 or that of guessing.
+    perfect = {"accuracy": {"value": 1.0, "low": 1.0, "high": 1.0, "chance": 0.5}}
+    for changes, words in (
+        ({"groups": 1, **perfect}, "in 1 groups, are too few to say whether accuracy"),
+        ({"clips": 3, "groups": None, **perfect}, "undecided: 3 clips, in 3 groups"),
+        ({}, "whether text to music, R@10"),
+    ):
+        few = {k: v for k, v in {**scores, **changes}.items() if v is not None}
+        caplog.clear()
+        save_zero_shot(tmp_path / "few", few)
+        zero_shot_report(tmp_path / "few")
+        assert words in caplog.text
     save_zero_shot(tmp_path / "dead", {**scores, "texts_alike": least_similarity(dead)})
     broken, _ = zero_shot_report(tmp_path / "dead")
     assert "all texts are the same to this model" in broken.read_text()
