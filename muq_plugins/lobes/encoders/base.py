@@ -107,6 +107,22 @@ class ResampledEncoder(nn.Module):
         shortest = ceil(1 / self.ratio) * encoder.sample_rate / encoder.frame_rate
         self.min_samples = max(encoder.min_samples, ceil(shortest))
 
+    def requires_grad_(self, requires_grad: bool = True) -> ResampledEncoder:
+        """Leaves to the encoder inside what of it learns: it has all parameters.
+
+        Arguments
+        ---------
+        requires_grad : bool
+            Whether it learns.
+
+        Returns
+        -------
+        ResampledEncoder
+            This encoder.
+        """
+        self.encoder.requires_grad_(requires_grad)
+        return self
+
     @property
     def features(self) -> nn.Module | None:
         """The spectrogram of the encoder inside, if it has one."""

@@ -102,10 +102,6 @@ class PretrainedSpeechEncoder(nn.Module):
         # is ours, on the waveform.
         settings.layerdrop = 0.0
         settings.apply_spec_augment = False
-        if hasattr(self.model, "masked_spec_embed"):
-            self.model.masked_spec_embed.requires_grad_(False)
-        if freeze_feature_extractor:
-            self.model.feature_extractor._freeze_parameters()
         # Everything needed to build the same encoder again without its source.
         self.config: dict[str, Any] = {
             "sample_rate": sample_rate,
@@ -125,6 +121,28 @@ class PretrainedSpeechEncoder(nn.Module):
         self.width = settings.hidden_size
         self.num_layers = settings.num_hidden_layers
         self.min_samples = round(sample_rate / self.frame_rate)
+        self.requires_grad_()
+
+    def requires_grad_(self, requires_grad: bool = True) -> PretrainedSpeechEncoder:
+        """Has all of it learn that is not frozen for good, or nothing.
+
+        Arguments
+        ---------
+        requires_grad : bool
+            Whether it learns.
+
+        Returns
+        -------
+        PretrainedSpeechEncoder
+            This encoder.
+        """
+        super().requires_grad_(requires_grad)
+        # Nothing uses it, and processes would wait for its gradient.
+        if hasattr(self.model, "masked_spec_embed"):
+            self.model.masked_spec_embed.requires_grad_(False)
+        if self.config["freeze_feature_extractor"]:
+            self.model.feature_extractor._freeze_parameters()
+        return self
 
     def forward(self, wavs: Tensor, wav_lens: Tensor | None = None) -> EncoderOutput:
         """Encodes waveforms.

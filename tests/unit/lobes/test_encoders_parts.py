@@ -236,6 +236,9 @@ def test_loading_leaves_the_random_state_alone(speech_folder):
 def test_a_frozen_feature_extractor_is_not_trained(speech_folder):
     encoder = PretrainedSpeechEncoder(speech_folder, freeze_feature_extractor=True)
     encoder.train()
+    # As encoders are given, and learn again
+    ResampledEncoder(encoder, 25.0).requires_grad_(False).requires_grad_()
+    assert not encoder.model.masked_spec_embed.requires_grad
     encoder(torch.randn(1, 24000)).last_hidden_state.square().sum().backward()
     model = encoder.model
     assert all(p.grad is None for p in model.feature_extractor.parameters())
