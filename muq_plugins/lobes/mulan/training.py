@@ -14,6 +14,7 @@ from muq_plugins.lobes.mulan.contrastive import (
     gather_with_gradient,
     negative_pairs,
 )
+from muq_plugins.lobes.mulan.towers import precise
 from muq_plugins.lobes.objectives.base import Measure, Reference, StageOutput
 
 
@@ -214,8 +215,9 @@ class ContrastiveTraining(nn.Module):
         """Loss and statistics."""
         loss = self.loss(audio, text, identities)
         pairs = len(audio)
-        with torch.no_grad():
-            similarities = audio @ text.T
+        # Rounded to bfloat16, texts that are nearly alike would be one.
+        with torch.no_grad(), torch.autocast(audio.device.type, enabled=False):
+            similarities = precise(audio) @ precise(text).T
             negatives = negative_pairs(pairs, identities, audio.device)
             own = similarities.diagonal()
             # The best must be the own text alone: where all are alike, none is found.

@@ -5,6 +5,7 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from muq_plugins.lobes import DecoupledContrastive, InfoNCE, SigmoidContrastive
 from tests.unit.lobes.mulan.parts import (
@@ -40,6 +41,16 @@ def test_statistics_are_those_of_the_latents():
         hits.append(all(row[i] > row[j] for j in range(6) if j not in (i, shared)))
     assert means["accuracy"] == pytest.approx(sum(hits) / 6)
     assert not any(value.requires_grad for value in out.sums.values())
+
+
+def test_autocast_does_not_make_latents_alike(monkeypatch):
+    stage = tiny_stage(InfoNCE()).eval()
+    # All close, and each the closest to itself
+    latents = F.normalize(torch.ones(6, 16) + 0.05 * torch.eye(6, 16), dim=1)
+    monkeypatch.setattr(stage, "_audio_latents", lambda wavs, lens: [latents])
+    monkeypatch.setattr(stage, "_text_latents", lambda texts: [latents])
+    with torch.autocast("cpu", torch.bfloat16):
+        assert stage(*tiny_batch()).sums["accuracy"] == 6
 
 
 def test_accuracy_of_latents_that_are_all_alike_is_not_luck():
