@@ -176,7 +176,8 @@ def fit_centres(
     """
     from sklearn.cluster import MiniBatchKMeans
 
-    clusters = quantizer.codebook_size
+    # Virtual codes are on top of those that have centres.
+    clusters = getattr(quantizer, "quantizer", quantizer).codebook_size
     left = frames.cpu().numpy()
     if len(left) < clusters:
         raise UserError(

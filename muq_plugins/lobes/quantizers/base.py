@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -145,6 +146,12 @@ class VirtualCodes(Quantizer):
             )
         super().__init__(quantizer.input_size, quantizer.num_codebooks, codebook_size)
         self.quantizer = quantizer
+
+    def __getattr__(self, name: str) -> Any:
+        """What not all quantizers can, so that `hasattr` says what this one can."""
+        if name in ("decode", "set_centres"):
+            return getattr(self.quantizer, name)
+        return super().__getattr__(name)
 
     def encode(self, feats: Tensor) -> Tensor:
         """Lets the quantizer choose the codes."""

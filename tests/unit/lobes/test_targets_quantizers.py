@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from muq_plugins.brains.stages import fit_centres
 from muq_plugins.lobes import (
     BlockMasking,
     FiniteScalarQuantization,
@@ -153,6 +154,14 @@ def test_virtual_codes_are_never_hit():
     assert count_codes(codes, 48)[:, 32:].sum() == 0
     with pytest.raises(ValueError, match="is 31, less than the 32 entries"):
         VirtualCodes(inner, 31)
+
+
+def test_under_virtual_codes_a_quantizer_can_what_it_could():
+    frames = torch.tensor([[0.0], [0.0], [8.0], [8.0]])
+    quantizer = VirtualCodes(KMeans(1, codebook_size=2), 5)
+    fit_centres(quantizer, frames, seed=1)
+    assert torch.equal(quantizer.decode(quantizer.encode(frames)).round(), frames)
+    assert not hasattr(VirtualCodes(RandomProjection(SIZE, 3, 32), 48), "decode")
 
 
 # Several views --------------------------------------------------------------
