@@ -7,6 +7,8 @@ factorised, L2-normalised codebooks come from DAC (arXiv 2306.06546).
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
@@ -213,7 +215,8 @@ class StaleCodes:
     of a random normalised vector of the current batch, as in the official
     code. Unlike there, an update is counted once however many micro-batches
     and processes it is made of: usage is shared by all ranks, and all of them
-    copy the vectors of the first one, so the codebooks stay equal everywhere.
+    copy the vectors of the first one, so the codebooks stay equal everywhere. Of fewer
+    vectors than entries, each is for one entry; others wait for the next update.
     """
 
     def __init__(self, tolerance: int):
@@ -234,6 +237,9 @@ class StaleCodes:
             # whether later micro-batches run here or on other ranks.
             flat = vectors.detach().flatten(0, -2)
             rows = torch.arange(entries, device=flat.device) * len(flat) // entries
+            if len(flat) < entries:  # and nothing, behind them
+                flat = F.pad(flat, (0, 0, 0, entries - len(flat)), value=math.nan)
+                rows = torch.arange(entries, device=flat.device)
             self._candidates = F.normalize(flat[rows], dim=-1)
 
     @torch.no_grad()
@@ -247,6 +253,9 @@ class StaleCodes:
             dist.broadcast(candidates, src=0)
         counter.add_(1).mul_(1 - used)
         stale = counter >= self.tolerance
+        few = candidates[-1].isnan().any()  # then to the first ones that are stale
+        places = torch.arange(len(stale), device=stale.device)
+        candidates = candidates[torch.where(few, stale.cumsum(0) - 1, places)]
         stale &= candidates.isfinite().all(dim=-1)  # of an update that was left out
         codebook[stale] = candidates[stale].to(codebook.dtype)
         counter[stale] = 0

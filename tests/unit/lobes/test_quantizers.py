@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 from speechbrain.lobes.models.discrete.dac import ResidualVectorQuantize
 
 from muq_plugins.lobes import LogMel, RandomProjection, ResidualVQ, StackedFrames
@@ -141,13 +142,37 @@ def test_stale_codes_are_counted_per_update_and_replaced():
     stale = StaleCodes(tolerance=2)
     for update in range(2):
         # Two micro-batches of one update: entry 1 is used by the second only.
-        stale.observe(torch.tensor([0]), torch.tensor([[3.0, 4.0]]), 4)
+        stale.observe(torch.tensor([0]), torch.tensor([[3.0, 4.0]]).repeat(4, 1), 4)
         stale.observe(torch.tensor([1]), torch.tensor([[5.0, 0.0]]), 4)
         stale.replace(codebook, counter)
         assert counter.tolist() == ([0, 0, 1, 1] if update == 0 else [0, 0, 0, 0])
     expected = torch.tensor([0.6, 0.8])  # from the first micro-batch, normalised
     assert torch.equal(codebook[2:], expected.expand(2, 2))
     assert codebook[:2].abs().sum() == 0
+
+
+def test_a_vector_revives_one_entry():
+    codebook, counter = torch.zeros(4, 2), torch.zeros(4)
+    stale, own = StaleCodes(tolerance=1), torch.eye(2)
+    for left in ([0, 0, 0, 1], [0, 0, 0, 0]):  # entry 0 is used
+        stale.observe(torch.tensor([0, 0]), own, 4)
+        stale.replace(codebook, counter)
+        assert counter.tolist() == left
+        assert torch.equal(codebook[1:3], own)
+        counter[1:3] = -1  # as if they had been used since
+    assert torch.equal(codebook[3], own[0])
+
+
+def test_of_enough_vectors_each_entry_has_its_own():
+    """As published tokenizers were trained."""
+    vectors, used = torch.randn(400, 16), torch.arange(0, 64, 3)
+    codebook = torch.zeros(64, 16)
+    stale = StaleCodes(tolerance=1)
+    stale.observe(used, vectors, 64)
+    stale.replace(codebook, torch.zeros(64))
+    expected = F.normalize(vectors[torch.arange(64) * 400 // 64], dim=-1)
+    expected[used] = 0
+    assert torch.equal(codebook, expected)
 
 
 def test_codes_are_not_replaced_in_evaluation():
