@@ -22,7 +22,7 @@ class Masking(nn.Module):
     masks what comes later in the encoder has an `encode` and a `check` of its own.
 
     Every random number comes from a generator that is seeded by the clip's key
-    alone, so a clip is masked in the same way whatever else is in its batch and
+    alone, so the same frames of a clip are masked whatever else is in its batch and
     wherever the batch is processed.
 
     Example
@@ -128,9 +128,9 @@ class BlockMasking(Masking):
 
     The waveform is cut into blocks from its first sample; each is replaced with
     the given probability. Every number comes from a generator that is seeded by the
-    clip's key alone, so a clip is masked in the same way whatever else is in its batch
-    and wherever the batch is processed. Which blocks are masked is drawn on the CPU,
-    the same for every device; noise on the waveform's.
+    clip's key alone. Which blocks are masked is drawn on the CPU, the same for every
+    device and whatever else is in the batch; noise on the waveform's, for the length of
+    the batch: a clip that is padded to another length may get other noise.
     A block cut short by the end of the clip is masked like any other.
 
     Arguments

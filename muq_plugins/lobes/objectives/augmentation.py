@@ -150,7 +150,7 @@ def _delayed(wav: Tensor, samples: int) -> Tensor:
 
 def _shifted(wav: Tensor, semitones: float, n_fft: int = 2048) -> Tensor:
     """At another pitch, as long as before."""
-    # A ratio of small numbers, which is within 1/4 cent, keeps resampling fast.
+    # A ratio of small numbers, which is within 15 cents, keeps resampling fast.
     ratio = Fraction(2 ** (semitones / 12)).limit_denominator(60)
     hop, window = n_fft // 4, torch.hann_window(n_fft, device=wav.device)
     spectrum = torch.stft(
