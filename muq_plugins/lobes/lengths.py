@@ -118,6 +118,12 @@ def pad_clips(
     return wavs, relative_lengths(lengths, wavs.shape[1], wavs, wav_lens)
 
 
+def without_padding(wavs: Tensor, wav_lens: Tensor, least: int) -> Tensor:
+    """Cuts a batch to its shortest clip, but to no fewer samples than ``least``."""
+    shortest = int((wav_lens.min() * wavs.shape[1]).round())
+    return wavs[:, : max(least, shortest)]
+
+
 def resample_clips(
     wavs: Tensor, wav_lens: Tensor | None, rate: int, new_rate: int
 ) -> tuple[Tensor, Tensor | None]:

@@ -53,6 +53,7 @@ from muq_plugins.inference.mulan import MuQMuLan, save_mulan
 from muq_plugins.inference.mulan_parts import MuLanParts, check_towers
 from muq_plugins.inference.muq import MuQ, check_encoder
 from muq_plugins.lobes.batch_norm import measure_batch_statistics
+from muq_plugins.lobes.lengths import without_padding
 from muq_plugins.lobes.mulan.text_models import check_text_model
 from muq_plugins.lobes.parts import describe, encoder_fingerprint
 
@@ -111,8 +112,11 @@ def load_encoder(experiment, manifests):
             hparams["seed"],
             sample_rate=encoder.sample_rate,
         )
-        wavs = (batch.wavs for batch in islice(loader, BATCHES))
-        measure_batch_statistics(encoder, wavs)
+        heard = (
+            without_padding(batch.wavs, batch.wav_lens, encoder.min_samples)
+            for batch in islice(loader, BATCHES)
+        )
+        measure_batch_statistics(encoder, heard)
         return encoder, manifests.heard()
     if source is None:
         before = load_stage(experiment, hparams["pretraining"])

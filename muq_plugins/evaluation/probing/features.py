@@ -30,7 +30,12 @@ from muq_plugins.evaluation.probing.results import LOG_MEL, TRAINED, UNTRAINED
 from muq_plugins.lobes.batch_norm import batch_norms, measure_batch_statistics
 from muq_plugins.lobes.constant_q import ConstantQ
 from muq_plugins.lobes.features import StackedFrames
-from muq_plugins.lobes.lengths import absolute_lengths, length_mask, lengths_on
+from muq_plugins.lobes.lengths import (
+    absolute_lengths,
+    length_mask,
+    lengths_on,
+    without_padding,
+)
 from muq_plugins.lobes.mel import LogMel
 from muq_plugins.lobes.parts import build, describe, encoder_fingerprint, fingerprint
 
@@ -342,7 +347,7 @@ def untrained_like(
         raise ProbeError(f"untrained_seeds must list numbers, each once: {seeds}.")
     device, heard, made = next(encoder.parameters()).device, [], []
     if batch_norms(encoder):
-        heard = list(_training_audio(clips, settings, encoder.sample_rate))
+        heard = list(_training_audio(clips, settings, encoder))
     for seed in seeds:
         with torch.random.fork_rng(devices=[]):  # of the weights, and of dropout
             torch.manual_seed(seed)
@@ -361,11 +366,11 @@ def untrained_like(
 
 
 def _training_audio(
-    clips: Sequence[Clip], settings: FeatureSettings, sample_rate: int
+    clips: Sequence[Clip], settings: FeatureSettings, encoder: nn.Module
 ) -> Iterator[Tensor]:
     """A few batches of windows without padding, each of another clip."""
     clips = [clip for clip in clips if clip.part in ("train", None)]
     clips = clips[:: max(1, len(clips) // MEASURED)][:MEASURED]
-    windows = settings.window_seconds, 1, sample_rate, AT_ONCE
+    windows = settings.window_seconds, 1, encoder.sample_rate, AT_ONCE
     for _, wavs, lens in window_batches(clips, *windows, []):
-        yield wavs[:, : int((lens.min() * wavs.shape[1]).round())]
+        yield without_padding(wavs, lens, encoder.min_samples)

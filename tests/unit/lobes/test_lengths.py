@@ -5,7 +5,12 @@ import torch
 import torch.nn.functional as F
 from torchaudio.transforms import Resample
 
-from muq_plugins.lobes.lengths import lengths_on, normalize_clips, resample_clips
+from muq_plugins.lobes.lengths import (
+    lengths_on,
+    normalize_clips,
+    resample_clips,
+    without_padding,
+)
 
 
 def test_resampling_is_that_of_torchaudio():
@@ -41,6 +46,12 @@ def test_waveforms_of_another_shape_are_an_error():
         ValueError, match=r"shape \(batch, samples\), got \(2, 1, 400\)"
     ):
         resample_clips(torch.zeros(2, 1, 400), torch.ones(2), 16000, 24000)
+
+
+def test_padding_is_cut_off():
+    wavs, lens = torch.ones(2, 100), torch.tensor([0.29, 1.0])
+    assert without_padding(wavs, lens, 10).shape == (2, 29)
+    assert without_padding(wavs, lens, 40).shape == (2, 40)
 
 
 @pytest.mark.parametrize("shape", [(2, 10, 4), (3, 2, 10, 4)])
