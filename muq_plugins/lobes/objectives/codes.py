@@ -85,7 +85,7 @@ class CodePrediction(Objective):
     Arguments
     ---------
     target : nn.Module
-        ``codes = target(wavs, wav_lens, crops)``, frozen.
+        ``codes = target(wavs, wav_lens, crops)``. It is frozen.
     head : nn.Module
         Logits (frames, N, V) from hidden states (frames, width).
     visible_weight : float
@@ -163,10 +163,27 @@ class CodePrediction(Objective):
                 f"level_weights is {list(level_weights)}: give a number of 0 or more "
                 f"for each of the {target.num_codebooks} codebooks, not all 0."
             )
-        self.target = target
+        self.target = target.requires_grad_(False).eval()
         self.head = head
         self.visible_weight = visible_weight
         self.level_weights = level_weights
+
+    def train(self, mode: bool = True) -> CodePrediction:
+        """Leaves the target in evaluation mode whatever is asked.
+
+        Arguments
+        ---------
+        mode : bool
+            For the head.
+
+        Returns
+        -------
+        CodePrediction
+            This module.
+        """
+        super().train(mode)
+        self.target.eval()
+        return self
 
     def check(self, encoder: nn.Module, masking: Masking | None) -> None:
         """Refuses parts of other rates or widths; see `Objective.check`.
@@ -216,7 +233,8 @@ class CodePrediction(Objective):
             return losses.mean(1)
         weights = torch.tensor(self.level_weights, dtype=losses.dtype)
         weights = weights.to(losses.device, non_blocking=True)
-        return losses @ (weights / weights.sum())
+        with torch.autocast(losses.device.type, enabled=False):
+            return losses @ (weights / weights.sum())
 
     def summary(self, means: dict, totals: dict[str, Tensor]) -> dict:
         """What counts of codes say: the losses of models that learn nothing.

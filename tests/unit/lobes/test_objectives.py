@@ -104,6 +104,9 @@ def test_levels_count_what_is_asked(batch, weights):
     out = Pretraining(BlockMasking(), encoder(), {"codes": asked}).eval()(*batch)
     expected = (losses * torch.tensor(weights)).sum() / sum(weights)
     torch.testing.assert_close(out.loss, expected)
+    losses = torch.rand(4, 3)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert asked._of_frames(losses).dtype == torch.float32
     assert out.sums["cross_entropy"] == plain.sums["cross_entropy"]
 
 
@@ -175,6 +178,15 @@ def test_what_a_part_of_ones_own_does_not_say_is_named():
             wrapper(Spectrum(), 4)
     with pytest.raises(ValueError, match="Headless has no attribute num_codebooks"):
         CodePrediction(codes().target, Headless())
+
+
+def test_a_target_of_ones_own_does_not_learn():
+    class Own(torch.nn.Linear):
+        sample_rate, frame_rate, num_codebooks, codebook_size = 24000, 25.0, 2, 16
+
+    asked = CodePrediction(Own(1, 1), MultiCodebookHead(32, 2, 16)).train()
+    assert not asked.target.training and asked.head.training
+    assert {p.requires_grad for p in asked.target.parameters()} == {False}
 
 
 def test_a_frozen_encoder_is_told(caplog):
