@@ -73,23 +73,32 @@ def flush(path: str | os.PathLike) -> None:
 def atomic_folder(folder: str | os.PathLike) -> Iterator[Path]:
     """Gives a folder to write a model to, which replaces an older model at the end.
 
-    A folder that holds anything but a model is refused, as it would be lost.
+    A folder that holds anything but a model is refused, as it would be lost. A kill
+    between the two renames leaves the older model beside it, as NAME.HEX.old.
     """
     folder = Path(folder)
-    unfinished = folder.with_name(f"{folder.name}.unfinished")
-    shutil.rmtree(unfinished, ignore_errors=True)
+    place = Path(os.path.realpath(folder))  # a link stays one
+    if place in (here := Path.cwd().resolve(), *here.parents):
+        raise UserError(
+            f"{folder} is the folder that this runs in, or above it, and would be "
+            f"replaced: give a folder of its own for the model."
+        )
+    # Of its own, as anything may have a name that can be guessed.
+    token = uuid.uuid4().hex[:12]
+    unfinished = place.with_name(f".{token}.partial")
+    old = place.with_name(f"{place.name}.{token}.old")
     unfinished.mkdir(parents=True)
     try:
         yield unfinished
         _refuse_other_content(folder, {path.name for path in unfinished.iterdir()})
-        old = folder.with_name(f"{folder.name}.old")
-        shutil.rmtree(old, ignore_errors=True)
-        if folder.exists():
-            os.rename(folder, old)
-        os.rename(unfinished, folder)
-        shutil.rmtree(old, ignore_errors=True)
+        if place.exists():
+            os.rename(place, old)
+        os.rename(unfinished, place)
     finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
+        if old.exists() and not place.exists():
+            os.rename(old, place)
+        for path in (unfinished, old):
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def _refuse_other_content(folder: Path, names: set[str]) -> None:

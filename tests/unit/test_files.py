@@ -123,6 +123,59 @@ def test_an_older_model_stays_until_the_new_one_is_complete(tmp_path):
     assert (tmp_path / "model" / "config.json").read_text() == "old"
 
 
+def write_model(folder, content):
+    with atomic_folder(folder) as unfinished:
+        (unfinished / "config.json").write_text(content)
+
+
+def test_folders_beside_a_model_are_not_touched(tmp_path):
+    for name in ("model.old", "model.unfinished"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "precious").touch()
+    for content in "12":
+        write_model(tmp_path / "model", content)
+    found = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")}
+    assert found == {
+        *("model", "model.old", "model.unfinished", "model/config.json"),
+        *("model.old/precious", "model.unfinished/precious"),
+    }
+
+
+def test_an_older_model_is_not_lost_between_two_renames(tmp_path, monkeypatch):
+    write_model(tmp_path / "model", "old")
+    rename, calls = os.rename, []
+
+    def second_fails(*paths):
+        calls.append(paths)
+        if len(calls) == 2:
+            raise OSError("gone")
+        rename(*paths)
+
+    monkeypatch.setattr(files.os, "rename", second_fails)
+    with pytest.raises(OSError, match="gone"):
+        write_model(tmp_path / "model", "new")
+    assert (tmp_path / "model" / "config.json").read_text() == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def test_a_link_to_a_model_stays_a_link(tmp_path):
+    (tmp_path / "link").symlink_to(tmp_path / "model")
+    for content in "12":
+        write_model(tmp_path / "link", content)
+    assert (tmp_path / "model" / "config.json").read_text() == "2"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["link", "model"]
+
+
+@pytest.mark.parametrize("folder", [".", "..", "/"])
+def test_the_folder_that_this_runs_in_is_no_place_for_a_model(
+    tmp_path, monkeypatch, folder
+):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=r"is the folder that this runs in.*: give a"):
+        write_model(folder, "")
+    assert not list(tmp_path.iterdir())
+
+
 def test_the_longest_name_can_be_written(tmp_path):
     path = tmp_path / ("x" * 255)
     replace_file(path, b"new")
