@@ -255,9 +255,10 @@ class Store:
             )
 
     def move(self, entry: Entry, path: str, modified: int, content: bytes) -> None:
-        """The same file is somewhere else now; it keeps its number and its vector."""
+        """The same file has another path or time; it keeps its number and vector."""
         name = os.fsencode(path)
-        with self._changing([name]) as (connection, _):
+        out = [] if path == entry.path else [name]
+        with self._changing(out) as (connection, _):
             connection.execute(
                 "UPDATE files SET path = ?, modified = ?, content = ? WHERE id = ?",
                 (name, modified, content, entry.id),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 from collections.abc import Callable, Iterable
@@ -124,7 +125,7 @@ def update_index(
             todo = _compare(store, root, found, damaged, own, changes)
             changes.problems += [] if rank else found.problems(root)
         for path in progress(todo):
-            _embed(store, model, path, changes)
+            _embed(store, model, path, changes, damaged)
         store.compact()
         changes.files = len(store)
     return changes
@@ -165,29 +166,51 @@ def _compare(
     """The `own` files of a tree to embed; what has moved or gone is noted."""
     todo, paths = [], [os.path.join(root, name) for name in found.paths]
     known: dict[str, Entry] = {entry.path: entry for entry in store.entries()}
-    by_size: dict[int, list[Entry]] = {}
+    listed, moved = set(paths), set()
+    unlisted: dict[int, list[Entry]] = {}
     for entry in known.values():
-        if entry.id not in damaged:
-            by_size.setdefault(entry.bytes, []).append(entry)
-    moved: set[str] = set()
+        if entry.id not in damaged and entry.path not in listed:
+            unlisted.setdefault(entry.bytes, []).append(entry)
+
+    @functools.cache
+    def lost(size: int) -> dict[Any, list[Entry]]:
+        """Entries whose files may be elsewhere, by what they are known by there."""
+        entries: dict[Any, list[Entry]] = {}
+        for entry in unlisted.get(size, ()):
+            if _has_gone(entry.path):
+                # Versions of before did not note the content.
+                name = os.path.basename(entry.path), entry.modified
+                entries.setdefault(entry.content or name, []).append(entry)
+            elif is_below(entry.path, root) and entry.is_current():
+                # Found by another way now, through a link that is new.
+                real = os.path.realpath(entry.path)
+                entries.setdefault(real, []).append(entry)
+        return entries
+
+    @functools.cache
+    def real() -> set[str]:
+        """The listed files, whatever links they are found by."""
+        return set(map(os.path.realpath, paths))
+
     for path in paths:
         entry = known.get(path)
         if entry is not None and entry.is_current() and entry.id not in damaged:
             changes.unchanged += path in own
-        elif entry is None and _has_moved(store, path, by_size, moved):
+        elif entry is None and (entry := _has_moved(store, path, lost)):
+            moved.add(entry.path)
             changes.moved += 1
         elif path in own:
             todo.append(path)
     # What cannot be seen now is not known to be gone, nor what has come since the
     # folder was listed, perhaps hours ago.
     hidden = [os.path.join(root, name) for name, _ in found.unreadable]
-    missing = {*known, *store.problems()} - {*paths, *moved}
+    missing = {*known, *store.problems()} - listed - moved
     gone = [
         path
         for path in missing
         if is_below(path, root)
         and not any(is_below(path, x) for x in hidden)
-        and not os.path.isfile(path)
+        and (not os.path.isfile(path) or os.path.realpath(path) in real())
     ]
     store.remove(gone)
     changes.removed += sum(path in known for path in gone)
@@ -195,35 +218,45 @@ def _compare(
 
 
 def _has_moved(
-    store: Store, path: str, by_size: dict[int, list[Entry]], moved: set[str]
-) -> bool:
-    """Whether a new file is one of the index whose path has gone, which is noted."""
+    store: Store, path: str, lost: Callable[[int], dict[Any, list[Entry]]]
+) -> Entry | None:
+    """The `lost` entry whose file a new one is, and which has its path from now on."""
     try:
-        status, content = os.stat(path), None
-        for entry in by_size.get(status.st_size, ()):
-            if entry.path in moved or not _has_gone(entry.path):
-                continue
-            content = content or _content(path)
-            old = os.path.basename(entry.path), entry.modified
-            same_name = old == (os.path.basename(path), status.st_mtime_ns)
-            # Versions of before did not note the content.
-            if same_name if entry.content is None else content == entry.content:
-                store.move(entry, path, status.st_mtime_ns, content)
-                moved.add(entry.path)
-                return True
+        status = os.stat(path)
+        entries = lost(status.st_size)
+        if not entries:
+            return None
+        content, key = None, os.path.realpath(path)
+        if key not in entries:
+            key = content = _content(path)
+        if key not in entries:
+            key = os.path.basename(path), status.st_mtime_ns
+        if key in entries:
+            entry, *others = entries.pop(key)
+            if others:
+                entries[key] = others
+            store.move(entry, path, status.st_mtime_ns, content or entry.content)
+            return entry
     except OSError:
         pass  # to embed it will say why
-    return False
+    return None
 
 
-def _embed(store: Store, model: AudioModel, path: str, changes: Changes) -> None:
+def _embed(
+    store: Store, model: AudioModel, path: str, changes: Changes, damaged: set[int]
+) -> None:
     """Puts one file into the index, or among the problems."""
-    was_known = store.find(path) is not None
+    known = store.find(path)
     try:
         # Before it is read: if it changes meanwhile, the next update sees it.
         status = os.stat(path) if os.path.exists(path) else None
         duration = audio_info(path).duration
         content = _content(path)
+        if known and known.content == content and known.id not in damaged:
+            # Copied or restored: only its time is another.
+            store.move(known, path, status.st_mtime_ns, content)
+            changes.unchanged += 1
+            return
         vector = as_vector(model.embed_file(path, store.space.loudness))
     except (AudioError, OSError) as error:
         words = str(error)
@@ -231,8 +264,8 @@ def _embed(store: Store, model: AudioModel, path: str, changes: Changes) -> None
         if np.isfinite(vector).all():
             size, modified = status.st_size, status.st_mtime_ns
             store.put(path, size, modified, duration, vector, content)
-            changes.added += not was_known
-            changes.changed += was_known
+            changes.added += known is None
+            changes.changed += known is not None
             return
         words = f"{path}: what the model makes of it is not finite. Leave the file out."
     words = shown(words.removeprefix(f"{path}: "))

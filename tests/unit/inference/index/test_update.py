@@ -283,6 +283,54 @@ def test_a_copy_has_not_moved(tmp_path, music, model):
     assert counts(update(tmp_path, music, model)) == (1, 0, 1, 4)
 
 
+def test_a_file_whose_time_alone_has_changed_is_the_same(tmp_path, music, model):
+    """Such as all files of a backup that was restored."""
+    update(tmp_path, music, model)
+    before = {entry.path: entry.id for entry in entries(tmp_path)}
+    os.utime(music / "a.wav", (1, 1))
+    model.embedded.clear()
+    for _ in range(2):
+        assert counts(update(tmp_path, music, model)) == (0, 0, 0, 4)
+    assert model.embedded == []
+    assert {entry.path: entry.id for entry in entries(tmp_path)} == before
+    assert all(entry.is_current() for entry in entries(tmp_path))
+
+
+def test_each_file_that_may_have_moved_is_looked_for_once(
+    tmp_path, music, model, monkeypatch
+):
+    """Files of equal size are many where music is cut into clips."""
+    update(tmp_path, music, model)
+    for number in range(10):
+        write_tone(tmp_path / "new" / f"{number}.wav", 1000 + 10 * number)
+    asked, has_gone = [], updates._has_gone
+    monkeypatch.setattr(
+        updates, "_has_gone", lambda path: asked.append(path) or has_gone(path)
+    )
+    assert counts(update(tmp_path, tmp_path / "new", model)) == (10, 0, 0, 0)
+    assert sorted(asked) == sorted(map(str, music.rglob("*.wav")))
+    asked.clear()
+    write_tone(music / "new.wav", 990)
+    assert counts(update(tmp_path, music, model)) == (1, 0, 0, 4)
+    assert sorted(asked) == [str(tmp_path / "new" / f"{n}.wav") for n in range(10)]
+
+
+def test_music_is_the_same_behind_a_new_link(tmp_path, music, model):
+    """The folder is found by the first name that it has, which is another now."""
+    update(tmp_path, music, model)
+    write_tone(music / "deep" / "d.wav", 330)  # as the link comes, this changes
+    (music / "album").symlink_to(music / "deep")
+    model.embedded.clear()
+    changes = update(tmp_path, music, model)
+    assert counts(changes) == (1, 0, 1, 2) and changes.moved == 1
+    assert model.embedded == ["d.wav"]
+    update_index(tmp_path / "fresh", music, model, "tones")
+    assert_same(tmp_path / "index", tmp_path / "fresh")
+    (music / "album").unlink()
+    changes = update(tmp_path, music, model)
+    assert counts(changes) == (0, 0, 0, 2) and changes.moved == 2
+
+
 def test_music_of_an_older_index_has_moved(tmp_path, music, model):
     """Without a hash of its content, the same name, size and time are enough."""
     update(tmp_path, music, model)
