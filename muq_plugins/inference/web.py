@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import PurePath
 from typing import Annotated, Any
 
-from fastapi import FastAPI, HTTPException, Path, Query, Request
+from fastapi import Depends, FastAPI, HTTPException, Path, Query, Request
 from fastapi.responses import (
     FileResponse,
     HTMLResponse,
@@ -54,6 +54,11 @@ MEDIA_TYPES = {
     ".webm": "audio/webm",
 }
 OTHER_TYPE = "audio/aiff"
+# Of all that is given out: browsers take it for what it is, and for this page alone.
+HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
 # Files whose names, and whose folders, the boxes of the page suggest.
 SUGGESTED = 1000
 # A host name that resolves to this machine must not open the page to other sites.
@@ -72,7 +77,7 @@ def make_app(
     Requests for another host than `host` are refused, unless it is all addresses.
     """
     # No generated pages about the interface: they would load scripts from elsewhere.
-    app = FastAPI(openapi_url=None)
+    app = FastAPI(openapi_url=None, dependencies=[Depends(_refuse_other_sites)])
     own = f"[{host}]" if ":" in host else host
     hosts = ["*"] if host in EVERYWHERE else [*LOCAL_HOSTS, own]
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=hosts)
@@ -134,8 +139,10 @@ class _Page:
                 words = query_text(self.index, text)
                 with self.lock, _warnings() as answer["notices"]:
                     vector = embed_query(self.model, words)
-                answer["found"] = self.index.search(vector, self.top, below=below)
-                if self.index.stands_out(vector, below) is False:
+                answer["found"], clear = self.index.search_and_judge(
+                    vector, self.top, below=below
+                )
+                if clear is False:
                     answer["notices"].append(NOTHING_CLEAR)
         except ValueError as problem:
             error = str(problem)
@@ -148,7 +155,7 @@ class _Page:
             text=text,
             file=file,
             asked=asked,
-            folder=folder.strip(),
+            folder=folder if folder.strip() else "",
             **answer,
         )
 
@@ -166,12 +173,13 @@ class _Page:
         return FileResponse(
             entry.path,
             media_type=MEDIA_TYPES.get(_extension(entry), OTHER_TYPE),
-            headers={"X-Content-Type-Options": "nosniff"},
+            headers=HEADERS,
         )
 
     def _example(self, file: str | None, like: int | None) -> Entry:
         if like is None:
-            return find_example(self.index, file or "")
+            with self.lock:
+                return find_example(self.index, file or "")
         entry = self.index.store.entry(like)
         if entry is None:
             raise UserError(
@@ -210,12 +218,21 @@ class _Page:
             f"frame-ancestors 'none'"
         )
         headers = {
+            **HEADERS,
             "Content-Security-Policy": policy,
             "Referrer-Policy": "no-referrer",
-            "X-Content-Type-Options": "nosniff",
             "Cache-Control": "no-store",
         }
         return HTMLResponse(html, status, headers)
+
+
+def _refuse_other_sites(request: Request) -> None:
+    """Another site may lead to the page, and neither search in it nor embed audio."""
+    asked = request.url.path != "/" or request.url.query
+    if asked and request.headers.get("sec-fetch-site") == "cross-site":
+        raise HTTPException(
+            403, "Another site has asked for this: open the page, and search there."
+        )
 
 
 def _may_be_given_out(entry: Entry, folders: list[str]) -> bool:

@@ -192,6 +192,13 @@ def test_sorting(page):
     sort.focus()
     page.keyboard.press("End")  # without a mouse
     assert sort.input_value() == "duration"
+    sort.select_option("score")
+    lengths = "[10.5, 10.25, 9.75, 100, 3, 10.125]"
+    page.locator("li").evaluate_all(
+        f"rows => rows.forEach((x, n) => x.dataset.duration = {lengths}[n])"
+    )
+    sort.select_option("duration")
+    assert names(page) == [found[place] for place in (4, 2, 5, 1, 0, 3)]
 
 
 def test_mistakes_are_announced(page):

@@ -150,8 +150,7 @@ def search(
     device = pick_device(device)
     opened = _open(index)
     vector, itself, trained_on = _embed_query(opened, text, audio, model, device)
-    found = opened.search(vector, top, without=itself)
-    clear = opened.stands_out(vector) if audio is None else None
+    found, clear = opened.search_and_judge(vector, top, without=itself)
     if min_score is not None:
         found = [match for match in found if match.score >= min_score]
     current = [entry.is_current() for entry, _ in found]

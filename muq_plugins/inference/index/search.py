@@ -6,6 +6,7 @@ import difflib
 import json
 import os
 import threading
+import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 from statistics import NormalDist
@@ -27,8 +28,9 @@ RARELY, FEWEST_SCORES = 0.05, 10
 NOTHING_CLEAR = (
     "Nothing stands out: the best score is what the best of so many would be by chance."
 )
-# How many names a message lists.
-LISTED = 3
+# How many names a message lists, and of how many it takes those that are close: to
+# compare a name with 200,000 takes half a minute.
+LISTED, COMPARED = 3, 2000
 
 
 class Match(NamedTuple):
@@ -85,6 +87,19 @@ class MusicIndex:
         `without` is left out, such as the query itself; `below` is the absolute path of
         a folder whose files alone count.
         """
+        return self.search_and_judge(vector, top, without, below)[0]
+
+    def search_and_judge(
+        self,
+        vector: np.ndarray,
+        top: int = 10,
+        without: Entry | None = None,
+        below: str | None = None,
+    ) -> tuple[list[Match], bool | None]:
+        """As `search`, and whether any file stands out from the others: `stands_out`.
+
+        One look at all vectors, which may be more than the memory holds, is for both.
+        """
         query = np.asarray(vector, dtype=np.float32)
         if query.shape != (self.store.width,) or not np.isfinite(query).all():
             raise UserError(
@@ -110,18 +125,12 @@ class MusicIndex:
             exact[np.isnan(exact)] = np.inf
             # Equals stay in the order of the index, whatever their rounding errors.
             order = np.argsort(-exact.round(DIGITS), kind="stable")[:top]
-            return [
+            matches = [
                 Match(entry, float(exact[place]))
                 for place in order
                 if (entry := self._entry(int(found[place]))) is not None
             ]
-
-    def stands_out(self, vector: np.ndarray, below: str | None = None) -> bool | None:
-        """Whether any file stands out from the others; see `stands_out`."""
-        with self._lock:
-            self._refresh()
-            scores = self._vectors @ np.asarray(vector, dtype=np.float32)
-            return stands_out(scores[self._counted(below)])
+            return matches, stands_out(scores)
 
     def vector(self, entry: Entry) -> np.ndarray:
         """The vector (width,) of a file of the index, for a search by example."""
@@ -236,26 +245,27 @@ def find_example(index: MusicIndex, name: str) -> Entry:
     It is its path, also below the folder that all files are in, or the end of it; upper
     and lower case are the same.
     """
-    wanted = name.strip().casefold()
-    if not wanted:
+    if not name.strip():
         raise UserError("The name is empty: give the name of an indexed file.")
-    entries = index.store.entries()
-    whole = os.path.join(index.store.common_folder(), name.strip())
-    found = [entry for entry in entries if entry.shown == whole] or [
-        entry
-        for entry in entries
-        if f"/{entry.shown.casefold()}".endswith(f"/{wanted.lstrip('/')}")
-    ]
-    if len(found) == 1:
-        return found[0]
-    if found:
-        names = ", ".join(entry.shown for entry in found[:LISTED])
+    top = index.store.common_folder()
+    for exact in (name, name.strip()):
+        if (entry := index.store.find(os.path.join(top, exact))) is not None:
+            return entry
+    paths = index.store.paths()
+    end = f"/{_spelled(name.strip()).casefold().lstrip('/')}"
+    ends = [path for path in paths if f"/{_spelled(path).casefold()}".endswith(end)]
+    whole = _spelled(os.path.join(top, name.strip()))
+    found = [path for path in ends if _spelled(path) == whole] or ends
+    if len(found) == 1 and (entry := index.store.find(found[0])) is not None:
+        return entry
+    if len(found) > 1:
+        names = ", ".join(map(shown, found[:LISTED]))
         more = ", ..." if len(found) > LISTED else ""
         raise UserError(
             f"{len(found)} indexed files are called {name}: {names}{more}. Give more "
-            f"of the path."
+            f"of the path, or choose the file among the answers to a search."
         )
-    names = {entry.name for entry in entries}
+    names = {os.path.basename(shown(path)) for path in paths[:COMPARED]}
     close = difflib.get_close_matches(name, names, n=LISTED)
     near = f" Close to it: {', '.join(close)}." if close else ""
     raise UserError(f"No indexed file is called {name}.{near}")
@@ -267,13 +277,32 @@ def find_folder(index: MusicIndex, name: str) -> str:
     It is given by its path, also below the folder that all files are in.
     """
     top = index.store.common_folder()
-    folder = os.path.normpath(os.path.join(top, name.strip()))
-    if not len(index.store.below(folder)):
+    for exact in (name, name.strip()):
+        folder = os.path.normpath(os.path.join(top, exact))
+        if len(index.store.below(folder)):
+            return folder
+    depth, wanted = len(folder.split("/")), _spelled(folder)
+    parts = (path.split("/") for path in index.store.paths())
+    folders = {"/".join(part[:depth]) for part in parts if len(part) > depth}
+    found = sorted(folder for folder in folders if _spelled(folder) == wanted)
+    if len(found) == 1:
+        return found[0]
+    if found:
         raise UserError(
-            f"No indexed file is in a folder called {name.strip()}: give its path "
-            f"below {shown(top)}, or leave it empty for all files."
+            f"The names of {len(found)} indexed folders all look like {name.strip()}: "
+            f"rename them, and run `muq-plugins index` again."
         )
-    return folder
+    raise UserError(
+        f"No indexed file is in a folder called {name.strip()}: give its path below "
+        f"{shown(top)}, or leave it empty for all files."
+    )
+
+
+def _spelled(path: str) -> str:
+    """A path as a person sees and types it: some systems take letters apart."""
+    if path.isascii() and path.isprintable():
+        return path  # of 200,000 paths, the others take seconds
+    return unicodedata.normalize("NFC", shown(path))
 
 
 def find_itself(index: MusicIndex, path: str) -> Entry | None:

@@ -179,6 +179,11 @@ class Store:
         """The file at an absolute path; None if it is not in the index."""
         return next(iter(self._entries("WHERE path = ?", os.fsencode(path))), None)
 
+    def paths(self) -> list[str]:
+        """The paths of all files, in the order of their ids."""
+        rows = self._read("SELECT path FROM files ORDER BY id")
+        return [os.fsdecode(path) for [path] in rows]
+
     def below(self, folder: str) -> np.ndarray:
         """The numbers of the files in a folder, by its absolute path, or deeper."""
         start = os.fsencode(os.path.join(folder, ""))

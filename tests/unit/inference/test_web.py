@@ -3,6 +3,7 @@
 import html
 import os
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -243,6 +244,35 @@ def test_only_its_own_host_names(index):
     assert client_of(app, "music.example").get("/").status_code == 400
     everywhere = make_app(index, ToneModel(), host="0.0.0.0")
     assert client_of(everywhere, "music.example").get("/").status_code == 200
+
+
+def test_other_sites_get_no_answers_and_no_audio(client, index, music):
+    number = index.store.find(str(music / "a.wav")).id
+    asked = ["/?q=440", "/?file=b.wav", f"/audio/{number}"]
+    for path in asked:
+        for site in ("same-origin", "none"):
+            answer = client.get(path, headers={"Sec-Fetch-Site": site})
+            assert answer.status_code == 200
+            assert answer.headers["cross-origin-resource-policy"] == "same-origin"
+        answer = client.get(path, headers={"Sec-Fetch-Site": "cross-site"})
+        assert answer.status_code == 403 and "Another site has asked" in answer.text
+    # A link to the page is no harm.
+    assert client.get("/", headers={"Sec-Fetch-Site": "cross-site"}).status_code == 200
+
+
+def test_a_folder_is_chosen_as_the_page_names_it(tmp_path, music):
+    for name in (os.fsdecode(b"bad\xff"), "end "):
+        (music / name).mkdir()
+        (music / "a.wav").rename(music / name / "a.wav")
+        update_index(tmp_path / "index", music, ToneModel(), "results/tones")
+        client = client_of(make_app(MusicIndex(tmp_path / "index"), ToneModel()))
+        page = client.get("/", params={"q": "440"}).text
+        [folder] = re.findall(r'id="folders">\s*<option value="(.*?)">', page)
+        page = client.get("/", params={"q": "440", "folder": folder})
+        assert names(page) == ["a.wav"]
+        assert f'name="folder" value="{folder}"' in page.text
+        shutil.move(music / name / "a.wav", music / "a.wav")
+        (music / name).rmdir()
 
 
 def test_formats_that_browsers_do_not_play(tmp_path, music):

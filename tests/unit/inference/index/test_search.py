@@ -3,20 +3,23 @@
 import os
 import shutil
 import threading
+import unicodedata
 
 import numpy as np
 import pytest
 
 from muq_plugins.errors import UserError
 from muq_plugins.inference.index.search import (
+    COMPARED,
     MusicIndex,
     embed_query,
     export_parquet,
     find_example,
+    find_folder,
     query_text,
     stands_out,
 )
-from muq_plugins.inference.index.store import create
+from muq_plugins.inference.index.store import Store, create
 from muq_plugins.inference.index.update import update_index
 from muq_plugins.inference.space import latent_space
 from tests.unit.inference.tones import write_tone
@@ -198,6 +201,42 @@ def test_a_path_below_the_folder_of_all_files_is_enough(tmp_path, music, model):
     assert find_example(index, "z/x/y.wav").path == str(music / "z" / "x" / "y.wav")
 
 
+def test_names_are_found_however_they_are_spelled(tmp_path, music, model):
+    """Letters in parts, as disks of a Mac have them; bytes that are not UTF-8."""
+    apart = unicodedata.normalize("NFD", "café")
+    bad = os.fsdecode(b"bad\xff")
+    for folder in (apart, bad, "end "):
+        (music / folder).mkdir()
+        shutil.copy(music / "a.wav", music / folder / f"{folder}.wav")
+    update_index(tmp_path / "index", music, model, "tones")
+    index = MusicIndex(tmp_path / "index")
+    for given, folder in (("café", apart), ("bad\ufffd", bad), ("end ", "end ")):
+        expected = str(music / folder / f"{folder}.wav")
+        for name in (f"{given}.wav", f"{given}/{given}.wav", expected):
+            assert find_example(index, name).path == expected
+        for name in (given, str(music / folder)):
+            assert find_folder(index, name) == str(music / folder)
+    with pytest.raises(UserError, match="in a folder called caf: give its path"):
+        find_folder(index, "caf")
+    shutil.copytree(music / bad, music / os.fsdecode(b"bad\xfe"))
+    update_index(tmp_path / "index", music, model, "tones")
+    with pytest.raises(UserError, match="2 indexed folders all look like bad\ufffd"):
+        find_folder(index, "bad\ufffd")
+
+
+def test_a_mistyped_name_is_compared_with_some(folder, monkeypatch):
+    """With all of 200,000 it took half a minute."""
+    asked = []
+    monkeypatch.setattr(
+        "difflib.get_close_matches",
+        lambda name, names, n: asked.append(names) or ["a.wav"],
+    )
+    monkeypatch.setattr(Store, "paths", lambda _: [f"/{n}.wav" for n in range(9999)])
+    with pytest.raises(UserError, match="Close to it: a.wav"):
+        find_example(MusicIndex(folder), "mistyped")
+    assert len(asked[0]) == COMPARED
+
+
 def test_a_table_for_other_programs(tmp_path, folder, music):
     parquet = pytest.importorskip("pyarrow.parquet")
     (music / "a.wav").rename(music / os.fsdecode(b"caf\xe9.wav"))
@@ -231,8 +270,10 @@ def test_a_search_says_whether_anything_stands_out(tmp_path, music, model):
         write_tone(music / f"low-{number}.wav", 110)
     update_index(tmp_path / "index", music, model, "tones")
     index = MusicIndex(tmp_path / "index")
-    assert index.stands_out(embed_query(model, "880")) is True
-    assert index.stands_out(np.ones(index.store.width, np.float32)) is False
+    query = embed_query(model, "880")
+    assert index.search_and_judge(query) == (index.search(query), True)
+    assert index.search_and_judge(query, below=str(music / "deep"))[1] is None
+    assert index.search_and_judge(np.ones(index.store.width))[1] is False
 
 
 def test_a_text_that_is_no_description_is_refused(folder):
