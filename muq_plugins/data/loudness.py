@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
 
@@ -13,6 +14,7 @@ from muq_plugins.errors import NotInstalled, UserError
 
 # What a gate leaves out: a recording that is nowhere louder has no loudness.
 SILENT = -70.0
+GATE = 0.4  # seconds of a block of the standard, the least that it measures
 # Levels that music is brought to: streaming services use -14, broadcasts -23.
 LOWEST, HIGHEST = -40.0, -5.0
 # What is further away is no music; more would leave the range that models take.
@@ -45,7 +47,8 @@ def check_loudness(loudness: float | None) -> None:
 def measure_loudness(blocks: Iterable[Tensor], sample_rate: int) -> float:
     """The integrated loudness of mono audio in blocks (samples,), in LUFS.
 
-    `SILENT` where nothing is louder than that.
+    `SILENT` where nothing is louder than that. What is shorter than a block of the
+    standard is measured as if it were repeated.
     """
     import av
     import av.filter
@@ -75,7 +78,9 @@ def measure_loudness(blocks: Iterable[Tensor], sample_rate: int) -> float:
             loudness = float(facts.get("lavfi.r128.I", loudness))
 
     heard = 0
-    for block in blocks:
+
+    def hear(block: Tensor) -> None:
+        nonlocal heard
         samples = block.float().numpy()[None]
         frame = av.AudioFrame.from_ndarray(samples, format="flt", layout="mono")
         frame.sample_rate, frame.time_base = sample_rate, Fraction(1, sample_rate)
@@ -83,6 +88,16 @@ def measure_loudness(blocks: Iterable[Tensor], sample_rate: int) -> float:
         heard += len(block)
         graph.push(frame)
         follow()
+
+    least, start = math.ceil(GATE * sample_rate), []
+    for block in blocks:
+        if heard < least:
+            start.append(block)
+        hear(block)
+    if 0 < heard < least:
+        short = torch.cat(start)
+        while heard < least:
+            hear(short)
     graph.push(None)
     follow()
     return loudness

@@ -81,9 +81,9 @@ Loudness = Annotated[
     float | None,
     typer.Option(
         metavar="LUFS",
-        help="bring every file to this loudness first (ITU-R BS.1770), such as -16; "
-        "vectors depend on the level (default: leave files as they are; of an index: "
-        "as it was made)",
+        help="bring every file to this loudness first (ITU-R BS.1770), such as -16, by "
+        "30 dB at most; vectors depend on the level (default: leave files as they are; "
+        "of an index: as it was made)",
     ),
 ]
 Device = Annotated[
