@@ -32,8 +32,8 @@ TURN = ".turn"  # held by the process that looks at all of it, or makes it anew
 APPLICATION = 0x4D755169
 FORMAT = 2
 OLD_FORMAT = 1  # with the vectors inside, and a FAISS file beside it
-# Seconds to wait for another process that is writing.
-PATIENCE = 30.0
+# Seconds to wait for another process that is writing: all vectors, in a compaction.
+PATIENCE = 600.0
 # Vectors that are copied at once.
 CHUNK = 4096
 
@@ -440,11 +440,21 @@ def _migrate(folder: Path, connection: sqlite3.Connection) -> None:
 
 
 def _write_vectors(folder: Path, blocks: Iterable[bytes]) -> str:
-    """Writes a new file of vectors; its name."""
-    name = _new_name()
-    with atomic(folder / name) as partial, open(partial, "wb") as file:
-        file.writelines(blocks)
-    return name
+    """Writes a new file of vectors; its name.
+
+    It has it from the beginning: nobody reads it before a commit names it, and what a
+    kill leaves is known by it.
+    """
+    path = folder / _new_name()
+    try:
+        with open(path, "wb") as file:
+            file.writelines(blocks)
+            file.flush()
+            os.fsync(file.fileno())
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
+    return path.name
 
 
 def _new_name() -> str:

@@ -1,6 +1,7 @@
 """The store of an index: what a kill leaves, damage, compaction, and the old format."""
 
 import os
+import signal
 import sqlite3
 import zlib
 
@@ -9,8 +10,16 @@ import pytest
 
 from muq_plugins.errors import UserError
 from muq_plugins.inference.index.search import MusicIndex
-from muq_plugins.inference.index.store import APPLICATION, FILE, Store, create
+from muq_plugins.inference.index.store import (
+    APPLICATION,
+    FILE,
+    TURN,
+    Store,
+    _write_vectors,
+    create,
+)
 from muq_plugins.inference.space import latent_space
+from tests.forks import FORKS
 
 WIDTH = 3
 
@@ -116,6 +125,27 @@ def test_a_compaction_that_was_killed(store, tmp_path, monkeypatch):
     store.compact()
     assert found(MusicIndex(tmp_path)) == expected(4, 5)
     assert len(list(tmp_path.glob("*.f4"))) == 1
+
+
+def killed_compaction(folder):
+    def kill():
+        yield bytes(1000)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    _write_vectors(folder, kill())
+
+
+def test_what_a_killed_compaction_leaves_is_taken_away(store, tmp_path):
+    put(store, 1, 2)
+    before = set(tmp_path.iterdir())
+    process = FORKS.Process(target=killed_compaction, args=(tmp_path,))
+    process.start()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+    assert len(set(tmp_path.iterdir()) - before) == 1
+    store.compact()
+    assert set(tmp_path.iterdir()) - before == {tmp_path / TURN}
+    assert found(MusicIndex(tmp_path)) == expected(1, 2)
 
 
 def test_a_changed_bit_is_noticed(store, tmp_path):
