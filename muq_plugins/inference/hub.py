@@ -72,12 +72,14 @@ def save_transformers(
     name: str | None = None,
     tensors: dict[str, Tensor] | None = None,
     write_more: Callable[[Path], str] | None = None,
+    keep_card: bool = False,
 ) -> Path:
     """Writes an encoder with a model card, for transformers and for us.
 
     ``heard`` is what it was trained on, ``words`` what a person says of it, ``name``
     how the card calls it. ``tensors`` are its weights in another precision;
-    ``write_more(folder)`` writes further files, and gives the end of the card.
+    ``write_more(folder)`` writes further files, and gives the end of the card. With
+    ``keep_card``, a folder with another card is refused: somebody may have edited it.
     """
     config = {
         "model_type": MODEL_TYPE,
@@ -107,10 +109,20 @@ def save_transformers(
         (unfinished / EXTRACTOR).write_text(json.dumps(extractor, indent=2) + "\n")
         if remote_code:
             (unfinished / f"{REMOTE}.py").write_text(REMOTE_CODE)
-        card = _card(
-            unfinished, encoder, heard, license, words, name or Path(folder).name
+        own = Path(folder).name
+        card, own_card = (
+            f"{_card(unfinished, encoder, heard, license, words, called)}\n{more}"
+            for called in (name or own, own)
         )
-        (unfinished / CARD).write_text(f"{card}\n{more}", encoding="utf-8")
+        (unfinished / CARD).write_text(card, encoding="utf-8")
+        before = Path(folder, CARD)
+        if keep_card and before.is_file():
+            if before.read_text("utf-8", "replace") not in (card, own_card):
+                raise UserError(
+                    f"{before} is not the card that would take its place: it was "
+                    f"edited, or something was made differently. Put what you wrote "
+                    f"there into --card and remove it, or give another --out."
+                )
 
     tensors = encoder.state_dict() if tensors is None else tensors
     return save_folder(folder, tensors, config, write_more=write)

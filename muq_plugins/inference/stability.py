@@ -18,7 +18,12 @@ from muq_plugins.data.corpus.pieces import find_pieces
 from muq_plugins.data.corpus.rendered import AUDIO
 from muq_plugins.data.corpus.schedule import Visit
 from muq_plugins.data.corpus.takes import make_clips
-from muq_plugins.data.loudness import at_loudness, can_measure
+from muq_plugins.data.loudness import (
+    SILENT,
+    at_loudness,
+    can_measure,
+    measure_loudness,
+)
 from muq_plugins.inference.space import WINDOW_SECONDS
 from muq_plugins.lobes.mulan import AudioModel
 
@@ -58,6 +63,14 @@ class Row:
 def levels() -> list[float | None]:
     """As it is, and what music is brought to, where that can be measured."""
     return [level for level in LEVELS if level is None or can_measure()]
+
+
+def is_silent(path: str | Path) -> bool:
+    """Whether what is heard of a file is nowhere as loud as music."""
+    wav = read_audio(path, 0.0, MOST_SECONDS, sample_rate=RATE)
+    if can_measure():
+        return measure_loudness([wav], RATE) <= SILENT
+    return not wav.any()
 
 
 def measure_stability(

@@ -51,7 +51,10 @@ def doctor(
         int | None,
         typer.Option(metavar="N", help="with --stability: which hidden state"),
     ] = None,
-    device: options.Device = None,
+    device: Annotated[
+        str | None,
+        typer.Option(help="with --stability: cpu, cuda:0, mps, ..."),
+    ] = None,
 ) -> int:
     """What is installed, and whether it works.
 
@@ -64,8 +67,9 @@ def doctor(
     if stability is not None:
         _report_stability(stability, file, layer, options.pick_device(device))
         return 0
-    if file is not None:
-        raise UserError("A file is for --stability MODEL: give both, or none.")
+    for name, value in {"A file": file, "--layer": layer, "--device": device}.items():
+        if value is not None:
+            raise UserError(f"{name} is for --stability MODEL: give both, or none.")
     import platform
 
     problems: list[str] = []
@@ -117,6 +121,7 @@ def _report_stability(
     from muq_plugins.inference.cli.index import load_audio_model
     from muq_plugins.inference.stability import (
         MOST_SECONDS,
+        is_silent,
         levels,
         measure_stability,
         two_pieces,
@@ -124,6 +129,11 @@ def _report_stability(
 
     if file is not None:
         audio_info(file)  # before the model is loaded
+        if is_silent(file):
+            raise UserError(
+                f"{file} is silent in its first {MOST_SECONDS:g} s: of silence nothing "
+                f"can change, give music."
+            )
     model = load_audio_model(source, layer, device)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import math
 import os
 from contextlib import closing
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -91,6 +92,14 @@ def index(
     """
     if folder is None and not prune and export is None:
         raise UserError("Give a folder with music, or --prune, or --export.")
+    if prune or export is not None:
+        from muq_plugins.data.shares import own_share
+
+        if own_share()[1] > 1:
+            raise UserError(
+                "--prune and --export are for one process: leave them out of torchrun, "
+                "and run them when it has ended."
+            )
     if export is not None:
         needs("--export", "parquet", "pyarrow")
         if not export.endswith(".parquet"):
@@ -147,6 +156,8 @@ def search(
         raise UserError(
             'Give one query: a text such as "calm solo cello", or --audio and a file.'
         )
+    if min_score is not None and math.isnan(min_score):
+        raise UserError("--min-score nan: give a number from -1 to 1.")
     device = pick_device(device)
     opened = _open(index)
     vector, itself, trained_on = _embed_query(opened, text, audio, model, device)
@@ -155,9 +166,9 @@ def search(
         found = [match for match in found if match.score >= min_score]
     current = [entry.is_current() for entry, _ in found]
     if as_json:
-        query = {"text": text} if audio is None else {"audio": shown(audio)}
+        query = {"text": text} if audio is None else {"audio": audio}
         matches = [
-            {"path": entry.shown, "score": score, "current": as_indexed}
+            {"path": entry.path, "score": score, "current": as_indexed}
             for (entry, score), as_indexed in zip(found, current, strict=True)
         ]
         said = {"stands_out": clear, "trained_on": trained_on} if audio is None else {}
@@ -377,7 +388,8 @@ def _listen(host: str, port: int) -> socket.socket:
 
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        return socket.create_server((host, port), family=family)
+        both = host == "::" and socket.has_dualstack_ipv6()
+        return socket.create_server((host, port), family=family, dualstack_ipv6=both)
     except OSError as error:
         raise UserError(
             f"Cannot listen on {host}, port {port} ({error.strerror or error}): choose "

@@ -65,8 +65,11 @@ def release(
     trained, with weights in float16, which are computed with in float32 again; the log
     of the training (metrics.jsonl); and a model card (README.md): what --card says,
     what the model is, hashes of the weights, how it was made, and the report of the
-    run. AutoModel of transformers loads it after `import muq_plugins`.
+    run. AutoModel of transformers loads it after `import muq_plugins`. A card that was
+    edited since is not replaced.
     """
+    if private and push is None:
+        raise UserError("--private is for --push OWNER/NAME: give both, or none.")
     options.check_installation()
     from muq_plugins.evaluation.page import MARKDOWN_FILE
     from muq_plugins.evaluation.run_files import METRICS_FILE
@@ -92,6 +95,12 @@ def release(
                 f"There is no {path}, which goes into the folder: give the folder of a "
                 f"finished run, and the file of its card."
             )
+    try:
+        words = Path(card).read_text(encoding="utf-8")
+    except ValueError as error:
+        raise UserError(
+            f"{card} is not text in UTF-8 ({error}): save it as such, a model card is."
+        ) from error
     model = load(MuQ.from_pretrained, run, "cpu")
     encoder = model.mods.encoder
     tensors = halved(encoder.state_dict())
@@ -106,7 +115,6 @@ def release(
             "# ", "## ", 1
         )
 
-    words = Path(card).read_text(encoding="utf-8")
     save_transformers(
         out,
         encoder,
@@ -117,6 +125,7 @@ def release(
         push,
         tensors,
         write_more,
+        keep_card=True,
     )
     files = [path for path in Path(out).rglob("*") if path.is_file()]
     size = sum(path.stat().st_size for path in files) / 1e6
@@ -150,7 +159,9 @@ def made_by(run: Path) -> str:
         places = {round(i * (len(seen) - 1) / 7) for i in range(8)}
         for row in (seen[place] for place in sorted(places)):
             hours = row.get("audio_seconds", 0) / 3600
-            values = " | ".join(f"{row[name]:.3f}" for name in names)
+            values = " | ".join(
+                f"{row[name]:.3f}" if name in row else "" for name in names
+            )
             lines.append(f"| {row['step']:,} | {hours:.1f} | {values} |")
         lines += ["", "Validation, while it was trained.", ""]
     return "\n".join(lines) + "\n"

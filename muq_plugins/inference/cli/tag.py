@@ -90,7 +90,7 @@ def tag(
                 continue
             pairs = zip(words, (latents @ latent).tolist(), strict=True)
             # Equal scores stay in the order of the list.
-            yield shown(item.path), sorted(pairs, key=lambda pair: -pair[1])[:top]
+            yield item.path, sorted(pairs, key=lambda pair: -pair[1])[:top]
 
     if as_json:
         _print_json(results())
@@ -106,10 +106,12 @@ def _print_json(results: Iterator[tuple[str, Tagged]]) -> None:
         {"path": path, "tags": [{"tag": tag, "score": score} for tag, score in tagged]}
         for path, tagged in results
     ]
-    print(json.dumps({"files": files}, ensure_ascii=False, indent=1))
+    # ASCII, since file names that are not UTF-8 have no other way to be written.
+    print(json.dumps({"files": files}, indent=1))
 
 
 def _print_csv(results: Iterator[tuple[str, Tagged]]) -> None:
+    sys.stdout.reconfigure(errors="surrogateescape")  # names as the disk has them
     writer = csv.writer(sys.stdout, lineterminator="\n")
     writer.writerow(["path", "rank", "tag", "score"])
     for path, tagged in results:
@@ -119,6 +121,6 @@ def _print_csv(results: Iterator[tuple[str, Tagged]]) -> None:
 
 def _print_table(results: Iterator[tuple[str, Tagged]], top: int) -> None:
     for path, tagged in results:
-        print(path)
+        print(shown(path))
         for tag, score in tagged[:top]:
             print(f"  {score:7.4f}  {tag}", flush=True)

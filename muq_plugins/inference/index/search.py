@@ -333,6 +333,7 @@ def export_parquet(index: MusicIndex, path: str | Path) -> int:
     }
     columns = {
         "path": pa.string(),
+        "path_bytes": pa.binary(),  # as the disk has it, which may not be UTF-8
         "duration": pa.float64(),
         "bytes": pa.int64(),
         "modified": pa.int64(),  # nanoseconds
@@ -341,7 +342,10 @@ def export_parquet(index: MusicIndex, path: str | Path) -> int:
     schema = pa.schema(columns, metadata=facts)
     with atomic(path) as partial, pq.ParquetWriter(partial, schema) as writer:
         for entries, vectors in index.all_vectors():
-            known = [(e.shown, e.duration, e.bytes, e.modified) for e in entries]
+            known = [
+                (e.shown, os.fsencode(e.path), e.duration, e.bytes, e.modified)
+                for e in entries
+            ]
             embedding = pa.FixedSizeListArray.from_arrays(vectors.ravel(), store.width)
             rows = [*zip(*known, strict=True), embedding]
             writer.write_table(pa.table(rows, schema=schema))

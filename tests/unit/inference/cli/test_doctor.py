@@ -6,7 +6,9 @@ import re
 import subprocess
 import sys
 
+import numpy as np
 import pytest
+import soundfile
 
 from muq_plugins import MuQ
 from muq_plugins.inference import stability
@@ -56,8 +58,12 @@ def test_what_moves_a_vector(model_folder, write_wav, tmp_path, capsys, monkeypa
     assert "mp3 at 64 kbit/s" in found and "Opus at 32 kbit/s" in found
     assert 0 < min(found["lead-in silence of 1.2 s"]) < 1
     assert "moves it most" in report
-    assert main(["doctor", str(song)]) == 2
-    assert "is for --stability MODEL" in capsys.readouterr().err
+    for given in ([str(song)], ["--layer", "3"], ["--device", "banana"]):
+        assert main(["doctor", *given]) == 2
+        assert "is for --stability MODEL" in capsys.readouterr().err
+    soundfile.write(song, np.zeros(48000), 24000)
+    assert main(["doctor", "--stability", model_folder, str(song)]) == 2
+    assert "song.wav is silent in its first 60 s" in capsys.readouterr().err
 
 
 def test_a_broken_pair_is_explained_with_its_remedy(tmp_path):

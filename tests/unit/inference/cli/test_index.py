@@ -99,7 +99,7 @@ def test_a_second_command_waits_and_says_so(command, tmp_path, capsys):
     assert len(MusicIndex(tmp_path / "index")) == 2
 
 
-def test_mistakes_are_explained(command, tmp_path, capsys):
+def test_mistakes_are_explained(command, tmp_path, monkeypatch, capsys):
     assert main(command) == 0
     other = make_model(tmp_path / "other", "0ff0")
     assert main([*command, "--model", other]) == 2
@@ -118,6 +118,11 @@ def test_mistakes_are_explained(command, tmp_path, capsys):
     assert "holds a.wav and is not an index" in capsys.readouterr().err
     assert main(["index", "--out", str(tmp_path / "index")]) == 2
     assert "Give a folder with music, or --prune" in capsys.readouterr().err
+    with monkeypatch.context() as torchrun:
+        torchrun.setenv("WORLD_SIZE", "2")
+        torchrun.setenv("RANK", "0")
+        assert main([*command, "--prune"]) == 2
+    assert "leave them out of torchrun" in capsys.readouterr().err
     assert main([*command[:2], "--out", str(tmp_path / "new")]) == 2
     assert "There is no index in" in capsys.readouterr().err
     assert not (tmp_path / "new").exists()

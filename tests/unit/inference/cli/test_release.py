@@ -105,6 +105,28 @@ def test_the_card_says_what_is_in_it(run, tmp_path):
     )
 
 
+def test_a_card_that_was_edited_stays(run, tmp_path, capsys):
+    out = str(tmp_path / "out")
+    assert release(run, out) == 0
+    card = tmp_path / "out" / "README.md"
+    card.write_text(card.read_text() + "\nMine.\n")
+    before = {path: path.read_bytes() for path in tmp_path.glob("out/*.*")}
+    assert release(run, out) == 2
+    words = capsys.readouterr().err
+    assert f"{card} is not the card that would take its place" in words
+    assert "give another --out" in words
+    assert {path: path.read_bytes() for path in tmp_path.glob("out/*.*")} == before
+
+
+def test_mistakes_are_explained(run, tmp_path, capsys):
+    (tmp_path / "words.md").write_bytes(b"\xff")
+    assert release(run, str(tmp_path / "out")) == 2
+    assert "words.md is not text in UTF-8" in capsys.readouterr().err
+    given = ["release", str(run), "--card", str(tmp_path / "words.md"), "--out", "x"]
+    assert main([*given, "--private"]) == 2
+    assert "--private is for --push OWNER/NAME" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("name", ["report.md", "metrics.jsonl", "../words.md"])
 def test_what_is_missing_is_named_before_anything_is_written(
     name, run, tmp_path, capsys

@@ -1,6 +1,7 @@
 """Searching from the command line: texts, examples, and what cannot be searched."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -127,6 +128,15 @@ def test_files_that_are_not_what_was_indexed_are_marked(index, music, capsys):
     assert "gone" not in out + err
 
 
+def test_paths_are_those_of_the_disk_for_programs(index, music, capsys):
+    """Also where a person is shown one name for two files."""
+    names = [os.fsdecode(b"bad\xfe.wav"), os.fsdecode(b"bad\xff.wav")]
+    for name in names:
+        shutil.copy(music / "b.wav", music / name)
+    assert main(["index", str(music), "--out", index]) == 0
+    assert rows(capsys, "440", "--index", index, "--top", 3) == ["b.wav", *names]
+
+
 def test_no_matches(index, music, capsys):
     capsys.readouterr()
     assert main(["search", "440", "--index", index, "--min-score", "1.1"]) == 0
@@ -162,6 +172,7 @@ def test_mistakes_are_explained(index, tmp_path, capsys):
         assert "The query is empty: describe" in message(capsys, query, *at)
     assert "Give one query" in message(capsys, *at)
     assert "Give one query" in message(capsys, "440", "--audio", "a.wav", *at)
+    assert "--min-score nan: give" in message(capsys, "440", *at, "--min-score", "nan")
     other = make_model(tmp_path / "other", "0ff0")
     assert "70e5 there, 0ff0 here" in message(capsys, "440", *at, "--model", other)
     missing = message(capsys, "--audio", tmp_path / "new.wav", *at)

@@ -53,6 +53,18 @@ def test_json_and_csv_hold_the_same(command, capsys):
     assert [file["tags"][0]["tag"] for file in files] == ["880 Hz", "220 Hz"]
 
 
+def test_paths_are_those_of_the_disk_for_programs(command, tmp_path, capsysbinary):
+    name = os.fsdecode(b"bad\xff.wav")
+    (tmp_path / "music" / "low.wav").rename(tmp_path / "music" / name)
+    (tmp_path / "music" / "high.wav").unlink()
+    path = str(tmp_path / "music" / name)
+    assert main([*command, "--json"]) == 0
+    files = json.loads(capsysbinary.readouterr().out)["files"]
+    assert [file["path"] for file in files] == [path]
+    assert main([*command, "--csv"]) == 0
+    assert os.fsencode(f"{path},1,220 Hz,") in capsysbinary.readouterr().out
+
+
 def test_prompts_change_the_scores(command, tmp_path, capsys):
     (tmp_path / "prompts.txt").write_text("{tag}\n440 and {tag}\n")
     assert main([*command, "--json"]) == 0

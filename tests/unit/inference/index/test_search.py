@@ -237,15 +237,19 @@ def test_a_mistyped_name_is_compared_with_some(folder, monkeypatch):
     assert len(asked[0]) == COMPARED
 
 
-def test_a_table_for_other_programs(tmp_path, folder, music):
+def test_a_table_for_other_programs(tmp_path, music, model):
     parquet = pytest.importorskip("pyarrow.parquet")
+    folder = tmp_path / "index"
     (music / "a.wav").rename(music / os.fsdecode(b"caf\xe9.wav"))
+    update_index(folder, music, model, "tones")
     index = MusicIndex(folder)
     assert export_parquet(index, tmp_path / "music.parquet") == 4
     table = parquet.read_table(tmp_path / "music.parquet")
     assert table.schema.metadata[b"space"] == latent_space("70e5").name.encode()
     rows = table.to_pylist()
     assert [row["path"] for row in rows] == [e.shown for e in index.store.entries()]
+    paths = [os.fsdecode(row["path_bytes"]) for row in rows]
+    assert paths == [e.path for e in index.store.entries()]
     for row, entry in zip(rows, index.store.entries(), strict=True):
         assert row["duration"] == entry.duration and row["bytes"] == entry.bytes
         assert np.array_equal(np.float32(row["embedding"]), index.vector(entry))
