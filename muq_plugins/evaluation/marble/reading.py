@@ -36,7 +36,7 @@ from muq_plugins.evaluation.scores import chance, metric_score, metric_scores
 logger = get_logger(__name__)
 
 # Raised whenever a change of the code changes what is read.
-FORMAT = 1
+FORMAT = 2
 # Of the weights of a mixture, which are few and start equal.
 MIXTURE_LR = 3e-2
 AT_ONCE = 1024
@@ -176,7 +176,7 @@ class Reading(ABC):
             if not protocol.standardised:
                 factor, patience = recipe.plateau
                 scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(
-                    optimizer, factor=factor, patience=patience
+                    optimizer, "max", factor=factor, patience=patience
                 )
             found = train_reader(
                 *(reader, optimizer, loss, rows, targets),

@@ -264,7 +264,8 @@ def train_reader(
 
     Gives the best epoch and what it reached, None if that was never a number.
     `keep_last` leaves the weights of the last epoch. An epoch ends after so many
-    updates.
+    updates. A scheduler is told the score, which is to rise: of its negative, a share
+    that it has to fall by would be added.
     """
     best, lowest, best_epoch = None, float("inf"), 0
     for epoch in range(1, max_epochs + 1):
@@ -277,7 +278,7 @@ def train_reader(
         with torch.no_grad():
             reached = judge()
         if scheduler is not None:
-            scheduler.step(reached)
+            scheduler.step(-reached)
         if reached < lowest:
             best, lowest = copy.deepcopy(reader.state_dict()), reached
             best_epoch = epoch

@@ -139,6 +139,20 @@ def test_what_v2_tests_is_its_last_epoch():
     assert list(rows) == [ALL_LAYERS]
 
 
+def test_the_learning_rate_falls_when_validation_stands_still(monkeypatch):
+    """As MARBLE has it: a score that does not rise is none, nor is one that falls."""
+    made, plain = [], torch.optim.lr_scheduler.ReduceLROnPlateau
+
+    def keep(*args, **options):
+        made.append(plain(*args, **options))
+        return made[-1]
+
+    monkeypatch.setattr(torch.optim.lr_scheduler, "ReduceLROnPlateau", keep)
+    read(GENRE, np.zeros((40, 1, 2)), np.zeros(40, int), ["a", "b"], V1)
+    # After 7 epochs without a better score, and again, of the 20 that stop it.
+    assert made[0].optimizer.param_groups[0]["lr"] == 5e-3 / 4
+
+
 def test_protocols_name_what_they_do():
     notes = " ".join(V2.plan(GENRE).notes)
     assert all(trap in notes for trap in ("(T1)", "(T9)", "probabilities"))
