@@ -97,6 +97,7 @@ class Labelled:
         folder, unreadable = self.audio_folder, set(self.known_unreadable)
         if not folder.is_dir():
             raise UserError(f"There is no folder {folder}.")
+        _check_apart(self.clips)
         try:
             args = folder, self.clips, self.endings, unreadable, leave_out_missing
             files, left_out = _find_audio(*args)
@@ -204,7 +205,20 @@ def _check_clips(clips: list[TaggedClip], tags: list[str]) -> None:
     twice = [tag for i, tag in enumerate(tags) if tag in tags[:i]]
     if twice:
         raise UserError(f"The tag {twice[0]!r} comes twice in the list of tags.")
-    known, seen = set(tags), {}
+    _check_apart(clips)
+    known = set(tags)
+    for clip in clips:
+        unknown = [tag for tag in clip.tags if tag not in known]
+        if unknown:
+            raise UserError(
+                f"{clip.path} has the tag {unknown[0]!r}, which is none of the "
+                f"{len(tags)} tags of this data set: are the files of one version?"
+            )
+
+
+def _check_apart(clips: Iterable[TaggedClip]) -> None:
+    """Refuses a recording that comes twice."""
+    seen: dict[str, str] = {}
     for clip in clips:
         if clip.path in seen:
             raise UserError(
@@ -212,12 +226,6 @@ def _check_clips(clips: list[TaggedClip], tags: list[str]) -> None:
                 "one of them, or training and test are not apart."
             )
         seen[clip.path] = clip.part
-        unknown = [tag for tag in clip.tags if tag not in known]
-        if unknown:
-            raise UserError(
-                f"{clip.path} has the tag {unknown[0]!r}, which is none of the "
-                f"{len(tags)} tags of this data set: are the files of one version?"
-            )
 
 
 def _find_audio(

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from muq_plugins.data.datasets.tagged import (
+    Labelled,
     TaggedClip,
     read_tag_order,
     read_text,
@@ -93,6 +94,12 @@ def test_what_no_data_set_may_have(audio, tmp_path, changes, message):
         write(tmp_path, audio, **{"parts": ["train", "test"], **changes})
     with pytest.raises(UserError, match="gone, does not exist. Give the folder"):
         write(tmp_path, tmp_path / "gone")
+
+
+def test_a_recording_is_in_one_part_alone(audio):
+    clips = [*CLIPS, TaggedClip("a/one.wav", "test", [])]
+    with pytest.raises(UserError, match="a/one.wav is listed in train and in test"):
+        Labelled("mine", audio, clips, TAGS).found()
 
 
 def test_annotations_are_text(tmp_path):
