@@ -122,6 +122,12 @@ def one_of(folder: str | Path, places: Iterable[str], holds: str = "") -> Path:
     return next((place for place in every if (place / holds).exists()), every[0])
 
 
+def visible(folder: str | Path, pattern: str) -> list[Path]:
+    """Paths of a pattern, sorted, without hidden ones, as macOS puts beside files."""
+    found = Path(folder).glob(pattern)
+    return sorted(path for path in found if not path.name.startswith("."))
+
+
 def drawn_parts(groups: Iterable[str]) -> dict[str, str]:
     """The part of each group where no split is published, always the same.
 

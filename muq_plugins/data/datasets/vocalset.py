@@ -17,10 +17,18 @@ from pathlib import Path
 import numpy as np
 from sklearn.model_selection import GroupShuffleSplit
 
-from muq_plugins.data.datasets.tagged import Labelled, Sheet, TaggedClip, one_of
+from muq_plugins.data.datasets.tagged import (
+    Labelled,
+    Sheet,
+    TaggedClip,
+    one_of,
+    visible,
+)
 from muq_plugins.errors import UserError
 
 SEED = 42617
+# Of version 1.1, as it is unpacked: with any other number groups are others.
+COUNT = 3613
 TECHNIQUES = (
     *("belt", "breathy", "inhaled", "lip_trill", "spoken", "straight", "trill"),
     *("trillo", "vibrato", "vocal_fry"),
@@ -70,7 +78,8 @@ SHEET = Sheet(
 def vocalset(data_folder: str | Path, label: str) -> Labelled:
     """VocalSet as it is downloaded, with the label "singer" or "technique"."""
     folder = one_of(data_folder, ("FULL", "VocalSet/FULL", ""), "female1")
-    files = _files(folder)
+    paths = visible(folder, "*/*/*/*.wav")
+    files = _files(folder, paths)
     if not files:
         raise UserError(f"There is no recording of a singer in {folder}.")
     parts = draw_parts([(name, group) for _, name, group in files])[label]
@@ -84,21 +93,30 @@ def vocalset(data_folder: str | Path, label: str) -> Labelled:
             if label == "singer":
                 del known["artist"]  # every singer is in every part
             clips.append(TaggedClip(path, part, [its], known))
-    notes = [
+    split, notes = "MARBLE's split", []
+    if len(paths) != COUNT:
+        split = f"drawn from {len(paths)} files"
+        notes = [
+            f"{len(paths)} files where VocalSet 1.1 has {COUNT}: MARBLE's draws make "
+            "another split of them, and a number is comparable with others of the same "
+            "files alone."
+        ]
+    notes += [
         "A group of the split is the place of a file in its folder of a technique: "
         "recordings of one song by one singer may be in two parts (T8)."
     ]
-    return Labelled(
-        f"VocalSet {label}, MARBLE's split", folder, clips, list(classes), notes=notes
-    )
+    name = f"VocalSet {label}, {split}"
+    return Labelled(name, folder, clips, list(classes), notes=notes)
 
 
-def _files(folder: Path) -> list[tuple[str, tuple[str, str], int]]:
+def _files(
+    folder: Path, paths: Sequence[Path]
+) -> list[tuple[str, tuple[str, str], int]]:
     """Every recording in MARBLE's order: path, technique and singer, group."""
     of_technique: dict[str, dict[str, str]] = {}
     # Below it: <singer>/<context>/<technique>/<file>; of two files with the same name
     # the last one stays.
-    for path in sorted(folder.glob("*/*/*/*.wav")):
+    for path in paths:
         technique = path.parent.name
         if technique in FOLDERS and path.stem not in DELETED:
             singer = NAMED_WRONGLY.get(technique, {}).get(path.stem)

@@ -149,14 +149,18 @@ def _same_units(first: Reading, its: Reading) -> None:
 
 
 def _knows_groups(opened: Opened) -> bool:
-    return any(one.labels.get(opened.labelled.group) for one in opened.recordings)
+    """Whether intervals are over them, which the test part alone decides."""
+    group, every = opened.labelled.group, opened.recordings
+    return any(one.labels.get(group) for one in every if one.part == "test")
 
 
 def _left_out(opened: Opened, usable: set) -> list[str]:
     notes = []
     if not _knows_groups(opened):
-        lacking = f"{(opened.labelled.group or 'group').capitalize()}s are not known"
-        notes.append(f"{lacking}: the interval is over recordings.")
+        groups = f"{opened.labelled.group or 'group'}s".capitalize()
+        notes.append(
+            f"{groups} are not known in the test part: the interval is over recordings."
+        )
     lost = len(opened.recordings) - len(usable)
     if lost or opened.left_out:
         notes.append(

@@ -19,6 +19,7 @@ from muq_plugins.data.datasets.vocalset import (
     draw_parts,
 )
 from muq_plugins.errors import UserError
+from muq_plugins.evaluation.marble.run import _left_out
 from muq_plugins.evaluation.marble.task import open_task
 from muq_plugins.evaluation.marble.tasks import TASKS
 from tests.unit.data.datasets.conftest import published
@@ -79,6 +80,8 @@ def test_giantsteps(tmp_path):
     }
     assert opened.labelled.classes == list(KEYS)
     assert "not those of GiantSteps+" in opened.labelled.notes[0]  # T20
+    # Artists of the training part are no groups of the test part.
+    assert "Artists are not known in the test part" in _left_out(opened, {0, 1, 2})[0]
     (tmp_path / test / "1.LOFI.mp3").unlink()
     with pytest.raises(UserError, match=r"1 of 3 recordings are missing: .*zenodo"):
         open_task(TASKS["giantsteps_key"], tmp_path)
@@ -187,6 +190,9 @@ def test_vocalset(tmp_path):
     assert len(singer.recordings) == 40 * 3 + 1
     assert labels_of(singer)["male8/excerpts/straight/row_straight.wav"][1] == "m8"
     assert singer.labelled.classes == list(SINGERS)
+    # One file less draws other groups: it is MARBLE's split of the whole set alone.
+    assert singer.labelled.name == "VocalSet singer, drawn from 162 files"
+    assert "162 files where VocalSet 1.1 has 3613" in singer.labelled.notes[0]
     technique = open_task(TASKS["vocalset_technique"], tmp_path)
     assert len(technique.recordings) == 40 * 2 + 1
     tested = [one for one in technique.recordings if one.part == "test"]
