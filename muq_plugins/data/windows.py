@@ -67,13 +67,18 @@ def spread_windows(
 
 
 def successive_windows(
-    path: str | Path, duration: float, seconds: float, most: int, sample_rate: int
+    path: str | Path,
+    duration: float,
+    seconds: float,
+    most: int,
+    sample_rate: int,
+    least: float = 0.5,
 ) -> list[Tensor]:
     """Reads windows that follow each other from the start of a recording.
 
-    The last one has to be half filled, unless it is the only one.
+    The last one has to be filled to a share, unless it is the only one.
     """
-    count = min(most, max(1, int(duration / seconds + 0.5)))
+    count = min(most, max(1, int(duration / seconds + 1 - least)))
     starts = [number * seconds for number in range(count)]
     return _windows(path, starts, seconds, sample_rate)
 

@@ -274,7 +274,7 @@ class DecodedBeats(PickedBeats):
 
 @dataclass(frozen=True)
 class FirstBeats(DecodedBeats):
-    """As MARBLE v1 does it, which knows no bars."""
+    """As MARBLE v1 does it, which scores beats alone."""
 
     sides: ClassVar[tuple[float, ...]] = (0.5,)
     notes: ClassVar[tuple[str, ...]] = (DecodedBeats.notes[0], *DecodedBeats.notes[2:])

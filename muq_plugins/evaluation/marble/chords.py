@@ -171,6 +171,8 @@ class ShippedChords(Chords):
         "of other chords do not count.",
         "Where no chord sounds, but not at the start of a clip, the chord before it is "
         "taken for the truth, in training and test (T5).",
+        "Silence after the end of a song is neither trained on nor scored; v2 does "
+        "both, with the last chord.",
     )
 
     def frame_classes(self, truth: Intervals, count: int, rate: float) -> np.ndarray:

@@ -27,7 +27,7 @@ V2_BEATS = Recipe(
     least=0.8,
 )
 V1_BEATS = Recipe(
-    *(30.0, 10_000, "all", 1e-3, 64, 100, 10),
+    *(30.0, 10_000, "all", 1e-3, 64, 100, 20, (0.5, 6)),
     aggregate=None,
     frames=FirstBeats(),
     least=0.5,
@@ -46,8 +46,10 @@ def _beats(name: str, title: str, metric: str, published: dict, v1=None, v2=None
         v1,
         v2,
         published,
-        "v1 reads the weighted sum of layers alone; its batches, and how wide its "
-        "targets are, were not compared",
+        "v1 reads the weighted sum of layers alone, trains on a random 10 s of each "
+        "recording in each epoch, and tells frames with a beat and those beside them "
+        "from all others by a cross-entropy; ours trains on all 30 s, by a curve that "
+        "is half as high beside a beat, and learns downbeats with it",
         frames=PickedBeats(),
     )
 

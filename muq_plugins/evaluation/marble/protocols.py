@@ -81,7 +81,8 @@ class Protocol:
             if recipe.aggregate is not None:
                 vote = f"A recording is scored by its mean of {recipe.aggregate} (T9)."
             notes.append(vote)
-            cutting = Cutting(recipe.clip_seconds, recipe.most_clips, self is V2)
+            padded = recipe.least or False
+            cutting = Cutting(recipe.clip_seconds, recipe.most_clips, padded)
         if self is V1 and task.differs:
             notes.append(f"Not as in v1: {task.differs}.")
         how = self.lrs or (recipe.lr,), recipe.aggregate, recipe.metric or task.metric
@@ -146,7 +147,12 @@ V2 = Protocol(
     notes=(
         "The last epoch is tested, not the best one, which v2 names best (T1).",
         "One layer, or a linear map of all, chosen by hand, and one learning rate.",
-        "The last clip of a recording is heard with silence after it.",
+        "The last clip of a recording is heard with silence after it, if it is full to "
+        "80 % (10 % for chords).",
+        "What stops a training on whole recordings is their score; v2 takes the mean "
+        "over its batches of clips, which is another for R², AP and ROC-AUC.",
+        "All channels are mixed; v2 takes the first one of GTZAN, GiantSteps and EMO, "
+        "and to train on chords any.",
         "The probe is trained in float32 on float16 features; v2 trains in bfloat16.",
     ),
 )

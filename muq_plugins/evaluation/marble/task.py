@@ -42,7 +42,9 @@ class Recipe(NamedTuple):
     metric: str | None = None  # the primary one, if it is not that of the task
     # of tasks of frames, whose clips are what an update is made of
     frames: FrameKind | None = None
-    least: float = 0.0  # what is left over at the end is a clip from this share on
+    # what is left over at the end is a clip from this share on, with silence after it;
+    # 0 for whole recordings: from a half on, as it is
+    least: float = 0.0
     most_updates: int | None = None  # of an epoch; None: it hears all clips
 
 

@@ -27,6 +27,9 @@ from muq_plugins.evaluation.marble.task import (
 TAGGING = "roc_auc/average_precision"
 # One clip a recording, however long it is.
 WHOLE = 600.0
+# Of its last clip, v2 hears what is at least so full.
+V2_LEAST = 0.8
+BY_CLIPS = "v1 updates by all clips of 64 recordings, ours by 64 clips"
 
 
 def _mtg(name: str, title: str, tag_set: str, paper: dict) -> MarbleTask:
@@ -40,9 +43,10 @@ def _mtg(name: str, title: str, tag_set: str, paper: dict) -> MarbleTask:
         "average_precision",
         30.0,
         Recipe(30.0, max_epochs=100, **common),
-        Recipe(30.0, batch_size=128, max_epochs=20, **common),
+        Recipe(30.0, batch_size=128, max_epochs=20, least=V2_LEAST, **common),
         {PAPER: paper},
-        "v1 fills the last window of a song with what came before it; ours is shorter",
+        "v1 fills the last window of a song with what came before it; ours is shorter. "
+        f"And {BY_CLIPS}",
     )
 
 
@@ -57,7 +61,9 @@ def _mtt(name: str, split: str, published: dict) -> MarbleTask:
         "average_precision",
         30.0,
         Recipe(WHOLE, max_epochs=100, **common),
-        Recipe(30.0, batch_size=128, **common) if split == "folders" else None,
+        Recipe(30.0, batch_size=128, least=V2_LEAST, **common)
+        if split == "folders"
+        else None,
         published,
     )
 
@@ -105,7 +111,9 @@ _TASKS = (
         "accuracy",
         30.0,
         Recipe(WHOLE, max_epochs=100, plateau=(0.5, 6), aggregate="probabilities"),
-        Recipe(30.2, 1, 6, 5e-3, 64, 50, 20, (0.5, 6), "probabilities"),
+        Recipe(
+            *(30.2, 1, 6, 5e-3, 64, 50, 20, (0.5, 6), "probabilities"), least=V2_LEAST
+        ),
         {
             PAPER: percents(
                 "accuracy",
@@ -139,7 +147,7 @@ _TASKS = (
         "mirex2005",
         30.0,
         Recipe(30.0, max_epochs=100),
-        Recipe(30.0, plateau=(0.1, 5)),
+        Recipe(30.0, plateau=(0.1, 5), least=V2_LEAST),
         {
             PAPER: percents(
                 "mirex2005",
@@ -153,7 +161,7 @@ _TASKS = (
             MUQ: percents("mirex2005", MusicFM="63.9", MuQ="63.5", MuQ_iter="65.0"),
         },
         "v1 combines the clips of a song in four ways and reports the one that is best "
-        "in validation; ours takes the mean of outputs",
+        f"in validation; ours takes the mean of outputs. And {BY_CLIPS}",
     ),
     MarbleTask(
         "emo",
@@ -164,7 +172,7 @@ _TASKS = (
         "r2",
         15.0,
         Recipe(5.0, 6, max_epochs=100),
-        Recipe(15.0, layers=6),
+        Recipe(15.0, layers=6, least=V2_LEAST),
         {
             PAPER: percents(
                 "r2_valence/r2_arousal",
@@ -182,6 +190,7 @@ _TASKS = (
                 MuQ_iter="62.8/76.1",
             ),
         },
+        BY_CLIPS,
     ),
     _mtt(
         "magnatagatune",

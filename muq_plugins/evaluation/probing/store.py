@@ -18,10 +18,11 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from queue import SimpleQueue
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -59,7 +60,9 @@ class Cutting(NamedTuple):
 
     seconds: float  # of a clip
     most: int = 10_000  # clips of a recording, from its start
-    padded: bool = False  # whether a last, shorter one is heard with silence after it
+    # the share of it from which on a last, shorter one is heard, with silence after it;
+    # False: from a half on, without
+    padded: float | Literal[False] = False
 
     def about(self) -> list:
         """What the content of a folder depends on."""
@@ -75,10 +78,11 @@ class Cutting(NamedTuple):
         """Of each recording (rows, layers, size) in parts; none if it is unreadable."""
         rows: list[list[np.ndarray]] = [[] for _ in clips]
         rate = extractor.sample_rate
-        batches = window_batches(
-            *(clips, self.seconds, self.most, rate, batch_size, []),
-            cut=successive_windows,
-        )
+        cut = successive_windows
+        if self.padded:
+            cut = partial(cut, least=self.padded)
+        windows = clips, self.seconds, self.most, rate, batch_size, []
+        batches = window_batches(*windows, cut=cut)
         for places, wavs, lens in batches:
             if self.padded:
                 lacking = round(self.seconds * rate) - wavs.shape[1]

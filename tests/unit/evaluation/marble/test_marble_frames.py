@@ -327,6 +327,9 @@ def test_protocols_of_marble_read_beats_as_it_does(rng):
     assert all(f"({trap})" in notes for trap in ("T1", "T3", "T4", "T14"))
     assert V2.plan(BEAT).cutting == Framing(10.0, 0.0, None, 0.8)
     assert isinstance(V1.plan(BEAT).frames, FirstBeats)
+    recipe = V1.plan(BEAT).recipe
+    assert (recipe.patience, recipe.plateau) == (20, (0.5, 6))
+    assert "random 10 s" in V1.not_comparable(BEAT, PAPER)
     assert "(T4)" not in " ".join(V1.plan(BEAT).notes)
     assert V1.not_comparable(BEAT, PAPER) and CORRECTED.not_comparable(SONG, MUQ)
     with pytest.raises(UserError, match="gtzan_tempo is no task of v2_as_shipped"):

@@ -156,7 +156,13 @@ def test_the_learning_rate_falls_when_validation_stands_still(monkeypatch):
 def test_protocols_name_what_they_do():
     notes = " ".join(V2.plan(GENRE).notes)
     assert all(trap in notes for trap in ("(T1)", "(T9)", "probabilities"))
-    assert V2.plan(GENRE).cutting == (30.2, 1, True)
+    assert V2.plan(GENRE).cutting == (30.2, 1, 0.8)
+    assert (
+        V1.plan(GENRE).cutting.padded is CORRECTED.plan(GENRE).cutting.padded is False
+    )
+    # Where v1 updates by recordings of several clips, which ours does not.
+    for name in ("emo", "mtg_genre", "giantsteps_key"):
+        assert "64 recordings" in V1.not_comparable(TASKS[name], PAPER)
     assert "(T6)" in " ".join(V1.plan(GENRE).notes)
     assert [r.used for r in V1.reads(GENRE.v1, 4)][-1] == [1, 2, 3]
     assert [r.used for r in CORRECTED.reads(GENRE.v1, 4)][-1] == [0, 1, 2, 3]

@@ -68,10 +68,14 @@ def test_clips_follow_each_other_and_are_computed_once(tmp_path):
 
 def test_silence_after_a_clip_is_heard_where_it_is_padded(tmp_path):
     some = clips(tmp_path, 0.5)
-    padded, _ = stored_features(
-        Levels(), some, Cutting(1.0, padded=True), tmp_path / "k"
-    )
+    cutting = Cutting(1.0, padded=0.8)
+    padded, _ = stored_features(Levels(), some, cutting, tmp_path / "k")
     assert padded[slice(None)][0, 0, 0] == pytest.approx(0.05, rel=1e-2)
+    # If enough of it is left: more than half of a clip, unless it is said.
+    some = clips(tmp_path, 1.7, 1.9)
+    for its, whose in ((cutting, [0, 1, 1]), (Cutting(1.0), [0, 0, 1, 1])):
+        found = stored_features(Levels(), some, its, tmp_path / "k")
+        assert found[1].tolist() == whose
 
 
 def test_what_a_kill_left_half_is_computed_again(tmp_path):
