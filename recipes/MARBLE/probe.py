@@ -40,14 +40,16 @@ from muq_plugins.evaluation.marble.similarity import (
     similarity_results,
 )
 from muq_plugins.evaluation.marble.task import open_task
-from muq_plugins.evaluation.marble.tasks import find_task
+from muq_plugins.evaluation.marble.tasks import TASKS, find_task
+from muq_plugins.evaluation.probing.clips import check_seeds
 from muq_plugins.evaluation.probing.features import (
     ChromaFrames,
+    FeatureSettings,
     HiddenStates,
     LogMelFrames,
     untrained_like,
 )
-from muq_plugins.evaluation.probing.results import save_results
+from muq_plugins.evaluation.probing.results import predictions_file, save_results
 from muq_plugins.experiment import (
     load_experiment,
     load_part,
@@ -61,15 +63,62 @@ PLAIN = {"log_mel": LogMelFrames, "chroma": ChromaFrames}
 UNTRAINED = "untrained:"
 
 
+def listed(hparams, name):
+    """A list, of which a single entry may be given without brackets."""
+    value = hparams[name]
+    if isinstance(value, str | dict):
+        return [value]
+    if not isinstance(value, list):
+        raise UserError(f"{name} must be a list, such as [one, other], got {value!r}.")
+    return value
+
+
+def check(hparams):
+    """Refuses mistakes that would show after hours, or never."""
+    for name in ("seeds", "untrained_seeds"):
+        check_seeds(hparams[name], name)
+    features, folders = hparams["features"], hparams["folders"]
+    if features.folder is None:
+        raise UserError("features.folder must be a folder: probes read from its files.")
+    plain = FeatureSettings(features.folder, batch_size=features.batch_size)
+    if features != plain:
+        raise UserError(
+            "features.window_seconds and features.max_windows are of "
+            "recipes/MuQ/probe.py: MARBLE hears whole recordings, in the clips of a "
+            "task (own_clips on labels of your own). Leave them out."
+        )
+    if not isinstance(folders, dict):
+        raise UserError(
+            "folders must be a mapping from data sets to their folders in data_root, "
+            f"such as {{GTZAN: gtzan-genre}}, got {folders!r}."
+        )
+    known = {one.sheet.name for one in (*TASKS.values(), *SIMILARITY_TASKS.values())}
+    for name in folders:
+        if name not in known:
+            raise UserError(
+                f"folders: there is no data set {name!r}. There are: "
+                f"{', '.join(sorted(known))}."
+            )
+    if folders and hparams["data_root"] is None:
+        raise UserError("folders are names in data_root, which is not given.")
+
+
 def find_tasks(hparams):
     """The tasks of an experiment: published ones by name, mappings on own labels."""
-    labels, found = hparams["labels"] and lru_cache(hparams["labels"]), []
-    for one in hparams["tasks"]:
+    labels, found = hparams["labels"] and lru_cache(hparams["labels"]), {}
+    for one in listed(hparams, "tasks"):
         if isinstance(one, dict):
-            found.append(own_task(one, labels, **hparams["own_clips"]))
+            task = own_task(one, labels, **hparams["own_clips"])
         else:
-            found.append(find_task(one))
-    return found
+            task = find_task(one)
+        file = predictions_file("", task.name).name
+        if file in found:
+            raise UserError(
+                f"The tasks {found[file].name!r} and {task.name!r} would both be kept "
+                f"in {file}: leave one out, or run it with another output_folder."
+            )
+        found[file] = task
+    return [*found.values()]
 
 
 def open_tasks(hparams, protocol):
@@ -103,7 +152,7 @@ def open_tasks(hparams, protocol):
                 raise
             print(f"Left out: {task.name}. {error}")
     if not opened:
-        raise UserError(f"None of the {len(hparams['tasks'])} tasks can be done.")
+        raise UserError(f"None of the {len(tasks)} tasks can be done.")
     return opened
 
 
@@ -151,11 +200,13 @@ def main(argv):
     """Does the tasks that the command line asks for."""
     experiment = load_experiment(argv)
     hparams, run_opts = experiment.hparams, experiment.run_opts
+    check(hparams)
+    beside = listed(hparams, "beside")
     protocol, folder = find_protocol(hparams["protocol"]), hparams["output_folder"]
     devices = find_devices(hparams, run_opts)
     opened = open_tasks(hparams, protocol)
     recordings = [one for task in opened for one in task.recordings]
-    names = dict.fromkeys([str(hparams["encoder"]), *hparams["beside"]])
+    names = dict.fromkeys([str(hparams["encoder"]), *beside])
     encoders = {
         name: make_extractors(name, hparams, devices, recordings) for name in names
     }

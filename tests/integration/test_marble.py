@@ -10,6 +10,7 @@ import torch
 
 from muq_plugins.data.datasets.gtzan import GENRES
 from muq_plugins.errors import UserError
+from muq_plugins.evaluation.probing.run import probe_folder
 from muq_plugins.inference.muq import save_muq
 from muq_plugins.lobes import MuQEncoder
 from tests.integration.commands import ROOT
@@ -33,16 +34,20 @@ encoder: !new:muq_plugins.lobes.MuQEncoder
 """
 
 
-def marble(experiment, *options, device="cpu"):
-    """Runs the recipe in this process."""
+def load_recipe():
     path = ROOT / "recipes" / "MARBLE" / "probe.py"
     spec = importlib.util.spec_from_file_location("marble_probe", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
+    return module
+
+
+def marble(experiment, *options, device="cpu"):
+    """Runs the recipe in this process."""
     experiment = ROOT / "hparams" / "marble" / f"{experiment}.yaml"
     options = [experiment, *options, "--noprogressbar"]
     options += ["--device", device] if device else []
-    module.main([str(option) for option in options])
+    load_recipe().main([str(option) for option in options])
 
 
 def write_gtzan(folder):
@@ -76,6 +81,17 @@ def run(tmp_path_factory):
     encoder = MuQEncoder(16, num_layers=1, num_heads=2, ffn_width=16, conv_channels=2)
     save_muq(folder / "encoder", encoder)
     return folder
+
+
+def test_one_entry_of_a_list_needs_no_brackets():
+    recipe = load_recipe()
+    hparams = {"tasks": "gtzan_genre", "beside": "chroma", "labels": None}
+    (task,) = recipe.find_tasks(hparams)
+    assert task.name == "gtzan_genre"
+    assert recipe.listed(hparams, "beside") == ["chroma"]
+    assert probe_folder("all", "chroma", "emo") == probe_folder(
+        "all", "chroma", ["emo"]
+    )
 
 
 def options(run, out, *more, seeds="[0]"):
@@ -201,4 +217,26 @@ def test_what_is_missing_is_said_before_anything_is_computed(gtzan, run, tmp_pat
             marble("gtzan_genre", *more, wrong, device=None)
     with pytest.raises(UserError, match="cuda:99: there is no such device here"):
         marble("gtzan_genre", *more, "[cpu, 'cuda:99']", device=None)
+    wrong = [
+        *(("--seeds", one, "seeds must list") for one in ("5", "[a]", "0", "[0, 0]")),
+        ("--seeds", "[-1, 1.5]", r"from 0 on, such as \[0, 1, 2\], got \[-1, 1.5\]"),
+        ("--untrained_seeds", "1", "untrained_seeds must list"),
+        ("--beside", "3", "beside must be a list"),
+        ("--folders", "GTZAN", "folders must be a mapping"),
+        ("--folders", "{gtzan: x}", "no data set 'gtzan'. There are: .*GTZAN"),
+        ("--folders", "{GTZAN: x}", "data_root, which is not given"),
+        ("--features.folder", "null", "features.folder must be"),
+        ("--features.max_windows", "2", "hears whole recordings"),
+        ("--tasks", "[gtzan_genre, gtzan_genre]", "both be kept in gtzan_genre.npz"),
+        ("--tasks", "[{label: a b}, {label: a_b}]", "'a b' and 'a_b' would both"),
+    ]
+    labels = "--labels.path", tmp_path
+    for option, value, message in wrong:
+        given = dict(zip(arguments[::2], arguments[1::2], strict=True))
+        given[option] = value
+        experiment = "own" if "label" in value else "gtzan_genre"
+        more = labels if experiment == "own" else ()
+        pairs = [word for pair in given.items() for word in pair]
+        with pytest.raises(UserError, match=message):
+            marble(experiment, *pairs, *more)
     assert not (run / "missing").exists()

@@ -15,7 +15,7 @@ from muq_plugins.evaluation.marble.frames import FrameReading, frame_part
 from muq_plugins.evaluation.marble.protocols import Protocol
 from muq_plugins.evaluation.marble.reading import ClipReading, Reading, clip_part
 from muq_plugins.evaluation.marble.task import MarbleTask, Opened
-from muq_plugins.evaluation.probing.clips import ProbeError
+from muq_plugins.evaluation.probing.clips import ProbeError, check_seeds
 from muq_plugins.evaluation.probing.features import Extractor
 from muq_plugins.evaluation.probing.results import (
     TaskResult,
@@ -42,8 +42,7 @@ def marble_task(
     Several extractors of one name are initialisations, of which the mean is taken. What
     takes long is kept in the folder of the features.
     """
-    if not seeds:
-        raise ProbeError("seeds must list at least one number.")
+    check_seeds(seeds)
     task, plan = opened.task, protocol.plan(opened.task)
     where = plan.cutting, features_folder, batch_size
     read = {

@@ -165,6 +165,18 @@ def csv_clips(
     return clips
 
 
+def check_seeds(seeds: Any, name: str = "seeds") -> None:
+    """Refuses what is no list of seeds, before anything is computed."""
+    is_list = isinstance(seeds, Sequence) and not isinstance(seeds, str)
+    if not (is_list and seeds and all(type(x) is int and x >= 0 for x in seeds)) or len(
+        set(seeds)
+    ) < len(seeds):
+        raise ProbeError(
+            f"{name} must list different whole numbers from 0 on, such as [0, 1, 2], "
+            f"got {seeds!r}."
+        )
+
+
 def window_batches(
     clips: Sequence[Clip],
     seconds: float,

@@ -25,7 +25,12 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from muq_plugins.evaluation.kept import digest, file_stamp, load_arrays, save_arrays
-from muq_plugins.evaluation.probing.clips import Clip, ProbeError, window_batches
+from muq_plugins.evaluation.probing.clips import (
+    Clip,
+    ProbeError,
+    check_seeds,
+    window_batches,
+)
 from muq_plugins.evaluation.probing.results import LOG_MEL, TRAINED, UNTRAINED
 from muq_plugins.lobes.batch_norm import batch_norms, measure_batch_statistics
 from muq_plugins.lobes.constant_q import ConstantQ
@@ -343,8 +348,7 @@ def untrained_like(
     or on any where the parts are not decided. That need not be the stronger reference:
     see docs/training.md.
     """
-    if not seeds or len(set(seeds)) < len(seeds):
-        raise ProbeError(f"untrained_seeds must list numbers, each once: {seeds}.")
+    check_seeds(seeds, "untrained_seeds")
     device, heard, made = next(encoder.parameters()).device, [], []
     if batch_norms(encoder):
         heard = list(_training_audio(clips, settings, encoder))

@@ -310,7 +310,7 @@ def resampled(
 def save_results(folder: str | Path, results: list[TaskResult]) -> None:
     """Write the predictions of a probe, and all scores into one JSON file."""
     for result in results:
-        save_arrays(_predictions(folder, result.label), **result.predictions)
+        save_arrays(predictions_file(folder, result.label), **result.predictions)
     content = [asdict(replace(result, predictions={})) for result in results]
     text = json.dumps(content, indent=1)
     replace_file(Path(folder) / SCORES_FILE, text.encode())
@@ -331,7 +331,7 @@ def load_results(folder: str | Path) -> list[TaskResult]:
 
 def load_predictions(folder: str | Path, label: str) -> dict[str, np.ndarray]:
     """The predictions of a finished task."""
-    path = _predictions(folder, label)
+    path = predictions_file(folder, label)
     if not path.is_file():
         raise UserError(
             f"There is no {path}: {SCORES_FILE} alone has no predictions, which are in "
@@ -340,7 +340,8 @@ def load_predictions(folder: str | Path, label: str) -> dict[str, np.ndarray]:
     return load_arrays(path)
 
 
-def _predictions(folder: str | Path, label: str) -> Path:
+def predictions_file(folder: str | Path, label: str) -> Path:
+    """Where the predictions of a task are, which odd labels may share."""
     name = re.sub(r"[^\w.-]", "_", label)
     return Path(folder) / TASKS_FOLDER / f"{name}.npz"
 

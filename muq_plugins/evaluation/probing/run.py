@@ -18,7 +18,12 @@ from threadpoolctl import threadpool_limits
 from torch import nn
 
 from muq_plugins.evaluation.kept import digest
-from muq_plugins.evaluation.probing.clips import Clip, ProbeError, corpus_of
+from muq_plugins.evaluation.probing.clips import (
+    Clip,
+    ProbeError,
+    check_seeds,
+    corpus_of,
+)
 from muq_plugins.evaluation.probing.features import (
     UNTRAINED_SEEDS,
     Extractor,
@@ -78,8 +83,7 @@ def probe(
     `hold_out` is as in `task_data`. What takes long is kept in the folder of the
     features, from which a probe that was stopped goes on.
     """
-    if not seeds:
-        raise ProbeError("seeds must list at least one number.")
+    check_seeds(seeds)
     places = [corpus_of(task.key, corpora) for task in tasks]
     framed = {}
     for task, place in zip(tasks, places, strict=True):
@@ -186,9 +190,12 @@ def probe_at_end(
 
 
 def probe_folder(
-    parent: str | Path, encoder: str | Path, tasks: Sequence[str | dict] = ()
+    parent: str | Path,
+    encoder: str | Path,
+    tasks: str | dict | Sequence[str | dict] = (),
 ) -> str:
     """A folder of its own for the probe of each encoder, and of some tasks."""
+    tasks = [tasks] if isinstance(tasks, str | dict) else tasks
     if tasks:
         names = [str(x.get("label")) if isinstance(x, dict) else x for x in tasks]
         many = f"{len(tasks)}_tasks-{digest(list(tasks))[:8]}"
