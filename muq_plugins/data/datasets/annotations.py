@@ -23,7 +23,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from muq_plugins.data.datasets.tagged import damaged, read_text
+from muq_plugins.data.datasets.tagged import damaged, read_lines
 from muq_plugins.errors import UserError
 
 BEATS, CHORDS, SECTIONS, TEMPO = "beats", "chords", "sections", "tempo"
@@ -186,5 +186,5 @@ def _read(kind: type, rows: list, path: str | Path, source: str):
 
 def _lines(path: str | Path, source: str, numbers: int) -> list[list[str]]:
     """Fields of each line; all after some numbers is one, and may hold blanks."""
-    lines = read_text(path, source).splitlines()
+    lines = read_lines(path, source)
     return [line.split(maxsplit=numbers) for line in lines if line.strip()]

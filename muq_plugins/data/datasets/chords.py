@@ -18,13 +18,16 @@ from pathlib import Path
 from muq_plugins.data.clips import keyed_integer
 from muq_plugins.data.datasets.annotations import CHORDS, Intervals, read_intervals
 from muq_plugins.data.datasets.tagged import (
+    PARTS,
     Labelled,
     Sheet,
     TaggedClip,
     damaged,
     drawn_parts,
     one_of,
+    read_lines,
     read_text,
+    visible,
 )
 from muq_plugins.errors import UserError
 
@@ -104,7 +107,7 @@ def _of_marble(folder: Path) -> Labelled:
     for part, word in (("train", "train"), ("valid", "val"), ("test", "test")):
         path = folder / f"Chords1217.{word}.jsonl"
         source = CHORDS1217_SHEET.source
-        for number, line in enumerate(read_text(path, source).splitlines(), start=1):
+        for number, line in enumerate(read_lines(path, source), start=1):
             try:
                 about = json.loads(line)
                 file = Path(about["audio_path"]).name
@@ -138,14 +141,19 @@ def harte(data_folder: str | Path) -> Labelled:
 
 
 def _drawn(name: str, labs: Path, audio: Path, sheet: Sheet, group: str) -> Labelled:
-    """Songs by the folder that they are in."""
-    paths = sorted(labs.rglob("*.lab"))
+    """Songs by the folder that they are in, or each for itself if those are few."""
+    paths = visible(labs, "**/*.lab")
     if not paths:
         raise UserError(f"There is no .lab file in {labs}.")
     group_of, clips = {}, []
     for path in paths:
         song = path.relative_to(labs)
         group_of[path] = song.parent.as_posix() if len(song.parts) > 1 else song.stem
+    if len(set(group_of.values())) < len(PARTS):
+        group = "song"
+        group_of = {
+            one: one.relative_to(labs).with_suffix("").as_posix() for one in paths
+        }
     parts = drawn_parts(group_of.values())
     for path, its in group_of.items():
         song = path.relative_to(labs).with_suffix("")

@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from muq_plugins.data.audio import AUDIO_EXTENSIONS
 from muq_plugins.data.datasets.keys import KEYS, key_name
 from muq_plugins.data.datasets.tagged import (
     Labelled,
@@ -20,6 +21,7 @@ from muq_plugins.data.datasets.tagged import (
     damaged,
     one_of,
     read_gzipped_json,
+    visible,
 )
 
 METADATA = "giantsteps_clips.json.gz"
@@ -76,7 +78,8 @@ def giantsteps_key(data_folder: str | Path) -> Labelled:
 
 
 def _numbered(folder: Path) -> dict[str, str]:
-    """Files by the number that they begin with."""
-    names = sorted(path.name for path in folder.glob("*"))
+    """Recordings by the number that they begin with."""
+    names = [path.name for path in visible(folder, "*")]
+    names = [name for name in names if name.lower().endswith(AUDIO_EXTENSIONS)]
     found = ((NUMBER.match(name), name) for name in names)
     return {match[1]: name for match, name in found if match}

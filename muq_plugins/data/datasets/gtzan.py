@@ -21,6 +21,7 @@ from muq_plugins.data.datasets.tagged import (
     TaggedData,
     damaged,
     one_of,
+    read_lines,
     read_text,
     write_manifests,
 )
@@ -135,7 +136,7 @@ def _listed(folder: str | Path) -> list[TaggedClip]:
     clips = []
     for part in PARTS:
         path = Path(folder) / f"{part}_filtered.txt"
-        for number, line in enumerate(read_text(path, SOURCE).splitlines(), start=1):
+        for number, line in enumerate(read_lines(path, SOURCE), start=1):
             if name := line.strip():
                 clips.append(_clip(name, part, f"{path}, line {number}"))
     return clips

@@ -28,6 +28,7 @@ from muq_plugins.data.datasets.tagged import (
     drawn_parts,
     one_of,
     read_text,
+    visible,
 )
 from muq_plugins.errors import UserError
 
@@ -80,7 +81,7 @@ def harmonix(data_folder: str | Path) -> Labelled:
     `metadata.csv` names the artists; without it, songs are drawn for themselves.
     """
     root = one_of(data_folder, ("dataset", ""), "segments")
-    paths = sorted((root / "segments").glob("*.txt"))
+    paths = visible(root / "segments", "*.txt")
     if not paths:
         raise UserError(f"There is no .txt file in {root / 'segments'}.")
     artists = _artists(root / "metadata.csv")

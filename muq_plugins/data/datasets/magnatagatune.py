@@ -33,6 +33,7 @@ from muq_plugins.data.datasets.tagged import (
     damaged,
     one_of,
     read_bytes,
+    read_lines,
     read_text,
     write_manifests,
 )
@@ -149,7 +150,7 @@ def _folder_part(path: str) -> str:
 
 def read_annotations(path: str | Path) -> tuple[list[str], np.ndarray, list[str]]:
     """Read `annotations_final.csv`."""
-    lines = read_text(path, SOURCE).splitlines()
+    lines = read_lines(path, SOURCE)
     header, *rows = csv.reader(lines, delimiter="\t") if lines else [[]]
     if header[:1] != ["clip_id"] or header[-1] != "mp3_path":
         wanted = "it must have the columns clip_id, tags and mp3_path, divided by tabs"

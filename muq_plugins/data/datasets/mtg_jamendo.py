@@ -21,7 +21,7 @@ from muq_plugins.data.datasets.tagged import (
     check_choice,
     damaged,
     one_of,
-    read_text,
+    read_lines,
     write_manifests,
 )
 
@@ -103,7 +103,7 @@ def spoken_tag(tag: str) -> str:
 
 
 def _read(path: Path, part: str, kinds: Sequence[str]) -> list[TaggedClip]:
-    header, *lines = read_text(path, SOURCE).splitlines() or [""]
+    header, *lines = read_lines(path, SOURCE) or [""]
     if header.strip().split("\t") != COLUMNS:
         wanted = f"it must start with the columns {' '.join(COLUMNS)}, divided by tabs"
         raise damaged(path, wanted, SOURCE)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import io
 import json
 import re
 import zlib
@@ -288,7 +289,16 @@ def read_text(path: str | Path, source: str) -> str:
     try:
         return read_bytes(path, source).decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise damaged(path, f"it is no text in UTF-8 ({error})", source) from error
+        raise UserError(
+            f"{path}: it is no text in UTF-8 ({error}). Save it as UTF-8, or get it "
+            f"again from {source}."
+        ) from error
+
+
+def read_lines(path: str | Path, source: str) -> list[str]:
+    """Lines of an annotation file; U+2028 and others in a text of JSON end none."""
+    text = io.StringIO(read_text(path, source), newline=None)
+    return [line.rstrip("\n") for line in text]
 
 
 def read_bytes(path: str | Path, source: str) -> bytes:

@@ -16,7 +16,7 @@ from muq_plugins.data.datasets.tagged import (
     TaggedClip,
     TaggedData,
     damaged,
-    read_text,
+    read_lines,
     write_manifests,
 )
 
@@ -36,7 +36,7 @@ def prepare_wikimt_x(
     """Write the manifest of all recordings with their texts, each under its kind."""
     path = Path(annotation_folder) / FILE
     clips: dict[str, TaggedClip] = {}
-    for number, line in enumerate(read_text(path, SOURCE).splitlines(), start=1):
+    for number, line in enumerate(read_lines(path, SOURCE), start=1):
         if not line.strip():
             continue
         place = f"{path}, line {number}"

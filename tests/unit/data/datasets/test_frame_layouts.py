@@ -32,7 +32,7 @@ def write(folder, **files):
     for name, text in files.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
+        path.write_text(text, "utf-8")
 
 
 def parts_of(opened):
@@ -102,7 +102,8 @@ def test_chords1217_by_its_folds_and_as_marble_has_it(tmp_path):
             for begin, end, chord in ROWS
         ]
         about = {"audio_path": f"data/Chords1217/audio/{name}.flac", "label": label}
-        write(tmp_path, **{f"Chords1217.{word}.jsonl": json.dumps(about) + "\n"})
+        text = json.dumps({**about, "title": "\u2028"}, ensure_ascii=False)
+        write(tmp_path, **{f"Chords1217.{word}.jsonl": text + "\n"})
         write(tmp_path, **{f"audio/{name}.flac": ""})
     opened = open_task(TASKS["chords1217"], tmp_path)
     assert opened.labelled.name == "Chords1217, split of MARBLE"
@@ -171,6 +172,22 @@ def test_any_folder_of_chords(tmp_path):
         write(tmp_path, **{f"{name}.lab": LAB, f"{name}.wav": ""})
     opened = open_task(TASKS["harte_chords"], tmp_path)
     assert Counter(parts_of(opened).values()) == {"train": 3, "valid": 1, "test": 1}
+    assert opened.labelled.group == "folder"
+
+
+def test_songs_of_one_folder_are_drawn_for_themselves_and_hidden_files_are_none(
+    tmp_path,
+):
+    for name in "abcde":
+        write(tmp_path / "songs", **{f"{name}.lab": LAB, f"{name}.wav": ""})
+    write(tmp_path / "songs", **{"._a.lab": "\0"})  # as macOS leaves it
+    opened = open_task(TASKS["harte_chords"], tmp_path)
+    assert Counter(parts_of(opened).values()) == {"train": 3, "valid": 1, "test": 1}
+    assert "draws whole songs" in opened.labelled.notes[0]
+    assert opened.labelled.group == "song"
+    assert {one.labels["song"] for one in opened.recordings} == {
+        f"songs/{name}" for name in "abcde"
+    }
 
 
 def test_harmonix_with_or_without_its_artists(tmp_path):
@@ -181,6 +198,7 @@ def test_harmonix_with_or_without_its_artists(tmp_path):
         beats = "0.0\t1\t1\n0.5\t2\t1\n"
         write(tmp_path / "dataset/beats_and_downbeats", **{f"{name}.txt": beats})
         write(tmp_path / "audio", **{f"{name}.mp3": ""})
+    write(tmp_path / "dataset/segments", **{"._0001_12step.txt": "\0"})
     table = "File,Title,Artist\n" + "".join(
         f"{name},x,{artist}\n" for name, artist in zip(names, "AaBC", strict=True)
     )

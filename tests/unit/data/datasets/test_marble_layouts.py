@@ -71,7 +71,7 @@ def test_giantsteps(tmp_path):
     )
     train, test = "giantsteps-mtg-key-dataset/audio", "giantsteps-key-dataset/audio"
     for name in (f"{train}/1", f"{train}/2", f"{test}/1"):
-        touch(tmp_path / f"{name}.LOFI.mp3")
+        touch(tmp_path / f"{name}.LOFI.mp3", tmp_path / f"{name}.LOFI.mp3.part")
     opened = open_task(TASKS["giantsteps_key"], tmp_path)
     assert labels_of(opened) == {
         f"{train}/1.LOFI.mp3": ("train", "Eb minor"),
@@ -185,6 +185,7 @@ def test_vocalset(tmp_path):
         for technique in ("belt", "vibrato", "forte", "unknown"):
             touch(tmp_path / f"FULL/{singer}/scales/{technique}/{name}.wav")
     touch(tmp_path / "FULL/male8/excerpts/straight/row_straight.wav")
+    touch(tmp_path / "FULL/male8/excerpts/straight/._row_straight.wav")
     touch(tmp_path / "FULL/male8/excerpts/vibrato/row_vibrato.wav")
     singer = open_task(TASKS["vocalset_singer"], tmp_path)
     assert len(singer.recordings) == 40 * 3 + 1

@@ -107,7 +107,7 @@ def test_annotations_are_text(tmp_path):
     with pytest.raises(UserError, match="a.csv does not exist. Get it from the web"):
         read_text(path, "the web")
     path.write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(UserError, match="a.csv: it is no text .* from the web"):
+    with pytest.raises(UserError, match="a.csv: it is no text .* Save it as UTF-8"):
         read_text(path, "the web")
     path.write_bytes("\ufeffclip".encode())
     assert read_text(path, "the web") == "clip", "the mark of UTF-8 is no text"

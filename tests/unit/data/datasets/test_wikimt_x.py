@@ -23,8 +23,9 @@ def write(folder, *changes):
         texts = {kind: f"{kind} {number}" for kind in ("background", "analysis")}
         texts |= {kind: f"{kind} {number}" for kind in ("description", "scene")}
         song = {"title": "v=", "leadsheet": "X:1", **texts, "audio": link}
-        lines.append(json.dumps({**song, **dict(changes)}))
-    (folder / "wikimt-x-public.jsonl").write_text("\n".join(lines) + "\n")
+        song = {**song, "lyrics": "a line\u2028and another", **dict(changes)}
+        lines.append(json.dumps(song, ensure_ascii=False))
+    (folder / "wikimt-x-public.jsonl").write_text("\n".join(lines) + "\n", "utf-8")
     return folder
 
 
