@@ -63,9 +63,8 @@ PLAIN = {"log_mel": LogMelFrames, "chroma": ChromaFrames}
 UNTRAINED = "untrained:"
 
 
-def listed(hparams, name):
+def listed(name, value):
     """A list, of which a single entry may be given without brackets."""
-    value = hparams[name]
     if isinstance(value, str | dict):
         return [value]
     if not isinstance(value, list):
@@ -106,7 +105,7 @@ def check(hparams):
 def find_tasks(hparams):
     """The tasks of an experiment: published ones by name, mappings on own labels."""
     labels, found = hparams["labels"] and lru_cache(hparams["labels"]), {}
-    for one in listed(hparams, "tasks"):
+    for one in listed("tasks", hparams["tasks"]):
         if isinstance(one, dict):
             task = own_task(one, labels, **hparams["own_clips"])
         else:
@@ -201,7 +200,7 @@ def main(argv):
     experiment = load_experiment(argv)
     hparams, run_opts = experiment.hparams, experiment.run_opts
     check(hparams)
-    beside = listed(hparams, "beside")
+    beside = listed("beside", hparams["beside"])
     protocol, folder = find_protocol(hparams["protocol"]), hparams["output_folder"]
     devices = find_devices(hparams, run_opts)
     opened = open_tasks(hparams, protocol)

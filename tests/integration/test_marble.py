@@ -85,10 +85,9 @@ def run(tmp_path_factory):
 
 def test_one_entry_of_a_list_needs_no_brackets():
     recipe = load_recipe()
-    hparams = {"tasks": "gtzan_genre", "beside": "chroma", "labels": None}
-    (task,) = recipe.find_tasks(hparams)
+    (task,) = recipe.find_tasks({"tasks": "gtzan_genre", "labels": None})
     assert task.name == "gtzan_genre"
-    assert recipe.listed(hparams, "beside") == ["chroma"]
+    assert recipe.listed("beside", "chroma") == ["chroma"]
     assert probe_folder("all", "chroma", "emo") == probe_folder(
         "all", "chroma", ["emo"]
     )
