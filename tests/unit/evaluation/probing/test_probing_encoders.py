@@ -89,7 +89,7 @@ def test_untrained_encoders(encoder, tmp_path):
 
 @pytest.mark.parametrize("seeds", [[], [1, 1]])
 def test_untrained_seeds_are_different_numbers(seeds):
-    with pytest.raises(ProbeError, match="each once"):
+    with pytest.raises(ProbeError, match="different whole numbers"):
         untrained_like(tiny_encoder("MuQEncoder"), seeds, [], FeatureSettings(None))
 
 
