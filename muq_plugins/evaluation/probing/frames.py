@@ -188,15 +188,18 @@ def probe_frames(
             predictions[row.key] = scores
     # Without those that could not be read, even if only for one row.
     each = np.concatenate([predictions[row.key] for row in rows])
-    heard, notes = np.isfinite(each).all(axis=0), list(data.notes)
+    finite, notes = np.isfinite(each), list(data.notes)
+    heard, metric = finite.all(axis=0), PRIMARY[data.task.kind]
     if lost := len(set(skipped)):
         notes.append(unread(lost, sum(map(len, data.clips.values()))))
     predictions = {key: array[..., heard] for key, array in predictions.items()}
+    if (finite.any(axis=0) & ~heard).any():  # what rows say is of different clips
+        rows = [_rescored(row, predictions[row.key], metric) for row in rows]
     task, groups = data.task, set(predictions["groups"].tolist())
     return resampled(
         TaskResult(
             *(task.label, task.kind, task.group, task.level),
-            PRIMARY[task.kind],
+            metric,
             data.chance,
             data.classes,
             {"train": len(data.clips["train"]), "valid": 0, "test": int(heard.sum())},
@@ -209,6 +212,17 @@ def probe_frames(
             },
             predictions=predictions,
         )
+    )
+
+
+def _rescored(row: Row, each: np.ndarray, metric: str) -> Row:
+    """A row of fewer clips (initialisations, clips), with what can be said of them."""
+    values = each.mean(axis=1).tolist()
+    return replace(
+        row,
+        value=(value := float(np.mean(values))),
+        metrics={metric: value},
+        initialisations=row.initialisations and values,
     )
 
 

@@ -266,6 +266,30 @@ def test_what_could_not_be_read_is_said_and_read_the_next_time(
     assert len(list(tmp_path.glob("features/reading*"))) == 1
 
 
+def test_rows_are_compared_on_the_clips_that_all_could_read(
+    songs, tmp_path, monkeypatch
+):
+    settings, seen = FeatureSettings(tmp_path / "features", SECONDS), []
+    read = clips_module.spread_windows
+
+    def once_away(path, *window):
+        seen.append(path)
+        if path == songs[-1].wav and seen.count(path) == 1:
+            raise AudioError(path, "unreadable", "the drive is away")
+        return read(path, *window)
+
+    monkeypatch.setattr(module.window_batches, "__defaults__", (once_away,))
+    extractors = extractors_of(encoder(), [encoder(1), encoder(2)])
+    given = extractors, [songs], [TASK], settings, LINEAR_ALONE, [0]
+    (result,) = probe(tmp_path, *given)
+    for row in result.rows:
+        kept = result.predictions[row.key]
+        assert kept.shape[1] == 6 and row.value == pytest.approx(kept.mean())
+        assert row.metrics == {"clip_precision": row.value}
+        each = row.initialisations or [row.value]
+        assert each == pytest.approx(kept.mean(axis=1))
+
+
 def test_another_extractor_or_other_notes_are_read_again(songs, tmp_path):
     settings = FeatureSettings(tmp_path, SECONDS)
     data = frame_data(TASK, songs, SECONDS)
