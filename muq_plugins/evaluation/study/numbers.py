@@ -331,8 +331,7 @@ def layer_scores(study: Study, name: str, features: str = TRAINED) -> list[np.nd
                 by_task.append((layers - about["chance"]) / (1 - about["chance"]))
             elif is_notes(task):
                 by_task.append(layers)
-        size = min(map(len, by_task))
-        found.append(np.mean([layers[:size] for layers in by_task], axis=0))
+        found.append(np.mean(by_task, axis=0))
     return found
 
 
