@@ -108,6 +108,17 @@ def test_every_tag_is_as_scikit_learn_scores_it():
     assert low < found.average_precision.value < high
 
 
+def test_clips_of_the_highest_score_are_found_together():
+    pair = np.array([1, 0, 1, 0]), np.array([1.0, 1.0, 0.5, 0.2])
+    assert weighted_roc_auc(*pair, np.ones((1, 4))) == [0.625]
+
+
+def test_draws_without_any_positive_say_nothing():
+    truth = np.eye(40)[:, :1]  # in the draws of a third of them there is none
+    scores, clips = np.linspace(1, 0, 40)[:, None], list(range(40))
+    assert (metric_draws("average_precision", truth, scores, clips) == 1).all()
+
+
 def test_tags_that_cannot_be_scored_are_named():
     truth = np.array([[1, 0, 1], [0, 0, 1]], dtype=bool)
     found = tagging_scores(truth * 1.0, truth, ["calm", "never", "always"])

@@ -40,6 +40,7 @@ from muq_plugins.evaluation.marble.sections import Sections
 from muq_plugins.evaluation.marble.task import MUQ, PAPER, Opened
 from muq_plugins.evaluation.marble.tasks import TASKS
 from muq_plugins.evaluation.probing.clips import Clip, ProbeError
+from muq_plugins.evaluation.probing.results import LINEAR, Row, TaskResult
 from muq_plugins.evaluation.probing.store import Framing, Stored
 
 ORACLES = Path(__file__).parents[3] / "data" / "mir_eval"
@@ -70,6 +71,13 @@ def test_beats_are_scored_as_mir_eval_publishes():
     )
     assert scored["beat_amlt"][0] == pytest.approx(expected["Any Metric Level Total"])
     assert scored["downbeat_f"][1] == 0.0  # bars are not known
+
+
+@pytest.mark.parametrize("kind", [PickedBeats(), DecodedBeats()])
+def test_downbeats_do_not_count_where_only_some_are_known(kind):
+    truth = BeatTruth(Beats.of([[6.0, 0], [7.0, 1], [8.0, 2]], "one"), 60.0)
+    answer = BeatAnswer(truth.beats.times, truth.beats.downbeats)
+    assert kind.scores(truth, answer, 250, RATE)["downbeat_f"] == (1.0, 0.0)
 
 
 def test_chords_are_scored_as_mir_eval_publishes():
@@ -108,6 +116,23 @@ def test_sections_are_scored_as_mir_eval_publishes():
     assert scored["hit_rate_3"] == (0.0, 1.0)
     assert scored["hit_rate_3_untrimmed"][0] == pytest.approx(0.8)
     assert sections.compared(whole, two)["hit_rate_3"] == (0.0, 0.0)
+
+
+def test_a_gap_between_sections_is_of_what_is_before_it():
+    truth = Intervals(np.array([[0.5, 1.0], [2.0, 3.0]]), ["verse", "chorus"])
+    cut, _ = sections._both(truth, truth, 4.0)
+    assert cut.rows() == [[0.0, 2.0, "verse"], [2.0, 4.0, "chorus"]]
+
+
+def test_clips_count_in_draws_what_they_say():
+    row = Row("r", LINEAR, 0, 0.9, 0.9, 0.9, {})
+    known = {
+        "groups": np.array(["p", "q"]),
+        row.key: np.array([[[1.0, 9.0], [0.0, 1.0]]]),
+    }
+    about = "x", "frames", None, None, "beat_f", 0.0, [], {}, 2, [row]
+    result = TaskResult(*about, predictions=known)
+    assert set(result.draws(row).round(6)) == {0.0, 0.9, 1.0}
 
 
 def test_a_tempo_is_right_within_four_percent_and_its_multiples_for_acc2():

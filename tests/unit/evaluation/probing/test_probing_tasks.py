@@ -4,7 +4,12 @@ import numpy as np
 import pytest
 
 from muq_plugins.evaluation.probing.clips import Clip, ProbeError
-from muq_plugins.evaluation.probing.tasks import ProbeTask, make_tasks, task_data
+from muq_plugins.evaluation.probing.tasks import (
+    ProbeTask,
+    make_tasks,
+    stopping_clips,
+    task_data,
+)
 
 
 def make_clips(labels, groups=None, parts=None):
@@ -107,6 +112,13 @@ def test_whole_groups_decide_when_to_stop():
         data = task_data(ProbeTask("x", group="g"), make_clips(labels, of, parts))
         assert not set(data.groups["train"]) & set(data.groups["valid"])
         assert set(data.targets["valid"]) == {0, 1} and len(data.parts["valid"]) == 8
+
+
+def test_every_fifth_clip_of_a_class_decides_when_to_stop():
+    labels = {i: ["a" if i < 5 else "b"] for i in range(6)}
+    groups = {i: str(i) for i in range(6)}
+    found = stopping_clips(list(range(6)), labels, groups)
+    assert found == ([0, 1, 2, 3, 5], [4])
 
 
 def test_a_split_by_group_keeps_what_can_be_learned_and_tested():
