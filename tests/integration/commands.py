@@ -52,6 +52,12 @@ def two_ranks(script, *options):
     return [checked(rank) for rank in fork_ranks(RECIPES / script, *options)]
 
 
+def complaint(result):
+    """What a recipe says last of a mistake, which is no traceback."""
+    assert result.returncode == 2 and "Traceback" not in result.stderr, result.stderr
+    return result.stderr.splitlines()[-1]
+
+
 def recipe_here(script, *options):
     """Runs a recipe in this process."""
     if str(RECIPES) not in sys.path:

@@ -12,12 +12,7 @@ import yaml
 
 from muq_plugins.errors import UserError
 from muq_plugins.evaluation.run_files import read_metrics, select
-from muq_plugins.experiment import (
-    each_model,
-    load_experiment,
-    load_hparams,
-    resolve_experiment,
-)
+from muq_plugins.experiment import load_hparams, resolve_experiment
 from muq_plugins.experiment.extends import dump_yaml, parse_yaml
 from muq_plugins.experiment.run_folder import values
 from muq_plugins.inference.muq import save_muq
@@ -289,29 +284,3 @@ def yaml_of(name, source=None):
 def test_extraction_needs_a_tokenizer_and_a_place(tmp_path):
     plain = recipe("extract_labels.py", ROOT / "hparams/muq.yaml", check=False)
     assert plain.returncode == 2 and "stores no labels" in plain.stderr
-
-
-def test_the_number_of_iterations_is_checked(tmp_path):
-    experiment = load_experiment(
-        [str(ROOT / "hparams/muq_iter.yaml"), "--iterations=0"]
-    )
-    with pytest.raises(UserError, match="iterations is 0"):
-        next(each_model(experiment))
-
-
-def test_an_override_that_no_model_knows_is_named(tmp_path):
-    path = ROOT / "hparams/muq_iter.yaml"
-    experiment = load_experiment([str(path), "--overrides.widht", "64"])
-    with pytest.raises(
-        UserError, match="'?widht.* the nearest known key is 'encoder.width'"
-    ):
-        next(each_model(experiment))
-
-
-def test_training_settings_hold_for_every_model():
-    path = str(ROOT / "hparams/muq_iter.yaml")
-    argv = [path, "--optimizer_step_limit", "7", "--overrides.encoder.width", "64"]
-    first = next(each_model(load_experiment(argv)))
-    assert first.hparams["optimizer_step_limit"] == 7
-    assert first.hparams["encoder"].width == 64
-    assert os.path.basename(first.hparams["output_folder"]) == "iteration-0"

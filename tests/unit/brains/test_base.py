@@ -218,11 +218,17 @@ def test_accumulated_gradients_are_the_mean_of_the_micro_batches(make_brain, loa
 def test_dropout_depends_on_the_update_and_not_on_the_history(make_brain, loaders):  # i
     results = []
     for extra in (0, 5):
-        brain = make_brain(folder=str(extra))
+        brain, seeds = make_brain(folder=str(extra), clips_per_update=8), []
+        brain.on_fit_batch_end = lambda *_, seeds=seeds: seeds.append(
+            torch.initial_seed()
+        )
         torch.rand(extra)
         brain.fit(*loaders(brain))
-        results.append(weights(brain))
-    assert_equal(*results)
+        results.append((seeds, weights(brain)))
+    (seeds, learned), (again, the_same) = results
+    assert seeds == again
+    assert len(set(seeds)) == len(seeds) == 12  # of each micro-batch another one
+    assert_equal(learned, the_same)
 
 
 def test_frozen_parts_stay_in_evaluation_mode_and_unchanged(make_brain, loaders):  # j
@@ -243,6 +249,13 @@ def test_the_optimizer_gets_trainable_parameters_only(make_brain):
     (group,) = brain.optimizer.param_groups
     assert all(parameter.requires_grad for parameter in group["params"])
     assert len(group["params"]) == 6
+
+
+def test_vectors_do_not_decay(make_brain):
+    brain = make_brain(remove_vector_weight_decay=True)
+    brain.on_fit_start()
+    matrices, vectors = brain.optimizer.param_groups
+    assert vectors["weight_decay"] == 0 < matrices["weight_decay"]
 
 
 def test_evaluation_uses_the_precision_of_training(make_brain, loaders):  # k

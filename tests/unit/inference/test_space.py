@@ -14,6 +14,7 @@ def test_spaces_differ_by_each_of_their_parts():
         track_space("70e5", 1, loudness=-16.0),
         track_space("70e5", 1, precision="int8"),
         latent_space("70e5"),
+        latent_space("70e5", -16.0),
     ]
     assert len({space.name for space in spaces}) == len(spaces)
     check_space(spaces[0], track_space("70e5", 1), "here", "there")

@@ -1,5 +1,6 @@
 """Shards hold what their recordings hold, whatever happens on the way."""
 
+import dataclasses
 import gzip
 import json
 import os
@@ -196,6 +197,8 @@ def test_other_music_is_not_mixed_in(music, tmp_path):
         "flac is in it, and opus was asked for. Give another --out", encoding="opus"
     )
     refused("was made of other music or with other settings", hours=1.0)
+    other = dataclasses.replace(jobs[0], labels={"genre": "jazz"})
+    refused("what is known about .* has changed since", jobs=[other, *jobs[1:]])
     path = music / jobs[0].path
     write_noise(path, 1.0, seed=99)
     refused(f"{path.name.replace('{', '.').replace('}', '.')} has changed since")

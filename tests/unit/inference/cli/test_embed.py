@@ -260,6 +260,18 @@ def test_on_the_device_under_test(embed, out, music, write_wav, model_folder, de
     assert record.facts["path"] == str(path)
 
 
+def test_a_batch_has_the_seconds_that_are_given(embed, monkeypatch):
+    sizes, forward = [], MuQEncoder.forward
+
+    def noted(self, wavs, *args):
+        sizes.append(wavs.numel() / 24000)
+        return forward(self, wavs, *args)
+
+    monkeypatch.setattr(MuQEncoder, "forward", noted)
+    assert embed("--batch-seconds", "3", "--pool", "mean") == 0
+    assert sizes == [2 * 1.5, 0.4]
+
+
 def test_what_is_done_is_not_done_again(embed, out, music, monkeypatch, capsys):
     assert embed() == 0
     before = {path: path.stat().st_mtime_ns for path in out.rglob("*.npz")}

@@ -192,6 +192,10 @@ def test_an_unlisted_folder_keeps_its_files(tmp_path, music, model, monkeypatch)
         "find_audio",
         lambda root: Found(["a.wav"], [("deep", "Permission denied")], [], {}),
     )
+    isfile = os.path.isfile
+    monkeypatch.setattr(
+        updates.os.path, "isfile", lambda path: "deep" not in path and isfile(path)
+    )
     changes = update(tmp_path, music, model)
     assert counts(changes) == (0, 0, 1, 1)  # only b.wav is known to be gone
     assert "deep: cannot be listed (Permission denied)" in changes.problems[0]

@@ -44,6 +44,9 @@ IDENTITIES = {
     "texts": torch.tensor([[1], [2], [1], [3], [3], [4]]),
     "texts and pieces": torch.tensor([[1, 9], [2, 9], [1, 8], [3, 7], [4, 6], [5, 6]]),
     "one against all others": torch.tensor([[0], [0], [0], [0], [0], [1]]),
+    "one without negatives": torch.tensor(
+        [[0, 9], [0, 1], [0, 2], [3, 9], [4, 9], [5, 9]]
+    ),
 }
 
 
@@ -135,7 +138,6 @@ def test_bfloat16_stays_finite_at_the_limit_of_the_temperature(kind, start):
         out.backward()
         assert out.dtype == torch.float32 and out.isfinite()
         assert audio.grad.isfinite().all() and text.grad.isfinite().all()
-        assert audio.grad.abs().max() > 0 or text is vectors
     assert out > 50  # -vectors: one's own text is the farthest
 
 
