@@ -41,31 +41,6 @@ def test_hidden_states(encoder):
     assert torch.equal(out.hidden_states[-1], out.last_hidden_state)
 
 
-@pytest.mark.parametrize("samples", [24000, 30000, 31337])
-def test_a_clip_alone_equals_the_clip_in_a_padded_batch(encoder, samples):
-    clip = torch.randn(samples)
-    batch = torch.randn(3, 48000)
-    batch[1, samples:] = 0
-    batch[1, :samples] = clip
-    alone = encoder(clip[None])
-    padded = encoder(batch, torch.tensor([1.0, samples / 48000, 0.9]))
-    frames = alone.last_hidden_state.shape[1]
-    assert round(float(padded.lens[1]) * padded.last_hidden_state.shape[1]) == frames
-    for expected, found in zip(alone.hidden_states, padded.hidden_states, strict=True):
-        torch.testing.assert_close(found[1, :frames], expected[0], rtol=0, atol=1e-4)
-    assert padded.last_hidden_state[1, frames:].abs().max() == 0
-
-
-def test_the_content_of_the_padding_does_not_matter(encoder):
-    batch = torch.randn(2, 48000)
-    other = batch.clone()
-    other[1, 24000:] = 100.0
-    lens = torch.tensor([1.0, 0.5])
-    assert torch.equal(
-        encoder(batch, lens).last_hidden_state, encoder(other, lens).last_hidden_state
-    )
-
-
 def test_parity_with_the_conformer_of_transformers(encoder):
     config = Wav2Vec2ConformerConfig(
         hidden_size=32,

@@ -13,6 +13,7 @@ from muq_plugins.lobes import (
     MuQEncoder,
     RandomProjection,
     ResidualVQ,
+    SpanMasking,
     StackedFrames,
     Target,
     TokenizerTraining,
@@ -147,9 +148,16 @@ def test_a_weight_that_is_none_is_refused(weight):
         MaskedPrediction(**small_parts(), visible_weight=weight)
 
 
+def masked_stage(masking, **options):
+    return MaskedPrediction(**small_parts() | {"masking": masking()}, **options)
+
+
+@pytest.mark.parametrize("masking", [BlockMasking, SpanMasking])
 @pytest.mark.parametrize("weight", [0.0, 1.0])
-def test_padding_is_neither_masked_nor_predicted(weight):
-    stage = MaskedPrediction(**small_parts(), visible_weight=weight).eval()
+def test_padding_is_neither_heard_nor_masked_nor_predicted(masking, weight):
+    stage = masked_stage(masking, visible_weight=weight).eval()
+    for vector in stage.masking.parameters():
+        torch.nn.init.normal_(vector)
     wavs = torch.zeros(2, 96000)
     wavs[:, :24000] = torch.randn(2, 24000)
     keys = torch.tensor([1, 2])
@@ -159,14 +167,15 @@ def test_padding_is_neither_masked_nor_predicted(weight):
     torch.testing.assert_close(padded.loss, alone.loss, rtol=1e-4, atol=1e-4)
 
 
-def test_a_batch_without_scored_frames_has_a_loss_of_zero():
-    parts = small_parts()
-    stage = MaskedPrediction(**parts)
+@pytest.mark.parametrize("masking", [BlockMasking, SpanMasking])
+def test_a_batch_without_scored_frames_keeps_the_graph_whole(masking):
+    # DDP waits for the gradient of each parameter on each process.
+    stage = masked_stage(masking)
     stage.masking.probability = 0.0
     out = stage(torch.randn(1, 24000), None, torch.tensor([1]))
     out.loss.backward()
     assert out.loss == 0 and out.weights["loss"] == 0
-    assert all(p.grad is not None for p in parts["head"].parameters())
+    assert all(p.grad is not None for p in stage.parameters() if p.requires_grad)
 
 
 def test_masked_prediction_learns():

@@ -91,27 +91,17 @@ def test_a_killed_job_goes_on_with_another_number_of_processes(
     assert not [path for path in folder.iterdir() if path.suffix == ".partial"]
 
 
-def test_two_processes_make_the_files_of_one(extract, tmp_path, manifest):
-    done = multiprocessing.Value("i", 0)
-    workers = [
-        start(tmp_path / "two", manifest, 2.5 / 60, done, (rank, 2)) for rank in (0, 1)
-    ]
+@pytest.mark.parametrize("shares", [[(0, 2), (1, 2)], [(0, 1), (0, 1)]])
+def test_two_processes_make_the_files_of_one(extract, tmp_path, manifest, shares):
+    """Also where the same one was started twice."""
+    done, folder = multiprocessing.Value("i", 0), tmp_path / "two"
+    workers = [start(folder, manifest, 2.5 / 60, done, share) for share in shares]
     for worker in workers:
         worker.join(timeout=120)
     assert [worker.exitcode for worker in workers] == [0, 0]
     assert done.value == 3  # no shard was made twice
     extract(tmp_path / "one")
-    assert contents(tmp_path / "two") == contents(tmp_path / "one")
-
-
-def test_a_process_that_was_started_twice_does_nothing_twice(tmp_path, manifest):
-    done = multiprocessing.Value("i", 0)
-    workers = [
-        start(tmp_path / "two", manifest, 2.5 / 60, done, (0, 1)) for _ in range(2)
-    ]
-    for worker in workers:
-        worker.join(timeout=120)
-    assert [worker.exitcode for worker in workers] == [0, 0] and done.value == 3
+    assert contents(folder) == contents(tmp_path / "one")
 
 
 @pytest.mark.slow
