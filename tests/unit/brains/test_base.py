@@ -278,6 +278,17 @@ def test_validation_is_the_same_every_time(make_brain, loaders):
     assert brain.validate(loader).means()["loss"] == first
 
 
+def test_validation_is_no_time_of_training(make_brain, loaders, monkeypatch):
+    clock = SimpleNamespace(now=0.0)
+    clock.monotonic = lambda: clock.now
+    monkeypatch.setattr(logbook, "time", clock)
+    brain = make_brain()
+    brain.module.register_forward_hook(lambda *_: setattr(clock, "now", 30.0))
+    brain.validate(loaders(brain)[1])
+    assert clock.now == 30.0
+    assert brain.logbook.state()["stretch"]["seconds"] == 0.0
+
+
 def test_an_update_that_is_not_finite_is_left_out(make_brain):
     brain = make_brain(nonfinite_patience=2)
     brain.on_fit_start()
@@ -291,6 +302,15 @@ def test_an_update_that_is_not_finite_is_left_out(make_brain):
         parameter.grad = torch.full_like(parameter, float("inf"))
     with pytest.raises(UserError, match="3 updates in a row"):
         brain.optimizers_step()
+
+
+def test_what_went_wrong_is_told_before_a_checkpoint(make_brain):
+    brain = make_brain(nonfinite_patience=0)
+    brain.on_fit_start()
+    brain.optimizer_step, brain.left_out = 1, [torch.tensor(1.0)]
+    with pytest.raises(UserError, match="1 updates in a row"):
+        brain.save_checkpoint()
+    assert brain.checkpointer.list_checkpoints() == []
 
 
 def spoil(brain, step, place, value=float("nan")):
