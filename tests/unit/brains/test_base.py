@@ -17,6 +17,7 @@ from muq_plugins.brains import TrainingInterrupted, base, logbook
 from muq_plugins.data.preparation import Manifests
 from muq_plugins.errors import UserError
 from muq_plugins.evaluation.run_files import read_metrics
+from muq_plugins.lobes import StageOutput
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -276,6 +277,13 @@ def test_validation_is_the_same_every_time(make_brain, loaders):
     first = brain.validate(loader).means()["loss"]
     torch.rand(3)
     assert brain.validate(loader).means()["loss"] == first
+
+
+def test_sums_keep_their_digits():
+    statistics, one = logbook.RunningStatistics(), torch.tensor(1.0)
+    for loss in (one * 2**24, one):
+        statistics.add(StageOutput(loss, {"loss": loss}, {"loss": one}))
+    assert statistics.means()["loss"] == 2**23 + 0.5
 
 
 def test_validation_is_no_time_of_training(make_brain, loaders, monkeypatch):
