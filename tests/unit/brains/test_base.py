@@ -283,7 +283,7 @@ def test_sums_keep_their_digits():
     statistics, one = logbook.RunningStatistics(), torch.tensor(1.0)
     for loss in (one * 2**24, one):
         statistics.add(StageOutput(loss, {"loss": loss}, {"loss": one}))
-    assert statistics.means()["loss"] == 2**23 + 0.5
+    assert statistics.means()["loss"].item() == 2**23 + 0.5
 
 
 def test_validation_is_no_time_of_training(make_brain, loaders, monkeypatch):
