@@ -109,6 +109,7 @@ def test_loading_an_experiment_writes_nothing(tmp_path, name):
         (["--precision", "bf16"], "precision: (not there) there, bf16 here"),
         (["--tokenizer.lr", "0.5"], "tokenizer.lr: 0.01 there, 0.5 here"),
         (["--optimizer_step_limit", "11"], "20 there, 11, which is fewer than are"),
+        (["--lr_schedule.decay_factor", "True"], "decay_factor: 1 there, true here"),
         (["--data.corpus_folder", "x", "--lr", "1"], "lr: 0.0004 there, 1 here"),
     ],
 )
@@ -129,6 +130,11 @@ def test_all_differences_are_named_at_once(begin, run):
     with pytest.raises(UserError) as refusal:
         begin("--lr", "0.01", "--seed", "2")
     assert "lr: 0.0004" in str(refusal.value) and "seed: 1234" in str(refusal.value)
+
+
+def test_as_many_updates_as_are_done_can_be_asked_for(begin, run):
+    begin("--optimizer_step_limit", "12")
+    assert read_json_lines(run / "history.jsonl")[-1]["step"] == 12
 
 
 def test_what_may_change_goes_on_and_is_recorded_with_its_step(begin, run, caplog):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import gzip
+import itertools
 import json
 import os
 import shutil
@@ -202,6 +203,15 @@ def test_other_music_is_not_mixed_in(music, tmp_path):
     path = music / jobs[0].path
     write_noise(path, 1.0, seed=99)
     refused(f"{path.name.replace('{', '.').replace('}', '.')} has changed since")
+
+
+def test_a_recording_that_changes_while_it_is_read_is_told(
+    music, tmp_path, monkeypatch
+):
+    jobs, times = jobs_of_folder(music, tmp_path / "scan", 2), itertools.count()
+    monkeypatch.setattr(write, "size_and_time", lambda path: (1, next(times)))
+    with pytest.raises(UserError, match="changes while it is read: run this again"):
+        write_shards(jobs[:1], tmp_path / "out", progress=False)
 
 
 def test_a_recording_that_fails_late_is_told_and_left_out(music, tmp_path, capsys):
