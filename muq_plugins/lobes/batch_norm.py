@@ -54,6 +54,7 @@ class BatchNorm(nn.Module):
         )
 
     def _normalize_marked(self, inputs: Tensor, mask: Tensor) -> Tensor:
+        """Normalises in training by what is marked alone."""
         values = inputs.float()
         channel = (1, -1) + (1,) * (values.dim() - 2)
         axes = [0, *range(2, values.dim())]

@@ -87,7 +87,7 @@ class MusicIndex:
         `without` is left out, such as the query itself; `below` is the absolute path of
         a folder whose files alone count.
         """
-        return self.search_and_judge(vector, top, without, below)[0]
+        return self._search(vector, top, without, below)[0]
 
     def search_and_judge(
         self,
@@ -100,6 +100,13 @@ class MusicIndex:
 
         One look at all vectors, which may be more than the memory holds, is for both.
         """
+        matches, scores = self._search(vector, top, without, below)
+        return matches, stands_out(scores)
+
+    def _search(
+        self, vector: np.ndarray, top: int, without: Entry | None, below: str | None
+    ) -> tuple[list[Match], np.ndarray]:
+        """The best, and the scores of all; -inf for those that do not count."""
         query = np.asarray(vector, dtype=np.float32)
         if query.shape != (self.store.width,) or not np.isfinite(query).all():
             raise UserError(
@@ -130,7 +137,7 @@ class MusicIndex:
                 for place in order
                 if (entry := self._entry(int(found[place]))) is not None
             ]
-            return matches, stands_out(scores)
+            return matches, scores
 
     def vector(self, entry: Entry) -> np.ndarray:
         """The vector (width,) of a file of the index, for a search by example."""

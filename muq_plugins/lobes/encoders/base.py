@@ -108,18 +108,7 @@ class ResampledEncoder(nn.Module):
         self.min_samples = max(encoder.min_samples, ceil(shortest))
 
     def requires_grad_(self, requires_grad: bool = True) -> ResampledEncoder:
-        """Leaves to the encoder inside what of it learns: it has all parameters.
-
-        Arguments
-        ---------
-        requires_grad : bool
-            Whether it learns.
-
-        Returns
-        -------
-        ResampledEncoder
-            This encoder.
-        """
+        """Leaves to the encoder inside what of it learns: it has all parameters."""
         self.encoder.requires_grad_(requires_grad)
         return self
 

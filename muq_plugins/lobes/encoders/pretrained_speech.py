@@ -124,18 +124,7 @@ class PretrainedSpeechEncoder(nn.Module):
         self.requires_grad_()
 
     def requires_grad_(self, requires_grad: bool = True) -> PretrainedSpeechEncoder:
-        """Has all of it learn that is not frozen for good, or nothing.
-
-        Arguments
-        ---------
-        requires_grad : bool
-            Whether it learns.
-
-        Returns
-        -------
-        PretrainedSpeechEncoder
-            This encoder.
-        """
+        """Has all of it learn that is not frozen for good, or nothing."""
         super().requires_grad_(requires_grad)
         # Nothing uses it, and processes would wait for its gradient.
         if hasattr(self.model, "masked_spec_embed"):

@@ -230,6 +230,14 @@ class Objective(nn.Module):
     measures: Mapping[str, Measure] = {}
     listens_to_masked = True  # whether it asks about the masked batch
     fewest_clips = 1  # that a batch must have
+    frozen: tuple[str, ...] = ()  # parts that stay in evaluation mode
+
+    def train(self, mode: bool = True) -> Objective:
+        """Leaves the `frozen` parts in evaluation mode whatever is asked."""
+        super().train(mode)
+        for name in self.frozen:
+            getattr(self, name).eval()
+        return self
 
     def check(self, encoder: nn.Module, masking: Masking | None) -> None:
         """Refuses parts that do not fit together.

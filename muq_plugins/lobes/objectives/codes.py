@@ -119,6 +119,7 @@ class CodePrediction(Objective):
     ['coarse/loss', 'fine/loss']
     """
 
+    frozen = ("target",)
     measures = {
         "cross_entropy": Measure(
             "Masked cross-entropy, mean over codebooks",
@@ -167,23 +168,6 @@ class CodePrediction(Objective):
         self.head = head
         self.visible_weight = visible_weight
         self.level_weights = level_weights
-
-    def train(self, mode: bool = True) -> CodePrediction:
-        """Leaves the target in evaluation mode whatever is asked.
-
-        Arguments
-        ---------
-        mode : bool
-            For the head.
-
-        Returns
-        -------
-        CodePrediction
-            This module.
-        """
-        super().train(mode)
-        self.target.eval()
-        return self
 
     def check(self, encoder: nn.Module, masking: Masking | None) -> None:
         """Refuses parts of other rates or widths; see `Objective.check`.

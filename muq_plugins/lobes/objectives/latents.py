@@ -76,6 +76,7 @@ class LatentRegression(Objective):
     ['constant_error', 'error', 'loss']
     """
 
+    frozen = ("teacher",)
     measures = {
         "error": Measure(
             "Masked error of the latents, mean over dimensions",
@@ -149,12 +150,6 @@ class LatentRegression(Objective):
         self.decay_updates = decay_updates
         self.visible_weight = visible_weight
         self.beta = beta
-
-    def train(self, mode: bool = True) -> LatentRegression:
-        """Never the teacher, which stays in evaluation mode."""
-        super().train(mode)
-        self.teacher.eval()
-        return self
 
     def check(self, encoder: nn.Module, masking: Masking | None) -> None:
         """Refuses an encoder that the teacher is no copy of; see `Objective.check`.

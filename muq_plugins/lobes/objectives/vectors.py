@@ -86,6 +86,7 @@ class VectorRegression(Objective):
     ['error', 'loss']
     """
 
+    frozen = ("features",)
     measures = {
         "relative_error": Measure(
             "Masked error, share of the variance",
@@ -120,12 +121,6 @@ class VectorRegression(Objective):
         self.features = features.requires_grad_(False).eval()
         self.head = head
         self.visible_weight = visible_weight
-
-    def train(self, mode: bool = True) -> VectorRegression:
-        """Leaves the features in evaluation mode whatever is asked."""
-        super().train(mode)
-        self.features.eval()
-        return self
 
     def check(self, encoder: nn.Module, masking: Masking | None) -> None:
         """Refuses parts of other rates or widths; see `Objective.check`.
