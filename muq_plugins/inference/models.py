@@ -152,8 +152,18 @@ def at_inference(compute: Callable) -> Callable:
 
 
 def pick_device(device: str | torch.device | None) -> str | torch.device:
-    """A device that was asked for; else a GPU if there is one, as in recipes."""
-    return infer_device() if device is None else device
+    """A device that was asked for, if it is there; else a GPU if there is one."""
+    device = infer_device() if device is None else device
+    try:
+        torch.empty(0, device=device)  # says why it cannot
+    except Exception as error:  # of many kinds
+        first = str(error).strip().partition("\n")[0]  # behind it is torch's advice
+        raise UserError(
+            f"device {device}: there is no such device here ({type(error).__name__}: "
+            f"{first}). Give cpu, cuda, cuda:1 or mps; `muq-plugins doctor` lists what "
+            f"there is."
+        ) from error
+    return device
 
 
 def check_calls(path: str | Path) -> None:

@@ -75,9 +75,16 @@ def _in_pattern(pattern: str, problems: list[str]) -> list[AudioInput]:
     top = Path(*parts[:fixed])
     pattern = os.path.join(*map(glob.escape, parts[:fixed]), *parts[fixed:])
     found: list[AudioInput] = []
-    for match in sorted(glob.glob(pattern, recursive=True)):
-        name = os.path.relpath(match, top)
-        if os.path.isdir(match):
+    reached: dict[tuple[int, int], str] = {}
+    # Flattest first: `**` follows a link to a folder above it again and again.
+    matches = glob.glob(pattern, recursive=True)
+    for match in sorted(matches, key=lambda match: (match.count(os.sep), match)):
+        name, is_folder = os.path.relpath(match, top), os.path.isdir(match)
+        folder = match.rstrip(os.sep) if is_folder else os.path.dirname(match)
+        status = os.stat(folder or os.curdir)
+        if reached.setdefault((status.st_dev, status.st_ino), folder) != folder:
+            continue  # a link to what was found already, as in a folder
+        if is_folder:
             found += _in_folder(match, name, problems)
         elif match.lower().endswith(AUDIO_EXTENSIONS):
             found.append(AudioInput(match, Path(name).as_posix()))

@@ -59,6 +59,14 @@ def test_a_pattern_in_a_folder_with_brackets(tree):
     assert names(tree / "live [2020]" / "**") == ["a.wav", "deep/b.FLAC"]
 
 
+def test_a_pattern_follows_links_once(tree):
+    """As folders do: a link to a folder above would be followed forty times."""
+    (tree / "x" / "a-loop").symlink_to(tree)
+    (tree / "z").symlink_to(tree / "y")
+    assert names(tree / "**" / "*.wav") == ["x/a.wav", "y/a.wav"]
+    assert names(tree / "x" / "*.wav") == names(tree / "x" / "[a]*.wav") == ["a.wav"]
+
+
 def test_a_file_given_twice_is_one(tree):
     assert names(tree / "x", tree / "x" / "a.wav", tree / "x" / "*.wav") == [
         "a.wav",
