@@ -96,6 +96,16 @@ MOVED = {
     "muq_plugins.evaluation.probing.cache.FeatureSettings": (
         "muq_plugins.evaluation.probing.features.FeatureSettings"
     ),
+    # These take one folder instead of two, as an old experiment is told then.
+    **{
+        f"muq_plugins.data.datasets.prepare_{old}": f"muq_plugins.data.datasets.{new}"
+        for old, new in {
+            "gtzan": "gtzan.gtzan_genre",
+            "magnatagatune": "magnatagatune.magnatagatune",
+            "mtg_jamendo": "mtg_jamendo.mtg_jamendo",
+            "wikimt_x": "wikimt_x.wikimt_x",
+        }.items()
+    },
 }
 CALL = re.compile(rf"({'|'.join(CALLABLE_TAGS)})([\w.]+)")
 

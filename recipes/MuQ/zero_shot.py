@@ -7,8 +7,7 @@ captions and of captions by their clips:
 > python recipes/MuQ/zero_shot.py hparams/zero_shot/zero_shot_corpus.yaml \
     --model results/muq_mulan/1234
 > python recipes/MuQ/zero_shot.py hparams/zero_shot/zero_shot_magnatagatune.yaml \
-    --model OpenMuQ/MuQ-MuLan-large \
-    --annotation_folder /data/mtt --audio_folder /data/mtt/mp3
+    --model OpenMuQ/MuQ-MuLan-large --clips.prepare.data_folder /data/mtt
 
 Latents of audio are kept: an evaluation that was interrupted goes on, and other prompts
 or tags need no new ones.
@@ -72,6 +71,7 @@ def evaluate(model, clips, prompts, latents_folder, progress):
         "fingerprint": model.fingerprint,
         "data": clips.name,
         "clips": len(clips.files),
+        "left_out": list(clips.left_out),
         "groups": len(set(clips.groups)),
         "clip_seconds": model.clip_seconds,
     }

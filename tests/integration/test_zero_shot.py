@@ -63,13 +63,11 @@ def test_the_genres_of_gtzan(model, gtzan, tmp_path, capsys):
         "zero_shot.py",
         HPARAMS / "zero_shot_gtzan.yaml",
         *("--model", model, "--output_folder", out, "--latents_folder", kept),
-        *("--annotation_folder", gtzan, "--audio_folder", gtzan / "genres"),
-        *("--clips.prepare.manifest_folder", tmp_path / "manifests"),
+        *("--clips.prepare.data_folder", gtzan),
     )
-    assert (tmp_path / "manifests" / "gtzan-fault-filtered-split").is_dir()
     scores = json.loads((out / "zero_shot.json").read_text())
     assert scores["data"] == "GTZAN, fault-filtered split, test"
-    assert scores["clips"] == 4
+    assert scores["clips"] == 4 and scores["left_out"] == []
     assert scores["accuracy"]["chance"] == 0.1
     assert scores["tagging"]["without_positive"][0] == "classical"
     assert len(scores["tagging"]["without_positive"]) == 8
@@ -150,11 +148,10 @@ def test_several_kinds_of_text_one_by_one_and_together(model, gtzan, tmp_path):
         )
     (tmp_path / "wikimt-x-public.jsonl").write_text("\n".join(lines))
     options = [HPARAMS / "zero_shot_wikimt_x.yaml", "--model", model]
-    options += ["--annotation_folder", tmp_path, "--audio_folder", tmp_path]
-    options += ["--clips.prepare.manifest_folder", tmp_path / "manifests"]
+    options += ["--clips.prepare.data_folder", tmp_path]
     options += ["--latents_folder", tmp_path / "latents"]
     kinds = "--clips.caption_key", "[scene, analysis]"
-    with pytest.raises(UserError, match="'a1B2c3D4e50' has None under 'analysis'"):
+    with pytest.raises(UserError, match="'a1B2c3D4e50.mp3' has None under 'analysis'"):
         recipe_here("zero_shot.py", *options, *kinds, "--output_folder", tmp_path / "x")
     path = tmp_path / "wikimt-x-public.jsonl"
     path.write_text(path.read_text().replace('"analysis": ""', '"analysis": "y"'))
@@ -173,6 +170,12 @@ def test_several_kinds_of_text_one_by_one_and_together(model, gtzan, tmp_path):
     recipe_here("zero_shot.py", *options, *alone)
     one = json.loads((tmp_path / "one" / "zero_shot.json").read_text())
     assert one["retrieval"] == by_text["scene"] and "retrieval_by_text" not in one
+    # A link that is dead is told of, since it is easier to find one of two.
+    (tmp_path / "a1B2c3D4e50.wav").unlink()
+    options += ["--clips.leave_out_missing", "True"]
+    recipe_here("zero_shot.py", *options, *alone[:3], tmp_path / "two")
+    two = json.loads((tmp_path / "two" / "zero_shot.json").read_text())
+    assert [one["path"] for one in two["left_out"]] == ["a1B2c3D4e50.mp3"]
 
 
 def test_prompts_are_found_from_any_folder(model, gtzan, tmp_path, monkeypatch):

@@ -8,7 +8,6 @@ github.com/coreyker/dnn-mgr (folder `gtzan`) and elsewhere; each line is a path 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from muq_plugins.data.datasets.annotations import BEATS, TEMPO, read_beats
@@ -18,12 +17,10 @@ from muq_plugins.data.datasets.tagged import (
     Labelled,
     Sheet,
     TaggedClip,
-    TaggedData,
     damaged,
     one_of,
     read_lines,
     read_text,
-    write_manifests,
 )
 
 GENRES = (
@@ -77,32 +74,8 @@ BEAT_SHEET = Sheet(
 )
 
 
-def prepare_gtzan(
-    annotation_folder: str | Path,
-    audio_folder: str | Path,
-    manifest_folder: str | Path,
-    parts: Sequence[str] = PARTS,
-    leave_out_missing: bool = False,
-) -> TaggedData:
-    """Write the manifests of GTZAN.
-
-    Every clip has one tag, its genre, which is also its label "genre".
-    """
-    return write_manifests(
-        SPLIT,
-        manifest_folder,
-        audio_folder,
-        _listed(annotation_folder),
-        GENRES,
-        endings=("", ".au"),
-        known_unreadable=UNREADABLE,
-        parts=parts,
-        leave_out_missing=leave_out_missing,
-    )
-
-
 def gtzan_genre(data_folder: str | Path) -> Labelled:
-    """GTZAN as it is downloaded, with its genres."""
+    """GTZAN as it is downloaded; each genre is a tag, and the label "genre"."""
     lists = one_of(data_folder, LISTS, "train_filtered.txt")
     audio = one_of(data_folder, AUDIO, GENRES[0])
     endings = "", ".au"

@@ -18,7 +18,6 @@ from __future__ import annotations
 import csv
 import pickletools
 import re
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -28,14 +27,12 @@ from muq_plugins.data.datasets.tagged import (
     Labelled,
     Sheet,
     TaggedClip,
-    TaggedData,
     check_choice,
     damaged,
     one_of,
     read_bytes,
     read_lines,
     read_text,
-    write_manifests,
 )
 from muq_plugins.errors import UserError
 
@@ -72,56 +69,18 @@ SHEET = Sheet(
 )
 
 
-def prepare_magnatagatune(
-    annotation_folder: str | Path,
-    audio_folder: str | Path,
-    manifest_folder: str | Path,
-    split: str = "folders",
-    split_folder: str | Path | None = None,
-    parts: Sequence[str] = PARTS,
-    leave_out_missing: bool = False,
-) -> TaggedData:
-    """Write the manifests of one split with the 50 most frequent tags."""
-    clips, tags = read_split(annotation_folder, split, split_folder)
-    return write_manifests(
-        f"MagnaTagATune, split {split}",
-        manifest_folder,
-        audio_folder,
-        clips,
-        tags,
-        known_unreadable=UNREADABLE,
-        parts=parts,
-        leave_out_missing=leave_out_missing,
-    )
-
-
 def magnatagatune(data_folder: str | Path, split: str = "folders") -> Labelled:
-    """MagnaTagATune as it is downloaded."""
-    lists = None if split == "folders" else one_of(data_folder, LISTS, "top50_tags.txt")
-    clips, tags = read_split(data_folder, split, lists)
-    audio = one_of(data_folder, ("mp3", ""), "0")
-    known = {"known_unreadable": UNREADABLE}
-    return Labelled(f"MagnaTagATune, split {split}", audio, clips, tags, **known)
-
-
-def read_split(
-    annotation_folder: str | Path, split: str, split_folder: str | Path | None = None
-) -> tuple[list[TaggedClip], list[str]]:
-    """The clips of one split, and its tags in their order."""
+    """MagnaTagATune as it is downloaded, with the 50 tags of one split."""
     check_choice("split", split, SPLITS)
-    if (split == "lee-won") != (split_folder is not None):
-        raise UserError(
-            f"split is {split!r} and split_folder {split_folder!r}: the folder belongs "
-            f"to 'lee-won' and to no other split. It is {SPLIT_SOURCE}."
-        )
-    names, matrix, paths = read_annotations(Path(annotation_folder) / ANNOTATIONS)
+    names, matrix, paths = read_annotations(Path(data_folder) / ANNOTATIONS)
     if split == "folders":
         # Stable: tags that are equally frequent keep the order of their columns.
         top = np.argsort(-matrix.sum(axis=0), kind="stable")[:TOP]
         parted = [(row, _folder_part(path)) for row, path in enumerate(paths)]
     else:
-        top = _listed_tags(Path(split_folder) / "top50_tags.txt", names)
-        parted = _lee_won(Path(split_folder), paths, matrix[:, top])
+        lists = one_of(data_folder, LISTS, "top50_tags.txt")
+        top = _listed_tags(lists / "top50_tags.txt", names)
+        parted = _lee_won(lists, paths, matrix[:, top])
     tags, matrix = [names[i] for i in top], matrix[:, top]
     clips = [
         TaggedClip(
@@ -132,7 +91,9 @@ def read_split(
         )
         for row, part in parted
     ]
-    return clips, tags
+    audio = one_of(data_folder, ("mp3", ""), "0")
+    known = {"known_unreadable": UNREADABLE}
+    return Labelled(f"MagnaTagATune, split {split}", audio, clips, tags, **known)
 
 
 def _names(file: str) -> dict[str, str]:

@@ -13,16 +13,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from muq_plugins.data.datasets.tagged import (
-    PARTS,
     Labelled,
     Sheet,
     TaggedClip,
-    TaggedData,
     check_choice,
     damaged,
     one_of,
     read_lines,
-    write_manifests,
 )
 
 # Name of each set in file names, and what its tags start with.
@@ -33,7 +30,6 @@ TAG_SETS = {
     "moodtheme": ("moodtheme", ("mood/theme",)),
 }
 SPLITS = range(5)
-TAG_ORDERS = ("sorted", "first appearance")
 COLUMNS = ["TRACK_ID", "ARTIST_ID", "ALBUM_ID", "PATH", "DURATION", "TAGS"]
 FILE_PARTS = {"train": "train", "valid": "validation", "test": "test"}
 SOURCE = "the folder data/splits of github.com/MTG/mtg-jamendo-dataset"
@@ -49,52 +45,22 @@ SHEET = Sheet(
 )
 
 
-def prepare_mtg_jamendo(
-    annotation_folder: str | Path,
-    audio_folder: str | Path,
-    manifest_folder: str | Path,
-    tag_set: str = "top50",
-    split: int = 0,
-    tag_order: str = "sorted",
-    parts: Sequence[str] = PARTS,
-    leave_out_missing: bool = False,
-) -> TaggedData:
-    """Write the manifests of one set of tags and one split."""
-    clips, tags = read_split(annotation_folder, tag_set, split, tag_order)
-    return write_manifests(
-        f"MTG-Jamendo {tag_set}, split {split}",
-        manifest_folder,
-        audio_folder,
-        clips,
-        tags,
-        endings=ENDINGS,
-        parts=parts,
-        leave_out_missing=leave_out_missing,
-    )
-
-
-def mtg_jamendo(data_folder: str | Path, tag_set: str = "top50") -> Labelled:
-    """MTG-Jamendo as it is downloaded, split 0, tags in the order that MARBLE has."""
-    folder = one_of(data_folder, LISTS, "split-0")
-    clips, tags = read_split(folder, tag_set, 0, "first appearance")
-    audio = one_of(data_folder, AUDIO, "00")
-    return Labelled(f"MTG-Jamendo {tag_set}, split 0", audio, clips, tags, ENDINGS)
-
-
-def read_split(
-    annotation_folder: str | Path, tag_set: str, split: int, tag_order: str
-) -> tuple[list[TaggedClip], list[str]]:
-    """The recordings of one split, and its tags in their order."""
+def mtg_jamendo(
+    data_folder: str | Path, tag_set: str = "top50", split: int = 0
+) -> Labelled:
+    """MTG-Jamendo as it is downloaded, tags in the order that MARBLE has."""
     check_choice("tag_set", tag_set, TAG_SETS)
     check_choice("split", split, SPLITS)
-    check_choice("tag_order", tag_order, TAG_ORDERS)
     name, kinds = TAG_SETS[tag_set]
-    folder = Path(annotation_folder) / f"split-{split}"
+    folder = one_of(data_folder, LISTS, f"split-{split}") / f"split-{split}"
     clips = []
     for part, word in FILE_PARTS.items():
         clips += _read(folder / f"autotagging_{name}-{word}.tsv", part, kinds)
     tags = list(dict.fromkeys(tag for clip in clips for tag in clip.tags))
-    return clips, sorted(tags) if tag_order == "sorted" else tags
+    audio = one_of(data_folder, AUDIO, "00")
+    return Labelled(
+        f"MTG-Jamendo {tag_set}, split {split}", audio, clips, tags, ENDINGS
+    )
 
 
 def spoken_tag(tag: str) -> str:

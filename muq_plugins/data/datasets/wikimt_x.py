@@ -13,11 +13,11 @@ import re
 from pathlib import Path
 
 from muq_plugins.data.datasets.tagged import (
+    Labelled,
     TaggedClip,
-    TaggedData,
     damaged,
+    one_of,
     read_lines,
-    write_manifests,
 )
 
 TEXTS = ("background", "analysis", "description", "scene")
@@ -27,14 +27,9 @@ LINK = re.compile(r"(?:youtu\.be/|[?&]v=)([\w-]{11})")
 ENDINGS = (".mp3", ".m4a", ".opus", ".webm", ".ogg", ".flac", ".wav")
 
 
-def prepare_wikimt_x(
-    annotation_folder: str | Path,
-    audio_folder: str | Path,
-    manifest_folder: str | Path,
-    leave_out_missing: bool = False,
-) -> TaggedData:
-    """Write the manifest of all recordings with their texts, each under its kind."""
-    path = Path(annotation_folder) / FILE
+def wikimt_x(data_folder: str | Path) -> Labelled:
+    """All recordings, in the folder or its `audio`, with texts under their kinds."""
+    path = Path(data_folder) / FILE
     clips: dict[str, TaggedClip] = {}
     for number, line in enumerate(read_lines(path, SOURCE), start=1):
         if not line.strip():
@@ -54,13 +49,5 @@ def prepare_wikimt_x(
         if name in clips:
             raise damaged(place, f"the recording {link[1]} is there twice", SOURCE)
         clips[name] = TaggedClip(name, "test", [], texts)
-    return write_manifests(
-        "WikiMT-X",
-        manifest_folder,
-        audio_folder,
-        clips.values(),
-        [],
-        endings=ENDINGS,
-        parts=["test"],
-        leave_out_missing=leave_out_missing,
-    )
+    audio = one_of(data_folder, ("audio", ""))
+    return Labelled("WikiMT-X", audio, [*clips.values()], [], ENDINGS)

@@ -4,31 +4,29 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from tqdm import tqdm
 
 from muq_plugins.data.captions import full_caption
 from muq_plugins.data.datasets.mtg_jamendo import spoken_tag
-from muq_plugins.data.datasets.tagged import (
-    PARTS,
-    TAGS_FILE,
-    TaggedData,
-    read_tag_order,
-)
-from muq_plugins.data.manifest import load_manifest
+from muq_plugins.data.datasets.tagged import Labelled
+from muq_plugins.data.manifest import PARTS, load_manifest
 from muq_plugins.data.preparation import Manifests
 from muq_plugins.errors import UserError
 from muq_plugins.evaluation.kept import digest, file_stamp
-from muq_plugins.files import replace_file
+from muq_plugins.files import read_json, replace_file
 from muq_plugins.lobes.mulan import AudioModel, TextModel
 
 # Raised whenever a change of the code changes the latents.
 FORMAT = 1
 # Recordings in a file: what an interruption can cost.
 CHUNK = 64
+# The order of the tags of one's own manifests, beside them.
+TAGS_FILE = "tags.json"
 
 
 def text_latents(model: TextModel, texts: list[str]) -> np.ndarray:
@@ -87,6 +85,8 @@ class LabelledClips:
     truth: np.ndarray | None = None  # bool (clips, tags): which clip has which tag
     captions: Sequence[str] = ()  # of every clip
     texts: Mapping[str, list[str]] = field(default_factory=dict)  # captions by kind
+    # recordings without a file or broken: "path", "reason" and "detail"
+    left_out: Sequence[dict[str, str]] = ()
 
     @property
     def spoken(self) -> list[str]:
@@ -94,10 +94,19 @@ class LabelledClips:
         return [spoken_tag(tag) for tag in self.tags]
 
 
+class TaggedFolder(NamedTuple):
+    """Manifests of one's own."""
+
+    name: str
+    manifests: dict[str, Path]  # by part
+    audio_folder: Path  # the data root of the manifests
+    tags: list[str]  # all of them in their order; empty: those that occur, sorted
+
+
 def tagged_folder(
     annotation_folder: str | Path, audio_folder: str | Path
-) -> TaggedData:
-    """Manifests that are there already, one's own or those of a prepare function."""
+) -> TaggedFolder:
+    """Manifests that are there already."""
     folder = Path(annotation_folder)
     paths = {part: folder / f"{part}.json" for part in PARTS}
     paths = {part: path for part, path in paths.items() if path.is_file()}
@@ -106,23 +115,39 @@ def tagged_folder(
             f"{folder} holds none of train.json, valid.json and test.json: give the "
             "folder of the manifests as annotation_folder."
         )
-    tags = read_tag_order(folder) if (folder / TAGS_FILE).is_file() else []
-    return TaggedData(folder.resolve().name, paths, Path(audio_folder), tags, [])
+    listed = folder / TAGS_FILE
+    tags = read_json(listed, "write a list of tags") if listed.is_file() else []
+    return TaggedFolder(folder.resolve().name, paths, Path(audio_folder), tags)
 
 
 def labelled_clips(
-    prepare: Callable[[], TaggedData | Manifests],
+    prepare: Callable[[], Labelled | TaggedFolder | Manifests],
     part: str = "test",
     tag_key: str | None = "tags",
     caption_key: str | Sequence[str] | None = None,
     group_key: str | None = None,
+    leave_out_missing: bool = False,
 ) -> LabelledClips:
-    """The clips of one part of a data set, with captions of one kind or of several."""
+    """The clips of one part of a data set, with captions of one kind or of several.
+
+    `leave_out_missing` is of published data sets: to go on without the audio that is
+    not there.
+    """
     if part not in PARTS:
         raise UserError(f"part must be one of {', '.join(PARTS)}, got {part!r}.")
     data = prepare()
-    known: list[str] = []
-    if isinstance(data, TaggedData):
+    known: Sequence[str] = ()
+    left_out: Sequence[dict[str, str]] = ()
+    if isinstance(data, Labelled):
+        # Nobody needs the audio of the others.
+        clips = [clip for clip in data.clips if clip.part == part]
+        found, left_out = replace(data, clips=clips).found(leave_out_missing)
+        entries = {
+            clip.path: {"wav": str(path), "tags": clip.tags, **clip.labels}
+            for clip, path, _ in found
+        }
+        name, known = data.name, data.classes
+    elif isinstance(data, TaggedFolder):
         if part not in data.manifests:
             raise UserError(
                 f"There is no part {part!r}, only {', '.join(data.manifests)}."
@@ -138,6 +163,11 @@ def labelled_clips(
             else entry
             for clip_id, entry in entries.items()
         }
+    if not entries:
+        raise UserError(
+            f"No clip of the part {part!r} of {name} is there: get its audio, or take "
+            "another part."
+        )
     tags = _values(entries, tag_key, list)
     kinds = [caption_key] if isinstance(caption_key, str) else caption_key or []
     texts = {kind: _values(entries, kind, str) for kind in kinds}
@@ -157,6 +187,7 @@ def labelled_clips(
         captions=next(iter(texts.values()), []),
         texts=texts,
         groups=groups,
+        left_out=left_out,
     )
 
 
@@ -184,5 +215,5 @@ def _check_tags(name, tag_names, tags):
     if unknown:
         raise UserError(
             f"Clips of {name} have the tag {min(unknown)!r}, which is not in "
-            f"{TAGS_FILE}: add it there, or prepare the data again."
+            f"{TAGS_FILE}: add it there."
         )

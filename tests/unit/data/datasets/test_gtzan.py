@@ -2,9 +2,7 @@
 
 import pytest
 
-from muq_plugins.data.datasets import prepare_gtzan
-from muq_plugins.data.datasets.gtzan import GENRES
-from muq_plugins.data.manifest import load_manifest
+from muq_plugins.data.datasets.gtzan import GENRES, gtzan_genre
 from muq_plugins.errors import UserError
 from tests.unit.data.datasets.conftest import spoil
 
@@ -16,40 +14,36 @@ PARTS = {
 
 
 @pytest.fixture
-def split(tmp_path):
-    folder = tmp_path / "split"
-    folder.mkdir()
+def folder(tmp_path, sounds):
+    """Its lists, and `sounds` writes its audio."""
     for part, text in PARTS.items():
-        (folder / f"{part}_filtered.txt").write_text(text, encoding="utf-8")
-    return folder
+        (tmp_path / f"{part}_filtered.txt").write_text(text, encoding="utf-8")
+    sounds("blues/blues.00029.au").rename(tmp_path / "genres")
+    return tmp_path
 
 
-def test_every_part_has_its_genres(split, sounds, tmp_path):
-    audio = sounds(*"".join(PARTS.values()).split())
-    data = prepare_gtzan(split, audio, tmp_path / "out")
-    found = {
-        part: {clip: entry["tags"] for clip, entry in load_manifest(p, audio).items()}
-        for part, p in data.manifests.items()
-    }
-    assert found == {
-        "train": {"blues__blues.00029": ["blues"], "jazz__jazz.00054": ["jazz"]},
-        "valid": {"rock__rock.00000": ["rock"]},
-        "test": {"hiphop__hiphop.00001": ["hiphop"], "blues__blues.00012": ["blues"]},
-    }
-    assert data.tags == sorted(GENRES)
-    test = load_manifest(data.manifests["test"], audio)
-    assert test["blues__blues.00012"]["genre"] == "blues"
-
-
-def test_the_old_format_and_the_known_broken_file(split, sounds, tmp_path):
-    audio = sounds("blues/blues.00029.au", "jazz/jazz.00054.wav")
-    (audio / "jazz/jazz.00054.wav").write_bytes(b"broken")
-    data = prepare_gtzan(split, audio, tmp_path / "out", parts=["train"])
-    train = load_manifest(data.manifests["train"], audio)
-    assert [entry["wav"] for entry in train.values()] == [
-        f"{audio}/blues/blues.00029.au"
+def test_every_part_has_its_genres(folder):
+    data = gtzan_genre(folder)
+    assert [(clip.path, clip.part, clip.tags) for clip in data.clips] == [
+        ("blues/blues.00029.wav", "train", ["blues"]),
+        ("jazz/jazz.00054.wav", "train", ["jazz"]),
+        ("rock/rock.00000.wav", "valid", ["rock"]),
+        ("hiphop/hiphop.00001.wav", "test", ["hiphop"]),
+        ("blues/blues.00012.wav", "test", ["blues"]),
     ]
-    assert [one["path"] for one in data.left_out] == ["jazz/jazz.00054.wav"]
+    assert data.clips[-1].labels == {"genre": "blues"}
+    assert data.classes == sorted(GENRES)
+
+
+def test_the_old_format_and_the_known_broken_file(folder):
+    (folder / "genres/jazz").mkdir()
+    (folder / "genres/jazz/jazz.00054.wav").write_bytes(b"broken")
+    with pytest.raises(UserError, match="3 of 5 recordings are missing: rock/rock"):
+        gtzan_genre(folder).found()
+    found, left_out = gtzan_genre(folder).found(leave_out_missing=True)
+    assert [path for _, path, _ in found] == [folder / "genres/blues/blues.00029.au"]
+    assert left_out[0]["path"] == "jazz/jazz.00054.wav"
+    assert [one["reason"] == "missing" for one in left_out] == [False, *[True] * 3]
 
 
 @pytest.mark.parametrize(
@@ -59,7 +53,7 @@ def test_the_old_format_and_the_known_broken_file(split, sounds, tmp_path):
         (None, " does not exist. Get it"),
     ],
 )
-def test_damaged_lists(split, sounds, tmp_path, change, message):
-    spoil(split / "valid_filtered.txt", change)
+def test_damaged_lists(folder, change, message):
+    spoil(folder / "valid_filtered.txt", change)
     with pytest.raises(UserError, match=f"valid_filtered.txt{message}"):
-        prepare_gtzan(split, sounds("a.wav"), tmp_path / "out")
+        gtzan_genre(folder)

@@ -6,9 +6,11 @@ import pickle
 import numpy as np
 import pytest
 
-from muq_plugins.data.datasets import prepare_magnatagatune
-from muq_plugins.data.datasets.magnatagatune import UNREADABLE, read_pickled_texts
-from muq_plugins.data.manifest import load_manifest
+from muq_plugins.data.datasets.magnatagatune import (
+    UNREADABLE,
+    magnatagatune,
+    read_pickled_texts,
+)
 from muq_plugins.errors import UserError
 from tests.unit.data.datasets.conftest import spoil
 
@@ -56,79 +58,63 @@ def truth_of(part):
     return np.array(rows, dtype=float)
 
 
-def prepare(published, audio, **options):
-    return prepare_magnatagatune(published, audio, published / "out", **options)
-
-
 def by_part(data):
-    return {
-        part: {clip: entry["tags"] for clip, entry in load_manifest(path, "").items()}
-        for part, path in data.manifests.items()
-    }
+    found = {"train": {}, "valid": {}, "test": {}}
+    for clip in data.clips:
+        found[clip.part][clip.path] = clip.tags
+    return found
 
 
-def test_the_split_by_folders_keeps_clips_without_a_tag(published, sounds):
-    data = prepare(published, sounds(*(path for path, _ in CLIPS)))
+def test_the_split_by_folders_keeps_clips_without_a_tag(published):
+    data = magnatagatune(published)
     assert by_part(data) == {
         "train": {
-            "0__one-album-01-song-0-29": ["no vocals", "guitar"],
-            "0__one-album-01-song-30-59": ["no vocals"],
-            "b__two-album-07-tune-0-29": [],
+            "0/one-album-01-song-0-29.mp3": ["no vocals", "guitar"],
+            "0/one-album-01-song-30-59.mp3": ["no vocals"],
+            "b/two-album-07-tune-0-29.mp3": [],
         },
-        "valid": {"c__three-album-01-a-0-29": ["guitar"]},
+        "valid": {"c/three-album-01-a-0-29.mp3": ["guitar"]},
         "test": {
-            "d__four-album-01-b-0-29": ["no vocals"],
-            "f__five-album-01-c-0-29": [],
+            "d/four-album-01-b-0-29.mp3": ["no vocals"],
+            "f/five-album-01-c-0-29.mp3": [],
         },
     }
     # The 50 most frequent, equally frequent ones in the order of their columns.
-    assert data.tags == ["no vocals", "guitar", *COLUMNS[1:49]]
-    train = load_manifest(data.manifests["train"], "")
-    assert len({entry["song"] for entry in train.values()}) == 2
+    assert data.classes == ["no vocals", "guitar", *COLUMNS[1:49]]
+    assert len({clip.labels["song"] for clip in data.clips[:3]}) == 2
 
 
-def test_the_split_of_lee_and_won_is_that_of_its_lists(published, sounds):
-    audio = sounds(*(path for path, _ in CLIPS))
-    folder = published / "MTAT_split"
+def test_the_split_of_lee_and_won_is_that_of_its_lists(published):
     for part in ("valid", "test"):
-        np.save(folder / f"y_{part}_pub.npy", truth_of(part))
-    data = prepare(published, audio, split="lee-won", split_folder=folder)
+        np.save(published / f"MTAT_split/y_{part}_pub.npy", truth_of(part))
+    data = magnatagatune(published, split="lee-won")
     assert by_part(data) == {
         "train": {
-            "0__one-album-01-song-0-29": ["no vocals", "guitar"],
-            "0__one-album-01-song-30-59": ["no vocals"],
+            "0/one-album-01-song-0-29.mp3": ["no vocals", "guitar"],
+            "0/one-album-01-song-30-59.mp3": ["no vocals"],
         },
-        "valid": {"c__three-album-01-a-0-29": ["guitar"]},
-        "test": {"d__four-album-01-b-0-29": ["no vocals"]},
+        "valid": {"c/three-album-01-a-0-29.mp3": ["guitar"]},
+        "test": {"d/four-album-01-b-0-29.mp3": ["no vocals"]},
     }
-    assert data.tags == ["no vocals", *COLUMNS[:49]]  # as top50_tags.txt lists them
+    assert data.classes == ["no vocals", *COLUMNS[:49]]  # as top50_tags.txt lists them
 
 
 def test_the_three_broken_files_are_listed(published, sounds):
     path = published / "annotations_final.csv"
     text = path.read_text().replace(CLIPS[0][0], UNREADABLE[0])
     path.write_text(text)
-    audio = sounds(*(path for path, _ in CLIPS[1:]))
+    audio = sounds(*(path for path, _ in CLIPS[1:])).rename(published / "mp3")
     (audio / UNREADABLE[0]).parent.mkdir()
     (audio / UNREADABLE[0]).write_bytes(b"")
-    data = prepare(published, audio)
-    assert [(one["path"], one["reason"]) for one in data.left_out] == [
+    _, left_out = magnatagatune(published).found()
+    assert [(one["path"], one["reason"]) for one in left_out] == [
         (UNREADABLE[0], "empty")
     ]
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"split": "random"}, "split must be 'folders' or 'lee-won'"),
-        ({"split": "lee-won"}, "split is 'lee-won' and split_folder None"),
-        ({"split_folder": "x"}, "split is 'folders' and split_folder 'x'"),
-        ({"split": "lee-won", "split_folder": "x"}, "x/top50_tags.txt does not exist"),
-    ],
-)
-def test_choices_that_do_not_fit(published, sounds, options, message):
-    with pytest.raises(UserError, match=message):
-        prepare(published, sounds("a.mp3"), **options)
+def test_a_split_that_nobody_has_published(published):
+    with pytest.raises(UserError, match="split must be 'folders' or 'lee-won'"):
+        magnatagatune(published, split="random")
 
 
 @pytest.mark.parametrize(
@@ -161,14 +147,13 @@ def test_choices_that_do_not_fit(published, sounds, options, message):
         ),
     ],
 )
-def test_damaged_annotations(published, sounds, name, change, message):
-    folder, options = published, {}
+def test_damaged_annotations(published, name, change, message):
+    folder, split = published, "folders"
     if name != "annotations_final.csv":
-        folder = published / "MTAT_split"
-        options = {"split": "lee-won", "split_folder": folder}
+        folder, split = published / "MTAT_split", "lee-won"
     spoil(folder / name, change)
     with pytest.raises(UserError, match=f"{name}.*{message}"):
-        prepare(published, sounds("a.mp3"), **options)
+        magnatagatune(published, split)
 
 
 def test_a_list_as_python_2_wrote_it(tmp_path):

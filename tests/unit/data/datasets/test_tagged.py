@@ -1,31 +1,19 @@
-"""What all data sets share: annotation files, audio that is missing or broken, tags."""
-
-import json
+"""What all data sets share: annotation files, audio that is missing or broken."""
 
 import pytest
 
-from muq_plugins.data.datasets.tagged import (
-    Labelled,
-    TaggedClip,
-    read_tag_order,
-    read_text,
-    write_manifests,
-)
-from muq_plugins.data.manifest import load_manifest
+from muq_plugins.data.datasets.tagged import Labelled, TaggedClip, read_text
 from muq_plugins.errors import UserError
 
 CLIPS = [
-    TaggedClip("a/one.wav", "train", ["calm"], {"song": "{1}"}),
+    TaggedClip("a/one.wav", "train", ["calm"]),
     TaggedClip("a/two.wav", "test", ["calm", "loud"]),
     TaggedClip("b/two.wav", "test", []),
 ]
 
 
-TAGS = ["loud", "calm"]
-
-
-def write(folder, audio, clips=CLIPS, tags=TAGS, parts=("test",), **options):
-    return write_manifests("mine", folder, audio, clips, tags, parts=parts, **options)
+def data(audio, clips=CLIPS, **options):
+    return Labelled("mine", audio, clips, ["loud", "calm"], **options)
 
 
 @pytest.fixture
@@ -33,73 +21,47 @@ def audio(sounds):
     return sounds("a/one.wav", "a/two.wav", "b/two.wav")
 
 
-def test_manifests_are_read_by_our_own_reader(audio, tmp_path):
-    data = write(tmp_path / "out", audio, parts=["train", "test"])
-    train = load_manifest(data.manifests["train"], audio)
-    assert train["a__one"] == {
-        "wav": f"{audio}/a/one.wav",
-        "duration": 0.5,
-        "sample_rate": 16000,
-        "channels": 1,
-        "tags": ["calm"],
-        "song": "{1}",
-    }
-    test = load_manifest(data.manifests["test"], audio)
-    assert {clip: entry["tags"] for clip, entry in test.items()} == {
-        "a__two": ["calm", "loud"],
-        "b__two": [],
-    }
-    assert read_tag_order(tmp_path / "out" / "mine") == TAGS == data.tags
-    assert data.left_out == []
+def test_files_are_found_with_their_headers(audio):
+    found, left_out = data(audio).found()
+    assert [(clip, path) for clip, path, _ in found] == [
+        (clip, audio / clip.path) for clip in CLIPS
+    ]
+    assert {info.duration for *_, info in found} == {0.5} and left_out == []
 
 
-def test_a_missing_file_is_an_error_that_says_what_to_do(audio, tmp_path):
+def test_a_missing_file_is_an_error_that_says_what_to_do(audio):
     (audio / "b/two.wav").unlink()
-    with pytest.raises(UserError, match="1 of 2 clips .* first is b/two.wav"):
-        write(tmp_path, audio)
-    data = write(tmp_path, audio, leave_out_missing=True)
-    assert list(load_manifest(data.manifests["test"], audio)) == ["a__two"]
-    assert json.loads((tmp_path / "mine/left_out.json").read_text()) == data.left_out
-    (missing,) = data.left_out
+    words = "1 of 3 recordings are missing: b/two.wav .* Set leave_out_missing"
+    with pytest.raises(UserError, match=words):
+        data(audio).found()
+    found, (missing,) = data(audio).found(leave_out_missing=True)
+    assert [clip for clip, *_ in found] == CLIPS[:2]
     assert (missing["path"], missing["reason"]) == ("b/two.wav", "missing")
+    with pytest.raises(UserError, match="no folder .*gone: give the folder"):
+        data(audio / "gone").found(leave_out_missing=True)
+
+
+def test_an_error_names_no_more_missing_files_than_one_can_read(audio):
+    many = [TaggedClip(f"{number}.wav", "test", []) for number in range(25)]
+    with pytest.raises(UserError, match=r"25 of 25 .*, 19.wav and 5 more \(in"):
+        data(audio, many).found()
 
 
 @pytest.mark.parametrize("content", [b"", b"not audio"])
-def test_only_known_broken_files_are_left_out(audio, tmp_path, content):
+def test_only_known_broken_files_are_left_out(audio, content):
     (audio / "b/two.wav").write_bytes(content)
     with pytest.raises(UserError, match="b/two.wav: .* No such fault"):
-        write(tmp_path, audio)
-    data = write(tmp_path, audio, known_unreadable=["b/two.wav"])
-    assert [one["path"] for one in data.left_out] == ["b/two.wav"]
+        data(audio).found(leave_out_missing=True)
+    known = data(audio, known_unreadable=["b/two.wav"])
+    assert [one["path"] for one in known.found()[1]] == ["b/two.wav"]
     (audio / "b/two.wav").unlink()  # many remove it
-    data = write(tmp_path, audio, known_unreadable=["b/two.wav"])
-    assert [one["reason"] for one in data.left_out] == ["missing"]
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"tags": ["calm"]}, "a/two.wav has the tag 'loud'"),
-        ({"tags": ["calm", "loud", "calm"]}, "'calm' comes twice"),
-        (
-            {"clips": [*CLIPS, TaggedClip("a/one.wav", "test", [])]},
-            "train and in test",
-        ),
-        ({"parts": ["dev"]}, "parts must be some of train"),
-        ({"parts": ["valid"]}, "No clip of the part 'valid'"),
-    ],
-)
-def test_what_no_data_set_may_have(audio, tmp_path, changes, message):
-    with pytest.raises(UserError, match=message):
-        write(tmp_path, audio, **{"parts": ["train", "test"], **changes})
-    with pytest.raises(UserError, match="gone, does not exist. Give the folder"):
-        write(tmp_path, tmp_path / "gone")
+    assert [one["reason"] for one in known.found()[1]] == ["missing"]
 
 
 def test_a_recording_is_in_one_part_alone(audio):
     clips = [*CLIPS, TaggedClip("a/one.wav", "test", [])]
     with pytest.raises(UserError, match="a/one.wav is listed in train and in test"):
-        Labelled("mine", audio, clips, TAGS).found()
+        data(audio, clips).found()
 
 
 def test_annotations_are_text(tmp_path):

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from muq_plugins.data.datasets import prepare_wikimt_x
+from muq_plugins.data.datasets.wikimt_x import wikimt_x
 from muq_plugins.errors import UserError
 from muq_plugins.evaluation.zero_shot.clips import labelled_clips
 
@@ -16,8 +16,7 @@ LINKS = [
 
 
 def write(folder, *changes):
-    """Two songs in the layout of the data set."""
-    folder.mkdir(exist_ok=True)
+    """Two songs in the layout of the data set; `sounds` writes its folder `audio`."""
     lines = []
     for number, link in enumerate(LINKS):
         texts = {kind: f"{kind} {number}" for kind in ("background", "analysis")}
@@ -30,11 +29,11 @@ def write(folder, *changes):
 
 
 def test_each_kind_of_text_is_a_test_of_its_own(tmp_path, sounds):
-    audio = sounds("a1B2c3D4e5F.mp3", "z-9_y8x7w6V.wav")
-    folders = write(tmp_path / "x"), audio, tmp_path / "manifests"
+    sounds("a1B2c3D4e5F.mp3", "z-9_y8x7w6V.wav")
+    write(tmp_path)
 
     def read(kinds):
-        prepare = functools.partial(prepare_wikimt_x, *folders)
+        prepare = functools.partial(wikimt_x, tmp_path)
         return labelled_clips(prepare, tag_key=None, caption_key=kinds)
 
     clips = read(["background", "scene"])
@@ -44,7 +43,7 @@ def test_each_kind_of_text_is_a_test_of_its_own(tmp_path, sounds):
     assert [path.rpartition("/")[2] for path in clips.files] == [
         *("a1B2c3D4e5F.mp3", "z-9_y8x7w6V.wav")
     ]
-    write(tmp_path / "x", ("scene", " "))  # which only who asks for scenes misses
+    write(tmp_path, ("scene", " "))  # which only who asks for scenes misses
     assert read("background").captions == ["background 0", "background 1"]
     with pytest.raises(UserError, match="has None under 'scene', expected a str"):
         read(["background", "scene"])
@@ -57,24 +56,25 @@ def test_each_kind_of_text_is_a_test_of_its_own(tmp_path, sounds):
         (("audio", LINKS[0]), "line 2: the recording a1B2c3D4e5F is there twice"),
     ],
 )
-def test_what_is_damaged_is_named(tmp_path, sounds, change, words):
-    folder, audio = write(tmp_path / "x", change), sounds("a1B2c3D4e5F.mp3")
+def test_what_is_damaged_is_named(tmp_path, change, words):
+    folder = write(tmp_path, change)
     with pytest.raises(UserError, match=words):
-        prepare_wikimt_x(folder, audio, tmp_path)
+        wikimt_x(folder)
     for line, lacks in (("[]", "it holds no song"), ('{"audio": ""}', "has no link")):
         (folder / "wikimt-x-public.jsonl").write_text(f"{line}\n")
         with pytest.raises(UserError, match=lacks):
-            prepare_wikimt_x(folder, audio, tmp_path)
+            wikimt_x(folder)
     song = json.dumps({"audio": LINKS[0], "scene": " "})
     (folder / "wikimt-x-public.jsonl").write_text(song)
     with pytest.raises(UserError, match="line 1: it has no text"):
-        prepare_wikimt_x(folder, audio, tmp_path)
+        wikimt_x(folder)
 
 
 def test_dead_links_stop_it_unless_they_may_be_left_out(tmp_path, sounds):
-    folders = write(tmp_path / "x"), sounds("z-9_y8x7w6V.m4a.wav"), tmp_path
-    with pytest.raises(UserError, match="2 of 2 clips have no file"):
-        prepare_wikimt_x(*folders)
-    folders = folders[0], sounds("z-9_y8x7w6V.wav"), tmp_path
-    data = prepare_wikimt_x(*folders, leave_out_missing=True)
-    assert [one["path"] for one in data.left_out] == ["a1B2c3D4e5F.mp3"]
+    sounds("z-9_y8x7w6V.m4a.wav")
+    data = wikimt_x(write(tmp_path))
+    with pytest.raises(UserError, match="2 of 2 recordings are missing"):
+        data.found()
+    sounds("z-9_y8x7w6V.wav")
+    _, left_out = data.found(leave_out_missing=True)
+    assert [one["path"] for one in left_out] == ["a1B2c3D4e5F.mp3"]

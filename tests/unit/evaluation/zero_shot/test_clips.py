@@ -1,8 +1,10 @@
 """Labels of clips, in an order that is kept, and what a manifest may lack."""
 
+import numpy as np
 import pytest
+import soundfile
 
-from muq_plugins.data.datasets import TaggedData
+from muq_plugins.data.datasets.tagged import Labelled, TaggedClip
 from muq_plugins.data.preparation import Manifests
 from muq_plugins.errors import UserError
 from muq_plugins.evaluation.zero_shot.clips import labelled_clips, tagged_folder
@@ -78,6 +80,35 @@ def test_a_folder_without_manifests(tmp_path):
         tagged_folder(tmp_path, tmp_path)
 
 
-def test_a_prepared_data_set_keeps_its_name(folder):
-    data = TaggedData("GTZAN", {"test": folder / "test.json"}, folder, [], [])
-    assert labelled_clips(lambda: data).name == "GTZAN, test"
+def published(folder, *names):
+    """A data set whose test part has three songs, of which some have audio."""
+    for name in names:
+        soundfile.write(folder / name, np.full(800, 0.1), 8000)
+    songs = {"c.wav": ["rock"], "a.wav": [], "b.wav": ["pop"]}
+    clips = [TaggedClip(x, "test", tags, {"song": x[0]}) for x, tags in songs.items()]
+    clips.append(TaggedClip("train.wav", "train", ["rock"]))
+    return Labelled("GTZAN", folder, clips, ["rock", "pop"])
+
+
+def test_a_published_data_set_is_what_its_reader_makes_of_it(tmp_path):
+    """The audio of the other parts is not needed."""
+    data = published(tmp_path, "a.wav", "b.wav", "c.wav")
+    clips = labelled_clips(lambda: data, caption_key="song")
+    assert clips.name == "GTZAN, test" and clips.tags == ["rock", "pop"]
+    assert clips.files == [str(tmp_path / x) for x in ("c.wav", "a.wav", "b.wav")]
+    assert clips.truth.tolist() == [[True, False], [False, False], [False, True]]
+    assert clips.groups == ["c.wav", "a.wav", "b.wav"]
+    assert clips.captions == ["c", "a", "b"] and not clips.left_out
+
+
+def test_what_is_left_out_of_a_data_set_is_known(tmp_path):
+    data = published(tmp_path, "b.wav")
+    with pytest.raises(UserError, match="2 of 3 recordings are missing: c.wav, a.wav"):
+        labelled_clips(lambda: data)
+    clips = labelled_clips(lambda: data, leave_out_missing=True)
+    assert clips.files == [str(tmp_path / "b.wav")]
+    missing = [(one["path"], one["reason"]) for one in clips.left_out]
+    assert missing == [("c.wav", "missing"), ("a.wav", "missing")]
+    for part in ("train", "valid"):
+        with pytest.raises(UserError, match=f"No clip of the part '{part}' of GTZAN"):
+            labelled_clips(lambda: data, part, leave_out_missing=True)
