@@ -176,6 +176,8 @@ def test_several_kinds_of_text_one_by_one_and_together(model, gtzan, tmp_path):
     recipe_here("zero_shot.py", *options, *alone[:3], tmp_path / "two")
     two = json.loads((tmp_path / "two" / "zero_shot.json").read_text())
     assert [one["path"] for one in two["left_out"]] == ["a1B2c3D4e50.mp3"]
+    text = (tmp_path / "two" / "report.md").read_text()
+    assert "1 of 3 recordings, without a file or broken, are left out" in text
 
 
 def test_prompts_are_found_from_any_folder(model, gtzan, tmp_path, monkeypatch):

@@ -75,7 +75,14 @@ def _facts(scores: dict) -> Iterator[Fact]:
 
 
 def _verdicts(scores: dict) -> Iterator[Verdict]:
-    """Whether a model tells texts apart, and does better than chance."""
+    """Whether all was heard, and texts are told apart, and it is better than chance."""
+    clips = scores["clips"]
+    if left_out := len(scores.get("left_out", ())):  # not known of older scores
+        yield Verdict(
+            "warning",
+            f"{left_out} of {clips + left_out} recordings, without a file or broken, "
+            "are left out: no score here is comparable with one on all of them",
+        )
     alike = scores.get("texts_alike")  # not known of older scores, nor of one text
     if alike is not None and alike > ALIKE:
         yield Verdict(
@@ -84,7 +91,6 @@ def _verdicts(scores: dict) -> Iterator[Verdict]:
             f"{alike:.4f}. Its text tower, or a file of it, is broken or untrained, "
             "and no score here means anything",
         )
-    clips = scores["clips"]
     groups = scores.get("groups", clips)  # not known of older scores
     for _, name, found, chance in _summary(scores):
         if not name:

@@ -41,7 +41,15 @@ def test_the_report_shows_every_number_beside_chance(folder, tmp_path, load, cap
     assert "no clip has them: genre---folk." in text
     assert "| genre---pop | 1 | 1.000 | 1.000 |" in text
     assert "| genre---folk | 0 | - | - |" in text
-    assert "all texts are the same" not in text
+    assert "all texts are the same" not in text and "left out" not in text
+    # Among fewer recordings it is easier to find one.
+    lost = [
+        {"path": f"{at}.mp3", "reason": "missing", "detail": ""} for at in range(28)
+    ]
+    save_zero_shot(tmp_path / "lost", {**scores, "left_out": lost})
+    lacks, _ = zero_shot_report(tmp_path / "lost")
+    for page_text in (lacks.read_text(), caplog.text):
+        assert "28 of 58 recordings, without a file or broken, are left" in page_text
     # T24: a projection of texts that has died gives one latent for all of them.
     dead = np.array([[1.0, 0.02], [1.0, 0.0], [2.0, 0.01]])
     assert least_similarity(dead) > 0.99 and least_similarity(dead[:1]) is None
