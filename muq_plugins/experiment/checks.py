@@ -15,10 +15,11 @@ from muq_plugins.experiment.extends import (
     walk,
 )
 
-# Of any stage of a training; what is no number is for others to judge.
+# Of any stage of a training; what is no number (False is 0) is for others to judge.
 ABOVE_ZERO = {
     *("clip_seconds", "windows_per_clip", "max_windows", "optimizer_step_limit"),
-    *("log_interval", "valid_interval"),
+    # With 0, each new checkpoint would take all others along, and itself.
+    *("log_interval", "valid_interval", "checkpoints_to_keep"),
 }
 NOT_BELOW_ZERO = {"lr", "weight_decay", "warmup_steps", "num_workers"}
 
@@ -41,7 +42,7 @@ def check_placeholders(tree: dict) -> None:
 def check_numbers(tree: dict) -> None:
     """Refuse lengths, counts and rates that nothing can be trained with."""
     for location, value in walk(tree):
-        if not isinstance(value, (int, float)) or isinstance(value, bool):
+        if not isinstance(value, (int, float)):
             continue
         name = location[-1]
         if name in ABOVE_ZERO and not value > 0:

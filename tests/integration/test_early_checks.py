@@ -112,6 +112,8 @@ def test_files_of_other_recipes(tmp_path, script, command, message):
         (["--valid_interval", "0"], "valid_interval is 0: give a number above 0"),
         (["--optimizer_step_limit", "0"], "optimizer_step_limit is 0: give a number"),
         (["--tokenizer.log_interval", "0"], "tokenizer.log_interval is 0"),
+        # Each new checkpoint would take all others along, and itself
+        (["--checkpoints_to_keep", "0"], "checkpoints_to_keep is 0: give a number"),
         # Of the first stage, which is trained first
         (["--tokenizer.batch_size", "3"], "Choose --tokenizer.batch_size 2 or 4"),
     ],

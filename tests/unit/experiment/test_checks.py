@@ -39,6 +39,13 @@ def test_wrong_callables(text, message):
         load_hparams(text)
 
 
+@pytest.mark.parametrize("value", [0, -1, False])
+def test_every_training_keeps_a_checkpoint(value):
+    """With none, those of earlier starts would go too, and nothing would say so."""
+    with pytest.raises(UserError, match=f"a.checkpoints_to_keep is {value}: give a nu"):
+        load_hparams(f"a: {{checkpoints_to_keep: {value}}}")
+
+
 def test_right_callables():
     hparams = load_hparams(
         "a: !new:torch.nn.Linear [2, 3]\n"
