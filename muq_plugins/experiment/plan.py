@@ -40,7 +40,7 @@ class PlannedRun:
     experiment: str  # its name in the study
     seed: int  # of everything that is random in the run
     folder: Path  # the run folder
-    record: Path  # the file of what it has found
+    record: Path  # the file of what it has found, unless another study has it
     settings: Mapping[str, Any]  # what differs from its experiment file
     commands: list[Command]  # in order
     inputs: tuple[PlannedRun, ...] = ()  # runs that must have been trained before

@@ -6,6 +6,7 @@ needed no more, unless another run needs the model in it.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -75,17 +76,40 @@ class Failure:
 
 def is_recorded(run: PlannedRun) -> bool:
     """Tells whether a run has a record, of the same commands."""
-    if not run.record.is_file():
-        return False
+    return _keys(run).items() <= _recorded(record_of(run)).items()
+
+
+def record_of(run: PlannedRun) -> Path:
+    """The file with the record of a run, or the one that it is to get.
+
+    A study that asks other things of the same model, or asks otherwise, has a file
+    beside that of the first: no record is overwritten by one that knows less.
+    """
+    wanted, there = _keys(run), _recorded(run.record)
+    digest = hashlib.sha256(json.dumps(wanted, sort_keys=True).encode()).hexdigest()
+    beside = run.record.with_stem(f"{run.record.stem}-{digest[:8]}")
+    if wanted.items() <= there.items():
+        return run.record
+    first = there.items() <= wanted.items() and not beside.is_file()
+    return run.record if first else beside
+
+
+def _keys(run: PlannedRun) -> dict[str, str]:
+    return {command.name: command.key for command in run.commands}
+
+
+def _recorded(path: Path) -> dict[str, str]:
+    """The commands of a record, and their keys; nothing where there is none."""
+    if not path.is_file():
+        return {}
     remedy = "delete it; the run is done again"
-    record = read_json(run.record, remedy)
+    record = read_json(path, remedy)
     if not isinstance(record, dict) or record.get("format") != RECORD_FORMAT:
         raise UserError(
-            f"{run.record} is no record of format {RECORD_FORMAT}, which this version "
+            f"{path} is no record of format {RECORD_FORMAT}, which this version "
             f"reads: {remedy}."
         )
-    kept = record["commands"]
-    return all(kept.get(command.name) == command.key for command in run.commands)
+    return record["commands"]
 
 
 def _record(run: PlannedRun, found: Callable[[PlannedRun], dict[str, Any]]) -> None:
@@ -96,11 +120,11 @@ def _record(run: PlannedRun, found: Callable[[PlannedRun], dict[str, Any]]) -> N
         "format": RECORD_FORMAT,
         "experiment": Path(run.commands[0].arguments[0]).name,
         "settings": run.settings,
-        "commands": {command.name: command.key for command in run.commands},
+        "commands": _keys(run),
         **found(run),
     }
     lines = (f"{json.dumps(key)}: {json.dumps(content[key])}" for key in content)
-    replace_file(run.record, ("{\n" + ",\n".join(lines) + "\n}\n").encode())
+    replace_file(record_of(run), ("{\n" + ",\n".join(lines) + "\n}\n").encode())
 
 
 def is_finished(run: PlannedRun, command: Command) -> bool:

@@ -38,7 +38,12 @@ from muq_plugins.experiment import (
     resolve_experiment,
     run_script,
 )
-from muq_plugins.experiment.runner import is_recorded, run_study, study_command
+from muq_plugins.experiment.runner import (
+    is_recorded,
+    record_of,
+    run_study,
+    study_command,
+)
 
 
 def tasks_of(probe):
@@ -66,7 +71,7 @@ def main(argv):
     collect_study(
         folder,
         describe_study(hparams, study_command("ablate.py", argv)),
-        [(run.experiment, run.seed, run.record) for run in recorded],
+        [(run.experiment, run.seed, record_of(run)) for run in recorded],
         probes,
         [(run.experiment, run.seed) for run in runs if run not in recorded],
     )

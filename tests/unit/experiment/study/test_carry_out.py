@@ -22,6 +22,7 @@ from muq_plugins.experiment.runner import (
     carry_out,
     is_finished,
     is_recorded,
+    record_of,
     study_command,
 )
 
@@ -192,6 +193,43 @@ def test_a_recorded_run_needs_no_folder(recipes):
     # Another probe is another question.
     asked = dataclasses.replace(run.commands[1], key="2f00")
     assert not is_recorded(dataclasses.replace(run, commands=[run.commands[0], asked]))
+
+
+def asked(run, **keys):
+    """The run of a study whose probes are these, by name, and their settings."""
+    train, probe = run.commands
+    probes = [dataclasses.replace(probe, name=n, key=key) for n, key in keys.items()]
+    return dataclasses.replace(run, commands=[train, *probes])
+
+
+@pytest.mark.parametrize("other", [{"probe": "2f00"}, {"notes": "1ec3"}])
+def test_studies_with_other_probes_leave_each_other_their_records(recipes, other):
+    """Scores of others would be lost, and what they have finished be trained again."""
+    first = make_run(recipes, "a")
+    second = asked(first, **other)
+    for run in (first, second):
+        carry_out([run], recipes, ["cpu"], found, say=str)
+    assert is_recorded(first) and is_recorded(second)
+    assert record_of(first) == first.record != record_of(second)
+    shutil.rmtree(first.folder)
+    (recipes / "notes").unlink()
+    for run in (first, second):
+        carry_out([run], recipes, ["cpu"], found, say=str)
+    assert notes(recipes) == []
+    # Also without the other's, whose place none takes that is there already.
+    first.record.unlink()
+    assert is_recorded(second) and not is_recorded(first)
+
+
+def test_a_study_that_asks_more_adds_to_the_record(recipes):
+    more = make_run(recipes, "a")
+    less, none = asked(more, probe="1ec3"), asked(more)
+    more = asked(more, probe="1ec3", notes="1ec3")
+    for run in (none, less, more):
+        carry_out([run], recipes, ["cpu"], found, say=str)
+    assert all(record_of(run) == more.record for run in (none, less, more))
+    assert all(map(is_recorded, (none, less, more)))
+    assert notes(recipes) == ["a-train cpu", "a-probe cpu", "a-probe cpu"]
 
 
 def test_a_run_that_ended_before_its_record_was_written_is_recorded(recipes):
