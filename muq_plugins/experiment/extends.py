@@ -432,6 +432,7 @@ def _merge(base: dict, changes: dict, source: str, location: Location = ()) -> N
         if removed:
             del base[key]
         else:
+            _check_kind(base, value, source, here)
             base[key] = _combine(base.get(key), value, source, here)
 
 
@@ -441,7 +442,6 @@ def _combine(old: Any, new: Any, source: str, location: Location) -> Any:
     if is_argument_free(new) and same_tag:
         return old
     if not isinstance(new, dict) or not same_tag:
-        _check_kind(old, new, source, location)
         return new
     if is_argument_free(old):
         call = CommentedMap(new)
@@ -459,9 +459,26 @@ def _combine(old: Any, new: Any, source: str, location: Location) -> Any:
     return old
 
 
-def _check_kind(old: Any, new: Any, source: str, location: Location) -> None:
-    """Refuses words where there was a number or a choice: "no" would count as true."""
-    if tag_of(new) or not isinstance(new, str):
+def _check_kind(base: dict, new: Any, source: str, location: Location) -> None:
+    """Refuses a plain value where there was a section or a part, which would end in a
+    traceback, and words where there was a number or a choice: "no" would count as true.
+    """
+    if tag_of(new) or new is None or isinstance(new, dict):
+        return
+    key = location[-1]
+    old, tag = base.get(key), tag_of(base.get(key))
+    if tag.startswith(("!new:", "!name:")) or isinstance(old, dict) and old and not tag:
+        keys = [*old] if isinstance(old, dict) else []
+        remedy = f"write the whole call again, with its tag {tag}"
+        if keys:
+            remedy = f"change its keys, such as '{spell((*location, keys[0]))}'"
+        if f"{key}_folder" in base:
+            remedy += f"; a folder goes to '{spell(location)}_folder'"
+        raise UserError(
+            f"{source}: '{spell(location)}' is {new!r}, which cannot take the place of "
+            f"{tag.partition(':')[2] or 'a section'}: {remedy}."
+        )
+    if not isinstance(new, str):
         return
     expected = {bool: "True or False", int: "a number", float: "a number"}
     words = next((w for kind, w in expected.items() if isinstance(old, kind)), "")

@@ -29,6 +29,8 @@ span: (1, 2)
 relu: !new:torch.nn.ReLU {}
 depth: !ref <width>
 listed: !new:torch.nn.Linear [1, 2]
+part: !new:torch.nn.Linear {in_features: 1, out_features: 1}
+part_folder: here
 long: a plain text of more than eighty letters stays on one line, it is not folded
 """
 
@@ -189,6 +191,13 @@ def test_references_in_a_circle(tmp_path, text):
         ("encoder: {bias: !remove }", "unknown key 'encoder.bias'"),
         ("device: cpu", "the key 'device' is a run.* give --device on the command"),
         ("listed: {bias: False}", "'listed' takes its arguments by position"),
+        ("loader: x", "'loader' is 'x', .* a section: .* such as 'loader.batch_size'"),
+        ("loader: {sampler: [1]}", r"'loader.sampler' is \[1\], .*'loader.sampler.kin"),
+        ("encoder: False", "'encoder' is False, .* as 'encoder.in_features'.$"),
+        ("part: x", "torch.nn.Linear: change .*; a folder goes to 'part_folder'"),
+        ("relu: x", "torch.nn.ReLU: write the whole call again, with its tag !new:"),
+        ("act: 3", "'act' is 3, which cannot take the place of torch.nn.GELU"),
+        ("listed: [1, 3]", "'listed' is .* with its tag !new:torch.nn.Linear"),
         ("seed: one", "'seed' is 'one', but must be a number, .* \\(1\\)"),
         ("loader: {sampler: {fraction: half}}", "'half', but must be a number"),
     ],
