@@ -6,7 +6,6 @@ abbreviations (``--test 3`` skips the training) and loses "=" inside values.
 
 import contextlib
 import dataclasses
-import datetime
 import io
 import re
 from typing import Any
@@ -22,9 +21,11 @@ from muq_plugins.experiment.extends import (
     TRAINING_SETTINGS,
     parse_yaml,
     refuse_useless,
+    tag_of,
 )
 
-# Options whose values are paths or names, whatever YAML would make of "2024" or "on".
+# Options whose values are paths or names, whatever YAML would make of "2024", "on" or
+# "Artist: Album".
 NAMES = re.compile(r"(.*_)?(folder|file|csv)|teacher|source|model|encoder")
 
 
@@ -144,7 +145,10 @@ def _parse_value(name: str, text: str) -> Any:
         ) from error
     # An unquoted text is meant literally: YAML would cut a comment off "/music #1".
     is_plain_text = type(value) is str
-    is_name = NAMES.fullmatch(name.rpartition(".")[2]) is not None
-    is_name &= isinstance(value, bool | int | float | datetime.date)
+    is_name = value is not None and not isinstance(value, str) and not tag_of(value)
+    match = NAMES.fullmatch(name.rpartition(".")[2])
+    # A part may be called so too, and {...} changes its keys; no folder has any.
+    is_part = match and not match[2] and isinstance(value, dict) and text[0] == "{"
+    is_name &= match is not None and not is_part
     is_only_comment = value is None and text not in ("null", "Null", "NULL", "~")
     return text if is_plain_text or is_name or is_only_comment else value

@@ -139,9 +139,15 @@ def test_one_interval_of_checkpoints_switches_the_other_off():
 def test_names_stay_what_they_are():
     given = {"data_folder": "2024", "features.folder": "on", "teacher": "007"}
     given |= {"output_folder": "2024-05-01", "labels_csv": "1e5"}
+    given |= {"a.data_folder": "/music/Artist: Album", "audio_folder": "[mus]"}
+    given |= {"captions_file": "{x}", "source": "a: b", "model": "[x]"}
     options = [part for name, value in given.items() for part in (f"--{name}", value)]
     assert parse(*options).overrides == given
     assert parse("--tokenizer_folder", "null").overrides == {"tokenizer_folder": None}
+    assert parse("--data_folder", "'5'").overrides == {"data_folder": "5"}
+    # Such as a study says of a part that has a name of this kind
+    assert parse("--encoder", '{"width": 3}').overrides == {"encoder": {"width": 3}}
+    assert parse("--data_folder", "!ref <x>").overrides["data_folder"].value == "<x>"
 
 
 def test_the_optimizer_step_limit_is_a_number():
