@@ -9,10 +9,16 @@ from muq_plugins.experiment.extends import parse_yaml, resolve_experiment, tag_o
 from muq_plugins.shipped import find_experiment
 
 OPTION = "budget"
+# Also in the files of MARBLE and zero-shot, which name their corpus where they read it.
+CORPUS_MINUTES = (
+    "corpus_minutes",
+    "labels.corpus_minutes",
+    "clips.prepare.corpus_minutes",
+)
 # Of these keys, an experiment gets those that it has.
 BUDGETS: dict[str, dict[str, int]] = {
     "tiny": {
-        "corpus_minutes": 20,
+        **dict.fromkeys(CORPUS_MINUTES, 20),
         "tokenizer.optimizer_step_limit": 100,
         "tokenizer.valid_interval": 50,
         "optimizer_step_limit": 50,
@@ -23,7 +29,7 @@ BUDGETS: dict[str, dict[str, int]] = {
         "frozen_epochs": 3,
     },
     "small": {
-        "corpus_minutes": 100,
+        **dict.fromkeys(CORPUS_MINUTES, 100),
         "tokenizer.optimizer_step_limit": 300,
         "tokenizer.valid_interval": 100,
         "optimizer_step_limit": 200,

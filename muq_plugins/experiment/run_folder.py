@@ -62,6 +62,8 @@ MAY_CHANGE = frozenset(
         # Where something is kept that says itself what it is
         "output_folder",
         "data.corpus_folder",
+        "labels.corpus_folder",
+        "clips.prepare.corpus_folder",
         "data.manifest_folder",
         "notes.notes_folder",
         "labels.folder",

@@ -3,6 +3,7 @@
 import pytest
 
 from muq_plugins.errors import UserError
+from muq_plugins.experiment import load_hparams
 from muq_plugins.experiment.budgets import BUDGETS, spend
 from muq_plugins.experiment.extends import parse_yaml, resolve_experiment
 from muq_plugins.shipped import HPARAMS
@@ -35,6 +36,25 @@ def test_what_it_sets_exists_and_is_less(name, budget):
     values = BUDGETS[budget]
     assert values["warmup_steps"] < values["optimizer_step_limit"]
     assert all(BUDGETS["tiny"][key] <= values[key] for key in values)
+
+
+@pytest.mark.parametrize(
+    ("name", "needed", "places"),
+    [
+        ("probe", "encoder", ["corpora", 0]),
+        ("marble/embedded", "encoder", ["labels"]),
+        ("zero_shot/zero_shot_corpus", "model", ["clips", "prepare"]),
+    ],
+)
+def test_what_is_measured_on_a_smaller_corpus_makes_it_elsewhere(name, needed, places):
+    """Twenty minutes in the folder of three hundred stop all that needs these."""
+    for given, minutes in ({}, 300), (spent(f"{name}.yaml"), 20):
+        text = resolve_experiment(HPARAMS / f"{name}.yaml", {needed: "small", **given})
+        part = load_hparams(text)
+        for place in places:
+            part = getattr(part, "keywords", part)[place]
+        assert part.keywords["corpus_minutes"] == minutes
+        assert part.keywords["corpus_folder"] == f"results/corpus-{minutes}min"
 
 
 def test_what_is_given_wins_in_every_stage():
