@@ -276,6 +276,21 @@ def _model(experiment: Experiment, teacher: str | None, folder: str) -> dict[str
     return {**stage, "overrides": overrides}
 
 
+def refuse_training_options(run_opts: RunOptions, values: Iterable[str]) -> None:
+    """Refuses, where nothing is trained, what only a training follows.
+
+    ``values`` are the keys of the experiment. It would do nothing, but stand beside the
+    results as if they were made with it.
+    """
+    given = run_opts.overridden_args - {"device", "noprogressbar"}
+    given |= TRAINING_SETTINGS & set(values)
+    if given:
+        raise UserError(
+            f"{', '.join(sorted(given))}: only a training follows this, and nothing is "
+            f"trained with this file. Leave it out."
+        )
+
+
 def save_experiment(
     experiment: Experiment, folder: str | os.PathLike, study: bool = False
 ) -> Path:

@@ -27,6 +27,7 @@ from muq_plugins.experiment.command_line import parse_arguments
 from muq_plugins.experiment.experiment import (
     Experiment,
     check_stage,
+    refuse_training_options,
     save_experiment,
 )
 from muq_plugins.experiment.plan import (
@@ -60,7 +61,10 @@ def _check_commands(run: PlannedRun, recipes: Path) -> None:
             )
         parsed = parse_arguments(command.arguments)
         try:
-            check_stage({"experiment": parsed.path, "overrides": parsed.overrides})
+            stage = {"experiment": parsed.path, "overrides": parsed.overrides}
+            values = check_stage(stage)
+            if command.name != TRAIN:  # a probe
+                refuse_training_options(parsed.run_opts, values)
         except UserError as error:
             raise UserError(f"{run.experiment}: {error}") from error
 

@@ -53,6 +53,7 @@ from muq_plugins.evaluation.probing.results import predictions_file, save_result
 from muq_plugins.experiment import (
     load_experiment,
     load_part,
+    refuse_training_options,
     run_script,
     save_experiment,
 )
@@ -199,6 +200,7 @@ def main(argv):
     """Does the tasks that the command line asks for."""
     experiment = load_experiment(argv)
     hparams, run_opts = experiment.hparams, experiment.run_opts
+    refuse_training_options(run_opts, hparams)
     check(hparams)
     beside = listed("beside", hparams["beside"])
     protocol, folder = find_protocol(hparams["protocol"]), hparams["output_folder"]

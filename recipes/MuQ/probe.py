@@ -31,7 +31,12 @@ from muq_plugins.evaluation.probing.features import extractors_of, untrained_lik
 from muq_plugins.evaluation.probing.page import probing_headline, probing_report
 from muq_plugins.evaluation.probing.run import probe
 from muq_plugins.evaluation.probing.tasks import make_tasks
-from muq_plugins.experiment import load_experiment, run_script, save_experiment
+from muq_plugins.experiment import (
+    load_experiment,
+    refuse_training_options,
+    run_script,
+    save_experiment,
+)
 from muq_plugins.inference.muq import MuQ
 
 
@@ -57,6 +62,7 @@ def main(argv):
     """Runs the probe that the command line asks for."""
     experiment = load_experiment(argv)
     hparams, run_opts = experiment.hparams, experiment.run_opts
+    refuse_training_options(run_opts, hparams)
     folder = hparams["output_folder"]
     tasks, corpora = find_tasks(hparams)
     model = MuQ.from_pretrained(

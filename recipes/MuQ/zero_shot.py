@@ -40,6 +40,7 @@ from muq_plugins.evaluation.zero_shot.scores import (
 )
 from muq_plugins.experiment import (
     load_experiment,
+    refuse_training_options,
     resolve_experiment,
     run_script,
     save_experiment,
@@ -98,6 +99,7 @@ def main(argv):
     """Runs the evaluation that the command line asks for."""
     experiment = load_experiment(argv)
     hparams, run_opts = experiment.hparams, experiment.run_opts
+    refuse_training_options(run_opts, hparams)
     folder = hparams["output_folder"]
     prompts_file = find_prompts(experiment)
     # The file that is saved lies elsewhere, and is to run by itself.

@@ -209,6 +209,9 @@ def test_probes(tmp_path):
     plain = [experiment_file("probe"), "--encoder", "FOLDER/encoder"]
     plain += ["--data.corpus_folder", "FOLDER/corpus"]
     plain += ["--notes.notes_folder", "FOLDER/notes"]
+    useless = ["--precision", "bf16", "--compile"]
+    message = "^compile, precision: only a training follows this, .* Leave it out"
+    refused(tmp_path, "probe.py", *plain, *useless, message=message)
     tasks = ["--tasks", "[{label: famly}]"]
     refused(tmp_path, "probe.py", *plain, *tasks, message="nearest one is 'family'")
     table = [experiment_file("probe_csv"), "--encoder", "FOLDER/encoder", "--group"]
@@ -227,6 +230,8 @@ def test_label_extraction(tmp_path):
 
 def test_zero_shot(tmp_path):
     options = [experiment_file("zero_shot_corpus"), "--model", "FOLDER/nowhere"]
+    useless = [*options, "--max_grad_norm", "3"]
+    refused(tmp_path, "zero_shot.py", *useless, message="^max_grad_norm: only a train")
     options += ["--clips.prepare.corpus_folder", "FOLDER/corpus"]
     refused(tmp_path, "zero_shot.py", *options, message="nowhere")
 
@@ -273,6 +278,7 @@ def test_zero_shot(tmp_path):
             ["--experiments.second.overrides", "{masking.noise_sdt: 0.1}"],
             "second.*noise_sdt|noise_sdt.*second",
         ),
+        (["--probes.corpus.overrides.precision", "bf16"], "precision: only a train"),
         (
             ["--probes.corpus.overrides.tasks", "[{label: famly}]"],
             "nearest one is 'family'",

@@ -221,6 +221,7 @@ def test_what_is_missing_is_said_before_anything_is_computed(gtzan, run, tmp_pat
         ("--seeds", "[-1, 1.5]", r"from 0 on, such as \[0, 1, 2\], got \[-1, 1.5\]"),
         ("--untrained_seeds", "1", "untrained_seeds must list"),
         ("--beside", "3", "beside must be a list"),
+        ("--precision", "bf16", "^precision: only a training follows this"),
         ("--folders", "GTZAN", "folders must be a mapping"),
         ("--folders", "{gtzan: x}", "no data set 'gtzan'. There are: .*GTZAN"),
         ("--folders", "{GTZAN: x}", "data_root, which is not given"),
