@@ -20,10 +20,11 @@ from muq_plugins.experiment.experiment import (
     stages,
 )
 from muq_plugins.experiment.extends import resolve_experiment
-from muq_plugins.experiment.run_folder import has_results, note_inputs
+from muq_plugins.experiment.run_folder import check_run, has_results, note_inputs
 
 __all__ = [
     "Experiment",
+    "check_run",
     "check_stage",
     "each_model",
     "has_results",

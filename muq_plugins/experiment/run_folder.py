@@ -129,6 +129,17 @@ def _plain(node: Any) -> Any:
     return node if node is None or isinstance(node, bool) else str(node)
 
 
+def check_run(experiment, folder: str | os.PathLike) -> None:
+    """Refuses what `open_run` would, where long work comes before it; writes nothing.
+
+    Of a run that is there, nobody else may take the folder from now on.
+    """
+    folder = Path(folder)
+    _differences(experiment, folder, study=False)
+    if (folder / LOCK).exists():
+        _hold(folder)
+
+
 def open_run(experiment, folder: Path, study: bool = False) -> None:
     """Makes sure that an experiment may work in a folder, before anything is written.
 

@@ -51,6 +51,7 @@ from muq_plugins.evaluation.probing.features import (
 )
 from muq_plugins.evaluation.probing.results import predictions_file, save_results
 from muq_plugins.experiment import (
+    check_run,
     load_experiment,
     load_part,
     refuse_training_options,
@@ -205,6 +206,7 @@ def main(argv):
     beside = listed("beside", hparams["beside"])
     protocol, folder = find_protocol(hparams["protocol"]), hparams["output_folder"]
     devices = find_devices(hparams, run_opts)
+    check_run(experiment, folder)
     opened = open_tasks(hparams, protocol)
     recordings = [one for task in opened for one in task.recordings]
     names = dict.fromkeys([str(hparams["encoder"]), *beside])

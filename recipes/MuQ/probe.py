@@ -32,6 +32,7 @@ from muq_plugins.evaluation.probing.page import probing_headline, probing_report
 from muq_plugins.evaluation.probing.run import probe
 from muq_plugins.evaluation.probing.tasks import make_tasks
 from muq_plugins.experiment import (
+    check_run,
     load_experiment,
     refuse_training_options,
     run_script,
@@ -64,6 +65,7 @@ def main(argv):
     hparams, run_opts = experiment.hparams, experiment.run_opts
     refuse_training_options(run_opts, hparams)
     folder = hparams["output_folder"]
+    check_run(experiment, folder)
     tasks, corpora = find_tasks(hparams)
     model = MuQ.from_pretrained(
         hparams["encoder"], device=run_opts.device or infer_device()

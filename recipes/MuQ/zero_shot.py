@@ -39,6 +39,7 @@ from muq_plugins.evaluation.zero_shot.scores import (
     tag_scores,
 )
 from muq_plugins.experiment import (
+    check_run,
     load_experiment,
     refuse_training_options,
     resolve_experiment,
@@ -107,6 +108,7 @@ def main(argv):
     experiment = dataclasses.replace(
         experiment, yaml_text=resolve_experiment(experiment.path, values)
     )
+    check_run(experiment, folder)
     with given_by_user():
         prompts = read_prompts(prompts_file)
         model = MuQMuLan.from_pretrained(

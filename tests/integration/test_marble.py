@@ -139,6 +139,11 @@ def test_genres_from_folder_to_report(gtzan, run, capsys):
     assert again == stamps
     assert json.loads((run / "one" / "scores.json").read_text()) == [result]
 
+    # What is another run there is refused before the data are looked at.
+    other = options(run, "one", *beside, *untrained, seeds="[2]")
+    with pytest.raises(UserError, match=r"seeds: \[0, 1\] there, \[2\] here"):
+        marble("gtzan_genre", "--data_folder", run / "nowhere", *other)
+
 
 def test_whatever_is_there_under_a_protocol_that_has_it(gtzan, run, capsys):
     write_abx(gtzan.parent / "Inst-Sim-ABX", triplets=2)

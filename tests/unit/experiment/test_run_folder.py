@@ -8,7 +8,12 @@ from pathlib import Path
 import pytest
 
 from muq_plugins.errors import UserError
-from muq_plugins.experiment import load_experiment, note_inputs, save_experiment
+from muq_plugins.experiment import (
+    check_run,
+    load_experiment,
+    note_inputs,
+    save_experiment,
+)
 from muq_plugins.experiment.run_folder import hash_values, values
 from muq_plugins.files import read_json_lines
 from tests.forks import FORKS
@@ -124,6 +129,16 @@ def test_what_changes_what_is_learned_is_refused_before_anything_is_written(
     assert "--output_folder" in message and "go back to the values" in message
     assert "data_folder: !ref" not in message, "a value is named once"
     assert content(run) == before
+
+
+def test_a_run_can_be_refused_before_long_work(begin, run, tmp_path):
+    model = str(tmp_path / "model.yaml")
+    before = content(tmp_path)
+    check_run(load_experiment([model]), run)
+    check_run(load_experiment([model]), tmp_path / "new")
+    with pytest.raises(UserError, match="lr: 0.0004 there, 0.01 here"):
+        check_run(load_experiment([model, "--lr", "0.01"]), run)
+    assert content(tmp_path) == before
 
 
 def test_all_differences_are_named_at_once(begin, run):
@@ -261,6 +276,9 @@ def test_the_second_run_in_a_folder_says_who_holds_it(begin, tmp_path):
     begun.start()
     assert here.wait(120)
     before = content(tmp_path / "run")
+    experiment = load_experiment([str(tmp_path / "model.yaml")])
+    with pytest.raises(UserError, match="Another run works in"):
+        check_run(experiment, tmp_path / "run")
     with pytest.raises(UserError) as refusal:
         begin()
     assert f"process {begun.pid} on {os.uname().nodename}, since" in str(refusal.value)
