@@ -32,6 +32,7 @@ from muq_plugins.inference.folders import (
     save_folder,
     trained_on,
 )
+from muq_plugins.inference.lora import lora_modules
 from muq_plugins.inference.models import FrozenModel, at_inference, pick_device
 from muq_plugins.inference.official import (
     Checkpoint,
@@ -584,6 +585,12 @@ def save_muq(folder: str | Path, encoder: nn.Module, heard: str = "") -> Path:
     ``heard`` is what the encoder was trained on, for those who use it. Raises
     TypeError if the encoder is no part, which nobody could build again.
     """
+    if lora_modules(encoder):
+        raise UserError(
+            f"{folder}: the encoder has LoRA adapters, which a model that is built from "
+            f"there has no place for. Make them part of its weights first, with "
+            f"muq_plugins.inference.lora.merge_lora(encoder)."
+        )
     description = describe(encoder)
     if type(encoder) is MuQEncoder:
         config = {"kind": MUQ_ENCODER, "encoder": encoder.config}

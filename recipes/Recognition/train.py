@@ -18,6 +18,7 @@ from muq_plugins.data.audio import read_audio
 from muq_plugins.data.preparation import check_data, prepare_manifests
 from muq_plugins.evaluation.probing.clips import corpus_clips, folder_clips
 from muq_plugins.evaluation.probing.tasks import ProbeTask, task_data
+from muq_plugins.inference.lora import merge_lora
 from muq_plugins.inference.muq import save_muq
 
 
@@ -126,6 +127,7 @@ def main(argv):
     with open(folder / "test.txt", "w", encoding="utf-8") as file:
         file.write(f"{result}\n\n")
         brain.statistics.write_stats(file)
+    merge_lora(muq.encoder)  # what is saved is an encoder like any other
     save_muq(folder / "inference", muq.encoder, manifests.heard())
     save_classifier(folder, classifier, hparams["labels"])
     print(f"{result}\nReport: {folder / 'test.txt'}")

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from speechbrain.core import Stage
 from speechbrain.inference.classifiers import EncoderClassifier
 
 from muq_plugins import MuQ
@@ -142,6 +143,32 @@ def test_what_was_trained_is_used_by_speechbrain(sounds, run, tmp_path):
     scores = classifier.classify_batch(wavs, lens)[0]
     alone = classifier.classify_batch(wavs[1:, :9600])[0]
     torch.testing.assert_close(scores[1:], alone, rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize("options", [{"lora": "{r: 4}"}])
+def test_what_is_left_is_what_was_tested(sounds, tmp_path, options):
+    space, heard = runpy.run_path(str(SCRIPT)), []
+    compute = space["Recognition"].compute_forward
+
+    def noted(brain, batch, stage):
+        scores = compute(brain, batch, stage)
+        if stage == Stage.TEST:
+            heard.append((*batch.wav, scores))
+        return scores
+
+    space["Recognition"].compute_forward = noted
+    fewer = {"8": "2", "5": "1", "0.001": "0.1"}
+    line = [fewer.get(each, each) for each in given(sounds, tmp_path / "run")]
+    line += [x for key, value in options.items() for x in (f"--muq.{key}", value)]
+    space["main"](arguments(*line, "--device", "cpu"))
+
+    MuQ.from_pretrained(tmp_path / "run")
+    classifier = EncoderClassifier.from_hparams(
+        source=str(tmp_path / "run" / "classifier"), savedir=str(tmp_path / "loaded")
+    )
+    for wavs, lens, scores in heard:
+        found = classifier.classify_batch(wavs, lens)[0]
+        torch.testing.assert_close(found, scores, rtol=0, atol=2e-3)
 
 
 @pytest.mark.parametrize(

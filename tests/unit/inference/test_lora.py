@@ -6,7 +6,9 @@ import pytest
 import torch
 
 from muq_plugins import MuQEncoder
+from muq_plugins.errors import UserError
 from muq_plugins.inference.lora import add_lora, lora_modules, merge_lora
+from muq_plugins.inference.muq import save_muq
 
 TARGETS = [
     "linear_q",
@@ -49,7 +51,9 @@ def test_only_adapters_are_trained_and_change_nothing_at_first(encoder):
 
 
 @pytest.mark.parametrize("target", TARGETS)
-def test_an_adapter_of_every_linear_layer_is_used_and_can_be_merged(encoder, target):
+def test_an_adapter_of_every_linear_layer_is_used_and_can_be_merged(
+    encoder, target, tmp_path
+):
     """Code that reads the weights past the layer would leave the adapter out."""
     wavs = torch.randn(1, 12000)
     before = encoder(wavs).last_hidden_state
@@ -60,6 +64,9 @@ def test_an_adapter_of_every_linear_layer_is_used_and_can_be_merged(encoder, tar
     assert (adapted - before).abs().max() > 1e-3
     adapted.square().mean().backward()
     assert all(encoder.get_parameter(n).grad.any() for n in trainable(encoder))
+    with pytest.raises(UserError, match="lora.merge_lora"):
+        save_muq(tmp_path / "model", encoder)
+    assert not (tmp_path / "model").exists()
     merge_lora(encoder)
     assert set(encoder.state_dict()) == names
     merged = encoder(wavs).last_hidden_state
