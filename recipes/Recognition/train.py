@@ -12,10 +12,13 @@ from pathlib import Path
 
 import speechbrain as sb
 import torch
+from speechbrain.nnet.pooling import StatisticsPooling
 
 import muq_plugins.experiment as experiments
+from muq_plugins import PretrainedMuQ
 from muq_plugins.data.audio import read_audio
 from muq_plugins.data.preparation import check_data, prepare_manifests
+from muq_plugins.errors import UserError
 from muq_plugins.evaluation.probing.clips import corpus_clips, folder_clips
 from muq_plugins.evaluation.probing.tasks import ProbeTask, task_data
 from muq_plugins.inference.lora import merge_lora
@@ -56,12 +59,13 @@ class Recognition(sb.Brain):
         self.checkpointer.add_recoverable("optimizer", self.optimizer)
 
 
-def dataset(clips, names, seconds, part):
+def dataset(clips, names, seconds, rate, part):
     """Recordings with their classes: a random crop of each, or its middle."""
 
     def hear(clip):
         share = torch.rand(1).item() if part == "train" else 0.5
-        return read_audio(clip.wav, share * max(0, clip.duration - seconds), seconds)
+        start = share * max(0, clip.duration - seconds)
+        return read_audio(clip.wav, start, seconds, rate)
 
     pairs = zip(clips, names, strict=True)
     data = {clip.name: {"clip": clip, "label": name} for clip, name in pairs}
@@ -69,14 +73,43 @@ def dataset(clips, names, seconds, part):
     return sb.dataio.dataset.DynamicItemDataset(data, [wav], ["id", "wav", "label"])
 
 
-def save_classifier(run, classifier, labels):
+def check_modules(muq, pooling, **others):
+    """Refuses what `save_classifier` could not write down."""
+    dtypes = {str(weight.dtype) for weight in muq.parameters()}
+    if type(muq) is not PretrainedMuQ or type(pooling) is not StatisticsPooling:
+        problem = f"are a {type(muq).__name__} and a {type(pooling).__name__}"
+    elif muq.output_all_hiddens:
+        problem = "have muq.output_all_hiddens: True"
+    elif dtypes != {"torch.float32"}:
+        problem = f"have weights of {' and '.join(sorted(dtypes))}"
+    else:
+        return
+    raise UserError(
+        f"modules.muq and modules.pooling {problem}, but what is left of a run is built "
+        f"of a PretrainedMuQ with one state for each frame, in float32, and a "
+        f"StatisticsPooling: take these, muq.output_weighted_sum: True for all hidden "
+        f"states, and --precision bf16 for speed."
+    )
+
+
+def save_classifier(run, muq, classifier, labels):
     """Writes what SpeechBrain's EncoderClassifier loads."""
     folder, yaml = run / "classifier", Path(__file__).with_name("classifier.yaml")
     folder.mkdir(exist_ok=True)
     torch.save(classifier.state_dict(), folder / "classifier.ckpt")
+    weights = torch.nn.ParameterList([muq.layer_weights])  # of the sum, if there is one
+    torch.save(weights.state_dict(), folder / "layer_weights.ckpt")
     labels.save(folder / "label_encoder.txt")
     classes, size = classifier[0].weight.shape
     known = {"run": str(run.resolve()), "embedding_size": size, "num_classes": classes}
+    options = {
+        "output_norm": muq.output_norm,
+        "output_weighted_sum": muq.layer_weights is not None,
+        "output_frame_rate": muq.frame_rate,
+        "input_sample_rate": muq.input_sample_rate,
+        "pad_short_clips": muq.pad_short_clips,
+    }
+    known |= {f"mean_var_norm.{name}": value for name, value in options.items()}
     text = experiments.resolve_experiment(yaml, known)
     (folder / "hyperparams.yaml").write_text(text, encoding="utf-8")
 
@@ -85,6 +118,7 @@ def main(argv):
     """Trains, tests, and saves what recognises."""
     experiment = experiments.load_experiment(argv)
     hparams, folder = experiment.hparams, Path(experiment.hparams["output_folder"])
+    check_modules(**hparams["modules"])
     check_data(hparams["data"])
     experiments.save_experiment(experiment, folder)
     manifests, muq = prepare_manifests(**hparams["data"]), hparams["muq"]
@@ -99,8 +133,9 @@ def main(argv):
     # A run that goes on must not be tested on what it has learned from before.
     experiments.note_inputs(folder, facts, {"music": facts["hash"]})
     names = {part: [classes[i] for i in music.targets[part]] for part in music.parts}
+    heard = hparams["seconds"], muq.input_sample_rate
     parts = {
-        part: dataset([clips[i] for i in place], names[part], hparams["seconds"], part)
+        part: dataset([clips[i] for i in place], names[part], *heard, part)
         for part, place in music.parts.items()
     }
 
@@ -129,7 +164,7 @@ def main(argv):
         brain.statistics.write_stats(file)
     merge_lora(muq.encoder)  # what is saved is an encoder like any other
     save_muq(folder / "inference", muq.encoder, manifests.heard())
-    save_classifier(folder, classifier, hparams["labels"])
+    save_classifier(folder, muq, classifier, hparams["labels"])
     print(f"{result}\nReport: {folder / 'test.txt'}")
 
 

@@ -145,7 +145,19 @@ def test_what_was_trained_is_used_by_speechbrain(sounds, run, tmp_path):
     torch.testing.assert_close(scores[1:], alone, rtol=0, atol=1e-3)
 
 
-@pytest.mark.parametrize("options", [{"lora": "{r: 4}"}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"lora": "{r: 4}"},
+        {
+            "output_weighted_sum": True,
+            "output_norm": True,
+            "output_frame_rate": 50,
+            "input_sample_rate": 16000,
+            "pad_short_clips": True,
+        },
+    ],
+)
 def test_what_is_left_is_what_was_tested(sounds, tmp_path, options):
     space, heard = runpy.run_path(str(SCRIPT)), []
     compute = space["Recognition"].compute_forward
@@ -157,7 +169,7 @@ def test_what_is_left_is_what_was_tested(sounds, tmp_path, options):
         return scores
 
     space["Recognition"].compute_forward = noted
-    fewer = {"8": "2", "5": "1", "0.001": "0.1"}
+    fewer = {"8": "2", "5": "1", "0.001": "0.1"}  # the layers' weights move, too
     line = [fewer.get(each, each) for each in given(sounds, tmp_path / "run")]
     line += [x for key, value in options.items() for x in (f"--muq.{key}", value)]
     space["main"](arguments(*line, "--device", "cpu"))
@@ -166,7 +178,10 @@ def test_what_is_left_is_what_was_tested(sounds, tmp_path, options):
     classifier = EncoderClassifier.from_hparams(
         source=str(tmp_path / "run" / "classifier"), savedir=str(tmp_path / "loaded")
     )
+    rate = options.get("input_sample_rate", 24000)
+    assert classifier.hparams.audio_normalizer.sample_rate == rate
     for wavs, lens, scores in heard:
+        assert wavs.shape[1] == 0.8 * rate
         found = classifier.classify_batch(wavs, lens)[0]
         torch.testing.assert_close(found, scores, rtol=0, atol=2e-3)
 
@@ -188,6 +203,20 @@ def test_bad_folders_are_one_message(sounds, tmp_path, kinds, words):
     )
     assert line.startswith("error: ") and words in line
     assert not (tmp_path / "run" / "save").exists()
+
+
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        (["--muq.output_all_hiddens", "True"], "have muq.output_all_hiddens: True"),
+        (["--muq.dtype", "bfloat16"], "have weights of torch.bfloat16"),
+        (["--modules.pooling", "!new:torch.nn.Identity"], "PretrainedMuQ and a Iden"),
+    ],
+)
+def test_what_could_not_be_left_as_it_was_is_refused(sounds, tmp_path, option, words):
+    with pytest.raises(UserError, match=f"{words}.*output_weighted_sum: True"):
+        recognise(*given(sounds, tmp_path / "run"), *option)
+    assert not (tmp_path / "run").exists()
 
 
 def test_without_a_model_the_message_names_the_command(tmp_path):
