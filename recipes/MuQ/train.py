@@ -70,7 +70,7 @@ def train(experiment, progress):
     manifests = prepare(experiment, stage, progress)
 
     # The targets: with a tokenizer that is given, or trained first, or as it is made.
-    tokenizers = []
+    tokenizers = {}
     for name, wanted in targets_of(hparams).items():
         folder = wanted["tokenizer_folder"]
         if folder is None and wanted["tokenizer"] is not None:
@@ -78,7 +78,7 @@ def train(experiment, progress):
             next(progress)
             train_tokenizer(experiment, wanted, manifests, folder)
         if folder is not None:
-            tokenizers.append(folder)
+            tokenizers[name] = folder
         if wanted["labels"] is not None:
             next(progress)
             target = wanted["target"].to(run_opts.device or infer_device())

@@ -5,7 +5,7 @@ newer version of the figures. A new stage needs its module in `lobes`, a page he
 one line below.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 from muq_plugins.evaluation.page import Page, write_page
@@ -27,12 +27,13 @@ PAGES = {
 
 
 def report(
-    run_folder: str | Path, tokenizer_folders: Sequence[str | Path] = ()
+    run_folder: str | Path, tokenizer_folders: Mapping[str, str | Path] = {}
 ) -> Path:
     """Write the report of a run of any stage; the HTML file.
 
-    With the folders of the runs that have trained its tokenizers, it shows these too;
-    one that holds a tokenizer without its training is left out.
+    With the folders of the runs that have trained its tokenizers, by the names of their
+    targets, it shows these too; one that holds a tokenizer without its training is left
+    out.
 
     Example
     -------
@@ -69,7 +70,9 @@ def headline(run_folder: str | Path) -> list[str]:
     return [str(fact) for fact in page.facts_of(run)[:3]]
 
 
-def read_run(folder: Path, tokenizers: Sequence[str | Path] = ()) -> tuple[Page, Run]:
+def read_run(
+    folder: Path, tokenizers: Mapping[str, str | Path] = {}
+) -> tuple[Page, Run]:
     """The run in a folder, and the page of its stage."""
     stages = {row.get("stage") for row in read_metrics(folder / METRICS_FILE)}
     known = [stage for stage in PAGES if stage in stages]
@@ -80,10 +83,12 @@ def read_run(folder: Path, tokenizers: Sequence[str | Path] = ()) -> tuple[Page,
         )
     page, measures = PAGES[known[-1]]
     earlier = []
-    for given in map(Path, tokenizers):
-        stage = given / "tokenizer"  # the first of a pre-training
-        tokenizer = stage if stage.is_dir() else given
+    for target, given in tokenizers.items():
+        stage = Path(given) / "tokenizer"  # the first of a pre-training
+        tokenizer = stage if stage.is_dir() else Path(given)
+        name = f"tokenizer_{target}" if target else "tokenizer"
         if (tokenizer / METRICS_FILE).is_file():
-            earlier.append(Run(tokenizer, "tokenizer", TokenizerTraining.measures))
+            measured = TokenizerTraining.measures
+            earlier.append(Run(tokenizer, "tokenizer", measured, name=name))
     measures = load_measures(folder) or measures
     return page, Run(folder, known[-1], measures, tuple(earlier))

@@ -50,6 +50,7 @@ class Run:
     measures: Mapping[str, Measure]
     earlier: tuple[Run, ...] = ()  # the tokenizers that a pre-training stands on
     objective: str = ""  # one of several: numbers and arrays are its own then
+    name: str = ""  # of a tokenizer: folders of several may be called the same
 
     @cached_property
     def objectives(self) -> list[Run]:

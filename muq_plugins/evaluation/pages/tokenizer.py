@@ -134,7 +134,7 @@ def earlier_verdicts(run: Run) -> Iterator[Verdict]:
     """What is to be known of the tokenizers that another stage stands on."""
     for tokenizer in run.earlier:
         for verdict in TOKENIZER.verdicts_of(tokenizer):
-            name = "tokenizer" if len(run.earlier) == 1 else tokenizer.folder.name
+            name = "tokenizer" if len(run.earlier) == 1 else tokenizer.name
             yield verdict._replace(message=f"{name}: {verdict.message}")
 
 
@@ -202,7 +202,7 @@ def run_levels(run: Run, name: str = "") -> list[Levels]:
 def earlier_levels(run: Run) -> list[Levels]:
     """The levels of all tokenizers that a pre-training stands on."""
     several = len(run.earlier) > 1
-    named = [(it, it.folder.name if several else "") for it in run.earlier]
+    named = [(it, it.name if several else "") for it in run.earlier]
     return [levels for it, name in named for levels in run_levels(it, name)]
 
 

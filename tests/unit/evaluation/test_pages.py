@@ -163,7 +163,7 @@ def test_missing_figure_is_an_error_and_keeps_the_old_report(tmp_path, page_of):
 
 
 def test_a_pretraining_has_all_parts(pretrain_folder, tokenizer_folder, pixels):
-    path = report(pretrain_folder, [tokenizer_folder])
+    path = report(pretrain_folder, {"": tokenizer_folder})
     parsed, text = Page(path), path.read_text("utf-8")
     assert parsed.titles == [
         "Has it learned from the music?",
@@ -192,12 +192,29 @@ def test_a_pretraining_has_all_parts(pretrain_folder, tokenizer_folder, pixels):
 
 def test_the_tokenizer_of_another_pretraining(pretrain_folder, tokenizer_folder):
     """Its folder holds the rows of the student that was trained with it."""
-    path = report(pretrain_folder, [tokenizer_folder])
+    path = report(pretrain_folder, {"": tokenizer_folder})
     expected = path.read_bytes()
     other = tokenizer_folder.parent / "other"
     shutil.copytree(tokenizer_folder, other / "tokenizer")
     shutil.copy(pretrain_folder / "metrics.jsonl", other)
-    assert report(pretrain_folder, [other]).read_bytes() == expected
+    assert report(pretrain_folder, {"": other}).read_bytes() == expected
+
+
+def test_tokenizers_of_several_targets_are_told_apart(
+    pretrain_folder, tokenizer_folder, synthetic
+):
+    """Also where their folders have one name."""
+    other = write_rows(
+        tokenizer_folder.parents[1] / "other" / "1", synthetic["tokenizer_rows"](4)
+    )
+    given = {"": tokenizer_folder, "other": other}
+    text = report(pretrain_folder, given).with_suffix(".md").read_text("utf-8")
+    for name in ("tokenizer", "tokenizer_other"):
+        assert f"What does each codebook add? ({name})" in text
+        assert f"{name}: every codebook uses" in text
+    links = re.findall(r"\]\((figures/.*error_by_level.png)\)", text)
+    assert len(links) == len(set(links)) == 2
+    assert all((pretrain_folder / link).is_file() for link in links)
 
 
 def test_tokenizer_report_is_made_from_the_files_alone(
