@@ -25,7 +25,7 @@ from muq_plugins.files import replace_file
 HTML_FILE = "report.html"
 MARKDOWN_FILE = "report.md"
 PICTURE = re.compile(
-    r"!\[(?P<alt>.*)\]\((?:(?P<it>\w+)/)?(?P<name>\w+)\) \*(?P<caption>.*)\*"
+    r"!\[(?P<alt>.*)\]\((?:(?P<it>.+)/)?(?P<name>\w+)\) \*(?P<caption>.*)\*"
 )
 
 logger = get_logger(__name__)
@@ -197,7 +197,8 @@ def _section(part: Part, template: str, it: Any, folder: Path) -> Section:
     )
     pictures = []
     for found in filter(None, map(PICTURE.fullmatch, paragraphs)):
-        file = "_".join(filter(None, found.group("it", "name")))
+        # What a person calls a part may not be what a file can be called.
+        file = re.sub(r"\W", "_", "_".join(filter(None, found.group("it", "name"))))
         path = folder / f"{file}.png"
         part.figures[found["name"]](it, path)
         pictures.append(Picture(path, found["caption"], found["alt"]))

@@ -587,8 +587,8 @@ def save_muq(folder: str | Path, encoder: nn.Module, heard: str = "") -> Path:
     """
     if lora_modules(encoder):
         raise UserError(
-            f"{folder}: the encoder has LoRA adapters, which a model that is built from "
-            f"there has no place for. Make them part of its weights first, with "
+            f"{folder}: the encoder has LoRA adapters, for which a model that is built "
+            f"from there has no place. Make them part of its weights first, with "
             f"muq_plugins.inference.lora.merge_lora(encoder)."
         )
     description = describe(encoder)

@@ -85,8 +85,8 @@ def check_modules(muq, pooling, **others):
     else:
         return
     raise UserError(
-        f"modules.muq and modules.pooling {problem}, but what is left of a run is built "
-        f"of a PretrainedMuQ with one state for each frame, in float32, and a "
+        f"modules.muq and modules.pooling {problem}, but what a run leaves is built of "
+        f"a PretrainedMuQ with one state for each frame, in float32, and a "
         f"StatisticsPooling: take these, muq.output_weighted_sum: True for all hidden "
         f"states, and --precision bf16 for speed."
     )

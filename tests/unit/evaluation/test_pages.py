@@ -203,13 +203,13 @@ def test_the_tokenizer_of_another_pretraining(pretrain_folder, tokenizer_folder)
 def test_tokenizers_of_several_targets_are_told_apart(
     pretrain_folder, tokenizer_folder, synthetic
 ):
-    """Also where their folders have one name."""
+    """Also where their folders have one name, and whatever a target is called."""
     other = write_rows(
         tokenizer_folder.parents[1] / "other" / "1", synthetic["tokenizer_rows"](4)
     )
-    given = {"": tokenizer_folder, "other": other}
+    given = {"": tokenizer_folder, "a-b/c": other}
     text = report(pretrain_folder, given).with_suffix(".md").read_text("utf-8")
-    for name in ("tokenizer", "tokenizer_other"):
+    for name in ("tokenizer", "tokenizer_a-b/c"):
         assert f"What does each codebook add? ({name})" in text
         assert f"{name}: every codebook uses" in text
     links = re.findall(r"\]\((figures/.*error_by_level.png)\)", text)
