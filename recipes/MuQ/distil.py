@@ -9,7 +9,7 @@ teacher, probe, size and speed. On the embedded corpus, or on any folder of reco
 > python recipes/MuQ/distil.py hparams/distil.yaml --data_folder /my/music \
     --teacher OpenMuQ/MuQ-large-msd-iter
 > python recipes/MuQ/distil.py hparams/distil_mulan.yaml \
-    --teacher results/muq_mulan/1234
+    --teacher results/muq_mulan/1234 --clip_seconds 4
 """
 
 import os

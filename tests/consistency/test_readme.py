@@ -23,6 +23,7 @@ DOCUMENTS = sorted(
     for g in ("*.md", "docs/*.md", "hparams/*.md", "recipes/**/*.md")
     for path in ROOT.glob(g)
 )
+WITH_COMMANDS = DOCUMENTS + sorted(ROOT.glob("recipes/**/*.py"))
 
 TEST_COMMAND = re.compile(r"^<!-- test-command -->\n```\w*\n(.*?)\n```$", re.M | re.S)
 RUN = re.compile(r"(?:python3?|torchrun)\s[^\n`|&;]*?(recipes/\S+\.py)([^\n`|&;>#]*)")
@@ -76,7 +77,7 @@ def test_readme_has_the_test_command():
     assert TEST_COMMAND.findall(text) == ["pip install -e '.[test]' && pytest"]
 
 
-@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda p: str(p.relative_to(ROOT)))
+@pytest.mark.parametrize("path", WITH_COMMANDS, ids=lambda p: str(p.relative_to(ROOT)))
 def test_commands_of(path):
     """Each command names an existing recipe, experiment file, keys and options."""
     for script, argv in commands(path.read_text(encoding="utf-8")):
@@ -84,6 +85,24 @@ def test_commands_of(path):
             check_command(script, argv)
         except (AssertionError, ValueError) as error:
             pytest.fail(f"{path}: {script} {shlex.join(argv)}: {error}")
+
+
+def test_towers_are_distilled_from_clips_of_the_length_that_they_know():
+    """A run of a MuQ-MuLan as a teacher has the clip_seconds of its experiment."""
+    seen = 0
+    for path in WITH_COMMANDS:
+        for _, argv in commands(path.read_text(encoding="utf-8")):
+            taught = re.search(
+                r"distil_mulan.* --teacher results/(\w+)/", " ".join(argv)
+            )
+            if taught:
+                student = parse_arguments(argv)
+                own = resolve_experiment(ROOT / student.path, student.overrides)
+                known = resolve_experiment(ROOT / f"hparams/{taught[1]}.yaml")
+                both = {parse_yaml(x, path)["clip_seconds"] for x in (own, known)}
+                assert len(both) == 1, f"{path}: {shlex.join(argv)}: {both}"
+                seen += 1
+    assert seen >= 2
 
 
 def test_processes_can_share_the_batches():
