@@ -195,8 +195,9 @@ def _verdicts(found: dict) -> Iterator[Verdict]:
         lost, low, high = row["lost"]
         words = f"{row['name']}: {found['task']} is read {100 * abs(lost):.1f} points "
         words += "worse" if lost > 0 else "better"
+        span = ends(low, high) if lost > 0 else ends(-high, -low)  # of what is said
         level = "undecided" if low <= 0 <= high else "warning" if lost > 0 else "good"
-        yield Verdict(level, f"{words} than off the teacher ({ends(low, high)})")
+        yield Verdict(level, f"{words} than off the teacher ({span})")
     for note in found["notes"]:
         yield Verdict("unfinished", note)
 

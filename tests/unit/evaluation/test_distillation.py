@@ -1,0 +1,27 @@
+"""What the page of a student says of it beside its teacher."""
+
+import pytest
+
+from muq_plugins.evaluation.distillation import PAGE
+
+
+def found(task, *lost):
+    """What `compare` finds, of a teacher and a student."""
+    row = {"weights": 1e6, "bytes": 4e6, "frames": 0.8, "clips": 0.9, "speed": 50.0}
+    row |= {"probe": [0.5, 0.4, 0.6], "lost": lost} if task else {}
+    models = [{"name": name, "constant": 0.1, **row} for name in ("teacher", "student")]
+    return {"task": task, "notes": [], "models": models}
+
+
+@pytest.mark.parametrize(
+    ("lost", "said"),
+    [
+        ((-0.02, -0.03, -0.01), "good: {}2.0 points better{}+1.0 to +3.0"),
+        ((0.02, 0.01, 0.03), "warning: {}2.0 points worse{}+1.0 to +3.0"),
+        ((-0.02, -0.05, 0.01), "undecided: {}2.0 points better{}-1.0 to +5.0"),
+    ],
+)
+def test_an_interval_is_that_of_what_is_said(lost, said):
+    (verdict,) = PAGE.verdicts_of(found("notes", *lost))
+    between = "student: notes is read ", " than off the teacher (95% interval "
+    assert str(verdict) == said.format(*between) + ")"
