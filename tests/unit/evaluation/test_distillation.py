@@ -3,6 +3,7 @@
 import pytest
 
 from muq_plugins.evaluation.distillation import PAGE
+from muq_plugins.evaluation.page import write_page
 
 
 def found(task, *lost):
@@ -25,3 +26,11 @@ def test_an_interval_is_that_of_what_is_said(lost, said):
     (verdict,) = PAGE.verdicts_of(found("notes", *lost))
     between = "student: notes is read ", " than off the teacher (95% interval "
     assert str(verdict) == said.format(*between) + ")"
+
+
+@pytest.mark.parametrize("task", ["notes", None])
+def test_a_probe_is_told_of_where_there_is_one(tmp_path, task):
+    page = write_page(tmp_path, PAGE, found(task, 0.02, 0.01, 0.03), settings="")
+    text = page.with_suffix(".md").read_text("utf-8")
+    assert "Speed is seconds of audio" in text
+    assert ("robe" in text) == (task is not None)
