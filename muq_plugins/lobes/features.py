@@ -272,13 +272,14 @@ class TeacherFeatures(nn.Module):
     ):
         super().__init__()
         blocks = encoder.num_layers
-        self.layers = [layer] if isinstance(layer, int) else list(layer)
+        several = isinstance(layer, Sequence) and not isinstance(layer, str)
+        self.layers = list(layer) if several else [layer]
         if not self.layers:
             raise ValueError(f"No layer is named: give blocks from 1 to {blocks}.")
         for one in self.layers:
-            if not 1 <= one <= blocks:
+            if type(one) is not int or not 1 <= one <= blocks:
                 raise ValueError(
-                    f"There is no layer {one}: the teacher has the blocks 1 to "
+                    f"There is no layer {one!r}: the teacher has the blocks 1 to "
                     f"{blocks}. Blocks are counted from 1, as in the paper; the front "
                     f"end is none."
                 )

@@ -119,7 +119,11 @@ def test_a_mean_over_layers_can_be_asked_for():
     states = teacher(wavs).hidden_states
     found, _ = TeacherFeatures(teacher, [1, 3], "a1b2")(wavs)
     torch.testing.assert_close(found, (states[1] + states[3]) / 2)
-    for layers, words in (([], "No layer is named"), ([1, 4], "There is no layer 4")):
+    for layers, words in (
+        ([], "No layer is named"),
+        ([1, 4], "There is no layer 4"),
+        ([1.0], "no layer 1.0"),
+    ):
         with pytest.raises(ValueError, match=words):
             TeacherFeatures(teacher, layers, "a1b2")
 

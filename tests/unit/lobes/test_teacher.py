@@ -1,6 +1,7 @@
 """A teacher is frozen, and not a part of what is trained and saved."""
 
 import copy
+import re
 
 import pytest
 import torch
@@ -27,9 +28,10 @@ def test_it_is_the_output_of_the_block_counted_from_one(encoder):
     assert not torch.equal(out.hidden_states[2], out.hidden_states[3])
 
 
-@pytest.mark.parametrize("layer", [0, -1, 4])
+@pytest.mark.parametrize("layer", [0, -1, 4, "last", "[1]", True, 1.0, None])
 def test_a_block_that_does_not_exist(encoder, layer):
-    with pytest.raises(ValueError, match=f"no layer {layer}: .* blocks 1 to 3"):
+    words = re.escape(f"no layer {layer!r}: ")
+    with pytest.raises(ValueError, match=f"{words}.* blocks 1 to 3"):
         TeacherFeatures(encoder, layer, "x")
 
 
