@@ -193,7 +193,7 @@ def note_inputs(folder: str | os.PathLike, data: Mapping, models: Mapping) -> No
         if others:
             raise UserError(
                 f"{folder}: the {' and the '.join(others)} that this run has learned "
-                f"from ({step} updates are done) has changed where it lies. Put the "
+                f"from (up to step {step}) has changed where it lies. Put the "
                 f"old one back, or choose another folder (--output_folder ...)."
             )
         if before["data"] != now["data"]:
@@ -241,7 +241,7 @@ def _differences(experiment, folder: Path, study: bool) -> dict[str, list]:
             f"{limit}, which is fewer than are done",
         ]
     if refused:
-        done = f" ({step} updates are done)" if step else ""
+        done = f" (up to step {step})" if step else ""  # an update, or an epoch
         lines = [
             f"  {key}: {_shown(old)} there, {_shown(new)} here"
             for key, (old, new) in refused.items()

@@ -125,7 +125,7 @@ def test_what_changes_what_is_learned_is_refused_before_anything_is_written(
     with pytest.raises(UserError) as refusal:
         begin(*options)
     message = str(refusal.value)
-    assert line in message and str(run) in message and "12 updates" in message
+    assert line in message and str(run) in message and "step 12)" in message
     assert "--output_folder" in message and "go back to the values" in message
     assert "data_folder: !ref" not in message, "a value is named once"
     assert content(run) == before
