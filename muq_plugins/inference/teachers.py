@@ -12,7 +12,6 @@ from muq_plugins.errors import UserError, shown
 from muq_plugins.inference.encoders import load_encoder
 from muq_plugins.inference.folders import (
     CONFIG,
-    PACKAGED,
     UNKNOWN,
     download,
     is_hub_id,
@@ -96,7 +95,7 @@ def credit(source: str | Path) -> str:
     place = packaged(source) if place is None else place
     found = [x for x in (place, place / "inference") if (x / CONFIG).is_file()]
     heard = trained_on(read_config(found[0])) if found else UNKNOWN
-    licence = "Apache-2.0" if place.parent == PACKAGED else "not stated"
+    licence = "not stated"
     if found and (found[0] / CARD).is_file():
         text = (found[0] / CARD).read_text(encoding="utf-8", errors="replace")
         if stated := LICENCE.match(text):

@@ -48,7 +48,7 @@ def test_a_head_that_makes_no_tower_is_refused():
 def test_the_package_teaches_too():
     features = teacher_states("small")
     assert features.output_size == 256 and features.weights > 2e6
-    assert "small (licence: Apache-2.0; trained on: the embedded" in features.credit
+    assert "small (licence: apache-2.0; trained on: the embedded" in features.credit
 
 
 @pytest.mark.parametrize(
