@@ -131,14 +131,20 @@ def csv_clips(
     path = Path(path)
     if not path.is_file():
         raise ProbeError(f"There is no file {path}: check labels_csv.")
-    with open(path, encoding="utf-8-sig", newline="") as file:
-        reader = csv.DictReader(file, restval="")
-        rows, columns = list(reader), reader.fieldnames or []
+    try:
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file, restval="")
+            rows, columns = list(reader), reader.fieldnames or []
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise ProbeError(
+            f"{path} cannot be read ({error}): save it as CSV in UTF-8."
+        ) from error
     for column in filter(None, (path_column, split_column)):
         if column not in columns:
-            raise ProbeError(
-                f"{path} has no column {column!r}{or_rather(column, columns)}"
-            )
+            instead = or_rather(column, columns)
+            if len(columns) == 1 and (other := set(columns[0]) & set(";\t|")):
+                instead = f": columns are not separated by ',' but by {min(other)!r}."
+            raise ProbeError(f"{path} has no column {column!r}{instead}")
     if not rows:
         raise ProbeError(f"{path} lists no recordings below its header.")
     folder = path.parent if audio_folder is None else Path(audio_folder)

@@ -48,6 +48,8 @@ def test_paths_may_start_elsewhere_and_the_file_may_have_a_mark(folder):
     [
         ("path,x\n", {}, "lists no recordings"),
         ("pth,x\na,1\n", {}, "no column 'path'; the nearest one is 'pth'"),
+        ("path;x\na;1\n", {}, "no column 'path': .* not separated by ',' but by ';'"),
+        ("path,x\na,\udcdf\n", {}, "cannot be read .*0xdf.*: save it as CSV in UTF-8"),
         ("path,part\naudio/a.wav,train\n", {"split_column": "prt"}, "is 'part'"),
         ("path,s\naudio/a.wav,dev\n", {"split_column": "s"}, "line 2: the split is 'd"),
         (
@@ -64,7 +66,7 @@ def test_paths_may_start_elsewhere_and_the_file_may_have_a_mark(folder):
 def test_mistakes(folder, text, options, message):
     (folder / "labels.csv").unlink()
     if text is not None:
-        (folder / "labels.csv").write_text(text)
+        (folder / "labels.csv").write_bytes(text.encode("utf-8", "surrogateescape"))
     with pytest.raises(ProbeError, match=message):
         csv_clips(folder / "labels.csv", **options)
 
