@@ -58,6 +58,12 @@ def words_of(error: UserError) -> str:
     return words.strip() if causes else str(error)
 
 
+def first_line(error: Exception) -> str:
+    """What is wrong, without the advice that torch adds on many lines."""
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0] if lines else ''}"
+
+
 def needs(what: str, extra: str, *packages: str) -> None:
     """Refuses work whose packages are not installed, before any of it."""
     missing = [name for name in packages if importlib.util.find_spec(name) is None]

@@ -14,7 +14,7 @@ from speechbrain.inference.interfaces import Pretrained
 from speechbrain.utils.distributed import infer_device
 from speechbrain.utils.fetching import LocalStrategy, fetch
 
-from muq_plugins.errors import UserError
+from muq_plugins.errors import UserError, first_line
 from muq_plugins.inference.folders import (
     CONFIG,
     UNKNOWN,
@@ -157,11 +157,9 @@ def pick_device(device: str | torch.device | None) -> str | torch.device:
     try:
         torch.empty(0, device=device)  # says why it cannot
     except Exception as error:  # of many kinds
-        first = str(error).strip().partition("\n")[0]  # behind it is torch's advice
         raise UserError(
-            f"device {device}: there is no such device here ({type(error).__name__}: "
-            f"{first}). Give cpu, cuda, cuda:1 or mps; `muq-plugins doctor` lists what "
-            f"there is."
+            f"device {device}: there is no such device here ({first_line(error)}). "
+            f"Give cpu, cuda, cuda:1 or mps; `muq-plugins doctor` lists what there is."
         ) from error
     return device
 

@@ -12,9 +12,8 @@ from typing import Annotated, Any
 
 import typer
 
-from muq_plugins.errors import UserError
+from muq_plugins.errors import UserError, first_line
 from muq_plugins.inference.cli import options
-from muq_plugins.inference.cli.options import first_line
 
 DISTRIBUTION = "muq-plugins"
 # Packages whose versions must fit each other, and which break as a whole.

@@ -148,14 +148,8 @@ def pick_device(name: str | None) -> str:
 
     device = torch.device(models.pick_device(name))
     if device.type not in ("cpu", "cuda", "mps"):
-        raise UserError(f"device {name}: only cpu, cuda and mps are supported.")
+        raise UserError(f"device {device}: only cpu, cuda and mps are supported.")
     return f"cuda:{device.index or 0}" if device.type == "cuda" else device.type
-
-
-def first_line(error: Exception) -> str:
-    """What is wrong, without the advice that torch adds on many lines."""
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0] if lines else ''}"
 
 
 def load(from_pretrained: Any, source: str, device: str) -> Any:
