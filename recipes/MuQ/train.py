@@ -72,13 +72,13 @@ def train(experiment, progress):
     # The targets: with a tokenizer that is given, or trained first, or as it is made.
     tokenizers = {}
     for name, wanted in targets_of(hparams).items():
-        folder = wanted["tokenizer_folder"]
+        folder, called = wanted["tokenizer_folder"], f"tokenizer{name and '_' + name}"
         if folder is None and wanted["tokenizer"] is not None:
-            folder = Path(hparams["output_folder"]) / f"tokenizer{name and '_' + name}"
+            folder = Path(hparams["output_folder"]) / called
             next(progress)
             train_tokenizer(experiment, wanted, manifests, folder)
         if folder is not None:
-            tokenizers[name] = folder
+            tokenizers[called] = folder
         if wanted["labels"] is not None:
             next(progress)
             target = wanted["target"].to(run_opts.device or infer_device())

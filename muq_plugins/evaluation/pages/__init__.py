@@ -31,9 +31,9 @@ def report(
 ) -> Path:
     """Write the report of a run of any stage; the HTML file.
 
-    With the folders of the runs that have trained its tokenizers, by the names of their
-    targets, it shows these too; one that holds a tokenizer without its training is left
-    out.
+    With the folders of the runs that have trained its tokenizers, by the names that the
+    page calls them, it shows these too; one that holds a tokenizer without its training
+    is left out.
 
     Example
     -------
@@ -83,10 +83,9 @@ def read_run(
         )
     page, measures = PAGES[known[-1]]
     earlier = []
-    for target, given in tokenizers.items():
+    for name, given in tokenizers.items():
         stage = Path(given) / "tokenizer"  # the first of a pre-training
         tokenizer = stage if stage.is_dir() else Path(given)
-        name = f"tokenizer_{target}" if target else "tokenizer"
         if (tokenizer / METRICS_FILE).is_file():
             measured = TokenizerTraining.measures
             earlier.append(Run(tokenizer, "tokenizer", measured, name=name))

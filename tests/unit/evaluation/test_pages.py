@@ -163,7 +163,7 @@ def test_missing_figure_is_an_error_and_keeps_the_old_report(tmp_path, page_of):
 
 
 def test_a_pretraining_has_all_parts(pretrain_folder, tokenizer_folder, pixels):
-    path = report(pretrain_folder, {"": tokenizer_folder})
+    path = report(pretrain_folder, {"tokenizer": tokenizer_folder})
     parsed, text = Page(path), path.read_text("utf-8")
     assert parsed.titles == [
         "Has it learned from the music?",
@@ -192,12 +192,12 @@ def test_a_pretraining_has_all_parts(pretrain_folder, tokenizer_folder, pixels):
 
 def test_the_tokenizer_of_another_pretraining(pretrain_folder, tokenizer_folder):
     """Its folder holds the rows of the student that was trained with it."""
-    path = report(pretrain_folder, {"": tokenizer_folder})
+    path = report(pretrain_folder, {"tokenizer": tokenizer_folder})
     expected = path.read_bytes()
     other = tokenizer_folder.parent / "other"
     shutil.copytree(tokenizer_folder, other / "tokenizer")
     shutil.copy(pretrain_folder / "metrics.jsonl", other)
-    assert report(pretrain_folder, {"": other}).read_bytes() == expected
+    assert report(pretrain_folder, {"tokenizer": other}).read_bytes() == expected
 
 
 def test_tokenizers_of_several_targets_are_told_apart(
@@ -207,7 +207,7 @@ def test_tokenizers_of_several_targets_are_told_apart(
     other = write_rows(
         tokenizer_folder.parents[1] / "other" / "1", synthetic["tokenizer_rows"](4)
     )
-    given = {"": tokenizer_folder, "a-b/c": other}
+    given = {"tokenizer": tokenizer_folder, "tokenizer_a-b/c": other}
     text = report(pretrain_folder, given).with_suffix(".md").read_text("utf-8")
     for name in ("tokenizer", "tokenizer_a-b/c"):
         assert f"What does each codebook add? ({name})" in text
