@@ -122,6 +122,7 @@ def stream(
     reach = size + context if last == "full" else context  # may be asked for again
     due, head = 0, None
     for block in blocks:
+        block = torch.as_tensor(block)
         if block.dim() != 1:
             raise ValueError(
                 f"A stream consists of blocks (samples,), got one of the shape "

@@ -31,7 +31,7 @@ from muq_plugins.inference.official_mulan import (
 from muq_plugins.inference.space import Space, latent_space
 from muq_plugins.lobes import ContrastiveLoss
 from muq_plugins.lobes.finite import check_computed, check_wavs
-from muq_plugins.lobes.lengths import absolute_lengths
+from muq_plugins.lobes.lengths import absolute_lengths, lengths_on
 
 __all__ = ["MuQMuLan", "save_mulan"]
 
@@ -282,7 +282,7 @@ class MuQMuLan(FrozenModel):
 
         Arguments
         ---------
-        wavs : Tensor
+        wavs : Tensor or array
             (batch, samples) at `sample_rate`, -1..1.
         wav_lens : Tensor or None
             Relative lengths (batch,); None when nothing is padded.
@@ -297,6 +297,8 @@ class MuQMuLan(FrozenModel):
         ValueError
             If the audio has another shape, no samples, or samples that are not finite.
         """
+        wavs = torch.as_tensor(wavs)
+        wav_lens = lengths_on(wav_lens, wavs.device)
         check_wavs(wavs, wav_lens)
         batch, samples = wavs.shape
         lengths = absolute_lengths(wav_lens, samples, batch)

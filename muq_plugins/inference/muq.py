@@ -374,7 +374,7 @@ class MuQ(FrozenModel):
 
         Arguments
         ---------
-        wavs : Tensor
+        wavs : Tensor or array
             (batch, samples) at the model's sample rate, -1..1.
         wav_lens : Tensor or None
             Relative lengths (batch,); None when nothing is padded.
@@ -395,7 +395,7 @@ class MuQ(FrozenModel):
         ValueError
             If the audio is not of the kind above, or the hidden states are not finite.
         """
-        wavs = wavs.to(self.device)
+        wavs = torch.as_tensor(wavs, device=self.device)  # arrays of numpy as well
         wav_lens = lengths_on(wav_lens, self.device)
         if mask_padding or wav_lens is None:
             out = self.mods.encoder(wavs, wav_lens)

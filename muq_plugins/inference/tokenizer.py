@@ -107,7 +107,8 @@ class MelRVQ(Target):
     ) -> Tensor:
         """Computes the codes (batch, frames, N), on the tokenizer's device."""
         device = next(self.quantizer.parameters()).device
-        return super().forward(wavs.to(device), lengths_on(wav_lens, device), crops)
+        wavs = torch.as_tensor(wavs, device=device)
+        return super().forward(wavs, lengths_on(wav_lens, device), crops)
 
     @torch.no_grad()
     def decode(self, codes: Tensor) -> Tensor:

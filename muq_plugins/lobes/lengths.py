@@ -56,6 +56,7 @@ def lengths_on(lens: Tensor | None, device: torch.device | str) -> Tensor | None
     """Moves relative lengths to a device, as precise as it can hold them."""
     if lens is None:
         return None
+    lens = torch.as_tensor(lens)
     if lens.dtype is torch.float64:
         lens = lens.to(most_precise(torch.device(device)))
     return lens.to(device)

@@ -91,6 +91,8 @@ def test_a_latent_depends_on_its_recording_alone(model):
         row[: len(wav)] = wav
     lens = torch.tensor([len(wav) / longest for wav in wavs])
     assert torch.allclose(model.embed_audio(batch, lens), alone, atol=1e-6)
+    arrays = model.embed_audio(batch.numpy(), lens.tolist())
+    assert torch.allclose(arrays, alone, atol=1e-6)
     assert torch.cdist(alone, alone).add(torch.eye(5)).min() > 1e-3
 
 

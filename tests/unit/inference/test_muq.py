@@ -83,6 +83,17 @@ def test_long_audio(saved):
         list(model.embed_long(blocks, layer=3))
 
 
+def test_arrays_will_do(saved):
+    model = MuQ.from_pretrained(saved[1])
+    wavs, lens = torch.randn(2, 24000) / 9, torch.tensor([1.0, 0.5])
+    expected = model(wavs, lens).last_hidden_state
+    assert torch.equal(model(wavs.numpy(), [1.0, 0.5]).last_hidden_state, expected)
+    blocks = [block for wav in wavs for block in wav.split(12000)]
+    chunks = model.embed_long(block.numpy() for block in blocks)
+    expected = [chunk.hidden for chunk in model.embed_long(blocks)]
+    assert torch.equal(torch.cat([chunk.hidden for chunk in chunks]), *expected)
+
+
 def test_a_pretrained_encoder_needs_its_source_no_more(tmp_path):
     source = save_speech_model(tmp_path / "hubert")
     encoder = ResampledEncoder(PretrainedSpeechEncoder(source), 25.0).eval()
