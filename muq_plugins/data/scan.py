@@ -124,7 +124,8 @@ def scan_folder(
     Any tree of wav, flac, ogg, opus, mp3, m4a, aiff and the like, at 4 to 768 kHz and
     any number of channels. Hidden files are skipped, links followed, each folder
     and file once. Files left out are listed with the reason in `quarantine.json`. A
-    fraction that is None is `usual_fraction` of the files that can be used. What was
+    fraction that is None is that of the last scan into this folder, so that no file
+    changes its part, or `usual_fraction` of the files that can be used. What was
     decoded is remembered in the folder of the manifests, or in `cache_folder`. With
     `look_only` nothing is done, and None is given, unless all was done before.
     """
@@ -168,10 +169,9 @@ def scan_folder(
                 f"used: {_listed(reasons)}. Each is listed with its reason in "
                 f"{manifest_folder / 'quarantine.json'}."
             )
-        usual = usual_fraction(len(usable))
-        valid_fraction = usual if valid_fraction is None else valid_fraction
-        test_fraction = usual if test_fraction is None else test_fraction
-        _tell_moved(manifest_folder, valid_fraction, test_fraction)
+        valid_fraction, test_fraction = _fractions(
+            manifest_folder, len(usable), valid_fraction, test_fraction
+        )
         ids = dict(zip(usable, clip_ids(list(usable)), strict=True))
         parts = split_files(list(usable), seed, valid_fraction, test_fraction)
         splits = {}
@@ -478,18 +478,29 @@ def _last_report(manifest_folder: Path) -> dict:
     return report if isinstance(report, dict) else {}
 
 
-def _tell_moved(manifest_folder: Path, valid: float, test: float) -> None:
-    """Says that files change their parts, as a small folder has grown or shrunk."""
-    before = _last_report(manifest_folder).get("settings", {})
-    shares = [before.get(f"{part}_fraction") for part in ("valid", "test")]
-    if None not in shares and shares != [valid, test]:
-        logger.warning(
-            f"{manifest_folder}: of so many files {valid:.0%} are validated and "
-            f"{test:.0%} tested on, before {shares[0]:.0%} and {shares[1]:.0%}. Files "
-            f"change their parts: a model of before may have learned from what is "
-            f"tested on now. --data.valid_fraction {shares[0]:g} --data.test_fraction "
-            f"{shares[1]:g} keeps them where they were."
-        )
+def _fractions(
+    manifest_folder: Path, files: int, valid: float | None, test: float | None
+) -> tuple[float, float]:
+    """Shares to validate and test on: those given, else the last ones or the usual."""
+    last = _last_report(manifest_folder).get("settings", {})
+    shares = []
+    for part, given in (("valid", valid), ("test", test)):
+        usual = usual_fraction(files)
+        before = last.get(f"{part}_fraction", usual if given is None else given)
+        if given is None and before != usual:
+            logger.info(
+                f"{manifest_folder}: {before:.0%} of the files are for {part}, as in "
+                f"the last scan, so that none changes its part; {usual:.0%} are usual "
+                f"for {files} files. {part}_fraction chooses."
+            )
+        elif given not in (None, before):
+            logger.warning(
+                f"{manifest_folder}: {given:.0%} of the files are for {part}, before "
+                f"{before:.0%}. Files change their parts: a model of before may have "
+                f"learned from what is tested on now."
+            )
+        shares.append(before if given is None else given)
+    return shares[0], shares[1]
 
 
 def _report_of(manifest_folder: Path, seen: str) -> ScanReport | None:

@@ -18,6 +18,7 @@ from muq_plugins.experiment.extends import (
 # Of any stage of a training; what is no number (False is 0) is for others to judge.
 ABOVE_ZERO = {
     *("clip_seconds", "windows_per_clip", "max_windows", "optimizer_step_limit"),
+    *("seconds", "number_of_epochs"),
     # With 0, each new checkpoint would take all others along, and itself.
     *("log_interval", "valid_interval", "checkpoints_to_keep"),
 }

@@ -99,7 +99,8 @@ def _split(argv: list[str]) -> tuple[str, dict[str, Any]]:
             )
     if not paths:
         raise UserError(
-            "The experiment file is missing; give it first, as in hparams/muq.yaml."
+            "The experiment file is missing; give it first, such as muq.yaml. "
+            "`muq-plugins recipes` lists those that come along."
         )
     if len(paths) > 1:
         raise UserError(

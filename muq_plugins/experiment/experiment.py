@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import dataclasses
+import inspect
 import itertools
 import logging
 import os
@@ -165,9 +166,13 @@ class _Loader(ruamel.yaml.Loader):
 def _print_help(argv: list[str]) -> None:
     script = Path(sys.argv[0]).name
     print(f"usage: {script} EXPERIMENT.yaml [--key VALUE ...] [--run_option VALUE ...]")
+    if about := inspect.getdoc(sys.modules["__main__"]):
+        print(f"\n{about}")
     for path in [argument for argument in argv if argument.endswith(".yaml")][:1]:
         print(f"\nKeys of {path} (nested ones are given with dots):\n")
         print(resolve_experiment(find_experiment(path)))
+    else:
+        print("\n--help after an experiment file lists its keys.")
     names = "|".join(BUDGETS)
     print(
         f"\n  --{OPTION} {names}\n      Shortens all stages together, for a first look."

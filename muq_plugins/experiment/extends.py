@@ -413,7 +413,10 @@ def _describe_missing(path: Path) -> str:
     if not path.parent.is_dir():
         return f"{path} does not exist, nor does its folder."
     if not beside:
-        return f"{path} does not exist; its folder has no YAML files."
+        return (
+            f"{path} does not exist; its folder has no YAML files. `muq-plugins "
+            f"recipes` lists those that come along"
+        )
     return f"{path} does not exist; beside it are: {', '.join(beside)}"
 
 

@@ -7,10 +7,11 @@ from typing import Any
 
 from torch import nn
 
-from muq_plugins.errors import needs
+from muq_plugins.errors import UserError, first_line, needs
 
 # Queries and values of the attention, as in the paper that proposed LoRA.
 DEFAULT_TARGETS = ("linear_q", "linear_v")
+LINEAR = "linear_q, linear_k, linear_v, linear_out, intermediate_dense, output_dense"
 
 
 def add_lora(encoder: nn.Module, arguments: Mapping[str, Any]) -> None:
@@ -29,7 +30,14 @@ def add_lora(encoder: nn.Module, arguments: Mapping[str, Any]) -> None:
     from peft.tuners.lora import LoraLayer
 
     chosen: dict[str, Any] = {"target_modules": list(DEFAULT_TARGETS), **arguments}
-    inject_adapter_in_model(LoraConfig(**chosen), encoder)
+    try:
+        inject_adapter_in_model(LoraConfig(**chosen), encoder)
+    except (TypeError, ValueError) as error:
+        raise UserError(
+            f"lora: {dict(arguments)} does not fit: {first_line(error)} Its keys are "
+            f"those of peft.LoraConfig, such as r and lora_alpha; target_modules are "
+            f"among {LINEAR}, layers_to_transform from 0 to {encoder.num_layers - 1}."
+        ) from error
     adapted = {
         name: layer
         for name, layer in encoder.named_modules()
@@ -46,8 +54,7 @@ def add_lora(encoder: nn.Module, arguments: Mapping[str, Any]) -> None:
         raise ValueError(
             f"LoRA adapts linear layers only, but target_modules "
             f"{chosen['target_modules']} also names {', '.join(refused)}. Choose among "
-            f"linear_q, linear_k, linear_v, linear_out, intermediate_dense and "
-            f"output_dense."
+            f"{LINEAR}."
         )
 
 

@@ -307,8 +307,6 @@ class MuQMuLan(FrozenModel):
         for index, wav in enumerate(tracks):
             if len(wav) == 0:
                 raise ValueError(f"Recording {index} of {batch} has no samples.")
-        if not tracks:
-            raise ValueError("There is no audio: wavs has a batch of 0.")
         return self._average([wav] for wav in tracks)
 
     @at_inference

@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from muq_plugins.data.opening import MAX_RATE, MIN_RATE
 from muq_plugins.errors import UserError
 from muq_plugins.inference.lora import add_lora, lora_modules
 from muq_plugins.inference.lora import merge_lora as merge_lora  # where it was before
@@ -154,9 +155,12 @@ class PretrainedMuQ(nn.Module):
                 f"and frozen_layers: {frozen_layers} contradict. Leave them out; to "
                 f"adapt some layers only, give lora the key layers_to_transform."
             )
-        if input_sample_rate <= 0:
+        if type(input_sample_rate) is not int or not (
+            MIN_RATE <= input_sample_rate <= MAX_RATE
+        ):
             raise UserError(
-                f"input_sample_rate must be a rate in Hz, got {input_sample_rate}."
+                f"input_sample_rate must be a whole number of Hz, {MIN_RATE} to "
+                f"{MAX_RATE}, got {input_sample_rate!r}."
             )
         if batch_statistics not in ("fixed", "moving"):
             raise UserError(
@@ -297,8 +301,12 @@ class PretrainedMuQ(nn.Module):
 
     def _load_from_state_dict(self, state_dict, prefix, *others) -> None:
         """Says what does not fit also where torch loads a container of this lobe."""
-        names = [name[len(prefix) :] for name in state_dict if name.startswith(prefix)]
-        if misfit := explain_misfit(self, names):
+        own = {
+            name[len(prefix) :]: tensor
+            for name, tensor in state_dict.items()
+            if name.startswith(prefix)
+        }
+        if misfit := explain_misfit(self, own):
             logger.warning(misfit)
         super()._load_from_state_dict(state_dict, prefix, *others)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections import namedtuple
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -157,9 +157,10 @@ def _read_dtype(name: str, value: Any) -> torch.dtype:
     return dtype
 
 
-def explain_misfit(lobe: Any, names: Iterable[str]) -> str:
-    """Why a checkpoint with these names was saved with other options; or nothing."""
-    theirs, ours = set(names), set(lobe.state_dict())
+def explain_misfit(lobe: Any, saved_state: Mapping[str, Any]) -> str:
+    """Why a checkpoint was saved with other options; or nothing."""
+    own_state = lobe.state_dict()
+    theirs, ours = set(saved_state), set(own_state)
     reasons: list[str] = []
     if not theirs & ours:  # of something else: torch names what
         return ""
@@ -197,6 +198,17 @@ def explain_misfit(lobe: Any, names: Iterable[str]) -> str:
             "its LoRA adapters are those of other layers: give lora the target_modules "
             "and layers_to_transform of the run that saved them"
         )
+    else:
+        ranks = {
+            tuple(len(state[name]) for state in (saved_state, own_state))
+            for name in adapters
+            if ".lora_A" in name
+        }
+        if other := next((pair for pair in ranks if pair[0] != pair[1]), None):
+            reasons.append(
+                f"its LoRA adapters are of rank {other[0]}, those of this lobe of rank "
+                f"{other[1]}: give lora r: {other[0]}"
+            )
     saved, own = _count_layers(theirs), _count_layers(ours)
     if saved and saved < own:
         reasons.append(

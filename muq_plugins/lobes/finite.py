@@ -112,7 +112,11 @@ def check_wavs(wavs: Tensor, wav_lens: Tensor | None = None) -> None:
             f"Waveforms must be floating point in -1..1, got {wavs.dtype}: give "
             f"{remedy} instead."
         )
-    if is_traced() or wavs.numel() == 0:
+    if is_traced():
+        return
+    if not len(wavs):
+        raise ValueError("There is no audio: wavs has a batch of 0.")
+    if wavs.numel() == 0:
         return
     low, high = wavs.detach().aminmax()
     good = torch.maximum(-low, high) <= MAX_AMPLITUDE

@@ -73,6 +73,16 @@ def dataset(clips, names, seconds, rate, part):
     return sb.dataio.dataset.DynamicItemDataset(data, [wav], ["id", "wav", "label"])
 
 
+def check_seconds(seconds, muq):
+    """Refuses crops in which the encoder hears no frame."""
+    least = 0 if muq.pad_short_clips else muq.encoder.min_samples / muq.sample_rate
+    if seconds < least:
+        raise UserError(
+            f"seconds is {seconds}: a crop must last {least:.3f} s for one frame of "
+            f"the encoder; give more, or muq.pad_short_clips: True."
+        )
+
+
 def check_modules(muq, pooling, **others):
     """Refuses what `save_classifier` could not write down."""
     dtypes = {str(weight.dtype) for weight in muq.parameters()}
@@ -119,6 +129,7 @@ def main(argv):
     experiment = experiments.load_experiment(argv)
     hparams, folder = experiment.hparams, Path(experiment.hparams["output_folder"])
     check_modules(**hparams["modules"])
+    check_seconds(hparams["seconds"], hparams["muq"])
     check_data(hparams["data"])
     experiments.save_experiment(experiment, folder)
     manifests, muq = prepare_manifests(**hparams["data"]), hparams["muq"]
@@ -159,6 +170,7 @@ def main(argv):
         f"recordings of {len(set(music.groups['test']))} pieces that training never "
         f"heard. Chance: {1 / len(classes):.3f}; always {usual!r}: {share:.3f}"
     )
+    result = "\n".join([result, *music.notes])  # such as classes that were left out
     with open(folder / "test.txt", "w", encoding="utf-8") as file:
         file.write(f"{result}\n\n")
         brain.statistics.write_stats(file)

@@ -186,6 +186,16 @@ def test_what_is_left_is_what_was_tested(sounds, tmp_path, options):
         torch.testing.assert_close(found, scores, rtol=0, atol=2e-3)
 
 
+def test_a_class_that_is_left_out_is_told(sounds, tmp_path, capsys):
+    folder = make_sounds(tmp_path / "sounds", ["tone", "noise"])
+    make_sounds(folder, ["harp"], number=1)
+    options = given(sounds, tmp_path / "run")
+    options[1], options[options.index("--number_of_epochs") + 1] = folder, "1"
+    recognise(*options, "--data.corpus_folder", tmp_path / "corpus")
+    for words in (capsys.readouterr().out, (tmp_path / "run/test.txt").read_text()):
+        assert "not in the training part 2 times: harp (" in words
+
+
 @pytest.mark.parametrize(
     ("kinds", "words"),
     [
@@ -215,6 +225,20 @@ def test_bad_folders_are_one_message(sounds, tmp_path, kinds, words):
 )
 def test_what_could_not_be_left_as_it_was_is_refused(sounds, tmp_path, option, words):
     with pytest.raises(UserError, match=f"{words}.*output_weighted_sum: True"):
+        recognise(*given(sounds, tmp_path / "run"), *option)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        (["--seconds", "0.02"], r"seconds is 0\.02: a crop must last 0\.04. s"),
+        (["--seconds", "0"], "seconds is 0: give a number above 0"),
+        (["--number_of_epochs", "0"], "number_of_epochs is 0: give a number above 0"),
+    ],
+)
+def test_what_nothing_can_be_learned_with_is_refused(sounds, tmp_path, option, words):
+    with pytest.raises(UserError, match=words):
         recognise(*given(sounds, tmp_path / "run"), *option)
     assert not (tmp_path / "run").exists()
 

@@ -37,6 +37,7 @@ from muq_plugins.evaluation.probing.frames import evenly
 from muq_plugins.evaluation.probing.tasks import (
     FEWEST,
     ProbeTask,
+    check_ignored,
     clip_parts,
     labelled,
     stopping_clips,
@@ -107,6 +108,7 @@ class OwnTask:
                 f"The task {self.label!r} has the metric {self.metric!r}: of the kind "
                 f"{self.kind} it must be one of {', '.join(self.metrics)}."
             )
+        check_ignored(self.label, self.ignore)
         if self.ignore and self.kind not in ("single", "multi"):
             raise UserError(
                 f"The task {self.label!r} ignores {list(self.ignore)}: only classes of "
@@ -330,7 +332,7 @@ def _numbers(
 def _with_key(clip: Clip, own: OwnTask) -> Clip:
     """With one of the 24 keys, however it is written."""
     value = clip.labels.get(own.label)
-    if value in (None, "", *own.ignore):
+    if value is None or str(value) in {"", *map(str, own.ignore)}:
         return clip
     key = key_name(str(value))
     if key is None:

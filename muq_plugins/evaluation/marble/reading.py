@@ -29,6 +29,7 @@ from muq_plugins.evaluation.probing.results import (
     Found,
     Row,
     kept_in,
+    spread,
 )
 from muq_plugins.evaluation.probing.store import Stored
 from muq_plugins.evaluation.scores import chance, metric_score, metric_scores
@@ -142,7 +143,7 @@ class Reading(ABC):
         row = Row(
             *(self.name, HIDDEN, read.layer, *[means[metric]] * 3, means),
             validation=float(np.mean([one.reached for one in every])),
-            seed_std=float(np.std([m[metric] for m in by_seed])),
+            seed_std=spread([m[metric] for m in by_seed]),
             lr=lr,
         )
         if read.layer == MIXTURE:

@@ -6,6 +6,8 @@ from __future__ import annotations
 
 import csv
 import itertools
+import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import astuple, dataclass, field
 from pathlib import Path
@@ -129,16 +131,7 @@ def csv_clips(
 ) -> list[Clip]:
     """The clips that a CSV file lists."""
     path = Path(path)
-    if not path.is_file():
-        raise ProbeError(f"There is no file {path}: check labels_csv.")
-    try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file, restval="")
-            rows, columns = list(reader), reader.fieldnames or []
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise ProbeError(
-            f"{path} cannot be read ({error}): save it as CSV in UTF-8."
-        ) from error
+    columns, rows = _read_table(path)
     for column in filter(None, (path_column, split_column)):
         if column not in columns:
             instead = or_rather(column, columns)
@@ -148,9 +141,9 @@ def csv_clips(
     if not rows:
         raise ProbeError(f"{path} lists no recordings below its header.")
     folder = path.parent if audio_folder is None else Path(audio_folder)
-    _check_files(path, folder, [row[path_column] for row in rows])
+    _check_files(path, folder, [row[path_column] for row in rows.values()])
     clips = []
-    for line, row in enumerate(rows, start=2):
+    for line, row in rows.items():
         part = row[split_column] if split_column else None
         if part is not None and part not in PARTS:
             raise ProbeError(
@@ -220,18 +213,64 @@ def or_rather(name: str, known: Iterable[str]) -> str:
     known = [str(candidate) for candidate in known]
     if not known:
         return ": there are none."
-    near = nearest(name, known)
-    return f"; the nearest one is {near!r}. There are: {', '.join(known)}."
+    near = nearest(name, known, 0.5)
+    likely = f"; the nearest one is {near!r}" if near else ""
+    return f"{likely}. There are: {', '.join(known)}."
+
+
+def _read_table(path: Path) -> tuple[list[str], dict[int, dict[str, str]]]:
+    """The columns of a CSV file, and its rows by the line in which they end.
+
+    Blanks around a cell are no part of it. Whatever could be read in two ways, such as
+    a quotation mark that never ends, is refused: it may swallow rows.
+    """
+    if not path.is_file():
+        raise ProbeError(f"There is no file {path}: check labels_csv.")
+    lines = {}
+    try:
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            reader = csv.reader(file, strict=True, skipinitialspace=True)
+            for row in reader:
+                lines[reader.line_num] = [cell.strip() for cell in row]
+    except (csv.Error, UnicodeDecodeError) as error:
+        line = f", line {reader.line_num}" if isinstance(error, csv.Error) else ""
+        raise ProbeError(
+            f"{path}{line} cannot be read ({error}): save it as CSV in UTF-8."
+        ) from error
+    lines = {line: row for line, row in lines.items() if any(row)}
+    columns = lines.pop(min(lines)) if lines else []
+    counts = Counter(filter(None, columns))
+    if twice := [name for name, count in counts.items() if count > 1]:
+        raise ProbeError(f"{path} has the column {twice[0]!r} more than once.")
+    rows = {}
+    for line, row in lines.items():
+        if len(row) > len(columns):
+            raise ProbeError(
+                f"{path}, line {line}: {len(row)} cells below {len(columns)} columns. "
+                f"Put a cell that has a comma in it between quotation marks."
+            )
+        if broken := [cell for cell in row if "\n" in cell]:
+            raise ProbeError(
+                f"{path}, line {line}: a cell that begins with "
+                f"{broken[0].splitlines()[0]!r} goes on over several lines. Is there "
+                f"a quotation mark too many?"
+            )
+        rows[line] = dict(itertools.zip_longest(columns, row, fillvalue=""))
+    return columns, rows
 
 
 def _check_files(path: Path, folder: Path, names: list[str]) -> None:
     """Raises ProbeError if a recording is listed twice or is not there."""
-    if len(set(names)) < len(names):
-        twice = next(name for name in names if names.count(name) > 1)
-        raise ProbeError(
-            f"{path} lists {twice!r} more than once: keep one line for each recording, "
-            "or it may be in the training and the test part."
-        )
+    seen: dict[str, str] = {}
+    for name in names:
+        place = os.path.realpath(folder / name)
+        if place in seen:
+            other = f" as {seen[place]!r}" if seen[place] != name else ""
+            raise ProbeError(
+                f"{path} lists {name!r} more than once{other}: keep one line for each "
+                "recording, or it may be in the training and the test part."
+            )
+        seen[place] = name
     missing = [name for name in names if not (folder / name).is_file()]
     if missing:
         more = f" and {len(missing) - NAMED} more" if len(missing) > NAMED else ""

@@ -280,6 +280,11 @@ def mean_of_initialisations(found: list[Found]) -> Found:
     return merged
 
 
+def spread(values: Sequence[float]) -> float | None:
+    """The standard deviation over seeds; one seed has none."""
+    return float(np.std(values)) if len(values) > 1 else None
+
+
 def resampled(
     result: TaskResult,
     ours: str = TRAINED,

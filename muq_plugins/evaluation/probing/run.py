@@ -53,6 +53,7 @@ from muq_plugins.evaluation.probing.results import (
     mean_of_initialisations,
     resampled,
     save_results,
+    spread,
 )
 from muq_plugins.evaluation.probing.tasks import ProbeTask, TaskData, task_data
 from muq_plugins.evaluation.scores import PRIMARY, chance, label_scores
@@ -346,6 +347,6 @@ class Reading:
         by_seed = [label_scores(self.data.targets["test"], score) for score in scores]
         means = {key: float(np.mean([m[key] for m in by_seed])) for key in by_seed[0]}
         metric = PRIMARY[self.data.task.kind]
-        known = {"seed_std": float(np.std([m[metric] for m in by_seed])), **known}
+        known = {"seed_std": spread([m[metric] for m in by_seed]), **known}
         place, ends = (self.name, self.reader, layer), [means[metric]] * 3
         return Row(*place, *ends, means, **known)

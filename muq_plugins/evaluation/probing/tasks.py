@@ -4,6 +4,7 @@ overlap.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
@@ -14,10 +15,13 @@ from speechbrain.utils.logger import get_logger
 
 from muq_plugins.evaluation.probing.clips import PARTS, Clip, ProbeError, no_clip_has
 from muq_plugins.evaluation.probing.frame_labels import FRAME_LABELS
+from muq_plugins.evaluation.probing.results import predictions_file
 
 logger = get_logger(__name__)
 
 KINDS = ("single", "multi", "frames")
+# Where numbers are predicted as such.
+NUMBERS = " Numbers are predicted as such by hparams/marble/own.yaml (kind: numbers)."
 LEVELS = ("acoustic", "semantic", None)
 # Fewest train clips that a class needs to be learned from.
 FEWEST = 2
@@ -57,7 +61,9 @@ class ProbeTask:
                 raise ProbeError(
                     f"The task {self.label!r} has {name} {value!r}: it must be one of "
                     f"{', '.join(map(str, known))}."
+                    + (NUMBERS if value == "numbers" else "")
                 )
+        check_ignored(self.label, self.ignore)
         if self.kind == "frames" and self.label not in FRAME_LABELS:
             raise ProbeError(
                 f"The task {self.label!r} has kind 'frames', but there are labels of "
@@ -65,14 +71,30 @@ class ProbeTask:
             )
 
     @property
+    def ignored(self) -> set[str]:
+        """The values that are no class, as a CSV file has them."""
+        return {"", *map(str, self.ignore)}
+
+    @property
     def key(self) -> str:
         """The key of the manifest or column of the CSV file that it needs."""
         return FRAME_LABELS[self.label].key if self.kind == "frames" else self.label
 
 
+def check_ignored(label: str, ignore: Any) -> None:
+    """Refuses what is no list of values."""
+    if not isinstance(ignore, (list, tuple)):
+        raise ProbeError(
+            f"The task {label!r} has ignore: {ignore!r}: it must be a list of values, "
+            f"such as [{ignore or 'mixed'}]."
+        )
+
+
 def make_tasks(tasks: Sequence[dict], group: str | None) -> list[ProbeTask]:
     """The tasks that an experiment file lists."""
     known = [field.name for field in fields(ProbeTask)]
+    if not isinstance(tasks, (list, tuple)):
+        raise ProbeError(f"tasks must be a list of tasks, got {tasks!r}.")
     for task in tasks:
         if not isinstance(task, dict) or "label" not in task or set(task) - set(known):
             raise ProbeError(
@@ -82,6 +104,12 @@ def make_tasks(tasks: Sequence[dict], group: str | None) -> list[ProbeTask]:
     labels = [task["label"] for task in tasks]
     if not labels or len(set(labels)) < len(labels):
         raise ProbeError(f"tasks must list at least one label, each once: {labels}.")
+    files = [predictions_file("", label).name for label in labels]
+    if twice := [name for name, count in Counter(files).items() if count > 1]:
+        raise ProbeError(
+            f"The tasks {', '.join(map(repr, labels))}: two of them would be kept in "
+            f"{twice[0]}. Give one of the labels another name."
+        )
     return [ProbeTask(**{"group": group, **task}) for task in tasks]
 
 
@@ -116,7 +144,7 @@ def task_data(
     regressions of one class a clip do without, if `hold_out` says so.
     """
     notes: list[str] = []
-    labels = _labels(task, clips)
+    labels = _labels(task, clips, notes)
     if usable is not None:
         if lost := sum(not usable[index] for index in labels):
             notes.append(unread(lost, len(labels)))
@@ -202,9 +230,11 @@ def labelled(task: ProbeTask, clips: Sequence[Clip]) -> dict[int, Any]:
     return {index: x for index, x in values.items() if x not in (None, "")}
 
 
-def _labels(task: ProbeTask, clips: list[Clip]) -> dict[int, list[str]]:
+def _labels(
+    task: ProbeTask, clips: list[Clip], notes: list[str]
+) -> dict[int, list[str]]:
     """The classes of every clip that has the label."""
-    labels = {}
+    labels, seen = {}, set()
     for index, value in labelled(task, clips).items():
         if task.kind == "single":
             values = [value]
@@ -212,9 +242,13 @@ def _labels(task: ProbeTask, clips: list[Clip]) -> dict[int, list[str]]:
             values = [name.strip() for name in value.split(";")]
         else:
             values = value
-        names = [str(name) for name in values if name not in (*task.ignore, "")]
+        seen.update(map(str, values))
+        names = [str(name) for name in values if str(name) not in task.ignored]
         if names or task.kind == "multi":
             labels[index] = names
+    if strange := sorted(task.ignored - seen - {""}):
+        notes.append(f"Ignored, but no clip has it: {', '.join(strange)}.")
+        logger.warning(f"Probe for {task.label}: {notes[-1]}")
     return labels
 
 
@@ -246,11 +280,12 @@ def _classes(task: ProbeTask, labels: dict, parts: dict, notes: list[str]) -> li
     tested = sorted(enough & counts["test"].keys())
     needed = 2 if task.kind == "single" else 1
     if len(tested if task.kind == "single" else classes) < needed:
+        remedy = f"Choose another group than {task.group!r}, or add clips."
         raise ProbeError(
             f"The label {task.label!r} leaves too few classes that the training part "
             f"({len(parts['train'])} clips) has at least {FEWEST} times and the test "
-            f"part ({len(parts['test'])} clips) too: {tested}. Choose another group "
-            f"than {task.group!r}, or add clips."
+            f"part ({len(parts['test'])} clips) too: {tested}. "
+            + (remedy if task.group else "Add clips to them.")
         )
     all_names = set().union(*counts.values())
     if left_out := sorted(all_names - set(classes)):
@@ -259,9 +294,17 @@ def _classes(task: ProbeTask, labels: dict, parts: dict, notes: list[str]) -> li
             f"Left out, since they are not in the training part {FEWEST} times"
             + (" or not in the test part" if task.kind == "multi" else "")
             + f": {', '.join(left_out)} ({clips} test labels)."
+            + (NUMBERS if all(map(_is_number, all_names)) else "")
         )
         logger.info(f"Probe for {task.label}: {notes[-1]}")
     return classes
+
+
+def _is_number(name: str) -> bool:
+    try:
+        return math.isfinite(float(name))
+    except ValueError:
+        return False
 
 
 def _targets(task: ProbeTask, positions, labels: dict, classes: list[str]):
@@ -312,9 +355,11 @@ def split_groups(
         if score > best_score:
             best, best_score = deal, score
     if best_score[0] == 0:
+        remedy = f", of another {group_name!r}. Choose another group, or add clips."
         raise ProbeError(
-            f"No class has enough clips to be learned from some and tested on others, "
-            f"of another {group_name or 'clip'!r}. Choose another group, or add clips."
+            "No class has enough clips to be learned from some and tested on others"
+            + (remedy if group_name else ". Add clips.")
+            + (NUMBERS if all(map(_is_number, classes)) else "")
         )
     parts = [PARTS[part] for part in best[group]]
     return dict(zip(labels, parts, strict=True))

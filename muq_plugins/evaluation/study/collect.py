@@ -316,7 +316,7 @@ def describe_machine(devices: Iterable[str]) -> dict[str, str | int]:
     return {
         "processor": cpu_name(),
         "cores": os.cpu_count() or 1,
-        "device": ", ".join(names),
+        "device": ", ".join(dict.fromkeys(names)),
         "python": platform.python_version(),
         **{name: version(name) for name in PACKAGES},
     }

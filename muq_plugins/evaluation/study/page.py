@@ -525,11 +525,14 @@ def _against_base(study: Study, measure: str, name: str) -> str:
 
 
 def _cell(values: np.ndarray, decimals: int, comma: str = "") -> str:
-    """Mean ± standard deviation over seeds; "-" if there is nothing to measure."""
+    """Mean ± standard deviation over seeds; "-" if there is nothing to measure.
+
+    What is the same for every seed, such as a reference, has no deviation.
+    """
     if not len(values) or np.isnan(values).any():
         return NOTHING
     form = f"{comma}.{decimals}f"
-    if len(values) == 1:
+    if np.ptp(values) == 0:
         return f"{values.mean():{form}}"
     return _unbroken(f"{values.mean():{form}} ± {values.std(ddof=1):{form}}")
 

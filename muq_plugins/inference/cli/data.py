@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from muq_plugins.errors import UserError, nearest
+from muq_plugins.errors import UserError
 from muq_plugins.inference.cli.options import check_installation, say
 
 # As their authors state them. Hours of clips are their number times 30 s, those of
@@ -69,10 +69,7 @@ def data(
     from muq_plugins.data.open_corpora import CORPORA, LICENCES, prepare_corpus
 
     if name not in CORPORA:
-        raise UserError(
-            f"There is no corpus {name}: did you mean {nearest(name, CORPORA)}? "
-            f"`muq-plugins data` lists them."
-        )
+        raise UserError(f"There is no corpus {name}. There are {', '.join(CORPORA)}.")
     if out is None:
         raise UserError("Give --out, the folder where the music goes.")
     wanted = set(LICENCES if licences is None else licences)

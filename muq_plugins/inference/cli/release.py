@@ -93,7 +93,8 @@ def release(
         if not path.is_file():
             raise UserError(
                 f"There is no {path}, which goes into the folder: give the folder of a "
-                f"finished run, and the file of its card."
+                f"finished run of `muq-plugins train`, and the file of its card. "
+                f"Other models are written by save_pretrained(layout='transformers')."
             )
     try:
         words = Path(card).read_text(encoding="utf-8")

@@ -23,7 +23,7 @@ def runs(
         ),
     ] = False,
 ) -> int:
-    """Trainings, probes and studies below a folder, the newest first.
+    """Trainings, probes and studies (not recognition) below a folder, the newest first.
 
     One line each: its folder, its kind, whether it is finished, and the numbers that
     its report begins with. The exit code is 1 if there are folders that cannot be read.

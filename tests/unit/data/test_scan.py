@@ -10,8 +10,8 @@ import soundfile
 
 from muq_plugins.data import scan as scan_files
 from muq_plugins.data.audio import AudioCheck
-from muq_plugins.data.manifest import load_manifest
-from muq_plugins.data.scan import scan_folder
+from muq_plugins.data.manifest import PARTS, load_manifest
+from muq_plugins.data.scan import LARGEST_FRACTION, scan_folder
 from muq_plugins.errors import UserError
 from muq_plugins.inference.cli.main import main
 from tests.unit.data.recordings import encode, write_noise
@@ -230,13 +230,22 @@ def test_links_to_files_of_the_folder_count_once(music):
     assert scan(music).files == 6
 
 
-def test_files_that_change_their_parts_are_told(music, caplog):
+def test_a_folder_that_grows_keeps_its_files_in_their_parts(music, caplog):
+    def names(part):
+        entries = load_manifest(music.parent / "out" / f"{part}.json", music)
+        return {entry["wav"] for entry in entries.values()}
+
+    for number in range(40):
+        write(music / "album" / f"more {number}.wav")
     scan(music)
-    write(music / "new.wav")
-    scan(music)
+    before = {part: names(part) for part in PARTS}
+    for number in range(80):  # of so many, 8 % are usual
+        write(music / f"new {number}.wav")
+    assert scan(music).settings["valid_fraction"] == LARGEST_FRACTION
+    assert all(before[part] <= names(part) for part in PARTS)
     assert "change their parts" not in caplog.text
     scan(music, valid_fraction=0.2, test_fraction=0.2)
-    assert "--data.valid_fraction 0.15 --data.test_fraction 0.15 keeps" in caplog.text
+    assert "20% of the files are for valid, before 15%. Files change" in caplog.text
 
 
 def test_names_with_braces_and_without_utf8(music):

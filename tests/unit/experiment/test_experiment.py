@@ -245,12 +245,13 @@ def test_what_cannot_be_built_names_its_key(kept, message):
         load_hparams(text)
 
 
-def test_help_shows_the_keys_of_the_file_and_the_run_options(path, capsys):
+def test_help_says_what_the_script_does_and_can_be_told(path, capsys, monkeypatch):
+    monkeypatch.setattr(sys.modules["__main__"], "__doc__", "Makes tea.")
     with pytest.raises(SystemExit) as stop:
         load_experiment([path, "--help"])
     assert stop.value.code == 0
     output = capsys.readouterr().out
-    assert "width: 2" in output
+    assert "\nMakes tea.\n" in output and "width: 2" in output
     assert "--device\n" in output and "--budget tiny|small|full\n" in output
 
 

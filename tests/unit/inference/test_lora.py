@@ -83,8 +83,10 @@ def test_some_layers_only(encoder):
     ("arguments", "message"),
     [
         (8, "arguments of peft.LoraConfig by name.* is 8"),
-        ({"rank": 8}, "rank"),
-        ({"target_modules": ["query"]}, "query"),
+        ({"rank": 8}, "does not fit.*'rank'.*such as r and lora_alpha"),
+        ({"r": 0}, "does not fit.* 0"),
+        ({"target_modules": ["query"]}, "query.* among linear_q, linear_k"),
+        ({"layers_to_transform": [9]}, "layers_to_transform from 0 to 1"),
         (
             {"r": 2, "target_modules": ["linear_q", "pointwise_conv1"]},
             "also names conformer.*pointwise_conv1",

@@ -198,6 +198,7 @@ ADAPTED = {"lora": {"r": 2}}
         (ADAPTED, {}, "adapters of linear_q, linear_v,.*merge_lora.*as source"),
         ({}, ADAPTED, "saved without LoRA.*leave lora out.*source together with lora"),
         (ADAPTED, {"lora": {"target_modules": ["linear_k"]}}, "target_modules"),
+        (ADAPTED, {"lora": {"r": 3}}, "of rank 2, .* of rank 3: give lora r: 2"),
         (cut, {}, r"has 2 layers, this lobe 3.*layers\[:2\] before loading"),
         ({}, cut, "has 3 layers, this lobe 2.*after loading"),
         (

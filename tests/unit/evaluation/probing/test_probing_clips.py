@@ -36,6 +36,13 @@ def test_a_file_is_read(folder):
     assert csv_clips(folder / "labels.csv")[0].part is None
 
 
+def test_blanks_around_a_cell_are_no_part_of_it(folder):
+    (folder / "x.csv").write_text('path, x, y\naudio/a.wav, "b, c",d \n\naudio/b.wav\n')
+    first, second = csv_clips(folder / "x.csv")
+    assert first.labels == {"path": "audio/a.wav", "x": "b, c", "y": "d"}
+    assert second.labels == {"path": "audio/b.wav"}
+
+
 def test_paths_may_start_elsewhere_and_the_file_may_have_a_mark(folder):
     text = "\ufefffile,x\na.wav,1\n"
     (folder / "other.csv").write_text(text, encoding="utf-8")
@@ -58,6 +65,12 @@ def test_paths_may_start_elsewhere_and_the_file_may_have_a_mark(folder):
             "'audio/x.wav', 'audio/y",
         ),
         ("path\naudio/a.wav\naudio/a.wav\n", {}, "'audio/a.wav' more than once"),
+        ("path\naudio/a.wav\n./audio/a.wav\n", {}, "more than once as 'audio/a.wav'"),
+        ('path,x\na,"b\nc,d\n', {}, "line 3 cannot be read .*end of data"),
+        ('path,x\na,"b\nc",d\n', {}, "line 3: 3 cells below 2 columns"),
+        ('path,x\na,"b\nc"\n', {}, "line 3: a cell that begins with 'b' goes on"),
+        ("path,x\na,piano, solo\n", {}, "line 2: 3 cells below 2 columns"),
+        ("path,x,x\na,b,c\n", {}, "has the column 'x' more than once"),
         ("path\nlabels.csv\n", {}, "line 2: .*undecodable"),
         ("path\n" + "".join(f"{n}.wav\n" for n in range(8)), {}, "and 3 more"),
         (None, {}, "There is no file .*labels.csv"),

@@ -147,12 +147,21 @@ def test_the_same_seed_gives_the_same_parts():
         (ProbeTask("x", group="g"), list("ab") * 5, ["s"] * 10, "the same 'g', 's'"),
         (ProbeTask("x", group="g"), list("aabb"), list("ppqq"), "of another 'g'"),
         (ProbeTask("x", group="g"), list("abab"), ["p", "p", "", "q"], "have no 'g'"),
-        (ProbeTask("x"), list("abab"), None, "of another 'clip'"),
+        (ProbeTask("x"), list("abab"), None, r"tested on others\. Add clips\.$"),
+        (ProbeTask("x"), list("1234567"), None, r"Add clips\. Numbers .*own\.yaml"),
     ],
 )
 def test_mistakes(task, labels, groups, message):
     with pytest.raises(ProbeError, match=message):
         task_data(task, make_clips(labels, groups))
+
+
+def test_what_is_ignored_is_compared_as_text(caplog):
+    task = ProbeTask("x", ignore=[1, "c"])
+    data = task_data(task, make_clips(["1", "2", "3"] * 9))
+    assert data.classes == ["2", "3"]
+    assert data.notes == ["Ignored, but no clip has it: c."]
+    assert data.notes[0] in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -164,6 +173,11 @@ def test_mistakes(task, labels, groups, message):
         (["a"], "mapping with the key label"),
         ([{"label": "a", "kind": "many"}], "kind 'many'.* single, multi"),
         ([{"label": "a", "level": "high"}], "level 'high'"),
+        ([{"label": "a", "kind": "numbers"}], r"Numbers .*marble/own\.yaml"),
+        ([{"label": "a", "ignore": "b"}], r"ignore: 'b': .* such as \[b\]"),
+        ([{"label": "a", "ignore": None}], "ignore: None: it must be a list"),
+        ([{"label": "a/b"}, {"label": "a b"}], r"kept in a_b\.npz"),
+        (None, "must be a list of tasks, got None"),
     ],
 )
 def test_wrong_lists_of_tasks(tasks, message):
