@@ -71,13 +71,16 @@ def sounds(tmp_path_factory):
     return folder
 
 
-def given(folder, output):
-    """Options that name the data and the model."""
-    return [
+def given(folder, output, **other):
+    """Options that name the data and the model, and some other values."""
+    options = [
         *("--data_folder", folder / "sounds", "--source", folder / "encoder"),
         *("--data.corpus_folder", folder / "corpus"),
         *("--output_folder", folder / output, *SETTINGS),
     ]
+    for name, value in other.items():
+        options[options.index(f"--{name}") + 1] = value
+    return options
 
 
 @pytest.fixture(scope="module")
@@ -95,9 +98,8 @@ def test_it_learns_and_says_what_that_is_worth(run):
 
 
 def test_the_encoder_is_frozen_and_then_trained_by_a_run_that_goes_on(sounds):
-    folder, shorter = sounds / "shorter", given(sounds, "shorter")
-    shorter[shorter.index("--number_of_epochs") + 1] = "2"
-    recognise(*shorter)
+    folder = sounds / "shorter"
+    recognise(*given(sounds, "shorter", number_of_epochs=2))
     before, frozen = weights(sounds / "encoder"), weights(folder)
     assert all(torch.equal(before[name], frozen[name]) for name in before)
     log = (folder / "train_log.txt").read_text().splitlines()
@@ -189,9 +191,7 @@ def test_what_is_left_is_what_was_tested(sounds, tmp_path, options):
 def test_a_class_that_is_left_out_is_told(sounds, tmp_path, capsys):
     folder = make_sounds(tmp_path / "sounds", ["tone", "noise"])
     make_sounds(folder, ["harp"], number=1)
-    options = given(sounds, tmp_path / "run")
-    options[1], options[options.index("--number_of_epochs") + 1] = folder, "1"
-    recognise(*options, "--data.corpus_folder", tmp_path / "corpus")
+    recognise(*given(sounds, tmp_path / "run", data_folder=folder, number_of_epochs=1))
     for words in (capsys.readouterr().out, (tmp_path / "run/test.txt").read_text()):
         assert "not in the training part 2 times: harp (" in words
 
@@ -230,16 +230,16 @@ def test_what_could_not_be_left_as_it_was_is_refused(sounds, tmp_path, option, w
 
 
 @pytest.mark.parametrize(
-    ("option", "words"),
+    ("values", "words"),
     [
-        (["--seconds", "0.02"], r"seconds is 0\.02: a crop must last 0\.04. s"),
-        (["--seconds", "0"], "seconds is 0: give a number above 0"),
-        (["--number_of_epochs", "0"], "number_of_epochs is 0: give a number above 0"),
+        ({"seconds": 0.02}, r"seconds is 0\.02: a crop must last 0\.04. s"),
+        ({"seconds": 0}, "seconds is 0: give a number above 0"),
+        ({"number_of_epochs": 0}, "number_of_epochs is 0: give a number above 0"),
     ],
 )
-def test_what_nothing_can_be_learned_with_is_refused(sounds, tmp_path, option, words):
+def test_what_nothing_can_be_learned_with_is_refused(sounds, tmp_path, values, words):
     with pytest.raises(UserError, match=words):
-        recognise(*given(sounds, tmp_path / "run"), *option)
+        recognise(*given(sounds, tmp_path / "run", **values))
     assert not (tmp_path / "run").exists()
 
 

@@ -140,8 +140,13 @@ def test_the_same_seed_gives_the_same_parts():
 @pytest.mark.parametrize(
     ("task", "labels", "groups", "message"),
     [
-        (ProbeTask("y"), list("ab") * 5, None, "No clip has the label 'y'; the near"),
-        (ProbeTask("x", group="h"), list("ab") * 5, None, "label 'h'; the nearest"),
+        (
+            ProbeTask("y"),
+            list("ab") * 5,
+            None,
+            r"the label 'y'\. There are: g",
+        ),
+        (ProbeTask("x", group="h"), list("ab") * 5, None, r"the label 'h'\. There"),
         (ProbeTask("x"), list("aaaa"), None, "one class only: 'a' on all 4 clips"),
         (ProbeTask("x"), ["", None], None, "No usable clip has the label 'x'"),
         (ProbeTask("x", group="g"), list("ab") * 5, ["s"] * 10, "the same 'g', 's'"),
