@@ -146,22 +146,6 @@ class ConstantQ(Standardised):
     def forward(
         self, wavs: Tensor, wav_lens: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Computes the magnitudes.
-
-        Arguments
-        ---------
-        wavs : Tensor
-            Waveforms (batch, samples) at `sample_rate`, -1..1.
-        wav_lens : Tensor or None
-            Relative lengths (batch,); None when nothing is padded.
-
-        Returns
-        -------
-        feats : Tensor
-            (batch, samples // hop_length, num_bins) float32 at `frame_rate`.
-        lens : Tensor
-            Relative lengths (batch,) in frames.
-        """
         check_wavs(wavs, wav_lens)
         lengths = absolute_lengths(wav_lens, wavs.shape[1], wavs.shape[0])
         mask = length_mask(lengths, wavs.shape[1], wavs.device)

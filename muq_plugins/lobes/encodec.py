@@ -11,6 +11,7 @@ import logging
 import torch
 from torch import Tensor, nn
 
+from muq_plugins.lobes.features import Features
 from muq_plugins.lobes.finite import check_wavs, check_weights
 from muq_plugins.lobes.lengths import absolute_lengths, relative_lengths
 from muq_plugins.lobes.parts import part
@@ -29,11 +30,12 @@ ENCODEC_24KHZ = "facebook/encodec_24khz"
 
 
 @part
-class EncodecFeatures(nn.Module):
+class EncodecFeatures(Features):
     """What EnCodec's encoder makes of a waveform, before its codebooks.
 
     The encoder hears only the past, so padding after a clip cannot change its
-    frames; a frame that the clip does not fill is dropped.
+    frames; a frame that the clip does not fill is dropped. It works in float32 whatever
+    the precision around it.
 
     Arguments
     ---------
@@ -70,22 +72,6 @@ class EncodecFeatures(nn.Module):
     def forward(
         self, wavs: Tensor, wav_lens: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Encodes waveforms, in float32 whatever the precision around it.
-
-        Arguments
-        ---------
-        wavs : Tensor
-            Waveforms (batch, samples) at `sample_rate`, -1..1.
-        wav_lens : Tensor or None
-            Relative lengths (batch,); None when nothing is padded.
-
-        Returns
-        -------
-        feats : Tensor
-            (batch, samples // hop_length, size) float32 at `frame_rate`.
-        lens : Tensor
-            Relative lengths (batch,) in frames.
-        """
         check_wavs(wavs, wav_lens)
         lengths = absolute_lengths(wav_lens, wavs.shape[1], wavs.shape[0])
         if lengths is not None:

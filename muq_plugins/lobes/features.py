@@ -1,9 +1,4 @@
-"""Features: what a target quantizes and what an encoder listens to.
-
-Every class here follows the Features contract: ``feats, lens = features(wavs,
-wav_lens)`` with feats (batch, frames, size) and relative lens (batch,), and the
-attributes ``sample_rate``, ``frame_rate`` and ``output_size``.
-"""
+"""Features: what a target quantizes and what an encoder listens to."""
 
 from __future__ import annotations
 
@@ -17,7 +12,37 @@ from muq_plugins.lobes.lengths import absolute_lengths, relative_lengths
 from muq_plugins.lobes.parts import attribute, part
 
 
-class Standardised(nn.Module):
+class Features(nn.Module):
+    """The Features contract; what follows it need not be of this class.
+
+    ``feats, lens = features(wavs, wav_lens)``, with the attributes ``sample_rate``,
+    ``frame_rate`` and ``output_size``, and ``config``: all that decides what is
+    computed and that the weights do not show.
+    """
+
+    def forward(
+        self, wavs: Tensor, wav_lens: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Computes the features.
+
+        Arguments
+        ---------
+        wavs : Tensor
+            Waveforms (batch, samples) at `sample_rate`, -1..1.
+        wav_lens : Tensor or None
+            Relative lengths (batch,); None when nothing is padded.
+
+        Returns
+        -------
+        feats : Tensor
+            (batch, frames, output_size) at `frame_rate`.
+        lens : Tensor
+            Relative lengths (batch,) in frames.
+        """
+        raise NotImplementedError
+
+
+class Standardised(Features):
     """Features that one mean and one deviation standardise, measured on a corpus.
 
     They are buffers, saved with the weights, and the arguments ``mean`` and ``std``.
@@ -68,7 +93,7 @@ class Standardised(nn.Module):
 
 
 @part
-class StackedFrames(nn.Module):
+class StackedFrames(Features):
     """Concatenates consecutive frames of other features.
 
     MuQ quantizes 4 stacked mel frames: 100 Hz x 128 becomes 25 Hz x 512, with
@@ -106,22 +131,6 @@ class StackedFrames(nn.Module):
     def forward(
         self, wavs: Tensor, wav_lens: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Computes the inner features and stacks them.
-
-        Arguments
-        ---------
-        wavs : Tensor
-            Waveforms (batch, samples) at `sample_rate`.
-        wav_lens : Tensor or None
-            Relative lengths (batch,); None when nothing is padded.
-
-        Returns
-        -------
-        feats : Tensor
-            (batch, frames // num_frames, num_frames * size).
-        lens : Tensor
-            Relative lengths (batch,) in stacked frames.
-        """
         feats, lens = self.features(wavs, wav_lens)
         lengths = absolute_lengths(lens, feats.shape[1], feats.shape[0])
         if lengths is not None:
@@ -156,7 +165,7 @@ class StackedFrames(nn.Module):
 
 
 @part
-class KeptFrames(nn.Module):
+class KeptFrames(Features):
     """Keeps the first of every few frames of other features.
 
     It brings features down to the rate of the student and says so: the rate it
@@ -197,22 +206,6 @@ class KeptFrames(nn.Module):
     def forward(
         self, wavs: Tensor, wav_lens: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Computes the inner features and leaves most frames out.
-
-        Arguments
-        ---------
-        wavs : Tensor
-            Waveforms (batch, samples) at `sample_rate`.
-        wav_lens : Tensor or None
-            Relative lengths (batch,); None when nothing is padded.
-
-        Returns
-        -------
-        feats : Tensor
-            (batch, frames // every, size).
-        lens : Tensor
-            Relative lengths (batch,) in kept frames.
-        """
         feats, lens = self.features(wavs, wav_lens)
         lengths = absolute_lengths(lens, feats.shape[1], feats.shape[0])
         if lengths is not None:
@@ -223,16 +216,16 @@ class KeptFrames(nn.Module):
 
 
 @part(unsaved=("encoder",))
-class TeacherFeatures(nn.Module):
+class TeacherFeatures(Features):
     """The output of one block of a frozen encoder (MuQ_iter, arXiv 2501.01108).
 
     Or the mean of the outputs of several blocks.
 
-    Follows the Features contract. The teacher is used, not owned: it is no submodule,
-    so that its weights are neither trained, nor saved again with each tokenizer and
-    checkpoint, nor given other log-mel statistics. Instead the ``config`` names it by
-    its fingerprint. It always hears audio in evaluation mode, in float32 whatever the
-    precision around it, so that codes do not depend on who computes them.
+    The teacher is used, not owned: it is no submodule, so that its weights are neither
+    trained, nor saved again with each tokenizer and checkpoint, nor given other log-mel
+    statistics. Instead the ``config`` names it by its fingerprint. It always hears
+    audio in evaluation mode, in float32 whatever the precision around it, so that codes
+    do not depend on who computes them.
 
     Blocks are counted from 1 as in the paper: ``layer=10`` is ``hidden_states[10]``,
     the output of the tenth block; ``hidden_states[0]``, what comes out of the front
@@ -301,22 +294,6 @@ class TeacherFeatures(nn.Module):
     def forward(
         self, wavs: Tensor, wav_lens: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Computes the latents.
-
-        Arguments
-        ---------
-        wavs : Tensor
-            Waveforms (batch, samples) at `sample_rate`, -1..1.
-        wav_lens : Tensor or None
-            Relative lengths (batch,); None when nothing is padded.
-
-        Returns
-        -------
-        feats : Tensor
-            (batch, frames, width) float32 at `frame_rate`.
-        lens : Tensor
-            Relative lengths (batch,) in frames.
-        """
         with torch.autocast(wavs.device.type, enabled=False):
             out = self._teacher[0](wavs, wav_lens)
         states = [out.hidden_states[layer] for layer in self.layers]

@@ -6,10 +6,10 @@ from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from torchaudio import functional as AF
 
-from muq_plugins.lobes.features import Standardised
+from muq_plugins.lobes.features import Features, Standardised
 from muq_plugins.lobes.finite import check_wavs
 from muq_plugins.lobes.lengths import absolute_lengths, relative_lengths
 from muq_plugins.lobes.parts import part
@@ -23,7 +23,7 @@ MSD_MEAN = 6.768444971712967
 MSD_STD = 18.417922652295623
 
 
-class MelDecibels(nn.Module):
+class MelDecibels(Features):
     """Mel spectrogram in dB, the first half of several features.
 
     It equals ``torchaudio.transforms.MelSpectrogram`` (periodic Hann window,
@@ -179,22 +179,6 @@ class LogMel(Standardised, MelDecibels):
     def forward(
         self, wavs: Tensor, wav_lens: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Computes the normalised log-mel spectrogram.
-
-        Arguments
-        ---------
-        wavs : Tensor
-            Waveforms (batch, samples) at `sample_rate`, -1..1.
-        wav_lens : Tensor or None
-            Relative lengths (batch,); None when nothing is padded.
-
-        Returns
-        -------
-        feats : Tensor
-            (batch, frames, n_mels) float32 at `frame_rate`.
-        lens : Tensor
-            Relative lengths (batch,) in frames.
-        """
         feats = self.standardise(self.decibels(wavs, wav_lens))
         lengths = self.frame_lengths(wavs, wav_lens)
         return feats, relative_lengths(lengths, feats.shape[1], feats, wav_lens)
@@ -257,22 +241,6 @@ class Mfcc(MelDecibels):
     def forward(
         self, wavs: Tensor, wav_lens: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Computes coefficients, deltas and delta-deltas.
-
-        Arguments
-        ---------
-        wavs : Tensor
-            Waveforms (batch, samples) at `sample_rate`, -1..1.
-        wav_lens : Tensor or None
-            Relative lengths (batch,); None when nothing is padded.
-
-        Returns
-        -------
-        feats : Tensor
-            (batch, frames, 3 * num_coefficients) float32 at `frame_rate`.
-        lens : Tensor
-            Relative lengths (batch,) in frames.
-        """
         lengths = self.frame_lengths(wavs, wav_lens)
         decibels = self.decibels(wavs, wav_lens)
         with torch.autocast(wavs.device.type, enabled=False):

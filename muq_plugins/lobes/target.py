@@ -36,7 +36,40 @@ class Frozen(nn.Module):
         return super().train(False)
 
 
-class Target(Frozen):
+class CodeTarget(nn.Module):
+    """The Target contract; what follows it need not be of this class.
+
+    ``codes = target(wavs, wav_lens, crops)``, with the attributes ``sample_rate``,
+    ``frame_rate``, ``num_codebooks`` and ``codebook_size``.
+    """
+
+    def forward(
+        self,
+        wavs: Tensor,
+        wav_lens: Tensor | None = None,
+        crops: Crops | None = None,
+    ) -> Tensor:
+        """Computes the codes.
+
+        Arguments
+        ---------
+        wavs : Tensor
+            Clean waveforms (batch, samples).
+        wav_lens : Tensor or None
+            Relative lengths (batch,); None when nothing is padded.
+        crops : Crops or None
+            Which crops these are, for a target that looks its codes up; those that
+            hear the waveforms need not know.
+
+        Returns
+        -------
+        Tensor
+            Codes (batch, frames, num_codebooks) int64; -1 beyond the end of a clip.
+        """
+        raise NotImplementedError
+
+
+class Target(CodeTarget, Frozen):
     """Frozen features and quantizer: ``codes = target(wavs, wav_lens)``.
 
     It never trains: no parameter wants a gradient, so that no optimizer and no
@@ -84,22 +117,6 @@ class Target(Frozen):
         wav_lens: Tensor | None = None,
         crops: Crops | None = None,
     ) -> Tensor:
-        """Computes the codes.
-
-        Arguments
-        ---------
-        wavs : Tensor
-            Clean waveforms (batch, samples).
-        wav_lens : Tensor or None
-            Relative lengths (batch,); None when nothing is padded.
-        crops : Crops or None
-            Which crops these are; this target hears them and need not know.
-
-        Returns
-        -------
-        Tensor
-            Codes (batch, frames, N) int64; -1 beyond the end of a clip.
-        """
         feats, lens = self.features(wavs, wav_lens)
         check_computed(feats, self.features)
         codes = self.quantizer.encode(feats)
@@ -129,14 +146,14 @@ def untrained_parts(target: nn.Module) -> list[str]:
     return list(dict.fromkeys([*found, *told]))
 
 
-class ResampledTarget(nn.Module):
+class ResampledTarget(CodeTarget):
     """Brings the codes of a target to another frame rate, without changing any.
 
     Of a faster target, the codes of all its frames within a new one stand side by side
     as those of so many more codebooks: EnCodec's 8 codebooks at 75 Hz are 24 at 25 Hz,
-    first those of the first frame. Frames left over at the end are dropped. Codes of a
-    slower one are repeated. To use fewer codes instead, leave frames out where the
-    features are made, with `KeptFrames`.
+    first those of the first frame. Frames left over at the end are dropped, and one
+    that a clip does not fill is -1. Codes of a slower one are repeated. To use fewer
+    codes instead, leave frames out where the features are made, with `KeptFrames`.
 
     Arguments
     ---------
@@ -185,22 +202,6 @@ class ResampledTarget(nn.Module):
         wav_lens: Tensor | None = None,
         crops: Crops | None = None,
     ) -> Tensor:
-        """Computes the codes.
-
-        Arguments
-        ---------
-        wavs : Tensor
-            Clean waveforms (batch, samples).
-        wav_lens : Tensor or None
-            Relative lengths (batch,); None when nothing is padded.
-        crops : Crops or None
-            Which crops these are, for a target that looks its codes up.
-
-        Returns
-        -------
-        Tensor
-            Codes (batch, frames, N) int64; -1 where a clip does not fill a frame.
-        """
         codes = self.target(wavs, wav_lens, crops)
         frames = codes.shape[1] // self.folded
         codes = codes[:, : frames * self.folded]
@@ -210,11 +211,12 @@ class ResampledTarget(nn.Module):
         return codes.repeat_interleave(self.repeated, dim=1)
 
 
-class MultiViewTarget(nn.Module):
+class MultiViewTarget(CodeTarget):
     """Several targets at once: the student predicts the codes of all of them.
 
     OMAR-RQ predicts random projections of several features. To everything else
-    this is one target whose codebooks are those of the views, one after another.
+    this is one target whose codebooks are those of the views, one after another. A
+    clip ends where it does in any of them.
 
     Arguments
     ---------
@@ -262,23 +264,6 @@ class MultiViewTarget(nn.Module):
         wav_lens: Tensor | None = None,
         crops: Crops | None = None,
     ) -> Tensor:
-        """Computes the codes of all views.
-
-        Arguments
-        ---------
-        wavs : Tensor
-            Clean waveforms (batch, samples).
-        wav_lens : Tensor or None
-            Relative lengths (batch,); None when nothing is padded.
-        crops : Crops or None
-            Which crops these are; this target hears them and need not know.
-
-        Returns
-        -------
-        Tensor
-            Codes (batch, frames, N of all views) int64; -1 beyond the end of a clip
-            in any of them.
-        """
         codes = [view(wavs, wav_lens, crops) for view in self.views]
         # A clip may end inside its last frame, which not all features round alike.
         frames = min(part.shape[1] for part in codes)

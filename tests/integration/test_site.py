@@ -36,6 +36,9 @@ def test_the_site_is_whole(tmp_path):
             assert f'id="muq_plugins.{package}.{name}"' in pages, name
     # SpeechBrain's names of sections are understood.
     assert "Parameters:</span>" in pages and ">Arguments<" not in pages
+    # What a contract says is read at every part that follows it.
+    targets = (tmp_path / "site" / "api" / "targets.html").read_text()
+    assert targets.count("Which crops these are") == 3
     reports = (tmp_path / "site" / "reports.html").read_text()
     for study in (ROOT / "docs" / "results").glob("*/study.json"):
         assert f"docs/results/{study.parent.name}/report.html" in reports

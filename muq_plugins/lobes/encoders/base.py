@@ -1,4 +1,4 @@
-"""What encoders give, frames that are aligned with it, and another frame rate."""
+"""The Encoder contract, frames that are aligned with it, and another frame rate."""
 
 from __future__ import annotations
 
@@ -53,8 +53,36 @@ class EncoderOutput:
         return f"EncoderOutput({len(self.hidden_states)} hidden states of {shape})"
 
 
+class Encoder(nn.Module):
+    """The Encoder contract; what follows it need not be of this class.
+
+    ``out = encoder(wavs, wav_lens)``. The attributes ``sample_rate``, ``frame_rate``,
+    ``width``, ``num_layers`` and ``min_samples`` (the shortest clip) say what goes in
+    and out; ``config`` holds the arguments that build the same encoder again, and
+    ``features`` the log-mel spectrogram in it, or None. Padded frames never influence
+    the others.
+    """
+
+    def forward(self, wavs: Tensor, wav_lens: Tensor | None = None) -> EncoderOutput:
+        """Encodes waveforms.
+
+        Arguments
+        ---------
+        wavs : Tensor
+            (batch, samples) at `sample_rate`, -1..1.
+        wav_lens : Tensor or None
+            Relative lengths (batch,); None when nothing is padded.
+
+        Returns
+        -------
+        EncoderOutput
+            Hidden states at `frame_rate`; frames beyond a clip are zero.
+        """
+        raise NotImplementedError
+
+
 @part
-class ResampledEncoder(nn.Module):
+class ResampledEncoder(Encoder):
     """Brings the hidden states of an encoder to the frame rate of a target.
 
     If the old rate is a multiple of the new one, each new frame is the average of a
@@ -118,20 +146,6 @@ class ResampledEncoder(nn.Module):
         return self.encoder.features
 
     def forward(self, wavs: Tensor, wav_lens: Tensor | None = None) -> EncoderOutput:
-        """Encodes waveforms.
-
-        Arguments
-        ---------
-        wavs : Tensor
-            (batch, samples) at `sample_rate`, -1..1.
-        wav_lens : Tensor or None
-            Relative lengths (batch,); None when nothing is padded.
-
-        Returns
-        -------
-        EncoderOutput
-            Hidden states at `frame_rate`; frames beyond a clip are zero.
-        """
         out = self.encoder(wavs, wav_lens)
         batch, frames, _ = out.last_hidden_state.shape
         lengths = absolute_lengths(out.lens, frames, batch)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from muq_plugins.lobes.conformer import Conformer
-from muq_plugins.lobes.encoders.base import EncoderOutput, encoder_output
+from muq_plugins.lobes.encoders.base import Encoder, EncoderOutput, encoder_output
 from muq_plugins.lobes.front_end import ResidualFrontEnd
 from muq_plugins.lobes.lengths import absolute_lengths
 from muq_plugins.lobes.mel import LogMel
@@ -15,7 +15,7 @@ from muq_plugins.lobes.parts import part
 
 
 @part
-class MuQEncoder(nn.Module):
+class MuQEncoder(Encoder):
     """Log-mel, residual 2-D convolutions and a conformer (arXiv 2501.01108).
 
     Follows the Encoder contract: ``out = encoder(wavs, wav_lens)`` with the
@@ -120,20 +120,6 @@ class MuQEncoder(nn.Module):
         self.min_samples = n_fft // 2 + 1  # the shortest clip that can be reflected
 
     def forward(self, wavs: Tensor, wav_lens: Tensor | None = None) -> EncoderOutput:
-        """Encodes waveforms.
-
-        Arguments
-        ---------
-        wavs : Tensor
-            (batch, samples) at `sample_rate`, -1..1.
-        wav_lens : Tensor or None
-            Relative lengths (batch,); None when nothing is padded.
-
-        Returns
-        -------
-        EncoderOutput
-            Hidden states at `frame_rate`; frames beyond a clip are zero.
-        """
         mel, lens = self.features(wavs, wav_lens)
         return self.encode(mel, None if wav_lens is None else lens)
 

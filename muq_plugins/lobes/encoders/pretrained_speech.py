@@ -15,7 +15,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from muq_plugins.lobes.encoders.base import EncoderOutput, centre_frames, encoder_output
+from muq_plugins.lobes.encoders.base import (
+    Encoder,
+    EncoderOutput,
+    centre_frames,
+    encoder_output,
+)
 from muq_plugins.lobes.finite import check_wavs, check_weights
 from muq_plugins.lobes.lengths import absolute_lengths, resample_clips
 from muq_plugins.lobes.parts import part
@@ -26,7 +31,7 @@ KINDS = ("hubert", "wav2vec2", "wavlm")
 
 
 @part
-class PretrainedSpeechEncoder(nn.Module):
+class PretrainedSpeechEncoder(Encoder):
     """HuBERT, wav2vec 2.0 or WavLM as an encoder of music.
 
     Waveforms are resampled to the 16 kHz that the model knows, padded so that each of
@@ -134,20 +139,6 @@ class PretrainedSpeechEncoder(nn.Module):
         return self
 
     def forward(self, wavs: Tensor, wav_lens: Tensor | None = None) -> EncoderOutput:
-        """Encodes waveforms.
-
-        Arguments
-        ---------
-        wavs : Tensor
-            (batch, samples) at `sample_rate`, -1..1.
-        wav_lens : Tensor or None
-            Relative lengths (batch,); None when nothing is padded.
-
-        Returns
-        -------
-        EncoderOutput
-            Hidden states at `frame_rate`; frames beyond a clip are zero.
-        """
         check_wavs(wavs, wav_lens)
         wavs, wav_lens = resample_clips(
             wavs, wav_lens, self.sample_rate, self.model_rate

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from muq_plugins.lobes.encoders.base import EncoderOutput, encoder_output
+from muq_plugins.lobes.encoders.base import Encoder, EncoderOutput, encoder_output
 from muq_plugins.lobes.front_end import ResidualFrontEnd
 from muq_plugins.lobes.lengths import absolute_lengths, length_mask
 from muq_plugins.lobes.linear import Linear
@@ -21,7 +21,7 @@ from muq_plugins.lobes.parts import part
 MIXINGS = {"attention": "RelPosMHAXL", "summary": "regularMHA"}
 
 
-class _SpectrogramEncoder(nn.Module):
+class _SpectrogramEncoder(Encoder):
     """Log-mel, residual 2-D convolutions and blocks of SpeechBrain."""
 
     def __init__(
@@ -101,20 +101,6 @@ class _SpectrogramEncoder(nn.Module):
         raise NotImplementedError
 
     def forward(self, wavs: Tensor, wav_lens: Tensor | None = None) -> EncoderOutput:
-        """Encodes waveforms.
-
-        Arguments
-        ---------
-        wavs : Tensor
-            (batch, samples) at `sample_rate`, -1..1.
-        wav_lens : Tensor or None
-            Relative lengths (batch,); None when nothing is padded.
-
-        Returns
-        -------
-        EncoderOutput
-            Hidden states at `frame_rate`; frames beyond a clip are zero.
-        """
         mel, lens = self.features(wavs, wav_lens)
         return self.encode(mel, None if wav_lens is None else lens)
 

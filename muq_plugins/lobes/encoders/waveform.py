@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
 from muq_plugins.lobes.encoders.base import (
+    Encoder,
     EncoderOutput,
     centre_frames,
     encoder_output,
@@ -23,14 +24,15 @@ from muq_plugins.lobes.parts import part
 
 
 @part
-class WaveformTransformer(nn.Module):
+class WaveformTransformer(Encoder):
     """Convolutions over the waveform, then a transformer (HuBERT, arXiv 2106.07447).
 
     The convolutions are SpeechBrain's ``W2VLatentExtractor``, the transformer its
     ``TransformerEncoder`` with the normalisation before each block. Follows the Encoder
     contract; padded frames never influence the others, and are zero in the output.
     The convolutions set the frame rate: the sample rate over the product of the
-    strides, by default 24000 / 960 = 25 Hz.
+    strides, by default 24000 / 960 = 25 Hz. A clip has ``ceil(samples / hop_length)``
+    frames.
 
     Arguments
     ---------
@@ -139,21 +141,6 @@ class WaveformTransformer(nn.Module):
         self.min_samples = self.hop_length
 
     def forward(self, wavs: Tensor, wav_lens: Tensor | None = None) -> EncoderOutput:
-        """Encodes waveforms.
-
-        Arguments
-        ---------
-        wavs : Tensor
-            (batch, samples) at `sample_rate`, -1..1.
-        wav_lens : Tensor or None
-            Relative lengths (batch,); None when nothing is padded.
-
-        Returns
-        -------
-        EncoderOutput
-            Hidden states at `frame_rate`, of which a clip has
-            ``ceil(samples / hop_length)``; frames beyond a clip are zero.
-        """
         check_wavs(wavs, wav_lens)
         lengths = absolute_lengths(wav_lens, wavs.shape[1], wavs.shape[0])
         heard = length_mask(lengths, wavs.shape[1], wavs.device)

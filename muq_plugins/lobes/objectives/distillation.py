@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from muq_plugins.lobes.features import Features
 from muq_plugins.lobes.finite import check_computed
 from muq_plugins.lobes.lengths import frames_inside, most_precise
 from muq_plugins.lobes.linear import Linear
@@ -170,8 +171,8 @@ class Distillation(VectorRegression):
         return found
 
 
-class TowerFeatures(nn.Module):
-    """The vectors of a frozen audio tower, one for each clip.
+class TowerFeatures(Features):
+    """The unit vectors of a frozen audio tower, one for each clip.
 
     Follows the Features contract, but for the frames: there is one, the clip. As in
     `TeacherFeatures`, the tower is used, not owned, and hears audio in float32.
@@ -209,22 +210,6 @@ class TowerFeatures(nn.Module):
     def forward(
         self, wavs: Tensor, wav_lens: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Computes the vectors.
-
-        Arguments
-        ---------
-        wavs : Tensor
-            Waveforms (batch, samples) at `sample_rate`, -1..1.
-        wav_lens : Tensor or None
-            Relative lengths (batch,); None when nothing is padded.
-
-        Returns
-        -------
-        feats : Tensor
-            Unit vectors (batch, 1, latent_width).
-        lens : Tensor
-            Ones (batch,): the one vector is of the whole clip.
-        """
         with torch.autocast(wavs.device.type, enabled=False):
             vectors = self._teacher[0](wavs, wav_lens)
         return vectors[:, None], torch.ones(len(wavs))
