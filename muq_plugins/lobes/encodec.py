@@ -7,6 +7,7 @@ imported when it is used.
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
@@ -15,14 +16,7 @@ from muq_plugins.lobes.features import Features
 from muq_plugins.lobes.finite import check_wavs, check_weights
 from muq_plugins.lobes.lengths import absolute_lengths, relative_lengths
 from muq_plugins.lobes.parts import part
-from muq_plugins.lobes.quantizers.base import (
-    Quantizer,
-    QuantizerOutput,
-    check_decodable,
-    decoding_errors,
-    nearest_centres,
-    private_randomness,
-)
+from muq_plugins.lobes.quantizers.base import ResidualCentres, private_randomness
 
 logger = logging.getLogger(__name__)
 
@@ -84,7 +78,7 @@ class EncodecFeatures(Features):
 
 
 @part
-class EncodecQuantizer(Quantizer):
+class EncodecQuantizer(ResidualCentres):
     """The residual codebooks of EnCodec, frozen (arXiv 2210.13438).
 
     Arguments
@@ -122,60 +116,8 @@ class EncodecQuantizer(Quantizer):
         codebooks = [level.codebook.embed for level in levels[:num_codebooks]]
         self.register_buffer("codebooks", torch.stack(codebooks).float())
 
-    def encode(self, feats: Tensor) -> Tensor:
-        """Chooses the codes of what the codec's encoder gives.
-
-        In float32 whatever the precision around it.
-        """
-        residual, codes = feats.float(), []
-        for codebook in self.codebooks:
-            codes.append(nearest_centres(residual, codebook))
-            residual = residual - codebook[codes[-1]]
-        return torch.stack(codes, dim=-1)
-
-    def decode(self, codes: Tensor) -> Tensor:
-        """Sums what the codes stand for.
-
-        Arguments
-        ---------
-        codes : Tensor
-            (..., n) int64; with n < N only the first n levels are decoded.
-
-        Returns
-        -------
-        Tensor
-            What the codec's decoder would get (..., input_size).
-
-        Raises
-        ------
-        ValueError
-            If there are more codes per frame than levels.
-        """
-        check_decodable(codes, self.num_codebooks)
-        levels = zip(self.codebooks, codes.unbind(-1), strict=False)
-        return torch.stack([codebook[code] for codebook, code in levels]).sum(0)
-
-    def forward(self, feats: Tensor) -> QuantizerOutput:
-        """Quantizes; there is nothing to train.
-
-        Arguments
-        ---------
-        feats : Tensor
-            Output of the codec's encoder (..., input_size).
-
-        Returns
-        -------
-        QuantizerOutput
-            Codes, what they stand for, a loss of zero and the error by level.
-        """
-        codes = self.encode(feats)
-        return QuantizerOutput(
-            codes=codes,
-            quantized=self.decode(codes),
-            loss=feats.new_zeros(()),
-            terms={},
-            level_errors=decoding_errors(self, feats, codes),
-        )
+    def levels(self) -> Iterable[Tensor]:
+        return self.codebooks
 
 
 def _load(source: str | None) -> nn.Module:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -105,8 +105,86 @@ class Quantizer(nn.Module):
         """
         raise NotImplementedError
 
+    def forward(self, feats: Tensor) -> QuantizerOutput:
+        """Quantizes; gradients pass straight through what is trained.
+
+        Arguments
+        ---------
+        feats : Tensor
+            Feature vectors (..., input_size).
+
+        Returns
+        -------
+        QuantizerOutput
+            Codes, what they stand for, the loss and the errors of decoding.
+        """
+        return super().forward(feats)  # tells which class has none
+
     def after_update(self) -> None:
         """Called once after each optimizer update; nothing to do by default."""
+
+
+class DecodableQuantizer(Quantizer):
+    """One whose codes stand for vectors: others have no ``decode`` at all."""
+
+    def decode(self, codes: Tensor) -> Tensor:
+        """Turns codes back into feature vectors.
+
+        Arguments
+        ---------
+        codes : Tensor
+            (..., n) int64; with n < N only those of the first n codebooks.
+
+        Returns
+        -------
+        Tensor
+            Feature vectors (..., input_size), the sums of what the codes stand for.
+
+        Raises
+        ------
+        ValueError
+            If there are more codes per frame than codebooks.
+        """
+        if not 1 <= codes.shape[-1] <= self.num_codebooks:
+            raise ValueError(
+                f"Cannot decode {codes.shape[-1]} codes per frame: this quantizer "
+                f"has {self.num_codebooks} codebooks."
+            )
+        return self._decode(codes)
+
+    def _decode(self, codes: Tensor) -> Tensor:
+        """The same for codes of no more codebooks than there are."""
+        raise NotImplementedError
+
+
+class ResidualCentres(DecodableQuantizer):
+    """Levels of fixed centres: each quantizes what those before it have left over."""
+
+    def levels(self) -> Iterable[Tensor]:
+        """The centres (V, input_size) of each level."""
+        raise NotImplementedError
+
+    def encode(self, feats: Tensor) -> Tensor:
+        """Chooses the closest centres, in float32 whatever the precision around it."""
+        codes, left = [], feats.float()
+        for centres in self.levels():
+            codes.append(nearest_centres(left, centres))
+            left = left - centres[codes[-1]]
+        return torch.stack(codes, dim=-1)
+
+    def _decode(self, codes: Tensor) -> Tensor:
+        levels = zip(self.levels(), codes.unbind(-1), strict=False)
+        return torch.stack([centres[code] for centres, code in levels]).sum(0)
+
+    def forward(self, feats: Tensor) -> QuantizerOutput:
+        codes = self.encode(feats)
+        return QuantizerOutput(
+            codes=codes,
+            quantized=self.decode(codes),
+            loss=feats.new_zeros(()),
+            terms={},
+            level_errors=decoding_errors(self, feats, codes),
+        )
 
 
 @part
@@ -158,18 +236,7 @@ class VirtualCodes(Quantizer):
         return self.quantizer.encode(feats)
 
     def forward(self, feats: Tensor) -> QuantizerOutput:
-        """Quantizes.
-
-        Arguments
-        ---------
-        feats : Tensor
-            Feature vectors (..., input_size).
-
-        Returns
-        -------
-        QuantizerOutput
-            That of the quantizer.
-        """
+        """Lets the quantizer quantize."""
         return self.quantizer(feats)
 
     def after_update(self) -> None:
@@ -214,17 +281,10 @@ def nearest_centres(vectors: Tensor, centres: Tensor) -> Tensor:
     return torch.cat(found).reshape(vectors.shape[:-1])
 
 
-def check_decodable(codes: Tensor, num_codebooks: int) -> None:
-    """Refuses codes of more codebooks than there are."""
-    if not 1 <= codes.shape[-1] <= num_codebooks:
-        raise ValueError(
-            f"Cannot decode {codes.shape[-1]} codes per frame: this quantizer "
-            f"has {num_codebooks} codebooks."
-        )
-
-
 @torch.no_grad()
-def decoding_errors(quantizer: Quantizer, feats: Tensor, codes: Tensor) -> Tensor:
+def decoding_errors(
+    quantizer: DecodableQuantizer, feats: Tensor, codes: Tensor
+) -> Tensor:
     """Measures what is lost when only the first codes of each vector are decoded."""
     errors = [feats.abs().mean()] + [
         (feats - quantizer.decode(codes[..., : level + 1])).abs().mean()

@@ -11,9 +11,8 @@ from torch import Tensor
 from muq_plugins.lobes.linear import Linear
 from muq_plugins.lobes.parts import part
 from muq_plugins.lobes.quantizers.base import (
-    Quantizer,
+    DecodableQuantizer,
     QuantizerOutput,
-    check_decodable,
     decoding_errors,
     private_randomness,
 )
@@ -24,7 +23,7 @@ MARGIN = 1e-3
 
 
 @part
-class FiniteScalarQuantization(Quantizer):
+class FiniteScalarQuantization(DecodableQuantizer):
     """Rounds each value of a small projection (FSQ, arXiv 2309.15505).
 
     A trained projection brings a vector down to a few values; each is bounded by
@@ -32,7 +31,8 @@ class FiniteScalarQuantization(Quantizer):
     one group of values, so its codebook is implied and every entry is in reach.
     With several codebooks there are as many groups side by side, and a vector is
     the sum of what they stand for. There is no auxiliary loss: gradients pass the
-    rounding straight through.
+    rounding straight through. Where only the codes of the first groups are decoded, the
+    others count as zero.
 
     Arguments
     ---------
@@ -102,45 +102,13 @@ class FiniteScalarQuantization(Quantizer):
         with torch.autocast(feats.device.type, enabled=False):
             return self._index(self._bounded(feats.float()).round())
 
-    def decode(self, codes: Tensor) -> Tensor:
-        """Turns codes back into feature vectors.
-
-        Arguments
-        ---------
-        codes : Tensor
-            (..., n) int64; with n < N only the first n groups are decoded, and the
-            others count as zero.
-
-        Returns
-        -------
-        Tensor
-            Feature vectors (..., input_size).
-
-        Raises
-        ------
-        ValueError
-            If there are more codes per frame than groups.
-        """
-        check_decodable(codes, self.num_codebooks)
+    def _decode(self, codes: Tensor) -> Tensor:
         with torch.autocast(codes.device.type, enabled=False):
             values = self._scaled(codes).flatten(-2)
             missing = self.out_proj.in_features - values.shape[-1]
             return self.out_proj(F.pad(values, (0, missing)))
 
     def forward(self, feats: Tensor) -> QuantizerOutput:
-        """Quantizes with a straight-through gradient.
-
-        Arguments
-        ---------
-        feats : Tensor
-            Feature vectors (..., input_size).
-
-        Returns
-        -------
-        QuantizerOutput
-            Codes, reconstruction, a loss of zero (the error of the reconstruction
-            trains the projections) and the error with the first groups decoded.
-        """
         with torch.autocast(feats.device.type, enabled=False):
             feats = feats.float()
             bounded = self._bounded(feats)

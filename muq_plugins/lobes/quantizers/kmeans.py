@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor
 
 from muq_plugins.lobes.finite import refuse_unless
 from muq_plugins.lobes.parts import part
-from muq_plugins.lobes.quantizers.base import (
-    Quantizer,
-    QuantizerOutput,
-    check_decodable,
-    decoding_errors,
-    nearest_centres,
-)
+from muq_plugins.lobes.quantizers.base import ResidualCentres
 
 
 @part
-class KMeans(Quantizer):
+class KMeans(ResidualCentres):
     """The closest of some centres (HuBERT, arXiv 2106.07447), level after level.
 
     Each level quantizes what the ones before it have left over. Centres are fitted to a
@@ -74,68 +70,14 @@ class KMeans(Quantizer):
             )
         self.centres.copy_(centres)
 
-    def encode(self, feats: Tensor) -> Tensor:
-        """Chooses the closest centres, in float32 whatever the precision around them.
+    def levels(self) -> Iterable[Tensor]:
+        return self.centres.split(self.codebook_size)
 
-        Raises
-        ------
-        ValueError
-            If the centres have not been fitted.
-        """
+    def encode(self, feats: Tensor) -> Tensor:
         refuse_unless(
             ~self.centres.isnan().any(),
             "These k-means centres have not been fitted: name an experiment that "
             "fits them under 'tokenizer', or the folder of its run as "
             "tokenizer_folder.",
         )
-        codes, left = [], feats.float()
-        for centres in self.centres.split(self.codebook_size):
-            codes.append(nearest_centres(left, centres))
-            left = left - centres[codes[-1]]
-        return torch.stack(codes, dim=-1)
-
-    def decode(self, codes: Tensor) -> Tensor:
-        """Turns codes back into feature vectors.
-
-        Arguments
-        ---------
-        codes : Tensor
-            (..., n) int64; with n < N only the first n levels are decoded.
-
-        Returns
-        -------
-        Tensor
-            Sums of centres (..., input_size).
-
-        Raises
-        ------
-        ValueError
-            If there are more codes per frame than levels.
-        """
-        check_decodable(codes, self.num_codebooks)
-        levels = zip(
-            self.centres.split(self.codebook_size), codes.unbind(-1), strict=False
-        )
-        return torch.stack([centres[code] for centres, code in levels]).sum(0)
-
-    def forward(self, feats: Tensor) -> QuantizerOutput:
-        """Quantizes; there is nothing to train.
-
-        Arguments
-        ---------
-        feats : Tensor
-            Feature vectors (..., input_size).
-
-        Returns
-        -------
-        QuantizerOutput
-            Codes, sums of centres, a loss of zero and the errors of decoding.
-        """
-        codes = self.encode(feats)
-        return QuantizerOutput(
-            codes=codes,
-            quantized=self.decode(codes),
-            loss=feats.new_zeros(()),
-            terms={},
-            level_errors=decoding_errors(self, feats, codes),
-        )
+        return super().encode(feats)

@@ -80,19 +80,7 @@ class RandomProjection(Quantizer):
         return torch.stack(codes, dim=-1)
 
     def forward(self, feats: Tensor) -> QuantizerOutput:
-        """Quantizes; a random projection cannot be decoded or trained.
-
-        Arguments
-        ---------
-        feats : Tensor
-            Feature vectors (..., input_size).
-
-        Returns
-        -------
-        QuantizerOutput
-            Codes, zeros for the quantized vectors, a loss of zero, and the
-            constant error of decoding nothing.
-        """
+        """Quantizes; it cannot be decoded or trained, so zeros stand for vectors."""
         error = feats.abs().mean()
         return QuantizerOutput(
             codes=self.encode(feats),

@@ -17,9 +17,8 @@ from torch import Tensor, nn
 from muq_plugins.lobes.linear import linear
 from muq_plugins.lobes.parts import part
 from muq_plugins.lobes.quantizers.base import (
-    Quantizer,
+    DecodableQuantizer,
     QuantizerOutput,
-    check_decodable,
     nearest_entries,
     private_randomness,
 )
@@ -28,7 +27,7 @@ HIDDEN_SIZE = 128  # width between the layers of a deeper projection
 
 
 @part
-class ResidualVQ(Quantizer):
+class ResidualVQ(DecodableQuantizer):
     """Residual VQ: each level quantizes what the levels before left over.
 
     The residual is not detached, so the losses of later levels also train the
@@ -103,42 +102,11 @@ class ResidualVQ(Quantizer):
                     residual = residual - level.decode(codes[-1])
         return torch.stack(codes, dim=-1)
 
-    def decode(self, codes: Tensor) -> Tensor:
-        """Sums what the codes stand for.
-
-        Arguments
-        ---------
-        codes : Tensor
-            (..., n) int64; with n < N only the first n levels are decoded.
-
-        Returns
-        -------
-        Tensor
-            Feature vectors (..., input_size).
-
-        Raises
-        ------
-        ValueError
-            If there are more codes per frame than levels.
-        """
-        check_decodable(codes, self.num_codebooks)
+    def _decode(self, codes: Tensor) -> Tensor:
         levels = zip(self.quantizers, codes.unbind(-1), strict=False)
         return torch.stack([level.decode(code) for level, code in levels]).sum(0)
 
     def forward(self, feats: Tensor) -> QuantizerOutput:
-        """Quantizes and computes the training loss.
-
-        Arguments
-        ---------
-        feats : Tensor
-            Feature vectors (..., input_size).
-
-        Returns
-        -------
-        QuantizerOutput
-            Codes, reconstruction with a straight-through gradient, loss and
-            error after each level.
-        """
         with torch.autocast(feats.device.type, enabled=False):
             residual = feats.float()
             quantized = torch.zeros_like(residual)

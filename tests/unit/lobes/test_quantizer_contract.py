@@ -44,9 +44,10 @@ QUANTIZERS = {
 
 
 def all_quantizers(kind: type = Quantizer) -> set[type]:
-    """All quantizers of ours."""
+    """All quantizers of ours, without what others derive from."""
     below = {part for part in kind.__subclasses__() if part.__module__[:3] == "muq"}
-    return below.union(*map(all_quantizers, below))
+    above = {base.DecodableQuantizer, base.ResidualCentres}
+    return below.union(*map(all_quantizers, below)) - above
 
 
 # A new one needs no line here if it takes these three arguments.
