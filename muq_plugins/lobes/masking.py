@@ -286,14 +286,7 @@ class SpanMasking(Masking):
         self.vector = nn.Parameter(torch.zeros(size))
 
     def check(self, encoder: nn.Module) -> None:
-        """Refuses an encoder without the spectrogram that this masking is made for.
-
-        Raises
-        ------
-        ValueError
-            If it has no features that can be masked, or those of another size or
-            rate.
-        """
+        """Refuses an encoder without the spectrogram that this masking is made for."""
         name = type(encoder).__name__
         features = getattr(encoder, "features", None)
         if features is None or not hasattr(encoder, "encode"):

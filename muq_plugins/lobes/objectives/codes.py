@@ -170,13 +170,6 @@ class CodePrediction(Objective):
         self.level_weights = level_weights
 
     def check(self, encoder: nn.Module, masking: Masking | None) -> None:
-        """Refuses parts of other rates or widths; see `Objective.check`.
-
-        Raises
-        ------
-        ValueError
-            Names both parts and what differs.
-        """
         check_equal("sample_rate", "Hz", self.target, encoder, masking)
         check_equal("frame_rate", "Hz", self.target, encoder, masking)
         check_equal("width", "values", encoder, self.head)

@@ -95,13 +95,6 @@ class Distillation(VectorRegression):
         super().__init__(features, head)
 
     def check(self, encoder: nn.Module, masking: Masking | None) -> None:
-        """Refuses parts of other rates or widths; see `Objective.check`.
-
-        Raises
-        ------
-        ValueError
-            Names both parts and what differs.
-        """
         for rate in self.rates:
             check_equal(rate, "Hz", self.features, encoder)
         check_equal("width", "values", encoder, self.head)

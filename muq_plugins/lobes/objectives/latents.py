@@ -152,13 +152,7 @@ class LatentRegression(Objective):
         self.beta = beta
 
     def check(self, encoder: nn.Module, masking: Masking | None) -> None:
-        """Refuses an encoder that the teacher is no copy of; see `Objective.check`.
-
-        Raises
-        ------
-        ValueError
-            Names both parts and what differs.
-        """
+        """Refuses an encoder that the teacher is no copy of; see `Objective.check`."""
         check_equal("sample_rate", "Hz", encoder, masking)
         check_equal("frame_rate", "Hz", encoder, masking)
         check_equal("width", "values", encoder, self.teacher)

@@ -123,13 +123,6 @@ class VectorRegression(Objective):
         self.visible_weight = visible_weight
 
     def check(self, encoder: nn.Module, masking: Masking | None) -> None:
-        """Refuses parts of other rates or widths; see `Objective.check`.
-
-        Raises
-        ------
-        ValueError
-            Names both parts and what differs.
-        """
         check_equal("sample_rate", "Hz", self.features, encoder, masking)
         check_equal("frame_rate", "Hz", self.features, encoder, masking)
         check_equal("width", "values", encoder, self.head)

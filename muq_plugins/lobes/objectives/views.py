@@ -148,13 +148,6 @@ class ContrastiveViews(Objective):
         )
 
     def check(self, encoder: nn.Module, masking: Masking | None) -> None:
-        """Refuses parts of other rates or widths; see `Objective.check`.
-
-        Raises
-        ------
-        ValueError
-            Names both parts and what differs.
-        """
         check_equal("sample_rate", "Hz", self.augmentation, encoder)
         check_equal("width", "values", encoder, self)
         if self.view_samples < encoder.min_samples:
