@@ -81,6 +81,42 @@ class Encoder(nn.Module):
         raise NotImplementedError
 
 
+class SpectrogramEncoder(Encoder):
+    """An encoder in two steps, for whoever changes the spectrogram in between.
+
+    ``feats, lens = encoder.features(wavs, wav_lens)`` and then
+    ``out = encoder.encode(feats, lens)``; `SpanMasking` does so.
+    """
+
+    def encode(self, feats: Tensor, lens: Tensor | None = None) -> EncoderOutput:
+        """Encodes spectrograms: what `forward` does after ``features``.
+
+        Arguments
+        ---------
+        feats : Tensor
+            Normalised log-mel (batch, mel frames, n_mels).
+        lens : Tensor or None
+            Relative lengths (batch,); None when nothing is padded.
+
+        Returns
+        -------
+        EncoderOutput
+            Hidden states at `frame_rate`; frames beyond a clip are zero.
+
+        Example
+        -------
+        >>> from muq_plugins.lobes import MuQEncoder
+        >>> encoder = MuQEncoder(32, 1, num_heads=4, ffn_width=64, conv_channels=4)
+        >>> encoder.encode(torch.zeros(1, 100, 128)).last_hidden_state.shape
+        torch.Size([1, 25, 32])
+        """
+        raise NotImplementedError
+
+    def forward(self, wavs: Tensor, wav_lens: Tensor | None = None) -> EncoderOutput:
+        feats, lens = self.features(wavs, wav_lens)
+        return self.encode(feats, None if wav_lens is None else lens)
+
+
 @part
 class ResampledEncoder(Encoder):
     """Brings the hidden states of an encoder to the frame rate of a target.

@@ -7,7 +7,11 @@ from typing import Any
 from torch import Tensor
 
 from muq_plugins.lobes.conformer import Conformer
-from muq_plugins.lobes.encoders.base import Encoder, EncoderOutput, encoder_output
+from muq_plugins.lobes.encoders.base import (
+    EncoderOutput,
+    SpectrogramEncoder,
+    encoder_output,
+)
 from muq_plugins.lobes.front_end import ResidualFrontEnd
 from muq_plugins.lobes.lengths import absolute_lengths
 from muq_plugins.lobes.mel import LogMel
@@ -15,16 +19,15 @@ from muq_plugins.lobes.parts import part
 
 
 @part
-class MuQEncoder(Encoder):
+class MuQEncoder(SpectrogramEncoder):
     """Log-mel, residual 2-D convolutions and a conformer (arXiv 2501.01108).
 
     Follows the Encoder contract: ``out = encoder(wavs, wav_lens)`` with the
     attributes ``sample_rate``, ``frame_rate`` and ``width``. It also offers its two
     steps, ``feats, lens = encoder.features(wavs, wav_lens)`` and
-    ``out = encoder.encode(feats, lens)``, for whoever changes the spectrogram in
-    between, such as `SpanMasking`; other encoders need not. Padded frames never
-    influence the others, and are zero in the output. The defaults are the
-    paper's model of 316 million parameters.
+    ``out = encoder.encode(feats, lens)``; other encoders need not. Padded frames never
+    influence the others, and are zero in the output. The defaults are the paper's
+    model of 316 million parameters.
 
     Arguments
     ---------
@@ -119,10 +122,6 @@ class MuQEncoder(Encoder):
         self.num_layers = num_layers
         self.min_samples = n_fft // 2 + 1  # the shortest clip that can be reflected
 
-    def forward(self, wavs: Tensor, wav_lens: Tensor | None = None) -> EncoderOutput:
-        mel, lens = self.features(wavs, wav_lens)
-        return self.encode(mel, None if wav_lens is None else lens)
-
     def compile(self, **options: Any) -> None:
         """Compiles front end and conformer, one graph each.
 
@@ -148,27 +147,6 @@ class MuQEncoder(Encoder):
         self.conformer.compile(**options)
 
     def encode(self, feats: Tensor, lens: Tensor | None = None) -> EncoderOutput:
-        """Encodes spectrograms: what `forward` does after ``features``.
-
-        Arguments
-        ---------
-        feats : Tensor
-            Normalised log-mel (batch, mel frames, n_mels).
-        lens : Tensor or None
-            Relative lengths (batch,); None when nothing is padded.
-
-        Returns
-        -------
-        EncoderOutput
-            Hidden states at `frame_rate`; frames beyond a clip are zero.
-
-        Example
-        -------
-        >>> import torch
-        >>> encoder = MuQEncoder(32, num_layers=1, num_heads=4, ffn_width=64)
-        >>> encoder.encode(torch.zeros(1, 100, 128)).last_hidden_state.shape
-        torch.Size([1, 25, 32])
-        """
         lengths = absolute_lengths(lens, feats.shape[1], feats.shape[0])
         hidden, lengths = self.conv(feats, lengths)
         states = self.conformer(hidden, lengths)

@@ -9,7 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from muq_plugins.lobes.encoders.base import Encoder, EncoderOutput, encoder_output
+from muq_plugins.lobes.encoders.base import (
+    EncoderOutput,
+    SpectrogramEncoder,
+    encoder_output,
+)
 from muq_plugins.lobes.front_end import ResidualFrontEnd
 from muq_plugins.lobes.lengths import absolute_lengths, length_mask
 from muq_plugins.lobes.linear import Linear
@@ -21,7 +25,7 @@ from muq_plugins.lobes.parts import part
 MIXINGS = {"attention": "RelPosMHAXL", "summary": "regularMHA"}
 
 
-class _SpectrogramEncoder(Encoder):
+class _SpeechBrainEncoder(SpectrogramEncoder):
     """Log-mel, residual 2-D convolutions and blocks of SpeechBrain."""
 
     def __init__(
@@ -100,31 +104,7 @@ class _SpectrogramEncoder(Encoder):
         """What follows the front end, what feeds its convolutions, a mask for that."""
         raise NotImplementedError
 
-    def forward(self, wavs: Tensor, wav_lens: Tensor | None = None) -> EncoderOutput:
-        mel, lens = self.features(wavs, wav_lens)
-        return self.encode(mel, None if wav_lens is None else lens)
-
     def encode(self, feats: Tensor, lens: Tensor | None = None) -> EncoderOutput:
-        """Encodes spectrograms: what `forward` does after ``features``.
-
-        Arguments
-        ---------
-        feats : Tensor
-            Normalised log-mel (batch, mel frames, n_mels).
-        lens : Tensor or None
-            Relative lengths (batch,); None when nothing is padded.
-
-        Returns
-        -------
-        EncoderOutput
-            Hidden states at `frame_rate`; frames beyond a clip are zero.
-
-        Example
-        -------
-        >>> encoder = SpeechBrainConformer(32, 1, 4, 64, conv_channels=4)
-        >>> encoder.encode(torch.zeros(1, 100, 128)).last_hidden_state.shape
-        torch.Size([1, 25, 32])
-        """
         lengths = absolute_lengths(lens, feats.shape[1], feats.shape[0])
         hidden, lengths = self.conv(feats, lengths)
         mask = length_mask(lengths, hidden.shape[1], hidden.device)
@@ -143,7 +123,7 @@ class _SpectrogramEncoder(Encoder):
 
 
 @part
-class SpeechBrainConformer(_SpectrogramEncoder):
+class SpeechBrainConformer(_SpeechBrainEncoder):
     """Log-mel, residual 2-D convolutions and the conformer of SpeechBrain.
 
     It follows the Encoder contract like `muq_plugins.lobes.MuQEncoder`, from which it
@@ -240,7 +220,7 @@ class SpeechBrainConformer(_SpectrogramEncoder):
 
 
 @part
-class SpeechBrainBranchformer(_SpectrogramEncoder):
+class SpeechBrainBranchformer(_SpeechBrainEncoder):
     """Log-mel, residual 2-D convolutions and the branchformer of SpeechBrain.
 
     A layer has two branches side by side, attention and a convolutional gating MLP,
