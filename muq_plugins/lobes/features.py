@@ -131,14 +131,8 @@ class StackedFrames(Features):
     def forward(
         self, wavs: Tensor, wav_lens: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        feats, lens = self.features(wavs, wav_lens)
-        lengths = absolute_lengths(lens, feats.shape[1], feats.shape[0])
-        if lengths is not None:
-            lengths = lengths // self.num_frames
-        frames = feats.shape[1] // self.num_frames
-        feats = feats[:, : frames * self.num_frames]
-        feats = feats.reshape(feats.shape[0], frames, self.output_size)
-        return feats, relative_lengths(lengths, frames, feats, wav_lens)
+        groups, lens = _grouped(self.features, self.num_frames, wavs, wav_lens)
+        return groups.flatten(2), lens
 
     def unstack(self, feats: Tensor) -> Tensor:
         """Takes stacked vectors apart again, to look at them as a spectrogram.
@@ -206,13 +200,21 @@ class KeptFrames(Features):
     def forward(
         self, wavs: Tensor, wav_lens: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        feats, lens = self.features(wavs, wav_lens)
-        lengths = absolute_lengths(lens, feats.shape[1], feats.shape[0])
-        if lengths is not None:
-            lengths = lengths // self.every
-        frames = feats.shape[1] // self.every
-        feats = feats[:, : frames * self.every : self.every]
-        return feats, relative_lengths(lengths, frames, feats, wav_lens)
+        groups, lens = _grouped(self.features, self.every, wavs, wav_lens)
+        return groups[:, :, 0], lens
+
+
+def _grouped(
+    features: nn.Module, size: int, wavs: Tensor, wav_lens: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """Features (batch, groups, frames, values), and relative lengths in groups."""
+    feats, lens = features(wavs, wav_lens)
+    lengths = absolute_lengths(lens, feats.shape[1], feats.shape[0])
+    if lengths is not None:
+        lengths = lengths // size
+    groups = feats.shape[1] // size
+    feats = feats[:, : groups * size].unflatten(1, (groups, size))
+    return feats, relative_lengths(lengths, groups, feats, wav_lens)
 
 
 @part(unsaved=("encoder",))
