@@ -30,13 +30,12 @@ from muq_plugins.inference.transformers_models import (
     load_transformers,
 )
 from muq_plugins.lobes import PretrainedSpeechEncoder
-from muq_plugins.lobes.encoders.base import EncoderOutput
+from muq_plugins.lobes.encoders.base import Encoder, EncoderOutput
 from muq_plugins.lobes.encoders.pretrained_speech import KINDS, each_length
 from muq_plugins.lobes.finite import check_wavs
-from muq_plugins.lobes.lengths import absolute_lengths
 
 
-class MuLanVectors(nn.Module):
+class MuLanVectors(Encoder):
     """The vectors of a MuQ-MuLan: one for each clip of its length, the last completed.
 
     Their mean is what the model says of a recording. There are no layers to read.
@@ -59,10 +58,8 @@ class MuLanVectors(nn.Module):
         raise UserError("untrained: takes an encoder, not a MuQ-MuLan.")
 
     def forward(self, wavs: Tensor, wav_lens: Tensor | None = None) -> EncoderOutput:
-        """See the contract of encoders."""
         check_wavs(wavs, wav_lens)
-        lengths = absolute_lengths(wav_lens, wavs.shape[1], wavs.shape[0])
-        return each_length(wavs, lengths, self._encode, wav_lens)
+        return each_length(wavs, wav_lens, self._encode)
 
     def _encode(self, wavs: Tensor) -> list[Tensor]:
         lacking = -wavs.shape[1] % self.size

@@ -32,10 +32,9 @@ from muq_plugins.inference.folders import (
     read_tensors,
 )
 from muq_plugins.lobes import PretrainedSpeechEncoder
-from muq_plugins.lobes.encoders.base import EncoderOutput
+from muq_plugins.lobes.encoders.base import Encoder, EncoderOutput
 from muq_plugins.lobes.encoders.pretrained_speech import each_length, settings_of
 from muq_plugins.lobes.finite import check_wavs, check_weights
-from muq_plugins.lobes.lengths import absolute_lengths
 from muq_plugins.lobes.quantizers.base import private_randomness
 
 EXTRACTOR = "preprocessor_config.json"
@@ -55,7 +54,7 @@ MERT = ("mert_model", "music_hubert")
 MERT_FLAGS = ("feature_extractor_cqt", "deepnorm")
 
 
-class TransformersEncoder(nn.Module):
+class TransformersEncoder(Encoder):
     """Any model of transformers that turns audio into hidden states frame by frame.
 
     Each clip is heard at its own length. The frame rate is counted, since every kind
@@ -101,10 +100,8 @@ class TransformersEncoder(nn.Module):
         return states
 
     def forward(self, wavs: Tensor, wav_lens: Tensor | None = None) -> EncoderOutput:
-        """See the contract of encoders."""
         check_wavs(wavs, wav_lens)
-        lengths = absolute_lengths(wav_lens, wavs.shape[1], wavs.shape[0])
-        return each_length(wavs, lengths, self._encode, wav_lens)
+        return each_length(wavs, wav_lens, self._encode)
 
     def _encode(self, wavs: Tensor) -> list[Tensor]:
         """Hidden states of clips of one length."""
@@ -125,7 +122,7 @@ class TransformersEncoder(nn.Module):
         return states
 
 
-class ClapTower(nn.Module):
+class ClapTower(Encoder):
     """CLAP's audio tower: its last layer, whose mean over the frames CLAP projects.
 
     It hears ten seconds at a time, and shorter ones over and over, as CLAP does. The
@@ -153,10 +150,8 @@ class ClapTower(nn.Module):
         return ClapTower(model.float(), self.extractor)
 
     def forward(self, wavs: Tensor, wav_lens: Tensor | None = None) -> EncoderOutput:
-        """See the contract of encoders."""
         check_wavs(wavs, wav_lens)
-        lengths = absolute_lengths(wav_lens, wavs.shape[1], wavs.shape[0])
-        return each_length(wavs, lengths, self._encode, wav_lens)
+        return each_length(wavs, wav_lens, self._encode)
 
     def _encode(self, wavs: Tensor) -> list[Tensor]:
         """The state of clips of one length."""

@@ -143,9 +143,8 @@ class PretrainedSpeechEncoder(Encoder):
         wavs, wav_lens = resample_clips(
             wavs, wav_lens, self.sample_rate, self.model_rate
         )
-        lengths = absolute_lengths(wav_lens, wavs.shape[1], wavs.shape[0])
         frames = -(-wavs.shape[1] // self.hop_length)
-        return each_length(wavs, lengths, self._encode, wav_lens, frames)
+        return each_length(wavs, wav_lens, self._encode, frames)
 
     def _encode(self, wavs: Tensor) -> list[Tensor]:
         """Hidden states of clips of one length, at the rate of the model."""
@@ -161,17 +160,17 @@ class PretrainedSpeechEncoder(Encoder):
 
 def each_length(
     wavs: Tensor,
-    lengths: Tensor | None,
+    wav_lens: Tensor | None,
     encode: Callable[[Tensor], list[Tensor]],
-    given: Tensor | None,
     frames: int = 0,
 ) -> EncoderOutput:
     """Encodes the clips of each length apart from the others: none hears padding.
 
-    There are so many ``frames`` at least; ``given`` as in `relative_lengths`.
+    There are so many ``frames`` at least.
     """
+    lengths = absolute_lengths(wav_lens, wavs.shape[1], wavs.shape[0])
     if lengths is None:
-        return encoder_output(encode(wavs), None, given)
+        return encoder_output(encode(wavs), None, wav_lens)
     parts, order, heard = [], [], lengths.clone()
     for length in lengths.unique().tolist():
         rows = (lengths == length).nonzero()[:, 0]
@@ -181,7 +180,7 @@ def each_length(
     frames = max(frames, int(heard.max()))
     parts = [F.pad(part, (0, 0, 0, frames - part.shape[2])) for part in parts]
     states = torch.cat(parts, dim=1)[:, torch.cat(order).argsort()]
-    return encoder_output(states.unbind(), heard, given)
+    return encoder_output(states.unbind(), heard, wav_lens)
 
 
 def _load(source: str | Path, save_path: str | Path | None):
