@@ -217,8 +217,29 @@ def _grouped(
     return feats, relative_lengths(lengths, groups, feats, wav_lens)
 
 
+class FrozenTeacher(Features):
+    """Features of a teacher that is used, not owned; see `TeacherFeatures`."""
+
+    def __init__(self, teacher: nn.Module):
+        super().__init__()
+        # In a tuple, where nn.Module does not look for submodules.
+        self._teacher = (teacher.eval().requires_grad_(False),)
+        self.sample_rate = teacher.sample_rate
+
+    def _apply(self, fn: Callable, recurse: bool = True) -> FrozenTeacher:
+        """Lets the teacher follow to another device."""
+        self._teacher[0]._apply(fn, recurse)
+        return super()._apply(fn, recurse)
+
+    @torch.no_grad()
+    def _listen(self, wavs: Tensor, wav_lens: Tensor | None) -> Any:
+        """What the teacher makes of it, in float32 whatever the precision around it."""
+        with torch.autocast(wavs.device.type, enabled=False):
+            return self._teacher[0](wavs, wav_lens)
+
+
 @part(unsaved=("encoder",))
-class TeacherFeatures(Features):
+class TeacherFeatures(FrozenTeacher):
     """The output of one block of a frozen encoder (MuQ_iter, arXiv 2501.01108).
 
     Or the mean of the outputs of several blocks.
@@ -265,38 +286,28 @@ class TeacherFeatures(Features):
     def __init__(
         self, encoder: nn.Module, layer: int | Sequence[int], fingerprint: str
     ):
-        super().__init__()
         blocks = encoder.num_layers
         several = isinstance(layer, Sequence) and not isinstance(layer, str)
-        self.layers = list(layer) if several else [layer]
-        if not self.layers:
+        layers = list(layer) if several else [layer]
+        if not layers:
             raise ValueError(f"No layer is named: give blocks from 1 to {blocks}.")
-        for one in self.layers:
+        for one in layers:
             if type(one) is not int or not 1 <= one <= blocks:
                 raise ValueError(
                     f"There is no layer {one!r}: the teacher has the blocks 1 to "
                     f"{blocks}. Blocks are counted from 1, as in the paper; the front "
                     f"end is none."
                 )
-        # In a tuple, where nn.Module does not look for submodules.
-        self._teacher = (encoder.eval().requires_grad_(False),)
-        self.layer = layer
+        super().__init__(encoder)
+        self.layer, self.layers = layer, layers
         self.config: dict[str, Any] = {"teacher": fingerprint, "layer": layer}
-        self.sample_rate = encoder.sample_rate
         self.frame_rate = encoder.frame_rate
         self.output_size = encoder.width
         self.min_samples = encoder.min_samples
 
-    def _apply(self, fn: Callable, recurse: bool = True) -> TeacherFeatures:
-        """Lets the teacher follow to another device."""
-        self._teacher[0]._apply(fn, recurse)
-        return super()._apply(fn, recurse)
-
-    @torch.no_grad()
     def forward(
         self, wavs: Tensor, wav_lens: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        with torch.autocast(wavs.device.type, enabled=False):
-            out = self._teacher[0](wavs, wav_lens)
+        out = self._listen(wavs, wav_lens)
         states = [out.hidden_states[layer] for layer in self.layers]
         return sum(states[1:], states[0]) / len(states), out.lens

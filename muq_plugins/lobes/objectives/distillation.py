@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from muq_plugins.lobes.features import Features
+from muq_plugins.lobes.features import FrozenTeacher
 from muq_plugins.lobes.finite import check_computed
 from muq_plugins.lobes.lengths import frames_inside, most_precise
 from muq_plugins.lobes.linear import Linear
@@ -164,7 +162,7 @@ class Distillation(VectorRegression):
         return found
 
 
-class TowerFeatures(Features):
+class TowerFeatures(FrozenTeacher):
     """The unit vectors of a frozen audio tower, one for each clip.
 
     Follows the Features contract, but for the frames: there is one, the clip. As in
@@ -187,25 +185,14 @@ class TowerFeatures(Features):
     """
 
     def __init__(self, tower: AudioTower, fingerprint: str):
-        super().__init__()
-        # In a tuple, where nn.Module does not look for submodules.
-        self._teacher = (tower.eval().requires_grad_(False),)
+        super().__init__(tower)
         self.config = {"teacher": fingerprint}
-        self.sample_rate = tower.sample_rate
         self.output_size = tower.latent_width
 
-    def _apply(self, fn: Callable, recurse: bool = True) -> TowerFeatures:
-        """Lets the teacher follow to another device."""
-        self._teacher[0]._apply(fn, recurse)
-        return super()._apply(fn, recurse)
-
-    @torch.no_grad()
     def forward(
         self, wavs: Tensor, wav_lens: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        with torch.autocast(wavs.device.type, enabled=False):
-            vectors = self._teacher[0](wavs, wav_lens)
-        return vectors[:, None], torch.ones(len(wavs))
+        return self._listen(wavs, wav_lens)[:, None], torch.ones(len(wavs))
 
 
 class TowerHead(nn.Module):
