@@ -13,7 +13,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from muq_plugins.lobes.lengths import absolute_lengths, length_mask
+from muq_plugins.lobes.lengths import absolute_lengths, check_shape, length_mask
 from muq_plugins.lobes.linear import is_traced
 
 # 30 dB above full scale: no music in floating point is that loud, but samples of 16-bit
@@ -101,11 +101,7 @@ def check_wavs(wavs: Tensor, wav_lens: Tensor | None = None) -> None:
     It costs one pass over the samples. Beyond the end of a clip anything is allowed,
     unless `Refusals` are collected.
     """
-    if wavs.dim() != 2:
-        raise ValueError(
-            f"Waveforms must have the shape (batch, samples), got "
-            f"{tuple(wavs.shape)}: mix down to mono and add a batch axis."
-        )
+    check_shape(wavs)
     if not wavs.is_floating_point():
         remedy = SCALING.get(wavs.dtype, "real floating point numbers in -1..1")
         raise ValueError(

@@ -47,6 +47,15 @@ def relative_lengths(
     return (lengths.cpu().double() / max(size, 1)).float().to(lengths.device)
 
 
+def check_shape(wavs: Tensor) -> None:
+    """Refuses waveforms that are not (batch, samples)."""
+    if wavs.dim() != 2:
+        raise ValueError(
+            f"Waveforms must have the shape (batch, samples), got "
+            f"{tuple(wavs.shape)}: mix down to mono and add a batch axis."
+        )
+
+
 def most_precise(device: torch.device) -> torch.dtype:
     """What sums and lengths are kept in: an Apple GPU has no double precision."""
     return torch.float32 if device.type == "mps" else torch.float64
@@ -129,11 +138,7 @@ def resample_clips(
     wavs: Tensor, wav_lens: Tensor | None, rate: int, new_rate: int
 ) -> tuple[Tensor, Tensor | None]:
     """Resamples a padded batch; every clip becomes what it would become alone."""
-    if wavs.dim() != 2:
-        raise ValueError(
-            f"Waveforms must have the shape (batch, samples), got "
-            f"{tuple(wavs.shape)}: mix down to mono and add a batch axis."
-        )
+    check_shape(wavs)
     lengths = absolute_lengths(wav_lens, wavs.shape[1], wavs.shape[0])
     mask = length_mask(lengths, wavs.shape[1], wavs.device)
     wavs = wavs.float()
