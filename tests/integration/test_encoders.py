@@ -10,7 +10,7 @@ import torch
 
 from muq_plugins import MuQ
 from muq_plugins.evaluation.run_files import read_metrics, select
-from muq_plugins.experiment import load_experiment, resolve_experiment
+from muq_plugins.experiment import resolve_experiment
 from muq_plugins.experiment.run_folder import values
 from tests.integration.commands import experiment_file, recipe_here
 from tests.unit.tiny_encoders import save_speech_model
@@ -112,17 +112,3 @@ def test_only_the_student_differs(name):
     keys = {key for key in base | other if base.get(key) != other.get(key)}
     changed = {key.split(".")[0] for key in keys}
     assert {"encoder"} <= changed <= {"experiment", "encoder", "lr"}
-
-
-def test_a_frame_rate_that_does_not_fit_is_named(hubert, tmp_path):
-    """Without the part that resamples, the experiment does not even start."""
-    path = small(
-        tmp_path,
-        "continue_hubert",
-        "encoder: !new:muq_plugins.lobes.PretrainedSpeechEncoder\n"
-        f"    source: {hubert}\n    sample_rate: !ref <target.sample_rate>\n",
-    )
-    options = ["--output_folder", str(tmp_path / "run"), "--device", "cpu"]
-    with pytest.raises(ValueError) as error:
-        load_experiment([str(path), *options])
-    assert "Target has 25 Hz, PretrainedSpeechEncoder has 50 Hz" in str(error.value)

@@ -93,9 +93,9 @@ def test_decoding_gives_the_quantized_vectors(quantizer, feats):
         for n in range(quantizer.num_codebooks)
     ]
     torch.testing.assert_close(out.level_errors, torch.stack(errors))
-    too_many = torch.zeros(5, quantizer.num_codebooks + 1, dtype=torch.int64)
-    with pytest.raises(ValueError, match="codes per frame"):
-        quantizer.decode(too_many)
+    too_many = quantizer.num_codebooks + 1
+    with pytest.raises(ValueError, match=f"{too_many} codes per frame"):
+        quantizer.decode(torch.zeros(5, too_many, dtype=torch.int64))
 
 
 def test_usage_is_that_of_a_plain_count(quantizer, feats):
