@@ -21,7 +21,11 @@ from muq_plugins.data.windows import spread
 from muq_plugins.evaluation.kept import digest, file_stamp
 from muq_plugins.evaluation.probing.clips import Clip, ProbeError, window_batches
 from muq_plugins.evaluation.probing.features import Extractor, FeatureSettings
-from muq_plugins.evaluation.probing.frame_labels import FRAME_LABELS, FrameLabel
+from muq_plugins.evaluation.probing.frame_labels import (
+    PITCHES,
+    played_notes,
+    sounding,
+)
 from muq_plugins.evaluation.probing.results import (
     LINEAR,
     Found,
@@ -68,24 +72,23 @@ def frame_data(
     task: ProbeTask, clips: Sequence[Clip], seconds: float, seed: int = 0
 ) -> FrameData:
     """Sort out the clips of a task, and read what there is in their windows when."""
-    about = FRAME_LABELS[task.label]
     files = labelled(task, clips)
     notes = [f"One window of each clip, read {TIMES:g} times a second."]
-    named = dict.fromkeys(files, [about.key])
+    named = dict.fromkeys(files, [task.key])
     parts, of_clip = clip_parts(task, clips, named, seed, notes)
     chosen = {
         part: evenly([i for i in parts if parts[i] == part], of_clip, most)
         for part, most in MOST.items()
     }
     targets = {
-        part: [_targets(clips[i], files[i], about, seconds) for i in places]
+        part: [_targets(clips[i], files[i], seconds) for i in places]
         for part, places in chosen.items()
     }
     groups = {part: [of_clip[i] for i in places] for part, places in chosen.items()}
     of_group: dict[str, np.ndarray] = {}
     for group, found in zip(groups["train"], targets["train"], strict=True):
         of_group[group] = of_group.get(group, False) | found.any(axis=0)
-    known = np.zeros(len(about.classes), dtype=bool)
+    known = np.zeros(len(PITCHES), dtype=bool)
     if of_group:
         known = np.sum(list(of_group.values()), axis=0) >= FEWEST
     tested = [found[:, known].any() for found in targets["test"]]
@@ -94,7 +97,7 @@ def frame_data(
             f"The label {task.label!r} leaves too little to read: "
             f"{len(of_group)} {task.group or 'clip'}s to train on, which share "
             f"{sum(known)} classes, and {sum(tested)} test clips with any of them. "
-            f"Add clips with {about.key!r}."
+            f"Add clips with {task.key!r}."
         )
     every = np.concatenate(targets["test"])
     if lost := every[:, ~known].sum():
@@ -111,7 +114,7 @@ def frame_data(
     ]
     return FrameData(
         task,
-        [name for name, there in zip(about.classes, known, strict=True) if there],
+        [name for name, there in zip(PITCHES, known, strict=True) if there],
         {p: [clips[chosen[p][i]] for i in at] for p, at in pick.items()},
         targets,
         {p: [groups[p][i] for i in at] for p, at in pick.items()},
@@ -120,10 +123,10 @@ def frame_data(
     )
 
 
-def _targets(clip: Clip, file: str, about: FrameLabel, seconds: float) -> np.ndarray:
+def _targets(clip: Clip, file: str, seconds: float) -> np.ndarray:
     (start,) = spread(clip.duration, seconds, 1)
     times = start + _times(min(seconds, clip.duration))
-    return about.read(file, times)
+    return sounding(played_notes(file), times)
 
 
 def _times(seconds: float) -> np.ndarray:

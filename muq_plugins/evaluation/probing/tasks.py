@@ -14,7 +14,7 @@ import numpy as np
 from speechbrain.utils.logger import get_logger
 
 from muq_plugins.evaluation.probing.clips import PARTS, Clip, ProbeError, no_clip_has
-from muq_plugins.evaluation.probing.frame_labels import FRAME_LABELS
+from muq_plugins.evaluation.probing.frame_labels import MIDI, NOTES
 from muq_plugins.evaluation.probing.results import predictions_file
 
 logger = get_logger(__name__)
@@ -40,8 +40,7 @@ class ProbeTask:
 
     label: str  # key of the manifest or column of the CSV file
     # "single": one class a clip. "multi": any number of classes a clip, a list in the
-    # manifest or a cell like "flute;harp". "frames": a name in `FRAME_LABELS`, which
-    # says what file it is read from
+    # manifest or a cell like "flute;harp". "frames": `NOTES`, read from MIDI files
     kind: Literal["single", "multi", "frames"] = "single"
     # key or column of what must not be in two parts: the piece, the sample library, the
     # singer. Parts that clips come with are kept, and told if they have it in several.
@@ -64,10 +63,10 @@ class ProbeTask:
                     + (NUMBERS if value == "numbers" else "")
                 )
         check_ignored(self.label, self.ignore)
-        if self.kind == "frames" and self.label not in FRAME_LABELS:
+        if self.kind == "frames" and self.label != NOTES:
             raise ProbeError(
                 f"The task {self.label!r} has kind 'frames', but there are labels of "
-                f"frames for {', '.join(FRAME_LABELS)} only."
+                f"frames for {NOTES} only."
             )
 
     @property
@@ -78,7 +77,7 @@ class ProbeTask:
     @property
     def key(self) -> str:
         """The key of the manifest or column of the CSV file that it needs."""
-        return FRAME_LABELS[self.label].key if self.kind == "frames" else self.label
+        return MIDI if self.kind == "frames" else self.label
 
 
 def check_ignored(label: str, ignore: Any) -> None:

@@ -27,7 +27,7 @@ from muq_plugins.evaluation.probing.features import (
     LogMelFrames,
     extractors_of,
 )
-from muq_plugins.evaluation.probing.frame_labels import sounding_pitches
+from muq_plugins.evaluation.probing.frame_labels import played_notes, sounding
 from muq_plugins.evaluation.probing.frames import (
     MOST,
     TIMES,
@@ -63,14 +63,14 @@ def encoder(seed=0):
 def test_pitches_sound_from_their_start_to_their_end(tmp_path):
     notes = [(0, 60, 0.0, 1.0), (0, 64, 0.5, 0.7), (40, 60, 1.5, 2.0)]
     path = write_midi(tmp_path / "a.mid", notes, drums=[(35, 0.0, 2.0)])
-    found = sounding_pitches(path, np.array([0.0, 0.45, 0.6, 1.2, 1.7]))
+    found = sounding(played_notes(path), np.array([0.0, 0.45, 0.6, 1.2, 1.7]))
     assert found.shape == (5, 128)
     assert [np.flatnonzero(row).tolist() for row in found] == [
         *([60], [60], [60, 64], [], [60])
     ]
     (tmp_path / "b.mid").write_bytes(b"no notes")
     with pytest.raises(UserError, match="b.mid cannot be read as MIDI .*replace it"):
-        sounding_pitches(str(tmp_path / "b.mid"), np.array([0.0]))
+        played_notes(str(tmp_path / "b.mid"))
 
 
 def clips_of(manifests):
@@ -106,7 +106,7 @@ def test_clips_labels_and_what_chance_is(songs):
     start = (clip.duration - SECONDS) / 2
     times = start + (np.arange(SECONDS * TIMES) + 0.5) / TIMES
     pitches = [pretty_midi.note_name_to_number(name) for name in data.classes]
-    expected = sounding_pitches(clip.labels["midi"], times)[:, pitches]
+    expected = sounding(played_notes(clip.labels["midi"]), times)[:, pitches]
     assert np.array_equal(truth, expected) and truth.any()
     frequent = np.concatenate(data.targets["train"]).mean(axis=0)
     each = [
