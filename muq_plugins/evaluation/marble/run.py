@@ -22,7 +22,7 @@ from muq_plugins.evaluation.probing.results import (
     mean_of_initialisations,
     resampled,
 )
-from muq_plugins.evaluation.probing.store import stored_features
+from muq_plugins.evaluation.probing.store import about_encoders, features_of_all
 
 # What an annotation may go on after a recording, in seconds.
 LATE = 2.0
@@ -44,16 +44,8 @@ def marble_task(
     """
     check_seeds(seeds)
     task, plan = opened.task, protocol.plan(opened.task)
-    where = plan.cutting, features_folder, batch_size
-    read = {
-        name: [
-            stored_features(
-                *(one, opened.recordings, *where, f"{task.name} {name}", progress)
-            )
-            for one in several
-        ]
-        for name, several in encoders.items()
-    }
+    where = features_folder, batch_size, task.name, progress
+    read = features_of_all(encoders, opened.recordings, plan.cutting, *where)
     every = [whose for several in read.values() for _, whose in several]
     usable = set.intersection(*(set(whose.tolist()) for whose in every))
     places = {part: _places(opened, part, usable) for part in PARTS}
@@ -86,8 +78,6 @@ def marble_task(
     predictions["groups"] = np.array(test.groups)
     if not is_frames:
         predictions["targets"] = test.truth
-    fingerprints = {n: [one.fingerprint for one in x] for n, x in encoders.items()}
-    hashes = {n: [stored.key for stored, _ in x] for n, x in read.items()}
     rates = {n: x[0][0].rate for n, x in read.items()}
     result = TaskResult(
         label=task.name,
@@ -108,12 +98,7 @@ def marble_task(
             "data": opened.labelled.name,
             "licence": task.sheet.licence,
             "split": opened.split,
-            "encoders": fingerprints,
-            "heard": {
-                name: [of[0].sample_rate, of[0].frame_rate, of[0].layers]
-                for name, of in encoders.items()
-            },
-            "features": hashes,
+            **about_encoders(encoders, read),
             "cutting": plan.cutting._asdict(),
             "frame_rates": rates,
             "aggregate": plan.aggregate,

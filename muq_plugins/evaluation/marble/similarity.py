@@ -38,7 +38,12 @@ from muq_plugins.evaluation.probing.results import (
     mean_of_initialisations,
     resampled,
 )
-from muq_plugins.evaluation.probing.store import Cutting, Stored, stored_features
+from muq_plugins.evaluation.probing.store import (
+    Cutting,
+    Stored,
+    about_encoders,
+    features_of_all,
+)
 
 PROTOCOL = "majority"
 WORDS = (
@@ -102,16 +107,8 @@ def similarity_results(
 ) -> list[TaskResult]:
     """What every encoder says of the triplets, for each aspect."""
     task = opened.task
-    read = {
-        name: [
-            stored_features(
-                *(one, opened.recordings, Cutting(WHOLE), features_folder, batch_size),
-                *(f"{task.name} {name}", progress),
-            )
-            for one in several
-        ]
-        for name, several in encoders.items()
-    }
+    where = features_folder, batch_size, task.name, progress
+    read = features_of_all(encoders, opened.recordings, Cutting(WHOLE), *where)
     chosen = {
         name: [_choices(opened, *one) for one in several]
         for name, several in read.items()
@@ -123,12 +120,7 @@ def similarity_results(
         "protocol_words": WORDS,
         "data": f"Inst-Sim-ABX {task.experiment}",
         "licence": task.sheet.licence,
-        "encoders": {n: [one.fingerprint for one in x] for n, x in encoders.items()},
-        "heard": {
-            name: [of[0].sample_rate, of[0].frame_rate, of[0].layers]
-            for name, of in encoders.items()
-        },
-        "features": {n: [stored.key for stored, _ in x] for n, x in read.items()},
+        **about_encoders(encoders, read),
         "published": [],
     }
     return [_result(opened, aspect, chosen, usable, about) for aspect in ASPECTS]

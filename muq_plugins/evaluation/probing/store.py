@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import os
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -291,6 +291,38 @@ def stored_features(
     whose = np.repeat(np.arange(len(found)), [len(some) for some in rows])
     key, rate = digest([about, stamps]), cutting.rate(extractor)
     return Stored(layers, np.concatenate(rows), key, rate), whose
+
+
+def features_of_all(
+    encoders: Mapping[str, Sequence[Extractor]],
+    recordings: Sequence[Clip],
+    cutting: Cutting | Framing,
+    folder: str | Path,
+    batch_size: int,
+    task: str,
+    progress: bool,
+) -> dict[str, list[tuple[Stored, np.ndarray]]]:
+    """`stored_features` of every initialisation of every encoder."""
+    what = recordings, cutting, folder, batch_size
+    return {
+        name: [stored_features(x, *what, f"{task} {name}", progress) for x in several]
+        for name, several in encoders.items()
+    }
+
+
+def about_encoders(
+    encoders: Mapping[str, Sequence[Extractor]],
+    read: Mapping[str, Sequence[tuple[Stored, np.ndarray]]],
+) -> dict[str, dict[str, list]]:
+    """What a result says of its encoders and of what was read."""
+    return {
+        "encoders": {n: [one.fingerprint for one in x] for n, x in encoders.items()},
+        "heard": {
+            n: [x[0].sample_rate, x[0].frame_rate, x[0].layers]
+            for n, x in encoders.items()
+        },
+        "features": {n: [stored.key for stored, _ in x] for n, x in read.items()},
+    }
 
 
 def _computed(
