@@ -183,7 +183,7 @@ def test_iterations(tmp_path, options, message):
         ),
         (["--captions_file", "FOLDER/c.json"], "captions_file is .* data_folder is"),
         (["--encoder", "FOLDER/nowhere"], "No trained MuQ model in"),
-        (["--text_model", "./nowhere"], "No text model can be loaded"),
+        (["--text_model", "./nowhere"], "No text model can be loaded from ./n"),
         (["--clips_per_update", "1"], "clips_per_update is 1"),
         (["--pretraining.experiment", "FOLDER/no.yaml"], r"no\.yaml"),
         (["--pretraining.overrides.widht", "3"], "tiny.yaml.*widht"),
@@ -244,7 +244,7 @@ def test_zero_shot(tmp_path):
                 "--questions",
                 "[{question: a, measure: gian, rises: {first: 1}}]",
             ],
-            r"questions\[0\].measure must be one of gain, .*got 'gian'",
+            r"study.yaml: questions\[0\].measure must be .* gain, .*got 'gian'",
         ),
         (
             # A measure of another kind of study

@@ -196,12 +196,6 @@ def test_labels_of_a_table_are_tasks(gtzan, run, capsys):
     assert own["rows"][-1]["value"] >= 0.7
     text = (run / "own" / "report.md").read_text()
     assert "of 20 different recordings" in " ".join(text.split())
-    with pytest.raises(UserError, match="say in `labels` where they are"):
-        marble(
-            *("gtzan_genre", "--tasks", "[{label: genre}]"),
-            *("--data_folder", gtzan, *options(run, "none")),
-        )
-    assert not (run / "none").exists()
 
 
 def test_what_is_missing_is_said_before_anything_is_computed(gtzan, run, tmp_path):

@@ -144,24 +144,7 @@ def test_a_killed_study_goes_on_and_ends_with_the_same_numbers(study):
     assert later == json.loads((study / "study" / "study.json").read_text())
 
 
-def test_a_study_of_nothing_is_one_message(study):
-    result = ablate(*options(study), "--seeds", "[]", check=False)
-    assert result.returncode == 2
-    assert "at least one experiment and one seed" in result.stderr
-
-
 def test_run_options_are_refused(study):
     result = ablate(*options(study), "--device", "cpu", check=False)
     assert result.returncode == 2
     assert "device: a study takes no run options. Set devices" in result.stderr
-
-
-def test_a_misspelt_measure_is_found_before_anything_runs(study):
-    path = study / "small.yaml"
-    text = path.read_text().replace("measure: probe,", "measure: porbe,")
-    assert "porbe" in text
-    path.write_text(text)
-    result = ablate(*options(study), check=False)
-    assert result.returncode == 2
-    assert "small.yaml: questions[0].measure must be one of gain" in result.stderr
-    assert not (study / "runs").exists() and not (study / "study").exists()

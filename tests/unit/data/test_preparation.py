@@ -29,6 +29,14 @@ def write_music(folder, count, seconds=2.0):
     return folder
 
 
+def write_corpus(folder):
+    """One recording in each part."""
+    write_music(folder, 1)
+    entry = {"wav": "{data_root}/0.wav", "duration": 2.0}
+    for part in ("train", "valid", "test"):
+        (folder / f"{part}.json").write_text(json.dumps({part: entry}))
+
+
 def prepare(data_folder, tmp_path):
     return prepare_manifests(data_folder, tmp_path / "results" / "corpus", 1.0, 1)
 
@@ -79,10 +87,7 @@ def test_without_a_folder_the_corpus_is_built(tmp_path, monkeypatch):
 
     def build(folder, minutes, seed):
         asked.update(folder=folder, minutes=minutes, seed=seed)
-        write_music(folder, 1)
-        entry = {"wav": "{data_root}/0.wav", "duration": 2.0}
-        for part in ("train", "valid", "test"):
-            (folder / f"{part}.json").write_text(json.dumps({part: entry}))
+        write_corpus(folder)
 
     monkeypatch.setattr(preparation, "build_corpus", build)
     manifests = prepare_manifests(None, tmp_path / "corpus", 12.0, 34)
@@ -95,10 +100,7 @@ def test_collections_have_a_folder_of_their_own(tmp_path, monkeypatch):
 
     def build(folder, **settings):
         asked.append((folder.name, settings.get("collections")))
-        write_music(folder, 1)
-        entry = {"wav": "{data_root}/0.wav", "duration": 2.0}
-        for part in ("train", "valid", "test"):
-            (folder / f"{part}.json").write_text(json.dumps({part: entry}))
+        write_corpus(folder)
 
     monkeypatch.setattr(preparation, "build_corpus", build)
     for collections in (None, ["fiddle tunes"], ["classical", "chorales"]):

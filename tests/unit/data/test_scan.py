@@ -201,15 +201,6 @@ def test_what_may_heal_is_not_remembered(music, monkeypatch):
     assert scan(music).quarantined == {}
 
 
-def test_ids_are_unique_when_only_the_extension_differs(music):
-    write(music / "album" / "0.flac")
-    assert scan(music).usable == 7
-    ids = [
-        i for name in ("train", "valid", "test") for i in load(music, f"{name}.json")
-    ]
-    assert len(set(ids)) == 7
-
-
 def test_hidden_files_links_and_loops(music, tmp_path):
     write(music / ".hidden" / "a.wav")
     write(music / "._0.wav")

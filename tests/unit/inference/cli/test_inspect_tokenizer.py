@@ -82,8 +82,3 @@ def test_a_tokenizer_of_latents_needs_its_teacher(
     assert "give it with --teacher" in capsys.readouterr().err
     code, found = inspect(music, "--teacher", model_folder, model=folder)
     assert (code, found["clips"], found["num_codebooks"]) == (0, 3, 3)
-
-
-def test_a_model_is_no_tokenizer(inspect, music, model_folder, capsys):
-    assert inspect(music, model=model_folder) == (2, None)
-    assert "holds a muq_encoder, not a tokenizer" in capsys.readouterr().err

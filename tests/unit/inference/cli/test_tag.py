@@ -78,17 +78,11 @@ def test_prompts_change_the_scores(command, tmp_path, capsys):
 
 def test_bad_files_are_listed(command, tmp_path, capsys):
     (tmp_path / "music" / "bad.wav").write_text("no audio")
+    os.mkfifo(tmp_path / "music" / "pipe.wav")  # to open it would wait for a writer
     assert main([*command, "--json"]) == 1
     output = capsys.readouterr()
     assert len(json.loads(output.out)["files"]) == 2
     assert "bad.wav: undecodable" in output.err
-
-
-def test_a_pipe_is_listed_and_not_opened(command, tmp_path, capsys):
-    os.mkfifo(tmp_path / "music" / "pipe.wav")
-    assert main([*command, "--json"]) == 1
-    output = capsys.readouterr()
-    assert len(json.loads(output.out)["files"]) == 2
     assert "pipe.wav: undecodable (not a regular file)" in output.err
 
 
