@@ -1,4 +1,4 @@
-"""Every target trains: each experiment file as it stands, only smaller."""
+"""Every target and masking trains: each experiment file as it stands, only smaller."""
 
 import math
 
@@ -45,9 +45,13 @@ TARGETS = [
     ("baseline_hubert", 1, 100, True),
     ("baseline_kmeans_n8", 8, 64, True),
     ("baseline_vq", 1, 64, True),
+    ("masking_spans", 8, 64, False),
     ("mel_rvq_constant_q", 8, 64, True),
     ("mert", 8, 1024, False),
+    ("multi_view", 8, 64, False),
 ]
+#: Random weights: the real codec would be downloaded.
+ENCODEC = ["--target.features.features.source", "null"]
 
 
 def write_small(folder, name, tokenizer):
@@ -64,8 +68,10 @@ def test_the_experiment_trains(
     name, codebooks, entries, tokenizer, data_options, tmp_path, caplog
 ):
     options = ["--output_folder", tmp_path / "run", *data_options]
-    if name == "mert":  # baseline_encodec and more; the real codec would be downloaded
-        options += ["--target.features.features.source", "null"]
+    if name == "mert":  # baseline_encodec and more
+        options += ENCODEC
+    if name == "masking_spans":  # whose tokenizer is that of muq
+        options += ["--tokenizer", "null"]
     recipe_here("train.py", write_small(tmp_path, name, tokenizer), *options)
     rows = read_metrics(tmp_path / "run" / "metrics.jsonl")
     assert [row["step"] for row in select(rows, kind="train")] == [1, 2, 3]
@@ -90,16 +96,24 @@ def test_the_experiment_trains(
         assert valid["constant_q/error"] > 0 < valid["constant_q/variance"]
 
 
-def test_the_student_begins_alike_whatever_the_target(tmp_path):
+@pytest.mark.parametrize(
+    ("name", "other", "more"),
+    [
+        ("ablation_n12", "baseline_encodec", ENCODEC),
+        ("muq", "masking_spans", []),
+        ("muq", "multi_view", []),
+    ],
+)
+def test_the_student_begins_alike(name, other, more, tmp_path):
+    """Whatever the target and the masking."""
     options = ["--output_folder", str(tmp_path), "--device", "cpu"]
-    encodec = ["--target.features.features.source", "null"]
     first, second = (
-        load_experiment([str(experiment_file(name)), *options, *more])
-        for name, more in (("ablation_n12", []), ("baseline_encodec", encodec))
+        load_experiment([str(experiment_file(file)), *options, *words])
+        for file, words in ((name, []), (other, more))
     )
-    other = first.hparams["encoder"].state_dict()
-    for name, value in second.hparams["encoder"].state_dict().items():
-        assert torch.equal(value, other[name]), name
+    expected = first.hparams["encoder"].state_dict()
+    for key, value in second.hparams["encoder"].state_dict().items():
+        assert torch.equal(value, expected[key]), key
 
 
 def test_a_class_that_does_not_exist_is_named(data_options, tmp_path):
@@ -122,3 +136,30 @@ def test_more_clusters_than_frames_is_an_error(data_options, tmp_path):
     message = "codebook_size is 100000, but there are only 400 training frames"
     assert message in complaint(result)
     assert not (tmp_path / "run" / "inference").exists()
+
+
+def test_ratio_and_length_are_a_matter_of_yaml(tmp_path):
+    options = ["--output_folder", str(tmp_path), "--device", "cpu"]
+    options += ["--masking.probability", "0.3"]
+    for name, key, frames in (
+        ("muq", "block_seconds", "block_frames"),
+        ("masking_spans", "span_seconds", "span_frames"),
+    ):
+        path = str(experiment_file(name))
+        experiment = load_experiment([path, f"--masking.{key}", "0.8", *options])
+        masking = experiment.hparams["masking"]
+        assert masking.probability == 0.3 and getattr(masking, frames) == 20
+
+
+def test_views_of_several_seeds_share_no_random_numbers(tmp_path):
+    options = ["--output_folder", str(tmp_path), "--device", "cpu", "--seed"]
+    path = str(experiment_file("multi_view"))
+    codebooks = [
+        codebook
+        for seed in ("1", "2")
+        for view in load_experiment([path, *options, seed]).hparams["target"].views
+        for codebook in view.quantizer.codebooks
+    ]
+    assert len(codebooks) == 16
+    for first, codebook in enumerate(codebooks):
+        assert not any(torch.equal(codebook, other) for other in codebooks[:first])
