@@ -146,11 +146,7 @@ class PickedBeats(FrameKind):
             return found[0], kind
         if self.metric == "downbeat_f":
             return found[1], kind
-        scored = [
-            kind.scores(truth, kind.answer(some, rate), len(some), rate)
-            for truth, some in zip(truths, outputs, strict=True)
-        ]
-        return weighted_mean([one[self.metric] for one in scored]), kind
+        return kind.reached(outputs, truths, rate), kind
 
     def _reached(self, chances, truths, rate, column, height) -> float:
         scored = []

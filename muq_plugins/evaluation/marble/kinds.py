@@ -69,11 +69,19 @@ class FrameKind(ABC):
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Of frames (frames, outputs), which need not be of one recording."""
 
-    @abstractmethod
     def chosen(
         self, outputs: Sequence[np.ndarray], truths: Sequence, rate: float
     ) -> tuple[float, FrameKind]:
         """What validation reaches, and this kind with what it has chosen by that."""
+        return self.reached(outputs, truths, rate), self
+
+    def reached(self, outputs, truths, rate) -> float:
+        """The primary metric of what outputs say."""
+        scored = [
+            self.scores(truth, self.answer(some, rate), len(some), rate)
+            for truth, some in zip(truths, outputs, strict=True)
+        ]
+        return weighted_mean([one[self.metric] for one in scored])
 
     @abstractmethod
     def answer(self, outputs: np.ndarray, rate: float) -> Any:

@@ -13,7 +13,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from muq_plugins.data.datasets.annotations import numbers
 from muq_plugins.errors import UserError
-from muq_plugins.evaluation.marble.kinds import FrameKind, Scored, weighted_mean
+from muq_plugins.evaluation.marble.kinds import FrameKind, Scored
 from muq_plugins.evaluation.probing.frame_labels import NOTES, sounding
 from muq_plugins.evaluation.scores import clip_precision
 
@@ -71,14 +71,6 @@ class Pitches(FrameKind):
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """See `FrameKind`."""
         return binary_cross_entropy_with_logits(outputs, targets)
-
-    def chosen(self, outputs, truths, rate):
-        """See `FrameKind`."""
-        scored = [
-            self.scores(truth, some, len(some), rate)[self.metric]
-            for truth, some in zip(truths, outputs, strict=True)
-        ]
-        return weighted_mean(scored), self
 
     def answer(self, outputs: np.ndarray, rate: float) -> np.ndarray:
         """How much each pitch is heard."""
