@@ -3,10 +3,11 @@
 Needs playwright (`pip install playwright`), and a browser: a Chromium or Chrome that is
 installed already, or `playwright install chromium`. The page has to be served:
 
-    muq-plugins index results/corpus-300min/audio --model results/muq_mulan/1234 \\
+    python docs/images/named_music.py results/corpus-300min/test.json results/test-music
+    muq-plugins index results/test-music --model results/muq_mulan/1234 \\
         --out results/music.index
     muq-plugins serve --index results/music.index &
-    python docs/images/search_page.py http://127.0.0.1:8000 "slow solo cello"
+    python docs/images/search_page.py http://127.0.0.1:8000 "church organ"
 """
 
 from __future__ import annotations
