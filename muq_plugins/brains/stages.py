@@ -269,8 +269,10 @@ class PretrainBrain(StageBrain):
                     f"Step {self.optimizer_step} of {self.optimizer_step_limit}: "
                     f"{measure.title.partition(',')[0]} is {row[name]:.3f} in "
                     f"validation, {strictest} has {reached:.3f}. Nothing has "
-                    "been learned so far: check the learning rate and its warm-up, the "
-                    "target, and that the clips are not silent."
+                    "been learned so far, or nothing that carries over: look at the "
+                    "loss in training, which more music would bring nearer; else check "
+                    "the learning rate and its warm-up, the target, and that the clips "
+                    "are not silent."
                 )
         return found
 

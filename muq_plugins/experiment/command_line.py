@@ -94,8 +94,9 @@ def _split(argv: list[str]) -> tuple[str, dict[str, Any]]:
             options[name] = tokens.pop(0)
         else:
             raise UserError(
-                f"--{name} has no value; write --{name} VALUE, or --{name}=VALUE if "
-                f"the value begins with '--', or --{name}=null for none."
+                f"--{name} has no value; write --{name} VALUE (such as True), or "
+                f"--{name}=VALUE if the value begins with '--', or --{name}=null for "
+                f"none."
             )
     if not paths:
         raise UserError(

@@ -292,7 +292,8 @@ def refuse_training_options(run_opts: RunOptions, values: Iterable[str]) -> None
     if given:
         raise UserError(
             f"{', '.join(sorted(given))}: only a training follows this, and nothing is "
-            f"trained with this file. Leave it out."
+            f"trained here. Leave it out, or give a file that is for this script "
+            f"(`muq-plugins recipes` lists all)."
         )
 
 

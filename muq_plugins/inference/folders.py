@@ -200,7 +200,8 @@ def read_config(folder: str | Path) -> dict[str, Any]:
 def other_kind(folder: Path, config: dict[str, Any], wanted: str) -> UserError:
     """The error for a folder of something else than what is wanted."""
     kind = config.get("kind") or "model of unknown kind"
-    return UserError(f"{folder} holds a {kind}, not a {wanted}.")
+    article = "an" if kind[0] in "aeiou" else "a"
+    return UserError(f"{folder} holds {article} {kind}, not a {wanted}.")
 
 
 def trained_on(config: dict[str, Any]) -> str:

@@ -357,8 +357,9 @@ def _refuse_model(path: Path) -> None:
     """MuQ models hold a quantizer as well, but not one to tokenize with."""
     is_model = (path / CONFIG).is_file() and "w2v2_config" in read_config(path)
     if is_model or (is_hub_id(path) and path.parts[0] == "OpenMuQ"):
+        what = "is a MuQ model" if is_model else "would be a MuQ model (all of OpenMuQ)"
         raise UserError(
-            f"{path} is a MuQ model, not a tokenizer. After iterative training the "
+            f"{path} {what}, not a tokenizer. After iterative training the "
             "quantizer inside a model is not the one that made its labels, and by the "
             "published settings it was never trained. Take the file of the tokenizer "
             "that the authors publish, or the folder of a tokenizer run."

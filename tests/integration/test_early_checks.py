@@ -200,6 +200,13 @@ def test_towers(tmp_path, options, message):
     refused(tmp_path, "train_mulan.py", *options, message=message)
 
 
+def test_a_file_for_another_script(tmp_path):
+    corpus = TINY, "--data.corpus_folder", "FOLDER/corpus"
+    refused(tmp_path, "train_mulan.py", *corpus, message="no tower of text: use train")
+    message = "only a training follows this, .* a file that is for this script"
+    refused(tmp_path, "probe.py", *corpus, message=message)
+
+
 def test_probes(tmp_path):
     encoder = MuQEncoder(16, num_layers=1, num_heads=2, ffn_width=16, conv_channels=2)
     save_muq(tmp_path / "encoder", encoder)

@@ -123,16 +123,14 @@ def probe_score(run: Run, kind: str) -> Iterator[Fact]:
 def learned(run: Run) -> Iterator[Verdict]:
     """The loss beside chance, and beside a model that looks at nothing."""
     for name in run.main:
-        measure, value = run.measures[name], run.final[name]
-        held = references_of(run.final, measure)
-        if value is not None:
-            yield from _judged(run, measure, value, list(held.items()))
+        held = references_of(run.final, run.measures[name])
+        if run.final[name] is not None:
+            yield from _judged(run, name, list(held.items()))
 
 
-def _judged(
-    run: Run, measure: Measure, value: float, held: list[tuple[str, float]]
-) -> Iterator[Verdict]:
+def _judged(run: Run, name: str, held: list[tuple[str, float]]) -> Iterator[Verdict]:
     """A number beside its references, the strictest first."""
+    measure, value = run.measures[name], run.final[name]
     numbers = f"{short_title(measure)} {reading(measure, value)} on the {run.part}"
     plain = percent if measure.unit == "share" else number
     sign = measure.better
@@ -146,13 +144,20 @@ def _judged(
         )
     elif held and sign < 0 and is_at_chance(value, held[-1][1]):
         guessing, chance = held[-1]
-        yield Verdict(
-            "problem",
-            f"the model is stuck: {numbers}, {guessing} is {plain(chance)}. "
-            "Check the learning rate and its warm-up, that the gradient norm is not "
-            "zero, that a target that has to be trained was, and that the clips are "
-            "not silent.",
-        )
+        numbers += f", {guessing} is {plain(chance)}"
+        trained = _in_training(run, name)
+        if trained is not None and chance - trained >= measure.margin:
+            words = (
+                f"nothing that was learned carries over to other music: {numbers}, "
+                f"but {reading(measure, trained)} in training. Use more music."
+            )
+        else:
+            words = (
+                f"the model is stuck: {numbers}. Check the learning rate and its "
+                "warm-up, that the gradient norm is not zero, that a target that has "
+                "to be trained was, and that the clips are not silent."
+            )
+        yield Verdict("problem", words)
     elif held:
         side = "below" if value < reached else "above"
         numbers += f", {plain(abs(margin))} {side} {strictest} ({plain(reached)})"
@@ -192,6 +197,13 @@ def _limited(run: Run) -> Iterator[tuple[Measure, float]]:
             yield measure, value
 
 
+def _in_training(run: Run, name: str) -> float | None:
+    """What a measure was in the end on what is learned from."""
+    _, values = series(select(run.rows, kind="train"), name)
+    values = values[np.isfinite(values)][-TRAIN_ROWS:]
+    return float(values.mean()) if values.size else None
+
+
 def overfit(run: Run) -> Iterator[Verdict]:
     """Whether validation lags behind training, or has risen.
 
@@ -202,11 +214,9 @@ def overfit(run: Run) -> Iterator[Verdict]:
         if run.valid.get(name) is None or measure.moving:
             continue
         steps, valid = series(select(run.rows, kind="valid"), name)
-        _, train = series(select(run.rows, kind="train"), name)
-        train = train[np.isfinite(train)][-TRAIN_ROWS:]
-        worse = -measure.better * valid  # higher is worse
-        if train.size and worse[-1] + measure.better * train.mean() >= measure.margin:
-            gap = f"{reading(measure, train.mean())} in training and "
+        train, worse = _in_training(run, name), -measure.better * valid  # by sign
+        if train is not None and worse[-1] + measure.better * train >= measure.margin:
+            gap = f"{reading(measure, train)} in training and "
             gap += f"{reading(measure, valid[-1])} in validation"
             yield Verdict(
                 "warning",

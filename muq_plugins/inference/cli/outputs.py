@@ -72,7 +72,9 @@ def read_facts(path: Path) -> dict[str, Any]:
     try:
         return json.loads(FORMATS[path.suffix[1:]][1](path) or "{}")
     except (OSError, ValueError, EOFError, BadZipFile, SafetensorError) as error:
-        raise UserError(f"{path} is damaged ({error}).") from error
+        # What is no archive at all, numpy takes for a pickle, which nobody opens here.
+        words = "" if "pickle" in str(error) else f" ({error})"
+        raise UserError(f"{path} is damaged{words}.") from error
 
 
 def source_of(path: str | Path) -> dict[str, Any]:

@@ -173,7 +173,10 @@ def detokenize(
         with torch.no_grad(), given_by_user():
             latents = tokenizer.quantizer.decode(codes)[0].float().cpu().numpy()
         about = {"command": "detokenize", "codebooks": codes.shape[-1]}
-        write_record(target, {**facts, **about}, {"latents": latents})
+        about = {**facts, **about}
+        if target.is_file() and read_facts(target) != about:
+            raise UserError(f"{target} was made of other codes: give another --out.")
+        write_record(target, about, {"latents": latents})
     say(f"{out}: {count_files(len(files))}.")
     return 0
 

@@ -142,6 +142,10 @@ NOT_FINITE = {"non_finite": ["cross_entropy"], "accuracy_per_codebook": [0.1, No
         (warming(1e-4, 2e-4, 3e-4), None, ["warning"], "too early to judge"),
         (warming(3e-4, 2e-4, 1e-4), None, ["problem"], "the model is stuck"),
         (
+            [train_row(0.5 * CHANCE), valid_row(CHANCE)],
+            *(None, ["problem", "warning"], "nothing that was learned carries over"),
+        ),
+        (
             [train_row(3.7), valid_row(4.01)],
             *(
                 None,

@@ -79,7 +79,16 @@ def test_latents_come_back_without_the_teacher(
     latents = read_arrays(tmp_path / "first" / "a.wav.npz")["latents"]
     expected = target.quantizer.decode(codes[..., :1])[0].detach().numpy()
     assert np.abs(latents - expected).max() < 1e-5
+    assert main(["detokenize", folder, str(plain), *first]) == 0  # the same again
     capsys.readouterr()
+    assert main(["detokenize", folder, str(plain), *first[2:]]) == 2
+    assert "a.wav.npz was made of other codes" in capsys.readouterr().err
+    assert np.array_equal(
+        read_arrays(tmp_path / "first" / "a.wav.npz")["latents"], latents
+    )
+    (tmp_path / "junk.npz").write_text("junk")
+    assert main(["detokenize", folder, str(tmp_path / "junk.npz"), *first]) == 2
+    assert capsys.readouterr().err.endswith("junk.npz is damaged.\n")
 
     rest = ["--out", str(tmp_path / "x")]
     assert main([*command, *rest]) == 2
