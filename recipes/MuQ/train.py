@@ -24,7 +24,13 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import speechbrain as sb
 from speechbrain.utils.distributed import infer_device, run_on_main
-from train_tokenizer import prepare, stages_of, targets_of, train_tokenizer
+from train_tokenizer import (
+    open_run,
+    prepare,
+    stages_of,
+    targets_of,
+    train_tokenizer,
+)
 
 from muq_plugins.brains import PretrainBrain
 from muq_plugins.brains.fsdp import check_fsdp
@@ -67,7 +73,10 @@ def train(experiment, progress):
         )
     stage = hparams["modules"]["pretrain"]
     check_fsdp(stage, hparams, run_opts)
-    manifests = prepare(experiment, stage, progress)
+    open_run(experiment, stage)
+    sb.create_experiment_directory(hparams["output_folder"])  # keeps this script
+    next(progress)
+    manifests = prepare(experiment, stage)
 
     # The targets: with a tokenizer that is given, or trained first, or as it is made.
     tokenizers = {}

@@ -105,27 +105,32 @@ def check_parts(hparams, module):
                 check_tokenizer(wanted["target"])
 
 
-def prepare(experiment, module, progress):
-    """Opens the run folder, finds the music and what is given to learn from it."""
-    hparams, folder = experiment.hparams, experiment.hparams["output_folder"]
+def given_tokenizers(hparams):
+    """Targets whose tokenizer is given: target, folder and name of each."""
+    for name, wanted in targets_of(hparams).items():
+        if wanted["tokenizer_folder"] is not None:
+            yield wanted["target"], wanted["tokenizer_folder"], name
+
+
+def open_run(experiment, module):
+    """Refuses what would fail later, and opens the run folder."""
+    hparams = experiment.hparams
     check(hparams)
     check_data(hparams["data"])
     check_parts(hparams, module)
-    given = [
-        (wanted["target"], wanted["tokenizer_folder"], name)
-        for name, wanted in targets_of(hparams).items()
-        if wanted["tokenizer_folder"] is not None
-    ]
-    for target, tokenizer_folder, _ in given:
+    for target, tokenizer_folder, _ in given_tokenizers(hparams):
         load_tokenizer(target, tokenizer_folder)
-    run_on_main(save_experiment, args=[experiment, folder])
-    sb.create_experiment_directory(folder)
-    next(progress)
+    run_on_main(save_experiment, args=[experiment, hparams["output_folder"]])
+
+
+def prepare(experiment, module):
+    """Finds the music and what is given to learn from it."""
+    hparams, folder = experiment.hparams, experiment.hparams["output_folder"]
     manifests = prepare_manifests(**hparams["data"])
     normalise(module, manifests, hparams["mel_statistics"])
     models = {}
     # Again, since a tokenizer has the statistics that it was trained with.
-    for target, tokenizer_folder, name in given:
+    for target, tokenizer_folder, name in given_tokenizers(hparams):
         load_tokenizer(target, tokenizer_folder)
         models["_".join(filter(None, ["tokenizer", name]))] = fingerprint(target, {})
     for name, wanted in targets_of(hparams).items():
@@ -205,7 +210,10 @@ def main(argv):
             f"give --tokenizer.{name}."
         )
     progress = stages(islice(stages_of(hparams), 2))
-    manifests = prepare(experiment, hparams["target"], progress)
+    open_run(experiment, hparams["target"])
+    sb.create_experiment_directory(hparams["output_folder"])
+    next(progress)
+    manifests = prepare(experiment, hparams["target"])
     next(progress)
     train_tokenizer(experiment, hparams, manifests, hparams["output_folder"])
 

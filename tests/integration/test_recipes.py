@@ -36,6 +36,7 @@ def test_a_run_is_documented(started, tokenizer_run):
     for folder in (started[0], tokenizer_run):
         for name in ("report.html", "hyperparams.yaml", "log.txt", "env.log"):
             assert (folder / name).stat().st_size > 0, name
+    assert (started[0] / "train.py").is_file()  # SpeechBrain keeps what was started
 
 
 def stages_in(text):
