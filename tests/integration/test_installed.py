@@ -66,7 +66,7 @@ def test_a_copied_experiment_trains(console, installed, data_options, tmp_path):
     assert done.returncode == 0, done.stderr
     assert "Report: run/report.html" in done.stdout
     assert MuQ.from_pretrained(tmp_path / "run").sample_rate == 24000
-    code = (tmp_path / "run" / "train_tokenizer.py").read_text()
-    assert "recipes/MuQ/train_tokenizer.py" in code  # of what was installed
+    code = (tmp_path / "run" / "train.py").read_text()
+    assert "recipes/MuQ/train.py hparams/muq.yaml" in code  # of what was installed
     again = console("train", "tiny.yaml", *options, "--seed", "2")
     assert (again.returncode, "another experiment" in again.stderr) == (2, True)

@@ -249,5 +249,5 @@ def test_a_hub_id_is_downloaded(monkeypatch, golden, copied, tmp_path):
 
 @pytest.mark.parametrize("source", [OFFICIAL, "OpenMuQ/MuQ-large-msd-iter"])
 def test_a_model_is_not_a_tokenizer(source):
-    with pytest.raises(ValueError, match="is a MuQ model, not a tokenizer"):
+    with pytest.raises(ValueError, match="MuQ model.*, not a tokenizer"):
         MelRVQ.from_pretrained(source)
