@@ -198,6 +198,27 @@ def test_labels_of_another_tokenizer_stop_the_training(
 
 
 @pytest.mark.slow
+def test_a_tokenizer_of_another_teacher_stops_the_training(
+    iterations, data_options, tmp_path
+):
+    other = iterations / "iteration-2" / "tokenizer"
+    path, options = train_latent(iterations, data_options, tmp_path)
+    options[options.index("--tokenizer_folder") + 1] = other
+    with pytest.raises(ValueError, match="does not fit .* features_config") as error:
+        recipe_here("train.py", path, *options)
+    assert str(other) in str(error.value)
+
+
+@pytest.mark.slow
+def test_a_layer_that_does_not_exist(iterations, data_options, tmp_path):
+    path, options = train_latent(iterations, data_options, tmp_path)
+    options[options.index("--target.features.layer") + 1] = "10"
+    with pytest.raises(ValueError, match="no layer 10") as error:
+        recipe_here("train.py", path, *options)
+    assert str(iterations / "iteration-0") in str(error.value)
+
+
+@pytest.mark.slow
 def test_a_second_iteration_of_hubert(iterations, data_options, tmp_path):
     _, music, _, corpus = data_options
     changes = {"data.corpus_folder": str(corpus)}

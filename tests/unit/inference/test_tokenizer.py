@@ -24,7 +24,7 @@ from muq_plugins.lobes import (
     Target,
     VirtualCodes,
 )
-from tests.unit.inference.edits import REMOVED, edit_config
+from tests.unit.inference.edits import REMOVED, edit_config, edit_tensors
 
 
 def centres(number=5, size=39):
@@ -123,6 +123,17 @@ def test_codes_are_the_same_again(name, tmp_path):
 def test_another_target_is_refused(saved, target, message, tmp_path):
     save_tokenizer(tmp_path / "inference", saved, "")
     with pytest.raises(ValueError, match=message):
+        load_tokenizer(target, tmp_path)
+
+
+def test_a_damaged_tokenizer_is_an_error(tmp_path):
+    target = Target(StackedFrames(LogMel()), ResidualVQ(512, 2, 16))
+    lost = "quantizer.quantizers.1.codebook.weight"
+    folder = save_tokenizer(tmp_path / "inference", target, "")
+    edit_tensors(
+        folder, lambda tensors: {n: x for n, x in tensors.items() if n != lost}
+    )
+    with pytest.raises(ValueError, match=f"missing: {lost}"):
         load_tokenizer(target, tmp_path)
 
 
