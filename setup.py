@@ -13,7 +13,11 @@ FRONT_DOOR = (HERE / "muq_plugins/__init__.py").read_text(encoding="utf-8")
 EXTRAS = {
     # The site of the documentation, with its API (MIT and ISC). Zensical 0.1 asks for a
     # package that not every index has.
-    "docs": ["zensical>=0.0.73,<0.1", "mkdocstrings-python>=2,<3"],
+    "docs": [
+        "zensical>=0.0.73,<0.1",
+        "mkdocstrings-python>=2,<3",
+        "griffe-inherited-docstrings>=1.1,<2",
+    ],
     # onnxruntime (MIT) rounds weights to 8 bits for --int8.
     "export": ["onnx>=1.19,<2", "onnxscript>=0.7,<1", "onnxruntime>=1.23,<2"],
     "lora": ["peft>=0.18"],

@@ -483,23 +483,23 @@ def _fractions(
 ) -> tuple[float, float]:
     """Shares to validate and test on: those given, else the last ones or the usual."""
     last = _last_report(manifest_folder).get("settings", {})
-    shares = []
+    usual, shares = usual_fraction(files), []
     for part, given in (("valid", valid), ("test", test)):
-        usual = usual_fraction(files)
-        before = last.get(f"{part}_fraction", usual if given is None else given)
-        if given is None and before != usual:
-            logger.info(
-                f"{manifest_folder}: {before:.0%} of the files are for {part}, as in "
-                f"the last scan, so that none changes its part; {usual:.0%} are usual "
-                f"for {files} files. {part}_fraction chooses."
-            )
-        elif given not in (None, before):
+        before = last.get(f"{part}_fraction")
+        share = next(one for one in (given, before, usual) if one is not None)
+        shares.append(share)
+        if before not in (None, share):
             logger.warning(
-                f"{manifest_folder}: {given:.0%} of the files are for {part}, before "
+                f"{manifest_folder}: {share:.0%} of the files are for {part}, before "
                 f"{before:.0%}. Files change their parts: a model of before may have "
                 f"learned from what is tested on now."
             )
-        shares.append(before if given is None else given)
+        elif given is None and share != usual:
+            logger.info(
+                f"{manifest_folder}: {share:.0%} of the files are for {part}, as in "
+                f"the last scan, so that none changes its part; {usual:.0%} are usual "
+                f"for {files} files. {part}_fraction chooses."
+            )
     return shares[0], shares[1]
 
 

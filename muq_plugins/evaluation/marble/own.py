@@ -37,6 +37,7 @@ from muq_plugins.evaluation.probing.frames import evenly
 from muq_plugins.evaluation.probing.tasks import (
     FEWEST,
     ProbeTask,
+    as_text,
     check_ignored,
     clip_parts,
     labelled,
@@ -332,7 +333,7 @@ def _numbers(
 def _with_key(clip: Clip, own: OwnTask) -> Clip:
     """With one of the 24 keys, however it is written."""
     value = clip.labels.get(own.label)
-    if value is None or str(value) in {"", *map(str, own.ignore)}:
+    if value is None or str(value) in as_text(own.ignore):
         return clip
     key = key_name(str(value))
     if key is None:

@@ -70,11 +70,6 @@ class ProbeTask:
             )
 
     @property
-    def ignored(self) -> set[str]:
-        """The values that are no class, as a CSV file has them."""
-        return {"", *map(str, self.ignore)}
-
-    @property
     def key(self) -> str:
         """The key of the manifest or column of the CSV file that it needs."""
         return MIDI if self.kind == "frames" else self.label
@@ -87,6 +82,11 @@ def check_ignored(label: str, ignore: Any) -> None:
             f"The task {label!r} has ignore: {ignore!r}: it must be a list of values, "
             f"such as [{ignore or 'mixed'}]."
         )
+
+
+def as_text(ignore: Sequence) -> set[str]:
+    """The values that are no class, as a CSV file has them."""
+    return {"", *map(str, ignore)}
 
 
 def make_tasks(tasks: Sequence[dict], group: str | None) -> list[ProbeTask]:
@@ -233,7 +233,7 @@ def _labels(
     task: ProbeTask, clips: list[Clip], notes: list[str]
 ) -> dict[int, list[str]]:
     """The classes of every clip that has the label."""
-    labels, seen = {}, set()
+    labels, seen, ignored = {}, set(), as_text(task.ignore)
     for index, value in labelled(task, clips).items():
         if task.kind == "single":
             values = [value]
@@ -242,10 +242,10 @@ def _labels(
         else:
             values = value
         seen.update(map(str, values))
-        names = [str(name) for name in values if str(name) not in task.ignored]
+        names = [str(name) for name in values if str(name) not in ignored]
         if names or task.kind == "multi":
             labels[index] = names
-    if strange := sorted(task.ignored - seen - {""}):
+    if strange := sorted(ignored - seen - {""}):
         notes.append(f"Ignored, but no clip has it: {', '.join(strange)}.")
         logger.warning(f"Probe for {task.label}: {notes[-1]}")
     return labels
