@@ -265,9 +265,11 @@ class PretrainBrain(StageBrain):
             strictest, reached = held[0]
             if measure.better * (row[name] - reached) <= 0:
                 found = True
+                *objective, _ = name.split("/")
+                title = ": ".join([*objective, measure.title.partition(",")[0]])
                 logger.warning(
                     f"Step {self.optimizer_step} of {self.optimizer_step_limit}: "
-                    f"{measure.title.partition(',')[0]} is {row[name]:.3f} in "
+                    f"{title} is {row[name]:.3f} in "
                     f"validation, {strictest} has {reached:.3f}. Nothing has "
                     "been learned so far, or nothing that carries over: look at the "
                     "loss in training, which more music would bring nearer; else check "

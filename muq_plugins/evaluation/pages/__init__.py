@@ -53,6 +53,8 @@ def report(
 def headline(run_folder: str | Path) -> list[str]:
     """The lines that matter, for the terminal at the end of a run.
 
+    Three, and one more for each further objective.
+
     Example
     -------
     >>> from muq_plugins.evaluation.run_files import MetricsLog
@@ -67,7 +69,7 @@ def headline(run_folder: str | Path) -> list[str]:
     training 9 steps (1 min 0 s)
     """
     page, run = read_run(Path(run_folder))
-    return [str(fact) for fact in page.facts_of(run)[:3]]
+    return [str(fact) for fact in page.facts_of(run)[: 2 + len(run.objectives)]]
 
 
 def read_run(

@@ -182,7 +182,8 @@ def test_who_learns_nothing_is_called_out_at_a_tenth_and_once(
     said = [x.message for x in caplog.records if "Nothing has been" in x.message]
     assert len(said) == (step is not None)
     if said:
-        assert said[0].startswith(f"Step {step} of 20: Masked cross-entropy is ")
+        begin = f"Step {step} of 20: coarse: Masked cross-entropy is "
+        assert said[0].startswith(begin)
         assert "a counting model has" in said[0]
 
 
