@@ -112,9 +112,9 @@ class AtomicCheckpointer(Checkpointer):
         if bad is not None:
             raise CheckpointError(
                 f"No checkpoint is written to {home}, because values of {bad} are NaN "
-                f"or infinite: training has diverged. The checkpoints before it are as "
-                f"they were. Train in another --output_folder with a lower learning "
-                f"rate or with --precision fp32."
+                f"or infinite: training has diverged. Checkpoints before it, if any, "
+                f"are as they were. Train in another --output_folder with a lower "
+                f"learning rate or with --precision fp32."
             )
         self._make_folder()
         meta = {key: _plain(value) for key, value in (meta or {}).items()}
@@ -132,8 +132,8 @@ class AtomicCheckpointer(Checkpointer):
             free = shutil.disk_usage(home).free / 2**30
             raise CheckpointError(
                 f"Cannot write a checkpoint to {home}: {error} ({free:.1f} GiB free on "
-                f"that disk). The checkpoints before it are complete: make room or "
-                f"choose another disk, then run the same command again to go on."
+                f"that disk). Checkpoints before it, if any, are complete: make room "
+                f"or choose another disk, then run the same command again to go on."
             ) from error
         finally:
             self.checkpoints_dir = home
