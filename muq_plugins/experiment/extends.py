@@ -434,6 +434,7 @@ def _merge(base: dict, changes: dict, source: str, location: Location = ()) -> N
                 )
         if removed:
             del base[key]
+            base.removed = {**getattr(base, "removed", {}), key: source}
         else:
             _check_kind(base, value, source, here)
             base[key] = _combine(base.get(key), value, source, here)
@@ -511,6 +512,11 @@ def _override(tree: dict, key: str, value: Any) -> None:
         node = node[part]
         if not isinstance(node, dict):
             known = ".".join(parents[: depth + 1])
+            if node is None:
+                raise UserError(
+                    f"--{key}: '{known}' is null in this experiment, so it has no "
+                    f"'{'.'.join([*parents[depth + 1 :], last])}' to change."
+                )
             raise UserError(
                 f"--{key}: '{known}' is not a mapping but "
                 f"{dump_yaml({known: node}).strip()!r}; override what it refers to."
@@ -539,12 +545,16 @@ def _check_option(tree: dict, node: dict, key: str, depth: int) -> None:
                 + "?"
             )
         known |= COMMAND_LINE_OPTIONS
+    known_at = elsewhere(part, tree) or hint(part, known, tuple(parents))
+    if source := getattr(node, "removed", {}).get(part):
+        known_at = (
+            f"; {source} removes '{spell((*parents, part))}' from what it extends"
+        )
     also = ""
     if node is tree and "experiments" in tree:
         also = f". A setting of all runs of a study is --budget.{key}"
     raise UserError(
-        f"--{key} is neither a key of the experiment nor a run option"
-        f"{elsewhere(part, tree) or hint(part, known, tuple(parents))}{also}."
+        f"--{key} is neither a key of the experiment nor a run option{known_at}{also}."
     )
 
 

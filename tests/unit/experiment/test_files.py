@@ -380,6 +380,23 @@ class TestOverrides:
         with pytest.raises(UserError, match=message):
             override(**{key: 1})
 
+    @pytest.mark.parametrize(
+        ("key", "message"),
+        [
+            ("loader.sampler.kind", "'loader.sampler' is null .* no 'kind' to change"),
+            ("loader.batch_size", "none.yaml removes 'loader.batch_size' from what"),
+            ("layers", "none.yaml removes 'layers' from what it extends"),
+            ("encoder.bias.x", "none.yaml removes 'encoder' from what it extends"),
+        ],
+    )
+    def test_what_a_file_has_taken_out(self, folder, key, message):
+        text = "layers: !remove\nencoder: !remove\n"
+        loader = "loader: {batch_size: !remove , sampler: null}\n"
+        (folder / "none.yaml").write_text(f"extends: muq.yaml\n{text}{loader}")
+        (folder / "a.yaml").write_text("extends: none.yaml\n")
+        with pytest.raises(UserError, match=f"^--{key}.*{message}"):
+            resolve_experiment(folder / "a.yaml", {key: 1})
+
     def test_values_without_a_yaml_form(self, override):
         with pytest.raises(UserError, match="cannot be written as YAML"):
             override(seed=object())
