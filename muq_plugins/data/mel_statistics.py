@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from tqdm import tqdm
 
 from muq_plugins.data.clips import evaluation_loader
 from muq_plugins.data.preparation import Manifests
-from muq_plugins.errors import UserError
+from muq_plugins.errors import UserError, given_by_user
 from muq_plugins.files import locked, read_json, write_json
 from muq_plugins.lobes.features import Standardised
 from muq_plugins.lobes.mel import LogMel
@@ -33,19 +34,27 @@ def normalise(
     Each is measured with its own settings. Given values are for log-mel spectrograms
     of one setting: a window of another length has other decibels.
     """
-    parts = [part for part in features.modules() if isinstance(part, Standardised)]
+    check_statistics(features, statistics)
+    for part in features.modules():
+        if isinstance(part, Standardised):
+            given = statistics if isinstance(part, LogMel) else None
+            mean, std = given or mel_statistics(part, manifests.train, manifests.folder)
+            with given_by_user():
+                part.set_statistics(mean, std)
+
+
+def check_statistics(features: nn.Module, statistics: Any) -> None:
+    """Refuses given statistics that `normalise` could not set, before music is read."""
     if statistics is not None:
         _refuse_other_than_numbers(statistics)
-        _refuse_differences([p for p in parts if isinstance(p, LogMel)], statistics)
-    for part in parts:
-        given = statistics if isinstance(part, LogMel) else None
-        mean, std = given or mel_statistics(part, manifests.train, manifests.folder)
-        part.set_statistics(mean, std)
+        parts = [part for part in features.modules() if isinstance(part, LogMel)]
+        _refuse_differences(parts, statistics)
 
 
 def _refuse_other_than_numbers(given: Any) -> None:
     pair = given if isinstance(given, list | tuple) and len(given) == 2 else ["", ""]
-    if not all(isinstance(x, int | float) for x in pair) or not pair[1] > 0:
+    numbers = all(isinstance(x, int | float) and math.isfinite(x) for x in pair)
+    if not numbers or not pair[1] > 0:
         raise UserError(
             f"mel_statistics is {given!r}, but must be [mean, std] in dB, with a "
             "deviation above 0, or null, which measures them."

@@ -1,6 +1,7 @@
 """Checks of a merged experiment before any of its objects is built."""
 
 import inspect
+import math
 import pydoc
 from collections.abc import Callable
 from typing import Any
@@ -18,11 +19,12 @@ from muq_plugins.experiment.extends import (
 # Of any stage of a training; what is no number (False is 0) is for others to judge.
 ABOVE_ZERO = {
     *("clip_seconds", "windows_per_clip", "max_windows", "optimizer_step_limit"),
-    *("seconds", "number_of_epochs"),
+    *("seconds", "number_of_epochs", "window_seconds", "corpus_minutes"),
     # With 0, each new checkpoint would take all others along, and itself.
     *("log_interval", "valid_interval", "checkpoints_to_keep"),
 }
 NOT_BELOW_ZERO = {"lr", "weight_decay", "warmup_steps", "num_workers"}
+SHARES = {"max_bad_fraction"}
 
 
 def check_placeholders(tree: dict) -> None:
@@ -50,6 +52,10 @@ def check_numbers(tree: dict) -> None:
             raise UserError(f"{spell(location)} is {value}: give a number above 0.")
         if name in NOT_BELOW_ZERO and not value >= 0:
             raise UserError(f"{spell(location)} is {value}: give 0 or more.")
+        if name in SHARES and not 0 <= value <= 1:
+            raise UserError(f"{spell(location)} is {value}: give a share from 0 to 1.")
+        if name in ABOVE_ZERO | NOT_BELOW_ZERO and math.isinf(value):
+            raise UserError(f"{spell(location)} is {value}: give a finite number.")
 
 
 def check_callables(tree: dict) -> None:

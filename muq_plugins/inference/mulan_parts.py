@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from muq_plugins.errors import UserError
+from muq_plugins.errors import UserError, given_by_user
 from muq_plugins.inference.folders import (
     CONFIG,
     TRAINED_ON,
@@ -28,7 +27,13 @@ from muq_plugins.inference.folders import (
     save_folder,
 )
 from muq_plugins.lobes import AudioTower, ContrastiveLoss, TextTower
-from muq_plugins.lobes.parts import TRAINING_ONLY, build, describe, fingerprint
+from muq_plugins.lobes.parts import (
+    TRAINING_ONLY,
+    build,
+    check_clips,
+    describe,
+    fingerprint,
+)
 
 KIND = "muq_mulan"
 # The text model in a folder of ours, and both parts beside an official checkpoint. The
@@ -92,13 +97,8 @@ class MuLanParts:
                 f"The audio tower has latents of {self.audio.latent_width}, the text "
                 f"tower of {self.text.latent_width}: both must share one space."
             )
-        samples = self.clip_seconds * self.audio.sample_rate
-        least = self.audio.encoder.min_samples
-        if not math.isfinite(samples) or samples < least:
-            raise UserError(
-                f"clip_seconds is {self.clip_seconds}: the encoder needs at least "
-                f"{least / self.audio.sample_rate:.3f} seconds."
-            )
+        with given_by_user():
+            check_clips(self.audio, self.clip_seconds, "clip_seconds")
 
     def describe(self) -> dict[str, Any]:
         """What is needed to build them again, apart from weights and text model.

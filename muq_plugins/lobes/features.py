@@ -82,7 +82,7 @@ class Standardised(Features):
             raise ValueError(
                 f"Statistics of {type(self).__name__} must be finite with a positive "
                 f"deviation, got mean {mean} and std {std}. Measure them again on a "
-                f"corpus that is not silent."
+                f"corpus that is not silent, and with a lower floor if there is one."
             )
         self.mean.fill_(mean)
         self.std.fill_(std)

@@ -171,6 +171,8 @@ class BlockMasking(Masking):
         self.sample_rate = sample_rate
         self.frame_rate = frame_rate
         self.frame_samples = round(sample_rate / frame_rate)
+        # With one block in a clip, all of it is masked or nothing.
+        self.min_samples = (self.block_frames + 1) * self.frame_samples
 
     def forward(self, wavs: Tensor, clip_keys: Tensor) -> tuple[Tensor, Tensor]:
         """Masks a batch.
@@ -283,6 +285,7 @@ class SpanMasking(Masking):
         self.probability = probability
         self.sample_rate = sample_rate
         self.frame_rate = frame_rate
+        self.min_samples = round((self.span_frames + 1) * sample_rate / frame_rate)
         self.vector = nn.Parameter(torch.zeros(size))
 
     def check(self, encoder: nn.Module) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -12,7 +13,7 @@ from torchaudio import functional as AF
 from muq_plugins.lobes.features import Features, Standardised
 from muq_plugins.lobes.finite import check_wavs
 from muq_plugins.lobes.lengths import absolute_lengths, relative_lengths
-from muq_plugins.lobes.parts import part
+from muq_plugins.lobes.parts import check_sizes, part
 
 # Frames that are transformed at a time.
 CPU_FRAMES = 1024
@@ -38,10 +39,13 @@ class MelDecibels(Features):
 
     def __init__(self, sample_rate: int, n_fft: int, hop_length: int, n_mels: int):
         super().__init__()
+        check_sizes(sample_rate=sample_rate, hop_length=hop_length)
+        check_sizes(n_fft=n_fft, n_mels=n_mels)
         self.sample_rate = sample_rate
         self.n_fft = n_fft
         self.hop_length = hop_length
         self.frame_rate = sample_rate / hop_length
+        self.min_samples = n_fft // 2 + 1  # the shortest clip that can be reflected
         # Everything needed to build it again, apart from the buffers.
         self.config = {
             "sample_rate": sample_rate,
@@ -146,6 +150,11 @@ class LogMel(Standardised, MelDecibels):
         the paper. What lies far below the music is room noise and the rounding of
         16 bits, which a linear scale of decibels shows as large as the music.
 
+    Raises
+    ------
+    ValueError
+        If the floor is above all that waveforms of -1..1 can reach.
+
     Example
     -------
     >>> features = LogMel()
@@ -166,6 +175,13 @@ class LogMel(Standardised, MelDecibels):
     ):
         super().__init__(sample_rate, n_fft, hop_length, n_mels)
         self.floor = floor
+        # A filter adds up bins of one side of a spectrum, none more than once.
+        loudest = 10 * math.log10(n_fft / 2 * float(self.window.square().sum()))
+        if floor is not None and not -math.inf < floor < loudest:
+            raise ValueError(
+                f"floor is {floor} dB, but no audio is louder than {loudest:.0f} dB: "
+                f"give less, such as -20, or null."
+            )
         if floor is not None:  # configs from before there was one stay equal
             self.config["floor"] = floor
         self.output_size = n_mels

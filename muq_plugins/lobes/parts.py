@@ -11,6 +11,7 @@ import functools
 import hashlib
 import inspect
 import json
+import math
 from collections.abc import Callable, Mapping
 from types import NoneType
 from typing import Any, TypeVar
@@ -139,6 +140,35 @@ def attribute(module: nn.Module, name: str) -> Any:
             f"asks for: set self.{name} where it is made."
         )
     return getattr(module, name)
+
+
+def check_sizes(least: int = 1, **sizes: int) -> None:
+    """Refuses sizes and counts that a part would be empty with."""
+    for name, size in sizes.items():
+        if size < least:
+            raise ValueError(f"{name} must be at least {least}, got {size}.")
+
+
+def check_clips(module: nn.Module, seconds: float, key: str) -> None:
+    """Refuses clips that are too short for a part of a module; ``key`` is their length.
+
+    A part needs one frame, if it has a ``frame_rate``, or its ``min_samples``, if it
+    says more. Both are at its ``sample_rate``.
+    """
+    least, name, cls = 0.0, "model", type(module).__name__
+    for place, inner in module.named_modules():
+        rate = getattr(inner, "sample_rate", 0)
+        samples = getattr(inner, "min_samples", 0)
+        if rate and hasattr(inner, "frame_rate"):
+            samples = max(samples, round(rate / inner.frame_rate))
+        if samples and samples / rate > least:
+            least, name, cls = samples / rate, place or name, type(inner).__name__
+    if not math.isfinite(seconds) or seconds < least - 1e-9:
+        needed = math.ceil(1000 * least - 1e-6) / 1000
+        raise ValueError(
+            f"{key} is {seconds:g}: the {name} needs at least {needed:g} seconds "
+            f"({cls}): give as much, or change the {name}."
+        )
 
 
 def build(description: Mapping[str, Any], **given: Any) -> nn.Module:

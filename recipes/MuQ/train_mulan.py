@@ -55,7 +55,7 @@ from muq_plugins.inference.muq import MuQ, check_encoder
 from muq_plugins.lobes.batch_norm import measure_batch_statistics
 from muq_plugins.lobes.lengths import without_padding
 from muq_plugins.lobes.mulan.text_models import check_text_model
-from muq_plugins.lobes.parts import describe, encoder_fingerprint
+from muq_plugins.lobes.parts import check_clips, describe, encoder_fingerprint
 
 # What the batch normalisation of an untrained encoder is measured on.
 BATCHES, CLIPS_AT_ONCE = 20, 16
@@ -74,6 +74,9 @@ def check(experiment):
         values = check_stage(hparams["pretraining"])
         if hparams["encoder"] is None:
             check_batches(values)
+        encoder = load_stage(experiment, hparams["pretraining"]).hparams["encoder"]
+        with given_by_user():
+            check_clips(encoder, hparams["clip_seconds"], "clip_seconds")
     else:
         find_model(hparams["encoder"])
     if hparams["text_model"] is not None:

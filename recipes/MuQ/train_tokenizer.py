@@ -22,9 +22,9 @@ from speechbrain.utils.logger import get_logger
 
 from muq_plugins.brains import AtomicCheckpointer
 from muq_plugins.brains.processes import share_clips, world_size
-from muq_plugins.data.mel_statistics import normalise
+from muq_plugins.data.mel_statistics import check_statistics, normalise
 from muq_plugins.data.preparation import check_data, prepare_manifests
-from muq_plugins.errors import UserError, given_at
+from muq_plugins.errors import UserError, given_at, given_by_user
 from muq_plugins.evaluation.inspection import reconstruction_examples
 from muq_plugins.evaluation.pages import headline, report
 from muq_plugins.evaluation.run_files import save_diagnostics
@@ -42,7 +42,7 @@ from muq_plugins.inference.tokenizer import (
     save_tokenizer,
 )
 from muq_plugins.lobes import TokenizerTraining
-from muq_plugins.lobes.parts import fingerprint
+from muq_plugins.lobes.parts import check_clips, fingerprint
 from muq_plugins.lobes.target import mark_trained
 
 logger = get_logger(__name__)
@@ -95,14 +95,28 @@ def check(values):
 
 
 def check_parts(hparams, module):
-    """Refuses parts that could not be saved once they are trained."""
+    """Refuses parts that could not hear the clips, or be saved once they are trained.
+
+    And labels that the frames of a target cannot have.
+    """
     if hasattr(module, "encoder"):
+        with given_by_user():
+            check_clips(module, hparams["clip_seconds"], "clip_seconds")
         with given_at("encoder"):
             check_encoder(module.encoder)
     for name, wanted in targets_of(hparams).items():
-        if wanted["tokenizer_folder"] is not None or wanted["tokenizer"] is not None:
-            with given_at(f"targets.{name}.target" if name else "target"):
-                check_tokenizer(wanted["target"])
+        prefix, target = f"targets.{name}." if name else "", wanted["target"]
+        given, tokenizer = wanted["tokenizer_folder"], wanted["tokenizer"]
+        if given is not None or tokenizer is not None:
+            with given_at(f"{prefix}target"):
+                check_tokenizer(target)
+        if given is None and tokenizer is not None:
+            seconds = {**hparams, **tokenizer}["clip_seconds"]
+            with given_by_user():
+                check_clips(target, seconds, f"{prefix}tokenizer.clip_seconds")
+        if hasattr(wanted["labels"], "windows"):
+            with given_at(f"{prefix}labels"):
+                wanted["labels"].windows(target)
 
 
 def given_tokenizers(hparams):
@@ -118,6 +132,7 @@ def open_run(experiment, module):
     check(hparams)
     check_data(hparams["data"])
     check_parts(hparams, module)
+    check_statistics(module, hparams["mel_statistics"])
     for target, tokenizer_folder, _ in given_tokenizers(hparams):
         load_tokenizer(target, tokenizer_folder)
     run_on_main(save_experiment, args=[experiment, hparams["output_folder"]])

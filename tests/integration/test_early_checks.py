@@ -21,6 +21,7 @@ labels: !new:muq_plugins.data.labels.StoredLabels
     context_seconds: 1.0
     folder: FOLDER/labels
 """
+TEACHER = ["--targets.clusters.target.features.source", "small"]
 OWN_PARTS = """
 from muq_plugins.lobes import AudioTower, InfoNCE, LogMel, MuQEncoder
 
@@ -114,6 +115,24 @@ def test_files_of_other_recipes(tmp_path, script, command, message):
         (["--tokenizer.log_interval", "0"], "tokenizer.log_interval is 0"),
         # Each new checkpoint would take all others along, and itself
         (["--checkpoints_to_keep", "0"], "checkpoints_to_keep is 0: give a number"),
+        (["--clip_seconds", ".inf"], "clip_seconds is inf: give a finite number"),
+        (["--max_bad_fraction", "2"], "max_bad_fraction is 2: give a share from 0"),
+        (["--corpus_minutes", "0"], "corpus_minutes is 0: give a number above 0"),
+        (["--mel_statistics", "[1]"], r"mel_statistics is \[1\], but must be"),
+        (["--mel_statistics", "[0, 0]"], r"mel_statistics is \[0, 0\], but must"),
+        (["--mel_floor", "200"], "floor is 200 dB, but no audio is louder than 59 dB"),
+        (
+            ["--clip_seconds", "0.02"],
+            "clip_seconds is 0.02: the masking needs at least 0.44 seconds .BlockM",
+        ),
+        (
+            ["--masking.block_seconds", "2"],
+            "clip_seconds is 2: the masking needs at least 2.04 s",
+        ),
+        (
+            ["--tokenizer.clip_seconds", "0.02"],
+            "^tokenizer.clip_seconds is 0.02: .* needs at least 0.043 seconds .LogMel",
+        ),
         # Of the first stage, which is trained first
         (["--tokenizer.batch_size", "3"], "Choose --tokenizer.batch_size 2 or 4"),
     ],
@@ -121,6 +140,31 @@ def test_files_of_other_recipes(tmp_path, script, command, message):
 def test_training(tmp_path, options, message):
     corpus = ["--data.corpus_folder", "FOLDER/corpus"]
     refused(tmp_path, "train.py", TINY, *corpus, *options, message=message)
+
+
+@pytest.mark.parametrize(
+    ("file", "options", "message"),
+    [
+        ("clmr", ["--clip_seconds", "2"], "clip_seconds is 2: .*views needs .* 2.68 s"),
+        (
+            "masking_spans",
+            ["--masking.span_seconds", "4"],
+            "clip_seconds is 4: the masking needs at least 4.04 s",
+        ),
+        ("mel_rvq", ["--tokenizer.clip_seconds", "0.02"], "^tokenizer.clip_seconds is"),
+        *(
+            (
+                "mt4ssl",
+                [*TEACHER, "--targets.clusters.labels.window_seconds", seconds],
+                rf"^targets\.clusters\.labels.*{words}",
+            )
+            for seconds, words in (("0", "above 0"), ("0.05", "multiples of 0.04 s"))
+        ),
+    ],
+)
+def test_clips_and_what_hears_them(tmp_path, file, options, message):
+    script = "train_tokenizer.py" if file == "mel_rvq" else "train.py"
+    refused(tmp_path, script, experiment_file(file), *options, message=message)
 
 
 @pytest.mark.parametrize(
@@ -185,6 +229,7 @@ def test_iterations(tmp_path, options, message):
         (["--encoder", "FOLDER/nowhere"], "No trained MuQ model in"),
         (["--text_model", "./nowhere"], "No text model can be loaded from ./n"),
         (["--clips_per_update", "1"], "clips_per_update is 1"),
+        (["--clip_seconds", "0.02"], "clip_seconds is 0.02: the .* at least 0.043 s"),
         (["--pretraining.experiment", "FOLDER/no.yaml"], r"no\.yaml"),
         (["--pretraining.overrides.widht", "3"], "tiny.yaml.*widht"),
         (

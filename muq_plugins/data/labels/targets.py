@@ -138,10 +138,13 @@ class ComputedLabels:
 
     def target_for(self, target: Target, manifests: Manifests) -> ComputedTarget:
         """The target to train on: the codes that `StoredLabels` gives too."""
-        windows = LabelWindows.in_seconds(
+        return ComputedTarget(self.windows(target), all_clips(manifests))
+
+    def windows(self, target: Target) -> LabelWindows:
+        """Which audio each label comes from; refuses what fits no frames."""
+        return LabelWindows.in_seconds(
             target, self.window_seconds, self.context_seconds
         )
-        return ComputedTarget(windows, all_clips(manifests))
 
 
 @dataclass
@@ -165,7 +168,7 @@ class StoredLabels:
         """Does a share of the extraction, see `extract_labels`."""
         return extract_labels(
             self.folder,
-            self._windows(target),
+            self.windows(target),
             all_clips(manifests),
             self.shard_minutes,
             self.latents,
@@ -176,11 +179,12 @@ class StoredLabels:
     def target_for(self, target: Target, manifests: Manifests) -> StoredTarget:
         """The target to train on; what is not labelled yet is labelled first."""
         logger.info(f"Labels in {self.folder}: {self.extract(target, manifests)}.")
-        windows, clips = self._windows(target), all_clips(manifests)
+        windows, clips = self.windows(target), all_clips(manifests)
         description = describe(windows, clips, self.shard_minutes, self.latents)
         return StoredTarget(windows, LabelSet(self.folder, clips, description))
 
-    def _windows(self, target: Target) -> LabelWindows:
+    def windows(self, target: Target) -> LabelWindows:
+        """Which audio each label comes from; refuses what fits no frames."""
         return LabelWindows.in_seconds(
             target, self.window_seconds, self.context_seconds
         )

@@ -270,7 +270,7 @@ class Tokenizing:
             # The reach of a frame to either side, which decides its code.
             reach = mel.n_fft // 2 + DELTA_FRAMES * mel.hop_length
             self.context = -(-reach // self.frame_samples)
-            self.min_samples = max(mel.n_fft // 2 + 1, self.frame_samples)
+            self.min_samples = max(mel.min_samples, self.frame_samples)
         else:
             raise UserError(
                 f"{name}: its codes are made of {type(tokenizer.features).__name__}. "

@@ -84,7 +84,8 @@ class ContrastiveViews(Objective):
     latent_width : int
         Size of what is compared.
     view_seconds : float
-        Length of a crop; a clip that is shorter is heard whole.
+        Length of a crop, at most that of the clips; a recording that is shorter is
+        heard whole.
     temperature : float
         What cosines are divided by.
 
@@ -140,6 +141,7 @@ class ContrastiveViews(Objective):
         self.sample_rate = augmentation.sample_rate
         self.width = width
         self.view_samples = round(view_seconds * self.sample_rate)
+        self.min_samples = self.view_samples  # else both views are the clip
         self.temperature = temperature
         self.projector = nn.Sequential(
             Linear(width, width, bias=False),

@@ -30,6 +30,7 @@ from muq_plugins.lobes import (
 from muq_plugins.lobes.parts import (
     PARTS,
     build,
+    check_clips,
     describe,
     encoder_fingerprint,
     fingerprint,
@@ -163,3 +164,18 @@ def test_settings_of_training_do_not_tell_encoders_apart():
     before = fingerprint(layer, {})
     torch.nn.init.zeros_(layer.bias)
     assert fingerprint(layer, {}) != before
+
+
+def test_clips_that_a_part_cannot_hear_are_refused():
+    stacked = StackedFrames(LogMel(n_fft=512), num_frames=4)  # a frame of it needs more
+    for seconds in (0.039, 0.0, float("nan"), float("inf"), -1):
+        with pytest.raises(ValueError, match=rf"^here is {seconds:g}: the .* 0.04 s"):
+            check_clips(stacked, seconds, "here")
+    check_clips(stacked, 0.04, "here")
+    own = nn.Sequential(nn.Linear(1, 1))  # says nothing of what it needs
+    own.sample_rate = 24000
+    check_clips(own, 0.001, "here")
+    own[0].sample_rate, own[0].min_samples = 16000, 32000
+    with pytest.raises(ValueError, match="the 0 needs at least 2 seconds .Linear"):
+        check_clips(own, 1.9, "here")
+    check_clips(own, 2, "here")
