@@ -15,7 +15,7 @@ from muq_plugins.lobes.encoders.base import (
 from muq_plugins.lobes.front_end import ResidualFrontEnd
 from muq_plugins.lobes.lengths import absolute_lengths
 from muq_plugins.lobes.mel import LogMel
-from muq_plugins.lobes.parts import part
+from muq_plugins.lobes.parts import check_sizes, part
 
 
 @part
@@ -86,6 +86,8 @@ class MuQEncoder(SpectrogramEncoder):
         mel_floor: float | None = None,
     ):
         super().__init__()
+        check_sizes(width=width, num_layers=num_layers, num_heads=num_heads)
+        check_sizes(ffn_width=ffn_width, conv_channels=conv_channels)
         # Everything needed to build the same encoder again, as plain numbers.
         self.config: dict[str, Any] = {
             "width": width,
@@ -120,7 +122,7 @@ class MuQEncoder(SpectrogramEncoder):
         self.frame_rate = self.features.frame_rate / self.conv.subsampling
         self.width = width
         self.num_layers = num_layers
-        self.min_samples = n_fft // 2 + 1  # the shortest clip that can be reflected
+        self.min_samples = self.features.min_samples
 
     def compile(self, **options: Any) -> None:
         """Compiles front end and conformer, one graph each.

@@ -18,7 +18,7 @@ from muq_plugins.lobes.front_end import ResidualFrontEnd
 from muq_plugins.lobes.lengths import absolute_lengths, length_mask
 from muq_plugins.lobes.linear import Linear
 from muq_plugins.lobes.mel import LogMel
-from muq_plugins.lobes.parts import part
+from muq_plugins.lobes.parts import check_sizes, part
 
 # What SpeechBrain calls each way to mix frames. The attention that it makes where there
 # is to be none is replaced.
@@ -45,6 +45,8 @@ class _SpeechBrainEncoder(SpectrogramEncoder):
         mixing: str,
     ):
         super().__init__()
+        check_sizes(width=width, num_layers=num_layers, num_heads=num_heads)
+        check_sizes(ffn_width=ffn_width, conv_channels=conv_channels)
         if width % num_heads or width % 2:
             raise ValueError(
                 f"The width {width} must be even and a multiple of the number of heads "
@@ -83,7 +85,7 @@ class _SpeechBrainEncoder(SpectrogramEncoder):
         self.frame_rate = self.features.frame_rate / self.conv.subsampling
         self.width = width
         self.num_layers = num_layers
-        self.min_samples = n_fft // 2 + 1
+        self.min_samples = self.features.min_samples
         self.positions = None
         if mixing == "attention":
             # Only who uses it needs the seconds in which SpeechBrain is imported.

@@ -20,7 +20,7 @@ from muq_plugins.lobes.encoders.base import (
 )
 from muq_plugins.lobes.finite import check_wavs
 from muq_plugins.lobes.lengths import absolute_lengths, length_mask
-from muq_plugins.lobes.parts import part
+from muq_plugins.lobes.parts import check_sizes, part
 
 
 @part
@@ -91,6 +91,8 @@ class WaveformTransformer(Encoder):
         sample_rate: int = 24000,
     ):
         super().__init__()
+        check_sizes(width=width, num_layers=num_layers, num_heads=num_heads)
+        check_sizes(ffn_width=ffn_width, conv_channels=conv_channels)
         if width % num_heads:
             raise ValueError(
                 f"The width {width} must be a multiple of the number of heads "

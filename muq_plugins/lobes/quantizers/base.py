@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from muq_plugins.lobes.linear import linear
-from muq_plugins.lobes.parts import part
+from muq_plugins.lobes.parts import check_sizes, part
 
 # Similarities of this many vectors with all entries are held at a time: 32 MB
 # for 1024 entries, whatever the length of the audio.
@@ -75,13 +75,8 @@ class Quantizer(nn.Module):
 
     def __init__(self, input_size: int, num_codebooks: int, codebook_size: int):
         super().__init__()
-        for name, value in (
-            ("input_size", input_size),
-            ("num_codebooks", num_codebooks),
-            ("codebook_size", codebook_size),
-        ):
-            if value < 1:
-                raise ValueError(f"{name} must be at least 1, got {value}.")
+        check_sizes(input_size=input_size, num_codebooks=num_codebooks)
+        check_sizes(2, codebook_size=codebook_size)  # one code says nothing
         self.input_size = input_size
         self.num_codebooks = num_codebooks
         self.codebook_size = codebook_size

@@ -79,6 +79,14 @@ def test_the_shortest_clip(encoder):
     assert torch.isfinite(out.last_hidden_state).all()
 
 
+def test_an_encoder_of_nothing_is_refused(encoder):
+    description = describe(encoder)
+    arguments = description["arguments"]
+    for size in {"width", "num_layers", "num_heads"} & arguments.keys():
+        with pytest.raises(ValueError, match=f"^{size} must be at least 1, got 0"):
+            build({**description, "arguments": {**arguments, size: 0}})
+
+
 def test_silence_is_no_problem(encoder):
     out = encoder(torch.zeros(2, 24000), torch.tensor([1.0, 0.5]))
     assert all(torch.isfinite(state).all() for state in out.hidden_states)

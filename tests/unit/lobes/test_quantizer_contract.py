@@ -55,6 +55,12 @@ for kind in all_quantizers() - {type(make()) for make in QUANTIZERS.values()}:
     QUANTIZERS[kind.__name__] = functools.partial(kind, SIZE, 4, 32)
 
 
+@pytest.mark.parametrize("sizes", [(0, 1, 8), (4, 0, 8), (4, 1, 1)])
+def test_codes_that_say_nothing_are_refused(sizes):
+    with pytest.raises(ValueError, match="must be at least [12], got [01]"):
+        Quantizer(*sizes)
+
+
 def test_no_quantizer_is_left_out():
     assert {type(make()) for make in QUANTIZERS.values()} == all_quantizers()
 
