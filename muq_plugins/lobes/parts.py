@@ -161,7 +161,7 @@ def check_clips(module: nn.Module, seconds: float, key: str) -> None:
         samples = getattr(inner, "min_samples", 0)
         if rate and hasattr(inner, "frame_rate"):
             samples = max(samples, round(rate / inner.frame_rate))
-        if samples and samples / rate > least:
+        if rate and samples / rate > least:
             least, name, cls = samples / rate, place or name, type(inner).__name__
     if not math.isfinite(seconds) or seconds < least - 1e-9:
         needed = math.ceil(1000 * least - 1e-6) / 1000

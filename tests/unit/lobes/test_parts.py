@@ -167,7 +167,7 @@ def test_settings_of_training_do_not_tell_encoders_apart():
 
 
 def test_clips_that_a_part_cannot_hear_are_refused():
-    stacked = StackedFrames(LogMel(n_fft=512), num_frames=4)  # a frame of it needs more
+    stacked = StackedFrames(LogMel(n_fft=512, n_mels=32), 4)  # a frame of it needs more
     for seconds in (0.039, 0.0, float("nan"), float("inf"), -1):
         with pytest.raises(ValueError, match=rf"^here is {seconds:g}: the .* 0.04 s"):
             check_clips(stacked, seconds, "here")
