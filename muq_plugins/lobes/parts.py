@@ -162,12 +162,13 @@ def check_clips(module: nn.Module, seconds: float, key: str) -> None:
         if rate and hasattr(inner, "frame_rate"):
             samples = max(samples, round(rate / inner.frame_rate))
         if rate and samples / rate > least:
-            least, name, cls = samples / rate, place or name, type(inner).__name__
+            cls = type(inner).__name__
+            least, name = samples / rate, place or cls
     if not math.isfinite(seconds) or seconds < least - 1e-9:
         needed = math.ceil(1000 * least - 1e-6) / 1000
         raise ValueError(
             f"{key} is {seconds:g}: the {name} needs at least {needed:g} seconds "
-            f"({cls}): give as much, or change the {name}."
+            f"({cls}): give as much, or change this part."
         )
 
 

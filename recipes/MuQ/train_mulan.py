@@ -23,7 +23,7 @@ from speechbrain.utils.distributed import infer_device, run_on_main
 from speechbrain.utils.seed import seed_everything
 from train import train as pretrain
 from train_tokenizer import check as check_batches
-from train_tokenizer import stages_of
+from train_tokenizer import check_parts, stages_of
 
 from muq_plugins.brains import MuLanBrain
 from muq_plugins.brains.processes import share_pairs, world_size
@@ -48,7 +48,6 @@ from muq_plugins.experiment import (
     save_experiment,
     stages,
 )
-from muq_plugins.inference.folders import find_model
 from muq_plugins.inference.mulan import MuQMuLan, save_mulan
 from muq_plugins.inference.mulan_parts import MuLanParts, check_towers
 from muq_plugins.inference.muq import MuQ, check_encoder
@@ -71,14 +70,23 @@ def check(experiment):
         )
     share_pairs(hparams["clips_per_update"], world_size())
     if hparams["encoder"] in (None, "untrained"):
-        values = check_stage(hparams["pretraining"])
+        check_stage(hparams["pretraining"])
+        before = load_stage(experiment, hparams["pretraining"]).hparams
+        if "pretrain" not in before.get("modules", {}):
+            raise UserError(
+                f"pretraining.experiment is {hparams['pretraining']['experiment']}, "
+                f"which trains no encoder: give a file such as hparams/muq.yaml."
+            )
+        encoder = before["encoder"]
         if hparams["encoder"] is None:
-            check_batches(values)
-        encoder = load_stage(experiment, hparams["pretraining"]).hparams["encoder"]
-        with given_by_user():
-            check_clips(encoder, hparams["clip_seconds"], "clip_seconds")
+            with given_at("pretraining"):
+                check_batches(before)
+                check_parts(before, before["modules"]["pretrain"])
     else:
-        find_model(hparams["encoder"])
+        with given_by_user():
+            encoder = MuQ.from_pretrained(hparams["encoder"], "cpu").mods.encoder
+    with given_by_user():
+        check_clips(encoder, hparams["clip_seconds"], "clip_seconds")
     if hparams["text_model"] is not None:
         with given_by_user():
             check_text_model(hparams["text_model"])

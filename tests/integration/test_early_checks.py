@@ -229,8 +229,16 @@ def test_iterations(tmp_path, options, message):
         (["--encoder", "FOLDER/nowhere"], "No trained MuQ model in"),
         (["--text_model", "./nowhere"], "No text model can be loaded from ./n"),
         (["--clips_per_update", "1"], "clips_per_update is 1"),
-        (["--clip_seconds", "0.02"], "clip_seconds is 0.02: the .* at least 0.043 s"),
+        *(
+            (["--encoder", encoder, "--clip_seconds", "0.02"], "^clip_seconds is 0.02")
+            for encoder in ("small", "untrained", "null")
+        ),
+        (
+            ["--encoder", "null", "--pretraining.overrides.clip_seconds", "0.02"],
+            "^pretraining: clip_seconds is 0.02: the masking",
+        ),
         (["--pretraining.experiment", "FOLDER/no.yaml"], r"no\.yaml"),
+        (["--pretraining.experiment", "FOLDER/none.yaml"], "which trains no encoder"),
         (["--pretraining.overrides.widht", "3"], "tiny.yaml.*widht"),
         (
             ["--encoder", "null", "--pretraining.overrides.clips_per_update", "3"],
@@ -240,6 +248,7 @@ def test_iterations(tmp_path, options, message):
 )
 def test_towers(tmp_path, options, message):
     (tmp_path / "c.json").write_text("{}")
+    (tmp_path / "none.yaml").write_text(f"extends: {TINY}\nmodules: !remove\n")
     corpus = ["--data.corpus_folder", "FOLDER/corpus"]
     options = [TINY_MULAN, *corpus, *options]
     refused(tmp_path, "train_mulan.py", *options, message=message)
