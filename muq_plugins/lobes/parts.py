@@ -162,8 +162,7 @@ def check_clips(module: nn.Module, seconds: float, key: str) -> None:
         if rate and hasattr(inner, "frame_rate"):
             samples = max(samples, round(rate / inner.frame_rate))
         if rate and samples / rate > least:
-            cls = type(inner).__name__
-            least, name = samples / rate, place or cls
+            least, name, cls = samples / rate, place or name, type(inner).__name__
     if not math.isfinite(seconds) or seconds < least - 1e-9:
         needed = math.ceil(1000 * least - 1e-6) / 1000
         raise ValueError(
