@@ -154,16 +154,23 @@ def test_commands_work_in_their_order_in_one_clone(path, tmp_path):
 
 
 def test_console_commands():
-    """Each use of the console command has arguments that it takes."""
+    """Each use of the console command has arguments that it takes.
+
+    What one writes is not in the way of another one with other settings.
+    """
+    written = {}
     for path in DOCUMENTS:
         for line in CONSOLE.findall(path.read_text(encoding="utf-8")):
             name, *argv = shlex.split(line)
             command = get_command(app).get_command(None, name)
             assert command is not None, f"{path}: muq-plugins {name}"
             try:
-                command.make_context(name, argv)
+                given = command.make_context(name, argv).params
             except Exception as error:  # says what the command does not take
                 pytest.fail(f"{path}: muq-plugins {line}: {error}")
+            if name == "embed" or given.get("folder"):  # an index that is made
+                before = written.setdefault(given["out"], (path, given))
+                assert before[1] == given, f"{path}: muq-plugins {line}: {before}"
 
 
 def test_links():
