@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from muq_plugins.inference.index.search import MusicIndex
     from muq_plugins.inference.index.store import Entry
+    from muq_plugins.inference.space import Space
 
 
 def index(
@@ -272,15 +273,15 @@ def _update(
 
     if not os.path.isdir(folder):
         raise UserError(f"{folder} is not a folder: give one with music.")
+    held = None
     if os.path.exists(os.path.join(out, FILE)):
         with closing(Store(out)) as store:
             model = model or store.model
-            layer = store.layer if layer is None else layer
-            loudness = store.space.loudness if loudness is None else loudness
-            dtype = dtype or store.space.precision
+            held = store.space
+            loudness = held.loudness if loudness is None else loudness
     if model is None:
         raise UserError(f"There is no index in {out} yet: give --model to make one.")
-    embedder = load_audio_model(model, layer, device, dtype)
+    embedder = load_audio_model(model, layer, device, dtype, held)
     # What is loaded from a path is found from other folders too.
     name = os.path.abspath(model) if os.path.exists(model) else model
     # No bar of a process that nobody sees.
@@ -334,9 +335,16 @@ def _embed_query(
 
 
 def load_audio_model(
-    source: str, layer: int | None, device: str, dtype: str | None = None
+    source: str,
+    layer: int | None,
+    device: str,
+    dtype: str | None = None,
+    held: Space | None = None,
 ) -> Any:
-    """A MuQ-MuLan, or a layer of an encoder: whatever the model is."""
+    """A MuQ-MuLan, or a layer of an encoder: whatever the model is.
+
+    What is not given is that of the space that an index holds, if it is of this model.
+    """
     from muq_plugins.inference.official_mulan import is_mulan
     from muq_plugins.inference.space import INT8
 
@@ -358,7 +366,9 @@ def load_audio_model(
         return load(MuQMuLan.from_pretrained, source, device)
     from muq_plugins.inference.index.update import EncoderLayer
 
-    model = load_encoder(source, device, dtype)
+    model = load_encoder(source, device, dtype or (held and held.precision))
+    if layer is None and held is not None and held.weights == model.fingerprint:
+        [layer] = held.layers
     [number] = model.find_layers([-1 if layer is None else layer])
     return EncoderLayer(model, number)
 
@@ -370,7 +380,7 @@ def _load_model_of(opened: MusicIndex, source: str | None, device: str) -> Any:
     name = source or opened.store.model
     try:
         space = opened.store.space
-        model = load_audio_model(name, opened.store.layer, device, space.precision)
+        model = load_audio_model(name, None, device, held=space)
     except UserError as error:
         if source is not None:
             raise

@@ -8,6 +8,8 @@ import pytest
 from muq_plugins.files import locked
 from muq_plugins.inference.cli.main import main
 from muq_plugins.inference.index.search import MusicIndex
+from muq_plugins.inference.index.store import create
+from muq_plugins.inference.space import INT8, track_space
 from tests.unit.inference.tones import ToneModel, make_model, use_tones, write_tone
 
 
@@ -97,6 +99,21 @@ def test_a_second_command_waits_and_says_so(command, tmp_path, capsys):
     second.join(120)
     assert codes == [0]
     assert len(MusicIndex(tmp_path / "index")) == 2
+
+
+@pytest.mark.parametrize("model", ["model", "small"])
+def test_settings_of_another_model_are_not_in_question(
+    command, tmp_path, capsys, model
+):
+    """What nobody gave is no mistake: a layer that the index has, and its precision."""
+    if model == "small":
+        command[3] = model
+    space = track_space("a1b2", 30, precision=INT8)
+    create(tmp_path / "index", "another", space, 24)
+    assert main(command) == 2
+    message = capsys.readouterr().err
+    assert f"index holds vectors of the space {space.name}, and" in message
+    assert "--layer" not in message and "--dtype" not in message
 
 
 def test_mistakes_are_explained(command, tmp_path, monkeypatch, capsys):
