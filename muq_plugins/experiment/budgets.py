@@ -15,6 +15,8 @@ CORPUS_MINUTES = (
     "labels.corpus_minutes",
     "clips.prepare.corpus_minutes",
 )
+# With fewer, a label that probes read has no two classes to train and to test on.
+LABELLED_MINUTES = 40
 # Of these keys, an experiment gets those that it has.
 BUDGETS: dict[str, dict[str, int]] = {
     "tiny": {
@@ -68,6 +70,9 @@ def spend(path: str, overrides: dict[str, Any]) -> dict[str, Any]:
 
 def _shortened(tree: dict[str, Any], budget: dict[str, int]) -> dict[str, int]:
     found = {key: value for key, value in budget.items() if _has(tree, key.split("."))}
+    if "tasks" in tree:
+        its_minutes = found.keys() & {*CORPUS_MINUTES}
+        found |= {key: max(found[key], LABELLED_MINUTES) for key in its_minutes}
     for key, stage in tree.items():
         if isinstance(stage, dict) and {"experiment", "overrides"} <= stage.keys():
             path = str(find_experiment(stage["experiment"]))

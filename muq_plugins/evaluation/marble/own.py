@@ -35,6 +35,7 @@ from muq_plugins.evaluation.probing.clips import Clip, corpus_clips, csv_clips
 from muq_plugins.evaluation.probing.frame_labels import MIDI, NOTES, played_notes
 from muq_plugins.evaluation.probing.frames import evenly
 from muq_plugins.evaluation.probing.tasks import (
+    ALSO,
     FEWEST,
     ProbeTask,
     as_text,
@@ -284,7 +285,7 @@ def _frame_classes(label: str, train: Sequence[Clip]) -> list[str]:
         raise UserError(
             f"The label {label!r} leaves too little to read: the training part has "
             f"{len(train)} recordings with it, and {len(classes)} classes in {FEWEST} "
-            "of them. Add others, or remove the task."
+            f"of them. Add others{ALSO}"
         )
     return sorted(classes, key=int if label == NOTES else str)
 
@@ -324,7 +325,7 @@ def _numbers(
     if not len(known) or known.std() == 0:
         raise UserError(
             f"The {len(known)} recordings to train on have one {probe.label}: there is "
-            "nothing to learn. Add others, or remove the task."
+            f"nothing to learn. Add others{ALSO}"
         )
     notes.append(f"Standardised: {known.mean():.4g} ± {known.std():.4g} in training.")
     return {at: (one - known.mean()) / known.std() for at, one in values.items()}
