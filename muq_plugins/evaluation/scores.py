@@ -199,11 +199,24 @@ def macro_precision(truth: np.ndarray, scores: np.ndarray) -> float:
 
 
 def chance(targets: np.ndarray) -> float:
-    """What the best answer that is always the same reaches in the primary metric."""
+    """What knowing nothing reaches: always the same class, or a random order."""
     if targets.ndim == 1:
         return 1 / len(np.unique(targets))
-    shares = targets.mean(axis=0)
-    return float(shares[(shares > 0) & (shares < 1)].mean())
+    clips, counts = len(targets), targets.sum(axis=0)
+    scored = counts[(counts > 0) & (counts < clips)]
+    return float(random_precision(scored, clips).mean())
+
+
+def random_precision(positives: np.ndarray, clips: int) -> np.ndarray:
+    """Average precision of so many positives, the mean over all orders of the clips.
+
+    The share of positives, which a random order comes down to, is too low where they
+    are few (Bestgen, "Exact expected average precision of the random baseline for
+    system evaluation", 2015).
+    """
+    harmonic = (1 / np.arange(1, clips + 1)).sum()
+    others = (positives - 1) / (clips - 1)  # at any other place, if this has one
+    return (harmonic + others * (clips - harmonic)) / clips
 
 
 def label_draws(
@@ -286,8 +299,7 @@ class TaggingScores(NamedTuple):
 
     roc_auc: Estimate  # mean over the scored tags; chance is 0.5
     average_precision: Estimate  # mean over the scored tags: the field's PR-AUC
-    # average precision of scores that know nothing: mean share of clips with a tag
-    chance: float
+    chance: float  # average precision of a random order, the mean likewise
     clips: int  # number of clips
     tags: list[TagScore]  # every tag, in the order of the columns
     # tags that no clip has, and that every clip has: they are in no mean
@@ -336,7 +348,7 @@ def tagging_scores(
     return TaggingScores(
         interval(areas.mean(), roc_auc),
         interval(precisions.mean(), precision),
-        float(counts[scored].mean() / len(truth)),
+        chance(truth),
         len(truth),
         each,
         [tag.tag for tag in each if not tag.positives],

@@ -32,7 +32,7 @@ from muq_plugins.evaluation.probing.results import (
     spread,
 )
 from muq_plugins.evaluation.probing.store import Stored
-from muq_plugins.evaluation.scores import chance, metric_score, metric_scores
+from muq_plugins.evaluation.scores import metric_score, metric_scores
 
 logger = get_logger(__name__)
 
@@ -303,7 +303,7 @@ def _mean_of(outputs: Tensor, unit: Tensor) -> Tensor:
 def constant(task: MarbleTask, train: np.ndarray, test: np.ndarray) -> float:
     """What an answer reaches that is always the same and known from the training."""
     if task.kind == "multi":
-        return chance(test)
+        return metric_score(task.metric, test, np.zeros(test.shape))
     if task.kind == "numbers":
         # Of the mean of what is tested, by the definition of R²: no constant that only
         # knows the training part reaches more.

@@ -13,6 +13,7 @@ from sklearn.metrics import (
 
 from muq_plugins.data.datasets.keys import KEYS
 from muq_plugins.evaluation.intervals import drawn_groups, interval
+from muq_plugins.evaluation.retrieval import NAMES, query_scores
 from muq_plugins.evaluation.scores import (
     RANKED_DRAWS,
     chance,
@@ -102,7 +103,7 @@ def test_every_tag_is_as_scikit_learn_scores_it():
             expected = [score(*pair, sample_weight=w) for w in weights]
             assert drawn(*pair, weights) == pytest.approx(expected)
     assert found.roc_auc.value == np.mean([tag.roc_auc for tag in found.tags])
-    assert found.chance == pytest.approx(truth.mean())
+    assert found.chance == chance(truth) > truth.mean()
     assert found.roc_auc.low < found.roc_auc.value < found.roc_auc.high
     low, high = found.average_precision[1:]
     assert low < found.average_precision.value < high
@@ -162,14 +163,21 @@ def test_copies_of_a_drawn_clip_do_not_raise_the_interval():
     assert abs((low + high) / 2 - value) < 0.15 * (high - low)
 
 
-def test_chance_is_the_best_answer_that_is_always_the_same():
+def test_chance_is_always_the_same_class_or_a_random_order():
     rng = np.random.default_rng(0)
     classes = rng.integers(0, 5, 60)
     always = np.full(60, np.bincount(classes).argmax())
     assert chance(classes) == label_scores(classes, always)["balanced_accuracy"] == 0.2
-    tags = (rng.random((60, 6)) < 0.3).astype(float)
-    expected = label_scores(tags, np.zeros((60, 6)))["average_precision"]
-    assert chance(tags) == pytest.approx(expected)
+    tags = np.zeros((12, 4))
+    for tag, positives in enumerate((0, 1, 5, 12)):
+        tags[:positives, tag] = 1
+    orders = rng.random((2000, 12))
+    drawn = [label_scores(tags, np.tile(x[:, None], 4)) for x in orders]
+    expected = np.mean([x["average_precision"] for x in drawn])
+    assert chance(tags) == pytest.approx(expected, abs=0.01)
+    tied = [query_scores(np.zeros(12), tag == 1) for tag in tags.T[1:3]]
+    at = NAMES.index("mean_average_precision")
+    assert chance(tags) == pytest.approx(np.mean([x[at] for x in tied]))
 
 
 def test_classes_that_no_or_every_clip_has_are_left_out():
