@@ -97,7 +97,11 @@ def _retrieval_verdict(of: dict[str, Any], scores: dict) -> Verdict:
     )
     if recall["low"] > chance:
         return Verdict("good", f"unseen clips are found, {numbers}")
-    return Verdict("warning", f"no better than chance, {numbers}. Train longer.")
+    if recall["high"] < chance:
+        words = f"unseen clips are found less often than by chance, {numbers}"
+        return Verdict("warning", f"{words}. Check that captions are of their clips.")
+    words = f"whether unseen clips are found is undecided, {numbers}"
+    return Verdict("undecided", f"{words}. Train longer, or give more test music.")
 
 
 def _scores(kind: str) -> Callable[[Run], list[dict]]:

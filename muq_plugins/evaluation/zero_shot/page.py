@@ -104,11 +104,14 @@ def _verdicts(scores: dict) -> Iterator[Verdict]:
         elif found["low"] > chance:
             yield Verdict("good", f"{name} is above chance")
         else:
+            level, words = "undecided", f"whether {name} is above chance is undecided"
+            if found["high"] < chance:
+                level, words = "warning", f"{name} is below chance"
             yield Verdict(
-                "warning",
-                f"{name} is not above chance: its interval starts at "
-                f"{found['low']:.3f}, chance is {chance:.3f}. Is the model trained, "
-                "and on texts like these?",
+                level,
+                f"{words}: its interval is {found['low']:.3f} to {found['high']:.3f}, "
+                f"chance is {chance:.3f}. Give more clips, or a model that is trained, "
+                "on texts like these.",
             )
 
 

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from muq_plugins.data.captions import full_caption
-from muq_plugins.evaluation.pages import headline, report
+from muq_plugins.evaluation.pages import headline, read_run, report
+from muq_plugins.evaluation.pages.music_text import MUSIC_TEXT
 from muq_plugins.evaluation.run_files import MetricsLog
 from muq_plugins.evaluation.zero_shot import clips as latents
 from muq_plugins.evaluation.zero_shot.scores import (
@@ -207,6 +208,23 @@ def test_the_report_has_everything(run):
     assert "unseen clips are found, recall at 10 100.0%" in text
 
 
+@pytest.mark.parametrize(
+    ("low", "high", "said"),
+    [
+        (0.6, 0.9, "good: text to music, en: unseen clips are found, recall"),
+        (0.4, 0.9, "undecided: text to music, en: whether unseen clips are found is"),
+        (0.1, 0.4, "warning: text to music, en: unseen clips are found less often th"),
+    ],
+)
+def test_what_an_interval_around_chance_says(run, low, high, said):
+    scores = load_scores(run)
+    recall = {"value": 0.5, "low": low, "high": high}
+    scores["retrieval"]["en"]["text to music"]["recall_at_10"] = recall
+    save_scores(run, scores)
+    verdicts = map(str, MUSIC_TEXT.verdicts_of(read_run(run)[1]))
+    assert any(verdict.startswith(said) for verdict in verdicts)
+
+
 def test_the_headline_is_what_matters(run):
     first, second, third = headline(run)
     assert first == (
@@ -228,7 +246,7 @@ def test_a_report_without_scores_has_the_training(run):
     ("model", "loss", "steps", "levels"),
     [
         (Oracle, 2.0, None, ["good"] * 4),
-        (Deaf, 2.0, None, ["warning"] * 4),
+        (Deaf, 2.0, None, ["undecided"] * 4),
         (None, 3.38, None, ["problem"]),
         (None, 2.0, 20, ["warning"]),
     ],

@@ -36,7 +36,8 @@ def test_the_report_shows_every_number_beside_chance(folder, tmp_path, load, cap
     assert headline[0].startswith("tagging ROC-AUC 1.000")
     assert headline[2] == "accuracy 0.100 [0.050, 0.200] (chance 0.100)"
     text = (page.parent / "report.md").read_text()
-    assert "accuracy is not above chance" in text
+    undecided = "- **undecided**: whether accuracy is above chance is undecided: its"
+    assert f"{undecided} interval is 0.050 to 0.200, chance is 0.100." in text
     assert '"{tag} music"' in text
     assert "no clip has them: genre---folk." in text
     assert "| genre---pop | 1 | 1.000 | 1.000 |" in text
@@ -60,6 +61,10 @@ def test_the_report_shows_every_number_beside_chance(folder, tmp_path, load, cap
         ({"groups": 1, **perfect}, "in 1 groups, are too few to say whether accuracy"),
         ({"clips": 3, "groups": None, **perfect}, "undecided: 3 clips, in 3 groups"),
         ({}, "whether text to music, R@10"),
+        (
+            {"accuracy": {**scores["accuracy"], "chance": 0.3}},
+            "warning: accuracy is be",
+        ),
     ):
         few = {k: v for k, v in {**scores, **changes}.items() if v is not None}
         caplog.clear()
