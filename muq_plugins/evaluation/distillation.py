@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
-from muq_plugins.evaluation.intervals import ends, interval
+from muq_plugins.evaluation.intervals import FEWEST_GROUPS, ends, interval
 from muq_plugins.evaluation.page import (
     Fact,
     Page,
@@ -79,10 +79,11 @@ def compare(
     manifests: Any,
     clip_seconds: float,
     notes: Sequence[str] = (),
+    teacher: str = "",
 ) -> Path:
     """Measures models, the teacher first, on the test part; the report.
 
-    ``notes`` say why a model is missing.
+    ``notes`` say why a model is missing, ``teacher`` where the first one is from.
     """
     folder = Path(folder)
     clips = [
@@ -103,10 +104,21 @@ def compare(
         )
     for row in rows if probe else []:
         row |= probed(probe, row["name"], models[0].name)
-    content = {"models": rows, "notes": list(notes)}
-    content["task"] = probe and probe.label
+    pieces = {manifests.test[clip.name].get("piece", clip.name) for clip in evenly}
+    content = {
+        "teacher": teacher,
+        "music": manifests.source,
+        "clips": len(evenly),
+        "pieces": len(pieces),
+        "task": probe and probe.label,
+        "task_clips": probe and probe.clips["test"],
+        "task_pieces": probe and probe.test_groups,
+        "models": rows,
+        "notes": list(notes),
+    }
     write_json(folder / FILE, content)
-    return write_page(folder, PAGE, content, settings="")
+    subtitle = f"The teacher is {teacher}; on {manifests.source}"
+    return write_page(folder, PAGE, content, subtitle, settings="")
 
 
 @torch.no_grad()
@@ -193,6 +205,14 @@ def _facts(found: dict) -> Iterator[Fact]:
 def _verdicts(found: dict) -> Iterator[Verdict]:
     for row in found["models"][1:] if found["task"] else []:
         lost, low, high = row["lost"]
+        if found["task_pieces"] < FEWEST_GROUPS or low == high:
+            yield Verdict(
+                "undecided",
+                f"{row['name']}: whether {found['task']} is read better or worse than "
+                f"off the teacher: the test part has only {found['task_pieces']} "
+                "pieces with labels, too few to tell; give more test music",
+            )
+            continue
         words = f"{row['name']}: {found['task']} is read {100 * abs(lost):.1f} points "
         words += "worse" if lost > 0 else "better"
         span = ends(low, high) if lost > 0 else ends(-high, -low)  # of what is said

@@ -28,6 +28,7 @@ from train_tokenizer import stages_of
 from muq_plugins.data.preparation import prepare_manifests
 from muq_plugins.errors import UserError, needs
 from muq_plugins.evaluation.distillation import FOLDER, Model, compare
+from muq_plugins.evaluation.pages import report
 from muq_plugins.experiment import load_experiment, run_script, stages
 from muq_plugins.inference.export import export_onnx
 from muq_plugins.inference.mulan import MuQMuLan
@@ -96,7 +97,9 @@ def compare_forms(experiment):
     for name, (states, size) in forms.items():
         models.append(Model(name, states, say, *rates, weights, size))
     manifests = prepare_manifests(**hparams["data"])
-    page = compare(folder / FOLDER, models, manifests, hparams["clip_seconds"], notes)
+    about = hparams["clip_seconds"], notes, str(hparams["teacher"])
+    page = compare(folder / FOLDER, models, manifests, *about)
+    report(folder)  # again, with a link to this page
     print(f"Teacher and student: {page}")
 
 

@@ -66,6 +66,9 @@ def test_the_table_has_every_form_of_the_student(distilled):
     assert all(row["speed"] > 1 for row in found["models"])
     page = (run / "distillation" / "report.md").read_text()
     assert "| student, ONNX in int8 |" in page
+    assert found["teacher"] == str(run.parent / "teacher") and found["teacher"] in page
+    assert found["music"] in page and f"{found['clips']} clips of" in page
+    assert "](distillation/report.html)" in (run / "report.md").read_text()
 
 
 def test_the_student_is_a_model_like_any_other_and_names_its_teacher(distilled):

@@ -9,10 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
+from muq_plugins.evaluation.distillation import FILE, FOLDER
 from muq_plugins.evaluation.figures.lines import line_charts
 from muq_plugins.evaluation.figures.values import Bars, bars, intervals
 from muq_plugins.evaluation.intervals import Estimate
 from muq_plugins.evaluation.page import (
+    HTML_FILE,
     Fact,
     Page,
     Part,
@@ -52,6 +54,7 @@ from muq_plugins.evaluation.probing.results import (
     TaskResult,
 )
 from muq_plugins.evaluation.run_files import select, series
+from muq_plugins.files import read_json
 from muq_plugins.lobes import codes
 from muq_plugins.lobes.objectives.base import Measure, is_at_chance, references_of
 
@@ -303,8 +306,8 @@ def _guessing(run: Run) -> list[float]:
 
 def _loss_figure(run: Run, path: Path) -> None:
     names = [name for name, measure in run.measures.items() if measure.references]
-    # Beside another chart there is no room above.
-    legend = "above" if len(names) == 1 else "upper right"
+    # Beside another chart there is no room above, and what is better may be higher.
+    legend = "above" if len(names) == 1 else "best"
     curves(*names, height=4.2, legend=legend, on=len(names) - 1)(run, path)
 
 
@@ -391,6 +394,20 @@ def _classes_table(probe: TaskResult) -> Table:
     return Table(["Class", "Test clips", *recalls], rows)
 
 
+def _comparison(run: Run) -> list[dict]:
+    """What a student has kept of its teacher, if the run was a distillation."""
+    file = run.folder / FOLDER / FILE
+    return [read_json(file, "distil again")] if file.is_file() else []
+
+
+def _comparison_table(found: dict) -> Table:
+    teacher, student, *_ = found["models"]
+    cosines = [f"{x:.3f}" for x in (student["frames"], teacher["constant"])]
+    name = "Teacher and student"
+    header = ["", "Cosine of frames to the teacher", "A constant answer"]
+    return Table(header, [[name, *cosines]], {name: f"{FOLDER}/{HTML_FILE}"})
+
+
 PRETRAINING = Page(
     title="Pre-training",
     template="pretraining.md.j2",
@@ -425,6 +442,7 @@ PRETRAINING = Page(
             each=partial(probes, kind="frames"),
         ),
         Part("learned", {"loss": _loss_figure}, each=lambda run: run.objectives),
+        Part("student", table=_comparison_table, each=_comparison),
         Part(
             "codebooks",
             {"accuracy_per_codebook": _codebooks_figure},

@@ -64,7 +64,7 @@ class Distillation(VectorRegression):
 
     measures = {
         "relative_error": Measure(
-            "Error beside the teacher, share of the variance",
+            "Error beside the teacher, share",
             "share",
             references={
                 "constant": Reference("a constant model", "a constant\nmodel: {:.0%}")
