@@ -19,6 +19,7 @@ from muq_plugins import PretrainedMuQ
 from muq_plugins.data.audio import read_audio
 from muq_plugins.data.preparation import check_data, prepare_manifests
 from muq_plugins.errors import UserError
+from muq_plugins.evaluation.intervals import FEWEST_GROUPS, interval, mean_draws
 from muq_plugins.evaluation.probing.clips import corpus_clips, folder_clips
 from muq_plugins.evaluation.probing.tasks import ProbeTask, task_data
 from muq_plugins.inference.lora import merge_lora
@@ -165,10 +166,17 @@ def main(argv):
 
     usual, tested = max(classes, key=names["train"].count), names["test"]
     share = tested.count(usual) / len(tested)
+    said = dict(zip(brain.statistics.ids, brain.statistics.predictions, strict=True))
+    heard = [said[clips[i].name] for i in music.parts["test"]]
+    hits = [name == true for name, true in zip(heard, tested, strict=True)]
+    groups, sure = music.groups["test"], "too few for an interval"
+    found = interval(sum(hits) / len(hits), mean_draws(hits, groups))
+    if len({*groups}) >= FEWEST_GROUPS:
+        sure = f"95% interval {found.low:.3f} to {found.high:.3f}"
     result = (
-        f"Accuracy: {brain.statistics.summarize('accuracy'):.3f} on {len(tested)} "
-        f"recordings of {len(set(music.groups['test']))} pieces that training never "
-        f"heard. Chance: {1 / len(classes):.3f}; always {usual!r}: {share:.3f}"
+        f"Accuracy: {found.value:.3f} ({sure}) on {len(tested)} recordings of "
+        f"{len({*groups})} pieces that training never heard. Chance: "
+        f"{1 / len(classes):.3f}; always {usual!r}: {share:.3f}"
     )
     result = "\n".join([result, *music.notes])  # such as classes that were left out
     with open(folder / "test.txt", "w", encoding="utf-8") as file:
