@@ -79,7 +79,7 @@ def step_ticks() -> MaxNLocator:
 
 def percent_tick(value: float, position: int | None = None) -> str:
     """Write a share as percentage with as few digits as it needs."""
-    return f"{100 * value:.3g}%"
+    return f"{100 * value:,.10g}%"  # which is exact, but for the noise of floats
 
 
 def write(axes: Axes, text: str, xy, offset: tuple[float, float], **style) -> None:

@@ -36,7 +36,6 @@ from muq_plugins.evaluation.probing.page import (
 from muq_plugins.evaluation.probing.results import (
     HIDDEN,
     MIXTURE,
-    Row,
     TaskResult,
     load_results,
 )
@@ -95,6 +94,27 @@ def _comparisons(results: list[TaskResult]) -> Iterator[Verdict]:
         )
 
 
+def _below_constant(results: list[TaskResult]) -> Iterator[Verdict]:
+    """What was learned in training and does not hold in the test."""
+    words = []
+    for result in results:
+        rows = ((name, result.row(name, HIDDEN)) for name in encoders_of(result))
+        below = [
+            f"{name} {percent(row.value)}"
+            for name, row in rows
+            if row is not None and row.high < result.chance
+        ]
+        if below and result.test_groups >= FEWEST_GROUPS:
+            words.append(f"{result.about['title']} ({', '.join(below)})")
+    if words:
+        yield Verdict(
+            "warning",
+            f"below a constant answer: {'; '.join(words)}. What was learned there does "
+            "not hold of other recordings: give more to train on, or leave the task "
+            "out of `tasks`.",
+        )
+
+
 def _side(low: float, high: float) -> str:
     if low > 0:
         return "better"
@@ -108,15 +128,16 @@ def _scores_table(results: list[TaskResult]) -> Table:
     for result in results:
         cells = [result.about["title"], METRIC_NAMES[result.metric]]
         cells.append(percent(result.chance))
-        cells += [_cell(result.row(name, HIDDEN)) for name in names]
+        cells += [_cell(result, name) for name in names]
         rows.append(cells)
     return Table(["Task", "Metric", "Constant", *names], rows)
 
 
-def _cell(row: Row | None) -> str:
+def _cell(result: TaskResult, name: str) -> str:
     """A score, its interval, and of which hidden state it is if there are several."""
+    row = result.row(name, HIDDEN)
     several = row is not None and row.layer is not None
-    return with_interval(row) + f", layer {row.place}" * several
+    return with_interval(result, row) + f", layer {row.place}" * several
 
 
 def _panel(result: TaskResult) -> Panel:
@@ -240,7 +261,7 @@ MARBLE = Page(
     title="MARBLE",
     template="marble.md.j2",
     facts=(lambda results: [_fact(result) for result in results[:FACTS]],),
-    verdicts=(_comparisons,),
+    verdicts=(_comparisons, _below_constant),
     parts=(
         Part("scores", table=_scores_table),
         Part("radar", {"radar": _radar_figure}, each=_comparable),

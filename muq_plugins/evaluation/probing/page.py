@@ -116,7 +116,7 @@ def _gain_verdict(result: TaskResult, gain: Comparison) -> Iterator[Verdict]:
             "the probe was given the trained weights"
         )
     else:
-        level = "warning"
+        level = "undecided"
         words = "whether training has helped is undecided; more test clips may tell"
     ours, metric = result.row(TRAINED, LINEAR).value, METRIC_NAMES[result.metric]
     theirs = f"{result.called(gain.reference)} {ours - gain.difference:.1%}"
@@ -162,7 +162,7 @@ def depth(results: list[TaskResult]) -> Iterator[Verdict]:
     value, low, high = interval((semantic - acoustic).mean(), semantic - acoustic)
     answer = "supported" if low > 0 else "refuted" if high < 0 else "undecided"
     yield Verdict(
-        "good" if answer == "supported" else "warning",
+        {"supported": "good", "refuted": "warning"}.get(answer, answer),
         f"acoustic labels low, semantic labels high: {answer} at this budget. The best "
         f"layer is {acoustic.mean():.1f} for {', '.join(names['acoustic'])} and "
         f"{semantic.mean():.1f} for {', '.join(names['semantic'])} (difference "
@@ -181,8 +181,8 @@ def _scores_table(results: list[TaskResult]) -> Table:
             references = (result.row(name, reader) for name in (LOG_MEL, UNTRAINED))
             row = [f"{result.label} ({reader})", percent(result.chance)]
             row += [percent(row.value) if row else "-" for row in references]
-            mixture = with_interval(result.row(TRAINED, reader, MIXTURE))
-            rows.append([*row, with_interval(ours), ours.place, mixture])
+            mixture = with_interval(result, result.row(TRAINED, reader, MIXTURE))
+            rows.append([*row, with_interval(result, ours), ours.place, mixture])
     header = ["Label (probe)", "Chance", "Log-mel", "Untrained", "Trained"]
     return Table([*header, "Layer", "Mixture"], rows)
 
@@ -295,7 +295,7 @@ def task_table(result: TaskResult) -> Table:
         if row.initialisations:
             spread = f"{_plus_minus(np.std(row.initialisations))} (initialisations)"
         features = result.called(row.features)
-        cells = [features, row.reader, layer, with_interval(row), spread]
+        cells = [features, row.reader, layer, with_interval(result, row), spread]
         rows.append([*cells, *(percent(row.metrics[name]) for name in others)])
     metric, *names = (METRIC_NAMES[name] for name in (result.metric, *others))
     header = ["Features", "Probe", "Layer", metric, "Over seeds", *names]
@@ -306,13 +306,13 @@ def _plus_minus(deviation: float) -> str:
     return f"±{100 * deviation:.1f}"
 
 
-def with_interval(row: Row | None) -> str:
+def with_interval(result: TaskResult, row: Row | None) -> str:
     """A score with its interval, for a table."""
     if row is None:
         return "-"
-    if row.low == row.high:  # one piece: resampling it gives no interval
-        return percent(row.value)
-    return f"{percent(row.value)} ({row.low:.1%} to {row.high:.1%})"
+    ends = f"{row.low:.1%} to {row.high:.1%}"
+    few = result.test_groups < FEWEST_GROUPS
+    return f"{percent(row.value)} ({'too few for an interval' if few else ends})"
 
 
 PROBE = Page(

@@ -46,6 +46,14 @@ def drawn(monkeypatch):
     return made
 
 
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [(-10.0, "-1,000%"), (0.7, "70%"), (0.1 * 3, "30%"), (0.8025, "80.25%")],
+)
+def test_shares_are_written_out(value, words):
+    assert style.percent_tick(value) == words
+
+
 def texts_of(figure):
     return " ".join(
         text.get_text()

@@ -54,7 +54,9 @@ def result(title, value, difference, groups=20):
 def test_verdicts_are_one_line_for_each_outcome():
     tasks = [result("A", 0.6, 0.1), result("B", 0.6, 0.2), result("C", 0.6, 0.01)]
     tasks += [result("D", 0.6, 0.3, groups=2)]
-    good, undecided = MARBLE.verdicts_of(tasks)
+    below, good, undecided = MARBLE.verdicts_of(tasks)
+    assert below.level == "warning" and "D" not in below.message
+    assert "answer: A (log_mel 10.0%); B (log_mel 10.0%); C (l" in below.message
     assert good.level == "good" and "better on 2 of 4 tasks" in good.message
     assert "A +10.0 (+5.0 to +15.0); B +20.0" in good.message
     assert "C +1.0 (-4.0 to +6.0); D (too few tested)." in undecided.message
@@ -64,8 +66,10 @@ def test_the_way_from_a_constant_answer_to_a_perfect_one(tmp_path, pixels):
     tasks = [result(name, 0.6, 0.1) for name in "ABC"]
     assert _way(tasks[0], "ours") == (0.6 - 0.2) / 0.8
     assert _way(tasks[0], "log_mel") == 0 and isnan(_way(tasks[0], "other"))
-    assert _cell(tasks[0].rows[0]) == "60.0% (50.0% to 70.0%), layer 3"
-    assert _cell(tasks[0].rows[1]) == "10.0% (5.0% to 15.0%)"
+    assert _cell(tasks[0], "ours") == "60.0% (50.0% to 70.0%), layer 3"
+    assert _cell(tasks[0], "log_mel") == "10.0% (5.0% to 15.0%)"
+    few = result("A", 0.6, 0.1, groups=4)
+    assert _cell(few, "ours") == "60.0% (too few for an interval), layer 3"
     save_results(tmp_path, tasks)
     marble_report(tmp_path)
     assert (tmp_path / "figures" / "radar.png").stat().st_size > 10_000
