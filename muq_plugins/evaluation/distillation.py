@@ -117,7 +117,7 @@ def compare(
         "notes": list(notes),
     }
     write_json(folder / FILE, content)
-    subtitle = f"The teacher is {teacher}; on {manifests.source}"
+    subtitle = f"Teacher: {teacher}; music: {manifests.source}"
     return write_page(folder, PAGE, content, subtitle, settings="")
 
 
