@@ -111,7 +111,7 @@ def _below_constant(results: list[TaskResult]) -> Iterator[Verdict]:
             "warning",
             f"below a constant answer: {'; '.join(words)}. What was learned there does "
             "not hold of other recordings: give more to train on, or leave the task "
-            "out of `tasks`.",
+            "out.",
         )
 
 
