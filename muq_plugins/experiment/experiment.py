@@ -77,6 +77,24 @@ TALKATIVE = (
 )
 
 
+# The recipe of a file, by a key that only its files have; all others train MuQ.
+RECIPE_OF = {
+    "save_vectors": "MuQ/distil.py",
+    "experiments": "MuQ/ablate.py",
+    "text_model": "MuQ/train_mulan.py",
+    "prompts": "MuQ/zero_shot.py",
+    "reader": "MuQ/probe.py",
+    "protocol": "MARBLE/probe.py",
+    "epoch_counter": "Recognition/train.py",
+}
+TRAINING = (
+    "MuQ/train.py",
+    "MuQ/train_tokenizer.py",
+    "MuQ/extract_labels.py",
+    "MuQ/measure_statistics.py",
+)
+
+
 @dataclass(frozen=True)
 class Experiment:
     """One experiment, ready to run."""
@@ -110,6 +128,7 @@ def load_experiment(argv: list[str]) -> Experiment:
     if OPTION in overrides:
         overrides = spend(str(path), overrides)
     text = resolve_experiment(path, overrides)
+    _refuse_other_recipes(path, text)
     return Experiment(
         hparams=load_hparams(text),
         run_opts=command.run_opts,
@@ -118,6 +137,18 @@ def load_experiment(argv: list[str]) -> Experiment:
         path=path,
         argv=list(argv),
     )
+
+
+def _refuse_other_recipes(path: Path, text: str) -> None:
+    """Refuses a file of another recipe than the one that runs."""
+    tree = parse_yaml(text, str(path))
+    trains = "pretrain" in (tree.get("modules") or {}) or "target" in tree
+    # What trains may have any further keys of one's own.
+    known = ["save_vectors"] if trains else RECIPE_OF
+    wanted = [RECIPE_OF[key] for key in known if key in tree] or TRAINING
+    here = "/".join(Path(sys.argv[0]).parts[-2:])
+    if here in {*RECIPE_OF.values(), *TRAINING} - {*wanted}:
+        raise UserError(f"{path} is for recipes/{wanted[0]}, not for recipes/{here}.")
 
 
 def load_hparams(text: str) -> dict[str, Any]:
@@ -292,8 +323,7 @@ def refuse_training_options(run_opts: RunOptions, values: Iterable[str]) -> None
     if given:
         raise UserError(
             f"{', '.join(sorted(given))}: only a training follows this, and nothing is "
-            f"trained here. Leave it out, or give a file that is for this script "
-            f"(`muq-plugins recipes` lists all)."
+            f"trained here. Leave it out."
         )
 
 

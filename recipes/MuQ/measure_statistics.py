@@ -24,8 +24,7 @@ def main(argv):
     spectra = [part for part in parts if isinstance(part, LogMel)]
     if not spectra:
         raise UserError(
-            f"{experiment.path} has no log-mel spectrogram to be measured for: give a "
-            f"file of train.py or train_tokenizer.py, such as hparams/muq.yaml."
+            f"{experiment.path} has no log-mel spectrogram to be measured for."
         )
     normalise(module, prepare_manifests(**hparams["data"]), None)
     lines = [f"mel_statistics: [{float(s.mean)}, {float(s.std)}]" for s in spectra]

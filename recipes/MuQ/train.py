@@ -50,15 +50,6 @@ from muq_plugins.inference.folders import find_model
 from muq_plugins.inference.muq import save_muq
 from muq_plugins.inference.teachers import credits_of
 
-# What files of other recipes have.
-OTHERS = {
-    "experiments": "ablate.py",
-    "text_model": "train_mulan.py",
-    "epoch_counter": "recipes/Recognition/train.py",
-    "protocol": "recipes/MARBLE/probe.py",
-    "reader": "probe.py",
-}
-
 
 def train(experiment, progress):
     """Trains the model of an experiment and returns its run folder.
@@ -67,10 +58,7 @@ def train(experiment, progress):
     """
     hparams, run_opts = experiment.hparams, experiment.run_opts
     if "pretrain" not in hparams.get("modules", {}):
-        script = next((OTHERS[key] for key in OTHERS if key in hparams), None)
-        raise UserError(
-            f"{experiment.path} has no student: use {script or 'train_tokenizer.py'}."
-        )
+        raise UserError(f"{experiment.path} has no student: use train_tokenizer.py.")
     stage = hparams["modules"]["pretrain"]
     check_fsdp(stage, hparams, run_opts)
     open_run(experiment, stage)

@@ -63,11 +63,6 @@ BATCHES, CLIPS_AT_ONCE = 20, 16
 def check(experiment):
     """Refuses what would fail later: models, captions, music and batches."""
     hparams = experiment.hparams
-    if "text_model" not in hparams:
-        raise UserError(
-            f"{experiment.path} has no tower of text: use train.py or the script that "
-            f"it is for, or a file that extends hparams/muq_mulan.yaml."
-        )
     share_pairs(hparams["clips_per_update"], world_size())
     if hparams["encoder"] in (None, "untrained"):
         check_stage(hparams["pretraining"])

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from unittest.mock import patch
 
 from tests.forks import RECIPES, ROOT, Fork, checked, fork_ranks
 
@@ -62,4 +63,5 @@ def recipe_here(script, *options):
     """Runs a recipe in this process."""
     if str(RECIPES) not in sys.path:
         sys.path.insert(0, str(RECIPES))  # recipes import their neighbours
-    importlib.import_module(Path(script).stem).main(recipe_options(options))
+    with patch.object(sys, "argv", [str(RECIPES / script)]):
+        importlib.import_module(Path(script).stem).main(recipe_options(options))
