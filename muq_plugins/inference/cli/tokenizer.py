@@ -151,10 +151,11 @@ def detokenize(
     if codebooks is not None and codebooks > levels:
         raise UserError(f"--codebooks {codebooks}: {model} has {levels}.")
     known = [read_facts(path) for path, _ in files]
+    own_facts = {"command": "detokenize", "codebooks": codebooks or levels}
     targets = [_beside(Path(out, place)) for _, place in files]
     if same := {path.resolve() for path in targets} & {x.resolve() for x, _ in files}:
         raise UserError(f"{min(same)} would be lost: give another --out.")
-    for (path, _), facts in zip(files, known, strict=True):
+    for (path, _), facts, target in zip(files, known, targets, strict=True):
         if facts.get("command") != "tokenize":
             raise UserError(f"{path} is no output of `muq-plugins tokenize`.")
         if facts["fingerprint"] != own:
@@ -162,6 +163,8 @@ def detokenize(
                 f"{path} has codes of {facts['model']} ({facts['fingerprint']}), and "
                 f"{model} is {own}: give the tokenizer that made them."
             )
+        if target.is_file() and read_facts(target) != {**facts, **own_facts}:
+            raise UserError(f"{target} was made of other codes: give another --out.")
     for (path, _), facts, target in zip(files, known, targets, strict=True):
         arrays = read_arrays(path)
         if "tokens" in arrays:
@@ -172,11 +175,7 @@ def detokenize(
         codes = codes[None, :, :codebooks].to(device)
         with torch.no_grad(), given_by_user():
             latents = tokenizer.quantizer.decode(codes)[0].float().cpu().numpy()
-        about = {"command": "detokenize", "codebooks": codes.shape[-1]}
-        about = {**facts, **about}
-        if target.is_file() and read_facts(target) != about:
-            raise UserError(f"{target} was made of other codes: give another --out.")
-        write_record(target, about, {"latents": latents})
+        write_record(target, {**facts, **own_facts}, {"latents": latents})
     say(f"{out}: {count_files(len(files))}.")
     return 0
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -81,7 +82,9 @@ def test_latents_come_back_without_the_teacher(
     assert np.abs(latents - expected).max() < 1e-5
     assert main(["detokenize", folder, str(plain), *first]) == 0  # the same again
     capsys.readouterr()
-    assert main(["detokenize", folder, str(plain), *first[2:]]) == 2
+    before = shutil.copy(plain, plain.with_name("0.wav.npz"))
+    assert main(["detokenize", folder, str(before), str(plain), *first[2:]]) == 2
+    assert not (tmp_path / "first" / "0.wav.npz").exists()
     assert "a.wav.npz was made of other codes" in capsys.readouterr().err
     assert np.array_equal(
         read_arrays(tmp_path / "first" / "a.wav.npz")["latents"], latents
