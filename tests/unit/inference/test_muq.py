@@ -48,7 +48,8 @@ def test_a_saved_encoder_comes_back(saved, tmp_path):
         out = model(wavs, lens)
         assert torch.equal(out.lens, expected.lens)
         for found, state in zip(out.hidden_states, expected.hidden_states, strict=True):
-            torch.testing.assert_close(found, state, rtol=1e-5, atol=1e-6)
+            # Ten roundings of numbers around 1: sums may take another order each time.
+            torch.testing.assert_close(found, state, rtol=1e-5, atol=5e-6)
 
 
 def test_a_folder_holds_plain_numbers(saved):

@@ -115,11 +115,12 @@ def test_search_in_chunks_equals_search_in_one():
 
 
 @pytest.mark.parametrize(
-    "argument", ["num_codebooks", "codebook_size", "projection_depth"]
+    ("argument", "least"),
+    [("num_codebooks", 1), ("codebook_size", 2), ("projection_depth", 1)],
 )
-def test_sizes_below_one_are_refused(argument):
-    with pytest.raises(ValueError, match=f"{argument} must be at least 1"):
-        ResidualVQ(32, **{argument: 0})
+def test_sizes_that_say_nothing_are_refused(argument, least):
+    with pytest.raises(ValueError, match=f"{argument} must be at least {least}"):
+        ResidualVQ(32, **{argument: least - 1})
 
 
 def test_stale_codes_are_counted_per_update_and_replaced():
