@@ -205,7 +205,7 @@ def _facts(found: dict) -> Iterator[Fact]:
 def _verdicts(found: dict) -> Iterator[Verdict]:
     for row in found["models"][1:] if found["task"] else []:
         lost, low, high = row["lost"]
-        if found["task_pieces"] < FEWEST_GROUPS or low == high:
+        if found["task_pieces"] < FEWEST_GROUPS:
             yield Verdict(
                 "undecided",
                 f"{row['name']}: whether {found['task']} is read better or worse than "

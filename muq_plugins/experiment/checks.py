@@ -24,6 +24,8 @@ ABOVE_ZERO = {
     *("log_interval", "valid_interval", "checkpoints_to_keep"),
 }
 NOT_BELOW_ZERO = {"lr", "weight_decay", "warmup_steps", "num_workers"}
+# The others may be infinite: no validation before the end, all windows.
+FINITE = {"clip_seconds", "seconds", "window_seconds", "corpus_minutes", "lr"}
 SHARES = {"max_bad_fraction"}
 
 
@@ -54,7 +56,7 @@ def check_numbers(tree: dict) -> None:
             raise UserError(f"{spell(location)} is {value}: give 0 or more.")
         if name in SHARES and not 0 <= value <= 1:
             raise UserError(f"{spell(location)} is {value}: give a share from 0 to 1.")
-        if name in ABOVE_ZERO | NOT_BELOW_ZERO and math.isinf(value):
+        if name in FINITE and math.isinf(value):
             raise UserError(f"{spell(location)} is {value}: give a finite number.")
 
 

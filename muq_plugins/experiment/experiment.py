@@ -77,16 +77,18 @@ TALKATIVE = (
 )
 
 
-# The recipe of a file, by a key that only its files have; all others train MuQ.
-RECIPE_OF = {
-    "save_vectors": "MuQ/distil.py",
-    "experiments": "MuQ/ablate.py",
-    "text_model": "MuQ/train_mulan.py",
-    "prompts": "MuQ/zero_shot.py",
-    "reader": "MuQ/probe.py",
-    "protocol": "MARBLE/probe.py",
-    "epoch_counter": "Recognition/train.py",
+# The recipes of a file, by a key that only such files have.
+RECIPES_OF = {
+    "save_vectors": ("MuQ/distil.py", "MuQ/measure_statistics.py"),
+    "iterations": ("MuQ/train.py",),
+    "experiments": ("MuQ/ablate.py",),
+    "text_model": ("MuQ/train_mulan.py",),
+    "prompts": ("MuQ/zero_shot.py",),
+    "reader": ("MuQ/probe.py",),
+    "protocol": ("MARBLE/probe.py",),
+    "epoch_counter": ("Recognition/train.py",),
 }
+# Of one with a student or a target, which may have any further keys of one's own.
 TRAINING = (
     "MuQ/train.py",
     "MuQ/train_tokenizer.py",
@@ -140,15 +142,18 @@ def load_experiment(argv: list[str]) -> Experiment:
 
 
 def _refuse_other_recipes(path: Path, text: str) -> None:
-    """Refuses a file of another recipe than the one that runs."""
+    """Refuses a file of another recipe than the one of ours that runs."""
     tree = parse_yaml(text, str(path))
     trains = "pretrain" in (tree.get("modules") or {}) or "target" in tree
-    # What trains may have any further keys of one's own.
-    known = ["save_vectors"] if trains else RECIPE_OF
-    wanted = [RECIPE_OF[key] for key in known if key in tree] or TRAINING
-    here = "/".join(Path(sys.argv[0]).parts[-2:])
-    if here in {*RECIPE_OF.values(), *TRAINING} - {*wanted}:
-        raise UserError(f"{path} is for recipes/{wanted[0]}, not for recipes/{here}.")
+    keys = {"save_vectors"} if trains else RECIPES_OF.keys()
+    wanted = [one for key in keys & tree.keys() for one in RECIPES_OF[key]]
+    if trains and not wanted:
+        wanted = [*TRAINING]
+    *_, folder, here, name = ("", "", *Path(sys.argv[0]).resolve().parts)
+    ours = {*TRAINING, *itertools.chain(*RECIPES_OF.values())}
+    running = f"{here}/{name}"
+    if wanted and folder == "recipes" and running in ours - {*wanted}:
+        raise UserError(f"{path} is for recipes/{wanted[0]}, not recipes/{running}.")
 
 
 def load_hparams(text: str) -> dict[str, Any]:

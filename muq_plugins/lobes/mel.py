@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 
 import torch
@@ -150,11 +149,6 @@ class LogMel(Standardised, MelDecibels):
         the paper. What lies far below the music is room noise and the rounding of
         16 bits, which a linear scale of decibels shows as large as the music.
 
-    Raises
-    ------
-    ValueError
-        If the floor is above all that waveforms of -1..1 can reach.
-
     Example
     -------
     >>> features = LogMel()
@@ -175,13 +169,6 @@ class LogMel(Standardised, MelDecibels):
     ):
         super().__init__(sample_rate, n_fft, hop_length, n_mels)
         self.floor = floor
-        # A filter adds up bins of one side of a spectrum, none more than once.
-        loudest = 10 * math.log10(n_fft / 2 * float(self.window.square().sum()))
-        if floor is not None and not -math.inf < floor < loudest:
-            raise ValueError(
-                f"floor is {floor} dB, but no audio is louder than {loudest:.0f} dB: "
-                f"give less, such as -20, or null."
-            )
         if floor is not None:  # configs from before there was one stay equal
             self.config["floor"] = floor
         self.output_size = n_mels

@@ -159,7 +159,7 @@ def check_clips(module: nn.Module, seconds: float, key: str) -> None:
     for place, inner in module.named_modules():
         rate = getattr(inner, "sample_rate", 0)
         samples = getattr(inner, "min_samples", 0)
-        if rate and hasattr(inner, "frame_rate"):
+        if rate and getattr(inner, "frame_rate", None):
             samples = max(samples, round(rate / inner.frame_rate))
         if rate and samples / rate > least:
             least, name, cls = samples / rate, place or name, type(inner).__name__

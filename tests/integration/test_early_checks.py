@@ -9,6 +9,7 @@ import pytest
 import soundfile
 
 from muq_plugins.errors import UserError
+from muq_plugins.experiment import load_experiment
 from muq_plugins.inference.muq import save_muq
 from muq_plugins.lobes import MuQEncoder
 from tests.integration.commands import HERE, ROOT, experiment_file, recipe_here
@@ -96,8 +97,28 @@ def files(folder):
 )
 def test_files_of_other_recipes(tmp_path, script, file, theirs):
     """Which recipe it is comes before what is missing in the file for this one."""
-    message = rf"{file}\.yaml is for recipes/{theirs}, not for recipes/MuQ/{script}"
+    message = rf"{file}\.yaml is for recipes/{theirs}, not recipes/MuQ/{script}"
     refused(tmp_path, script, experiment_file(file), message=message)
+
+
+def test_whose_recipe_runs(tmp_path, monkeypatch):
+    """Also from its folder and by a link; somebody else's recipe takes any file."""
+    recipes = ROOT / "recipes"
+    (tmp_path / "probe.py").symlink_to(recipes / "MuQ" / "probe.py")
+    monkeypatch.chdir(recipes / "MuQ")
+    file = str(experiment_file("muq"))
+    for started in ("probe.py", "../MARBLE/probe.py", tmp_path / "probe.py"):
+        monkeypatch.setattr(sys, "argv", [str(started)])
+        with pytest.raises(UserError, match=r"muq\.yaml is for recipes/MuQ/train\.py"):
+            load_experiment([file])
+    (tmp_path / "own.yaml").write_text("prompts: [a]\n")
+    for started, own in (
+        ("measure_statistics.py", file),
+        (tmp_path / "MuQ" / "probe.py", file),
+        (recipes / "Own" / "probe.py", tmp_path / "own.yaml"),
+    ):
+        monkeypatch.setattr(sys, "argv", [str(started)])
+        assert load_experiment([str(own)]).path
 
 
 @pytest.mark.parametrize(
@@ -123,7 +144,6 @@ def test_files_of_other_recipes(tmp_path, script, file, theirs):
         (["--corpus_minutes", "0"], "corpus_minutes is 0: give a number above 0"),
         (["--mel_statistics", "[1]"], r"mel_statistics is \[1\], but must be"),
         (["--mel_statistics", "[0, 0]"], r"mel_statistics is \[0, 0\], but must"),
-        (["--mel_floor", "200"], "floor is 200 dB, but no audio is louder than 59 dB"),
         (
             ["--clip_seconds", "0.02"],
             "clip_seconds is 0.02: the masking needs at least 0.44 seconds .BlockM",

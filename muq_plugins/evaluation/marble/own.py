@@ -35,13 +35,13 @@ from muq_plugins.evaluation.probing.clips import Clip, corpus_clips, csv_clips
 from muq_plugins.evaluation.probing.frame_labels import MIDI, NOTES, played_notes
 from muq_plugins.evaluation.probing.frames import evenly
 from muq_plugins.evaluation.probing.tasks import (
-    ALSO,
     FEWEST,
     ProbeTask,
     as_text,
     check_ignored,
     clip_parts,
     labelled,
+    or_without,
     stopping_clips,
     task_data,
 )
@@ -241,7 +241,8 @@ def _read(own: OwnTask, labels: Labels, frames_of: Mapping[str, int]) -> Labelle
             values = _numbers(probe, clips, parts, notes)
             classes = [own.label]
     else:
-        data = task_data(probe, clips)
+        with or_without(probe):
+            data = task_data(probe, clips)
         parts, classes, notes = data.parts, data.classes, data.notes
         for part, places in parts.items():
             for place, target in zip(places, data.targets[part], strict=True):
@@ -285,7 +286,7 @@ def _frame_classes(label: str, train: Sequence[Clip]) -> list[str]:
         raise UserError(
             f"The label {label!r} leaves too little to read: the training part has "
             f"{len(train)} recordings with it, and {len(classes)} classes in {FEWEST} "
-            f"of them. Add others{ALSO}"
+            "of them. Add others, or remove the task."
         )
     return sorted(classes, key=int if label == NOTES else str)
 
@@ -325,7 +326,7 @@ def _numbers(
     if not len(known) or known.std() == 0:
         raise UserError(
             f"The {len(known)} recordings to train on have one {probe.label}: there is "
-            f"nothing to learn. Add others{ALSO}"
+            "nothing to learn. Add others, or remove the task."
         )
     notes.append(f"Standardised: {known.mean():.4g} ± {known.std():.4g} in training.")
     return {at: (one - known.mean()) / known.std() for at, one in values.items()}

@@ -55,7 +55,12 @@ from muq_plugins.evaluation.probing.results import (
     save_results,
     spread,
 )
-from muq_plugins.evaluation.probing.tasks import ProbeTask, TaskData, task_data
+from muq_plugins.evaluation.probing.tasks import (
+    ProbeTask,
+    TaskData,
+    or_without,
+    task_data,
+)
 from muq_plugins.evaluation.scores import PRIMARY, chance, label_scores
 
 logger = get_logger(__name__)
@@ -93,7 +98,8 @@ def probe(
             seconds = features.window_seconds
             framed[task.label] = frame_data(task, corpora[place], seconds, seeds[0])
         else:
-            task_data(task, corpora[place], None, seeds[0], hold_out)
+            with or_without(task):
+                task_data(task, corpora[place], None, seeds[0], hold_out)
     results = {}
     for label, data in framed.items():
         results[label] = probe_frames(data, extractors, features)

@@ -6,7 +6,8 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
@@ -22,8 +23,6 @@ logger = get_logger(__name__)
 KINDS = ("single", "multi", "frames")
 # Where numbers are predicted as such.
 NUMBERS = " Numbers are predicted as such by hparams/marble/own.yaml (kind: numbers)."
-# Where one of several tasks would stop all of them.
-ALSO = ", or leave the task out of `tasks` if there are others."
 LEVELS = ("acoustic", "semantic", None)
 # Fewest train clips that a class needs to be learned from.
 FEWEST = 2
@@ -130,6 +129,16 @@ class TaskData:
     notes: list[str] = field(default_factory=list)
 
 
+@contextmanager
+def or_without(task: ProbeTask) -> Iterator[None]:
+    """Names one more remedy, where one of several tasks would stop all."""
+    try:
+        yield
+    except ProbeError as error:
+        words = f"{error} Or remove the task {task.label!r} from `tasks`."
+        raise ProbeError(words) from error
+
+
 def task_data(
     task: ProbeTask,
     clips: list[Clip],
@@ -154,7 +163,7 @@ def task_data(
     if len(found) < 2 and task.kind == "single":
         raise ProbeError(
             f"The label {task.label!r} has one class only: {found[0]!r} on all "
-            f"{len(labels)} clips that have it. A probe needs two: add others{ALSO}"
+            f"{len(labels)} clips that have it. A probe needs two."
             if found
             else f"No usable clip has the label {task.label!r}."
         )
@@ -281,14 +290,12 @@ def _classes(task: ProbeTask, labels: dict, parts: dict, notes: list[str]) -> li
     tested = sorted(enough & counts["test"].keys())
     needed = 2 if task.kind == "single" else 1
     if len(tested if task.kind == "single" else classes) < needed:
-        remedy = (
-            f"Choose another group than {task.group!r}, add" if task.group else "Add"
-        )
+        remedy = f"Choose another group than {task.group!r}, or add clips."
         raise ProbeError(
             f"The label {task.label!r} leaves too few classes that the training part "
             f"({len(parts['train'])} clips) has at least {FEWEST} times and the test "
             f"part ({len(parts['test'])} clips) too: {tested}. "
-            f"{remedy} clips{ALSO}"
+            + (remedy if task.group else "Add clips to them.")
         )
     all_names = set().union(*counts.values())
     if left_out := sorted(all_names - set(classes)):
@@ -333,8 +340,8 @@ def split_groups(
     if len(names) < 2:
         raise ProbeError(
             f"All {len(labels)} clips have the same {group_name!r}, {str(names[0])!r}: "
-            "there is nothing to hold out for the test. Choose another group, give the "
-            f"clips a split column{ALSO}"
+            "there is nothing to hold out for the test. Choose another group, or give "
+            "the clips a split column."
         )
     classes = sorted({name for found in labels.values() for name in found})
     counts, sizes = np.zeros((len(names), len(classes))), np.bincount(group)
@@ -358,10 +365,10 @@ def split_groups(
         if score > best_score:
             best, best_score = deal, score
     if best_score[0] == 0:
-        remedy = f", of another {group_name!r}. Choose another group, add clips{ALSO}"
+        remedy = f", of another {group_name!r}. Choose another group, or add clips."
         raise ProbeError(
             "No class has enough clips to be learned from some and tested on others"
-            + (remedy if group_name else f". Add clips{ALSO}")
+            + (remedy if group_name else ". Add clips.")
             + (NUMBERS if all(map(_is_number, classes)) else "")
         )
     parts = [PARTS[part] for part in best[group]]

@@ -105,13 +105,14 @@ def _verdicts(scores: dict) -> Iterator[Verdict]:
             yield Verdict("good", f"{name} is above chance")
         else:
             level, words = "undecided", f"whether {name} is above chance is undecided"
+            remedy = "Give more clips, or a model that is trained, on texts like these."
             if found["high"] < chance:
                 level, words = "warning", f"{name} is below chance"
+                remedy = "Check that the labels are of these recordings."
             yield Verdict(
                 level,
                 f"{words}: its interval is {found['low']:.3f} to {found['high']:.3f}, "
-                f"chance is {chance:.3f}. Give more clips, or a model that is trained, "
-                "on texts like these.",
+                f"chance is {chance:.3f}. {remedy}",
             )
 
 

@@ -82,7 +82,9 @@ def test_the_shortest_clip(encoder):
 def test_an_encoder_of_nothing_is_refused(encoder):
     description = describe(encoder)
     arguments = description["arguments"]
-    for size in {"width", "num_layers", "num_heads"} & arguments.keys():
+    if "width" not in arguments:
+        pytest.skip("its sizes are those of another model")
+    for size in ("width", "num_layers", "num_heads"):
         with pytest.raises(ValueError, match=f"^{size} must be at least 1, got 0"):
             build({**description, "arguments": {**arguments, size: 0}})
 

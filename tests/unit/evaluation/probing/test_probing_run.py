@@ -98,6 +98,15 @@ def test_there_is_a_row_for_everything(probed):
         assert all(row.low <= row.value <= row.high for row in result.rows)
 
 
+def test_a_task_that_stops_all_can_be_removed(tmp_path):
+    clips = [Clip(str(at), "", 1.0, None, {"mood": "calm"}) for at in range(4)]
+    about = [clips], [ProbeTask("mood")], FeatureSettings(None), SETTINGS, SEEDS
+    words = r"A probe needs two\. Or remove the task 'mood' from `tasks`\.$"
+    with pytest.raises(ProbeError, match=words):
+        probe(tmp_path, {}, *about)
+    assert not list(tmp_path.iterdir())
+
+
 def test_layers_are_told_apart(probed):
     _, (timbre, form, tags) = probed
     for reader in ("linear", "hidden layer"):

@@ -5,7 +5,6 @@ import pytest
 
 from muq_plugins.evaluation.probing.clips import Clip, ProbeError
 from muq_plugins.evaluation.probing.tasks import (
-    ALSO,
     ProbeTask,
     make_tasks,
     stopping_clips,
@@ -153,18 +152,8 @@ def test_the_same_seed_gives_the_same_parts():
         (ProbeTask("x", group="g"), list("ab") * 5, ["s"] * 10, "the same 'g', 's'"),
         (ProbeTask("x", group="g"), list("aabb"), list("ppqq"), "of another 'g'"),
         (ProbeTask("x", group="g"), list("abab"), ["p", "p", "", "q"], "have no 'g'"),
-        (
-            ProbeTask("x"),
-            list("abab"),
-            None,
-            r"tested on others\. Add clips" + ALSO[:-1] + r"\.$",
-        ),
-        (
-            ProbeTask("x"),
-            list("1234567"),
-            None,
-            r"Add clips.*others\. Numbers .*own\.yaml",
-        ),
+        (ProbeTask("x"), list("abab"), None, r"tested on others\. Add clips\.$"),
+        (ProbeTask("x"), list("1234567"), None, r"Add clips\. Numbers .*own\.yaml"),
     ],
 )
 def test_mistakes(task, labels, groups, message):
@@ -208,5 +197,5 @@ def test_the_group_of_a_task_comes_first():
 
 def test_given_parts_that_leave_nothing_to_test():
     clips = make_clips(list("aaabababbaaa"), parts=PARTS)
-    with pytest.raises(ProbeError, match=r"too few classes .*: \['a'\]. Add.*`tasks`"):
+    with pytest.raises(ProbeError, match=r"too few classes .*: \['a'\]"):
         task_data(ProbeTask("x"), clips)
