@@ -26,7 +26,7 @@ DIGITS = 6
 # Of fewer scores than these nobody can tell.
 RARELY, FEWEST_SCORES = 0.05, 10
 NOTHING_CLEAR = (
-    "Nothing stands out: the best score is what the best of so many would be by chance."
+    "Nothing stands out from the other files: many fit the words about alike, or none."
 )
 # How many names a message lists, and of how many it takes those that are close: to
 # compare a name with 200,000 takes half a minute.
