@@ -136,6 +136,6 @@ def check_space(held: Space, given: Space, holder: str, giver: str) -> None:
 def _said(value: Any) -> str:
     if value is None:
         return "as it is"
-    return (
-        ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else f"{value}"
-    )
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(str, value)) or "none"
+    return f"{value}"

@@ -114,6 +114,7 @@ def test_settings_of_another_model_are_not_in_question(
     message = capsys.readouterr().err
     assert f"index holds vectors of the space {space.name}, and" in message
     assert "--layer" not in message and "--dtype" not in message
+    assert ("layers 30 there, none here" in message) == (model == "model")
 
 
 def test_mistakes_are_explained(command, tmp_path, monkeypatch, capsys):
