@@ -79,21 +79,21 @@ TALKATIVE = (
 
 # The recipes of a file, by a key that only such files have.
 RECIPES_OF = {
-    "save_vectors": ("MuQ/distil.py", "MuQ/measure_statistics.py"),
-    "iterations": ("MuQ/train.py",),
-    "experiments": ("MuQ/ablate.py",),
-    "text_model": ("MuQ/train_mulan.py",),
-    "prompts": ("MuQ/zero_shot.py",),
-    "reader": ("MuQ/probe.py",),
-    "protocol": ("MARBLE/probe.py",),
-    "epoch_counter": ("Recognition/train.py",),
+    "save_vectors": ("recipes/MuQ/distil.py", "recipes/MuQ/measure_statistics.py"),
+    "iterations": ("recipes/MuQ/train.py",),
+    "experiments": ("recipes/MuQ/ablate.py",),
+    "text_model": ("recipes/MuQ/train_mulan.py",),
+    "prompts": ("recipes/MuQ/zero_shot.py",),
+    "reader": ("recipes/MuQ/probe.py",),
+    "protocol": ("recipes/MARBLE/probe.py",),
+    "epoch_counter": ("recipes/Recognition/train.py",),
 }
 # Of one with a student or a target, which may have any further keys of one's own.
 TRAINING = (
-    "MuQ/train.py",
-    "MuQ/train_tokenizer.py",
-    "MuQ/extract_labels.py",
-    "MuQ/measure_statistics.py",
+    "recipes/MuQ/train.py",
+    "recipes/MuQ/train_tokenizer.py",
+    "recipes/MuQ/extract_labels.py",
+    "recipes/MuQ/measure_statistics.py",
 )
 
 
@@ -143,17 +143,17 @@ def load_experiment(argv: list[str]) -> Experiment:
 
 def _refuse_other_recipes(path: Path, text: str) -> None:
     """Refuses a file of another recipe than the one of ours that runs."""
+    running = "/".join(Path(sys.argv[0]).resolve().parts[-3:])
+    if running not in {*TRAINING, *itertools.chain(*RECIPES_OF.values())}:
+        return
     tree = parse_yaml(text, str(path))
     trains = "pretrain" in (tree.get("modules") or {}) or "target" in tree
-    keys = {"save_vectors"} if trains else RECIPES_OF.keys()
-    wanted = [one for key in keys & tree.keys() for one in RECIPES_OF[key]]
-    if trains and not wanted:
-        wanted = [*TRAINING]
-    *_, folder, here, name = ("", "", *Path(sys.argv[0]).resolve().parts)
-    ours = {*TRAINING, *itertools.chain(*RECIPES_OF.values())}
-    running = f"{here}/{name}"
-    if wanted and folder == "recipes" and running in ours - {*wanted}:
-        raise UserError(f"{path} is for recipes/{wanted[0]}, not recipes/{running}.")
+    keys = ["save_vectors"] if trains else RECIPES_OF
+    wanted = next((RECIPES_OF[key] for key in keys if key in tree), None)
+    if wanted is None and trains:
+        wanted = TRAINING
+    if wanted is not None and running not in wanted:
+        raise UserError(f"{path} is for {wanted[0]}, not {running}.")
 
 
 def load_hparams(text: str) -> dict[str, Any]:

@@ -93,7 +93,7 @@ def export_onnx(
     name, axes = OUTPUTS[hidden_states] if tower is None else LATENTS
     graph = _Graph(encoder, hidden_states == "all", tower)
     batch = torch.export.Dim("batch")
-    samples = torch.export.Dim("samples", min=encoder.features.n_fft // 2 + 1)
+    samples = torch.export.Dim("samples", min=encoder.features.min_samples)
     device = next(encoder.parameters()).device
     inputs = {"wavs": torch.zeros(2, encoder.sample_rate, device=device)}
     shapes = {"wavs": {0: batch, 1: samples}}
